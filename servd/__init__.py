@@ -1,0 +1,1 @@
+"""servd: one file describes your services, and the daemon keeps what runs equal to it."""

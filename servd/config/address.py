@@ -1,0 +1,111 @@
+"""Addresses that a service listens on, as written: `:3000`, `[::]:3000`, `unix:/run/x.sock`, `fd:web`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+UNIX_PATH_LIMIT = 107
+"""Bytes of a unix socket's path that Linux takes (unix(7): sun_path is 108 with its NUL)."""
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+
+
+class AddressError(ValueError):
+    """The text is not an address; the message says what would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a service can be reached.
+
+    `host` is empty for every interface; `port` 0 asks the system for a free one. For "unix"
+    `path` is the socket's path, for "fd" `name` is the descriptor's name in LISTEN_FDNAMES.
+    """
+
+    kind: Literal["tcp", "unix", "fd", "internal"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "tcp":
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"{host}:{self.port}"
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        return f"fd:{self.name}" if self.kind == "fd" else "internal"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.kind != "tcp":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+INTERNAL = Address("internal")
+
+
+def parse_address(text: str) -> Address:
+    """The address that `text` says.
+
+    Raises `AddressError` when it is none.
+    """
+    if text == "internal":
+        return INTERNAL
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"))
+    if text.startswith("fd:"):
+        name = text.removeprefix("fd:")
+        if not re.fullmatch(r"[^\s:\x00-\x1f]{1,255}", name):
+            raise AddressError(f'"{text}" names no descriptor: write "fd:NAME", as in LISTEN_FDNAMES')
+        return Address("fd", name=name)
+    return _tcp(text)
+
+
+def _unix(path: str) -> Address:
+    if not path:
+        raise AddressError('"unix:" is followed by no path: write "unix:/run/x.sock"')
+    if "\0" in path:
+        raise AddressError("the path of a unix socket cannot hold a NUL character")
+    if len(path.encode()) > UNIX_PATH_LIMIT:
+        raise AddressError(
+            f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes, this has {len(path.encode())}"
+        )
+    return Address("unix", path=path)
+
+
+def _tcp(text: str) -> Address:
+    match = re.fullmatch(r"(?P<host>\[[^\]]*\]|[^:\[\]/]*):(?P<port>\d{1,6})", text)
+    if match is None:
+        if re.fullmatch(r"[\w.\-]+|\[.*\]", text):
+            raise AddressError(f'"{text}" has no port: write "{text}:8000"')
+        raise AddressError(
+            f'"{text}" is not an address: write ":3000", "localhost:3000", "[::]:3000",'
+            ' "unix:/run/x.sock", "fd:NAME" or "internal"'
+        )
+    port = int(match["port"])
+    if port > 65535:
+        raise AddressError(f"{port} is not a port: they go from 0 to 65535")
+    host = match["host"]
+    if host.startswith("["):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise AddressError(f'"[{host}]" is not an IPv6 address') from None
+    elif re.fullmatch(r"[\d.]+", host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise AddressError(f'"{host}" is not an IPv4 address') from None
+    elif host and host != "*" and not _HOST_NAME.fullmatch(host):
+        raise AddressError(f'"{host}" is not a host name')
+    return Address("tcp", host="" if host == "*" else host, port=port)

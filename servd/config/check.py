@@ -1,0 +1,314 @@
+"""Rules about the configuration as a whole: one small pure function a rule."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from servd import graph
+from servd.config.address import Address
+from servd.config.explain import did_you_mean
+from servd.config.layers import Layers
+from servd.config.merge import is_file_target
+from servd.config.model import Config
+from servd.config.scalars import joined, shown
+from servd.config.service import Service
+from servd.config.tree import Path, dotted
+from servd.diagnostics import Diagnostic, Severity
+
+SELF_BINDING = ("{port}", "{host}", "{uds}")
+"""Placeholders of a command that binds its own address."""
+
+_RUNNERS = ("app", "command", "bento")
+_APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the rules look at: the configuration as far as it is valid, and what was written."""
+
+    config: Config
+    layers: Layers
+    damaged: bool = False
+
+    def problem(
+        self,
+        path: Path,
+        message: str,
+        hint: str = "",
+        *,
+        at_key: bool = False,
+        severity: Severity = "error",
+        code: str = "invalid",
+    ) -> Diagnostic:
+        """A diagnostic at the value of `path` (or its key)."""
+        node, exact = self.layers.nearest(path)
+        if not exact and not isinstance(node.value, dict):
+            path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
+            exact = True
+        place = node.key_place if at_key or not exact else node.place
+        return Diagnostic(place, message, dotted(path), hint, severity, code)
+
+    def written(self, path: Path) -> bool:
+        """Whether somebody wrote something at `path`, valid or not."""
+        return self.layers.nearest(path)[1]
+
+
+Rule = Callable[[Checked], Iterator[Diagnostic]]
+
+
+def check(checked: Checked) -> list[Diagnostic]:
+    """What every rule finds."""
+    return [diagnostic for rule in RULES for diagnostic in rule(checked)]
+
+
+def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
+    """A service has exactly one of app, command and bento."""
+    for name in checked.config.services:
+        path: Path = ("services", name)
+        given = [key for key in _RUNNERS if checked.written((*path, key))]
+        if not given and not checked.damaged:
+            yield checked.problem(
+                path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
+            )
+        if len(given) > 1:
+            yield checked.problem(
+                (*path, given[1]), f"{joined(given)}: only one can run", at_key=True
+            )
+
+
+def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
+    """An app is "module:attr" or "path/file.py:app"."""
+    for name, service in checked.config.services.items():
+        if not service.app:
+            continue
+        path: Path = ("services", name, "app")
+        target, _, attribute = service.app.rpartition(":")
+        if is_file_target(service.app):
+            if not _ATTRIBUTE.fullmatch(attribute):
+                yield checked.problem(path, f"{shown(attribute)} is not the name of an attribute")
+        elif not _APP.fullmatch(service.app):
+            hint = f'did you mean "{service.app}:app"?' if not target else ""
+            yield checked.problem(
+                path,
+                f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"',
+                hint,
+            )
+
+
+def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """What only apps have is not asked of a command, and binding is possible as it is asked for."""
+    for name, service in checked.config.services.items():
+        if not service.command:
+            continue
+        path: Path = ("services", name)
+        if not service.command[0]:
+            yield checked.problem((*path, "command"), "the program's name is empty")
+        if service.tls is not None:
+            yield checked.problem(
+                (*path, "tls"),
+                "a command ends TLS by itself; servd does it for apps only",
+                at_key=True,
+            )
+        yield from _binding_makes_sense(checked, path, service)
+
+
+def binds_itself(service: Service) -> bool:
+    """Whether a command binds its address by itself rather than taking a socket from servd."""
+    if service.activation != "auto":
+        return service.activation == "self"
+    return any(word in argument for argument in service.command for word in SELF_BINDING)
+
+
+def _binding_makes_sense(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    if binds_itself(service):
+        if service.workers not in (0, 1):
+            yield checked.problem(
+                (*path, "workers"),
+                "a command that binds its own address can have one worker only",
+                "use {fd} or LISTEN_FDS to share a socket",
+            )
+        kinds = {address.kind for address in service.listen}
+        for word, kind in (("{port}", "unix"), ("{uds}", "tcp")):
+            if kinds == {kind} and any(word in argument for argument in service.command):
+                yield checked.problem(
+                    (*path, "command"), f"{word} has no value: the service listens on {kind}"
+                )
+    elif service.activation == "fd" and any(
+        word in argument for argument in service.command for word in SELF_BINDING
+    ):
+        yield checked.problem(
+            (*path, "activation"),
+            'with activation = "fd" servd binds: {port}, {host} and {uds} have no meaning',
+        )
+
+
+def dependencies_exist(checked: Checked) -> Iterator[Diagnostic]:
+    """Every dependency is another service, named once, with a condition that it can meet."""
+    names = sorted(checked.config.services)
+    for name, service in checked.config.services.items():
+        seen: set[str] = set()
+        for index, dependency in enumerate(service.depends_on):
+            path: Path = ("services", name, "depends_on", index)
+            target = checked.config.services.get(dependency.service)
+            if dependency.service == name:
+                yield checked.problem(path, "the service depends on itself", code="cycle")
+            elif target is None:
+                hint = did_you_mean(dependency.service, names)
+                message = f"there is no service {shown(dependency.service)}"
+                yield checked.problem(path, message, hint, code="unknown_dependency")
+            elif dependency.service in seen:
+                yield checked.problem(path, f"{shown(dependency.service)} is listed twice")
+            elif dependency.condition == "completed" and target.kind != "task":
+                message = f'{shown(dependency.service)} never completes: it is no kind = "task"'
+                yield checked.problem(path, message)
+            seen.add(dependency.service)
+
+
+def no_cycles(checked: Checked) -> Iterator[Diagnostic]:
+    """No service needs itself, by however many steps; the message shows the path."""
+    services = checked.config.services
+    needs = {
+        name: [d.service for d in service.depends_on if d.service in services and d.service != name]
+        for name, service in services.items()
+    }
+    for cycle in graph.cycles(needs):
+        index = [d.service for d in services[cycle[0]].depends_on].index(cycle[1])
+        yield checked.problem(
+            ("services", cycle[0], "depends_on", index),
+            f"the services need each other: {' -> '.join(cycle)}",
+            code="cycle",
+        )
+
+
+def names_differ(checked: Checked) -> Iterator[Diagnostic]:
+    """No two names are the same but for case: files and metrics would fall together."""
+    node, exact = checked.layers.nearest(("services",))
+    first: dict[str, str] = {}
+    for name in sorted(node.table) if exact else ():
+        known = first.setdefault(name.lower(), name)
+        if known != name:
+            yield checked.problem(
+                ("services", name), f"differs from {shown(known)} only in case", at_key=True
+            )
+
+
+def addresses_are_free(checked: Checked) -> Iterator[Diagnostic]:
+    """No two services listen on one address."""
+    listeners = [
+        (("services", name, "listen", index), address)
+        for name, service in sorted(checked.config.services.items())
+        for index, address in enumerate(service.listen)
+    ]
+    for (first_path, first), (path, address) in itertools.combinations(listeners, 2):
+        if overlap(first, address):
+            other = checked.layers.nearest(first_path)[0].place
+            whose = "it already" if first_path[1] == path[1] else f"services.{first_path[1]}"
+            message = f"{address} is taken: {whose} listens on {first} ({other})"
+            yield checked.problem(path, message, code="address")
+
+
+def overlap(first: Address, second: Address) -> bool:
+    """Whether both addresses cannot be bound at the same time."""
+    if first.kind != second.kind or first.kind == "internal":
+        return False
+    if first.kind != "tcp":
+        return first == second
+    if first.port != second.port or first.port == 0:
+        return False
+    return first.host == second.host or _covers(first, second) or _covers(second, first)
+
+
+def _covers(wide: Address, narrow: Address) -> bool:
+    """Whether `wide` is every interface of the family of `narrow`."""
+    if wide.host == "":
+        return True
+    return wide.host == "0.0.0.0" and ":" not in narrow.host or (
+        wide.host == "::" and ":" in narrow.host
+    )
+
+
+def internal_stands_alone(checked: Checked) -> Iterator[Diagnostic]:
+    """"internal" says that there is no address, so it cannot be one of a list."""
+    for name, service in checked.config.services.items():
+        if len(service.listen) > 1:
+            for index, address in enumerate(service.listen):
+                if address.kind == "internal":
+                    yield checked.problem(
+                        ("services", name, "listen", index), '"internal" cannot be one of a list'
+                    )
+
+
+def tls_is_complete(checked: Checked) -> Iterator[Diagnostic]:
+    """TLS has a certificate and a key, and client certificates something to be checked by."""
+    for name, service in checked.config.services.items():
+        if service.tls is None:
+            continue
+        path: Path = ("services", name, "tls")
+        for key in ("certfile", "keyfile"):
+            if not getattr(service.tls, key) and not checked.written((*path, key)):
+                yield checked.problem(path, f'"{key}" is missing here', at_key=True, code="missing")
+        if service.tls.client_auth != "none" and not service.tls.ca_certs:
+            yield checked.problem(
+                (*path, "client_auth"), 'client certificates are checked by "ca_certs": set it'
+            )
+
+
+def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
+    """The admin API listens on TCP with a token only."""
+    admin = checked.config.admin
+    guarded = admin.token or admin.token_file
+    if admin.listen is not None and admin.listen.kind == "tcp" and not guarded:
+        yield checked.problem(
+            ("admin", "listen"), "TCP needs a token", "set admin.token or admin.token_file"
+        )
+
+
+def hooks_do_something(checked: Checked) -> Iterator[Diagnostic]:
+    """A hook has either a command or a URL."""
+    for index, hook in enumerate(checked.config.hooks):
+        if bool(hook.command) == bool(hook.url):
+            yield checked.problem(("hooks", index), "write either command or url")
+
+
+def something_is_served(checked: Checked) -> Iterator[Diagnostic]:
+    """A configuration without services does nothing."""
+    if not checked.config.services and not checked.damaged:
+        if checked.written(("services",)):
+            return
+        yield checked.problem(
+            (), "there is no service", 'add one: [services.web] with app = "module:app"'
+        )
+
+
+def dependencies_run(checked: Checked) -> Iterator[Diagnostic]:
+    """A dependency that is kept stopped keeps its dependents waiting."""
+    for name, service in checked.config.services.items():
+        for index, dependency in enumerate(service.depends_on):
+            target = checked.config.services.get(dependency.service)
+            if target is not None and target.workers == 0:
+                yield checked.problem(
+                    ("services", name, "depends_on", index),
+                    f"{shown(dependency.service)} is kept stopped (workers = 0): this will wait",
+                    severity="warning",
+                )
+
+
+RULES: tuple[Rule, ...] = (
+    something_to_run,
+    app_is_a_target,
+    commands_make_sense,
+    dependencies_exist,
+    no_cycles,
+    names_differ,
+    addresses_are_free,
+    internal_stands_alone,
+    tls_is_complete,
+    admin_is_guarded,
+    hooks_do_something,
+    something_is_served,
+    dependencies_run,
+)

@@ -1,0 +1,204 @@
+"""Files, users and programs that a configuration names: are they there, readable and fitting?
+
+Impure: reads the disk and the user database. Each function returns the mistakes that it finds.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from servd.config.check import Checked
+from servd.config.env_file import EnvFileError, read_env_file
+from servd.config.merge import is_file_target
+from servd.config.service import Service, Tls
+from servd.config.tree import Path
+from servd.diagnostics import Diagnostic
+
+EXPIRES_SOON_DAYS = 14
+
+
+def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnostic]:
+    """Every mistake in what the configuration names outside itself, as of `now`."""
+    now = now or datetime.now(UTC)
+    found: list[Diagnostic] = []
+    config = checked.config
+    for name, service in config.services.items():
+        path: Path = ("services", name)
+        found += _directory(checked, path, service)
+        found += _target(checked, path, service)
+        found += _env_file(checked, (*path, "env_file"), service.env_file)
+        found += _account(checked, path, service)
+        if service.tls is not None:
+            found += _tls(checked, (*path, "tls"), service.tls, now)
+    found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
+    if config.admin.token_file:
+        found += _readable(checked, ("admin", "token_file"), config.admin.token_file)
+    return found
+
+
+def _readable(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+    try:
+        with open(file, "rb"):
+            return
+    except OSError as error:
+        yield checked.problem(path, f"cannot read {file}: {error.strerror}", code="file")
+
+
+def _directory(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    if not os.path.isdir(service.directory):
+        reason = "is not a folder" if os.path.exists(service.directory) else "does not exist"
+        yield checked.problem((*path, "directory"), f"{service.directory} {reason}", code="file")
+
+
+def _target(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    if service.app and is_file_target(service.app):
+        yield from _readable(checked, (*path, "app"), service.app.rpartition(":")[0])
+    elif service.command and service.command[0] and os.path.isdir(service.directory):
+        program = service.command[0]
+        search = service.env.get("PATH", checked.config.defaults.env.get("PATH"))
+        local = os.path.join(service.directory, program)
+        if shutil.which(local if "/" in program else program, path=search) is None:
+            reason = "is not executable" if os.path.exists(local) else "is not there"
+            if "/" not in program:
+                reason = "is not found on PATH"
+            yield checked.problem((*path, "command"), f"the program {program} {reason}", code="file")
+
+
+def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+    if not file:
+        return
+    try:
+        read_env_file(file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        yield checked.problem(path, f"cannot read {file}: {reason}", code="file")
+    except EnvFileError as error:
+        yield checked.problem(path, str(error), code="file")
+
+
+def _account(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    try:
+        user = pwd.getpwnam(service.user) if service.user else None
+    except KeyError:
+        yield checked.problem((*path, "user"), f'there is no user "{service.user}"', code="user")
+        return
+    for key, group in (("group", service.group), ("socket.group", service.socket.group)):
+        try:
+            if group:
+                grp.getgrnam(group)
+        except KeyError:
+            where = (*path, *key.split("."))
+            yield checked.problem(where, f'there is no group "{group}"', code="user")
+    try:
+        if service.socket.owner:
+            pwd.getpwnam(service.socket.owner)
+    except KeyError:
+        message = f'there is no user "{service.socket.owner}"'
+        yield checked.problem((*path, "socket", "owner"), message, code="user")
+    if user is not None and os.geteuid() not in (0, user.pw_uid):
+        message = f'only root can run a service as "{service.user}"'
+        yield checked.problem((*path, "user"), message, code="user")
+
+
+def _tls(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
+    unreadable = [
+        problem
+        for key in ("certfile", "keyfile", "ca_certs")
+        if getattr(tls, key)
+        for problem in _readable(checked, (*path, key), getattr(tls, key))
+    ]
+    yield from unreadable
+    if unreadable or not (tls.certfile and tls.keyfile):
+        return
+    yield from _pair(checked, path, tls, now)
+    if tls.ca_certs:
+        yield from _authorities(checked, path, tls)
+    if tls.ciphers:
+        yield from _ciphers(checked, path, tls)
+
+
+def _pair(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
+    """The certificate is one, the key is its key, and neither is out of date."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    with open(tls.certfile, "rb") as file:
+        pem = file.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            certified = certificate.public_key()
+    except Exception:  # cryptography raises many kinds for bad input
+        yield checked.problem(
+            (*path, "certfile"), f"{tls.certfile} holds no certificate in PEM", code="tls"
+        )
+        return
+    with open(tls.keyfile, "rb") as file:
+        key_pem = file.read()
+    password = tls.keyfile_password.encode() if tls.keyfile_password else None
+    try:
+        try:
+            key = load_pem_private_key(key_pem, password)
+        except TypeError:
+            if password is None:
+                message = f"{tls.keyfile} is encrypted"
+                yield checked.problem((*path, "keyfile"), message, "set keyfile_password", code="tls")
+                return
+            key = load_pem_private_key(key_pem, None)
+    except Exception:
+        message = f"{tls.keyfile} holds no private key in PEM that can be read"
+        hint = "is the password right?" if password is not None else ""
+        yield checked.problem((*path, "keyfile"), message, hint, code="tls")
+        return
+    if key.public_key() != certified:
+        yield checked.problem(
+            (*path, "keyfile"), f"the key does not belong to {tls.certfile}", code="tls"
+        )
+    if certificate.not_valid_after_utc < now:
+        yield checked.problem(
+            (*path, "certfile"),
+            f"the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
+            severity="warning",
+            code="expired",
+        )
+    elif (certificate.not_valid_after_utc - now).days < EXPIRES_SOON_DAYS:
+        yield checked.problem(
+            (*path, "certfile"),
+            f"the certificate expires on {certificate.not_valid_after_utc:%Y-%m-%d}",
+            severity="warning",
+            code="expires_soon",
+        )
+    elif certificate.not_valid_before_utc > now:
+        yield checked.problem(
+            (*path, "certfile"),
+            f"the certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only",
+            severity="warning",
+            code="not_yet_valid",
+        )
+
+
+def _authorities(checked: Checked, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(tls.ca_certs)
+    except (OSError, ValueError):
+        message = f"{tls.ca_certs} holds no certificates in PEM"
+        yield checked.problem((*path, "ca_certs"), message, code="tls")
+
+
+def _ciphers(checked: Checked, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(tls.ciphers)
+    except (OSError, ValueError):
+        message = "OpenSSL knows none of these ciphers"
+        yield checked.problem((*path, "ciphers"), message, code="tls")

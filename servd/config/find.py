@@ -1,0 +1,116 @@
+"""Which files the configuration is, and their text. The one place of `config` that reads disks
+for the sake of finding; everything after it works on values."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from servd.diagnostics import Diagnostic, Place
+from servd.errors import ConfigError
+
+EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
+LARGEST_FILE = 16 * 2**20
+"""Bytes of the largest config or `${file:}` that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of the configuration: its path as it was asked for, and its bytes."""
+
+    file: str
+    content: bytes
+
+
+class Files(Protocol):
+    """What loading needs of a file system. Paths may be relative to the working directory."""
+
+    def read(self, path: str) -> bytes:
+        """The content of a file; raises OSError."""
+        ...
+
+    def glob(self, pattern: str) -> list[str]:
+        """Files that match, sorted; empty when none does."""
+        ...
+
+
+class Disk:
+    """The real file system."""
+
+    def read(self, path: str) -> bytes:
+        """The content of the file at `path`; raises OSError, also for one that is too large."""
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise OSError(27, f"the file is larger than {LARGEST_FILE // 2**20} MiB")
+        return content
+
+    def glob(self, pattern: str) -> list[str]:
+        """Files that match `pattern`, sorted."""
+        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+
+
+def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigError:
+    """A mistake that has no place inside a file."""
+    return ConfigError([Diagnostic(Place(file), message, hint=hint, code="file")])
+
+
+def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
+    """The path of the file or folder to load: the explicit one, or the first of the usual ones.
+
+    Raises `ConfigError` when there is none, or when one folder holds two candidates.
+    """
+    if explicit:
+        return explicit
+    if chosen := environ.get("SERVD_CONFIG"):
+        return chosen
+    user = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+    searched = [
+        [f"servd{extension}" for extension in (".toml", ".yaml", ".yml")],
+        [os.path.join(user, "servd", "servd.toml")],
+        ["/etc/servd/servd.toml"],
+    ]
+    for candidates in searched:
+        present = [path for path in candidates if os.path.exists(path)]
+        if len(present) > 1:
+            raise config_error(
+                f"{' and '.join(present)} are both here", "choose one with --config"
+            )
+        if present:
+            return present[0]
+    raise config_error(
+        "there is no configuration: no servd.toml, servd.yaml or servd.yml here",
+        "`servd init` writes one; --config names another",
+    )
+
+
+def members(path: str) -> list[str]:
+    """The files that `path` stands for: itself, or those of a folder, sorted by name.
+
+    Raises `ConfigError` when it is not there or a folder holds no config file.
+    """
+    if not os.path.exists(path):
+        raise config_error("no such file or folder", file=path)
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise config_error(f"cannot be read: {error.strerror}", file=path) from None
+    found = [
+        os.path.join(path, name)
+        for name in names
+        if name.endswith(EXTENSIONS) and not name.startswith(".")
+    ]
+    if not found:
+        raise config_error("the folder holds no *.toml, *.yaml, *.yml or *.json", file=path)
+    return found
+
+
+def is_yaml(file: str) -> bool:
+    """Whether a file's name says YAML or JSON rather than TOML."""
+    return Path(file).suffix.lower() in (".yaml", ".yml", ".json")

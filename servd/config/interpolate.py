@@ -1,0 +1,99 @@
+"""`${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `${file:PATH}` inside strings; `$$` is a dollar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from servd.config.tree import Node, OutsideText, Path, dotted, map_scalars
+from servd.diagnostics import Diagnostic
+from servd.secrets import is_secret_name
+
+_REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<end>\})?)")
+_VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:-|:\?)(?P<rest>.*))?", re.DOTALL)
+
+ReadFile = Callable[[str, str], str]
+"""`(path, file)`: the text of the file at `path`, relative to the config file `file`; raises OSError."""
+
+
+def interpolate(
+    root: Node, environ: Mapping[str, str], read: ReadFile
+) -> tuple[Node, list[Diagnostic]]:
+    """The tree with every reference replaced, and a diagnostic for each that could not be.
+
+    What came out of a file, or out of a variable into an `env` table, is marked as secret, and so
+    is every value whose key or variable is named like a secret.
+    """
+    found: list[Diagnostic] = []
+
+    def change(path: Path, node: Node) -> Node:
+        secret = _names_secret(path)
+        if not isinstance(node.value, str) or "$" not in node.value:
+            return replace(node, secret=True) if secret and isinstance(node.value, str) else node
+        resolver = _Resolver(path, node, environ, read)
+        text = _REFERENCE.sub(resolver, node.value)
+        found.extend(resolver.diagnostics)
+        value = OutsideText(text) if resolver.replaced else text
+        return replace(node, value=value, secret=secret or resolver.secret)
+
+    return map_scalars(root, change), found
+
+
+def _names_secret(path: Path) -> bool:
+    names = [step for step in path if isinstance(step, str)]
+    return bool(names) and is_secret_name(names[-1])
+
+
+class _Resolver:
+    """Replaces the references of one string."""
+
+    def __init__(self, path: Path, node: Node, environ: Mapping[str, str], read: ReadFile) -> None:
+        self.path = path
+        self.node = node
+        self.environ = environ
+        self.read = read
+        self.secret = False
+        self.replaced = False
+        self.diagnostics: list[Diagnostic] = []
+
+    def __call__(self, match: re.Match[str]) -> str:
+        if match["dollar"]:
+            return "$"
+        if not match["end"]:
+            return self.refuse('"${" is not closed', 'write "$$" for a dollar')
+        inside = match["inside"]
+        if inside.startswith("file:"):
+            return self.from_file(inside.removeprefix("file:"))
+        variable = _VARIABLE.fullmatch(inside)
+        if variable is None:
+            return self.refuse(f'"${{{inside}}}" is not a reference', "write ${VAR} or ${file:PATH}")
+        return self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
+
+    def from_environment(self, name: str, kind: str | None, rest: str) -> str:
+        self.replaced = True
+        value = self.environ.get(name)
+        if kind == ":-":
+            value = value or rest
+        elif kind == ":?" and not value:
+            return self.refuse(rest or f"{name} is not set", f"set the variable {name}")
+        if value is None:
+            return self.refuse(
+                f"the variable {name} is not set", f"set it, or write ${{{name}:-default}}"
+            )
+        self.secret |= is_secret_name(name) or "env" in self.path
+        return value
+
+    def from_file(self, path: str) -> str:
+        self.secret = self.replaced = True
+        try:
+            return self.read(path, self.node.place.file).rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return self.refuse(f"cannot read {path}: {reason}", "")
+
+    def refuse(self, message: str, hint: str) -> str:
+        self.diagnostics.append(
+            Diagnostic(self.node.place, message, dotted(self.path), hint, code="interpolation")
+        )
+        return ""

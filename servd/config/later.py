@@ -1,0 +1,80 @@
+"""Keys that are part of the language but that nothing acts on yet.
+
+Such a key is refused where it says something other than its default, so that nobody believes to
+have what is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servd.config.layers import Layers
+from servd.config.model import Config
+from servd.config.tree import Path, dotted
+from servd.diagnostics import Diagnostic
+
+LATER_TOP: tuple[Path, ...] = (
+    ("hooks",),
+    ("admin", "enabled"),
+    ("admin", "listen"),
+    ("admin", "token"),
+    ("admin", "token_file"),
+    ("admin", "group"),
+    ("admin", "metrics"),
+    ("daemon", "watch"),
+    ("daemon", "watch_debounce"),
+    ("daemon", "gpus"),
+)
+LATER_SERVICE: tuple[Path, ...] = (
+    ("bento",),
+    ("components",),
+    ("python",),
+    ("kind",),
+    ("run",),
+    ("public_url",),
+    ("preload",),
+    ("gpus",),
+    ("timeouts", "request"),
+    ("timeouts", "request_total"),
+    ("timeouts", "headers"),
+    ("timeouts", "body"),
+    ("limits",),
+    ("health", "interval"),
+    ("health", "failures"),
+    ("health", "start_failures"),
+    ("watchdog",),
+    ("rollout",),
+    ("tls", "rotate"),
+)
+LATER_APP: tuple[Path, ...] = (("health",),)
+"""Keys that act for a command but not for an app yet."""
+
+
+def not_supported_yet(config: Config, layers: Layers) -> list[Diagnostic]:
+    """A mistake for every key of `LATER_*` that is set to something other than its default."""
+    paths = [path for path in LATER_TOP if _differs(config, path)]
+    paths += [
+        ("defaults", *path)
+        for path in (*LATER_SERVICE, *LATER_APP)
+        if path[0] in type(config.defaults).model_fields and _differs(config.defaults, path)
+        if not (path in LATER_APP and any(s.command for s in config.services.values()))
+    ]
+    for name, service in config.services.items():
+        later = LATER_SERVICE if service.command else (*LATER_SERVICE, *LATER_APP)
+        paths += [("services", name, *path) for path in later if _differs(service, path)]
+    found: list[Diagnostic] = []
+    for path in paths:
+        place = layers.nearest(path)[0].key_place
+        found.append(Diagnostic(place, "not supported yet", dotted(path), code="not_supported"))
+    return found
+
+
+def _differs(model: Any, path: Path) -> bool:
+    """Whether the value at `path` below `model` is another than a model without it has."""
+    value = model
+    for step in path:
+        if value is None:
+            return False
+        default = type(value).model_fields[step].get_default(call_default_factory=True)
+        value = getattr(value, step)
+    return bool(value != default)

@@ -1,0 +1,183 @@
+"""The environment over the file, and `[defaults]` under every service, by pydantic-settings.
+
+Three sources, the first one wins: variables such as `SERVD_DAEMON__LOG__LEVEL`, the tree of the
+files, and what each service inherits. All three keep places, which pydantic-settings' own file
+sources do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from servd.config.explain import explain
+from servd.config.model import Config
+from servd.config.tree import Node, OutsideText, Path, graft, nearest, plain
+from servd.diagnostics import Diagnostic, Place
+
+_OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
+_NOT_INHERITED = ("env", "env_file")
+"""The plan layers these itself: a service's env_file stands above `[defaults]`'s env (SPEC 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The tree of the environment and the tree of the files."""
+
+    environment: Node
+    file: Node
+
+    def nearest(self, path: Path) -> tuple[Node, bool]:
+        """The node that decides the value at `path`, or the closest one; and whether it is it."""
+        best: Node | None = None
+        for tree, way in self._ways(path):
+            node, exact = nearest(tree, way)
+            if exact:
+                return node, True
+            if best is None and tree is self.file:
+                best = node
+        assert best is not None  # the file's own way is always tried
+        return best, False
+
+    def resolved(self, location: Path) -> Path:
+        """The longest beginning of `location` that names something somebody wrote."""
+        for length in range(len(location), 0, -1):
+            if self.nearest(location[:length])[1]:
+                return location[:length]
+        return ()
+
+    def _ways(self, path: Path) -> list[tuple[Node, Path]]:
+        ways = [(self.environment, path), (self.file, path)]
+        if path[:1] == ("services",) and len(path) > 2 and path[2] not in _NOT_INHERITED:
+            inherited = ("defaults", *path[2:])
+            ways += [(self.environment, inherited), (self.file, inherited)]
+        return ways
+
+
+def environment_tree(environ: Mapping[str, str]) -> Node:
+    """The tree that variables such as `SERVD_DEFAULTS__TIMEOUTS__DRAIN=5s` stand for.
+
+    Keys are lower-cased, but for names under `env`; the place of a value is its variable.
+    """
+    top = Place("<environment>")
+    root = Node({}, top, top)
+    for variable in sorted(environ):
+        match = _OVERRIDE.fullmatch(variable)
+        if match is None:
+            continue
+        names = [match[1].lower(), *match[2].split("__")]
+        place = Place(f"<environment {variable}>")
+        keys = [
+            name if names[max(0, index - 1)].lower() == "env" else name.lower()
+            for index, name in enumerate(names)
+        ]
+        root = _planted(root, keys, Node(OutsideText(environ[variable]), place, place))
+    return root
+
+
+def _planted(table: Node, keys: list[str], leaf: Node) -> Node:
+    if len(keys) == 1:
+        return graft(table, {keys[0]: leaf})
+    known = table.table.get(keys[0])
+    inner = known if known is not None and isinstance(known.value, dict) else replace(leaf, value={})
+    return graft(table, {keys[0]: _planted(inner, keys[1:], leaf)})
+
+
+class _Source(PydanticBaseSettingsSource):
+    """A source that hands over a whole tree at once."""
+
+    def __init__(self, settings: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self.values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self.values
+
+
+class _InheritanceSource(_Source):
+    """What every service takes from `[defaults]`, below what it says itself."""
+
+    def __call__(self) -> dict[str, Any]:
+        shared = self.current_state.get("defaults")
+        services = self.current_state.get("services")
+        if not isinstance(shared, dict) or not isinstance(services, dict):
+            return {}
+        inherited = {key: value for key, value in shared.items() if key not in _NOT_INHERITED}
+        return {
+            "services": {
+                name: inherited for name, service in services.items() if isinstance(service, dict)
+            }
+        }
+
+
+class _LayeredConfig(Config, BaseSettings):
+    """`Config`, filled from the three sources."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        given: dict[str, Any] = init_settings.init_kwargs  # type: ignore[attr-defined]
+        return (
+            _Source(settings_cls, given["environment"]),
+            _Source(settings_cls, given["file"]),
+            _InheritanceSource(settings_cls, {}),
+        )
+
+
+def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:
+    """The configuration that the layers say, and every mistake in them.
+
+    What is wrong is left out and the rest validated again, so that the rules about the whole can
+    still be checked. With `damaged`, keys that seem to be missing are not reported.
+    """
+    environment, file = plain(layers.environment), plain(layers.file)
+    found: list[Diagnostic] = []
+    for _ in range(10):
+        try:
+            settings = _LayeredConfig(environment=environment, file=file)
+        except ValidationError as error:
+            dropped: set[Path] = set()
+            for problem in error.errors(include_url=False):
+                path = layers.resolved(problem["loc"])
+                if path not in dropped and not (damaged and problem["type"] == "missing"):
+                    found.append(explain(problem, path, layers.nearest(path)[0]))
+                dropped.add(path)
+            for path in dropped:
+                _drop(environment, path)
+                _drop(file, path)
+                if path[:1] == ("services",) and len(path) > 2:
+                    _drop(environment, ("defaults", *path[2:]))
+                    _drop(file, ("defaults", *path[2:]))
+        else:
+            return Config.model_construct(**{name: getattr(settings, name) for name in Config.model_fields}), found
+    return Config(), found
+
+
+def _drop(values: Any, path: Path) -> None:
+    """Leaves the entry at `path` out; an item of a list takes its whole list along."""
+    for index, step in enumerate(path):
+        last = index == len(path) - 1
+        following_is_item = not last and isinstance(path[index + 1], int)
+        if not isinstance(values, dict) or step not in values:
+            return
+        if last or following_is_item:
+            del values[step]
+            return
+        values = values[step]

@@ -1,0 +1,196 @@
+"""Text to Config: the table of contents of this folder.
+
+`load` runs the same steps for `servd check`, `plan`, first start and reload: find, parse,
+interpolate, include, merge, anchor, layer, validate, check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from servd.config.check import Checked, check
+from servd.config.files import check_files
+from servd.config.find import Disk, Files, Source, config_error, is_yaml, members
+from servd.config.interpolate import interpolate
+from servd.config.later import not_supported_yet
+from servd.config.layers import Layers, environment_tree, validate
+from servd.config.merge import anchor, merge
+from servd.config.model import Config
+from servd.config.parse_toml import parse_toml
+from servd.config.parse_yaml import parse_yaml
+from servd.config.tree import Node, Parsed, empty, walk
+from servd.diagnostics import Diagnostic, Place, errors_in, in_order
+from servd.errors import ConfigError
+
+_MOST_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration with what is known about how it was written.
+
+    `texts` maps file names of places to text, `secrets` holds the dotted paths whose values are
+    never shown, `digest` changes when any file's bytes do. `config` is complete only when
+    `errors` is empty.
+    """
+
+    config: Config
+    path: str
+    files: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    secrets: frozenset[tuple[str | int, ...]] = frozenset()
+    diagnostics: tuple[Diagnostic, ...] = ()
+    digest: str = ""
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        """What makes the configuration unusable."""
+        return errors_in(self.diagnostics)
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        """What a person should know, but can run with."""
+        return [d for d in self.diagnostics if d.severity == "warning"]
+
+    def require(self) -> Loaded:
+        """Itself, when there is no error; raises `ConfigError` with all of them otherwise."""
+        if self.errors:
+            raise LoadError(self)
+        return self
+
+
+class LoadError(ConfigError):
+    """A `ConfigError` that also has the text of the files, so that lines can be shown."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__(loaded.diagnostics)
+        self.loaded = loaded
+
+
+def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> Loaded:
+    """The configuration in the file or folder at `path`, with every mistake in it.
+
+    Raises `ConfigError` only when there is nothing to read; mistakes are in the result's
+    `diagnostics`, and `require` turns them into an error.
+    """
+    files = files or Disk()
+    sources: list[Source] = []
+    for file in members(path):
+        try:
+            sources.append(Source(file, files.read(file)))
+        except OSError as error:
+            raise config_error(f"cannot be read: {error.strerror}", file=file) from None
+    return load_sources(sources, path, environ, files)
+
+
+def load_sources(
+    sources: Sequence[Source], path: str, environ: Mapping[str, str], files: Files
+) -> Loaded:
+    """The configuration that `sources` and what they include hold. See `load`."""
+    gathered = _gather(sources, environ, files)
+    root, found = merge(gathered.roots) if gathered.roots else (empty(path), [])
+    found = [*gathered.diagnostics, *found]
+    root = anchor(root, folder_of)
+    layers = Layers(anchor(environment_tree(environ), folder_of), root)
+    config, invalid = validate(layers, damaged=gathered.damaged)
+    checked = Checked(config, layers, gathered.damaged)
+    found += [*invalid, *check(checked), *not_supported_yet(config, layers), *check_files(checked)]
+    return Loaded(
+        config=config,
+        path=path,
+        files=tuple(gathered.texts),
+        texts=gathered.texts,
+        secrets=frozenset(way for way, node in walk(root) if node.secret),
+        diagnostics=tuple(in_order(found)),
+        digest=gathered.digest.hexdigest(),
+    )
+
+
+def folder_of(file: str) -> str:
+    """The folder that relative paths of a file are relative to; the working directory for what
+    is no file."""
+    return os.getcwd() if file.startswith("<") else os.path.dirname(os.path.abspath(file))
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """The trees of all files, with what was wrong in them."""
+
+    roots: list[Node] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    damaged: bool = False
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
+def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files) -> _Gathered:
+    """Parses and interpolates `sources` and everything that they include."""
+    gathered = _Gathered()
+    waiting = list(sources)
+    seen = {os.path.realpath(source.file) for source in sources}
+
+    def read(path: str, file: str) -> str:
+        content = files.read(os.path.join(folder_of(file), path))
+        gathered.digest.update(content)
+        return content.decode("utf-8")
+
+    while waiting:
+        source = waiting.pop(0)
+        gathered.digest.update(source.content)
+        parsed = parse(source, gathered.texts)
+        root, unresolved = interpolate(parsed.root, environ, read)
+        gathered.roots.append(root)
+        gathered.diagnostics += [*parsed.diagnostics, *unresolved]
+        gathered.damaged |= parsed.damaged
+        for file, place in _included(root, files, gathered.diagnostics):
+            if os.path.realpath(file) in seen:
+                continue
+            seen.add(os.path.realpath(file))
+            if len(seen) > _MOST_FILES:
+                gathered.diagnostics.append(Diagnostic(place, "includes too many files", "include"))
+                return gathered
+            try:
+                waiting.append(Source(file, files.read(file)))
+            except OSError as error:
+                message = f"cannot read {file}: {error.strerror}"
+                gathered.diagnostics.append(Diagnostic(place, message, "include", code="file"))
+    return gathered
+
+
+def parse(source: Source, texts: dict[str, str]) -> Parsed:
+    """The tree of one file; its text is added to `texts`."""
+    try:
+        text = source.content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = source.content[: error.start]
+        line = before.count(b"\n") + 1
+        column = error.start - (before.rfind(b"\n") + 1) + 1
+        texts[source.file] = source.content.decode("utf-8", errors="replace")
+        place = Place(source.file, line, column)
+        mistake = Diagnostic(place, "the file is not UTF-8", code="syntax")
+        return Parsed(empty(source.file), (mistake,), damaged=True)
+    texts[source.file] = text
+    text = text.replace("\r\n", "\n")
+    return (parse_yaml if is_yaml(source.file) else parse_toml)(text, source.file)
+
+
+def _included(
+    root: Node, files: Files, found: list[Diagnostic]
+) -> list[tuple[str, Place]]:
+    """The files that `include` of a tree names; a name without wildcards must be there."""
+    node = root.table.get("include")
+    patterns = () if node is None else (node.items or (node,))
+    result: list[tuple[str, Place]] = []
+    for pattern in patterns:
+        if not isinstance(pattern.value, str) or not pattern.value:
+            continue
+        folder = folder_of(pattern.place.file)
+        matches = files.glob(os.path.join(folder, pattern.value))
+        if not matches and not any(sign in pattern.value for sign in "*?["):
+            message = f"there is no file {pattern.value}"
+            found.append(Diagnostic(pattern.place, message, "include", code="file"))
+        result += [(os.path.relpath(file) if not os.path.isabs(pattern.value) else file, pattern.place) for file in matches]
+    return result

@@ -1,0 +1,228 @@
+"""TOML to a tree with places.
+
+tomllib decides what is valid and what each value is; tree-sitter's grammar says where it stands
+(tomllib knows places of syntax errors only). After a mistake on a `key = value` line, that line is
+blanked and the rest is parsed, so that one run reports every mistake.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from servd.config.tree import Node, Parsed, empty
+from servd.diagnostics import Diagnostic, Place
+
+if TYPE_CHECKING:
+    from tree_sitter import Node as SyntaxNode
+    from tree_sitter import Parser
+
+_AT = re.compile(r"(?s)(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
+_TWICE = re.compile(r"Cannot (overwrite|declare|mutate|redefine)")
+_PAIR = re.compile(r"\s*[\w.\"'-]+\s*=\s*\S")
+_MOST_MISTAKES = 50
+
+
+def parse_toml(text: str, file: str) -> Parsed:
+    """The tree of a TOML document, with every mistake of syntax that could be told apart."""
+    lines = text.split("\n")
+    found: list[Diagnostic] = []
+    readable = False
+    twice: Diagnostic | None = None
+    while len(found) < _MOST_MISTAKES:
+        try:
+            tomllib.loads("\n".join(lines))
+        except tomllib.TOMLDecodeError as error:
+            mistake = _diagnostic(error, lines, file)
+            if _TWICE.match(str(error)):
+                twice, readable = mistake, True
+                break
+            found.append(mistake)
+            at = mistake.place.line - 1
+            if "(at end of document)" in str(error) or not _PAIR.match(lines[at]):
+                break
+            lines[at] = ""
+        except RecursionError:
+            found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
+            break
+        else:
+            readable = True
+            break
+    if not readable:
+        return Parsed(empty(file), tuple(found), damaged=True)
+    builder = _Builder(file, lines)
+    try:
+        root = builder.build()
+    except RecursionError:
+        found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
+        return Parsed(empty(file), tuple(found), damaged=True)
+    damaged = bool(found)
+    found += builder.duplicates
+    if twice is not None and not builder.duplicates:
+        found.append(twice)
+    return Parsed(root, tuple(found), damaged)
+
+
+def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> Diagnostic:
+    match = _AT.fullmatch(str(error))
+    message = match[1] if match else str(error)
+    if match and match[2]:
+        place = Place(file, int(match[2]), int(match[3]))
+    else:
+        last = max((n for n, line in enumerate(lines, 1) if line.strip()), default=1)
+        place = Place(file, last, len(lines[last - 1]) + 1)
+    if place.line > len(lines):
+        place = Place(file, len(lines), len(lines[-1]) + 1)
+    return Diagnostic(place, f"invalid TOML: {message[:1].lower()}{message[1:]}", code="syntax")
+
+
+@dataclass(slots=True)
+class _Table:
+    """A table or list that is still being filled."""
+
+    place: Place
+    key_place: Place
+    entries: dict[str, Any] = field(default_factory=dict)
+    explicit: bool = False
+
+
+@dataclass(slots=True)
+class _Tables:
+    """An array of tables that is still being filled."""
+
+    place: Place
+    key_place: Place
+    items: list[_Table] = field(default_factory=list)
+
+
+@cache
+def _parser() -> Parser:
+    import tree_sitter_toml
+    from tree_sitter import Language, Parser
+
+    return Parser(Language(tree_sitter_toml.language()))
+
+
+class _Builder:
+    """Walks the syntax tree and puts every pair where it belongs."""
+
+    def __init__(self, file: str, lines: list[str]) -> None:
+        self.file = file
+        self.lines = lines
+        self.bytes = [line.encode() for line in lines]
+        self.duplicates: list[Diagnostic] = []
+
+    def build(self) -> Node:
+        tree = _parser().parse("\n".join(self.lines).encode())
+        top = Place(self.file, 1, 1)
+        root = _Table(top, top)
+        for node in tree.root_node.children:
+            if node.type == "pair":
+                self.pair(node, root)
+            elif node.type in ("table", "table_array_element"):
+                self.section(node, root)
+        return _frozen(root)
+
+    def section(self, node: SyntaxNode, root: _Table) -> None:
+        keys = self.keys(node.children[1])
+        if keys is None:
+            return
+        target = root
+        for name, place in keys[:-1]:
+            target = self.enter(target, name, place)
+        name, place = keys[-1]
+        if node.type == "table_array_element":
+            listed = target.entries.setdefault(name, _Tables(place, place))
+            if not isinstance(listed, _Tables):
+                self.twice(name, place, listed)
+                return
+            target = _Table(place, place)
+            listed.items.append(target)
+        else:
+            known = target.entries.get(name)
+            if known is not None and (not isinstance(known, _Table) or known.explicit):
+                self.twice(name, place, known)
+            target = self.enter(target, name, place)
+            target.explicit = True
+        for pair in node.children:
+            if pair.type == "pair":
+                self.pair(pair, target)
+
+    def enter(self, table: _Table, name: str, place: Place) -> _Table:
+        known = table.entries.get(name)
+        if isinstance(known, _Tables):
+            return known.items[-1]
+        if not isinstance(known, _Table):
+            known = table.entries[name] = _Table(place, place)
+        return known
+
+    def pair(self, node: SyntaxNode, table: _Table) -> None:
+        parts = [part for part in node.children if part.type not in ("=", "comment")]
+        keys = self.keys(parts[0])
+        if keys is None or len(parts) < 2:
+            return
+        for name, place in keys[:-1]:
+            table = self.enter(table, name, place)
+        name, place = keys[-1]
+        if name in table.entries:
+            self.twice(name, place, table.entries[name])
+            return
+        table.entries[name] = self.value(parts[1], place)
+
+    def twice(self, name: str, place: Place, first: _Table | _Tables | Node) -> None:
+        message = f'"{name}" is defined twice; the first is at {first.key_place}'
+        self.duplicates.append(Diagnostic(place, message, code="duplicate"))
+
+    def value(self, node: SyntaxNode, key_place: Place | None = None) -> Any:
+        place = self.place(node)
+        key_place = key_place or place
+        if node.type == "inline_table":
+            table = _Table(place, key_place)
+            for pair in node.children:
+                if pair.type == "pair":
+                    self.pair(pair, table)
+            return table
+        if node.type == "array":
+            items = [
+                self.value(item)
+                for item in node.children
+                if item.is_named and item.type != "comment"
+            ]
+            return Node(tuple(_frozen(item) for item in items), place, key_place)
+        return Node(_scalar((node.text or b"").decode()), place, key_place)
+
+    def keys(self, node: SyntaxNode) -> list[tuple[str, Place]] | None:
+        if node.type == "dotted_key":
+            return [key for part in node.children if part.type != "." for key in self.keys(part) or ()]
+        text = (node.text or b"").decode()
+        if node.type == "bare_key":
+            return [(text, self.place(node))]
+        if node.type == "quoted_key":
+            return [(next(iter(tomllib.loads(f"{text} = 0"))), self.place(node))]
+        return None
+
+    def place(self, node: SyntaxNode) -> Place:
+        row, column = node.start_point
+        return Place(self.file, row + 1, len(self.bytes[row][:column].decode(errors="replace")) + 1)
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    if re.fullmatch(r'"[^"\\\x00-\x1f]*"', text):
+        return text[1:-1]
+    value = tomllib.loads(f"value = {text}")["value"]
+    return value if isinstance(value, str | int | float | bool) else text
+
+
+def _frozen(value: Any) -> Node:
+    if isinstance(value, _Table):
+        entries = {name: _frozen(entry) for name, entry in value.entries.items()}
+        return Node(entries, value.place, value.key_place)
+    if isinstance(value, _Tables):
+        return Node(tuple(_frozen(item) for item in value.items), value.place, value.key_place)
+    assert isinstance(value, Node)
+    return value
+
+

@@ -1,0 +1,160 @@
+"""YAML 1.2 (and so JSON) to a tree with places.
+
+ruamel.yaml composes nodes with marks; only the core schema's types are taken. Anchors and aliases
+work, bounded in size; custom tags and duplicate keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from servd.config.tree import Node, Parsed, empty
+from servd.diagnostics import Diagnostic, Place
+
+_TAG = "tag:yaml.org,2002:"
+_MOST_NODES = 100_000
+_MOST_MISTAKES = 20
+_PAIR = re.compile(r"\s*(- +)?[\w.\"'-]+\s*:\s+\S")
+
+
+def parse_yaml(text: str, file: str) -> Parsed:
+    """The tree of a YAML document, with every mistake of syntax that could be told apart."""
+    lines = text.split("\n")
+    found: list[Diagnostic] = []
+    while len(found) < _MOST_MISTAKES:
+        try:
+            document = YAML(typ="safe", pure=True).compose("\n".join(lines))
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line, column = (mark.line, mark.column) if mark else (0, 0)
+            line = min(line, len(lines) - 1)
+            problem = (error.problem or error.context or "cannot be read").strip()
+            place = Place(file, line + 1, column + 1)
+            found.append(Diagnostic(place, f"invalid YAML: {problem}", code="syntax"))
+            if not _PAIR.match(lines[line]):
+                break
+            lines[line] = ""
+        except (YAMLError, ValueError, RecursionError, AssertionError, AttributeError) as error:
+            found.append(_unplaced(error, file))
+            break
+        else:
+            return _built(document, file, found)
+    return Parsed(empty(file), tuple(found), damaged=True)
+
+
+def _unplaced(error: Exception, file: str) -> Diagnostic:
+    """ruamel.yaml reports some mistakes without a mark, and a few by plain exceptions."""
+    if isinstance(error, RecursionError):
+        return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
+    line = getattr(error, "position", None)
+    place = Place(file, 1, 1) if line is None else Place(file)
+    first = str(error).strip().splitlines()[:1]
+    return Diagnostic(
+        place, f"invalid YAML: {first[0] if first else 'cannot be read'}", code="syntax"
+    )
+
+
+def _built(document: Any, file: str, found: list[Diagnostic]) -> Parsed:
+    damaged = bool(found)
+    if document is None:
+        return Parsed(empty(file), tuple(found), damaged)
+    builder = _Builder(file)
+    try:
+        root = builder.node(document, None)
+    except RecursionError:
+        found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
+        return Parsed(empty(file), tuple(found), damaged=True)
+    found += builder.diagnostics
+    if not isinstance(root.value, dict):
+        found.append(Diagnostic(root.place, "the file must hold a table of keys", code="syntax"))
+        return Parsed(empty(file), tuple(found), damaged=True)
+    return Parsed(root, tuple(found), damaged)
+
+
+class _Builder:
+    """Turns composed nodes into ours."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.count = 0
+        self.inside: set[int] = set()
+        self.diagnostics: list[Diagnostic] = []
+
+    def place(self, node: Any) -> Place:
+        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def refuse(self, node: Any, message: str, code: str = "syntax") -> None:
+        self.diagnostics.append(Diagnostic(self.place(node), message, code=code))
+
+    def node(self, node: Any, key_place: Place | None) -> Node:
+        place = self.place(node)
+        key_place = key_place or place
+        self.count += 1
+        if self.count > _MOST_NODES:
+            if self.count == _MOST_NODES + 1:
+                self.refuse(node, "the document is too large once its aliases are expanded")
+            return Node(None, place, key_place)
+        if id(node) in self.inside:
+            self.refuse(node, "the alias stands inside what it repeats")
+            return Node(None, place, key_place)
+        self.inside.add(id(node))
+        try:
+            if isinstance(node, MappingNode):
+                return Node(self.entries(node), place, key_place)
+            if isinstance(node, SequenceNode):
+                return Node(tuple(self.node(item, None) for item in node.value), place, key_place)
+            return Node(self.scalar(node), place, key_place)
+        finally:
+            self.inside.discard(id(node))
+
+    def entries(self, node: MappingNode) -> dict[str, Node]:
+        merged: dict[str, Node] = {}
+        own: dict[str, Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self.refuse(key, "a key must be text")
+            elif key.tag == f"{_TAG}merge" or key.value == "<<" and key.style is None:
+                sources = value.value if isinstance(value, SequenceNode) else [value]
+                for source in reversed(sources):
+                    merged |= self.node(source, None).table
+            elif key.value in own:
+                first = own[key.value].key_place
+                self.refuse(key, f'"{key.value}" is defined twice; the first is at {first}', "duplicate")
+            else:
+                own[key.value] = self.node(value, self.place(key))
+        return {**merged, **own}
+
+    def scalar(self, node: Any) -> str | int | float | bool | None:
+        tag, text = str(node.tag), node.value
+        try:
+            if tag == f"{_TAG}null":
+                return None
+            if tag == f"{_TAG}bool":
+                return str(text).lower() == "true"
+            if tag == f"{_TAG}int":
+                return _integer(text)
+            if tag == f"{_TAG}float":
+                return _float(text)
+        except ValueError:
+            return str(text)
+        if tag not in (f"{_TAG}str", f"{_TAG}timestamp"):
+            self.refuse(node, f"the tag {tag.replace(_TAG, '!!')} is not supported")
+        return str(text)
+
+
+def _integer(text: str) -> int | str:
+    """Integers of the core schema: 12, -3, 0o17, 0x1F. `027` is text there, as a umask is here."""
+    if re.fullmatch(r"0[0-9_]+", text):
+        return text
+    if text.startswith(("0o", "0x")):
+        return int(text[2:], 8 if text[1] == "o" else 16)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

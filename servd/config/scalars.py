@@ -1,0 +1,410 @@
+"""The small values of the configuration language: parse, print, and describe to JSON Schema.
+
+A duration is a float of seconds, a size an int of bytes; "none" is None. Every parser raises
+`PydanticCustomError`, whose message says what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from servd.config.address import Address, AddressError, parse_address
+
+DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
+_SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """An error of validation with exactly this message (braces are not a template)."""
+    return PydanticCustomError("servd", "{message}", {"message": message})
+
+
+def _number(value: object) -> float | None:
+    """`value` as a float when it is a number of the config, or text from the environment."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    return None
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `"300ms"`, `"1h30m"` or a plain number of seconds.
+
+    Raises `PydanticCustomError` for anything else, negative numbers and infinity included.
+    """
+    number = _number(value)
+    if number is None and isinstance(value, str):
+        parts = _PARTS.findall(value)
+        if parts and "".join(amount + unit for amount, unit in parts) == value:
+            number = sum(float(amount) * DURATION_UNITS[unit] for amount, unit in parts)
+    if number is None or not 0 <= number < 1e10:
+        raise wrong(
+            f'{shown(value)} is not a duration: write "300ms", "5s", "2m", "1h", "1d"'
+            " or a number of seconds"
+        )
+    return number
+
+
+def print_duration(seconds: float) -> str:
+    """The shortest spelling that `parse_duration` reads back as the same number."""
+    for unit in ("d", "h", "m", "s"):
+        amount = seconds / DURATION_UNITS[unit]
+        if amount >= 1 and amount == int(amount) or unit == "s" and seconds == 0:
+            return f"{int(amount)}{unit}"
+    milliseconds = round(seconds * 1000)
+    if milliseconds / 1000 == seconds:
+        return f"{milliseconds}ms"
+    return f"{seconds:f}".rstrip("0") + "s"
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"` or a plain number of bytes."""
+    number = _number(value)
+    if number is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        units = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
+        factor = units.get(match[2].lower())
+        number = float(match[1]) * factor if factor is not None else None
+    if number is None or not 0 <= number < 2**63:
+        raise wrong(
+            f'{shown(value)} is not a size: write "512KiB", "1.5GiB", "200MB" or a number of bytes'
+        )
+    return int(number)
+
+
+def print_size(size: int) -> str:
+    """The shortest spelling that `parse_size` reads back as the same number."""
+    for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "KB"):
+        if size and size % SIZE_UNITS[unit] == 0:
+            return f"{size // SIZE_UNITS[unit]}{unit}"
+    return f"{size}B"
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: short, and in the config's own spelling."""
+    if isinstance(value, str):
+        text = value if len(value) <= 60 else value[:57] + "..."
+        return f'"{text}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return str(value)
+
+
+def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[object], Any]:
+    """A parser that reads `word` as `empty` and everything else by `parse`."""
+
+    def parse_or_word(value: object) -> Any:
+        return empty if value == word or value == empty else parse(value)
+
+    return parse_or_word
+
+
+def _duration_schema(*words: str) -> dict[str, Any]:
+    choices: list[dict[str, Any]] = [
+        {"type": "string", "pattern": _DURATION_PATTERN},
+        {"type": "number", "minimum": 0},
+    ]
+    if words:
+        choices.append({"enum": list(words)})
+    return {"anyOf": choices}
+
+
+def _print_or_none(value: float | None) -> str:
+    return "none" if value is None else print_duration(value)
+
+
+def _print_or_auto(value: float | str) -> str:
+    return value if isinstance(value, str) else print_duration(value)
+
+
+Duration = Annotated[
+    float,
+    PlainValidator(parse_duration),
+    PlainSerializer(print_duration),
+    WithJsonSchema(_duration_schema()),
+]
+DurationOrNone = Annotated[
+    float | None,
+    PlainValidator(or_word("none", parse_duration, None)),
+    PlainSerializer(_print_or_none),
+    WithJsonSchema(_duration_schema("none")),
+]
+DurationOrAuto = Annotated[
+    float | Literal["auto"],
+    PlainValidator(or_word("auto", parse_duration, "auto")),
+    PlainSerializer(_print_or_auto),
+    WithJsonSchema(_duration_schema("auto")),
+]
+SizeOrNone = Annotated[
+    int | None,
+    PlainValidator(or_word("none", parse_size, None)),
+    PlainSerializer(lambda value: "none" if value is None else print_size(value)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _SIZE_PATTERN},
+                {"type": "integer", "minimum": 0},
+                {"enum": ["none"]},
+            ]
+        }
+    ),
+]
+
+
+def _parse_count_or_auto(value: object) -> int | str:
+    number = _number(value)
+    if value == "auto":
+        return "auto"
+    if number is None or number != int(number) or not 0 <= number <= 10_000:
+        raise wrong(f'{shown(value)} is not a number of workers: write 0 to 10000, or "auto"')
+    return int(number)
+
+
+CountOrAuto = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_parse_count_or_auto),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10000}, {"enum": ["auto"]}]}
+    ),
+]
+
+
+def _parse_octal(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
+        raise wrong(f'{shown(value)} is not a file mode: write it as a string, such as "027"')
+    return value
+
+
+OctalMode = Annotated[
+    str,
+    PlainValidator(_parse_octal),
+    WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
+]
+
+
+def _parse_percent_or_count(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[1-9]\d*%", value):
+        return value
+    raise wrong(f'{shown(value)} is not a surge: write "100%" or a number of workers from 1')
+
+
+PercentOrCount = Annotated[
+    str | int,
+    PlainValidator(_parse_percent_or_count),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": "^[1-9]\\d*%$"}, {"type": "integer", "minimum": 1}]}
+    ),
+]
+
+
+AsItIs = PlainSerializer(lambda value: value)
+
+
+def _parse_affinity(value: object) -> tuple[int, ...] | str:
+    if value == "spread":
+        return "spread"
+    if isinstance(value, list | tuple) and all(type(item) is int and item >= 0 for item in value):
+        return tuple(value)
+    raise wrong(f'{shown(value)} is not a CPU affinity: write a list of CPU ids, or "spread"')
+
+
+Affinity = Annotated[
+    tuple[int, ...] | Literal["spread"],
+    PlainValidator(_parse_affinity),
+    AsItIs,
+    WithJsonSchema(
+        {"anyOf": [{"type": "array", "items": {"type": "integer", "minimum": 0}}, {"enum": ["spread"]}]}
+    ),
+]
+
+
+def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
+    number = _number(value)
+    if number is not None and not isinstance(value, str):
+        return number
+    if isinstance(value, list | tuple) and all(
+        type(item) is int or isinstance(item, str) for item in value
+    ):
+        return tuple(value)
+    raise wrong(f"{shown(value)} is not a number of GPUs: write 1, 0.5, or a list of ids")
+
+
+Gpus = Annotated[
+    float | tuple[int | str, ...],
+    PlainValidator(_parse_gpus),
+    AsItIs,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "array", "items": {"type": ["integer", "string"]}},
+            ]
+        }
+    ),
+]
+GpusOrAuto = Annotated[
+    float | tuple[int | str, ...] | Literal["auto"],
+    PlainValidator(or_word("auto", _parse_gpus, "auto")),
+    AsItIs,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "array", "items": {"type": ["integer", "string"]}},
+                {"enum": ["auto"]},
+            ]
+        }
+    ),
+]
+
+
+def _parse_address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise wrong(f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"')
+    try:
+        return parse_address(value)
+    except AddressError as error:
+        raise wrong(str(error)) from None
+
+
+ListenAddress = Annotated[
+    Address,
+    PlainValidator(_parse_address),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string"}),
+]
+
+
+def one_or_many(value: object) -> object:
+    """A single string where a list of them is also allowed."""
+    return (value,) if isinstance(value, str) else value
+
+
+Listen = Annotated[
+    tuple[ListenAddress, ...],
+    BeforeValidator(one_or_many),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
+def _parse_environment(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise wrong(f"{shown(name)} cannot be the name of an environment variable")
+    return {name: environment_text(text) for name, text in value.items()}
+
+
+def environment_text(value: object) -> object:
+    """Numbers and booleans of an `env` table as the text that a program sees."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Environment = Annotated[
+    dict[str, str],
+    BeforeValidator(_parse_environment),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    ),
+]
+
+
+RESOURCES = (
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
+    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+"""Names of getrlimit(2), without their prefix RLIMIT_."""
+
+
+def _parse_limits(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise wrong(f"expected a table, got {shown(value)}")
+    result: dict[str, int] = {}
+    for name, limit in value.items():
+        if name not in RESOURCES:
+            raise wrong(f"{shown(name)} is not a resource limit: they are {joined(RESOURCES)}")
+        number = _number(limit)
+        if limit == "unlimited":
+            result[name] = -1
+        elif number is None or number != int(number) or number < 0:
+            raise wrong(f'the limit {name} must be a number or "unlimited", not {shown(limit)}')
+        else:
+            result[name] = int(number)
+    return result
+
+
+ResourceLimits = Annotated[
+    dict[str, int],
+    PlainValidator(_parse_limits),
+    PlainSerializer(
+        lambda limits: {name: "unlimited" if n < 0 else n for name, n in limits.items()}
+    ),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"enum": list(RESOURCES)},
+            "additionalProperties": {
+                "anyOf": [{"type": "integer", "minimum": 0}, {"enum": ["unlimited"]}]
+            },
+        }
+    ),
+]
+"""Soft and hard limit of each resource; -1 is unlimited."""
+
+
+def _text_without_null(value: object) -> object:
+    """NUL ends a string in C: no path, argument or variable can hold one."""
+    if isinstance(value, str) and "\0" in value:
+        raise wrong("the text holds a NUL character")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text_without_null)]
+
+
+def joined(words: Iterable[str]) -> str:
+    """`a, b or c`, for messages."""
+    *head, last = list(words)
+    return f"{', '.join(head)} or {last}" if head else last

@@ -1,0 +1,65 @@
+"""The language as a JSON Schema, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from servd.config.model import Config
+
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file.
+
+    It stays within what draft 7 and 2020-12 have in common, since editors of TOML know the older
+    drafts only: `prefixItems` and `unevaluatedProperties` do not occur.
+    """
+    schema = Config.model_json_schema(mode="validation")
+    definitions = schema.pop("$defs", {})
+    for name in ("Limits", "Health", "Tls"):
+        _allow_false(definitions, name)
+    service = definitions["Service"]
+    service["allOf"] = [
+        {"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}
+    ]
+    result: dict[str, Any] = {
+        "$schema": _DRAFT,
+        "title": "servd configuration",
+        **schema,
+        "definitions": definitions,
+    }
+    return _cleaned(result)
+
+
+def schema_text() -> str:
+    """The schema as it stands in `schemas/servd.schema.json`."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _allow_false(definitions: dict[str, Any], name: str) -> None:
+    """A table that `false` switches off: nothing but the table or false."""
+    reference = {"$ref": f"#/$defs/{name}"}
+    for definition in definitions.values():
+        for value in definition.get("properties", {}).values():
+            if reference in value.get("anyOf", ()):
+                value["anyOf"] = [reference, {"enum": [False]}]
+                value.pop("default", None)
+
+
+def _cleaned(value: Any) -> Any:
+    """References into `definitions`, without the titles that pydantic makes out of names."""
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, dict):
+        return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if key == "title" and isinstance(item, str) and value is not None and "$schema" not in value:
+            continue
+        if key in ("properties", "definitions"):
+            result[key] = {name: _cleaned(entry) for name, entry in item.items()}
+        else:
+            result[key] = _cleaned(item)
+    return result

@@ -1,0 +1,307 @@
+"""One service of the configuration, with its parts. Every key is described here and nowhere else:
+the JSON Schema, `servd init` and the documentation show these descriptions."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+
+from servd.config.address import INTERNAL
+from servd.config.scalars import (
+    Affinity,
+    CountOrAuto,
+    Duration,
+    DurationOrNone,
+    Environment,
+    Gpus,
+    Listen,
+    OctalMode,
+    PercentOrCount,
+    ResourceLimits,
+    SizeOrNone,
+    Text,
+)
+from servd.config.tree import OutsideText
+
+SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+Word = Annotated[Text, Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """Base of every table of the language: immutable, nothing unknown, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_outside_text(cls, value: object, info: ValidationInfo) -> object:
+        """Text from the environment becomes a number or a boolean where the key wants one."""
+        if type(value) is not OutsideText:
+            return value
+        wanted = _types_in(cls.model_fields[info.field_name or ""].annotation)
+        if bool in wanted and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if int in wanted and re.fullmatch(r"-?\d+", value):
+            return int(value)
+        if float in wanted and re.fullmatch(r"-?\d+(\.\d+)?", value):
+            return float(value)
+        return str(value)
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """The plain types of a union, or the type itself."""
+    return set(get_args(annotation)) or {annotation}
+
+
+class SocketOptions(Table):
+    """Mode and owner of the unix sockets that a service listens on."""
+
+    mode: OctalMode = Field("0600", description="Permissions of the socket file, as a string.")
+    owner: Text = Field("", description="User that owns the socket file; empty: the daemon's.")
+    group: Text = Field("", description="Group of the socket file; empty: the daemon's.")
+
+
+class Timeouts(Table):
+    """How long things may take."""
+
+    startup: Duration = Field(60.0, description="From the start of a worker until it is ready.")
+    request: DurationOrNone = Field(
+        None, description="From a request's arrival to the first byte of its answer; then 504."
+    )
+    request_total: DurationOrNone = Field(
+        None, description="From a request's arrival to the last byte of its answer."
+    )
+    headers: Duration = Field(20.0, description="To receive the headers of a request.")
+    body: Duration = Field(60.0, description="Longest pause while the body of a request arrives.")
+    keep_alive: Duration = Field(5.0, description="An idle kept connection is closed after this.")
+    drain: Duration = Field(
+        30.0, description="For requests in flight when a worker stops or is replaced."
+    )
+
+
+class Limits(Table):
+    """Limits of each worker."""
+
+    concurrency: int = Field(
+        0, ge=0, description="Requests at once; over it (and the queue) 503. 0: none."
+    )
+    queue: int = Field(0, ge=0, description="Requests that may wait for a free place.")
+    max_requests: int = Field(0, ge=0, description="Recycle a worker after so many. 0: never.")
+    max_requests_jitter: int = Field(
+        0, ge=0, description="Random number of requests added to max_requests."
+    )
+    max_age: DurationOrNone = Field(None, description="Recycle a worker that is older than this.")
+    memory: SizeOrNone = Field(None, description="Recycle a worker that uses more than this.")
+
+
+class Health(Table):
+    """How a worker is asked whether it is well; 2xx and 3xx answers are healthy."""
+
+    path: Text = Field("/healthz", pattern=r"^/", description="Path of the request.")
+    host: Text = Field("localhost", description="Host header of the request.")
+    interval: Duration = Field(10.0, description="Pause between two probes.")
+    timeout: Duration = Field(2.0, description="For one answer.")
+    failures: int = Field(3, ge=1, description="Failures in a row until a worker is replaced.")
+    start_failures: int = Field(30, ge=0, description="Failures forgiven to a starting worker.")
+
+
+class Restart(Table):
+    """What happens when a worker dies."""
+
+    policy: Literal["always", "on-failure", "never"] = Field(
+        "always", description="Which deaths are followed by a new start."
+    )
+    backoff: Duration = Field(0.5, description="Pause before the second start in a row.")
+    backoff_max: Duration = Field(30.0, description="Longest pause between two starts.")
+    backoff_factor: float = Field(
+        2.0, ge=1, le=100, description="The pause grows by this after every failure."
+    )
+    reset_after: Duration = Field(
+        60.0, description="A worker that lived so long starts the pauses from the beginning."
+    )
+    give_up_after: int = Field(0, ge=0, description="Failures in a row until giving up. 0: never.")
+
+
+class Rollout(Table):
+    """How a new generation of workers replaces the old one."""
+
+    strategy: Literal["surge", "one-by-one"] = Field(
+        "surge", description="All new workers beside the old, or one at a time."
+    )
+    max_surge: PercentOrCount = Field("100%", description="Workers above `workers` at once.")
+
+
+class ServiceLog(Table):
+    """What a service logs."""
+
+    access: bool = Field(True, description="One event for every request.")
+    level: LogLevel = Field("info", description="Least severe events of the worker's loggers.")
+    skip_paths: tuple[Text, ...] = Field((), description="Paths that are not logged.")
+
+
+class Proxy(Table):
+    """Trust in the headers that a reverse proxy sets."""
+
+    headers: bool = Field(False, description="Take client and scheme from X-Forwarded-*.")
+    trusted: tuple[Text, ...] = Field(
+        ("127.0.0.1",),
+        description='Addresses and networks that may set them; "unix": peers on a unix socket.',
+    )
+
+
+class UvicornOptions(Table):
+    """Options that are passed through to Uvicorn."""
+
+    http: Literal["auto", "h11", "httptools"] = Field("auto", description="HTTP implementation.")
+    loop: Literal["auto", "asyncio", "uvloop"] = Field("auto", description="Event loop.")
+    ws: Literal["auto", "none", "websockets", "websockets-sansio", "wsproto"] = Field(
+        "auto", description="WebSocket implementation."
+    )
+    lifespan: Literal["auto", "on", "off"] = Field("auto", description="ASGI lifespan protocol.")
+
+
+class Tls(Table):
+    """TLS, ended in the workers."""
+
+    certfile: Text = Field("", description="Certificate chain in PEM.")
+    keyfile: Text = Field("", description="Private key in PEM.")
+    keyfile_password: Text = Field("", description="Password of an encrypted key.")
+    ca_certs: Text = Field("", description="Certificates that client certificates are checked by.")
+    client_auth: Literal["none", "optional", "required"] = Field(
+        "none", description="Whether clients must show a certificate."
+    )
+    min_version: Literal["TLSv1.2", "TLSv1.3"] = Field("TLSv1.2", description="Oldest version.")
+    ciphers: Text = Field("", description="OpenSSL cipher list for TLS 1.2; empty: its default.")
+    rotate: bool = Field(
+        True, description="Serve new certificate files to new connections without a restart."
+    )
+
+
+class Dependency(Table):
+    """Another service that must be there first."""
+
+    service: Text = Field(description="Name of the service.")
+    condition: Literal["ready", "started", "completed"] = Field(
+        "ready", description="What it must have reached before this service starts."
+    )
+
+
+def _dependencies(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple({"service": item} if isinstance(item, str) else item for item in value)
+
+
+Dependencies = Annotated[
+    tuple[Dependency, ...],
+    BeforeValidator(_dependencies),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, Dependency.model_json_schema()]},
+        }
+    ),
+]
+
+
+def _off(value: object) -> object:
+    """`limits = false` switches an inherited table off."""
+    return None if value is False else value
+
+
+Switchable = BeforeValidator(_off)
+
+
+class ServiceBase(Table):
+    """The keys that `[defaults]` and a service share."""
+
+    factory: bool = Field(False, description="The attribute is a function that makes the app.")
+    interface: Literal["auto", "asgi3", "asgi2", "wsgi"] = Field(
+        "auto", description="What kind of application it is."
+    )
+    directory: Text = Field(".", description="Working directory, first on sys.path.")
+    python: Text = Field(
+        "", description="Interpreter of another virtual environment; empty: servd's own."
+    )
+    kind: Literal["service", "task"] = Field(
+        "service", description="Runs on, or runs to its end before its dependents start."
+    )
+    run: Literal["always", "once"] = Field(
+        "always", description="Whether a task runs again before a dependent rolls."
+    )
+    socket: SocketOptions = Field(
+        SocketOptions(), description="Mode and owner of unix sockets."
+    )
+    backlog: int = Field(2048, ge=1, le=65535, description="Connections that may wait.")
+    public_url: Text = Field("", description="Where people reach it, for status pages.")
+    workers: CountOrAuto = Field(
+        1, description='Processes; "auto": one for each usable CPU; 0: kept stopped.'
+    )
+    threads: int = Field(40, ge=1, le=10000, description="Threads for sync endpoints.")
+    preload: bool = Field(False, description="Import the app once and fork the workers from it.")
+    gpus: Gpus = Field(0, description="GPUs per worker; 0.5 shares one; a list of ids pins.")
+    cpu_affinity: Affinity = Field((), description='CPU ids, or "spread": one worker a CPU.')
+    timeouts: Timeouts = Field(Timeouts(), description="How long things may take.")
+    limits: Annotated[Limits | None, Switchable] = Field(None, description="Limits of each worker; false: none.")
+    health: Annotated[Health | None, Switchable] = Field(None, description="Health probes; false: none.")
+    watchdog: DurationOrNone = Field(
+        30.0, description="A worker whose event loop stops for this long is replaced."
+    )
+    ready: Literal["auto", "notify", "port", "http", "started"] = Field(
+        "auto", description="What makes a command ready."
+    )
+    activation: Literal["auto", "fd", "self"] = Field(
+        "auto", description="Who binds a command's address: servd (fd) or the program (self)."
+    )
+    stop_signal: Literal[
+        "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"
+    ] = Field("SIGTERM", description="The signal that drains a command.")
+    restart: Restart = Field(Restart(), description="What happens when a worker dies.")
+    rollout: Rollout = Field(Rollout(), description="How new workers replace old ones.")
+    env: Environment = Field({}, description="Environment variables.")
+    env_file: Text = Field("", description="A file of NAME=value lines.")
+    env_passthrough: tuple[Word, ...] = Field(
+        (), description="Names or globs taken over from the daemon's environment."
+    )
+    user: Text = Field("", description="User that the workers run as.")
+    group: Text = Field("", description="Group that the workers run as.")
+    umask: OctalMode | None = Field(None, description='File mode mask, as a string: "027".')
+    rlimits: ResourceLimits = Field(
+        {}, description="Resource limits, named as in getrlimit(2): nofile, nproc, as, core."
+    )
+    log: ServiceLog = Field(ServiceLog(), description="What the service logs.")
+    proxy: Proxy = Field(Proxy(), description="Trust in the headers of a reverse proxy.")
+    root_path: Text = Field("", description="Path that the app is mounted under.")
+    uvicorn: UvicornOptions = Field(UvicornOptions(), description="Passed through to Uvicorn.")
+    tls: Annotated[Tls | None, Switchable] = Field(None, description="TLS; false: none.")
+
+
+class Defaults(ServiceBase):
+    """What every service takes over, key by key."""
+
+
+class Service(ServiceBase):
+    """One service: what runs, where, how many, and what it needs."""
+
+    app: Text = Field("", description='"module:attr" or "path/file.py:app".')
+    command: tuple[Text, ...] = Field((), description="A program and its arguments.")
+    bento: Text = Field("", description="A BentoML service: import string, folder or tag.")
+    listen: Listen = Field(
+        (INTERNAL,),
+        description='":3000", "unix:/run/x.sock", "fd:NAME", a list of these, or "internal".',
+    )
+    depends_on: Dependencies = Field((), description="Services that must be there first.")
+    components: dict[str, Defaults] = Field(
+        {}, description="Settings of the parts of a BentoML service, by class name."
+    )

@@ -1,0 +1,117 @@
+"""Dependency graphs over plain names. A leaf: the config's checks and the plan share it.
+
+A graph maps each name to the names that it depends on. Ties are broken by name, so that every
+order is the same each time it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from graphlib import TopologicalSorter
+
+Graph = Mapping[str, Collection[str]]
+
+
+def levels(graph: Graph) -> list[list[str]]:
+    """Groups of names, each group depending only on earlier ones; every group sorted.
+
+    Raises `graphlib.CycleError` when there is a cycle: find it first with `cycles`.
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter(graph)
+    sorter.prepare()
+    result: list[list[str]] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        result.append(ready)
+        sorter.done(*ready)
+    return result
+
+
+def order(graph: Graph) -> list[str]:
+    """All names, dependencies before their dependents."""
+    return [name for level in levels(graph) for name in level]
+
+
+def cycles(graph: Graph) -> list[list[str]]:
+    """One path for each group of names that depend on each other: `["a", "b", "a"]`.
+
+    Each path starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
+    """
+    return [_path_around(group, graph) for group in _knots(graph)]
+
+
+def dependents(graph: Graph) -> dict[str, list[str]]:
+    """The graph the other way round: each name with those that depend on it, sorted."""
+    result: dict[str, list[str]] = {name: [] for name in graph}
+    for name in sorted(graph):
+        for dependency in graph[name]:
+            result.setdefault(dependency, []).append(name)
+    return result
+
+
+def _knots(graph: Graph) -> list[list[str]]:
+    """Strongly connected groups that hold a cycle (Tarjan's algorithm, without recursion)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    on_stack: set[str] = set()
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def neighbours(name: str) -> Iterator[str]:
+        return iter(sorted(n for n in graph.get(name, ()) if n in graph))
+
+    for root in sorted(graph):
+        if root in index:
+            continue
+        work: list[tuple[str, Iterator[str]]] = []
+
+        def enter(name: str, work: list[tuple[str, Iterator[str]]] = work) -> None:
+            index[name] = low[name] = len(index)
+            stack.append(name)
+            on_stack.add(name)
+            work.append((name, neighbours(name)))
+
+        enter(root)
+        while work:
+            name, rest = work[-1]
+            following = next(rest, None)
+            if following is not None:
+                if following not in index:
+                    enter(following)
+                elif following in on_stack:
+                    low[name] = min(low[name], index[following])
+                continue
+            work.pop()
+            if work:
+                low[work[-1][0]] = min(low[work[-1][0]], low[name])
+            if low[name] == index[name]:
+                group: list[str] = []
+                while not group or group[-1] != name:
+                    group.append(stack.pop())
+                    on_stack.discard(group[-1])
+                if len(group) > 1 or name in graph[name]:
+                    found.append(sorted(group))
+    return sorted(found)
+
+
+def _path_around(group: list[str], graph: Graph) -> list[str]:
+    """The shortest way from the smallest name of a knot back to itself."""
+    start = group[0]
+    members = set(group)
+    reached: dict[str, str] = {}
+    frontier = [start]
+    while frontier:
+        following: list[str] = []
+        for name in frontier:
+            for neighbour in sorted(n for n in graph[name] if n in members):
+                if neighbour == start:
+                    path = [start]
+                    while name != start:
+                        path.append(name)
+                        name = reached[name]
+                    return [start, *reversed(path[1:]), start]
+                if neighbour not in reached:
+                    reached[neighbour] = name
+                    following.append(neighbour)
+        frontier = following
+    raise AssertionError(f"no cycle through {start}")  # a knot always holds one
