@@ -35,3 +35,8 @@ def mask_line(line: str, path: str = "") -> str:
         hide,
         line,
     )
+
+
+def mask_url(text: str) -> str:
+    """`text` with the password of a URL's user part masked."""
+    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", rf"\1{MASK}@", text)

@@ -1,0 +1,16 @@
+"""servd for programs: what `import servd` offers beyond the client."""
+
+from __future__ import annotations
+
+import os
+
+from servd.config.load import load as load_with_places
+from servd.config.model import Config
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """The validated configuration in the file or folder at `path`.
+
+    Raises `servd.ConfigError` with every mistake in it.
+    """
+    return load_with_places(os.fspath(path), os.environ).require().config

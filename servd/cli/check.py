@@ -1,0 +1,81 @@
+"""`servd check`: validates a configuration, and with --imports every app of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import click
+
+from servd.cli.main import config_option
+from servd.cli.output import diagnostic_json, print_json, say, show_diagnostics
+from servd.cli.source import load_config
+from servd.config.load import Loaded
+from servd.errors import ConfigError, Exit
+
+
+@click.command("check")
+@config_option
+@click.option("--imports", is_flag=True, help="Also import each app, in a process of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Mistakes as JSON on stdout.")
+def command(config: str | None, imports: bool, as_json: bool) -> int:
+    """Validate a configuration; every mistake is shown with its place. Exits 78 for mistakes."""
+    try:
+        loaded = load_config(config)
+    except ConfigError as error:
+        if as_json:
+            print_json({"valid": False, "diagnostics": [diagnostic_json(d) for d in error.diagnostics]})
+            return Exit.CONFIG
+        raise
+    failures = _imports(loaded) if imports and not loaded.errors else {}
+    if as_json:
+        print_json(
+            {
+                "valid": not loaded.errors and not failures,
+                "diagnostics": [diagnostic_json(d) for d in loaded.diagnostics],
+                "imports": failures,
+            }
+        )
+    else:
+        show_diagnostics(loaded)
+        for name, text in failures.items():
+            say(f"services.{name}: the app cannot be imported\n{text}")
+    if loaded.errors:
+        return Exit.CONFIG
+    if failures:
+        return Exit.FAILED
+    if not as_json:
+        names = ", ".join(sorted(loaded.config.services)) or "no services"
+        click.echo(f"{loaded.path} is valid: {names}")
+    return Exit.OK
+
+
+def _imports(loaded: Loaded) -> dict[str, str]:
+    """What each app that cannot be imported said, by service."""
+    from servd.host import inspect_host
+    from servd.plan.build import build
+
+    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "/nonexistent")
+    failures: dict[str, str] = {}
+    for service in plan.services:
+        if service.app is None:
+            continue
+        argv = [service.python, "-P", "-m", "servd.worker.try_import", service.app.app]
+        argv += [service.directory, "factory" if service.app.factory else ""]
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=service.directory,
+                env=dict(service.environment),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=service.startup,
+            )
+        except subprocess.TimeoutExpired:
+            failures[service.name] = f"the import did not end within {service.startup:g} s"
+            continue
+        if done.returncode != 0:
+            failures[service.name] = (done.stderr or done.stdout).rstrip()
+    return failures

@@ -1,0 +1,37 @@
+"""`servd graph`: the dependency graph."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from servd.cli.main import config_option
+from servd.cli.output import print_json
+from servd.cli.source import load_config
+
+
+@click.command("graph")
+@config_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "mermaid", "dot"]),
+    default="text",
+    show_default=True,
+    help="A tree, a Mermaid flowchart, or Graphviz.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The graph as JSON.")
+def command(config: str | None, form: str, as_json: bool) -> None:
+    """Show which service needs which."""
+    loaded = load_config(config).require()
+    from servd.host import inspect_host
+    from servd.plan import render
+    from servd.plan.build import build
+
+    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "")
+    if as_json:
+        print_json(render.as_json(plan))
+        return
+    draw = {"text": render.as_text, "mermaid": render.as_mermaid, "dot": render.as_dot}[form]
+    click.echo(draw(plan))

@@ -1,0 +1,93 @@
+"""The command line: a group whose commands are imported when they run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from servd._version import __version__
+from servd.errors import Exit, ServdError
+
+COMMANDS = ("check", "completion", "convert", "graph", "init", "run", "schema", "serve", "show")
+
+
+class LazyGroup(click.Group):
+    """Finds the command NAME as `command` in the module `servd.cli.NAME`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"servd.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the closest name when there is no such command."""
+        from servd.config.explain import did_you_mean
+
+        if args and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], list(COMMANDS))
+            ctx.fail(f"there is no command {args[0]!r}. {hint}".strip())
+        return super().resolve_command(ctx, args)
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config`, as every command that reads one takes it."""
+    return click.option(
+        "-c",
+        "--config",
+        metavar="PATH",
+        type=click.Path(),
+        help="File or folder; default: $SERVD_CONFIG, then servd.toml or servd.yaml here.",
+    )(command)
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@config_option
+@click.version_option(__version__, "-V", "--version", message="servd %(version)s")
+@click.pass_context
+def servd(ctx: click.Context, config: str | None) -> None:
+    """One file describes your services; servd keeps what runs equal to it.
+
+    Without a command, servd runs the configuration in the foreground.
+    """
+    ctx.obj = config
+    if ctx.invoked_subcommand is None:
+        from servd.cli.run import run_config
+
+        ctx.exit(run_config(config))
+
+
+def main() -> None:
+    """Runs the command line; an error that is meant for a person is shown as one."""
+    try:
+        status = servd.main(prog_name="servd", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED)
+    except ServdError as error:
+        from servd.cli.output import show_error
+
+        show_error(error)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone: nobody is left to tell
+        sys.exit(Exit.FAILED)
+    sys.exit(status if isinstance(status, int) else Exit.OK)

@@ -1,0 +1,63 @@
+"""How the command line shows things: results on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from servd.config.load import Loaded, LoadError
+from servd.diagnostics import Diagnostic, render
+from servd.errors import ConfigError, ServdError
+
+
+def colours(stream: Any) -> bool:
+    """Whether a stream takes colours: a terminal, unless NO_COLOR says otherwise."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def say(message: str) -> None:
+    """A message for a person."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """A result for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_error(error: ServdError) -> None:
+    """An error, with its places when it is about a configuration."""
+    if isinstance(error, LoadError):
+        show_diagnostics(error.loaded)
+    elif isinstance(error, ConfigError):
+        for diagnostic in error.diagnostics:
+            say(diagnostic.summary())
+    else:
+        say(f"servd: {error}")
+
+
+def show_diagnostics(loaded: Loaded) -> None:
+    """Every mistake and warning with its line, then how many there are."""
+    for diagnostic in loaded.diagnostics:
+        say(render(diagnostic, loaded.texts, colour=colours(sys.stderr)))
+    if loaded.errors:
+        count = len(loaded.errors)
+        say(f"{count} mistake{'' if count == 1 else 's'} in {loaded.path}")
+
+
+def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A diagnostic for programs."""
+    return {
+        "file": diagnostic.place.file,
+        "line": diagnostic.place.line,
+        "column": diagnostic.place.column,
+        "severity": diagnostic.severity,
+        "code": diagnostic.code,
+        "path": diagnostic.path,
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
+    }

@@ -1,0 +1,27 @@
+"""`servd [--config F]` and `servd run`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from servd.cli.main import config_option
+from servd.cli.output import show_diagnostics
+from servd.cli.source import load_config
+
+
+def run_config(config: str | None) -> int:
+    """Runs the configuration; returns the exit status of the daemon."""
+    loaded = load_config(config)
+    loaded.require()
+    if loaded.warnings:
+        show_diagnostics(loaded)
+    from servd.daemon.daemon import run
+
+    return run(loaded)
+
+
+@click.command("run")
+@config_option
+def command(config: str | None) -> int:
+    """Run the configuration in the foreground (as servd without a command does)."""
+    return run_config(config)

@@ -1,0 +1,136 @@
+"""A configuration as text: TOML or YAML, with secrets masked, and the commented starter."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from servd.config.later import LATER_SERVICE, LATER_TOP
+from servd.config.load import Loaded
+from servd.config.service import Service
+from servd.config.tree import Path
+from servd.secrets import MASK, is_secret_name, mask_url
+
+Format = str
+"""`toml` or `yaml`."""
+
+
+def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
+    """The configuration as it is used: inherited keys filled in, secrets masked.
+
+    Keys that have their default are left out unless `everything` is asked for.
+    """
+    dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
+    result = _shown(dumped, (), loaded.secrets)
+    assert isinstance(result, dict)
+    return result
+
+
+def _shown(value: Any, path: Path, secrets: frozenset[Path]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _shown(entry, (*path, key), secrets)
+            for key, entry in value.items()
+            if entry is not None
+        }
+    if isinstance(value, list | tuple):
+        return [_shown(item, (*path, index), secrets) for index, item in enumerate(value)]
+    if isinstance(value, str) and value:
+        inherited: Path = ("defaults", *path[2:]) if path[0] == "services" else path
+        names = [step for step in path if isinstance(step, str)]
+        if path in secrets or inherited in secrets or is_secret_name(names[-1]):
+            return MASK
+        return mask_url(value)
+    return value
+
+
+def to_text(values: dict[str, Any], form: Format) -> str:
+    """`values` as TOML or YAML. Raises ValueError for what TOML cannot say (a null)."""
+    if form == "toml":
+        _refuse_null(values, "")
+        return tomli_w.dumps(_lists(values))
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(_lists(values), stream)
+    return stream.getvalue()
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(entry) for key, entry in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse_null(value: Any, path: str) -> None:
+    if value is None:
+        raise ValueError(f"{path.lstrip('.')} is null, which TOML cannot say")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _refuse_null(entry, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_null(item, f"{path}[{index}]")
+
+
+_STARTER = """\
+# A configuration of servd. `servd check` validates it, `servd --config servd.toml` runs it.
+
+[services.web]
+app = {app}
+listen = "127.0.0.1:8000"
+
+# Everything below is optional: each key with its default.
+"""
+
+
+def starter(app: str) -> str:
+    """A commented configuration for somebody who begins."""
+    quoted = tomli_w.dumps({"app": app}).partition(" = ")[2].strip()
+    lines = [_STARTER.format(app=quoted)]
+    skipped = {"app", "command", "bento", "listen", "components"}
+    service = Service(app=app)
+    lines += _commented(service, skip=skipped, later={path for path in LATER_SERVICE})
+    from servd.config.model import DaemonConfig
+
+    lines += ["", "# [daemon]"]
+    lines += _commented(
+        DaemonConfig(), skip=set(), later={path[1:] for path in LATER_TOP if path[0] == "daemon"}
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _commented(table: BaseModel, *, skip: set[str], later: set[Path]) -> list[str]:
+    dumped = table.model_dump(mode="json")
+    lines: list[str] = []
+    for name, field in type(table).model_fields.items():
+        if name in skip or (name,) in later:
+            continue
+        value = dumped[name]
+        if isinstance(value, dict) and value:
+            value = {key: entry for key, entry in value.items() if (name, key) not in later}
+        lines.append(f"# {field.description}")
+        if value is not None:
+            lines.append(f"# {name} = {_inline(value)}")
+        else:
+            lines.append(f"# [services.web.{name}]")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(key)} = {_inline(entry)}" for key, entry in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(_inline(item) for item in value)}]"
+    return tomli_w.dumps({"value": value}).partition(" = ")[2].strip()
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'

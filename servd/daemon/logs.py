@@ -1,0 +1,185 @@
+"""The daemon's log, and with it that of everything it runs.
+
+structlog renders what the daemon says; lines of workers arrive finished. Both end in one sink, whose
+thread writes: a slow terminal or disk drops lines (counted), and never stops the daemon's loop.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from typing import IO, Any
+
+import structlog
+
+from servd.config.model import DaemonLog
+from servd.errors import StartError
+
+MOST_WAITING = 20_000
+"""Lines that may wait to be written; beyond that, new ones are dropped."""
+
+
+def now() -> str:
+    """The time as it stands in events: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+class LogSink:
+    """Takes finished JSON events and writes them, as they are or for people."""
+
+    def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
+        self.options = options
+        self.dropped = 0
+        self._stream = stream or self._open()
+        console = options.format == "console" or (
+            options.format == "auto" and not options.file and self._stream.isatty()
+        )
+        self._console = console_renderer(colours=self._stream.isatty()) if console else None
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="servd-log", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> IO[bytes]:
+        if not self.options.file:
+            return open(os.dup(2), "wb", buffering=0)
+        try:
+            return open(self.options.file, "ab", buffering=0)
+        except OSError as error:
+            raise StartError(
+                f"cannot write the log {self.options.file}: {error.strerror}"
+            ) from None
+
+    def put(self, line: bytes) -> None:
+        """Queues one event (a line of JSON without its end)."""
+        with self._wake:
+            if len(self._waiting) >= MOST_WAITING:
+                self.dropped += 1
+                return
+            self._waiting.append(line)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing:
+                    self._wake.wait()
+                lines = list(self._waiting)
+                self._waiting.clear()
+                stream = self._stream
+            if not lines:
+                return
+            if self._console is not None:
+                lines = [self._console(line) for line in lines]
+            self._write(stream, b"\n".join(lines) + b"\n")
+
+    @staticmethod
+    def _write(stream: IO[bytes], content: bytes) -> None:
+        view = memoryview(content)
+        try:
+            while view:
+                view = view[stream.write(view) :]
+        except (OSError, ValueError):
+            pass  # a full disk or a closed terminal takes the log, not the services
+
+    def reopen(self) -> None:
+        """Opens the log file anew, after it was moved away (SIGUSR1, logrotate).
+
+        Raises `StartError` when it cannot be opened; the old one stays in use then.
+        """
+        if not self.options.file:
+            return
+        fresh = self._open()
+        with self._wake:
+            old, self._stream = self._stream, fresh
+        old.close()
+
+    def close(self) -> None:
+        """Writes what waits, for at most two seconds, and ends the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(2.0)
+
+
+def console_renderer(*, colours: bool) -> Any:
+    """A function from a JSON event to the line that a person reads."""
+    render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
+
+    def shown(line: bytes) -> bytes:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return line
+        if not isinstance(event, dict):
+            return line
+        text = "".join(f"\n    | {item}" for item in event.pop("last_lines", None) or ())
+        stamp = str(event.get("timestamp", ""))
+        event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
+        if "exception" in event:
+            text += "\n" + str(event.pop("exception"))
+        return (str(render(None, "", event)) + text).encode()
+
+    return shown
+
+
+class _SinkLogger:
+    """What structlog's last processor hands its text to."""
+
+    def __init__(self, sink: LogSink) -> None:
+        self._sink = sink
+
+    def msg(self, text: str) -> None:
+        self._sink.put(text.encode())
+
+    debug = info = warning = error = critical = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Records of libraries (asyncio, tornado) become events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )
+
+
+def configure(sink: LogSink, level: str) -> None:
+    """Sends everything that this process logs to `sink`. For process entry points only."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _with_pid,
+            _in_front("timestamp", "level", "event"),
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=lambda *_: _SinkLogger(sink),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_ToStructlog()]
+    root.setLevel(logging.WARNING)
+
+
+def _with_pid(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Events about a worker carry its pid; all others the daemon's."""
+    event.setdefault("pid", os.getpid())
+    return event
+
+
+def _in_front(*keys: str) -> Any:
+    def ordered(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        first = {key: event.pop(key) for key in keys if key in event}
+        return first | event
+
+    return ordered
+
+

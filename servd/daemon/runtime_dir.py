@@ -1,0 +1,140 @@
+"""The runtime folder: where sockets and state live, locked by the daemon that uses it.
+
+For a user it is 0700. For root it is 0711 with a 0700 folder for state inside, so that workers of
+other users reach the sockets that are meant for them and see nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from servd.config.address import UNIX_PATH_LIMIT
+from servd.errors import StartError
+
+SOCKETS, NOTIFY, PRIVATE = "s", "n", "private"
+_LOCK = "servd.lock"
+_LONGEST_NAME_INSIDE = len("/s/0123456789abcdef.sock")
+
+
+def instance_name(config_path: str) -> str:
+    """A name for the daemon of one config, the same for every way to write its path."""
+    real = os.path.realpath(config_path)
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(real).parent.name.lower()).strip("-")[:24]
+    return f"{stem or 'servd'}-{hashlib.sha256(real.encode()).hexdigest()[:8]}"
+
+
+def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:
+    """Where the daemon of a config keeps its runtime folder, unless the config says otherwise.
+
+    systemd's $RUNTIME_DIRECTORY, then /run/servd for root and $XDG_RUNTIME_DIR for a user (root's
+    own $XDG_RUNTIME_DIR would shut out the workers of other users), then a folder under the
+    temporary one.
+    """
+    if given := environ.get("RUNTIME_DIRECTORY"):
+        return given.split(":")[0]
+    name = instance_name(config_path)
+    if is_root:
+        return f"/run/servd/{name}"
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(runtime, "servd", name)
+    return os.path.join(tempfile.gettempdir(), f"servd-{os.getuid()}", name)
+
+
+class RuntimeDir:
+    """The folder, made and locked; a second daemon on it is refused with the pid of the first."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = -1
+        self._made: list[str] = []
+
+    @property
+    def notify(self) -> str:
+        """The folder of the workers' notification sockets."""
+        return os.path.join(self.path, NOTIFY)
+
+    def open(self) -> None:
+        """Makes the folder with the right modes and takes the lock.
+
+        Raises `StartError` when it cannot be made, is somebody else's, is too long for sockets, or
+        is in use.
+        """
+        if len(self.path.encode()) + _LONGEST_NAME_INSIDE > UNIX_PATH_LIMIT:
+            raise StartError(
+                f"the runtime folder {self.path} is too long for unix sockets: set"
+                " daemon.runtime_dir to a shorter one"
+            )
+        is_root = os.geteuid() == 0
+        try:
+            self._make_parents(os.path.dirname(self.path), 0o755 if is_root else 0o700)
+            self._make(self.path, 0o711 if is_root else 0o700)
+            self._make(os.path.join(self.path, PRIVATE), 0o700)
+            self._take_lock()
+            shutil.rmtree(self.notify, ignore_errors=True)
+            for name in (SOCKETS, NOTIFY):
+                self._make(os.path.join(self.path, name), 0o711 if is_root else 0o700)
+        except OSError as error:
+            self.close()
+            where = error.filename or self.path
+            raise StartError(
+                f"the runtime folder {where} cannot be used: {error.strerror}"
+            ) from None
+
+    def _make_parents(self, path: str, mode: int) -> None:
+        missing: list[str] = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for folder in reversed(missing):
+            os.mkdir(folder, mode)
+            os.chmod(folder, mode)
+            self._made.append(folder)
+
+    def _make(self, path: str, mode: int) -> None:
+        try:
+            os.mkdir(path, mode)
+            self._made.append(path)
+        except FileExistsError:
+            found = os.lstat(path)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+                raise StartError(
+                    f"the runtime folder {path} belongs to somebody else: remove it, or set"
+                    " daemon.runtime_dir"
+                ) from None
+        if os.lstat(path).st_uid == os.geteuid():
+            os.chmod(path, mode)
+
+    def _take_lock(self) -> None:
+        path = os.path.join(self.path, PRIVATE, _LOCK)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            self._made.clear()
+            raise StartError(f"another servd (pid {pid}) runs with {self.path}") from None
+        self._lock = lock
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+
+    def close(self) -> None:
+        """Removes what was put there and, where this daemon made it, the folder."""
+        if self._lock >= 0:
+            for name in (SOCKETS, NOTIFY, PRIVATE):
+                shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        self._made.clear()

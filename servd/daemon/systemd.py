@@ -1,0 +1,40 @@
+"""What the daemon tells systemd (sd_notify(3)); nothing where systemd did not start it."""
+
+from __future__ import annotations
+
+import os
+
+from servd.wire.names import NOTIFY_SOCKET
+from servd.wire.notify import notify
+
+
+class Systemd:
+    """The service manager above us, if there is one.
+
+    Takes NOTIFY_SOCKET out of the environment, so that no worker takes it for its own.
+    """
+
+    def __init__(self) -> None:
+        self.address = os.environ.pop(NOTIFY_SOCKET, None)
+
+    def _tell(self, *lines: str) -> None:
+        if self.address:
+            notify(*lines, address=self.address)
+
+    def starting(self, status: str, seconds: float) -> None:
+        """Says what is being waited for, and that it may take so long."""
+        self._tell(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def ready(self, status: str) -> None:
+        """The start is over."""
+        self._tell("READY=1", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        """A line for `systemctl status`."""
+        self._tell(f"STATUS={status}")
+
+    def stopping(self, seconds: float) -> None:
+        """The stop has begun, and may take so long."""
+        self._tell(
+            "STOPPING=1", "STATUS=Draining", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
+        )

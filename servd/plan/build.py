@@ -1,0 +1,232 @@
+"""Config and facts of the host become a plan. Pure: no I/O, no clock, no random."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+
+from servd import graph
+from servd.config.address import UNIX_PATH_LIMIT, Address
+from servd.config.check import binds_itself
+from servd.config.model import Config
+from servd.config.service import Service
+from servd.host import Host
+from servd.plan.command import placeholders, resolve
+from servd.plan.environment import build_environment
+from servd.plan.model import (
+    DependencyPlan,
+    IdentityPlan,
+    Plan,
+    ReadyPlan,
+    ServicePlan,
+    SocketPlan,
+)
+from servd.wire.worker_spec import AppSpec
+
+
+def build(config: Config, host: Host, runtime_dir: str) -> Plan:
+    """The plan of a valid configuration on this host.
+
+    `runtime_dir` is the folder that holds the sockets between services.
+    """
+    needs = {name: [d.service for d in s.depends_on] for name, s in config.services.items()}
+    wanted_by = graph.dependents(needs)
+    drafts = {
+        name: _Draft(config, host, runtime_dir, name, wanted_by[name]) for name in graph.order(needs)
+    }
+    services = tuple(
+        draft.service({name: drafts[name].reachable() for name in needs[draft.name]})
+        for draft in drafts.values()
+    )
+    return Plan(services, runtime_dir)
+
+
+def internal_path(runtime_dir: str, name: str) -> str:
+    """Path of the socket that other services reach `name` by; hashed where it would be too long."""
+    path = os.path.join(runtime_dir, "s", f"{name}.sock")
+    if len(path.encode()) > UNIX_PATH_LIMIT:
+        short = hashlib.sha256(name.encode()).hexdigest()[:16]
+        path = os.path.join(runtime_dir, "s", f"{short}.sock")
+    return path
+
+
+class _Draft:
+    """One service on its way into the plan."""
+
+    def __init__(
+        self, config: Config, host: Host, runtime_dir: str, name: str, dependents: list[str]
+    ) -> None:
+        self.config = config
+        self.host = host
+        self.name = name
+        self.given: Service = config.services[name]
+        self.dependents = dependents
+        self.internal = Address("unix", path=internal_path(runtime_dir, name))
+        self.binds_itself = bool(self.given.command) and binds_itself(self.given)
+
+    @property
+    def listens(self) -> tuple[Address, ...]:
+        """The addresses that the config gives, without "internal"."""
+        return tuple(a for a in self.given.listen if a.kind != "internal")
+
+    def own_addresses(self) -> tuple[Address, ...]:
+        """What a command that binds itself is told to bind."""
+        if self.listens:
+            return self.listens
+        if any("{uds}" in argument for argument in self.given.command):
+            return (self.internal,)
+        port = self.host.ports.get(self.name, 0)
+        return (Address("tcp", host="127.0.0.1", port=port),)
+
+    def reachable(self) -> dict[str, str]:
+        """How dependents reach it: an entry of SERVD_DEPENDENCIES. Empty when nothing listens."""
+        if self.given.app or self.given.bento:
+            return {"url": f"http://{self.name}", "uds": self.internal.path}
+        addresses = self.own_addresses() if self.binds_itself else self.listens
+        for address in addresses:
+            if address.kind == "unix":
+                return {"url": f"http://{self.name}", "uds": address.path}
+            if address.kind == "tcp":
+                host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(
+                    address.host, address.host
+                )
+                reached = Address("tcp", host=host, port=address.port)
+                return {"url": f"http://{reached}"}
+        if not self.binds_itself and self.given.activation == "fd":
+            return {"url": f"http://{self.name}", "uds": self.internal.path}
+        return {}
+
+    def sockets(self) -> tuple[SocketPlan, ...]:
+        """The sockets that servd binds for it."""
+        if self.binds_itself:
+            return ()
+        given = self.given
+        plans = [
+            SocketPlan(
+                address=address,
+                name=address.name or self.name,
+                backlog=given.backlog,
+                tls=given.tls is not None,
+                mode=int(given.socket.mode, 8),
+                owner=self._uid(given.socket.owner),
+                group=self.host.groups.get(given.socket.group),
+            )
+            for address in self.listens
+        ]
+        wants_internal = not self.listens or self.dependents
+        if (given.app and wants_internal) or (given.activation == "fd" and not self.listens):
+            plans.append(self._internal_socket())
+        return tuple(plans)
+
+    def _internal_socket(self) -> SocketPlan:
+        """The socket for other services, with the tightest owner and mode that lets them in."""
+        users = {self.config.services[name].user for name in self.dependents} - {""}
+        groups = {self.config.services[name].group for name in self.dependents}
+        owner: int | None = None
+        group: int | None = None
+        mode = 0o600
+        if len(users) == 1:
+            owner = self._uid(next(iter(users)))
+        elif len(users) > 1:
+            group = self.host.groups.get(next(iter(groups))) if len(groups) == 1 else None
+            mode = 0o660 if group is not None else 0o666
+        return SocketPlan(
+            address=self.internal,
+            name=f"{self.name}-internal",
+            backlog=self.given.backlog,
+            internal=True,
+            mode=mode,
+            owner=owner,
+            group=group,
+        )
+
+    def _uid(self, user: str) -> int | None:
+        found = self.host.accounts.get(user)
+        return found.uid if found is not None else None
+
+    def service(self, dependencies: dict[str, dict[str, str]]) -> ServicePlan:
+        """The finished plan of the service."""
+        given = self.given
+        sockets = self.sockets()
+        addresses = self.own_addresses() if self.binds_itself else self.listens
+        names = placeholders(self.name, addresses, sockets)
+        return ServicePlan(
+            name=self.name,
+            workers=self.host.usable_cpus if given.workers == "auto" else given.workers,
+            directory=given.directory,
+            python=given.python or self.host.python,
+            environment=build_environment(self.config, self.name, self.host, dependencies),
+            identity=self._identity(),
+            sockets=sockets,
+            addresses=addresses,
+            depends_on=tuple(DependencyPlan(d.service, d.condition) for d in given.depends_on),
+            startup=given.timeouts.startup,
+            drain=given.timeouts.drain,
+            stop_signal=signal.Signals[given.stop_signal].value,
+            restart=given.restart,
+            ready=self._ready(addresses, sockets),
+            tls=given.tls,
+            app=self._app() if given.app else None,
+            command=resolve(given.command, names),
+        )
+
+    def _identity(self) -> IdentityPlan:
+        given = self.given
+        account = self.host.accounts.get(given.user)
+        gid = self.host.groups.get(given.group, account.gid if account else None)
+        if given.cpu_affinity == "spread":
+            affinity = tuple((cpu,) for cpu in self.host.cpus)
+        else:
+            affinity = (tuple(int(cpu) for cpu in given.cpu_affinity),) if given.cpu_affinity else ()
+        return IdentityPlan(
+            account=account,
+            gid=gid,
+            umask=int(given.umask, 8) if given.umask is not None else None,
+            rlimits=tuple(sorted(given.rlimits.items())),
+            affinity=affinity,
+        )
+
+    def _ready(
+        self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+    ) -> ReadyPlan:
+        given = self.given
+        if given.app:
+            return ReadyPlan("notify")
+        address = addresses[0] if addresses else sockets[0].address if sockets else None
+        mode = given.ready
+        if mode == "auto":
+            if given.health is not None and address is not None:
+                mode = "http"
+            else:
+                mode = "port" if self.binds_itself and address is not None else "started"
+        if address is None and mode in ("http", "port"):
+            mode = "started"
+        health = given.health
+        if health is None:
+            return ReadyPlan(mode, address)
+        return ReadyPlan(mode, address, health.path, health.host, health.timeout)
+
+    def _app(self) -> AppSpec:
+        given = self.given
+        return AppSpec(
+            app=given.app,
+            factory=given.factory,
+            interface=given.interface,
+            directory=given.directory,
+            threads=given.threads,
+            backlog=given.backlog,
+            root_path=given.root_path.rstrip("/"),
+            keep_alive=given.timeouts.keep_alive,
+            drain=given.timeouts.drain,
+            http=given.uvicorn.http,
+            loop=given.uvicorn.loop,
+            ws=given.uvicorn.ws,
+            lifespan=given.uvicorn.lifespan,
+            access_log=given.log.access,
+            log_level=given.log.level,
+            skip_paths=given.log.skip_paths,
+            proxy_trusted=given.proxy.trusted if given.proxy.headers else None,
+        )
+
+

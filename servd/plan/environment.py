@@ -1,0 +1,56 @@
+"""What a worker's environment holds. Pure; the daemon's own environment is an argument."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+
+from servd.config.model import Config
+from servd.host import Host
+from servd.wire.names import DEPENDENCIES, SERVICE
+
+BASE = (
+    "PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "SSL_CERT_*",
+    "*_PROXY", "*_proxy",
+)  # fmt: skip
+"""Names that every worker takes over from the daemon."""
+
+_OWN = ("SERVD_*", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_*")
+"""Names that belong to one process and are never taken over."""
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def build_environment(
+    config: Config, name: str, host: Host, dependencies: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """The environment of every worker of a service, but for what is a single worker's own.
+
+    Later wins: the base and env_passthrough, the account of `user`, defaults.env_file,
+    defaults.env, env_file, env, servd's own.
+    """
+    service, shared = config.services[name], config.defaults
+    patterns = (*BASE, *service.env_passthrough)
+    environment = {"PATH": _DEFAULT_PATH} | {
+        variable: value
+        for variable, value in host.environ.items()
+        if matches(variable, patterns) and not matches(variable, _OWN)
+    }
+    account = host.accounts.get(service.user)
+    if account is not None:
+        environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+    environment |= host.env_files.get(shared.env_file, {})
+    environment |= shared.env
+    environment |= host.env_files.get(service.env_file, {})
+    environment |= service.env
+    environment |= {
+        SERVICE: name,
+        DEPENDENCIES: json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a}),
+    }
+    return dict(sorted(environment.items()))
+
+
+def matches(variable: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a variable's name is one of `patterns`, which may be globs."""
+    return any(fnmatch.fnmatchcase(variable, pattern) for pattern in patterns)

@@ -1,0 +1,136 @@
+"""What shall run, as values: frozen, comparable, free of clocks and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from servd.config.address import Address
+from servd.config.service import Restart, Tls
+from servd.host import Account
+from servd.wire.worker_spec import AppSpec
+
+Condition = Literal["ready", "started", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPlan:
+    """A socket that servd binds (or was given) and a service's workers accept on.
+
+    `name` is what LISTEN_FDNAMES calls it; `mode`, `owner` and `group` are of a unix socket's file.
+    """
+
+    address: Address
+    name: str
+    backlog: int
+    internal: bool = False
+    tls: bool = False
+    mode: int = 0o600
+    owner: int | None = None
+    group: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What the pool of sockets knows it by: addresses own sockets, not services."""
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyPlan:
+    """What makes a command's worker ready, and how to ask.
+
+    `notify` alone waits for READY=1; every other mode takes READY=1 too, when it comes first.
+    """
+
+    mode: Literal["notify", "port", "http", "started"]
+    address: Address | None = None
+    path: str = "/"
+    host: str = "localhost"
+    timeout: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyPlan:
+    """A service that must have met `condition` first."""
+
+    service: str
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityPlan:
+    """Whom and with which limits a process runs as."""
+
+    account: Account | None = None
+    gid: int | None = None
+    umask: int | None = None
+    rlimits: tuple[tuple[str, int], ...] = ()
+    affinity: tuple[tuple[int, ...], ...] = ()
+    """CPUs of each worker, in turn; empty: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One service, resolved: nothing is left to decide but the generation and the worker's index.
+
+    Exactly one of `app` and `command` is set. Times are seconds.
+    """
+
+    name: str
+    workers: int
+    directory: str
+    python: str
+    environment: Mapping[str, str] = field(repr=False)
+    identity: IdentityPlan
+    sockets: tuple[SocketPlan, ...]
+    addresses: tuple[Address, ...]
+    depends_on: tuple[DependencyPlan, ...]
+    startup: float
+    drain: float
+    stop_signal: int
+    restart: Restart
+    ready: ReadyPlan
+    tls: Tls | None = field(default=None, repr=False)
+    app: AppSpec | None = None
+    command: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["app", "command"]:
+        """Whether servd's worker runs it or it is a program of its own."""
+        return "app" if self.app is not None else "command"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it can be reached, as people write it; `internal` ones are left out."""
+        scheme = "https" if self.tls is not None else "http"
+        return tuple(
+            f"{scheme}://{shown_host(address)}" if address.kind == "tcp" else str(address)
+            for address in self.addresses
+            if address.kind != "internal"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that shall run: services in an order where dependencies come first."""
+
+    services: tuple[ServicePlan, ...] = ()
+    runtime_dir: str = ""
+
+    def service(self, name: str) -> ServicePlan:
+        """The service called `name`; raises KeyError."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    @property
+    def graph(self) -> dict[str, list[str]]:
+        """Each service with those that it depends on."""
+        return {s.name: [d.service for d in s.depends_on] for s in self.services}
+
+
+def shown_host(address: Address) -> str:
+    """`host:port`, with every interface written as 0.0.0.0."""
+    return f"0.0.0.0:{address.port}" if not address.host else str(address)

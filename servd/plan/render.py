@@ -1,0 +1,93 @@
+"""A plan's graph for people and programs: text, Mermaid, DOT, JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servd import graph
+from servd.plan.model import Plan, ServicePlan
+
+
+def summary(service: ServicePlan) -> str:
+    """Where a service listens and how many workers it has, in a few words."""
+    workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
+    where = ", ".join(service.urls) or ("internal" if service.app else "a command")
+    return f"{where}, {workers}"
+
+
+def as_text(plan: Plan) -> str:
+    """A tree: what nobody depends on at the left, what it needs below it."""
+    if not plan.services:
+        return "no services"
+    wanted_by = graph.dependents(plan.graph)
+    lines: list[str] = []
+    shown: set[str] = set()
+
+    def draw(name: str, lead: str, follow: str) -> None:
+        service = plan.service(name)
+        again = name in shown and service.depends_on
+        lines.append(f"{lead}{name}  ({'shown above' if again else summary(service)})")
+        if again:
+            return
+        shown.add(name)
+        needs = sorted(service.depends_on, key=lambda d: d.service)
+        for index, dependency in enumerate(needs):
+            last = index == len(needs) - 1
+            branch, bar = ("└── ", "    ") if last else ("├── ", "│   ")
+            draw(dependency.service, follow + branch, follow + bar)
+
+    for service in sorted(plan.services, key=lambda s: s.name):
+        if not wanted_by[service.name]:
+            draw(service.name, "", "")
+    return "\n".join(lines)
+
+
+def as_mermaid(plan: Plan) -> str:
+    """A Mermaid flowchart; arrows point at what is needed."""
+    lines = ["flowchart LR"]
+    for service in plan.services:
+        label = f"{service.name}<br/>{summary(service)}".replace('"', "#quot;")
+        lines.append(f'    {_identifier(service.name)}["{label}"]')
+    for service in plan.services:
+        for dependency in service.depends_on:
+            label = "" if dependency.condition == "ready" else f"|{dependency.condition}|"
+            target = _identifier(dependency.service)
+            lines.append(f"    {_identifier(service.name)} -->{label} {target}")
+    return "\n".join(lines)
+
+
+def as_dot(plan: Plan) -> str:
+    """A graph for Graphviz; arrows point at what is needed."""
+    lines = ["digraph servd {", "    rankdir=LR;", "    node [shape=box];"]
+    for service in plan.services:
+        label = f"{service.name}\\n{summary(service)}".replace('"', '\\"')
+        lines.append(f'    "{service.name}" [label="{label}"];')
+    for service in plan.services:
+        for dependency in service.depends_on:
+            label = "" if dependency.condition == "ready" else f' [label="{dependency.condition}"]'
+            lines.append(f'    "{service.name}" -> "{dependency.service}"{label};')
+    return "\n".join([*lines, "}"])
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The graph for programs."""
+    return {
+        "services": [
+            {
+                "name": service.name,
+                "kind": service.kind,
+                "listen": list(service.urls),
+                "workers": service.workers,
+                "depends_on": [
+                    {"service": d.service, "condition": d.condition} for d in service.depends_on
+                ],
+            }
+            for service in plan.services
+        ],
+        "levels": graph.levels(plan.graph),
+    }
+
+
+def _identifier(name: str) -> str:
+    """Mermaid's names know no hyphens beside arrows; service names know no capitals."""
+    return "s_" + name.replace("-", "H")

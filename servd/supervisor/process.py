@@ -1,0 +1,292 @@
+"""One worker process: spawned without a shell, with nothing but its own descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circus.process import RUNNING, UNEXISTING, Process
+
+from servd.plan.model import ServicePlan
+from servd.supervisor.output import LastLines, OutputPipe, Sink
+from servd.supervisor.readiness import NotifySocket
+from servd.wire import names
+from servd.wire.worker_spec import SocketSpec, TlsSpec, WorkerSpec
+
+_PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "program.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a service's processes are started from: the plan, and what only the daemon has."""
+
+    plan: ServicePlan
+    generation: int
+    sockets: tuple[tuple[SocketSpec, socket.socket], ...]
+    tls: TlsSpec | None
+    notify_folder: str
+    sink: Sink
+    now: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Report:
+    """What a process said of itself over its channel before it ended."""
+
+    failed: str = ""
+    missing_variable: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
+    """A worker as Circus knows it, started and ended our way.
+
+    `exited` is done, with the exit status, once the process has been reaped; `ready` once it said
+    READY=1.
+    """
+
+    _worker: subprocess.Popen[bytes]
+
+    def __init__(self, launch: Launch, slot: int, watcher: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.launch = launch
+        self.slot = slot
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.last_lines = LastLines()
+        self.report = Report()
+        self.was_ready = False
+        self.started_at = loop.time()
+        self._loop = loop
+        self._buffer = b""
+        self._pipes: list[OutputPipe] = []
+        super().__init__(
+            launch.plan.name,
+            slot + 1,
+            "servd worker",
+            working_dir=launch.plan.directory,
+            watcher=watcher,
+            spawn=False,
+        )
+        self.spawn()
+
+    def spawn(self) -> None:
+        """Starts the process and tells it what to do.
+
+        It waits for its spec, so that limits and CPUs are set before it does anything. Raises
+        OSError when the system cannot start it (the message names the cause).
+        """
+        plan = self.launch.plan
+        identity = plan.identity
+        owner = identity.account.uid if identity.account is not None else None
+        with contextlib.ExitStack() as undo:
+            notify = NotifySocket(self.launch.notify_folder, owner, self._notified)
+            undo.callback(notify.close)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            undo.callback(ours.close)
+            with theirs, contextlib.ExitStack() as pipes:
+                outputs = [os.pipe2(os.O_CLOEXEC) for _ in ("stdout", "stderr")]
+                for reading, writing in outputs:
+                    undo.callback(os.close, reading)
+                    pipes.callback(os.close, writing)
+                inherited = [sock.fileno() for _, sock in self.launch.sockets]
+                self._worker = subprocess.Popen(
+                    self._argv(theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=outputs[0][1],
+                    stderr=outputs[1][1],
+                    pass_fds=[theirs.fileno(), *inherited],
+                    cwd=plan.directory,
+                    env=self._environment(notify.path),
+                    start_new_session=True,
+                    umask=identity.umask if identity.umask is not None else -1,
+                    **self._user(),
+                )
+            undo.pop_all()
+        self._notify, self._channel = notify, ours
+        self._open_pipes([reading for reading, _ in outputs])
+        ours.setblocking(False)
+        self._loop.add_reader(ours.fileno(), self._heard)
+        self._limit()
+        self._tell()
+
+    def _argv(self, channel: int) -> list[str]:
+        if self.launch.plan.app is not None:
+            return [self.launch.plan.python, "-P", "-m", "servd.worker", str(channel)]
+        return [self.launch.plan.python, "-I", "-S", _PROGRAM, str(channel)]
+
+    def _environment(self, notify: str) -> Mapping[str, str]:
+        return {
+            **self.launch.plan.environment,
+            names.WORKER: str(self.slot),
+            names.GENERATION: str(self.launch.generation),
+            names.NOTIFY_SOCKET: notify,
+        }
+
+    def _user(self) -> dict[str, Any]:
+        """Popen's arguments for whom the process runs as; only root can choose."""
+        identity = self.launch.plan.identity
+        if os.geteuid() != 0:
+            return {}
+        options: dict[str, Any] = {}
+        if identity.gid is not None:
+            options |= {"group": identity.gid, "extra_groups": []}
+        if identity.account is not None:
+            options |= {"user": identity.account.uid, "extra_groups": list(identity.account.groups)}
+        return options
+
+    def _limit(self) -> None:
+        """Resource limits and CPUs, set from here: raising a hard limit needs the daemon's rights."""
+        identity = self.launch.plan.identity
+        with contextlib.suppress(ProcessLookupError):
+            for name, value in identity.rlimits:
+                kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
+                if kind is not None:
+                    resource.prlimit(self.pid, kind, (value, value))
+            if identity.affinity:
+                cpus = identity.affinity[self.slot % len(identity.affinity)]
+                os.sched_setaffinity(self.pid, cpus)
+
+    def _tell(self) -> None:
+        """Hands the spec over. The channel holds more than a spec, so this does not wait."""
+        plan = self.launch.plan
+        arguments = tuple(a.replace("{worker}", str(self.slot)) for a in plan.command)
+        spec = WorkerSpec(
+            service=plan.name,
+            worker=self.slot,
+            generation=self.launch.generation,
+            stop_signal=plan.stop_signal,
+            sockets=tuple(
+                SocketSpec(item.name, sock.fileno(), item.tls) for item, sock in self.launch.sockets
+            ),
+            app=plan.app,
+            argv=arguments,
+            tls=self.launch.tls,
+        )
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._channel.setblocking(True)
+            self._channel.settimeout(5.0)
+            self._channel.sendall(spec.to_json().encode() + b"\n")
+        self._channel.setblocking(False)
+
+    def _open_pipes(self, descriptors: list[int]) -> None:
+        identity = {
+            "service": self.launch.plan.name,
+            "worker": self.slot,
+            "pid": self.pid,
+            "generation": self.launch.generation,
+        }
+        for descriptor, stream in zip(descriptors, ("stdout", "stderr"), strict=True):
+            launch = self.launch
+            self._pipes.append(
+                OutputPipe(descriptor, identity, stream, self.last_lines, launch.sink, launch.now)
+            )
+
+    def _notified(self, fields: dict[str, str]) -> None:
+        self.report.fields |= fields
+        if fields.get("READY") == "1":
+            self.mark_ready()
+
+    def mark_ready(self) -> None:
+        """The worker is ready, by its own word or by a probe's."""
+        if not self.ready.done():
+            self.was_ready = True
+            self.ready.set_result(None)
+
+    def _heard(self) -> None:
+        """Messages of the channel: one line of JSON each."""
+        try:
+            chunk = self._channel.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._loop.remove_reader(self._channel.fileno())
+            return
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                message = json.loads(line)
+                self.report.failed = str(message.get("failed") or self.report.failed)
+                self.report.missing_variable = message.get("missing_variable")
+
+    def reap(self) -> int | None:
+        """The exit status if the process has ended, else None; its group is ended with it.
+
+        The group is signalled while the dead process still holds its id, so that no stranger with
+        a recycled id is hit.
+        """
+        if self._worker.returncode is not None:
+            return self._worker.returncode
+        try:
+            peeked = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            peeked = None
+            self._worker.poll()
+            if self._worker.returncode is None:
+                return None
+        else:
+            if peeked is None:
+                return None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        status = self._worker.wait()
+        self._finish(status)
+        return status
+
+    def _finish(self, status: int) -> None:
+        for pipe in self._pipes:
+            pipe.drain()
+            pipe.close()
+        while self._channel.fileno() >= 0:
+            before = self._buffer
+            self._heard()
+            if self._buffer == before:
+                break
+        self._loop.remove_reader(self._channel.fileno())
+        self._channel.close()
+        self._notify.read()
+        self._notify.close()
+        if not self.exited.done():
+            self.exited.set_result(status)
+        if not self.ready.done():
+            self.ready.cancel()
+
+    def signal_group(self, number: int) -> None:
+        """Sends a signal to the process and everything it started in its group."""
+        if self._worker.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def signal_self(self, number: int) -> None:
+        """Sends a signal to the process alone."""
+        if self._worker.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+    @property
+    def status(self) -> int:
+        """Circus's word for whether it runs, from our own reaping instead of psutil's scan."""
+        return UNEXISTING if self._worker.returncode is not None else RUNNING  # type: ignore[no-any-return]
+
+    def is_alive(self) -> bool:
+        """Whether it has not been reaped yet. (Circus's own polls, and steals the exit status.)"""
+        return self._worker.returncode is None
+
+    def stop(self) -> None:
+        """Nothing is left to be done for a process that was reaped; Circus would terminate it."""
+
+    @property
+    def lived(self) -> float:
+        """Seconds since it was started."""
+        return self._loop.time() - self.started_at

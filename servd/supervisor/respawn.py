@@ -1,0 +1,61 @@
+"""When a worker that died is started again: pure arithmetic over its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from servd.config.service import Restart
+
+JITTER = 0.1
+"""Pauses vary by this fraction, so that workers that die together do not start together."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is remembered of one worker slot.
+
+    `failures` counts deaths in a row; nothing may start before `until` (of the same clock as
+    `now`); `over` says that nothing will start again, and why.
+    """
+
+    failures: int = 0
+    until: float = 0.0
+    over: Literal["", "gave_up", "policy"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended: its exit status (negative: the signal), whether it had been ready, and
+    for how many seconds it lived."""
+
+    status: int
+    was_ready: bool
+    lived: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether `on-failure` counts it as a failure."""
+        return self.status != 0 or not self.was_ready
+
+
+def after_death(
+    history: History, death: Death, restart: Restart, now: float, jitter: float = 0.0
+) -> History:
+    """The history after `death`. `jitter` is a number from -1 to 1.
+
+    A worker that was ready is replaced at once the first time; one that never got ready, or dies
+    again, waits `backoff`, then longer by `backoff_factor` each time, up to `backoff_max`.
+    """
+    if restart.policy == "never" or (restart.policy == "on-failure" and not death.failed):
+        return History(history.failures, history.until, "policy")
+    proven = death.was_ready and death.lived >= restart.reset_after
+    failures = 1 if proven else history.failures + 1
+    if restart.give_up_after and failures >= restart.give_up_after:
+        return History(failures, now, "gave_up")
+    steps = failures - 1 if death.was_ready else failures
+    pause = 0.0
+    if steps > 0:
+        grown = restart.backoff * restart.backoff_factor ** min(steps - 1, 64)
+        pause = min(restart.backoff_max, grown) * (1 + JITTER * jitter)
+    return History(failures, now + pause)

@@ -1,0 +1,231 @@
+"""A generation of one service: Circus's watcher, with slots, back-off and drains of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from circus.watcher import Watcher
+
+from servd.supervisor.process import Launch, WorkerProcess
+from servd.supervisor.respawn import Death, History, after_death
+
+KILL_GRACE = 6.0
+"""Seconds beyond `timeouts.drain` that a worker has to stop its app, before SIGKILL."""
+
+UNREADY_GRACE = 5.0
+"""Seconds that a worker gets which was not ready yet: no request waits for it."""
+
+
+class StartGate:
+    """Bounds how many workers may be starting at once (`start_concurrency`)."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._inside: set[WorkerProcess] = set()
+
+    @property
+    def open(self) -> bool:
+        """Whether one more may start."""
+        return len(self._inside) < self.places
+
+    def enter(self, process: WorkerProcess, wake: Any) -> None:
+        """`process` is starting; `wake` is called when it has left."""
+        self._inside.add(process)
+
+        def leave(_: Any) -> None:
+            if process in self._inside:
+                self._inside.discard(process)
+                wake()
+
+        process.ready.add_done_callback(leave)
+        process.exited.add_done_callback(leave)
+
+
+class Observer(Protocol):
+    """What a watcher tells its service."""
+
+    def spawned(self, process: WorkerProcess) -> None:
+        """A process was started."""
+
+    def died(self, process: WorkerProcess, status: int, history: History) -> None:
+        """A process ended without being asked to."""
+
+    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
+        """The system could not start a process."""
+
+
+class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
+    """Keeps `workers` processes of one generation running.
+
+    `processes` maps pids to processes, as everywhere in Circus; each process has a slot, from 0,
+    which is its SERVD_WORKER and carries its history of deaths.
+    """
+
+    processes: dict[int, WorkerProcess]
+
+    def __init__(self, launch: Launch, observer: Observer, gate: StartGate, wake: Any) -> None:
+        super().__init__(
+            f"{launch.plan.name}@{launch.generation}",
+            "servd worker",
+            numprocesses=launch.plan.workers,
+            working_dir=launch.plan.directory,
+            autostart=False,
+        )
+        self.launch = launch
+        self.observer = observer
+        self.gate = gate
+        self.wake = wake
+        self.history: dict[int, History] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _process_class(self) -> type[WorkerProcess]:
+        return WorkerProcess
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a slot is empty that will not be filled any more."""
+        return any(slot in self.history and self.history[slot].over for slot in self.empty_slots())
+
+    def empty_slots(self) -> list[int]:
+        """Slots without a process."""
+        taken = {process.slot for process in self.processes.values()}
+        return [slot for slot in range(self.numprocesses) if slot not in taken]
+
+    async def _start(self) -> None:
+        """Starts as many workers as the gate lets in; the rest follow."""
+        if self.is_stopped():
+            self._status = "active"
+        self.manage_processes()
+
+    def manage_processes(self) -> None:
+        """Fills empty slots whose pause is over. Never blocks and never waits."""
+        if not self.is_active() or not self.respawn:
+            return
+        now = self._loop.time()
+        for slot in self.empty_slots():
+            history = self.history.get(slot, History())
+            if history.over:
+                continue
+            if history.until > now:
+                self._wake_at(history.until)
+            elif self.gate.open:
+                self.spawn_process(slot)
+
+    def spawn_process(self, recovery_wid: int | None = None) -> bool:
+        """Starts a process in the slot. A failure to start is a death like any other."""
+        slot = recovery_wid or 0
+        try:
+            process = self._process_class(self.launch, slot, self)
+        except OSError as error:
+            death = Death(status=-1, was_ready=False, lived=0.0)
+            self.history[slot] = self._after(slot, death)
+            self.observer.not_spawned(slot, error, self.history[slot])
+            self.manage_later()
+            return False
+        self.processes[process.pid] = process
+        self.gate.enter(process, self.wake)
+        self.observer.spawned(process)
+        return True
+
+    def reap_process(self, pid: int, status: int | None = None) -> None:
+        """Takes a dead process out. One that nobody stopped gets its history and is replaced."""
+        process = self.processes.pop(pid, None)
+        if process is None:
+            return
+        result = process.reap() if status is None else status
+        if process.stopping or not self.is_active():
+            return
+        death = Death(result or 0, process.was_ready, process.lived)
+        self.history[process.slot] = self._after(process.slot, death)
+        self.observer.died(process, result or 0, self.history[process.slot])
+        self.manage_later()
+
+    def reap_processes(self) -> None:
+        """Takes out whatever has ended."""
+        for pid, process in list(self.processes.items()):
+            if process.reap() is not None:
+                self.reap_process(pid, process._worker.returncode)
+
+    def _after(self, slot: int, death: Death) -> History:
+        history = self.history.get(slot, History())
+        jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
+        return after_death(history, death, self.launch.plan.restart, self._loop.time(), jitter)
+
+    def manage_later(self) -> None:
+        """Looks for empty slots once the present turn of the loop is over."""
+        self._loop.call_soon(self.manage_processes)
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is None or self._timer.cancelled() or self._timer.when() > when:
+            self._cancel_timer()
+            self._timer = self._loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self.manage_processes()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def kill_process(
+        self,
+        process: WorkerProcess,
+        stop_signal: int | None = None,
+        graceful_timeout: float | None = None,
+    ) -> bool:
+        """Asks a process to drain and waits for its end; at the deadline its group is killed.
+
+        Returns whether it ended by itself.
+        """
+        process.stopping = True
+        plan = self.launch.plan
+        number = plan.stop_signal if plan.command else signal.SIGTERM
+        process.signal_self(stop_signal or number)
+        patience = plan.drain + KILL_GRACE if graceful_timeout is None else graceful_timeout
+        if not process.was_ready:
+            patience = min(patience, UNREADY_GRACE)
+        try:
+            await asyncio.wait_for(asyncio.shield(process.exited), patience)
+        except TimeoutError:
+            process.signal_group(signal.SIGKILL)
+            await process.exited
+            return False
+        return True
+
+    async def kill_processes(
+        self, stop_signal: int | None = None, graceful_timeout: float | None = None
+    ) -> None:
+        """Asks all processes to drain, at the same time."""
+        await self._end(self.processes.values(), stop_signal, graceful_timeout)
+
+    async def _end(
+        self,
+        processes: Iterable[WorkerProcess],
+        stop_signal: int | None,
+        graceful_timeout: float | None,
+    ) -> None:
+        ends = [self.kill_process(p, stop_signal, graceful_timeout) for p in list(processes)]
+        await asyncio.gather(*ends)
+
+    async def _stop(self, close_output_streams: bool = False) -> None:
+        """Drains everything; nothing is started any more."""
+        if self.is_stopped():
+            return
+        self._status = "stopping"
+        self._cancel_timer()
+        await self.kill_processes()
+        self._status = "stopped"
+
+    def kill_now(self) -> None:
+        """Ends every process group at once."""
+        for process in list(self.processes.values()):
+            process.stopping = True
+            process.signal_group(signal.SIGKILL)

@@ -1,0 +1,48 @@
+"""systemd's socket activation protocol (sd_listen_fds(3)), both directions."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import MutableMapping, Sequence
+
+from servd.wire.names import FIRST_FD, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
+
+_CLEAR_OF_THE_WAY = 256
+
+
+def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """The descriptors that this process was given, by name; the variables are removed.
+
+    Empty when they are meant for another process (LISTEN_PID) or when there are none. Each is made
+    non-inheritable. A name may stand for several sockets.
+    """
+    pid, count = environ.pop(LISTEN_PID, ""), environ.pop(LISTEN_FDS, "")
+    names = environ.pop(LISTEN_FDNAMES, "").split(":")
+    if not count.isdigit() or pid != str(os.getpid()):
+        return {}
+    result: dict[str, list[int]] = {}
+    for index in range(int(count)):
+        descriptor = FIRST_FD + index
+        os.set_inheritable(descriptor, False)
+        name = names[index] if index < len(names) and names[index] else "unknown"
+        result.setdefault(name, []).append(descriptor)
+    return result
+
+
+def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
+    """Moves inherited `descriptors` to 3, 4, ... of this process and returns the variables that
+    announce them. Whatever stood there before is closed."""
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, _CLEAR_OF_THE_WAY) for fd in descriptors]
+    for fd in descriptors:
+        os.close(fd)
+    for target, fd in enumerate(moved, FIRST_FD):
+        os.dup2(fd, target, inheritable=True)
+        os.close(fd)
+    if not moved:
+        return {}
+    return {
+        LISTEN_FDS: str(len(moved)),
+        LISTEN_PID: str(os.getpid()),
+        LISTEN_FDNAMES: ":".join(names),
+    }

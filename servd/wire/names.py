@@ -1,0 +1,21 @@
+"""Names of the environment that daemon and worker agree on."""
+
+SERVICE = "SERVD_SERVICE"
+WORKER = "SERVD_WORKER"
+GENERATION = "SERVD_GENERATION"
+DEPENDENCIES = "SERVD_DEPENDENCIES"
+DEPENDENCY_PREFIX = "SERVD_DEP_"
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
+LISTEN_FDS = "LISTEN_FDS"
+LISTEN_PID = "LISTEN_PID"
+LISTEN_FDNAMES = "LISTEN_FDNAMES"
+
+FIRST_FD = 3
+"""Where inherited sockets begin (sd_listen_fds(3): SD_LISTEN_FDS_START)."""
+
+EVENT_MARK = b"\x1e"
+"""A line of a worker's output that begins with this is a finished JSON event (the record separator
+of RFC 7464); everything else is text that the program printed."""
+
+STARTUP_FAILURE = 3
+"""Exit status of a worker whose app could not be imported or started, as Uvicorn has it."""

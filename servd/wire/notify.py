@@ -1,0 +1,35 @@
+"""systemd's notification protocol (sd_notify(3)): datagrams of NAME=value lines."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from servd.wire.names import NOTIFY_SOCKET
+
+
+def notify(*lines: str, address: str | None = None) -> bool:
+    """Sends `lines` to `address`, or to the socket that the environment names.
+
+    Returns whether there was one. A receiver that is gone or full is not an error: notifications
+    are advice.
+    """
+    address = address or os.environ.get(NOTIFY_SOCKET)
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        try:
+            sender.connect(address)
+            sender.send("\n".join(lines).encode())
+        except OSError:
+            return False
+    return True
+
+
+def parse(datagram: bytes) -> dict[str, str]:
+    """The fields of a notification; lines without "=" are skipped."""
+    text = datagram.decode("utf-8", errors="replace")
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, sign, value in pairs if sign and name}

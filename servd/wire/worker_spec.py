@@ -1,0 +1,94 @@
+"""What the daemon tells a process that it starts: one JSON document on the inherited channel.
+
+Standard library only: the worker's interpreter may be another one than the daemon's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """TLS material as the daemon read it, so that keys that only root can read work after the
+    worker has dropped its privileges. All PEM; empty `authorities` means none."""
+
+    certificate: str = dataclasses.field(repr=False)
+    key: str = dataclasses.field(repr=False)
+    password: str = dataclasses.field(repr=False)
+    authorities: str
+    client_auth: str
+    min_version: str
+    ciphers: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """How a worker runs its app. Times are seconds."""
+
+    app: str
+    factory: bool
+    interface: str
+    directory: str
+    threads: int
+    backlog: int
+    root_path: str
+    keep_alive: float
+    drain: float
+    http: str
+    loop: str
+    ws: str
+    lifespan: str
+    access_log: bool
+    log_level: str
+    skip_paths: tuple[str, ...]
+    proxy_trusted: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSpec:
+    """A listening socket that a process inherits as descriptor `fd`."""
+
+    name: str
+    fd: int
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Everything that one worker process is told.
+
+    Exactly one of `app` (run by servd's worker) and `argv` (replaced by that program) is set.
+    """
+
+    service: str
+    worker: int
+    generation: int
+    stop_signal: int
+    sockets: tuple[SocketSpec, ...] = ()
+    app: AppSpec | None = None
+    argv: tuple[str, ...] = ()
+    tls: TlsSpec | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSpec:
+        """The spec that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        app, tls = values.pop("app"), values.pop("tls")
+        sockets = tuple(SocketSpec(**socket) for socket in values.pop("sockets"))
+        if app is not None:
+            app["skip_paths"] = tuple(app["skip_paths"])
+            app = AppSpec(**app)
+        return cls(
+            **{**values, "argv": tuple(values["argv"])},
+            sockets=sockets,
+            app=app,
+            tls=TlsSpec(**tls) if tls is not None else None,
+        )

@@ -1,0 +1,87 @@
+"""`python -P -m servd.worker FD`: runs one app, as the spec on the channel FD says."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+
+from servd.wire import listen_fds
+from servd.wire.names import FIRST_FD, STARTUP_FAILURE
+from servd.wire.worker_spec import AppSpec, WorkerSpec
+from servd.worker.channel import Channel, DaemonWatch
+from servd.worker.events import EventWriter, configure_logging, users_traceback
+
+
+def main() -> None:
+    """Runs the worker; exits 3 when its app cannot be imported or started."""
+    channel = Channel(int(sys.argv[1]))
+    text = channel.receive()
+    if text is None:
+        return  # the daemon died before it could say what to do
+    spec = WorkerSpec.from_json(text)
+    assert spec.app is not None
+    sys.argv[1:] = []
+    DaemonWatch(channel, spec.app.drain).start()
+    sockets = [item.fd for item in spec.sockets]
+    os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
+    writer = EventWriter(spec.service, spec.worker, spec.generation)
+    configure_logging(writer, spec.app.log_level)
+    try:
+        listeners = _listeners(spec)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        channel.send(failed=f"TLS cannot be set up: {error}")
+        writer.event("error", "TLS cannot be set up", error=str(error))
+        sys.exit(STARTUP_FAILURE)
+    _serve(spec.app, listeners, writer, channel)
+
+
+def _listeners(spec: WorkerSpec) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
+    """The inherited sockets, each with its TLS context.
+
+    Made anew from the descriptor, so that family and protocol are those of the real socket: asyncio
+    and uvloop set TCP_NODELAY only on what they recognise as TCP.
+    """
+    context = None
+    if spec.tls is not None:
+        from servd.worker.tls import tls_context
+
+        context = tls_context(spec.tls)
+    listeners = []
+    for index, item in enumerate(spec.sockets):
+        sock = socket.socket(fileno=FIRST_FD + index)
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        listeners.append((sock, context if item.tls else None))
+    return listeners
+
+
+def _serve(
+    spec: AppSpec,
+    listeners: list[tuple[socket.socket, ssl.SSLContext | None]],
+    writer: EventWriter,
+    channel: Channel,
+) -> None:
+    from servd.worker.load_app import AppLoadError, load_app, missing_variable
+
+    try:
+        app = load_app(spec.app, factory=spec.factory, directory=spec.directory)
+    except AppLoadError as error:
+        cause = error.__cause__
+        channel.send(failed=str(error), missing_variable=missing_variable(cause))
+        fields = {"exception": users_traceback(cause)} if cause is not None else {}
+        writer.event("error", f"cannot load {spec.app}", error=str(error), **fields)
+        sys.exit(STARTUP_FAILURE)
+    from servd.worker.application import build_application
+    from servd.worker.server import WorkerServer, uvicorn_config
+
+    application = build_application(app, spec, writer)
+    config = uvicorn_config(spec, application)
+    server = WorkerServer(config, spec, listeners, writer.attach)
+    server.run()
+    writer.flush()
+
+
+if __name__ == "__main__":
+    main()

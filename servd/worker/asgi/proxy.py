@@ -1,0 +1,26 @@
+"""Headers of a reverse proxy, believed from trusted peers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+UNIX = "unix"
+
+
+def proxy_headers(app: Any, trusted: tuple[str, ...]) -> Any:
+    """`app` behind Uvicorn's middleware for X-Forwarded-For and X-Forwarded-Proto.
+
+    "unix" among `trusted` believes every peer on a unix socket, which has no address to check.
+    """
+    checked = ProxyHeadersMiddleware(app, [host for host in trusted if host != UNIX])
+    if UNIX not in trusted:
+        return checked
+    believed = ProxyHeadersMiddleware(app, "*")
+
+    async def choose(scope: Any, receive: Any, send: Any) -> None:
+        on_unix = scope["type"] != "lifespan" and not scope.get("client")
+        await (believed if on_unix else checked)(scope, receive, send)
+
+    return choose

@@ -1,0 +1,81 @@
+"""The worker's end of its private channel to the daemon.
+
+The daemon's death is the channel's end of file, noticed in a native thread, because a blocked event
+loop runs no handler. The same thread holds the hard deadline of a drain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+HARD_EXIT_GRACE = 5.0
+"""Seconds after the drain's deadline until a worker that has not exited is ended from within."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Channel:
+    """One message is one line of JSON."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._socket = socket.socket(fileno=descriptor)
+        self._buffer = b""
+        self._sending = threading.Lock()
+
+    def receive(self) -> str | None:
+        """The next message, waiting for it; None when the daemon is gone."""
+        while b"\n" not in self._buffer:
+            try:
+                chunk = self._socket.recv(65536)
+            except OSError:
+                return None
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def send(self, **message: Any) -> None:
+        """Sends a message; a daemon that is gone is no error here."""
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+
+def die_with_parent(signum: int) -> None:
+    """Asks the kernel to send `signum` when the daemon dies (prctl(2), PR_SET_PDEATHSIG; Linux).
+
+    The setting is lost at a change of user, so it is made by the process itself, after that.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+
+
+class DaemonWatch(threading.Thread):
+    """Drains this worker when the daemon is gone, and ends it when draining takes too long.
+
+    While the daemon lives, it bounds the drain itself.
+    """
+
+    def __init__(self, channel: Channel, drain: float) -> None:
+        super().__init__(name="servd-daemon-watch", daemon=True)
+        self.channel = channel
+        self.drain = drain
+
+    def run(self) -> None:
+        """Waits for the end of the channel."""
+        die_with_parent(signal.SIGTERM)
+        while self.channel.receive() is not None:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self.drain + HARD_EXIT_GRACE)
+        os._exit(1)

@@ -1,0 +1,145 @@
+"""Events of a worker: finished JSON lines on stdout, which the daemon passes on unparsed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import Any
+
+from servd.wire.names import EVENT_MARK
+
+_OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LEVELS = {"WARN": "warning", "FATAL": "critical"}
+
+
+class Clock:
+    """Timestamps in ISO 8601 with microseconds; the part down to the second is made once each."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def now(self) -> str:
+        """The current time in UTC, such as `2026-01-31T12:00:00.123456Z`."""
+        moment = time.time()
+        second = int(moment)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{int((moment - second) * 1_000_000):06d}Z"
+
+
+class EventWriter:
+    """Writes events of this worker to stdout.
+
+    Within a running loop, lines are gathered and written once per turn of the loop: under load one
+    system call serves many requests. Everything else writes at once.
+    """
+
+    def __init__(self, service: str, worker: int, generation: int, descriptor: int = 1) -> None:
+        self.identity = {
+            "service": service,
+            "worker": worker,
+            "pid": os.getpid(),
+            "generation": generation,
+        }
+        self.clock = Clock()
+        self._descriptor = descriptor
+        self._waiting: list[bytes] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on, lines written from within `loop` are gathered."""
+        self._loop = loop
+
+    def event(self, level: str, event: str, **fields: Any) -> None:
+        """Writes one event at once."""
+        line = {"timestamp": self.clock.now(), "level": level, "event": event, **fields}
+        text = json.dumps(line | self.identity, default=str)
+        self.flush()
+        self._write(EVENT_MARK + text.encode() + b"\n")
+
+    def line(self, line: bytes) -> None:
+        """Writes a finished line, together with others of the same turn of the loop."""
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            if self._loop is None:
+                self.flush()
+            else:
+                self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Writes what was gathered."""
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            self._write(b"".join(lines))
+
+    def _write(self, content: bytes) -> None:
+        view = memoryview(content)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            pass  # the daemon is gone, and with it everyone who could read this
+
+
+class EventHandler(logging.Handler):
+    """Records of the standard library's logging become events."""
+
+    def __init__(self, writer: EventWriter) -> None:
+        super().__init__()
+        self.writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record; one that cannot be formatted is reported by logging itself."""
+        try:
+            fields: dict[str, Any] = {"logger": record.name}
+            message = record.getMessage().rstrip("\n")
+            if record.exc_info and record.exc_info[0] is not None:
+                fields["exception"] = users_traceback(record.exc_info[1])
+            elif message.startswith("Traceback (most recent call last):"):
+                # Starlette hands the traceback of a failed lifespan over as a message
+                fields["exception"] = message
+                message = f"the app failed to start: {message.splitlines()[-1]}"
+            level = _LEVELS.get(record.levelname, record.levelname.lower())
+            self.writer.event(level, message, **fields)
+        except Exception:  # logging's own contract: a handler never raises
+            self.handleError(record)
+
+
+def users_traceback(error: BaseException | None) -> str:
+    """The traceback of `error` without servd's own and importlib's frames at its beginning."""
+    if error is None:
+        return ""
+    return "".join(
+        traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
+    ).rstrip("\n")
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    first = trace
+    while first is not None:
+        file = first.tb_frame.f_code.co_filename
+        if not (file.startswith(_OUR_FOLDER) or "importlib" in file):
+            return first
+        first = first.tb_next
+    return None
+
+
+def configure_logging(writer: EventWriter, level: str) -> None:
+    """Everything that is logged in this process becomes an event; prints come out line by line."""
+    root = logging.getLogger()
+    root.handlers[:] = [EventHandler(writer)]
+    root.setLevel(level.upper())
+    quiet = logging.DEBUG if level == "debug" else logging.WARNING
+    logging.getLogger("uvicorn.error").setLevel(quiet)
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.captureWarnings(True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

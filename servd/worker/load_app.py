@@ -1,0 +1,90 @@
+"""From "module:attr" or "path/file.py:app" to an application object."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class AppLoadError(Exception):
+    """The app could not be had.
+
+    The message says why in one line; `__cause__` is the app's own exception, if it raised one.
+    """
+
+
+def load_app(target: str, *, factory: bool, directory: str) -> Any:
+    """Imports `target` with `directory` first on sys.path; calls it when it is a `factory`.
+
+    Raises `AppLoadError`. SystemExit of the imported code counts as a failure too.
+    """
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    source, _, attributes = target.rpartition(":")
+    try:
+        module = _from_file(source) if source.endswith(".py") else _from_name(source)
+    except AppLoadError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise AppLoadError(f"cannot import {source}: {_in_one_line(error)}") from error
+    app: Any = module
+    for name in attributes.split("."):
+        try:
+            app = getattr(app, name)
+        except AttributeError:
+            raise AppLoadError(f'{source} has no attribute "{name}"') from None
+    if not factory:
+        return app
+    try:
+        return app()
+    except (Exception, SystemExit) as error:
+        raise AppLoadError(f"the factory {target} failed: {_in_one_line(error)}") from error
+
+
+def missing_variable(error: BaseException | None) -> str | None:
+    """The name that `os.environ[...]` was asked for in vain, if that is what went wrong."""
+    while error is not None:
+        if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+            return error.args[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _from_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # "there is no module main" is ours to say, "main imports what is not there" is the app's
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            folder = sys.path[0]
+            raise AppLoadError(f"there is no module {error.name} (looked in {folder} first)") from None
+        raise
+
+
+def _from_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise AppLoadError(f"there is no file {path}")
+    name = os.path.basename(path).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise AppLoadError(f"{path} is not a Python file")
+    folder = os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.insert(1, folder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

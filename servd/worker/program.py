@@ -1,0 +1,48 @@
+"""`python -I -S program.py FD`: becomes the program that the spec on the channel FD names.
+
+It lays the inherited sockets at 3, 4, ... with the variables that announce them (LISTEN_PID must be
+the pid of the program itself), asks for a signal at the daemon's death, and is gone: exec(2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from servd.wire import listen_fds  # noqa: E402
+from servd.worker.channel import Channel, die_with_parent  # noqa: E402
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""Exit statuses when there is no such program, and when it cannot be run, as shells have them."""
+
+
+def main() -> None:
+    """Replaces this process."""
+    channel = Channel(int(sys.argv[1]))
+    parent = os.getppid()
+    text = channel.receive()
+    if text is None:
+        return
+    spec = json.loads(text)
+    die_with_parent(spec["stop_signal"])
+    if os.getppid() != parent:
+        return  # the daemon died before the signal was asked for
+    names = [item["name"] for item in spec["sockets"]]
+    environment = os.environ | listen_fds.lay([item["fd"] for item in spec["sockets"]], names)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect them
+        signal.signal(number, signal.SIG_DFL)
+    program = spec["argv"][0]
+    try:
+        os.execvpe(program, spec["argv"], environment)
+    except OSError as error:
+        channel.send(failed=f"cannot run {program}: {error.strerror}")
+        print(f"cannot run {program}: {error.strerror}", file=sys.stderr)
+        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+
+
+if __name__ == "__main__":
+    main()

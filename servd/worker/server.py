@@ -1,0 +1,136 @@
+"""Uvicorn's server, serving on inherited sockets, ready when it says so, and drained when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvicorn
+
+from servd.wire.names import STARTUP_FAILURE
+from servd.wire.notify import notify
+from servd.wire.worker_spec import AppSpec
+from servd.worker.drain import Drain
+
+Listener = tuple[socket.socket, ssl.SSLContext | None]
+
+
+def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
+    """Uvicorn's configuration for a finished ASGI 3 application.
+
+    What servd does better or elsewhere is off: logging, proxy headers, limits, TLS, signals.
+    """
+    config = uvicorn.Config(
+        application,
+        interface="asgi3",
+        http=spec.http,
+        loop=spec.loop,
+        ws=spec.ws,
+        lifespan=spec.lifespan,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        root_path=spec.root_path,
+        backlog=spec.backlog,
+        timeout_keep_alive=spec.keep_alive,  # type: ignore[arg-type]  # call_later takes floats
+    )
+    config.load()
+    # `load` would call a class or function without arguments to see whether it is a factory
+    config.loaded_app = application
+    return config
+
+
+class WorkerServer(uvicorn.Server):
+    """A server that is ready when its app has started, and that drains on SIGTERM and SIGINT."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        spec: AppSpec,
+        listeners: list[Listener],
+        on_loop: Callable[[asyncio.AbstractEventLoop], None],
+    ) -> None:
+        super().__init__(config)
+        self.spec = spec
+        self.listeners = listeners
+        self.on_loop = on_loop
+        self._exit = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals wake the loop instead of being noticed at Uvicorn's next tick."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.begin_exit)
+        yield
+
+    def begin_exit(self) -> None:
+        """Starts the drain, now or as soon as the app has started."""
+        self.should_exit = True
+        self._exit.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the app, then accepts, then says READY=1."""
+        loop = asyncio.get_running_loop()
+        self.on_loop(loop)
+        self._size_thread_pools(loop)
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            )
+
+        self.servers = [
+            await loop.create_server(protocol, sock=sock, ssl=context, backlog=config.backlog)
+            for sock, context in self.listeners
+        ]
+        await self.on_tick(0)
+        self.started = True
+        notify("READY=1")
+
+    def _size_thread_pools(self, loop: asyncio.AbstractEventLoop) -> None:
+        """`threads` for both pools that sync code runs in: asyncio's own and anyio's."""
+        loop.set_default_executor(ThreadPoolExecutor(self.spec.threads, "servd-thread"))
+        if "anyio" in sys.modules:
+            from anyio import to_thread
+
+            to_thread.current_default_thread_limiter().total_tokens = self.spec.threads
+
+    async def main_loop(self) -> None:
+        """Keeps the date header fresh until the exit begins."""
+        while not self._exit.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._exit.wait(), 1.0)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Uvicorn's own, for the date header; whether to exit is decided in `main_loop`."""
+        await super().on_tick(counter)
+        return False
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, drains, then stops the app."""
+        deadline = asyncio.get_running_loop().time() + self.spec.drain
+        notify("STOPPING=1")
+        for server in self.servers:
+            server.close()
+        for sock, _ in self.listeners:
+            sock.close()
+        drain = Drain(self.server_state, self.spec.keep_alive, deadline)
+        drain.begin()
+        await drain.finish()
+        await self.lifespan.shutdown()

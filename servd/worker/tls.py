@@ -1,0 +1,58 @@
+"""The TLS context of a worker, from PEM that the daemon read."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from servd.wire.worker_spec import TlsSpec
+
+_VERIFY = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+
+
+def tls_context(spec: TlsSpec) -> ssl.SSLContext:
+    """A server's context.
+
+    Raises ssl.SSLError or ValueError when the material does not fit together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = (
+        ssl.TLSVersion.TLSv1_3 if spec.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
+    )
+    if spec.ciphers:
+        context.set_ciphers(spec.ciphers)
+    context.set_alpn_protocols(["http/1.1"])
+    with _as_file(spec.certificate) as certificate, _as_file(spec.key) as key:
+        context.load_cert_chain(certificate, key, lambda: spec.password)
+    context.verify_mode = _VERIFY[spec.client_auth]
+    if spec.authorities:
+        context.load_verify_locations(cadata=spec.authorities)
+    return context
+
+
+@contextmanager
+def _as_file(text: str) -> Iterator[str]:
+    """A name under which `text` can be opened: load_cert_chain takes files only.
+
+    In memory on Linux (memfd_create(2)), so that no key is written to a disk.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("servd-tls")
+        try:
+            os.write(descriptor, text.encode())
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        import tempfile
+
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            yield file.name

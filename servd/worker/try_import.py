@@ -1,0 +1,26 @@
+"""`python -P -m servd.worker.try_import TARGET DIRECTORY [factory]`: can the app be imported?"""
+
+from __future__ import annotations
+
+import sys
+
+from servd.worker.events import users_traceback
+from servd.worker.load_app import AppLoadError, load_app
+
+
+def main() -> None:
+    """Exits 1 with the app's own traceback when it cannot."""
+    target, directory, factory = sys.argv[1:4]
+    sys.argv[1:] = []
+    try:
+        load_app(target, factory=factory == "factory", directory=directory)
+    except AppLoadError as error:
+        if error.__cause__ is not None:
+            print(users_traceback(error.__cause__), file=sys.stderr)
+        else:
+            print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
