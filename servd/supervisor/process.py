@@ -55,6 +55,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """
 
     _worker: subprocess.Popen[bytes]
+    __hash__ = object.__hash__  # Circus compares by identity, but forgets the hash
 
     def __init__(self, launch: Launch, slot: int, watcher: Any) -> None:
         loop = asyncio.get_running_loop()

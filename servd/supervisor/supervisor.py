@@ -58,6 +58,10 @@ class Supervisor:
             await service.start()
         except StartError as error:
             self._report(service, str(error))
+        except Exception as error:  # a fault of ours must not leave the others waiting
+            log.exception("internal error", service=service.plan.name)
+            self._failed_at_start[service.plan.name] = f"internal error: {error}"
+            service.fail(f"internal error: {error}")
 
     async def _wait_for(self, service: Service, dependency: DependencyPlan) -> None:
         """Waits until a dependency has met its condition; one that fails leaves the service

@@ -8,7 +8,8 @@ from collections.abc import MutableMapping, Sequence
 
 from servd.wire.names import FIRST_FD, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 
-_CLEAR_OF_THE_WAY = 256
+CLEAR_OF_THE_WAY = 256
+"""Descriptors from here on are never the target of `lay`."""
 
 
 def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
@@ -33,7 +34,7 @@ def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
 def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
     """Moves inherited `descriptors` to 3, 4, ... of this process and returns the variables that
     announce them. Whatever stood there before is closed."""
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, _CLEAR_OF_THE_WAY) for fd in descriptors]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, CLEAR_OF_THE_WAY) for fd in descriptors]
     for fd in descriptors:
         os.close(fd)
     for target, fd in enumerate(moved, FIRST_FD):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import sys
 import threading
 import time
 from typing import Any
+
+from servd.wire.listen_fds import CLEAR_OF_THE_WAY
 
 HARD_EXIT_GRACE = 5.0
 """Seconds after the drain's deadline until a worker that has not exited is ended from within."""
@@ -27,8 +30,10 @@ class Channel:
     """One message is one line of JSON."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._socket = socket.socket(fileno=descriptor)
+        # out of the way of the listening sockets, which go to 3, 4, ...
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CLEAR_OF_THE_WAY)
+        os.close(descriptor)
+        self._socket = socket.socket(fileno=moved)
         self._buffer = b""
         self._sending = threading.Lock()
 

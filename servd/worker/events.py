@@ -140,6 +140,8 @@ def configure_logging(writer: EventWriter, level: str) -> None:
     quiet = logging.DEBUG if level == "debug" else logging.WARNING
     logging.getLogger("uvicorn.error").setLevel(quiet)
     logging.getLogger("uvicorn.access").disabled = True
+    for chatty in ("httpx", "httpcore"):  # one line for every call of a dependency
+        logging.getLogger(chatty).setLevel(quiet)
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
