@@ -32,8 +32,10 @@ class SocketPlan:
 
     @property
     def key(self) -> str:
-        """What the pool of sockets knows it by: addresses own sockets, not services."""
-        return str(self.address)
+        """What the pool of sockets knows it by: addresses own sockets, not services; a port that
+        the system chooses is each service's own."""
+        anonymous = self.address.kind == "tcp" and self.address.port == 0
+        return f"{self.address}#{self.name}" if anonymous else str(self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,8 @@ class ServicePlan:
     @property
     def urls(self) -> tuple[str, ...]:
         """Where it can be reached, as people write it; `internal` ones are left out."""
-        scheme = "https" if self.tls is not None else "http"
         return tuple(
-            f"{scheme}://{shown_host(address)}" if address.kind == "tcp" else str(address)
+            url_of(address, tls=self.tls is not None)
             for address in self.addresses
             if address.kind != "internal"
         )
@@ -131,6 +132,9 @@ class Plan:
         return {s.name: [d.service for d in s.depends_on] for s in self.services}
 
 
-def shown_host(address: Address) -> str:
-    """`host:port`, with every interface written as 0.0.0.0."""
-    return f"0.0.0.0:{address.port}" if not address.host else str(address)
+def url_of(address: Address, *, tls: bool) -> str:
+    """An address as people write it: `https://0.0.0.0:3000`, `unix:/run/x.sock`, `fd:web`."""
+    if address.kind != "tcp":
+        return str(address)
+    host = str(address) if address.host else f"0.0.0.0:{address.port}"
+    return f"{'https' if tls else 'http'}://{host}"

@@ -108,7 +108,10 @@ class Service:
         Raises `StartError`.
         """
         for socket_plan in self.plan.sockets:
-            self.listeners.append(self.engine.pool.acquire(socket_plan))
+            listener = self.engine.pool.acquire(socket_plan)
+            self.listeners.append(listener)
+            if not socket_plan.internal:
+                self.log.info("listening", address=listener.url)
 
     def release(self) -> None:
         """Gives the sockets back."""

@@ -13,11 +13,11 @@ import secrets
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servd.config.address import Address
 from servd.errors import StartError
-from servd.plan.model import SocketPlan
+from servd.plan.model import SocketPlan, url_of
 
 _PORT_TRIES = 20
 
@@ -36,6 +36,14 @@ class Listener:
         """The port that was bound, also where 0 was asked for; 0 for a unix socket."""
         name = self.sockets[0].getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
+
+    @property
+    def url(self) -> str:
+        """Where people reach it: with the port that was bound, where any was asked for."""
+        address = self.plan.address
+        if address.kind == "tcp":
+            address = replace(address, port=self.port)
+        return url_of(address, tls=self.plan.tls)
 
     def close(self) -> None:
         """Closes the sockets and removes a unix socket's file, if it is still the same one."""

@@ -1,0 +1,247 @@
+"""Starts real daemons for tests, waits for what they say, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+DEADLINE = 40.0
+"""Seconds that any condition may take on a machine that is busy with other tests."""
+
+
+def wait_until(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+    """The first true value of `condition`; fails the test, saying `what`, when none comes."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {deadline:g} s")
+        time.sleep(0.01)
+
+
+class ServdProcess:
+    """A daemon under test, with its log as it is written."""
+
+    def __init__(
+        self, folder: Path, arguments: list[str], environ: Mapping[str, str], runtime: Path
+    ) -> None:
+        self.folder = folder
+        self.runtime = runtime
+        self.log_path = runtime.with_suffix(".log")
+        self._log = self.log_path.open("wb")
+        self.known: dict[int, psutil.Process] = {}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "servd", *arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "SERVD_DAEMON__RUNTIME_DIR": str(runtime), **environ},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """Everything that the daemon wrote."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of its log; lines that are no events are left out."""
+        found: list[dict[str, Any]] = []
+        for line in self.output.splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                found.append(event)
+        return found
+
+    def find(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Events of this name with these fields."""
+        return [
+            e
+            for e in self.events
+            if e.get("event") == event and all(e.get(k) == v for k, v in fields.items())
+        ]
+
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The first such event, waiting for it while the daemon lives."""
+
+        def look() -> dict[str, Any] | None:
+            over = self.process.poll() is not None
+            found = self.find(event, **fields)
+            if found:
+                return found[0]
+            assert not over, f"servd ended before {event!r} {fields}:\n{self.output}"
+            return None
+
+        try:
+            found: dict[str, Any] = wait_until(look, f"event {event!r} {fields}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output}") from None
+        return found
+
+    def ready(self) -> ServdProcess:
+        """Waits until the first start is over."""
+        self.wait_for("servd ready")
+        return self
+
+    def url(self, service: str) -> str:
+        """Where a service listens."""
+        return str(self.wait_for("listening", service=service)["address"])
+
+    def get(self, service: str, path: str = "/", **options: Any) -> httpx.Response:
+        """One request on a connection of its own."""
+        return httpx.get(self.url(service) + path, timeout=DEADLINE, **options)
+
+    def workers(self, service: str) -> dict[int, int]:
+        """Pids of the workers that are ready, by index."""
+        pids: dict[int, int] = {}
+        for event in self.events:
+            if event.get("service") != service:
+                continue
+            if event.get("event") == "worker ready":
+                pids[event["worker"]] = event["pid"]
+            elif event.get("event") == "worker died" and pids.get(event["worker"]) == event["pid"]:
+                del pids[event["worker"]]
+        return pids
+
+    def descendants(self) -> list[psutil.Process]:
+        """Every process that the daemon or one of its children started."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def remember(self) -> None:
+        """Takes note of the present processes, so that `leftovers` can look for them."""
+        self.known |= {process.pid: process for process in self.descendants()}
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stops the daemon and returns its exit status; nothing may be left of it."""
+        self.remember()
+        self.send(number)
+        status = self.wait()
+        assert self.leftovers() == []
+        return status
+
+    def wait(self) -> int:
+        """The exit status, once the daemon has ended by itself."""
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"servd did not end:\n{self.output}") from None
+
+    def leftovers(self) -> list[str]:
+        """What should not be there after the end: processes, and files in the runtime folder."""
+        alive = [
+            f"process {pid}"
+            for pid, process in self.known.items()
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        ]
+        files = [str(path) for path in self.runtime.rglob("*")] if self.runtime.exists() else []
+        return alive + files
+
+    def clean_up(self) -> None:
+        """Ends whatever is left, however the test went."""
+        self.remember()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for process in self.known.values():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._log.close()
+
+
+class Servd:
+    """Makes daemons for one test, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # short, since paths of unix sockets have 107 bytes only
+        self._short = Path(tempfile.mkdtemp(prefix="sd", dir="/tmp"))
+        self.started: list[ServdProcess] = []
+
+    def write(self, **files: str) -> None:
+        """Files of the folder: `main_py="..."` is main.py."""
+        for name, text in files.items():
+            stem, _, ending = name.rpartition("_")
+            (self.folder / f"{stem}.{ending}").write_text(textwrap.dedent(text))
+
+    def __call__(
+        self, config: str, *arguments: str, environ: Mapping[str, str] | None = None, **files: str
+    ) -> ServdProcess:
+        """A daemon that runs `config` (TOML), beside `files`."""
+        self.write(servd_toml=config, **files)
+        return self.run("--config", "servd.toml", *arguments, environ=environ)
+
+    def run(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> ServdProcess:
+        """A daemon with these arguments."""
+        runtime = self._short / str(len(self.started))
+        daemon = ServdProcess(folder or self.folder, list(arguments), environ or {}, runtime)
+        self.started.append(daemon)
+        return daemon
+
+    def close(self) -> None:
+        for daemon in self.started:
+            daemon.clean_up()
+        shutil.rmtree(self._short, ignore_errors=True)
+
+
+def servd_for(folder: Path) -> Iterator[Servd]:
+    """For fixtures: a maker of daemons that cleans up after the test."""
+    maker = Servd(folder)
+    try:
+        yield maker
+    finally:
+        maker.close()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that is free now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None) -> Any:
+    """Runs `servd ARGUMENTS` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "servd", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env={**os.environ, **(environ or {})},
+    )
