@@ -85,7 +85,7 @@ class Daemon:
         engine = Engine(
             arbiter=arbiter,
             pool=self.pool,
-            gate=StartGate(places),
+            gate=StartGate(places, arbiter.manage_watchers),
             sink=self.sink.put,
             now=now,
             notify_folder=self.folder.notify,

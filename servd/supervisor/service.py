@@ -146,9 +146,7 @@ class Service:
             return
         self.set_state("starting")
         try:
-            watcher = ServiceWatcher(
-                self._launch(), self, self.engine.gate, self.engine.arbiter.manage_watchers
-            )
+            watcher = ServiceWatcher(self._launch(), self, self.engine.gate)
         except StartError as error:
             self.fail(str(error))
             raise
@@ -199,25 +197,36 @@ class Service:
         self._refresh()
 
     async def _await_ready(self, process: WorkerProcess) -> None:
-        plan = self.plan
-        asked: asyncio.Task[None] | None = None
-        if plan.ready.mode == "started":
-            process.mark_ready()
-        elif plan.ready.mode in ("port", "http"):
-            asked = asyncio.get_running_loop().create_task(probe_until_ready(plan.ready))
-        waiting: set[asyncio.Future[Any]] = {process.ready, process.exited}
+        """Waits until a worker is ready or has ended; one that is neither in time is ended."""
         try:
-            async with asyncio.timeout(plan.startup):
-                await asyncio.wait(
-                    waiting | ({asked} if asked else set()), return_when=asyncio.FIRST_COMPLETED
-                )
+            async with asyncio.timeout(self.plan.startup):
+                await self._readiness(process)
         except TimeoutError:
-            process.report.failed = f"was not ready within {plan.startup:g} s"
+            process.report.failed = f"was not ready within {self.plan.startup:g} s"
             process.signal_group(signal.SIGKILL)
+            await process.exited
+        else:
+            self._became_ready(process)
+        finally:
+            self.engine.gate.leave(process)
+
+    async def _readiness(self, process: WorkerProcess) -> None:
+        """Returns when the worker says READY=1, a probe succeeds, or it has ended."""
+        plan = self.plan.ready
+        if plan.mode == "started":
             return
+        waited: set[asyncio.Future[Any]] = {process.ready, process.exited}
+        asked: asyncio.Task[None] | None = None
+        if plan.mode in ("port", "http"):
+            asked = asyncio.get_running_loop().create_task(probe_until_ready(plan))
+            waited.add(asked)
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if asked is not None:
                 asked.cancel()
+
+    def _became_ready(self, process: WorkerProcess) -> None:
         if process.exited.done():
             return
         process.mark_ready()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from circus.watcher import Watcher
 
@@ -21,10 +21,14 @@ UNREADY_GRACE = 5.0
 
 
 class StartGate:
-    """Bounds how many workers may be starting at once (`start_concurrency`)."""
+    """Bounds how many workers may be starting at once (`start_concurrency`).
 
-    def __init__(self, places: int) -> None:
+    `wake` is called when a place is free again.
+    """
+
+    def __init__(self, places: int, wake: Callable[[], None]) -> None:
         self.places = places
+        self.wake = wake
         self._inside: set[WorkerProcess] = set()
 
     @property
@@ -32,17 +36,15 @@ class StartGate:
         """Whether one more may start."""
         return len(self._inside) < self.places
 
-    def enter(self, process: WorkerProcess, wake: Any) -> None:
-        """`process` is starting; `wake` is called when it has left."""
+    def enter(self, process: WorkerProcess) -> None:
+        """`process` is starting."""
         self._inside.add(process)
 
-        def leave(_: Any) -> None:
-            if process in self._inside:
-                self._inside.discard(process)
-                wake()
-
-        process.ready.add_done_callback(leave)
-        process.exited.add_done_callback(leave)
+    def leave(self, process: WorkerProcess) -> None:
+        """`process` is ready, or has ended."""
+        if process in self._inside:
+            self._inside.discard(process)
+            self.wake()
 
 
 class Observer(Protocol):
@@ -67,7 +69,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
     processes: dict[int, WorkerProcess]
 
-    def __init__(self, launch: Launch, observer: Observer, gate: StartGate, wake: Any) -> None:
+    def __init__(self, launch: Launch, observer: Observer, gate: StartGate) -> None:
         super().__init__(
             f"{launch.plan.name}@{launch.generation}",
             "servd worker",
@@ -78,7 +80,6 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.launch = launch
         self.observer = observer
         self.gate = gate
-        self.wake = wake
         self.history: dict[int, History] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +130,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             self.manage_later()
             return False
         self.processes[process.pid] = process
-        self.gate.enter(process, self.wake)
+        self.gate.enter(process)
         self.observer.spawned(process)
         return True
 

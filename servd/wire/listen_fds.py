@@ -8,8 +8,9 @@ from collections.abc import MutableMapping, Sequence
 
 from servd.wire.names import FIRST_FD, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 
-CLEAR_OF_THE_WAY = 256
-"""Descriptors from here on are never the target of `lay`."""
+CLEAR_OF_THE_WAY = 40
+"""Descriptors from here on are never the target of `lay`: low enough for small limits of open
+files, high enough for every address that a service can sensibly have."""
 
 
 def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:

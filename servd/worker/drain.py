@@ -8,9 +8,12 @@ run into their keep-alive timeout, and only the deadline cuts.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from uvicorn.server import ServerState
+
+logger = logging.getLogger("servd.worker")
 
 CLOSE = (b"connection", b"close")
 _POLL = 0.02
@@ -71,7 +74,13 @@ class Drain:
         return True
 
     async def _cut(self) -> None:
+        """Ends what is left: connections first, so that no answer is made up for a request that
+        is cut (Uvicorn would send a 500 for a cancelled task)."""
         tasks = list(self.state.tasks)
+        logger.warning("the drain's deadline has passed: %d requests are cut", len(tasks))
+        for connection in list(self.state.connections):
+            connection.transport.close()
+        await asyncio.sleep(0.01)  # connection_lost is a turn or two of the loop away
         for task in tasks:
             task.cancel(msg="the drain's deadline has passed")
         if tasks:

@@ -16,12 +16,37 @@ _VERIFY = {
 }
 
 
+class AlertingSSLObject(ssl.SSLObject):
+    """A TLS connection whose refusal the client gets to know.
+
+    asyncio and uvloop drop a connection whose handshake fails without sending what OpenSSL wrote
+    for the client: the alert that says why. They do send it where a handshake merely wants more,
+    so the failure is reported as that the first time, and as itself once the client has answered
+    or gone (or the handshake's timeout is over).
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        """As in the base class, with the failure one step later."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as failure:
+            self._failure = failure
+            raise ssl.SSLWantReadError from failure
+
+
 def tls_context(spec: TlsSpec) -> ssl.SSLContext:
     """A server's context.
 
     Raises ssl.SSLError or ValueError when the material does not fit together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = AlertingSSLObject
     context.minimum_version = (
         ssl.TLSVersion.TLSv1_3 if spec.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
     )
