@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+from typing import TYPE_CHECKING
 
 import click
 
 from servd.cli.main import config_option
 from servd.cli.output import diagnostic_json, print_json, say, show_diagnostics
 from servd.cli.source import load_config
-from servd.config.load import Loaded
 from servd.errors import ConfigError, Exit
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
 
 
 @click.command("check")

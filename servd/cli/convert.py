@@ -7,7 +7,6 @@ import os
 import click
 
 from servd.cli.output import say
-from servd.config.find import Disk, Source, config_error, is_yaml
 from servd.errors import ConfigError, Exit, ServdError
 
 
@@ -22,6 +21,7 @@ def command(source: str, target: str, force: bool) -> int:
     stdout, in the other format.
     """
     from servd.config.dump import to_text
+    from servd.config.find import Disk, Source, config_error, is_yaml
     from servd.config.load import parse
     from servd.config.tree import plain
 

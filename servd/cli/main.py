@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -34,11 +35,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, with the closest name when there is no such command."""
-        from servd.config.explain import did_you_mean
-
         if args and self.get_command(ctx, args[0]) is None:
-            hint = did_you_mean(args[0], list(COMMANDS))
-            ctx.fail(f"there is no command {args[0]!r}. {hint}".strip())
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f' Did you mean "{close[0]}"?' if close else ""
+            ctx.fail(f'there is no command "{args[0]}".{hint}')
         return super().resolve_command(ctx, args)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from servd.config.load import Loaded, LoadError
 from servd.diagnostics import Diagnostic, render
 from servd.errors import ConfigError, ServdError
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
 
 
 def colours(stream: Any) -> bool:
@@ -31,8 +33,9 @@ def print_json(value: Any) -> None:
 
 def show_error(error: ServdError) -> None:
     """An error, with its places when it is about a configuration."""
-    if isinstance(error, LoadError):
-        show_diagnostics(error.loaded)
+    loaded = getattr(error, "loaded", None)
+    if loaded is not None:  # a LoadError, whose module is not imported just to ask
+        show_diagnostics(loaded)
     elif isinstance(error, ConfigError):
         for diagnostic in error.diagnostics:
             say(diagnostic.summary())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from servd.config.find import find_config
-from servd.config.load import Loaded, load
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
 
 
 def load_config(explicit: str | None) -> Loaded:
@@ -16,6 +17,9 @@ def load_config(explicit: str | None) -> Loaded:
 
     Raises `ConfigError` when there is none.
     """
+    from servd.config.find import find_config
+    from servd.config.load import load
+
     context = click.get_current_context(silent=True)
     above = context.find_root().obj if context is not None else None
     return load(find_config(explicit or above, os.environ), os.environ)
