@@ -105,13 +105,18 @@ def _path_around(group: list[str], graph: Graph) -> list[str]:
         for name in frontier:
             for neighbour in sorted(n for n in graph[name] if n in members):
                 if neighbour == start:
-                    path = [start]
-                    while name != start:
-                        path.append(name)
-                        name = reached[name]
-                    return [start, *reversed(path[1:]), start]
+                    return [start, *_way_to(name, start, reached), start]
                 if neighbour not in reached:
                     reached[neighbour] = name
                     following.append(neighbour)
         frontier = following
     raise AssertionError(f"no cycle through {start}")  # a knot always holds one
+
+
+def _way_to(name: str, start: str, reached: Mapping[str, str]) -> list[str]:
+    """The names after `start` up to `name`, by which each was reached."""
+    path: list[str] = []
+    while name != start:
+        path.append(name)
+        name = reached[name]
+    return path[::-1]

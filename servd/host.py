@@ -67,7 +67,7 @@ def inspect_host(config: Config, environ: Mapping[str, str], *, ports: bool = Fa
         usable_cpus=usable_cpus(cpus, read_quota()),
         is_root=os.geteuid() == 0,
         environ=dict(environ),
-        accounts={name: found for name in users - {""} if (found := account(name))},
+        accounts={name: user for name in users - {""} if (user := account(name))},
         groups={name: found for name in groups - {""} if (found := group_id(name)) is not None},
         env_files={file: _variables(file) for file in files - {""}},
         ports=_free_ports(config) if ports else {},
@@ -106,7 +106,7 @@ def usable_cpus(cpus: tuple[int, ...], quota: float | None) -> int:
 
 
 def read_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float | None:
-    """CPUs that the tightest cgroup above this process leaves (cpu.max, or cgroup 1's cfs quota)."""
+    """CPUs that the tightest cgroup around this process leaves (cpu.max, or cfs_quota_us)."""
     tightest: float | None = None
     for folder in _cgroup_folders(root, membership):
         for quota in (_quota_v2(folder), _quota_v1(folder)):

@@ -13,7 +13,7 @@ _NOT_SECRET = {"token_file", "keyfile", "client_auth", "author"}
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or an environment variable of this name holds a secret, as far as one can tell."""
+    """Whether a key or a variable of this name holds a secret, as far as one can tell."""
     return name.lower() not in _NOT_SECRET and _SECRET_NAME.search(name) is not None
 
 

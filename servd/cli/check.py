@@ -27,7 +27,9 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
         loaded = load_config(config)
     except ConfigError as error:
         if as_json:
-            print_json({"valid": False, "diagnostics": [diagnostic_json(d) for d in error.diagnostics]})
+            print_json(
+                {"valid": False, "diagnostics": [diagnostic_json(d) for d in error.diagnostics]}
+            )
             return Exit.CONFIG
         raise
     failures = _imports(loaded) if imports and not loaded.errors else {}
@@ -74,6 +76,7 @@ def _imports(loaded: Loaded) -> dict[str, str]:
                 capture_output=True,
                 text=True,
                 errors="replace",
+                check=False,
                 timeout=service.startup,
             )
         except subprocess.TimeoutExpired:

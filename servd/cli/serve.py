@@ -12,6 +12,7 @@ from servd.cli.output import say, show_diagnostics
 from servd.errors import UsageError
 
 SOURCE = "<servd serve>"
+EVERY_V4 = "0.0.0.0"  # noqa: S104  # what `bentoml serve` listens on
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
 """Names, and the numbers of Python's ssl.PROTOCOL_TLS and PROTOCOL_TLS_SERVER: both mean the
@@ -68,7 +69,7 @@ class ServeOptions:
             daemon["log"] = {"format": "console", "level": "debug"}
         return {"daemon": daemon, "services": {self._name(): service}}
 
-    def _workers(self) -> int | str | None:
+    def _workers(self) -> int | float | str | None:
         if self.development:
             return 1
         return "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
@@ -119,7 +120,7 @@ def _absolute(path: str | None) -> str | None:
 
 @click.command("serve")
 @click.argument("target")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Interface to listen on.")
+@click.option("--host", default=EVERY_V4, show_default=True, help="Interface to listen on.")
 @click.option("--port", "-p", default=3000, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--backlog", type=int, help="Connections that may wait.  [default: 2048]")
 @click.option("--workers", "--api-workers", "-w", help="Processes, or auto.  [default: 1]")

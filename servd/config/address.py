@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+EVERY_V4, EVERY_V6 = "0.0.0.0", "::"  # noqa: S104  # named so that code can speak of them
 
 UNIX_PATH_LIMIT = 107
 """Bytes of a unix socket's path that Linux takes (unix(7): sun_path is 108 with its NUL)."""
@@ -48,6 +50,13 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+    @property
+    def from_here(self) -> Address:
+        """The address by which a process of this machine reaches it."""
+        loopback = {"": "127.0.0.1", EVERY_V4: "127.0.0.1", EVERY_V6: "::1"}
+        return replace(self, host=loopback.get(self.host, self.host))
 
 
 INTERNAL = Address("internal")

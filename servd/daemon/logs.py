@@ -1,7 +1,7 @@
 """The daemon's log, and with it that of everything it runs.
 
-structlog renders what the daemon says; lines of workers arrive finished. Both end in one sink, whose
-thread writes: a slow terminal or disk drops lines (counted), and never stops the daemon's loop.
+structlog renders what the daemon says; lines of workers arrive finished. Both end in one sink,
+whose thread writes: a slow terminal or disk drops lines (counted), and never stops the loop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -169,17 +170,15 @@ def configure(sink: LogSink, level: str) -> None:
     root.setLevel(logging.WARNING)
 
 
-def _with_pid(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Events about a worker carry its pid; all others the daemon's."""
     event.setdefault("pid", os.getpid())
     return event
 
 
 def _in_front(*keys: str) -> Any:
-    def ordered(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    def ordered(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         first = {key: event.pop(key) for key in keys if key in event}
-        return first | event
+        return {**first, **event}
 
     return ordered
-
-

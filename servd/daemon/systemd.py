@@ -35,6 +35,4 @@ class Systemd:
 
     def stopping(self, seconds: float) -> None:
         """The stop has begun, and may take so long."""
-        self._tell(
-            "STOPPING=1", "STATUS=Draining", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
-        )
+        self._tell("STOPPING=1", "STATUS=Draining", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")

@@ -33,7 +33,8 @@ def build(config: Config, host: Host, runtime_dir: str) -> Plan:
     needs = {name: [d.service for d in s.depends_on] for name, s in config.services.items()}
     wanted_by = graph.dependents(needs)
     drafts = {
-        name: _Draft(config, host, runtime_dir, name, wanted_by[name]) for name in graph.order(needs)
+        name: _Draft(config, host, runtime_dir, name, wanted_by[name])
+        for name in graph.order(needs)
     }
     services = tuple(
         draft.service({name: drafts[name].reachable() for name in needs[draft.name]})
@@ -88,11 +89,7 @@ class _Draft:
             if address.kind == "unix":
                 return {"url": f"http://{self.name}", "uds": address.path}
             if address.kind == "tcp":
-                host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(
-                    address.host, address.host
-                )
-                reached = Address("tcp", host=host, port=address.port)
-                return {"url": f"http://{reached}"}
+                return {"url": f"http://{address.from_here}"}
         if not self.binds_itself and self.given.activation == "fd":
             return {"url": f"http://{self.name}", "uds": self.internal.path}
         return {}
@@ -175,10 +172,11 @@ class _Draft:
         given = self.given
         account = self.host.accounts.get(given.user)
         gid = self.host.groups.get(given.group, account.gid if account else None)
+        affinity: tuple[tuple[int, ...], ...] = ()
         if given.cpu_affinity == "spread":
             affinity = tuple((cpu,) for cpu in self.host.cpus)
-        else:
-            affinity = (tuple(int(cpu) for cpu in given.cpu_affinity),) if given.cpu_affinity else ()
+        elif given.cpu_affinity:
+            affinity = (tuple(int(cpu) for cpu in given.cpu_affinity),)
         return IdentityPlan(
             account=account,
             gid=gid,
@@ -187,9 +185,7 @@ class _Draft:
             affinity=affinity,
         )
 
-    def _ready(
-        self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
-    ) -> ReadyPlan:
+    def _ready(self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> ReadyPlan:
         given = self.given
         if given.app:
             return ReadyPlan("notify")
@@ -228,5 +224,3 @@ class _Draft:
             skip_paths=given.log.skip_paths,
             proxy_trusted=given.proxy.trusted if given.proxy.headers else None,
         )
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from servd.config.address import Address
+from servd.config.address import EVERY_V4, Address
 from servd.plan.model import SocketPlan
 from servd.wire.names import FIRST_FD
 
@@ -19,7 +19,7 @@ def placeholders(
     names = {"service": service}
     for address in reversed(addresses):
         if address.kind == "tcp":
-            names |= {"host": address.host or "0.0.0.0", "port": str(address.port)}
+            names |= {"host": address.host or EVERY_V4, "port": str(address.port)}
         elif address.kind == "unix":
             names["uds"] = address.path
     if sockets:

@@ -33,7 +33,8 @@ class SocketPlan:
     @property
     def key(self) -> str:
         """What the pool of sockets knows it by: addresses own sockets, not services; a port that
-        the system chooses is each service's own."""
+        the system chooses is each service's own.
+        """
         anonymous = self.address.kind == "tcp" and self.address.port == 0
         return f"{self.address}#{self.name}" if anonymous else str(self.address)
 

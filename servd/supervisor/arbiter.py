@@ -58,13 +58,15 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
 
     def reap_processes(self) -> None:
         """Reaps by pid. (Circus waits for any child, and so takes the exit status of the daemon's
-        other subprocesses away from whoever waits for them.)"""
+        other subprocesses away from whoever waits for them.)
+        """
         for watcher in list(self.watchers):
             watcher.reap_processes()
 
     def manage_watchers(self) -> None:
         """Reaps, then fills empty slots. Without Circus's one lock for everything, under which a
-        watcher that stops slowly keeps every other from being looked after."""
+        watcher that stops slowly keeps every other from being looked after.
+        """
         self.reap_processes()
         if not self._stopping:
             for watcher in list(self.watchers):

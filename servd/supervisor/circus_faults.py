@@ -17,7 +17,8 @@ import circus.arbiter
 @contextmanager
 def without_name_lookup() -> Iterator[None]:
     """Fault: `Arbiter.__init__` calls `socket.getfqdn()`, which asks a name server and can hold the
-    start up for many seconds. The name is used for ZeroMQ's cluster only, which servd has not."""
+    start up for many seconds. The name is used for ZeroMQ's cluster only, which servd has not.
+    """
     original = circus.arbiter.socket.getfqdn
     circus.arbiter.socket.getfqdn = socket.gethostname
     try:
@@ -32,7 +33,8 @@ class NoController:
     HUP, QUIT, INT, TERM and WINCH for itself, with an ungated reload on HUP.
 
     This stands in its place: no socket exists, no signal is taken, no check is timed (the
-    supervisor has its own)."""
+    supervisor has its own).
+    """
 
     endpoint_owner_mode = False
 
@@ -48,7 +50,8 @@ class NoController:
 
 def quiet_logging() -> None:
     """Fault: `import circus` calls `logging.basicConfig()`, which puts a handler for stderr on the
-    root logger of whoever imports it. It also logs each step of every watcher; ours are events."""
+    root logger of whoever imports it. It also logs each step of every watcher; ours are events.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         if type(handler) is logging.StreamHandler:

@@ -81,7 +81,8 @@ class OutputPipe:
 
     def _readable(self) -> None:
         """A bounded number of reads a turn, so that a worker that prints without end does not keep
-        the daemon from its other work."""
+        the daemon from its other work.
+        """
         for _ in range(_TURNS):
             if not self._read():
                 return

@@ -146,7 +146,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         return options
 
     def _limit(self) -> None:
-        """Resource limits and CPUs, set from here: raising a hard limit needs the daemon's rights."""
+        """Resource limits and CPUs, set from here: raising one needs the daemon's rights."""
         identity = self.launch.plan.identity
         with contextlib.suppress(ProcessLookupError):
             for name, value in identity.rlimits:

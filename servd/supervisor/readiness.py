@@ -18,7 +18,8 @@ _LONGEST_PAUSE = 0.5
 
 class NotifySocket:
     """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder that only its user may
-    write to."""
+    write to.
+    """
 
     def __init__(self, folder: str, owner: int | None, on_fields: Callable[[dict[str, str]], None]):
         self.path = os.path.join(folder, secrets.token_hex(6))
@@ -84,8 +85,7 @@ async def _connect(plan: ReadyPlan) -> tuple[asyncio.StreamReader, asyncio.Strea
     assert address is not None
     if address.kind == "unix":
         return await asyncio.open_unix_connection(address.path)
-    reached = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-    return await asyncio.open_connection(reached.get(address.host, address.host), address.port)
+    return await asyncio.open_connection(address.from_here.host, address.port)
 
 
 async def _answers_well(

@@ -27,7 +27,8 @@ class History:
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a worker ended: its exit status (negative: the signal), whether it had been ready, and
-    for how many seconds it lived."""
+    for how many seconds it lived.
+    """
 
     status: int
     was_ready: bool

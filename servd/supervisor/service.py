@@ -169,7 +169,13 @@ class Service:
         tls = read_tls(plan.tls) if plan.tls is not None else None
         engine = self.engine
         return Launch(
-            plan, self.generation, tuple(sockets), tls, engine.notify_folder, engine.sink, engine.now
+            plan,
+            self.generation,
+            tuple(sockets),
+            tls,
+            engine.notify_folder,
+            engine.sink,
+            engine.now,
         )
 
     async def _until_ready(self, watcher: ServiceWatcher) -> None:
@@ -272,7 +278,7 @@ class Service:
         if missing is None or missing not in self.engine.environ:
             return ""
         return (
-            f' ({missing} is set for the daemon, but not passed on:'
+            f" ({missing} is set for the daemon, but not passed on:"
             f' add env_passthrough = ["{missing}"])'
         )
 

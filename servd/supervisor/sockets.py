@@ -15,7 +15,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from servd.config.address import Address
+from servd.config.address import EVERY_V4, Address
 from servd.errors import StartError
 from servd.plan.model import SocketPlan, url_of
 
@@ -57,7 +57,8 @@ class Listener:
 
 class SocketPool:
     """All listening sockets of the daemon, by address and counted by use, so that what two
-    generations (or two configurations) both want is bound once."""
+    generations (or two configurations) both want is bound once.
+    """
 
     def __init__(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
         self.listeners: dict[str, Listener] = {}
@@ -195,10 +196,8 @@ def _bound(family: int, host: str, port: int) -> socket.socket:
 def _hosts(address: Address) -> list[tuple[int, str]]:
     """Family and numeric host of everything that an address stands for."""
     if not address.host:
-        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
-    found = socket.getaddrinfo(
-        address.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+        return [(socket.AF_INET, EVERY_V4), (socket.AF_INET6, "::")]
+    found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     unique = dict.fromkeys((int(family), str(name[0])) for family, _, _, _, name in found)
     return sorted(unique)
 

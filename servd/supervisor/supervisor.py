@@ -65,7 +65,8 @@ class Supervisor:
 
     async def _wait_for(self, service: Service, dependency: DependencyPlan) -> None:
         """Waits until a dependency has met its condition; one that fails leaves the service
-        waiting, and the start as a whole not waiting for it."""
+        waiting, and the start as a whole not waiting for it.
+        """
         needed = self.services[dependency.service].milestones
         condition = needed.started if dependency.condition == "started" else needed.ready
         reached = asyncio.ensure_future(condition.wait())

@@ -34,7 +34,8 @@ def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
 
 def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
     """Moves inherited `descriptors` to 3, 4, ... of this process and returns the variables that
-    announce them. Whatever stood there before is closed."""
+    announce them. Whatever stood there before is closed.
+    """
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, CLEAR_OF_THE_WAY) for fd in descriptors]
     for fd in descriptors:
         os.close(fd)

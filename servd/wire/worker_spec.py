@@ -14,7 +14,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class TlsSpec:
     """TLS material as the daemon read it, so that keys that only root can read work after the
-    worker has dropped its privileges. All PEM; empty `authorities` means none."""
+    worker has dropped its privileges. All PEM; empty `authorities` means none.
+    """
 
     certificate: str = dataclasses.field(repr=False)
     key: str = dataclasses.field(repr=False)

@@ -75,7 +75,8 @@ class Drain:
 
     async def _cut(self) -> None:
         """Ends what is left: connections first, so that no answer is made up for a request that
-        is cut (Uvicorn would send a 500 for a cancelled task)."""
+        is cut (Uvicorn would send a 500 for a cancelled task).
+        """
         tasks = list(self.state.tasks)
         logger.warning("the drain's deadline has passed: %d requests are cut", len(tasks))
         for connection in list(self.state.connections):

@@ -61,7 +61,9 @@ def _from_name(name: str) -> ModuleType:
         # "there is no module main" is ours to say, "main imports what is not there" is the app's
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             folder = sys.path[0]
-            raise AppLoadError(f"there is no module {error.name} (looked in {folder} first)") from None
+            raise AppLoadError(
+                f"there is no module {error.name} (looked in {folder} first)"
+            ) from None
         raise
 
 

@@ -13,8 +13,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from servd.wire import listen_fds  # noqa: E402
-from servd.worker.channel import Channel, die_with_parent  # noqa: E402
+from servd.wire import listen_fds
+from servd.worker.channel import Channel, die_with_parent
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses when there is no such program, and when it cannot be run, as shells have them."""
@@ -37,7 +37,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     program = spec["argv"][0]
     try:
-        os.execvpe(program, spec["argv"], environment)
+        os.execvpe(program, spec["argv"], environment)  # noqa: S606  # no shell, on purpose
     except OSError as error:
         channel.send(failed=f"cannot run {program}: {error.strerror}")
         print(f"cannot run {program}: {error.strerror}", file=sys.stderr)

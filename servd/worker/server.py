@@ -1,4 +1,4 @@
-"""Uvicorn's server, serving on inherited sockets, ready when it says so, and drained when it ends."""
+"""Uvicorn's server on inherited sockets: ready when it says so, drained when it ends."""
 
 from __future__ import annotations
 

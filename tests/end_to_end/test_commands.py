@@ -6,6 +6,7 @@ import os
 import sys
 
 import httpx
+
 from harness import Servd, free_port
 
 HTTP = """
@@ -21,10 +22,15 @@ HTTP = """
         def log_message(self, *_):
             pass
 """
-BINDS = HTTP + """
+BINDS = (
+    HTTP
+    + """
     http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 """
-TAKES = HTTP + """
+)
+TAKES = (
+    HTTP
+    + """
     assert os.environ["LISTEN_PID"] == str(os.getpid())
     assert os.environ["LISTEN_FDS"] == "1"
     assert os.listdir("/proc/self/fd").__len__() == 5, os.listdir("/proc/self/fd")
@@ -34,6 +40,7 @@ TAKES = HTTP + """
         s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
     server.serve_forever()
 """
+)
 
 
 def test_a_program_that_binds_itself_is_ready_when_its_port_accepts(servd: Servd) -> None:
@@ -102,7 +109,8 @@ def test_a_program_takes_its_socket_by_listen_fds_and_says_ready(servd: Servd) -
         workers = 2
     """
     daemon = servd(config, takes_py=TAKES).ready()
-    pids = {httpx.get(daemon.url("takes")).text.split("'LISTEN_PID', '")[1].split("'")[0] for _ in range(9)}
+    texts = [httpx.get(daemon.url("takes")).text for _ in range(9)]
+    pids = {text.split("'LISTEN_PID', '")[1].split("'")[0] for text in texts}
     assert pids <= {str(pid) for pid in daemon.workers("takes").values()}
     assert daemon.stop() == 0
 
@@ -114,8 +122,13 @@ def test_the_configured_signal_stops_a_program(servd: Servd) -> None:
         stop_signal = "SIGQUIT"
         ready = "started"
     """
-    daemon = servd(config, quits_sh="trap 'echo quitting; exit 0' QUIT\ntrap '' TERM\necho up\nwhile :; do sleep 0.05; done\n")
-    daemon.ready()
+    quits = """
+        trap 'echo quitting; exit 0' QUIT
+        trap '' TERM
+        echo up
+        while :; do sleep 0.05; done
+    """
+    daemon = servd(config, quits_sh=quits).ready()
     daemon.wait_for("up")
     assert daemon.stop() == 0
     assert daemon.find("quitting", service="quits")

@@ -7,6 +7,7 @@ import socket
 import time
 
 import httpx
+
 from harness import Servd, command, wait_until
 
 APP = """
@@ -205,9 +206,7 @@ def test_a_second_daemon_on_one_runtime_folder_is_refused_with_the_pid(servd: Se
 
 
 def test_a_signal_to_stop_ends_a_start_that_is_under_way(servd: Servd) -> None:
-    daemon = servd(
-        '[services.slow]\napp = "slow:app"\n', slow_py="import time\ntime.sleep(1000)\n"
-    )
+    daemon = servd('[services.slow]\napp = "slow:app"\n', slow_py="import time\ntime.sleep(1000)\n")
     daemon.wait_for("service starting", service="slow")
     began = time.monotonic()
     assert daemon.stop(signal.SIGINT) == 0

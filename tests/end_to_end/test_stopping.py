@@ -12,6 +12,7 @@ import time
 import httpx
 import psutil
 import pytest
+
 from harness import DEADLINE, Servd, wait_until
 
 SLOW = """
@@ -156,8 +157,9 @@ def test_a_grandchild_that_ignores_signals_does_not_outlive_its_service(servd: S
     """
     parent = """
         import os, signal, socket, subprocess, sys, time
-        child = subprocess.Popen([sys.executable, "-c",
-            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"])
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        code += "; print('up', flush=True); time.sleep(1000)"
+        child = subprocess.Popen([sys.executable, "-c", code])
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
             s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
         signal.pause()

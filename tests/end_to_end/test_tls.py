@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+
 from harness import DEADLINE, Servd, ServdProcess
 
 APP = """
@@ -56,14 +57,16 @@ def address(daemon: ServdProcess) -> tuple[str, int]:
 
 
 def handshake(daemon: ServdProcess, context: ssl.SSLContext) -> str | None:
-    with socket.create_connection(address(daemon), DEADLINE) as plain:
-        with context.wrap_socket(plain, server_hostname="localhost") as secured:
-            secured.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            answer = b""
-            while chunk := secured.recv(65536):
-                answer += chunk
-            assert answer.endswith(b"https\r\n0\r\n\r\n"), answer
-            return secured.version()
+    with (
+        socket.create_connection(address(daemon), DEADLINE) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        secured.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while chunk := secured.recv(65536):
+            answer += chunk
+        assert answer.endswith(b"https\r\n0\r\n\r\n"), answer
+        return secured.version()
 
 
 def test_tls_1_3_with_a_client_certificate(servd: Servd, authority: trustme.CA) -> None:

@@ -1,0 +1,91 @@
+"""The runtime folder: where it is, who may enter, and who holds it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servd.daemon.runtime_dir import RuntimeDir, default_runtime_dir, instance_name
+from servd.errors import StartError
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sd", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_the_folder_follows_the_service_manager_then_the_user() -> None:
+    def chosen(environ: dict[str, str], *, is_root: bool = False) -> str:
+        return default_runtime_dir("/etc/servd/servd.toml", environ, is_root=is_root)
+
+    name = instance_name("/etc/servd/servd.toml")
+    assert chosen({"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": "/x"}) == "/run/a"
+    assert chosen({"XDG_RUNTIME_DIR": "/run/user/1"}) == f"/run/user/1/servd/{name}"
+    assert chosen({"XDG_RUNTIME_DIR": "/run/user/0"}, is_root=True) == f"/run/servd/{name}"
+    assert chosen({}).endswith(f"servd-{os.getuid()}/{name}")
+
+
+def test_two_configs_never_share_a_folder_and_one_config_always_does(short: Path) -> None:
+    one, two = short / "a" / "servd.toml", short / "b" / "a" / "servd.toml"
+    for path in (one, two):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (short / "link.toml").symlink_to(one)
+    assert instance_name(str(one)) != instance_name(str(two))
+    assert instance_name(str(one)) == instance_name(str(short / "link.toml"))
+
+
+def test_state_is_private_and_everything_goes_at_the_end(short: Path) -> None:
+    folder = RuntimeDir(str(short / "deep" / "run"))
+    folder.open()
+    private = short / "deep" / "run" / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert (private / "servd.lock").read_text() == f"{os.getpid()}\n"
+    (short / "deep" / "run" / "s" / "left.sock").touch()
+    folder.close()
+    assert list(short.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays(short: Path) -> None:
+    (short / "run").mkdir()
+    folder = RuntimeDir(str(short / "run"))
+    folder.open()
+    folder.close()
+    assert list((short / "run").iterdir()) == []
+
+
+def test_a_second_user_of_the_folder_is_told_the_pid_of_the_first(short: Path) -> None:
+    first = RuntimeDir(str(short / "run"))
+    first.open()
+    with pytest.raises(StartError, match=rf"another servd \(pid {os.getpid()}\)"):
+        RuntimeDir(str(short / "run")).open()
+    assert (short / "run" / "private" / "servd.lock").exists()
+    first.close()
+
+
+def test_what_a_killed_daemon_left_is_taken_over(short: Path) -> None:
+    for name in ("private", "n", "s"):
+        (short / "run" / name).mkdir(parents=True)
+    (short / "run" / "private" / "servd.lock").write_text("99999\n")
+    (short / "run" / "n" / "stale").touch()
+    folder = RuntimeDir(str(short / "run"))
+    folder.open()
+    assert list((short / "run" / "n").iterdir()) == []
+    folder.close()
+
+
+def test_a_path_too_long_for_sockets_is_refused_with_what_to_do(short: Path) -> None:
+    with pytest.raises(StartError, match=r"too long for unix sockets: set daemon\.runtime_dir"):
+        RuntimeDir(str(short / ("x" * 100))).open()
+
+
+def test_a_file_in_the_way_is_reported(short: Path) -> None:
+    (short / "run").touch()
+    with pytest.raises(StartError, match="belongs to somebody else"):
+        RuntimeDir(str(short / "run")).open()

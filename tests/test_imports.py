@@ -1,0 +1,70 @@
+"""What is imported, and what therefore costs time at every start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import servd
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `code`, beside those of a bare one."""
+    report = "import sys, json; print(json.dumps(sorted(sys.modules)))"
+
+    def run(source: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, text=True, check=True
+        )
+        return set(json.loads(done.stdout.splitlines()[-1]))
+
+    return run(f"{code}\n{report}") - run(report)
+
+
+def test_version_imports_nothing_but_its_number() -> None:
+    code = "import sys; sys.argv = ['servd', '--version']\nfrom servd.__main__ import main; main()"
+    assert modules_after(code) == {
+        "__future__",
+        "servd",
+        "servd.__main__",
+        "servd._version",
+        "typing",
+        *modules_after("import typing"),
+    }
+
+
+def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
+    """Everything that a worker without middleware, TLS or an app of its own needs."""
+    code = (
+        "import servd.worker.__main__, servd.worker.load_app, servd.worker.application\n"
+        "import servd.worker.server"
+    )
+    top = {name.partition(".")[0] for name in modules_after(code)}
+    foreign = {name for name in top if name not in sys.stdlib_module_names}
+    with_uvicorn = {name.partition(".")[0] for name in modules_after("import uvicorn.server")}
+    assert foreign - with_uvicorn == {"servd"}
+    assert not foreign & {"pydantic", "circus", "fastapi", "structlog", "httpx", "cryptography"}
+    parts = {n.split(".")[1] for n in modules_after(code) if n.startswith("servd.")}
+    assert parts == {"_version", "wire", "worker"}
+
+
+def test_a_program_starts_through_the_standard_library_alone() -> None:
+    code = "import servd.wire.listen_fds, servd.worker.channel"
+    top = {name.partition(".")[0] for name in modules_after(code)}
+    assert top - set(sys.stdlib_module_names) == {"servd"}
+
+
+def test_the_command_line_names_its_commands_without_loading_the_rest() -> None:
+    code = (
+        "from servd.cli.main import COMMANDS\nimport importlib\n"
+        "for name in COMMANDS: importlib.import_module('servd.cli.' + name)"
+    )
+    heavy = {"pydantic", "circus", "fastapi", "structlog", "ruamel", "uvicorn", "cryptography"}
+    assert {name.partition(".")[0] for name in modules_after(code)} & heavy == set()
+
+
+def test_public_names_are_sorted_and_can_be_had() -> None:
+    assert servd.__all__ == sorted(servd.__all__)
+    for name in servd.__all__:
+        assert getattr(servd, name) is not None
