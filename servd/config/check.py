@@ -249,7 +249,8 @@ def tls_is_complete(checked: Checked) -> Iterator[Diagnostic]:
             continue
         path: Path = ("services", name, "tls")
         for key in ("certfile", "keyfile"):
-            if not getattr(service.tls, key) and not checked.written((*path, key)):
+            node, written = checked.layers.nearest((*path, key))
+            if not getattr(service.tls, key) and (not written or node.value == ""):
                 yield checked.problem(path, f'"{key}" is missing here', at_key=True, code="missing")
         if service.tls.client_auth != "none" and not service.tls.ca_certs:
             yield checked.problem(

@@ -10,7 +10,8 @@ import tomli_w
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from servd.config.later import LATER_SERVICE, LATER_TOP
+from servd.config.explain import table_at
+from servd.config.later import LATER_APP, LATER_SERVICE, LATER_TOP
 from servd.config.load import Loaded
 from servd.config.service import Service
 from servd.config.tree import Path
@@ -90,13 +91,16 @@ listen = "127.0.0.1:8000"
 """
 
 
+_EXAMPLES = {"umask": "022"}
+
+
 def starter(app: str) -> str:
     """A commented configuration for somebody who begins."""
     quoted = tomli_w.dumps({"app": app}).partition(" = ")[2].strip()
     lines = [_STARTER.format(app=quoted)]
     skipped = {"app", "command", "bento", "listen", "components"}
     service = Service(app=app)
-    lines += _commented(service, skip=skipped, later={path for path in LATER_SERVICE})
+    lines += _commented(service, skip=skipped, later={*LATER_SERVICE, *LATER_APP})
     from servd.config.model import DaemonConfig
 
     lines += ["", "# [daemon]"]
@@ -112,15 +116,17 @@ def _commented(table: BaseModel, *, skip: set[str], later: set[Path]) -> list[st
     for name, field in type(table).model_fields.items():
         if name in skip or (name,) in later:
             continue
-        value = dumped[name]
+        value = dumped[name] if dumped[name] is not None else _example(name)
         if isinstance(value, dict) and value:
             value = {key: entry for key, entry in value.items() if (name, key) not in later}
-        lines.append(f"# {field.description}")
-        if value is not None:
-            lines.append(f"# {name} = {_inline(value)}")
-        else:
-            lines.append(f"# [services.web.{name}]")
+        lines += [f"# {field.description}", f"# {name} = {_inline(value)}"]
     return lines
+
+
+def _example(name: str) -> Any:
+    """A value for a key of a service that has none by default."""
+    model = table_at(("services", "web", name))
+    return model().model_dump(mode="json") if model is not None else _EXAMPLES[name]
 
 
 def _inline(value: Any) -> str:
