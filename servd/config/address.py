@@ -1,4 +1,4 @@
-"""Addresses that a service listens on, as written: `:3000`, `[::]:3000`, `unix:/run/x.sock`, `fd:web`."""
+"""Addresses that a service listens on: `:3000`, `[::]:3000`, `unix:/run/x.sock`, `fd:web`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ EVERY_V4, EVERY_V6 = "0.0.0.0", "::"  # noqa: S104  # named so that code can spe
 UNIX_PATH_LIMIT = 107
 """Bytes of a unix socket's path that Linux takes (unix(7): sun_path is 108 with its NUL)."""
 
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?"
+)
 
 
 class AddressError(ValueError):
@@ -51,7 +53,6 @@ class Address:
         except ValueError:
             return self.host == "localhost"
 
-
     @property
     def from_here(self) -> Address:
         """The address by which a process of this machine reaches it."""
@@ -74,7 +75,9 @@ def parse_address(text: str) -> Address:
     if text.startswith("fd:"):
         name = text.removeprefix("fd:")
         if not re.fullmatch(r"[^\s:\x00-\x1f]{1,255}", name):
-            raise AddressError(f'"{text}" names no descriptor: write "fd:NAME", as in LISTEN_FDNAMES')
+            raise AddressError(
+                f'"{text}" names no descriptor: write "fd:NAME", as in LISTEN_FDNAMES'
+            )
         return Address("fd", name=name)
     return _tcp(text)
 
@@ -86,7 +89,8 @@ def _unix(path: str) -> Address:
         raise AddressError("the path of a unix socket cannot hold a NUL character")
     if len(path.encode()) > UNIX_PATH_LIMIT:
         raise AddressError(
-            f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes, this has {len(path.encode())}"
+            f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes,"
+            f" this has {len(path.encode())}"
         )
     return Address("unix", path=path)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from servd import graph
-from servd.config.address import Address
+from servd.config.address import EVERY_V4, EVERY_V6, Address
 from servd.config.explain import did_you_mean
 from servd.config.layers import Layers
 from servd.config.merge import is_file_target
@@ -226,13 +226,13 @@ def _covers(wide: Address, narrow: Address) -> bool:
     """Whether `wide` is every interface of the family of `narrow`."""
     if wide.host == "":
         return True
-    return wide.host == "0.0.0.0" and ":" not in narrow.host or (
-        wide.host == "::" and ":" in narrow.host
+    return (wide.host == EVERY_V4 and ":" not in narrow.host) or (
+        wide.host == EVERY_V6 and ":" in narrow.host
     )
 
 
 def internal_stands_alone(checked: Checked) -> Iterator[Diagnostic]:
-    """"internal" says that there is no address, so it cannot be one of a list."""
+    """No address can stand beside "internal", which says that there is none."""
     for name, service in checked.config.services.items():
         if len(service.listen) > 1:
             for index, address in enumerate(service.listen):

@@ -23,11 +23,12 @@ def read_env_file(path: str) -> dict[str, str]:
 def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
     """The variables of `text`: comments and empty lines are skipped, quotes around a value removed.
 
-    A value in double quotes knows \\n, \\t, \\" and \\\\; one in single quotes is taken as it is.
+    A value in double quotes knows the escapes for newline, tab, quote, backslash and dollar; one in
+    single quotes is taken as it is.
     """
     variables: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
+    for number, written in enumerate(text.splitlines(), 1):
+        line = written.strip()
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)

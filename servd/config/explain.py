@@ -43,7 +43,9 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
         name = str(problem["loc"][-1])
         return Diagnostic(node.key_place, f'"{name}" is missing here', label, code="missing")
     if kind == "string_pattern_mismatch" and problem["loc"][-1] == "[key]":
-        message = "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
+        message = (
+            "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
+        )
         return Diagnostic(node.key_place, message, label, code="name")
     if kind == "literal_error":
         choices = _choices(context["expected"])

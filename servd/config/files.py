@@ -67,7 +67,9 @@ def _target(checked: Checked, path: Path, service: Service) -> Iterator[Diagnost
             reason = "is not executable" if os.path.exists(local) else "is not there"
             if "/" not in program:
                 reason = "is not found on PATH"
-            yield checked.problem((*path, "command"), f"the program {program} {reason}", code="file")
+            yield checked.problem(
+                (*path, "command"), f"the program {program} {reason}", code="file"
+            )
 
 
 def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
@@ -149,7 +151,9 @@ def _pair(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Dia
         except TypeError:
             if password is None:
                 message = f"{tls.keyfile} is encrypted"
-                yield checked.problem((*path, "keyfile"), message, "set keyfile_password", code="tls")
+                yield checked.problem(
+                    (*path, "keyfile"), message, "set keyfile_password", code="tls"
+                )
                 return
             key = load_pem_private_key(key_pem, None)
     except Exception:

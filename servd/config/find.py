@@ -1,5 +1,6 @@
 """Which files the configuration is, and their text. The one place of `config` that reads disks
-for the sake of finding; everything after it works on values."""
+for the sake of finding; everything after it works on values.
+"""
 
 from __future__ import annotations
 
@@ -77,9 +78,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
     for candidates in searched:
         present = [path for path in candidates if os.path.exists(path)]
         if len(present) > 1:
-            raise config_error(
-                f"{' and '.join(present)} are both here", "choose one with --config"
-            )
+            raise config_error(f"{' and '.join(present)} are both here", "choose one with --config")
         if present:
             return present[0]
     raise config_error(

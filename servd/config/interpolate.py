@@ -1,4 +1,4 @@
-"""`${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `${file:PATH}` inside strings; `$$` is a dollar."""
+"""References inside strings: `${VAR}`, `${VAR:-default}`, `${VAR:?message}`, `${file:PATH}`, `$$`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from servd.diagnostics import Diagnostic
 from servd.secrets import is_secret_name
 
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<end>\})?)")
-_VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:-|:\?)(?P<rest>.*))?", re.DOTALL)
+_VARIABLE = re.compile(
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:-|:\?)(?P<rest>.*))?", re.DOTALL
+)
 
 ReadFile = Callable[[str, str], str]
-"""`(path, file)`: the text of the file at `path`, relative to the config file `file`; raises OSError."""
+"""`(path, file)`: the text of `path`, which is relative to the config file `file`; raises OSError."""
 
 
 def interpolate(
@@ -67,7 +69,9 @@ class _Resolver:
             return self.from_file(inside.removeprefix("file:"))
         variable = _VARIABLE.fullmatch(inside)
         if variable is None:
-            return self.refuse(f'"${{{inside}}}" is not a reference', "write ${VAR} or ${file:PATH}")
+            return self.refuse(
+                f'"${{{inside}}}" is not a reference', "write ${VAR} or ${file:PATH}"
+            )
         return self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
 
     def from_environment(self, name: str, kind: str | None, rest: str) -> str:

@@ -73,7 +73,7 @@ def _differs(model: Any, path: Path) -> bool:
     """Whether the value at `path` below `model` is another than a model without it has."""
     value = model
     for step in path:
-        if value is None:
+        if value is None or not isinstance(step, str):
             return False
         default = type(value).model_fields[step].get_default(call_default_factory=True)
         value = getattr(value, step)

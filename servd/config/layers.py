@@ -85,7 +85,9 @@ def _planted(table: Node, keys: list[str], leaf: Node) -> Node:
     if len(keys) == 1:
         return graft(table, {keys[0]: leaf})
     known = table.table.get(keys[0])
-    inner = known if known is not None and isinstance(known.value, dict) else replace(leaf, value={})
+    inner = (
+        known if known is not None and isinstance(known.value, dict) else replace(leaf, value={})
+    )
     return graft(table, {keys[0]: _planted(inner, keys[1:], leaf)})
 
 
@@ -166,7 +168,8 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
                     _drop(environment, ("defaults", *path[2:]))
                     _drop(file, ("defaults", *path[2:]))
         else:
-            return Config.model_construct(**{name: getattr(settings, name) for name in Config.model_fields}), found
+            values = {name: getattr(settings, name) for name in Config.model_fields}
+            return Config.model_construct(**values), found
     return Config(), found
 
 

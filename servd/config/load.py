@@ -109,7 +109,8 @@ def load_sources(
 
 def folder_of(file: str) -> str:
     """The folder that relative paths of a file are relative to; the working directory for what
-    is no file."""
+    is no file.
+    """
     return os.getcwd() if file.startswith("<") else os.path.dirname(os.path.abspath(file))
 
 
@@ -181,9 +182,7 @@ def parse(source: Source, texts: dict[str, str]) -> Parsed:
     return parse_toml(text, source.file)
 
 
-def _included(
-    root: Node, files: Files, found: list[Diagnostic]
-) -> list[tuple[str, Place]]:
+def _included(root: Node, files: Files, found: list[Diagnostic]) -> list[tuple[str, Place]]:
     """The files that `include` of a tree names; a name without wildcards must be there."""
     node = root.table.get("include")
     patterns = () if node is None else (node.items or (node,))
@@ -196,5 +195,8 @@ def _included(
         if not matches and not any(sign in pattern.value for sign in "*?["):
             message = f"there is no file {pattern.value}"
             found.append(Diagnostic(pattern.place, message, "include", code="file"))
-        result += [(os.path.relpath(file) if not os.path.isabs(pattern.value) else file, pattern.place) for file in matches]
+        result += [
+            (os.path.relpath(file) if not os.path.isabs(pattern.value) else file, pattern.place)
+            for file in matches
+        ]
     return result

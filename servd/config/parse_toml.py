@@ -196,7 +196,9 @@ class _Builder:
 
     def keys(self, node: SyntaxNode) -> list[tuple[str, Place]] | None:
         if node.type == "dotted_key":
-            return [key for part in node.children if part.type != "." for key in self.keys(part) or ()]
+            return [
+                key for part in node.children if part.type != "." for key in self.keys(part) or ()
+            ]
         text = (node.text or b"").decode()
         if node.type == "bare_key":
             return [(text, self.place(node))]
@@ -224,5 +226,3 @@ def _frozen(value: Any) -> Node:
         return Node(tuple(_frozen(item) for item in value.items), value.place, value.key_place)
     assert isinstance(value, Node)
     return value
-
-

@@ -118,13 +118,15 @@ class _Builder:
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
                 self.refuse(key, "a key must be text")
-            elif key.tag == f"{_TAG}merge" or key.value == "<<" and key.style is None:
+            elif key.tag == f"{_TAG}merge" or (key.value == "<<" and key.style is None):
                 sources = value.value if isinstance(value, SequenceNode) else [value]
                 for source in reversed(sources):
                     merged |= self.node(source, None).table
             elif key.value in own:
                 first = own[key.value].key_place
-                self.refuse(key, f'"{key.value}" is defined twice; the first is at {first}', "duplicate")
+                self.refuse(
+                    key, f'"{key.value}" is defined twice; the first is at {first}', "duplicate"
+                )
             else:
                 own[key.value] = self.node(value, self.place(key))
         return {**merged, **own}

@@ -71,7 +71,7 @@ def print_duration(seconds: float) -> str:
     """The shortest spelling that `parse_duration` reads back as the same number."""
     for unit in ("d", "h", "m", "s"):
         amount = seconds / DURATION_UNITS[unit]
-        if amount >= 1 and amount == int(amount) or unit == "s" and seconds == 0:
+        if (amount >= 1 and amount == int(amount)) or (unit == "s" and seconds == 0):
             return f"{int(amount)}{unit}"
     milliseconds = round(seconds * 1000)
     if milliseconds / 1000 == seconds:
@@ -121,7 +121,7 @@ def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[
     """A parser that reads `word` as `empty` and everything else by `parse`."""
 
     def parse_or_word(value: object) -> Any:
-        return empty if value == word or value == empty else parse(value)
+        return empty if value in (word, empty) else parse(value)
 
     return parse_or_word
 
@@ -221,7 +221,12 @@ PercentOrCount = Annotated[
     str | int,
     PlainValidator(_parse_percent_or_count),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": "^[1-9]\\d*%$"}, {"type": "integer", "minimum": 1}]}
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^[1-9]\\d*%$"},
+                {"type": "integer", "minimum": 1},
+            ]
+        }
     ),
 ]
 
@@ -242,7 +247,12 @@ Affinity = Annotated[
     PlainValidator(_parse_affinity),
     AsItIs,
     WithJsonSchema(
-        {"anyOf": [{"type": "array", "items": {"type": "integer", "minimum": 0}}, {"enum": ["spread"]}]}
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                {"enum": ["spread"]},
+            ]
+        }
     ),
 ]
 
@@ -291,7 +301,9 @@ def _parse_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     if not isinstance(value, str):
-        raise wrong(f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"')
+        raise wrong(
+            f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"'
+        )
     try:
         return parse_address(value)
     except AddressError as error:

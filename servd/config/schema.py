@@ -21,16 +21,15 @@ def json_schema() -> dict[str, Any]:
     for name in ("Limits", "Health", "Tls"):
         _allow_false(definitions, name)
     service = definitions["Service"]
-    service["allOf"] = [
-        {"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}
-    ]
+    service["allOf"] = [{"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}]
     result: dict[str, Any] = {
         "$schema": _DRAFT,
         "title": "servd configuration",
         **schema,
         "definitions": definitions,
     }
-    return _cleaned(result)
+    cleaned: dict[str, Any] = _cleaned(result)
+    return cleaned
 
 
 def schema_text() -> str:
@@ -56,7 +55,12 @@ def _cleaned(value: Any) -> Any:
         return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
     result: dict[str, Any] = {}
     for key, item in value.items():
-        if key == "title" and isinstance(item, str) and value is not None and "$schema" not in value:
+        if (
+            key == "title"
+            and isinstance(item, str)
+            and value is not None
+            and "$schema" not in value
+        ):
             continue
         if key in ("properties", "definitions"):
             result[key] = {name: _cleaned(entry) for name, entry in item.items()}

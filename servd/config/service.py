@@ -1,5 +1,6 @@
 """One service of the configuration, with its parts. Every key is described here and nowhere else:
-the JSON Schema, `servd init` and the documentation show these descriptions."""
+the JSON Schema, `servd init` and the documentation show these descriptions.
+"""
 
 from __future__ import annotations
 
@@ -240,9 +241,7 @@ class ServiceBase(Table):
     run: Literal["always", "once"] = Field(
         "always", description="Whether a task runs again before a dependent rolls."
     )
-    socket: SocketOptions = Field(
-        SocketOptions(), description="Mode and owner of unix sockets."
-    )
+    socket: SocketOptions = Field(SocketOptions(), description="Mode and owner of unix sockets.")
     backlog: int = Field(2048, ge=1, le=65535, description="Connections that may wait.")
     public_url: Text = Field("", description="Where people reach it, for status pages.")
     workers: CountOrAuto = Field(
@@ -253,8 +252,12 @@ class ServiceBase(Table):
     gpus: Gpus = Field(0, description="GPUs per worker; 0.5 shares one; a list of ids pins.")
     cpu_affinity: Affinity = Field((), description='CPU ids, or "spread": one worker a CPU.')
     timeouts: Timeouts = Field(Timeouts(), description="How long things may take.")
-    limits: Annotated[Limits | None, Switchable] = Field(None, description="Limits of each worker; false: none.")
-    health: Annotated[Health | None, Switchable] = Field(None, description="Health probes; false: none.")
+    limits: Annotated[Limits | None, Switchable] = Field(
+        None, description="Limits of each worker; false: none."
+    )
+    health: Annotated[Health | None, Switchable] = Field(
+        None, description="Health probes; false: none."
+    )
     watchdog: DurationOrNone = Field(
         30.0, description="A worker whose event loop stops for this long is replaced."
     )

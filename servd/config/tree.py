@@ -73,7 +73,7 @@ def plain(node: Node) -> Any:
 
 
 def nearest(root: Node, path: Path) -> tuple[Node, bool]:
-    """The node at `path`, or the deepest one on the way there; and whether it is the node itself."""
+    """The node at `path`, or the deepest one on the way there; and whether it is the one."""
     node = root
     for step in path:
         following = child(node, step)
