@@ -1,4 +1,4 @@
-"""References inside strings: `${VAR}`, `${VAR:-default}`, `${VAR:?message}`, `${file:PATH}`, `$$`."""
+"""References inside strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VARIABLE = re.compile(
 )
 
 ReadFile = Callable[[str, str], str]
-"""`(path, file)`: the text of `path`, which is relative to the config file `file`; raises OSError."""
+"""`(path, file)`: the text of `path`, relative to the config file `file`; raises OSError."""
 
 
 def interpolate(
