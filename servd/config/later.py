@@ -10,6 +10,7 @@ from typing import Any
 
 from servd.config.layers import Layers
 from servd.config.model import Config
+from servd.config.service import Limits
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
@@ -77,4 +78,6 @@ def _differs(model: Any, path: Path) -> bool:
             return False
         default = type(value).model_fields[step].get_default(call_default_factory=True)
         value = getattr(value, step)
+    if path == ("limits",):  # a table of limits that limits nothing is as good as none
+        return value not in (None, Limits())
     return bool(value != default)

@@ -1,7 +1,8 @@
 """TOML to a tree with places.
 
 tomllib decides what is valid and what each value is; tree-sitter's grammar says where it stands
-(tomllib knows places of syntax errors only). After a mistake on a `key = value` line, that line is
+(tomllib knows places of syntax errors only). Where the two disagree, tomllib's value stands, at the
+place of the table around it. After a mistake on a `key = value` line, that line is
 blanked and the rest is parsed, so that one run reports every mistake.
 """
 
@@ -30,15 +31,16 @@ def parse_toml(text: str, file: str) -> Parsed:
     """The tree of a TOML document, with every mistake of syntax that could be told apart."""
     lines = text.split("\n")
     found: list[Diagnostic] = []
-    readable = False
+    values: dict[str, Any] | None = None
     twice: Diagnostic | None = None
     while len(found) < _MOST_MISTAKES:
         try:
-            tomllib.loads("\n".join(lines))
+            values = tomllib.loads("\n".join(lines))
+            break
         except tomllib.TOMLDecodeError as error:
             mistake = _diagnostic(error, lines, file)
             if _TWICE.match(str(error)):
-                twice, readable = mistake, True
+                twice = mistake
                 break
             found.append(mistake)
             at = mistake.place.line - 1
@@ -48,14 +50,16 @@ def parse_toml(text: str, file: str) -> Parsed:
         except RecursionError:
             found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
             break
-        else:
-            readable = True
+        except ValueError as error:  # an integer of more digits than Python reads
+            found.append(Diagnostic(Place(file), f"invalid TOML: {error}", code="syntax"))
             break
-    if not readable:
+    if values is None and twice is None:
         return Parsed(empty(file), tuple(found), damaged=True)
     builder = _Builder(file, lines)
     try:
         root = builder.build()
+        if values is not None:
+            root = _with_values(values, root)
     except RecursionError:
         found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
         return Parsed(empty(file), tuple(found), damaged=True)
@@ -214,8 +218,26 @@ class _Builder:
 def _scalar(text: str) -> str | int | float | bool:
     if re.fullmatch(r'"[^"\\\x00-\x1f]*"', text):
         return text[1:-1]
-    value = tomllib.loads(f"value = {text}")["value"]
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
     return value if isinstance(value, str | int | float | bool) else text
+
+
+def _with_values(value: Any, near: Node) -> Node:
+    """`value` as a tree, with the places of `near` where it has the same shape."""
+    if isinstance(value, dict):
+        entries = {
+            name: _with_values(entry, near.table.get(name, near)) for name, entry in value.items()
+        }
+        return Node(entries, near.place, near.key_place)
+    if isinstance(value, list):
+        same = len(near.items) == len(value)
+        listed = [_with_values(v, near.items[i] if same else near) for i, v in enumerate(value)]
+        return Node(tuple(listed), near.place, near.key_place)
+    scalar = value if isinstance(value, str | int | float | bool) else str(value)
+    return Node(scalar, near.place, near.key_place)
 
 
 def _frozen(value: Any) -> Node:

@@ -6,6 +6,7 @@ A duration is a float of seconds, a size an int of bytes; "none" is None. Every 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
@@ -39,13 +40,17 @@ def wrong(message: str) -> PydanticCustomError:
 
 
 def _number(value: object) -> float | None:
-    """`value` as a float when it is a number of the config, or text from the environment."""
+    """`value` as a finite float when it is a number of the config, or text from the environment."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
+    if isinstance(value, int | float) or (
+        isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value)
+    ):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
     return None
 
 

@@ -53,7 +53,7 @@ class Table(BaseModel):
         wanted = _types_in(cls.model_fields[info.field_name or ""].annotation)
         if bool in wanted and value.lower() in ("true", "false"):
             return value.lower() == "true"
-        if int in wanted and re.fullmatch(r"-?\d+", value):
+        if int in wanted and re.fullmatch(r"-?\d{1,18}", value):
             return int(value)
         if float in wanted and re.fullmatch(r"-?\d+(\.\d+)?", value):
             return float(value)
