@@ -1,0 +1,260 @@
+"""Requests per second and CPU per request: servd beside bare uvicorn, on the same app.
+
+    python benchmarks/throughput.py [--rounds 10] [--seconds 3] [--workers 1] [--gate 1.05]
+
+Both run the same FastAPI app with the same number of workers; wrk (Debian's package) asks. Every
+round runs the contenders forwards and backwards (A B .. B A), so that a machine that slows down
+slows all of them down. The figure to trust is the CPU time of the workers per request: shared
+machines vary twofold in wall-clock time. Workers are pinned to one CPU and wrk to the others, where
+there is more than one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+APP = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/ping")
+async def ping() -> dict[str, str]:
+    return {"ping": "pong"}
+"""
+TICKS = os.sysconf("SC_CLK_TCK")
+CPUS = sorted(os.sched_getaffinity(0))
+BASELINE = "uvicorn"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One phase of load on one contender."""
+
+    requests: int
+    errors: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def workers(self) -> list[int]:
+        """The processes that answer: the children, or a server that has none."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        serving = [pid for pid in map(int, children.read_text().split()) if not _is_tracker(pid)]
+        return serving or [self.process.pid]
+
+    def cpu_ticks(self) -> int:
+        return sum(_ticks(pid) for pid in self.workers())
+
+
+def _is_tracker(pid: int) -> bool:
+    """multiprocessing's resource tracker, which serves nobody."""
+    return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def commands(workers: int, folder: Path) -> dict[str, list[str]]:
+    """How each contender is started; PORT stands for its port."""
+    uvicorn = [sys.executable, "-m", "uvicorn", "main:app", "--port", "PORT"]
+    uvicorn += ["--workers", str(workers), "--log-level", "warning"]
+    found = {BASELINE: [*uvicorn, "--no-access-log"]}
+    for name, access in (("servd", "false"), ("servd, access log", "true")):
+        config = folder / f"{access}.toml"
+        config.write_text(
+            f'[daemon]\nruntime_dir = "{folder}/{access}"\n[services.web]\napp = "main:app"\n'
+            f'listen = "127.0.0.1:${{BENCH_PORT}}"\nworkers = {workers}\n'
+            f"log = {{ access = {access} }}\n"
+        )
+        found[name] = [sys.executable, "-m", "servd", "--config", str(config)]
+    access_log = [sys.executable, "-m", "uvicorn", *uvicorn[3:-2]]
+    found["uvicorn, access log"] = access_log
+    return found
+
+
+@contextlib.contextmanager
+def running(workers: int) -> Iterator[list[Contender]]:
+    """All contenders, up and pinned; ended however the benchmark goes."""
+    started: list[Contender] = []
+    with tempfile.TemporaryDirectory(prefix="sb", dir="/tmp") as name:
+        folder = Path(name)
+        (folder / "main.py").write_text(APP)
+        try:
+            for label, command in commands(workers, folder).items():
+                port = free_port()
+                process = subprocess.Popen(
+                    [part.replace("PORT", str(port)) for part in command],
+                    cwd=folder,
+                    env={**os.environ, "BENCH_PORT": str(port)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                started.append(Contender(label, process, port))
+            for contender in started:
+                _wait(contender)
+                for pid in contender.workers():
+                    os.sched_setaffinity(pid, CPUS[:1])
+            yield started
+        finally:
+            for contender in started:
+                contender.process.send_signal(signal.SIGTERM)
+            for contender in started:
+                contender.process.wait(30)
+
+
+def _wait(contender: Contender) -> None:
+    """Until it answers."""
+    end = time.monotonic() + 30
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", contender.port), 1) as client,
+        ):
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            if client.recv(12) == b"HTTP/1.1 200":
+                return
+        if contender.process.poll() is not None or time.monotonic() > end:
+            sys.exit(f"{contender.name} did not start")
+        time.sleep(0.05)
+
+
+def measure(contender: Contender, seconds: float, connections: int) -> Sample:
+    """One phase of load."""
+    others = ",".join(map(str, CPUS[1:] or CPUS))
+    command = ["taskset", "-c", others, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+    before = contender.cpu_ticks()
+    output = subprocess.run(
+        [*command, "--latency", f"http://127.0.0.1:{contender.port}/ping"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    ticks = contender.cpu_ticks() - before
+    requests = int(_first(r"(\d+) requests in", output))
+    errors = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", output))
+    for line in re.findall(r"Socket errors: (.*)", output):
+        errors += sum(int(n) for n in re.findall(r"\d+", line))
+    return Sample(
+        requests,
+        errors,
+        float(_first(r"Requests/sec:\s+([\d.]+)", output)),
+        _milliseconds(_first(r"50%\s+(\S+)", output)),
+        _milliseconds(_first(r"99%\s+(\S+)", output)),
+        ticks / TICKS / requests * 1e6,
+    )
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        sys.exit(f"wrk said what is not understood:\n{text}")
+    return found[1]
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """The median of ratios with a 95 % bootstrap interval."""
+    rng = random.Random(0)
+    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), medians[50], medians[1949]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--gate", type=float, help="fail when servd's CPU ratio is above this")
+    parser.add_argument("--json", type=Path, help="write the samples there")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is missing: apt-get install wrk")
+    samples: dict[str, list[Sample]] = {}
+    with running(options.workers) as contenders:
+        for contender in contenders:
+            measure(contender, 1.0, options.connections)  # warm
+        for number in range(options.rounds):
+            for contender in [*contenders, *reversed(contenders)]:
+                sample = measure(contender, options.seconds, options.connections)
+                samples.setdefault(contender.name, []).append(sample)
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    if options.json:
+        options.json.write_text(
+            json.dumps({name: [vars(s) for s in found] for name, found in samples.items()})
+        )
+    report(samples)
+    if options.gate:
+        ratio = interval(_ratios(samples, "servd", "cpu_us"))[0]
+        if ratio > options.gate:
+            sys.exit(f"CPU per request is {ratio:.3f} of uvicorn's, above {options.gate}")
+
+
+def _ratios(samples: dict[str, list[Sample]], name: str, figure: str) -> list[float]:
+    """Each phase beside the baseline's of the same half round."""
+    base = samples[BASELINE]
+    return [
+        getattr(sample, figure) / getattr(other, figure)
+        for sample, other in zip(samples[name], base, strict=True)
+    ]
+
+
+def report(samples: dict[str, list[Sample]]) -> None:
+    columns = "contender|CPU us/request|CPU ratio (95 %)|req/s|req/s ratio|p50 ms|p99 ms|errors"
+    print("| " + columns.replace("|", " | ") + " |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, found in samples.items():
+
+        def median(figure: str, found: list[Sample] = found) -> float:
+            return float(statistics.median(getattr(sample, figure) for sample in found))
+
+        ratio, low, high = interval(_ratios(samples, name, "cpu_us"))
+        speed = statistics.median(_ratios(samples, name, "per_second"))
+        print(
+            f"| {name} | {median('cpu_us'):.1f} | {ratio:.3f} ({low:.3f}-{high:.3f}) "
+            f"| {median('per_second'):.0f} | {speed:.2f} | {median('p50_ms'):.1f} "
+            f"| {median('p99_ms'):.1f} | {sum(s.errors for s in found)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
