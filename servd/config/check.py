@@ -74,6 +74,9 @@ def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
             yield checked.problem(
                 path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
             )
+        for key in given:
+            if checked.layers.nearest((*path, key))[0].value in ("", ()):
+                yield checked.problem((*path, key), "must not be empty")
         if len(given) > 1:
             yield checked.problem(
                 (*path, given[1]), f"{joined(given)}: only one can run", at_key=True

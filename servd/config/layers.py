@@ -153,7 +153,8 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
     found: list[Diagnostic] = []
     for _ in range(10):
         try:
-            settings = _LayeredConfig(environment=environment, file=file)
+            # not fields but what the sources are filled from
+            settings = _LayeredConfig(environment=environment, file=file)  # type: ignore[call-arg]
         except ValidationError as error:
             dropped: set[Path] = set()
             for problem in error.errors(include_url=False):

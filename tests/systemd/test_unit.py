@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import free_port
+from servd.errors import Exit
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 UNIT = ROOT / "systemd" / "servd.service"
 EXPOSURE = 25
 """The highest score of `systemd-analyze security` (0 to 100) that the unit may have."""
@@ -27,121 +30,147 @@ analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="ne
 def test_the_unit_is_clean(tmp_path: Path) -> None:
     unit = tmp_path / "servd.service"
     unit.write_text(UNIT.read_text().replace("/opt/servd/bin/servd", "/bin/true"))
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @analyze
-def test_the_unit_is_hardened(tmp_path: Path) -> None:
+def test_the_unit_is_hardened() -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", str(UNIT)],
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", UNIT],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_the_unit_does_not_try_an_invalid_config_again() -> None:
-    from servd.errors import Exit
-
-    assert f"RestartPreventExitStatus={Exit.USAGE:d} {Exit.CONFIG:d}" in UNIT.read_text()
-
-
-@pytest.fixture
-def installed() -> Iterator[Path]:
-    """A folder that the sandbox and another user can read, with servd for Debian's Python in it."""
-    if os.geteuid() != 0 or not Path("/usr/lib/systemd/systemd").exists():
-        pytest.skip("needs root and systemd")
-    python = f"/usr/bin/python3.{sys.version_info.minor}"
-    folder = Path(tempfile.mkdtemp(prefix="servd-unit-", dir="/var/lib"))
-    try:
-        folder.chmod(0o755)
-        if not Path(python).exists():
-            pytest.skip(f"needs {python}, with the modules of this environment")
-        subprocess.run([python, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-        packages = folder / "venv" / "lib" / Path(python).name / "site-packages"
-        (packages / "servd.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-        seen = subprocess.run(
-            [folder / "venv/bin/python", "-c", "import servd.daemon.daemon"], user=33, group=33
-        )
-        if seen.returncode != 0:
-            pytest.skip("another user cannot read this environment")
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+def test_the_unit_does_not_try_again_what_cannot_succeed() -> None:
+    assert f"RestartPreventExitStatus={Exit.USAGE:d} {Exit.CONFIG:d}\n" in UNIT.read_text()
 
 
 APP = """
-import os, pwd
+import json, os, pwd
+
+def writable(path):
+    try:
+        with open(path, "w"):
+            pass
+        os.unlink(path)
+        return True
+    except OSError:
+        return False
 
 async def app(scope, receive, send):
     assert scope["type"] == "http"
+    said = {
+        "pid": os.getpid(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "writable": [p for p in ("/etc/servd", "/opt/servd", "/var/lib/servd", "/tmp")
+                     if writable(p + "/probe")],
+    }
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    body = f"{pwd.getpwuid(os.getuid()).pw_name} {os.getpid()}".encode()
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": json.dumps(said).encode()})
 """
-SCRIPT = """
-set -u
-fail() { echo "FAILED: $*"; systemctl status servd --no-pager; exit 1; }
-ask() { curl --silent --show-error --max-time 5 http://127.0.0.1:PORT/; }
-
-systemctl start servd || fail start
-answer=$(ask) || fail "no answer at once after the start"
-echo "answer: $answer"
-[ "${answer% *}" = www-data ] || fail "the worker runs as ${answer% *}"
-systemctl status servd --no-pager
-systemctl status servd --no-pager | grep -q 'Status: "1 of 1 services ready"' || fail status
-
-kill -9 "${answer#* }"
-for _ in $(seq 100); do
-    again=$(ask 2>/dev/null) && [ "$again" != "$answer" ] && break
-    sleep 0.1
-done
-[ "$again" != "$answer" ] || fail "the killed worker was not replaced"
-systemctl is-active servd || fail "the daemon went with its worker"
-
-[ -e /run/servd/private/servd.lock ] || fail "the runtime folder is not the unit's"
-main=$(systemctl show -P MainPID servd)
-systemctl stop servd || fail stop
-[ "$(systemctl show -P Result servd)" = success ] || fail "result of the stop"
-[ "$(systemctl show -P ExecMainStatus servd)" = 0 ] || fail "exit status of the stop"
-[ ! -e /run/servd ] || fail "the runtime folder was left"
-[ ! -e "/proc/$main" ] || fail "the daemon was left"
-pgrep -u www-data && fail "a worker was left"
-
-echo 'workers = "many"' >>FOLDER/servd.toml
-systemctl start servd && fail "an invalid config was started"
-[ "$(systemctl show -P ExecMainStatus servd)" = 78 ] || fail "exit status of an invalid config"
-[ "$(systemctl show -P NRestarts servd)" = 0 ] || fail "an invalid config was tried again"
-echo ALL WELL
+CONFIG = """
+[services.web]
+app = "main:app"
+listen = "127.0.0.1:80"
+cpu_affinity = [{cpu}]
+rlimits = {{ nofile = 5000 }}
 """
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What guest.py saw of one life of the unit, from its installation on."""
+    python = f"/usr/bin/python3.{sys.version_info.minor}"
+    for needed in ("/usr/lib/systemd/systemd", python, shutil.which("ip") or "ip"):
+        if not os.path.exists(needed):
+            pytest.skip(f"needs {needed}")
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc", "--net"]
+    tried = subprocess.run([*namespaces, "mount", "-t", "tmpfs", "none", "/mnt"], text=True)
+    if tried.returncode != 0:
+        pytest.skip("needs namespaces")
+    folder = tmp_path_factory.mktemp("sandbox")
+    (folder / "main.py").write_text(APP)
+    (folder / "servd.toml").write_text(CONFIG.format(cpu=max(os.sched_getaffinity(0))))
+    shutil.copy(HERE / "guest.py", folder)
+    code = {sysconfig.get_path("purelib"): "/run/code/packages", str(ROOT): "/run/code/servd"}
+    bind = " ".join(f"{here}={inside}" for here, inside in code.items())
+    done = subprocess.run(
+        ["bash", HERE / "sandbox.sh", folder, python, "/run/sandbox/guest.py"],
+        env={**os.environ, "SANDBOX_BIND": bind},
+        capture_output=True,
+        text=True,
+    )
+    logs = "".join(
+        f"\n--- {log.name}\n{log.read_text(errors='replace')}" for log in folder.glob("*.log")
+    )
+    print(logs)
+    assert done.returncode == 0, f"{done.stderr}{logs}"
+    found: dict[str, Any] = json.loads((folder / "facts.json").read_text())
+    return found
 
 
 @pytest.mark.slow
-def test_start_status_stop_and_a_bad_config_under_systemd(installed: Path, tmp_path: Path) -> None:
-    """start returns once it answers, status tells, a killed worker comes back, stop is clean."""
-    port = free_port()
-    (installed / "main.py").write_text(APP)
-    (installed / "servd.toml").write_text(
-        f'[services.web]\napp = "main:app"\nlisten = "127.0.0.1:{port}"\n'
-    )
-    units = tmp_path / "units"
-    (units / "servd.service.d").mkdir(parents=True)
-    shutil.copy(UNIT, units)
-    (units / "servd.service.d" / "here.conf").write_text(
-        "[Service]\nUser=www-data\nGroup=www-data\nStateDirectory=\nConfigurationDirectory=\n"
-        f"ExecStart=\nExecStart={installed}/venv/bin/python -m servd"
-        f" --config {installed}/servd.toml\n"
-        f"StandardError=file:{installed}/servd.log\n"
-    )
-    script = installed / "script.sh"
-    script.write_text(SCRIPT.replace("PORT", str(port)).replace("FOLDER", str(installed)))
-    out = installed / "out"
-    out.mkdir()
-    sandbox = Path(__file__).with_name("sandbox.sh")
-    done = subprocess.run(["bash", sandbox, units, script, out], capture_output=True, text=True)
-    logs = [out / "script.log", installed / "servd.log", out / "systemd.log"]
-    said = "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
-    assert done.returncode == 0, f"{done.stderr}\n{said}"
-    print(said)
-    assert "ALL WELL" in said
+def test_start_returns_once_the_app_answers(facts: dict[str, Any]) -> None:
+    assert facts["start"] == 0
+    assert facts["first"]["pid"] > 1
+    assert facts["active"] == "active"
+
+
+@pytest.mark.slow
+def test_status_says_what_is_ready(facts: dict[str, Any]) -> None:
+    assert 'Status: "1 of 1 services ready"' in facts["status"]
+
+
+@pytest.mark.slow
+def test_workers_are_the_units_user_and_write_only_where_they_may(facts: dict[str, Any]) -> None:
+    """The port is 80: the one right of root that they keep."""
+    assert facts["first"]["user"] == "servd"
+    assert facts["first"]["writable"] == ["/var/lib/servd", "/tmp"]
+    assert "private" in facts["runtime_folder"]
+
+
+@pytest.mark.slow
+def test_affinity_and_limits_pass_the_call_filter(facts: dict[str, Any]) -> None:
+    assert facts["first"]["cpus"] == [max(os.sched_getaffinity(0))]
+    assert re.search(r"^Max open files\s+5000\s+5000\s", facts["limits"], re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_by_the_daemon(facts: dict[str, Any]) -> None:
+    assert facts["after_the_worker"]["user"] == "servd"
+    assert facts["same_daemon"]
+
+
+@pytest.mark.slow
+def test_a_killed_daemon_is_replaced_by_systemd(facts: dict[str, Any]) -> None:
+    assert facts["after_the_daemon"]["user"] == "servd"
+    assert facts["restarts"] == 1
+
+
+@pytest.mark.slow
+def test_stop_is_clean_and_leaves_nothing(facts: dict[str, Any]) -> None:
+    assert facts["stop"] == 0
+    assert facts["stop_seconds"] < 20
+    assert facts["stopped"] == ["inactive", "success", "0"]
+    assert facts["left_running"] == []
+    assert not facts["runtime_folder_left"]
+
+
+@pytest.mark.slow
+def test_an_invalid_config_fails_the_start_and_is_not_tried_again(facts: dict[str, Any]) -> None:
+    assert facts["bad_start"] != 0
+    assert facts["bad"] == ["failed", "exit-code", f"{Exit.CONFIG:d}", "0"]
+    assert facts["mended_start"] == 0
+
+
+@pytest.mark.slow
+def test_the_sandbox_leaves_the_machine_alone(facts: dict[str, Any]) -> None:
+    with pytest.raises(KeyError):
+        pwd.getpwnam("servd")
+    assert not os.path.exists("/var/lib/servd")

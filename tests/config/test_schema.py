@@ -1,0 +1,103 @@
+"""The JSON Schema that editors use, beside what servd itself accepts."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from servd.config.schema import json_schema, schema_text
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json_schema()
+
+
+def valid(config: dict[str, Any]) -> bool:
+    return jsonschema.Draft7Validator(SCHEMA).is_valid(config)
+
+
+def web(**service: Any) -> dict[str, Any]:
+    return {"services": {"web": {"app": "main:app", **service}}}
+
+
+def test_the_committed_schema_is_the_generated_one() -> None:
+    """Write it anew with `servd schema > schemas/servd.schema.json`."""
+    assert (ROOT / "schemas" / "servd.schema.json").read_text() == schema_text()
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("sample-configs/*/servd.toml")), ids=lambda path: path.parent.name
+)
+def test_samples_are_valid_by_it(path: Path) -> None:
+    jsonschema.validate(tomllib.loads(path.read_text()), SCHEMA)
+
+
+def test_a_file_with_every_key_is_valid_by_it() -> None:
+    text = Path(__file__).with_name("everything.toml").read_text()
+    jsonschema.validate(tomllib.loads(text), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("service", "right"),
+    [
+        ({"limits": False}, True),
+        ({"limits": True}, False),
+        ({"workers": "auto"}, True),
+        ({"workers": "four"}, False),
+        ({"timeouts": {"drain": "5s"}}, True),
+        ({"timeouts": {"drain": "5x"}}, False),
+        ({"timeouts": {"request": "none"}}, True),
+        ({"listen": [":80", "unix:/x"]}, True),
+        ({"listen": []}, False),
+        ({"depends_on": ["a", {"service": "b", "condition": "started"}]}, True),
+        ({"depends_on": [{"condition": "started"}]}, False),
+        ({"unknown": 1}, False),
+        ({"command": ["x"]}, False),
+        ({"umask": "027"}, True),
+        ({"umask": 27}, False),
+        ({"rlimits": {"nofile": "unlimited"}}, True),
+        ({"rlimits": {"files": 1}}, False),
+    ],
+)
+def test_the_schema_and_servd_agree(service: dict[str, Any], right: bool) -> None:
+    from pydantic import ValidationError
+
+    from servd.config.model import Config
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tuples(entry) for key, entry in value.items()}
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    config = web(**service)
+    assert valid(config) is right
+    if "command" in service:
+        return  # one of app and command: a rule of the whole, not of the model
+    try:
+        Config.model_validate(tuples(config))
+    except ValidationError:
+        assert not right
+    else:
+        assert right
+
+
+def test_every_key_is_described() -> None:
+    def undescribed(value: Any, path: str = "") -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, entry in value.get("properties", {}).items():
+                named = entry.get("$ref", "").rpartition("/")[2]
+                described = SCHEMA["definitions"][named] if named else entry
+                if "description" not in entry and "description" not in described:
+                    yield f"{path}.{name}"
+            for key, entry in value.items():
+                yield from undescribed(entry, f"{path}.{key}")
+
+    assert list(undescribed(SCHEMA)) == []

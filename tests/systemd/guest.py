@@ -1,0 +1,138 @@
+"""Runs in the sandbox, beside a real systemd: installs servd, puts it through its life, and writes
+what it saw to /run/sandbox/facts.json. What should have been seen is in test_unit.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path("/run/sandbox")
+CODE = Path("/run/code")
+CONFIG = Path("/etc/servd/servd.toml")
+URL = "http://127.0.0.1:80/"
+DEADLINE = 30.0
+
+facts: dict[str, Any] = {}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    print("+", *command, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    print(done.stdout, done.stderr, sep="", flush=True)
+    return done
+
+
+def show(name: str) -> str:
+    """A property of the unit."""
+    return run("systemctl", "show", "--value", f"--property={name}", "servd").stdout.strip()
+
+
+def ask() -> dict[str, Any]:
+    """What the app says of itself."""
+    with urllib.request.urlopen(URL, timeout=10) as answer:
+        said: dict[str, Any] = json.load(answer)
+    return said
+
+
+def other_than(pid: int) -> dict[str, Any]:
+    """What the worker says that took the place of `pid`."""
+
+    def another() -> dict[str, Any] | None:
+        said = ask()
+        return said if said["pid"] != pid else None
+
+    found: dict[str, Any] = wait_for(another)
+    return found
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            if value := condition():
+                return value
+        except (urllib.error.URLError, OSError, ValueError):
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def install() -> None:
+    """What systemd/README.md says, with the modules at hand instead of pip."""
+    run(f"/usr/bin/python3.{sys.version_info.minor}", "-m", "venv", "--without-pip", "/opt/servd")
+    (packages,) = Path("/opt/servd/lib").glob("python3*/site-packages")
+    (packages / "servd.pth").write_text(f"{CODE}/packages\n{CODE}/servd\n")
+    program = Path("/opt/servd/bin/servd")
+    program.write_text("#!/opt/servd/bin/python\nfrom servd.__main__ import main\nmain()\n")
+    program.chmod(0o755)
+    shipped = CODE / "servd" / "systemd"
+    run("systemd-sysusers", str(shipped / "servd.sysusers"))
+    run("install", "-d", "-g", "servd", "-m", "0750", "/etc/servd")
+    for name in ("servd.toml", "main.py"):
+        run("install", "-g", "servd", "-m", "0640", str(HERE / name), "/etc/servd")
+    run("install", "-m", "0644", str(shipped / "servd.service"), "/etc/systemd/system")
+    drop_in = Path("/etc/systemd/system/servd.service.d/log.conf")  # no journal runs in here
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nStandardError=append:/run/sandbox/servd.log\n")
+    run("systemctl", "daemon-reload")
+
+
+def live() -> None:
+    facts["start"] = run("systemctl", "start", "servd").returncode
+    facts["first"] = first = ask()
+    facts["status"] = run("systemctl", "status", "--no-pager", "servd").stdout
+    facts["active"] = run("systemctl", "is-active", "servd").stdout.strip()
+    facts["limits"] = Path(f"/proc/{first['pid']}/limits").read_text()
+    facts["runtime_folder"] = sorted(os.listdir("/run/servd"))
+
+    daemon = int(show("MainPID"))
+    os.kill(first["pid"], signal.SIGKILL)
+    facts["after_the_worker"] = second = other_than(first["pid"])
+    facts["same_daemon"] = int(show("MainPID")) == daemon
+
+    os.kill(daemon, signal.SIGKILL)
+    facts["after_the_daemon"] = other_than(second["pid"])
+    facts["restarts"] = int(show("NRestarts"))
+
+
+def stop() -> None:
+    wait_for(lambda: show("ActiveState") == "active")
+    before = time.monotonic()
+    facts["stop"] = run("systemctl", "stop", "servd").returncode
+    facts["stop_seconds"] = time.monotonic() - before
+    facts["stopped"] = [show("ActiveState"), show("Result"), show("ExecMainStatus")]
+    uid = pwd.getpwnam("servd").pw_uid
+    facts["left_running"] = [
+        str(process) for process in Path("/proc").glob("[0-9]*") if process.stat().st_uid == uid
+    ]
+    facts["runtime_folder_left"] = os.path.exists("/run/servd")
+
+
+def misconfigure() -> None:
+    valid = CONFIG.read_text()
+    CONFIG.write_text(valid + 'workers = "many"\n')
+    facts["bad_start"] = run("systemctl", "start", "servd").returncode
+    time.sleep(float(show("RestartUSec").removesuffix("s")) + 1)
+    facts["bad"] = [show("ActiveState"), show("Result"), show("ExecMainStatus"), show("NRestarts")]
+    CONFIG.write_text(valid)
+    facts["mended_start"] = run("systemctl", "start", "servd").returncode
+
+
+try:
+    install()
+    live()
+    stop()
+    misconfigure()
+finally:
+    (HERE / "facts.json").write_text(json.dumps(facts))
