@@ -38,7 +38,13 @@ class ServdProcess:
     """A daemon under test, with its log as it is written."""
 
     def __init__(
-        self, folder: Path, arguments: list[str], environ: Mapping[str, str], runtime: Path
+        self,
+        folder: Path,
+        arguments: list[str],
+        environ: Mapping[str, str],
+        runtime: Path,
+        interpreter: str = sys.executable,
+        user: int | None = None,
     ) -> None:
         self.folder = folder
         self.runtime = runtime
@@ -46,8 +52,9 @@ class ServdProcess:
         self._log = self.log_path.open("wb")
         self.known: dict[int, psutil.Process] = {}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "servd", *arguments],
+            [interpreter, "-m", "servd", *arguments],
             cwd=folder,
+            user=user,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -203,11 +210,17 @@ class Servd:
         return self.run("--config", "servd.toml", *arguments, environ=environ)
 
     def run(
-        self, *arguments: str, environ: Mapping[str, str] | None = None, folder: Path | None = None
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        **options: Any,
     ) -> ServdProcess:
-        """A daemon with these arguments."""
+        """A daemon with these arguments; `options` choose its interpreter and its user."""
         runtime = self._short / str(len(self.started))
-        daemon = ServdProcess(folder or self.folder, list(arguments), environ or {}, runtime)
+        daemon = ServdProcess(
+            folder or self.folder, list(arguments), environ or {}, runtime, **options
+        )
         self.started.append(daemon)
         return daemon
 

@@ -255,6 +255,9 @@ class Service:
         reason = f"could not be started: {error.strerror or error}"
         if error.filename:
             reason += f" ({os.fsdecode(error.filename)})"
+        account = self.plan.identity.account
+        if isinstance(error, PermissionError) and account is not None:
+            reason += f": the user {account.name} must be able to read and run it"
         self.last_exit = Exit(slot, 0, -1, reason)
         self._lost(slot, 0, -1, reason, history, False)
 

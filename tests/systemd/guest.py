@@ -85,6 +85,7 @@ def install() -> None:
     drop_in = Path("/etc/systemd/system/servd.service.d/log.conf")  # no journal runs in here
     drop_in.parent.mkdir()
     drop_in.write_text("[Service]\nStandardError=append:/run/sandbox/servd.log\n")
+    run("install", "-d", "-m", "0777", "/opt/everybody")
     run("systemctl", "daemon-reload")
 
 
@@ -93,6 +94,7 @@ def live() -> None:
     facts["first"] = first = ask()
     facts["status"] = run("systemctl", "status", "--no-pager", "servd").stdout
     facts["active"] = run("systemctl", "is-active", "servd").stdout.strip()
+    facts["process_status"] = Path(f"/proc/{first['pid']}/status").read_text()
     facts["limits"] = Path(f"/proc/{first['pid']}/limits").read_text()
     facts["runtime_folder"] = sorted(os.listdir("/run/servd"))
 

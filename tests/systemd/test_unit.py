@@ -66,7 +66,7 @@ async def app(scope, receive, send):
         "pid": os.getpid(),
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "cpus": sorted(os.sched_getaffinity(0)),
-        "writable": [p for p in ("/etc/servd", "/opt/servd", "/var/lib/servd", "/tmp")
+        "writable": [p for p in ("/opt/everybody", "/etc/servd", "/var/lib/servd", "/tmp")
                      if writable(p + "/probe")],
     }
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -133,6 +133,13 @@ def test_workers_are_the_units_user_and_write_only_where_they_may(facts: dict[st
     assert facts["first"]["user"] == "servd"
     assert facts["first"]["writable"] == ["/var/lib/servd", "/tmp"]
     assert "private" in facts["runtime_folder"]
+
+
+@pytest.mark.slow
+def test_workers_live_behind_the_call_filter(facts: dict[str, Any]) -> None:
+    assert re.search(r"^Seccomp:\s+2$", facts["process_status"], re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", facts["process_status"], re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0*400$", facts["process_status"], re.MULTILINE)
 
 
 @pytest.mark.slow

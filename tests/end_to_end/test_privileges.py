@@ -1,0 +1,213 @@
+"""Users, groups and modes, for a daemon of root and of a user. As root only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import DEADLINE, Servd, servd_for, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+ROOT = Path(__file__).parents[2]
+NOBODY, WWW = pwd.getpwnam("nobody"), pwd.getpwnam("www-data")
+
+
+@pytest.fixture
+def servd() -> Iterator[Servd]:
+    """As the usual one, in a folder that other users can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="sp", dir="/tmp"))
+    folder.chmod(0o755)
+    for maker in servd_for(folder):
+        maker._short.chmod(0o755)
+        yield maker
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An interpreter with servd that any user can run."""
+    system = f"/usr/bin/python3.{sys.version_info.minor}"
+    if not Path(system).exists():
+        pytest.skip(f"needs {system}")
+    folder = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
+    folder.chmod(0o755)
+    subprocess.run([system, "-m", "venv", "--without-pip", folder / "v"], check=True)
+    packages = folder / "v" / "lib" / Path(system).name / "site-packages"
+    (packages / "servd.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    found = str(folder / "v" / "bin" / "python")
+    check = [found, "-c", "import servd.daemon.daemon"]
+    if subprocess.run(check, user=NOBODY.pw_uid).returncode != 0:
+        pytest.skip("another user cannot read this environment")
+    yield found
+    shutil.rmtree(folder)
+
+
+REPORT = """
+    import os, pwd, sys
+    print("I am", pwd.getpwuid(os.getuid()).pw_name, os.getgid(), sorted(os.getgroups()),
+          oct(os.umask(0)), os.environ["HOME"], os.environ["USER"])
+    try:
+        os.setuid(0)
+        print("root again")
+    except PermissionError:
+        print("no way back")
+"""
+
+
+def test_a_program_of_root_runs_as_its_user_and_cannot_go_back(servd: Servd, python: str) -> None:
+    config = """
+        [services.lowly]
+        command = ["/usr/bin/python3", "report.py"]
+        user = "www-data"
+        group = "nogroup"
+        umask = "077"
+        rlimits = { nofile = 70000 }
+        restart = { policy = "never" }
+    """
+    servd.write(servd_toml=config, report_py=REPORT)
+    daemon = servd.run("--config", "servd.toml", interpreter=python)
+    group = WWW.pw_gid
+    supplementary = sorted(os.getgrouplist("www-data", group))
+    from grp import getgrnam
+
+    nogroup = getgrnam("nogroup").gr_gid
+    daemon.wait_for(
+        f"I am www-data {nogroup} {supplementary} 0o77 {WWW.pw_dir} www-data", service="lowly"
+    )
+    daemon.wait_for("no way back")
+
+
+def test_services_of_different_users_reach_each_other_and_strangers_do_not(
+    servd: Servd, python: str
+) -> None:
+    """The internal socket belongs to the dependent's user; state is for root alone."""
+    config = """
+        [services.front]
+        app = "front:app"
+        listen = "127.0.0.1:0"
+        user = "www-data"
+        depends_on = ["back"]
+        [services.back]
+        app = "back:app"
+        user = "nobody"
+    """
+    servd.write(
+        servd_toml=config,
+        front_py="""
+            import servd
+            back = servd.depends("back")
+
+            async def app(scope, receive, send):
+                assert scope["type"] == "http"
+                answer = await back.get("/")
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": answer.content})
+        """,
+        back_py="""
+            import os, pwd
+
+            async def app(scope, receive, send):
+                assert scope["type"] == "http"
+                body = pwd.getpwuid(os.getuid()).pw_name.encode()
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": body})
+        """,
+    )
+    daemon = servd.run("--config", "servd.toml", interpreter=python).ready()
+    assert daemon.get("front").text == "nobody"
+    internal = daemon.runtime / "s" / "back.sock"
+    assert internal.stat().st_uid == WWW.pw_uid
+    assert stat.S_IMODE(internal.stat().st_mode) == 0o600
+    assert stat.S_IMODE(daemon.runtime.stat().st_mode) == 0o711
+    assert stat.S_IMODE((daemon.runtime / "private").stat().st_mode) == 0o700
+    for path in ("", "private", "s", "n"):
+        listing = ["ls", str(daemon.runtime / path)]
+        assert subprocess.run(listing, user=NOBODY.pw_uid, capture_output=True).returncode != 0
+    code = f"import socket; socket.socket(socket.AF_UNIX).connect({str(internal)!r})"
+    stranger = subprocess.run(
+        ["/usr/bin/python3", "-c", code], user=NOBODY.pw_uid, capture_output=True, text=True
+    )
+    assert "PermissionError" in stranger.stderr
+    assert daemon.stop() == 0
+
+
+def test_a_key_that_only_root_can_read_serves_tls_for_a_worker_that_is_not_root(
+    servd: Servd, python: str
+) -> None:
+    import ssl
+
+    import httpx
+    import trustme
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(servd.folder / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(servd.folder / "cert.pem"))
+    (servd.folder / "key.pem").chmod(0o600)
+    servd.write(
+        servd_toml="""
+            [services.web]
+            app = "main:app"
+            listen = "127.0.0.1:0"
+            user = "nobody"
+            tls = { certfile = "cert.pem", keyfile = "key.pem" }
+        """,
+        main_py="""
+            import os
+
+            async def app(scope, receive, send):
+                assert scope["type"] == "http"
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": str(os.getuid()).encode()})
+        """,
+    )
+    daemon = servd.run("--config", "servd.toml", interpreter=python).ready()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    answer = httpx.get(daemon.url("web"), verify=context, timeout=DEADLINE)
+    assert answer.text == str(NOBODY.pw_uid)
+    assert daemon.stop() == 0
+
+
+def test_a_daemon_of_a_user_keeps_everything_to_itself(servd: Servd, python: str) -> None:
+    servd.folder.chmod(0o777)
+    servd._short.chmod(0o777)
+    servd.write(
+        servd_toml="""
+            [services.web]
+            command = ["sleep", "1000"]
+            [services.app]
+            app = "main:app"
+        """,
+        main_py="async def app(scope, receive, send):\n    assert False\n",
+    )
+    daemon = servd.run("--config", "servd.toml", interpreter=python, user=NOBODY.pw_uid).ready()
+    runtime = daemon.runtime
+    assert runtime.stat().st_uid == NOBODY.pw_uid
+    assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+    assert stat.S_IMODE((runtime / "s" / "app.sock").stat().st_mode) == 0o600
+    pid = daemon.workers("web")[0]
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "the program")
+    assert Path(f"/proc/{pid}").stat().st_uid == NOBODY.pw_uid
+    assert daemon.stop() == 0
+
+
+def test_a_user_cannot_run_services_as_somebody_else(servd: Servd, python: str) -> None:
+    servd.folder.chmod(0o777)
+    servd.write(servd_toml='[services.web]\ncommand = ["sleep", "9"]\nuser = "www-data"\n')
+    daemon = servd.run("check", interpreter=python, user=NOBODY.pw_uid)
+    assert daemon.wait() == 78
+    assert 'only root can run a service as "www-data"' in daemon.output
