@@ -83,8 +83,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def spawn(self) -> None:
         """Starts the process and tells it what to do.
 
-        It waits for its spec, so that limits and CPUs are set before it does anything. Raises
-        OSError when the system cannot start it (the message names the cause).
+        Raises OSError when the system cannot start it (the message names the cause).
         """
         plan = self.launch.plan
         identity = plan.identity
@@ -117,7 +116,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._open_pipes([reading for reading, _ in outputs])
         ours.setblocking(False)
         self._loop.add_reader(ours.fileno(), self._heard)
-        self._limit()
+        self._raise_limits()
         self._tell()
 
     def _argv(self, channel: int) -> list[str]:
@@ -145,21 +144,21 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             options |= {"user": identity.account.uid, "extra_groups": list(identity.account.groups)}
         return options
 
-    def _limit(self) -> None:
-        """Resource limits and CPUs, set from here: raising one needs the daemon's rights."""
-        identity = self.launch.plan.identity
-        with contextlib.suppress(ProcessLookupError):
-            for name, value in identity.rlimits:
-                kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
-                if kind is not None:
+    def _raise_limits(self) -> None:
+        """Lifts hard limits where the config asks for more than the daemon's own: the process sets
+        its limits itself, but only the daemon may have the right to go higher.
+        """
+        for name, value in self.launch.plan.identity.rlimits:
+            kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
+            highest = resource.getrlimit(kind)[1] if kind is not None else -1
+            if kind is not None and highest != -1 and (value == -1 or value > highest):
+                with contextlib.suppress(ValueError, OSError):  # the process says what is wrong
                     resource.prlimit(self.pid, kind, (value, value))
-            if identity.affinity:
-                cpus = identity.affinity[self.slot % len(identity.affinity)]
-                os.sched_setaffinity(self.pid, cpus)
 
     def _tell(self) -> None:
         """Hands the spec over. The channel holds more than a spec, so this does not wait."""
         plan = self.launch.plan
+        affinity = plan.identity.affinity
         arguments = tuple(a.replace("{worker}", str(self.slot)) for a in plan.command)
         spec = WorkerSpec(
             service=plan.name,
@@ -171,6 +170,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             ),
             app=plan.app,
             argv=arguments,
+            rlimits=plan.identity.rlimits,
+            cpus=affinity[self.slot % len(affinity)] if affinity else (),
             tls=self.launch.tls,
         )
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -256,7 +256,7 @@ class Service:
         if error.filename:
             reason += f" ({os.fsdecode(error.filename)})"
         account = self.plan.identity.account
-        if isinstance(error, PermissionError) and account is not None:
+        if error.filename and isinstance(error, PermissionError) and account is not None:
             reason += f": the user {account.name} must be able to read and run it"
         self.last_exit = Exit(slot, 0, -1, reason)
         self._lost(slot, 0, -1, reason, history, False)

@@ -72,6 +72,8 @@ class WorkerSpec:
     sockets: tuple[SocketSpec, ...] = ()
     app: AppSpec | None = None
     argv: tuple[str, ...] = ()
+    rlimits: tuple[tuple[str, int], ...] = ()
+    cpus: tuple[int, ...] = ()
     tls: TlsSpec | None = None
 
     def to_json(self) -> str:
@@ -87,8 +89,10 @@ class WorkerSpec:
         if app is not None:
             app["skip_paths"] = tuple(app["skip_paths"])
             app = AppSpec(**app)
+        values["rlimits"] = tuple((name, value) for name, value in values["rlimits"])
+        values |= {"argv": tuple(values["argv"]), "cpus": tuple(values["cpus"])}
         return cls(
-            **{**values, "argv": tuple(values["argv"])},
+            **values,
             sockets=sockets,
             app=app,
             tls=TlsSpec(**tls) if tls is not None else None,

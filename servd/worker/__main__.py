@@ -11,6 +11,7 @@ from servd.wire import listen_fds
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker.channel import Channel, DaemonWatch
+from servd.worker.confine import ConfineError, confine
 from servd.worker.events import EventWriter, configure_logging, users_traceback
 
 
@@ -28,6 +29,12 @@ def main() -> None:
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     writer = EventWriter(spec.service, spec.worker, spec.generation)
     configure_logging(writer, spec.app.log_level)
+    try:
+        confine(spec.rlimits, spec.cpus)
+    except ConfineError as error:
+        channel.send(failed=str(error))
+        writer.event("error", str(error))
+        sys.exit(STARTUP_FAILURE)
     try:
         listeners = _listeners(spec)
     except (ssl.SSLError, OSError, ValueError) as error:

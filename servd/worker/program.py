@@ -14,7 +14,9 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from servd.wire import listen_fds
+from servd.wire.names import STARTUP_FAILURE
 from servd.worker.channel import Channel, die_with_parent
+from servd.worker.confine import ConfineError, confine
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses when there is no such program, and when it cannot be run, as shells have them."""
@@ -33,6 +35,12 @@ def main() -> None:
         return  # the daemon died before the signal was asked for
     names = [item["name"] for item in spec["sockets"]]
     environment = os.environ | listen_fds.lay([item["fd"] for item in spec["sockets"]], names)
+    try:
+        confine(spec["rlimits"], spec["cpus"])
+    except ConfineError as error:
+        channel.send(failed=str(error))
+        print(error, file=sys.stderr)
+        os._exit(STARTUP_FAILURE)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect them
         signal.signal(number, signal.SIG_DFL)
     program = spec["argv"][0]

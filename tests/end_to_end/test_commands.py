@@ -154,6 +154,22 @@ def test_no_shell_touches_a_command(servd: Servd) -> None:
     daemon.wait_for(str(arguments), service="echo")
 
 
+def test_a_limit_that_cannot_be_had_is_named(servd: Servd) -> None:
+    """No system lets a process have more open files than fs.nr_open says, not even root."""
+    config = """
+        [services.greedy]
+        command = ["sleep", "1000"]
+        rlimits = { nofile = 4611686018427387904 }
+        restart = { policy = "never" }
+        ready = "notify"
+    """
+    daemon = servd(config).ready()
+    failed = daemon.find("service cannot start", service="greedy")[0]
+    assert "rlimits.nofile can be " in failed["error"]
+    assert daemon.descendants() == []
+    assert daemon.stop() == 0
+
+
 def test_a_program_runs_under_its_limits_and_on_its_cpus(servd: Servd) -> None:
     cpu = sorted(os.sched_getaffinity(0))[0]
     config = f"""

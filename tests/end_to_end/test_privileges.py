@@ -74,7 +74,7 @@ def test_a_program_of_root_runs_as_its_user_and_cannot_go_back(servd: Servd, pyt
         user = "www-data"
         group = "nogroup"
         umask = "077"
-        rlimits = { nofile = 70000 }
+        rlimits = { nofile = 700 }
         restart = { policy = "never" }
     """
     servd.write(servd_toml=config, report_py=REPORT)
