@@ -173,8 +173,8 @@ def measure(contender: Contender, seconds: float, connections: int) -> Sample:
         requests,
         errors,
         float(_first(r"Requests/sec:\s+([\d.]+)", output)),
-        _milliseconds(_first(r"50%\s+(\S+)", output)),
-        _milliseconds(_first(r"99%\s+(\S+)", output)),
+        _milliseconds(_first(r"(?m)^ +50%\s+(\S+)", output)),
+        _milliseconds(_first(r"(?m)^ +99%\s+(\S+)", output)),
         ticks / TICKS / requests * 1e6,
     )
 
