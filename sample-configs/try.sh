@@ -11,5 +11,5 @@ servd=$!
 trap 'kill "$servd" 2>/dev/null; wait "$servd"' EXIT
 
 echo "+ curl '$url'"
-curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-connrefused "$url"
+curl --silent --fail --retry 60 --retry-delay 1 --retry-connrefused "$url"
 echo
