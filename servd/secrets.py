@@ -29,11 +29,11 @@ def mask_line(line: str, path: str = "") -> str:
     def hide(match: re.Match[str]) -> str:
         return f"{match['key']}{match['sep']}{MASK}" if is_secret_name(match["key"]) else match[0]
 
-    return re.sub(
+    return re.sub(  # a value in quotes, or up to what ends one
         r"(?P<key>[A-Za-z0-9_\-]+)(?P<sep>[\"']?\s*[=:]\s*)"
         r"(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]]+)",
         hide,
-        line,
+        mask_url(line),
     )
 
 

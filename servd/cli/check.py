@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servd.cli.main import config_option
 from servd.cli.output import diagnostic_json, print_json, say, show_diagnostics
-from servd.cli.source import load_config
+from servd.cli.source import config_option, load_config
 from servd.errors import ConfigError, Exit
 
 if TYPE_CHECKING:

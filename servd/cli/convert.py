@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from servd.cli.output import say
-from servd.errors import ConfigError, Exit, ServdError
+from servd.cli.output import write_new
+from servd.errors import ConfigError
 
 
 @click.command("convert")
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
-def command(source: str, target: str, force: bool) -> int:
+def command(source: str, target: str, force: bool) -> None:
     """Write the configuration SOURCE to TARGET in the format that TARGET's name says.
 
     Variables and includes stay as they are written; comments are not carried over. TARGET - is
@@ -37,15 +35,4 @@ def command(source: str, target: str, force: bool) -> int:
         text = to_text(plain(parsed.root), "yaml" if yaml else "toml")
     except ValueError as error:
         raise config_error(str(error), file=source) from None
-    if target == "-":
-        click.echo(text, nl=False)
-        return Exit.OK
-    if os.path.exists(target) and not force:
-        raise ServdError(f"{target} is there already: --force overwrites it")
-    try:
-        with open(target, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ServdError(f"cannot write {target}: {error.strerror}") from None
-    say(f"wrote {target}")
-    return Exit.OK
+    write_new(target, text, force=force)

@@ -6,9 +6,8 @@ import os
 
 import click
 
-from servd.cli.main import config_option
 from servd.cli.output import print_json
-from servd.cli.source import load_config
+from servd.cli.source import config_option, load_config
 
 
 @click.command("graph")

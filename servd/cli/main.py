@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import click
 
 from servd._version import __version__
+from servd.cli.source import config_option
 from servd.errors import Exit, ServdError
 
 COMMANDS = ("check", "completion", "convert", "graph", "init", "run", "schema", "serve", "show")
@@ -40,17 +39,6 @@ class LazyGroup(click.Group):
             hint = f' Did you mean "{close[0]}"?' if close else ""
             ctx.fail(f'there is no command "{args[0]}".{hint}')
         return super().resolve_command(ctx, args)
-
-
-def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--config`, as every command that reads one takes it."""
-    return click.option(
-        "-c",
-        "--config",
-        metavar="PATH",
-        type=click.Path(),
-        help="File or folder; default: $SERVD_CONFIG, then servd.toml or servd.yaml here.",
-    )(command)
 
 
 @click.group(

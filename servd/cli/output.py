@@ -26,6 +26,24 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def write_new(path: str, text: str, *, force: bool) -> None:
+    """Writes a file, or stdout for "-"; one that is there is overwritten with `force` only.
+
+    Raises `ServdError`.
+    """
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    if os.path.exists(path) and not force:
+        raise ServdError(f"{path} is there already: --force overwrites it")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ServdError(f"cannot write {path}: {error.strerror}") from None
+    say(f"wrote {path}")
+
+
 def print_json(value: Any) -> None:
     """A result for programs."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from servd.cli.main import config_option
 from servd.cli.output import show_diagnostics
-from servd.cli.source import load_config
+from servd.cli.source import config_option, load_config
 
 
 def run_config(config: str | None) -> int:

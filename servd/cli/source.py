@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,3 +24,14 @@ def load_config(explicit: str | None) -> Loaded:
     context = click.get_current_context(silent=True)
     above = context.find_root().obj if context is not None else None
     return load(find_config(explicit or above, os.environ), os.environ)
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config`, as every command that reads one takes it."""
+    return click.option(
+        "-c",
+        "--config",
+        metavar="PATH",
+        type=click.Path(),
+        help="File or folder; default: $SERVD_CONFIG, then servd.toml or servd.yaml here.",
+    )(command)

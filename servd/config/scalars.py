@@ -39,7 +39,7 @@ def wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("servd", "{message}", {"message": message})
 
 
-def _number(value: object) -> float | None:
+def number_of(value: object) -> float | None:
     """`value` as a finite float when it is a number of the config, or text from the environment."""
     if isinstance(value, bool):
         return None
@@ -59,7 +59,7 @@ def parse_duration(value: object) -> float:
 
     Raises `PydanticCustomError` for anything else, negative numbers and infinity included.
     """
-    number = _number(value)
+    number = number_of(value)
     if number is None and isinstance(value, str):
         parts = _PARTS.findall(value)
         if parts and "".join(amount + unit for amount, unit in parts) == value:
@@ -86,7 +86,7 @@ def print_duration(seconds: float) -> str:
 
 def parse_size(value: object) -> int:
     """Bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"` or a plain number of bytes."""
-    number = _number(value)
+    number = number_of(value)
     if number is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         units = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
         factor = units.get(match[2].lower())
@@ -184,7 +184,7 @@ SizeOrNone = Annotated[
 
 
 def _parse_count_or_auto(value: object) -> int | str:
-    number = _number(value)
+    number = number_of(value)
     if value == "auto":
         return "auto"
     if number is None or number != int(number) or not 0 <= number <= 10_000:
@@ -263,7 +263,7 @@ Affinity = Annotated[
 
 
 def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
-    number = _number(value)
+    number = number_of(value)
     if number is not None and not isinstance(value, str):
         return number
     if isinstance(value, list | tuple) and all(
@@ -366,49 +366,6 @@ Environment = Annotated[
         {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
     ),
 ]
-
-
-RESOURCES = (
-    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
-    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
-)  # fmt: skip
-"""Names of getrlimit(2), without their prefix RLIMIT_."""
-
-
-def _parse_limits(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise wrong(f"expected a table, got {shown(value)}")
-    result: dict[str, int] = {}
-    for name, limit in value.items():
-        if name not in RESOURCES:
-            raise wrong(f"{shown(name)} is not a resource limit: they are {joined(RESOURCES)}")
-        number = _number(limit)
-        if limit == "unlimited":
-            result[name] = -1
-        elif number is None or number != int(number) or number < 0:
-            raise wrong(f'the limit {name} must be a number or "unlimited", not {shown(limit)}')
-        else:
-            result[name] = int(number)
-    return result
-
-
-ResourceLimits = Annotated[
-    dict[str, int],
-    PlainValidator(_parse_limits),
-    PlainSerializer(
-        lambda limits: {name: "unlimited" if n < 0 else n for name, n in limits.items()}
-    ),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "propertyNames": {"enum": list(RESOURCES)},
-            "additionalProperties": {
-                "anyOf": [{"type": "integer", "minimum": 0}, {"enum": ["unlimited"]}]
-            },
-        }
-    ),
-]
-"""Soft and hard limit of each resource; -1 is unlimited."""
 
 
 def _text_without_null(value: object) -> object:

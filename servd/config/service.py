@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from servd.config.address import INTERNAL
+from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
     Affinity,
     CountOrAuto,
@@ -28,7 +29,6 @@ from servd.config.scalars import (
     Listen,
     OctalMode,
     PercentOrCount,
-    ResourceLimits,
     SizeOrNone,
     Text,
 )

@@ -63,6 +63,7 @@ class Drain:
 
         Returns whether everything ended by itself; if not, the rest has been cancelled and cut.
         """
+        await asyncio.sleep(_POLL)  # for what was accepted in the very last turn of the loop
         pause = _POLL
         while self.state.connections or self.state.tasks:
             left = self.deadline - self.loop.time()

@@ -1,0 +1,51 @@
+"""Resource limits of a process, as the configuration names them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from servd.config.scalars import joined, number_of, shown, wrong
+
+RESOURCES = (
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
+    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+"""Names of getrlimit(2), without their prefix RLIMIT_."""
+
+
+def _parse_limits(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise wrong(f"expected a table, got {shown(value)}")
+    result: dict[str, int] = {}
+    for name, limit in value.items():
+        if name not in RESOURCES:
+            raise wrong(f"{shown(name)} is not a resource limit: they are {joined(RESOURCES)}")
+        number = number_of(limit)
+        if limit == "unlimited":
+            result[name] = -1
+        elif number is None or number != int(number) or number < 0:
+            raise wrong(f'the limit {name} must be a number or "unlimited", not {shown(limit)}')
+        else:
+            result[name] = int(number)
+    return result
+
+
+ResourceLimits = Annotated[
+    dict[str, int],
+    PlainValidator(_parse_limits),
+    PlainSerializer(
+        lambda limits: {name: "unlimited" if n < 0 else n for name, n in limits.items()}
+    ),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"enum": list(RESOURCES)},
+            "additionalProperties": {
+                "anyOf": [{"type": "integer", "minimum": 0}, {"enum": ["unlimited"]}]
+            },
+        }
+    ),
+]
+"""Soft and hard limit of each resource; -1 is unlimited."""
