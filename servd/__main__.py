@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -12,9 +13,22 @@ def main() -> None:
 
         print(f"servd {__version__}")
         return
+    open_missing_stdio()
     from servd.cli.main import main as run
 
     run()
+
+
+def open_missing_stdio() -> None:
+    """Opens /dev/null where stdin, stdout or stderr are closed: a socket of ours would get their
+    descriptor otherwise, and be written to.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 MASK = "********"
 
-_SECRET_NAME = re.compile(
-    r"(pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key|auth)", re.IGNORECASE
-)
-_NOT_SECRET = {"token_file", "keyfile", "client_auth", "author"}
+_SECRET_WORDS = frozenset(
+    {
+        "auth", "credential", "credentials", "pass", "passphrase", "passwd", "password",
+        "passwords", "secret", "secrets", "token", "apikey", "privatekey",
+    }
+)  # fmt: skip
+_KEYS = frozenset({"access", "api", "encryption", "private", "secret", "signing"})
+"""Words that make a `key` after them a secret."""
+
+_NOT_SECRET = frozenset({"token_file", "keyfile", "client_auth"})
+_WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or a variable of this name holds a secret, as far as one can tell."""
-    return name.lower() not in _NOT_SECRET and _SECRET_NAME.search(name) is not None
+    """Whether a key or a variable of this name holds a secret, as far as one can tell.
+
+    It goes by words: API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
+    """
+    if name.lower() in _NOT_SECRET:
+        return False
+    words = [word.lower() for word in _WORD.findall(name)]
+    return any(word in _SECRET_WORDS for word in words) or any(
+        word == "key" and before in _KEYS for before, word in itertools.pairwise(words)
+    )
 
 
 def mask_line(line: str, path: str = "") -> str:
@@ -23,7 +39,8 @@ def mask_line(line: str, path: str = "") -> str:
     `path` is the dotted key that the line is shown for, so that a value which stands on a line of
     its own is masked too.
     """
-    if path and is_secret_name(path.rsplit(".", 1)[-1]) and not re.search(r"[=:]", line):
+    key = path.rpartition(".")[2].partition("[")[0]
+    if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):
         return re.sub(r"\S.*", MASK, line)
 
     def hide(match: re.Match[str]) -> str:

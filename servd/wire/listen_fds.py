@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from collections.abc import MutableMapping, Sequence
 
 from servd.wire.names import FIRST_FD, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 
-CLEAR_OF_THE_WAY = 40
-"""Descriptors from here on are never the target of `lay`: low enough for small limits of open
-files, high enough for every address that a service can sensibly have."""
+_CLEAR_OF_THE_WAY = 40
+_SPARE = 8
+
+
+def clear_of_the_way() -> int:
+    """A descriptor that `lay` never moves anything to: above every address that a service can
+    sensibly have, and below a small limit of open files.
+    """
+    return min(_CLEAR_OF_THE_WAY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE)
 
 
 def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
@@ -36,7 +43,7 @@ def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
     """Moves inherited `descriptors` to 3, 4, ... of this process and returns the variables that
     announce them. Whatever stood there before is closed.
     """
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, CLEAR_OF_THE_WAY) for fd in descriptors]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, clear_of_the_way()) for fd in descriptors]
     for fd in descriptors:
         os.close(fd)
     for target, fd in enumerate(moved, FIRST_FD):

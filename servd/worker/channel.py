@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any
 
-from servd.wire.listen_fds import CLEAR_OF_THE_WAY
+from servd.wire.listen_fds import clear_of_the_way
 
 HARD_EXIT_GRACE = 5.0
 """Seconds after the drain's deadline until a worker that has not exited is ended from within."""
@@ -31,7 +31,7 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         # out of the way of the listening sockets, which go to 3, 4, ...
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CLEAR_OF_THE_WAY)
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, clear_of_the_way())
         os.close(descriptor)
         self._socket = socket.socket(fileno=moved)
         self._buffer = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
@@ -279,3 +280,55 @@ def test_giving_up_and_never_restarting_leave_the_service_failed(servd: Servd) -
     assert len(daemon.find("worker died", service="gives-up")) == 3
     daemon.wait_for("service failed", service="once")
     assert len(daemon.find("worker died", service="once")) == 1
+
+
+def test_a_daemon_without_stdin_stdout_and_stderr_serves(servd: Servd) -> None:
+    """As some init systems start programs; its sockets must not take those descriptors."""
+    import subprocess
+    import sys
+
+    servd.write(
+        main_py=APP,
+        servd_toml="""
+            [daemon]
+            log = { file = "servd.log" }
+            [services.web]
+            app = "main:app"
+            listen = "127.0.0.1:0"
+        """,
+    )
+    import os
+
+    command_line = f'exec "{sys.executable}" -m servd <&- >&- 2>&-'
+    environ = {**os.environ, "SERVD_DAEMON__RUNTIME_DIR": f"{servd._short}/c"}
+    process = subprocess.Popen(["sh", "-c", command_line], cwd=servd.folder, env=environ)
+    try:
+        log = servd.folder / "servd.log"
+        wait_until(lambda: log.exists() and "servd ready" in log.read_text(), "the start")
+        address = next(
+            json.loads(line)["address"]
+            for line in log.read_text().splitlines()
+            if "address" in line
+        )
+        assert httpx.get(address).text == "ok"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_daemon_with_few_descriptors_serves(servd: Servd) -> None:
+    import resource
+
+    servd.write(
+        main_py=APP, servd_toml='[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))
+    try:
+        daemon = servd.run("--config", "servd.toml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert daemon.ready().get("web").text == "ok"
+    assert daemon.stop() == 0
