@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import httpx
+import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -48,13 +49,10 @@ def test_a_websocket_echoes_and_ends_with_1012_at_a_stop(servd: Servd) -> None:
         socket.send("hello")
         assert socket.recv(DEADLINE) == "hello"
         assert daemon.stop() == 0
-        try:
+        with pytest.raises(ConnectionClosedError) as closed:
             socket.recv(DEADLINE)
-        except ConnectionClosedError as error:
-            assert error.rcvd is not None
-            assert error.rcvd.code == 1012
-        else:
-            raise AssertionError("the connection went on")
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
 
 
 def test_a_stream_that_has_begun_runs_to_its_end_at_a_stop(servd: Servd) -> None:
