@@ -39,10 +39,11 @@ def run(loaded: Loaded, runtime_dir: str | None = None) -> int:
     config = loaded.config
     inherited = listen_fds.take(os.environ)
     systemd = Systemd()
+    given = config.daemon.runtime_dir
+    is_root = os.geteuid() == 0
     folder = RuntimeDir(
-        config.daemon.runtime_dir
-        or runtime_dir
-        or default_runtime_dir(loaded.path, os.environ, is_root=os.geteuid() == 0)
+        given or runtime_dir or default_runtime_dir(loaded.path, os.environ, is_root=is_root),
+        ours=not given and "RUNTIME_DIRECTORY" not in os.environ,
     )
     folder.open()
     try:
@@ -127,7 +128,7 @@ class Daemon:
         failed = starting.result()
         status = self.supervisor.summary
         self.systemd.ready(status)
-        log.info("servd ready", status=status, failed=sorted(failed) or None)
+        log.info("servd ready", status=status, **({"failed": sorted(failed)} if failed else {}))
         return failed
 
     def _take_signals(self, arbiter: ServdArbiter) -> None:

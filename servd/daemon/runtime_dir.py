@@ -50,10 +50,15 @@ def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root
 
 
 class RuntimeDir:
-    """The folder, made and locked; a second daemon on it is refused with the pid of the first."""
+    """The folder, made and locked; a second daemon on it is refused with the pid of the first.
 
-    def __init__(self, path: str) -> None:
+    At the end it is removed if this daemon made it, or if it is `ours` by name, even though a
+    killed one made it.
+    """
+
+    def __init__(self, path: str, *, ours: bool = False) -> None:
         self.path = path
+        self.ours = ours
         self._lock = -1
         self._made: list[str] = []
 
@@ -134,6 +139,9 @@ class RuntimeDir:
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+            if self.ours:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.path)
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)

@@ -80,6 +80,14 @@ def test_what_a_killed_daemon_left_is_taken_over(short: Path) -> None:
     folder.close()
 
 
+def test_a_folder_of_ours_that_a_killed_daemon_left_goes_at_the_end(short: Path) -> None:
+    (short / "run" / "private").mkdir(parents=True)
+    folder = RuntimeDir(str(short / "run"), ours=True)
+    folder.open()
+    folder.close()
+    assert list(short.iterdir()) == []
+
+
 def test_a_path_too_long_for_sockets_is_refused_with_what_to_do(short: Path) -> None:
     with pytest.raises(StartError, match=r"too long for unix sockets: set daemon\.runtime_dir"):
         RuntimeDir(str(short / ("x" * 100))).open()
