@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import click
 
-from servd.cli.output import show_diagnostics
 from servd.cli.source import config_option, load_config
 
 
 def run_config(config: str | None) -> int:
     """Runs the configuration; returns the exit status of the daemon."""
-    loaded = load_config(config)
-    loaded.require()
-    if loaded.warnings:
-        show_diagnostics(loaded)
+    loaded = load_config(config).require()  # warnings are the daemon's to log
     from servd.daemon.daemon import run
 
     return run(loaded)

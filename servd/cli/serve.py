@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from servd.cli.output import say, show_diagnostics
 from servd.errors import UsageError
 
 SOURCE = "<servd serve>"
@@ -156,11 +155,6 @@ def command(print_config: bool, reload: bool, **options: Any) -> int:
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())
     loaded = load_sources([source], SOURCE, os.environ, Disk()).require()
-    if loaded.warnings:
-        show_diagnostics(loaded)
-    for service in loaded.config.services.values():
-        if not all(address.is_loopback for address in service.listen):
-            say(f"servd: {service.listen[0]} can be reached from other machines")
     from servd.daemon.daemon import run
     from servd.daemon.runtime_dir import default_runtime_dir
 
