@@ -44,16 +44,6 @@ class Address:
         return f"fd:{self.name}" if self.kind == "fd" else "internal"
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.kind != "tcp":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    @property
     def from_here(self) -> Address:
         """The address by which a process of this machine reaches it."""
         loopback = {"": "127.0.0.1", EVERY_V4: "127.0.0.1", EVERY_V6: "::1"}

@@ -94,10 +94,12 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
             with theirs, contextlib.ExitStack() as pipes:
-                outputs = [os.pipe2(os.O_CLOEXEC) for _ in ("stdout", "stderr")]
-                for reading, writing in outputs:
+                outputs: list[tuple[int, int]] = []
+                for _ in ("stdout", "stderr"):
+                    reading, writing = os.pipe2(os.O_CLOEXEC)
                     undo.callback(os.close, reading)
                     pipes.callback(os.close, writing)
+                    outputs.append((reading, writing))
                 inherited = [sock.fileno() for _, sock in self.launch.sockets]
                 self._worker = subprocess.Popen(
                     self._argv(theirs.fileno()),
@@ -116,8 +118,13 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._open_pipes([reading for reading, _ in outputs])
         ours.setblocking(False)
         self._loop.add_reader(ours.fileno(), self._heard)
-        self._raise_limits()
-        self._tell()
+        try:
+            self._raise_limits()
+            self._tell()
+        except OSError:
+            self.signal_group(signal.SIGKILL)
+            self._finish(self._worker.wait())
+            raise
 
     def _argv(self, channel: int) -> list[str]:
         if self.launch.plan.app is not None:

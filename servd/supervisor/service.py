@@ -8,7 +8,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import structlog
@@ -83,7 +82,6 @@ class Service:
         self._start_failures = 0
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._since: dict[int, str] = {}
         self.log = log.bind(service=plan.name)
 
     @property
@@ -97,10 +95,6 @@ class Service:
     def ready_count(self) -> int:
         """Workers that are ready now."""
         return sum(process.was_ready for process in self.processes)
-
-    def started_at(self, process: WorkerProcess) -> str:
-        """When a worker was started, in ISO 8601."""
-        return self._since.get(process.pid, "")
 
     def bind(self) -> None:
         """Binds the service's sockets; connections wait in their queues from now on.
@@ -195,7 +189,6 @@ class Service:
 
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started: wait for its readiness."""
-        self._since[process.pid] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self.log.debug("worker started", worker=process.slot, pid=process.pid)
         task = asyncio.get_running_loop().create_task(self._await_ready(process))
         self._tasks.add(task)
@@ -247,7 +240,6 @@ class Service:
         reason += self._passthrough_hint(process.report.missing_variable)
         last_lines = () if process.was_ready else tuple(process.last_lines.text())
         self.last_exit = Exit(process.slot, process.pid, status, reason, last_lines)
-        self._since.pop(process.pid, None)
         self._lost(process.slot, process.pid, status, reason, history, process.was_ready)
 
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
