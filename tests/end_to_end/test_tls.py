@@ -88,11 +88,12 @@ def test_an_optional_certificate_may_be_left_out(servd: Servd, authority: trustm
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_a_tls_1_1_client_is_refused_by_the_servers_alert(
-    servd: Servd, authority: trustme.CA
+    servd: Servd, authority: trustme.CA, loop: str
 ) -> None:
     """Offered for real: OpenSSL speaks TLS 1.1 at security level 0 only."""
-    daemon = servd(config(), main_py=APP).ready()
+    daemon = servd(f'[defaults]\nuvicorn = {{ loop = "{loop}" }}\n{config()}', main_py=APP).ready()
     context = client_context(authority)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1
