@@ -75,6 +75,7 @@ class Service:
         self.state: State = "waiting"
         self.error = ""
         self.restarts = 0
+        self.killed = 0
         self.last_exit: Exit | None = None
         self.milestones = Milestones()
         self.listeners: list[Listener] = []
@@ -241,6 +242,16 @@ class Service:
         last_lines = () if process.was_ready else tuple(process.last_lines.text())
         self.last_exit = Exit(process.slot, process.pid, status, reason, last_lines)
         self._lost(process.slot, process.pid, status, reason, history, process.was_ready)
+
+    def overdue(self, process: WorkerProcess, seconds: float) -> None:
+        """A worker did not end in time when it was asked to, and is killed."""
+        self.killed += 1
+        self.log.warning(
+            "worker killed",
+            worker=process.slot,
+            pid=process.pid,
+            reason=f"did not end within {seconds:g} s of being asked to",
+        )
 
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
         """The system could not start a worker: a failure like any other."""

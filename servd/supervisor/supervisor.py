@@ -108,7 +108,7 @@ class Supervisor:
             await self._in_order({name: [] for name in self.services}, self._stop_one)
         self.engine.pool.close()
         await self.engine.arbiter.end()
-        return graceful
+        return graceful and not any(service.killed for service in self.services.values())
 
     async def _stop_one(self, name: str) -> None:
         await self.services[name].stop()

@@ -56,6 +56,9 @@ class Observer(Protocol):
     def died(self, process: WorkerProcess, status: int, history: History) -> None:
         """A process ended without being asked to."""
 
+    def overdue(self, process: WorkerProcess, seconds: float) -> None:
+        """A process did not end in time when it was asked to, and is killed."""
+
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
         """The system could not start a process."""
 
@@ -196,6 +199,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         try:
             await asyncio.wait_for(asyncio.shield(process.exited), patience)
         except TimeoutError:
+            self.observer.overdue(process, patience)
             process.signal_group(signal.SIGKILL)
             await process.exited
             return False

@@ -93,6 +93,34 @@ def test_a_request_beyond_the_drain_is_cut_and_the_daemon_ends(servd: Servd) -> 
             answer.result()
 
 
+def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> None:
+    """It hears no signal; the daemon gives it the drain and a few seconds more."""
+    blocked = """
+        import time
+
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            print("asked", flush=True)
+            time.sleep(1000)
+    """
+    config = """
+        [services.web]
+        app = "blocked:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "100ms" }
+    """
+    daemon = servd(config, blocked_py=blocked).ready()
+    url = daemon.url("web")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx.get, url, timeout=DEADLINE)
+        daemon.wait_for("asked")
+        assert daemon.stop() == 0
+        with pytest.raises(httpx.HTTPError):
+            answer.result()
+    assert daemon.find("worker killed", service="web")
+    assert daemon.find("servd stopped", graceful=False)
+
+
 def test_a_second_signal_ends_everything_at_once(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
     daemon = servd(config, slow_py=SLOW).ready()
