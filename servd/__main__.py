@@ -14,6 +14,7 @@ def main() -> None:
         print(f"servd {__version__}")
         return
     open_missing_stdio()
+    leave_missing_folder()
     from servd.cli.main import main as run
 
     run()
@@ -29,6 +30,14 @@ def open_missing_stdio() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
             setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def leave_missing_folder() -> None:
+    """Goes to / when the working directory has been removed: every relative path would fail."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from servd.diagnostics import Diagnostic, Place
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")
-"""The plan layers these itself: a service's env_file stands above `[defaults]`'s env (SPEC 2)."""
+"""The plan layers these itself: a service's env_file stands above `[defaults]`'s env."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,6 +248,14 @@ def test_wrong_calls_end_with_their_status_and_a_clear_line(
     assert "Traceback" not in done.stderr
 
 
+def test_a_working_directory_that_is_gone_does_no_harm(folder: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f'rmdir "{gone}"; exec "{sys.executable}" -m servd check -c "{folder}/servd.toml"'
+    done = subprocess.run(["sh", "-c", line], cwd=gone, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_two_candidates_in_one_folder_are_an_error(tmp_path: Path) -> None:
     for name in ("servd.toml", "servd.yaml"):
         (tmp_path / name).write_text("")
