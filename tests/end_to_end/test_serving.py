@@ -311,3 +311,42 @@ def test_what_is_printed_and_logged_becomes_events(servd: Servd) -> None:
     assert "RuntimeError: boom" in failed["exception"]
     daemon.wait_for("request", **{"http.response.status_code": 500})
     assert json.loads(daemon.output.splitlines()[0])["event"] == "servd started"
+
+
+def test_threads_and_keep_alive_are_those_configured(servd: Servd) -> None:
+    import socket
+    import time
+
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        threads = 3
+        timeouts = { keep_alive = "300ms" }
+    """
+    main = """
+        import asyncio, threading, time
+        from anyio import to_thread
+        from fastapi import FastAPI
+
+        app = FastAPI()
+
+        @app.get("/")
+        async def root():
+            seen = set()
+            def note():
+                seen.add(threading.get_ident())
+                time.sleep(0.05)
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(*(loop.run_in_executor(None, note) for _ in range(12)))
+            return [to_thread.current_default_thread_limiter().total_tokens, len(seen)]
+    """
+    daemon = servd(config, main_py=main).ready()
+    assert daemon.get("web").json() == [3, 3]
+    host, port = daemon.url("web").removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as kept:
+        kept.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(65536).startswith(b"HTTP/1.1 404")
+        began = time.monotonic()
+        assert kept.recv(1) == b""
+        assert time.monotonic() - began < 3
