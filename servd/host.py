@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import math
 import os
 import pwd
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class Host:
     """What is known about this machine and this process.
 
     `cpus` are the ids that this process may run on, `usable_cpus` how many of them a cgroup's
-    quota leaves; `ports` are free ports for commands that bind themselves, by service.
+    quota leaves; `ports` are free ports for commands that bind themselves, by service;
+    `pem_files` is the text of certificates and keys, read before any worker drops its rights.
     """
 
     cpus: tuple[int, ...]
@@ -43,14 +45,22 @@ class Host:
     groups: Mapping[str, int] = field(default_factory=dict)
     env_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
+    pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
     python: str = ""
 
 
-def inspect_host(config: Config, environ: Mapping[str, str], *, ports: bool = False) -> Host:
+def inspect_host(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    ports: bool = False,
+    known_ports: Mapping[str, int] | None = None,
+) -> Host:
     """The facts that planning `config` needs.
 
-    `ports` asks the system for free ports, which only a real start needs. What is missing (a user,
-    a file) is left out: `check_files` has reported it.
+    `ports` asks the system for free ports, which only a real start needs; `known_ports` are those
+    that running services have already. What is missing (a user, a file) is left out: `check_files`
+    has reported it.
     """
     import sys
 
@@ -62,6 +72,12 @@ def inspect_host(config: Config, environ: Mapping[str, str], *, ports: bool = Fa
         s.socket.group for s in config.services.values()
     }
     files = {s.env_file for s in config.services.values()} | {config.defaults.env_file}
+    pem_files = {
+        file
+        for s in config.services.values()
+        if s.tls is not None
+        for file in (s.tls.certfile, s.tls.keyfile, s.tls.ca_certs)
+    }
     return Host(
         cpus=cpus,
         usable_cpus=usable_cpus(cpus, read_quota()),
@@ -70,7 +86,8 @@ def inspect_host(config: Config, environ: Mapping[str, str], *, ports: bool = Fa
         accounts={name: user for name in users - {""} if (user := account(name))},
         groups={name: found for name in groups - {""} if (found := group_id(name)) is not None},
         env_files={file: _variables(file) for file in files - {""}},
-        ports=_free_ports(config) if ports else {},
+        ports=_free_ports(config, known_ports or {}) if ports else {},
+        pem_files=read_texts(pem_files),
         python=sys.executable,
     )
 
@@ -148,6 +165,15 @@ def _quota_v1(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
+def read_texts(files: Iterable[str]) -> dict[str, str]:
+    """The text of those `files` that can be read."""
+    texts: dict[str, str] = {}
+    for path in set(files) - {""}:
+        with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8") as file:
+            texts[path] = file.read()
+    return texts
+
+
 def _variables(file: str) -> Mapping[str, str]:
     try:
         return read_env_file(file)
@@ -155,15 +181,21 @@ def _variables(file: str) -> Mapping[str, str]:
         return {}
 
 
-def _free_ports(config: Config) -> dict[str, int]:
-    """A free loopback port for each command that wants one and listens on none of its own."""
+def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
+    """A free loopback port for each command that wants one and listens on none of its own; the
+    `known` one where there is one.
+    """
     held: list[socket.socket] = []
     ports: dict[str, int] = {}
     try:
         for name, service in sorted(config.services.items()):
             wants = any("{port}" in argument for argument in service.command)
             has = any(a.kind == "tcp" and a.port for a in service.listen)
-            if service.command and binds_itself(service) and wants and not has:
+            if not (service.command and binds_itself(service) and wants and not has):
+                continue
+            if name in known:
+                ports[name] = known[name]
+            else:
                 probe = socket.socket()
                 held.append(probe)
                 probe.bind(("127.0.0.1", 0))

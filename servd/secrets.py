@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 MASK = "********"
 
@@ -57,3 +58,28 @@ def mask_line(line: str, path: str = "") -> str:
 def mask_url(text: str) -> str:
     """`text` with the password of a URL's user part masked."""
     return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", rf"\1{MASK}@", text)
+
+
+def mask_values(
+    value: Any, path: tuple[str | int, ...], secrets: frozenset[tuple[str | int, ...]]
+) -> Any:
+    """A value of the configuration, with everything below it, as it may be shown.
+
+    `path` is where it stands, `secrets` the paths whose values came from a secret source; a key
+    that a service inherits is as secret as that of `[defaults]`. What is not set is left out.
+    """
+    if isinstance(value, dict):
+        return {
+            key: mask_values(entry, (*path, key), secrets)
+            for key, entry in value.items()
+            if entry is not None
+        }
+    if isinstance(value, list | tuple):
+        return [mask_values(item, (*path, index), secrets) for index, item in enumerate(value)]
+    if isinstance(value, str) and value:
+        inherited = ("defaults", *path[2:]) if path[0] == "services" else path
+        names = [step for step in path if isinstance(step, str)]
+        if path in secrets or inherited in secrets or is_secret_name(names[-1]):
+            return MASK
+        return mask_url(value)
+    return value

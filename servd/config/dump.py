@@ -15,7 +15,7 @@ from servd.config.later import LATER_APP, LATER_SERVICE, LATER_TOP
 from servd.config.load import Loaded
 from servd.config.service import Service
 from servd.config.tree import Path
-from servd.secrets import MASK, is_secret_name, mask_url
+from servd.secrets import mask_values
 
 Format = str
 """`toml` or `yaml`."""
@@ -27,27 +27,9 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
     Keys that have their default are left out unless `everything` is asked for.
     """
     dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
-    result = _shown(dumped, (), loaded.secrets)
+    result = mask_values(dumped, (), loaded.secrets)
     assert isinstance(result, dict)
     return result
-
-
-def _shown(value: Any, path: Path, secrets: frozenset[Path]) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _shown(entry, (*path, key), secrets)
-            for key, entry in value.items()
-            if entry is not None
-        }
-    if isinstance(value, list | tuple):
-        return [_shown(item, (*path, index), secrets) for index, item in enumerate(value)]
-    if isinstance(value, str) and value:
-        inherited: Path = ("defaults", *path[2:]) if path[0] == "services" else path
-        names = [step for step in path if isinstance(step, str)]
-        if path in secrets or inherited in secrets or is_secret_name(names[-1]):
-            return MASK
-        return mask_url(value)
-    return value
 
 
 def to_text(values: dict[str, Any], form: Format) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from typing import Literal
 
 from servd import graph
 from servd.config.address import UNIX_PATH_LIMIT, Address
 from servd.config.check import binds_itself
 from servd.config.model import Config
-from servd.config.service import Service
+from servd.config.service import Restart, Service
+from servd.config.tree import Path
 from servd.host import Host
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
@@ -22,13 +24,16 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.wire.worker_spec import AppSpec
+from servd.wire.worker_spec import AppSpec, TlsSpec
 
 
-def build(config: Config, host: Host, runtime_dir: str) -> Plan:
+def build(
+    config: Config, host: Host, runtime_dir: str, secrets: frozenset[Path] = frozenset()
+) -> Plan:
     """The plan of a valid configuration on this host.
 
-    `runtime_dir` is the folder that holds the sockets between services.
+    `runtime_dir` is the folder that holds the sockets between services; `secrets` are the paths of
+    the configuration whose values are never shown.
     """
     needs = {name: [d.service for d in s.depends_on] for name, s in config.services.items()}
     wanted_by = graph.dependents(needs)
@@ -40,7 +45,7 @@ def build(config: Config, host: Host, runtime_dir: str) -> Plan:
         draft.service({name: drafts[name].reachable() for name in needs[draft.name]})
         for draft in drafts.values()
     )
-    return Plan(services, runtime_dir)
+    return Plan(services, runtime_dir, secrets)
 
 
 def internal_path(runtime_dir: str, name: str) -> str:
@@ -150,7 +155,7 @@ class _Draft:
         names = placeholders(self.name, addresses, sockets)
         return ServicePlan(
             name=self.name,
-            workers=self.host.usable_cpus if given.workers == "auto" else given.workers,
+            workers=self._workers(),
             directory=given.directory,
             python=given.python or self.host.python,
             environment=build_environment(self.config, self.name, self.host, dependencies),
@@ -161,11 +166,42 @@ class _Draft:
             startup=given.timeouts.startup,
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
-            restart=given.restart,
+            restart=self._restart(),
+            rollout=given.rollout,
             ready=self._ready(addresses, sockets),
-            tls=given.tls,
+            definition=given,
+            tls=self._tls(),
             app=self._app() if given.app else None,
             command=resolve(given.command, names),
+        )
+
+    def _workers(self) -> int:
+        workers = self.given.workers
+        if workers == "auto":
+            return 1 if self.given.kind == "task" else self.host.usable_cpus
+        return workers
+
+    def _restart(self) -> Restart:
+        """A task is not tried again unless the config says so, and never after a success."""
+        restart = self.given.restart
+        if self.given.kind != "task":
+            return restart
+        wanted = restart.policy if "policy" in restart.model_fields_set else "never"
+        policy: Literal["on-failure", "never"] = "never" if wanted == "never" else "on-failure"
+        return restart.model_copy(update={"policy": policy})
+
+    def _tls(self) -> TlsSpec | None:
+        tls = self.given.tls
+        if tls is None:
+            return None
+        return TlsSpec(
+            certificate=self.host.pem_files.get(tls.certfile, ""),
+            key=self.host.pem_files.get(tls.keyfile, ""),
+            password=tls.keyfile_password,
+            authorities=self.host.pem_files.get(tls.ca_certs, ""),
+            client_auth=tls.client_auth,
+            min_version=tls.min_version,
+            ciphers=tls.ciphers,
         )
 
     def _identity(self) -> IdentityPlan:
@@ -191,6 +227,8 @@ class _Draft:
             return ReadyPlan("notify")
         address = addresses[0] if addresses else sockets[0].address if sockets else None
         mode = given.ready
+        if given.kind == "task":
+            return ReadyPlan("exit")
         if mode == "auto":
             if given.health is not None and address is not None:
                 mode = "http"

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from servd.config.address import Address
-from servd.config.service import Restart, Tls
+from servd.config.check import binds_itself
+from servd.config.service import Restart, Rollout, Service
+from servd.config.tree import Path
 from servd.host import Account
-from servd.wire.worker_spec import AppSpec
+from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]
 
@@ -44,9 +46,10 @@ class ReadyPlan:
     """What makes a command's worker ready, and how to ask.
 
     `notify` alone waits for READY=1; every other mode takes READY=1 too, when it comes first.
+    `exit` is of tasks: they are ready when they have ended well.
     """
 
-    mode: Literal["notify", "port", "http", "started"]
+    mode: Literal["notify", "port", "http", "started", "exit"]
     address: Address | None = None
     path: str = "/"
     host: str = "localhost"
@@ -77,7 +80,8 @@ class IdentityPlan:
 class ServicePlan:
     """One service, resolved: nothing is left to decide but the generation and the worker's index.
 
-    Exactly one of `app` and `command` is set. Times are seconds.
+    `definition` is what the config says, for the sake of showing what differs. Exactly one of `app`
+    and `command` is set. Times are seconds.
     """
 
     name: str
@@ -93,8 +97,10 @@ class ServicePlan:
     drain: float
     stop_signal: int
     restart: Restart
+    rollout: Rollout
     ready: ReadyPlan
-    tls: Tls | None = field(default=None, repr=False)
+    definition: Service = field(repr=False)
+    tls: TlsSpec | None = field(default=None, repr=False)
     app: AppSpec | None = None
     command: tuple[str, ...] = ()
 
@@ -102,6 +108,16 @@ class ServicePlan:
     def kind(self) -> Literal["app", "command"]:
         """Whether servd's worker runs it or it is a program of its own."""
         return "app" if self.app is not None else "command"
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it runs to its end, and is ready when that was a success."""
+        return self.definition.kind == "task"
+
+    @property
+    def binds_itself(self) -> bool:
+        """Whether the program binds its address itself, so that two of it cannot stand."""
+        return bool(self.command) and binds_itself(self.definition)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -119,6 +135,8 @@ class Plan:
 
     services: tuple[ServicePlan, ...] = ()
     runtime_dir: str = ""
+    secrets: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
+    """Dotted paths of the config whose values are never shown."""
 
     def service(self, name: str) -> ServicePlan:
         """The service called `name`; raises KeyError."""
@@ -126,6 +144,11 @@ class Plan:
             if service.name == name:
                 return service
         raise KeyError(name)
+
+    @property
+    def by_name(self) -> dict[str, ServicePlan]:
+        """The services by their names, in their order."""
+        return {service.name: service for service in self.services}
 
     @property
     def graph(self) -> dict[str, list[str]]:

@@ -1,0 +1,80 @@
+"""One change of what runs, as a value: the only thing that applying looks at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from servd.plan.model import ServicePlan
+
+ChangeKind = Literal[
+    "add", "remove", "scale", "live", "roll", "switch", "rebind", "interrupt"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key that says something else now. Both values are as they may be shown."""
+
+    key: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one service, and why. `before` is None for `add`, `after` for `remove`."""
+
+    service: str
+    kind: ChangeKind
+    keys: tuple[KeyChange, ...] = ()
+    why: str = ""
+    before: ServicePlan | None = None
+    after: ServicePlan | None = None
+
+    @property
+    def plan(self) -> ServicePlan:
+        """The service as it will be; as it was, where it goes."""
+        found = self.after or self.before
+        assert found is not None
+        return found
+
+    @property
+    def sign(self) -> str:
+        """One character for people: `+`, `~` or `-`."""
+        return {"add": "+", "remove": "-"}.get(self.kind, "~")
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether its workers are replaced by others (or are the first)."""
+        return self.kind in ("add", "roll", "switch", "rebind", "interrupt")
+
+    @property
+    def batch(self) -> int:
+        """How many new workers may stand beside the old: `rollout`. All at once where the two must
+        not serve side by side, and where there are none yet.
+        """
+        plan = self.plan
+        if self.kind != "roll" or self.before is None or plan.is_task:
+            return plan.workers
+        rollout = plan.rollout
+        if rollout.strategy == "one-by-one":
+            return 1
+        surge = rollout.max_surge
+        if isinstance(surge, str):
+            surge = math.ceil(plan.workers * float(surge.rstrip("%")) / 100)
+        return max(1, min(plan.workers, surge))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before saying yes."""
+        notes: list[str] = []
+        if self.kind == "interrupt":
+            notes.append("interrupts: the command binds its own address, so it stops, then starts")
+        if self.plan.is_task and self.kind != "remove":
+            notes.append("runs again; a task is never undone")
+        elif self.starts_anew and self.kind != "add" and self.batch < self.plan.workers:
+            how_many = "one" if self.batch == 1 else str(self.batch)
+            notes.append(f"{how_many} at a time; if it fails, drained old workers are put back")
+        return tuple(notes)

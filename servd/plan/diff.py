@@ -1,0 +1,239 @@
+"""Two plans become the changes that lead from one to the other. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from servd import graph
+from servd.config.kinds import service_kind
+from servd.plan.change import Change, ChangeKind, KeyChange
+from servd.plan.model import Plan, ServicePlan
+from servd.secrets import mask_values
+from servd.wire.names import DEPENDENCIES
+from servd.wire.worker_spec import TlsSpec
+
+_SEVERITY: tuple[ChangeKind, ...] = ("live", "scale", "roll", "rebind", "switch")
+_STRICTNESS = ("none", "optional", "required")
+
+
+def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change, ...]:
+    """The changes that make `before` into `after`, in the order in which they happen.
+
+    What is new or replaced comes in the order of the new graph, dependencies first; then what is
+    removed, in the order of the old graph, dependents first. The services in `roll` are replaced
+    even where nothing of them differs: their code may.
+    """
+    old, new = before.by_name, after.by_name
+    changes: dict[str, Change] = {}
+    for name in graph.order(after.graph):
+        change = _change(old.get(name), new[name], before, after)
+        if change is None and name in roll and new[name].workers:
+            change = Change(name, "roll", (), "asked for", old[name], new[name])
+        if change is not None:
+            changes[name] = _interrupting(change)
+    for name in _tasks_to_run_again(after, changes):
+        why = f"runs before {', '.join(_changed_dependents(name, after, changes))}"
+        changes[name] = Change(name, "roll", (), why, old[name], new[name])
+    ordered = [changes[name] for name in graph.order(after.graph) if name in changes]
+    for name in reversed(graph.order(before.graph)):
+        if name not in new:
+            gone = "no longer in the configuration"
+            ordered.append(Change(name, "remove", (), gone, old[name]))
+    return tuple(ordered)
+
+
+def patched(plan: Plan, changes: Collection[Change]) -> Plan:
+    """The plan that `changes` lead to."""
+    services = plan.by_name
+    for change in changes:
+        if change.after is None:
+            del services[change.service]
+        else:
+            services[change.service] = change.after
+    needs = {name: [d.service for d in s.depends_on] for name, s in services.items()}
+    ordered = tuple(services[name] for name in graph.order(needs))
+    return dataclasses.replace(plan, services=ordered)
+
+
+def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan) -> Change | None:
+    if old is None:
+        return Change(new.name, "add", (), "new in the configuration", None, new)
+    if old == new:
+        return None
+    keys = _keys(old, new, before, after)
+    kind = max((_kind_of(key.key, old, new) for key in keys), key=_SEVERITY.index)
+    if kind == "switch" and not _share_an_address(old, new):
+        kind = "rebind"
+    return Change(new.name, kind, tuple(keys), _why(kind, old, new), old, new)
+
+
+def _interrupting(change: Change) -> Change:
+    """What would replace workers side by side cannot, where one of both binds its own address."""
+    both = (change.before, change.after)
+    alone = any(plan is not None and plan.binds_itself for plan in both)
+    if change.before is None or not alone or change.kind in ("live", "scale"):
+        return change
+    return dataclasses.replace(change, kind="interrupt")
+
+
+def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
+    """The kind of a key, where it may depend on the values too."""
+    if key == "sockets":
+        return "roll"
+    kind = service_kind(key)
+    if key == "tls.client_auth":
+        assert old.tls is not None
+        assert new.tls is not None
+        tightened = _STRICTNESS.index(new.tls.client_auth) > _STRICTNESS.index(old.tls.client_auth)
+        return "switch" if tightened else "roll"
+    if key == "workers" and new.is_task:
+        return "live"
+    return kind
+
+
+def _share_an_address(old: ServicePlan, new: ServicePlan) -> bool:
+    here, there = ({s.key for s in plan.sockets if not s.internal} for plan in (old, new))
+    return bool(here & there)
+
+
+def _why(kind: ChangeKind, old: ServicePlan, new: ServicePlan) -> str:
+    if kind != "switch":
+        return ""
+    if (old.tls is None) != (new.tls is None):
+        return "plain and TLS workers must not accept from one socket"
+    return "workers that check clients less must not accept any more"
+
+
+def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list[KeyChange]:
+    """The keys that differ: those of the definition, then what follows from outside it."""
+    path = ("services", new.name)
+    shown = [
+        mask_values(plan.definition.model_dump(mode="json"), path, whole.secrets)
+        for plan, whole in ((old, before), (new, after))
+    ]
+    raw = [plan.definition.model_dump(mode="json") for plan in (old, new)]
+    keys = _differing("", *raw, *shown)
+    known = {key.key.partition(".")[0] for key in keys}
+    keys += _outside(old, new, known)
+    # whatever else may differ one day, a worker may see
+    return keys or [KeyChange("ready", "", "asked in another way")]
+
+
+def _differing(key: str, old: Any, new: Any, shown_old: Any, shown_new: Any) -> list[KeyChange]:
+    if old == new:
+        return []
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            change
+            for name in dict.fromkeys((*old, *new))
+            for change in _differing(
+                f"{key}.{name}" if key else name,
+                old.get(name),
+                new.get(name),
+                _entry(shown_old, name),
+                _entry(shown_new, name),
+            )
+        ]
+    return [KeyChange(key, _text(shown_old), _text(shown_new))]
+
+
+def _entry(shown: Any, name: str) -> Any:
+    return shown.get(name) if isinstance(shown, Mapping) else None
+
+
+def _text(value: Any) -> str:
+    """A value as a person writes it; nothing for what is not set."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list[KeyChange]:
+    """What differs though no key of the service says so: by files, other services, the machine.
+
+    `known` are the keys that differ anyway, and with them what follows from them.
+    """
+
+    def unexplained(*keys: str) -> bool:
+        return not any(key in known for key in keys)
+
+    keys: list[KeyChange] = []
+    if unexplained("env", "env_file", "env_passthrough", "user"):
+        keys += _environment(old, new)
+    if unexplained("depends_on") and _dependencies(old) != _dependencies(new):
+        keys.append(KeyChange("depends_on", "", "a dependency is reached at another address"))
+    if unexplained("listen", "app", "command", "bento", "activation"):
+        keys += _sockets(old, new)
+        if (old.command, old.addresses) != (new.command, new.addresses):
+            keys.append(KeyChange("command", "", "another port"))
+    if old.tls is not None and new.tls is not None:
+        keys += _tls(old.tls, new.tls)
+    if unexplained("workers") and old.workers != new.workers:
+        keys.append(KeyChange("workers", str(old.workers), str(new.workers)))
+    identity_keys = ("user", "group", "umask", "rlimits", "cpu_affinity")
+    if unexplained(*identity_keys) and old.identity != new.identity:
+        keys.append(KeyChange("user", "", "another account or other CPUs on this machine"))
+    if unexplained("python") and old.python != new.python:
+        keys.append(KeyChange("python", old.python, new.python))
+    return keys
+
+
+def _tls(old: TlsSpec, new: TlsSpec) -> list[KeyChange]:
+    """New content of the files that `tls` names."""
+    keys: list[KeyChange] = []
+    if (old.certificate, old.key) != (new.certificate, new.key):
+        keys.append(KeyChange("tls.certfile", "", "new content"))
+    if old.authorities != new.authorities:
+        keys.append(KeyChange("tls.ca_certs", "", "new content"))
+    return keys
+
+
+def _dependencies(plan: ServicePlan) -> str:
+    return plan.environment.get(DEPENDENCIES, "")
+
+
+def _environment(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
+    """Variables that came from a file or from the daemon are named, never shown."""
+    names = [
+        name
+        for name in sorted({*old.environment, *new.environment})
+        if old.environment.get(name) != new.environment.get(name) and name != DEPENDENCIES
+    ]
+    return [KeyChange("env_file", "", f"other values: {', '.join(names)}")] if names else []
+
+
+def _sockets(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
+    here, there = ({s.key: s for s in plan.sockets} for plan in (old, new))
+    keys: list[KeyChange] = []
+    if here.keys() != there.keys():
+        keys.append(KeyChange("sockets", ", ".join(here), ", ".join(there)))
+    elif any(_owner(here[key]) != _owner(there[key]) for key in here):
+        keys.append(KeyChange("socket", "", "open to other users"))
+    return keys
+
+
+def _owner(socket: Any) -> tuple[Any, ...]:
+    return (socket.mode, socket.owner, socket.group)
+
+
+def _tasks_to_run_again(after: Plan, changes: Mapping[str, Change]) -> list[str]:
+    """Tasks that did not change, but that a service which starts anew depends on."""
+    return [
+        service.name
+        for service in after.services
+        if service.is_task
+        and service.definition.run == "always"
+        and service.name not in changes
+        and _changed_dependents(service.name, after, changes)
+    ]
+
+
+def _changed_dependents(name: str, after: Plan, changes: Mapping[str, Change]) -> list[str]:
+    return [
+        other
+        for other in graph.dependents(after.graph)[name]
+        if other in changes and changes[other].starts_anew and changes[other].before is not None
+    ]
