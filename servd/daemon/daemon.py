@@ -21,7 +21,7 @@ from servd.host import inspect_host
 from servd.plan.build import build
 from servd.plan.model import Plan
 from servd.supervisor.arbiter import ServdArbiter
-from servd.supervisor.service import Engine
+from servd.supervisor.engine import Engine
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.supervisor import Supervisor, stop_budget
 from servd.supervisor.watcher import StartGate

@@ -20,22 +20,25 @@ from servd.plan.model import ServicePlan
 from servd.supervisor.output import LastLines, OutputPipe, Sink
 from servd.supervisor.readiness import NotifySocket
 from servd.wire import names
-from servd.wire.worker_spec import SocketSpec, TlsSpec, WorkerSpec
+from servd.wire.worker_spec import SocketSpec, WorkerSpec
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "program.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a service's processes are started from: the plan, and what only the daemon has."""
+    """What a service's processes are started from: the plan, and what only the daemon has.
+
+    Without `accept`, workers of an app are ready before they accept.
+    """
 
     plan: ServicePlan
     generation: int
     sockets: tuple[tuple[SocketSpec, socket.socket], ...]
-    tls: TlsSpec | None
     notify_folder: str
     sink: Sink
     now: Callable[[], str]
+    accept: bool = True
 
 
 @dataclass(slots=True)
@@ -44,14 +47,24 @@ class Report:
 
     failed: str = ""
     missing_variable: str | None = None
+    draining: dict[str, int] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
+
+
+ANSWER_SECONDS = 10.0
+"""How long a worker may take to do what it is asked to over its channel."""
+
+
+class UnansweredError(Exception):
+    """A worker did not do what it was asked to; the message says why."""
 
 
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended our way.
 
     `exited` is done, with the exit status, once the process has been reaped; `ready` once it said
-    READY=1.
+    READY=1; `closed` once it said STOPPING=1, that is, accepts no more; `left_alone` once it hung
+    up its channel, as a command does when it becomes its program.
     """
 
     _worker: subprocess.Popen[bytes]
@@ -63,10 +76,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.slot = slot
         self.exited: asyncio.Future[int] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.left_alone: asyncio.Future[None] = loop.create_future()
         self.last_lines = LastLines()
         self.report = Report()
         self.was_ready = False
         self.started_at = loop.time()
+        self.since = launch.now()
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._asked = 0
         self._loop = loop
         self._buffer = b""
         self._pipes: list[OutputPipe] = []
@@ -179,7 +197,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             argv=arguments,
             rlimits=plan.identity.rlimits,
             cpus=affinity[self.slot % len(affinity)] if affinity else (),
-            tls=self.launch.tls,
+            tls=plan.tls,
+            accept=self.launch.accept,
         )
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._channel.setblocking(True)
@@ -204,6 +223,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.report.fields |= fields
         if fields.get("READY") == "1":
             self.mark_ready()
+        if fields.get("STOPPING") == "1" and not self.closed.done():
+            self.closed.set_result(None)
 
     def mark_ready(self) -> None:
         """The worker is ready, by its own word or by a probe's."""
@@ -221,13 +242,56 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             chunk = b""
         if not chunk:
             self._loop.remove_reader(self._channel.fileno())
+            if not self.left_alone.done():
+                self.left_alone.set_result(None)
             return
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
             with contextlib.suppress(ValueError, TypeError, AttributeError):
-                message = json.loads(line)
-                self.report.failed = str(message.get("failed") or self.report.failed)
-                self.report.missing_variable = message.get("missing_variable")
+                self._take(json.loads(line))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "answer" in message:
+            asked = self._answers.get(message["answer"])
+            if asked is not None and not asked.done():
+                asked.set_result(str(message.get("error") or ""))
+        elif "draining" in message:
+            self.report.draining = {str(k): int(n) for k, n in message["draining"].items()}
+        elif "failed" in message:
+            self.report.failed = str(message["failed"] or self.report.failed)
+            self.report.missing_variable = message.get("missing_variable")
+
+    async def ask(self, do: str, **details: Any) -> None:
+        """Asks the worker over its channel to do something, and waits until it has.
+
+        Raises `UnansweredError` when it cannot, is gone, or does not answer in time.
+        """
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[str] = self._loop.create_future()
+        self._answers[number] = answer
+        try:
+            message = {"ask": number, "do": do, **details}
+            try:
+                self._channel.send(json.dumps(message).encode() + b"\n")
+            except OSError:
+                raise UnansweredError("it is gone") from None
+            waited: set[asyncio.Future[Any]] = {answer, self.exited}
+            done, _ = await asyncio.wait(
+                waited, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if answer not in done:
+                gone = self.exited in done
+                raise UnansweredError("it ended" if gone else f"no answer in {ANSWER_SECONDS:g} s")
+            if answer.result():
+                raise UnansweredError(answer.result())
+        finally:
+            del self._answers[number]
+
+    async def stops_accepting(self) -> None:
+        """Returns once the worker accepts no more: it said so, or has ended."""
+        waited: set[asyncio.Future[Any]] = {self.closed, self.exited}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> int | None:
         """The exit status if the process has ended, else None; its group is ended with it.
@@ -268,8 +332,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._notify.close()
         if not self.exited.done():
             self.exited.set_result(status)
-        if not self.ready.done():
-            self.ready.cancel()
+        for waited in (self.ready, self.closed, self.left_alone):
+            if not waited.done():
+                waited.cancel()
 
     def signal_group(self, number: int) -> None:
         """Sends a signal to the process and everything it started in its group."""

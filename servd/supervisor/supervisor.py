@@ -1,29 +1,49 @@
-"""All services together: started in the order of the graph, stopped in the other."""
+"""All services together: what runs is made equal to a plan, in the order of its graph."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection
+from typing import Any
 
 import structlog
 
 from servd import graph
 from servd.errors import StartError
-from servd.plan.model import DependencyPlan, Plan
-from servd.supervisor.service import Engine, Service
+from servd.plan.change import Change
+from servd.plan.model import DependencyPlan, Plan, ServicePlan
+from servd.supervisor.engine import Engine
+from servd.supervisor.rollout import Rollout
+from servd.supervisor.service import Service
+from servd.supervisor.steps import Defer, Remove, Step, step_for
 
 log = structlog.get_logger()
 
 
 class Supervisor:
-    """Makes what runs equal to a plan: everything of it at the start, nothing of it at the stop."""
+    """Makes what runs equal to a plan: everything of it at the start, the difference at a reload,
+    nothing of it at the stop.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.plan = Plan()
         self.services: dict[str, Service] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
+        self.leaving: set[Service] = set()
+        self._numbers: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_at_start: dict[str, str] = {}
+        self._overdue = 0
+
+    def _service(self, plan: ServicePlan) -> Service:
+        name = plan.name
+
+        def number() -> int:
+            """Numbers of a name are never used twice, whatever becomes of the service."""
+            self._numbers[name] = self._numbers.get(name, 0) + 1
+            return self._numbers[name]
+
+        return Service(plan, self.engine, number)
 
     async def start(self, plan: Plan) -> dict[str, str]:
         """Starts every service as soon as its dependencies have met their conditions.
@@ -32,25 +52,29 @@ class Supervisor:
         start, with the reason. What waits for them goes on waiting.
         """
         self.plan = plan
-        self.services = {s.name: Service(s, self.engine) for s in plan.services}
+        self.services = {s.name: self._service(s) for s in plan.services}
         self.engine.arbiter.begin()
-        for service in self.services.values():
-            try:
-                service.bind()
-            except StartError as error:
-                service.release()
-                self._report(service, str(error))
-                service.fail(str(error))
-        loop = asyncio.get_running_loop()
-        for name, service in self.services.items():
-            if name not in self._failed_at_start:
-                self._starting[name] = loop.create_task(self._start_one(service))
+        for service in list(self.services.values()):
+            self._start_anew(service)
         await asyncio.gather(*(s.milestones.settled.wait() for s in self.services.values()))
         await asyncio.sleep(0)
         return dict(self._failed_at_start)
 
+    def _start_anew(self, service: Service) -> None:
+        """Takes the service's addresses and lets it start when it can; failures are reported."""
+        try:
+            if service.current is None:
+                service.bind()
+        except StartError as error:
+            self._report(service, str(error))
+            service.fail(str(error))
+            return
+        service.starter = asyncio.get_running_loop().create_task(self._start_one(service))
+
     async def _start_one(self, service: Service) -> None:
         """Waits for what the service needs, then starts it."""
+        if not all(self._met(dependency) for dependency in service.plan.depends_on):
+            service.set_state("waiting")
         await asyncio.gather(
             *(self._wait_for(service, dependency) for dependency in service.plan.depends_on)
         )
@@ -63,10 +87,16 @@ class Supervisor:
             self._failed_at_start[service.plan.name] = f"internal error: {error}"
             service.fail(f"internal error: {error}")
 
+    def _met(self, dependency: DependencyPlan) -> bool:
+        service = self.services.get(dependency.service)
+        return service is not None and service.meets(dependency.condition)
+
     async def _wait_for(self, service: Service, dependency: DependencyPlan) -> None:
         """Waits until a dependency has met its condition; one that fails leaves the service
         waiting, and the start as a whole not waiting for it.
         """
+        if self._met(dependency):
+            return
         needed = self.services[dependency.service].milestones
         condition = needed.started if dependency.condition == "started" else needed.ready
         reached = asyncio.ensure_future(condition.wait())
@@ -90,57 +120,117 @@ class Supervisor:
         details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
         service.log.error("service cannot start", error=reason, **details)
 
+    async def apply(self, changes: Collection[Change], plan: Plan) -> list[asyncio.Task[Any]]:
+        """Makes `changes`, which lead to `plan`, all or none.
+
+        Returns tasks that are over when everything old has ended: nobody need wait for them.
+        Raises `ApplyError` when everything was undone.
+        """
+        added = {c.service: self._service(c.plan) for c in changes if c.kind == "add"}
+        services = {**self.services, **added}
+        steps = {c.service: self._step(c, services[c.service], changes) for c in changes}
+        self._connect(steps)
+        await Rollout(steps, {name: plan.graph[name] for name in graph.order(plan.graph)}).run()
+        self.plan = plan
+        self.services |= added
+        for name, step in steps.items():
+            if isinstance(step, Remove):
+                self._let_go(self.services.pop(name), step)
+            elif isinstance(step, Defer):
+                self._start_anew(step.service)
+        self.retry()
+        return [self._keep(step.ended()) for step in steps.values()]
+
+    def _step(self, change: Change, service: Service, changes: Collection[Change]) -> Step:
+        """The step of a change. What cannot run yet for the sake of a service that does not change
+        goes on waiting, and fails nothing.
+        """
+        changing = {c.service for c in changes if c.kind != "remove"}
+        waits = change.starts_anew and any(
+            dependency.service not in changing and not self._met(dependency)
+            for dependency in change.plan.depends_on
+        )
+        never_began = service.current is None or service.current.watcher is None
+        if waits and never_began:
+            return Defer(change, service)
+        return step_for(change, service)
+
+    def _connect(self, steps: dict[str, Step]) -> None:
+        """Tells each removal who needed what goes."""
+        needed_by = graph.dependents(self.plan.graph)
+        for name, step in steps.items():
+            if isinstance(step, Remove):
+                step.needed_by = [steps[other] for other in needed_by[name] if other in steps]
+
+    def _let_go(self, service: Service, step: Remove) -> None:
+        self.leaving.add(service)
+
+        def over(_: object) -> None:
+            self.leaving.discard(service)
+            self._overdue += service.overdue
+
+        if step.gone is not None:
+            step.gone.add_done_callback(over)
+
+    def retry(self) -> None:
+        """Clears every back-off and starts what had failed again."""
+        for service in self.services.values():
+            starting = service.starter is not None and not service.starter.done()
+            if not starting and not service.retry():
+                self._start_anew(service)
+
+    def _keep(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def stop(self, timeout: float) -> bool:
         """Stops dependents before their dependencies, independent ones at the same time.
 
         After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
         """
-        for task in self._starting.values():
-            task.cancel()
+        names = graph.order(self.plan.graph)
+        plans = self.plan.by_name
+        steps = {
+            name: Remove(Change(name, "remove", (), "", plans[name]), self.services[name])
+            for name in reversed(names)
+            if name in self.services
+        }
+        self._connect(dict(steps))
+        leaving = [*self.services.values(), *self.leaving]
         graceful = True
         try:
             async with asyncio.timeout(timeout):
-                await self._in_order(graph.dependents(self.plan.graph), self._stop_one)
+                await self._remove(list(steps.values()))
         except TimeoutError:
             graceful = False
             log.warning("shutdown timeout: killing what is left", seconds=timeout)
             self.kill()
-            await self._in_order({name: [] for name in self.services}, self._stop_one)
+            for service in leaving:
+                await service.leave()
+                await service.gone()
         self.engine.pool.close()
         await self.engine.arbiter.end()
-        return graceful and not any(service.killed for service in self.services.values())
+        return graceful and not self._overdue and not any(s.overdue for s in leaving)
 
-    async def _stop_one(self, name: str) -> None:
-        await self.services[name].stop()
-
-    @staticmethod
-    async def _in_order(
-        waits_for: dict[str, list[str]], act: Callable[[str], Awaitable[None]]
-    ) -> None:
-        """Runs `act` on each name, after all that it waits for."""
-        done = {name: asyncio.Event() for name in waits_for}
-
-        async def one(name: str) -> None:
-            for other in waits_for[name]:
-                await done[other].wait()
-            await act(name)
-            done[name].set()
-
-        async with asyncio.TaskGroup() as group:
-            for name in waits_for:
-                group.create_task(one(name))
+    async def _remove(self, steps: list[Remove]) -> None:
+        for step in steps:
+            await step.retire()
+        await asyncio.gather(*(step.ended() for step in steps))
+        await asyncio.gather(*(service.gone() for service in self.leaving))
 
     def kill(self) -> None:
         """Ends everything at once."""
-        for service in self.services.values():
+        for service in [*self.services.values(), *self.leaving]:
             service.kill()
 
     @property
     def summary(self) -> str:
         """`3 of 4 services ready; ranker: backoff`, for a status line."""
         wanted = [s for s in self.services.values() if s.plan.workers]
-        ready = [s for s in wanted if s.state == "ready"]
-        rest = ", ".join(f"{s.plan.name}: {s.state}" for s in wanted if s.state != "ready")
+        ready = [s for s in wanted if s.is_ready]
+        rest = ", ".join(f"{s.plan.name}: {s.state}" for s in wanted if not s.is_ready)
         text = f"{len(ready)} of {len(wanted)} services ready"
         return f"{text}; {rest}" if rest else text
 

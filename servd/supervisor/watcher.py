@@ -68,9 +68,12 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
     `processes` maps pids to processes, as everywhere in Circus; each process has a slot, from 0,
     which is its SERVD_WORKER and carries its history of deaths.
+
+    A slot on `trial` is filled once, and not again after a death; a `withheld` one is left empty.
     """
 
     processes: dict[int, WorkerProcess]
+    numprocesses: int
 
     def __init__(self, launch: Launch, observer: Observer, gate: StartGate) -> None:
         super().__init__(
@@ -84,6 +87,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.observer = observer
         self.gate = gate
         self.history: dict[int, History] = {}
+        self.trial: set[int] = set()
+        self.withheld: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,12 +99,29 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     @property
     def given_up(self) -> bool:
         """Whether a slot is empty that will not be filled any more."""
-        return any(slot in self.history and self.history[slot].over for slot in self.empty_slots())
+        gone = [self.history[slot] for slot in self.empty_slots() if slot in self.history]
+        return any(history.over or (history.failures and self.trial) for history in gone)
 
     def empty_slots(self) -> list[int]:
-        """Slots without a process."""
-        taken = {process.slot for process in self.processes.values()}
+        """Slots without a process that should have one."""
+        taken = {p.slot for p in self.processes.values() if not p.stopping} | self.withheld
         return [slot for slot in range(self.numprocesses) if slot not in taken]
+
+    def retry(self) -> None:
+        """Forgets every pause and every giving up, and fills the slots."""
+        self.history.clear()
+        self._cancel_timer()
+        self.manage_processes()
+
+    def accept_from_now_on(self, launch: Launch) -> None:
+        """Whatever is started from now on is started with `launch`, and kept running."""
+        self.launch = launch
+        self.trial.clear()
+
+    async def end_slots(self, slots: Iterable[int]) -> None:
+        """Drains the workers of `slots`."""
+        ending = set(slots)
+        await self._end([p for p in self.processes.values() if p.slot in ending], None, None)
 
     async def _start(self) -> None:
         """Starts as many workers as the gate lets in; the rest follow."""
@@ -114,7 +136,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         now = self._loop.time()
         for slot in self.empty_slots():
             history = self.history.get(slot, History())
-            if history.over:
+            if history.over or (slot in self.trial and history.failures):
                 continue
             if history.until > now:
                 self._wake_at(history.until)
@@ -145,7 +167,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         result = process.reap() if status is None else status
         if process.stopping or not self.is_active():
             return
-        death = Death(result or 0, process.was_ready, process.lived)
+        was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
+        death = Death(result or 0, was_ready, process.lived)
         self.history[process.slot] = self._after(process.slot, death)
         self.observer.died(process, result or 0, self.history[process.slot])
         self.manage_later()

@@ -25,6 +25,10 @@ class TlsSpec:
     min_version: str
     ciphers: str
 
+    def as_dict(self) -> dict[str, str]:
+        """The fields, for a message."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
@@ -63,6 +67,7 @@ class WorkerSpec:
     """Everything that one worker process is told.
 
     Exactly one of `app` (run by servd's worker) and `argv` (replaced by that program) is set.
+    Without `accept`, a worker is ready first and accepts when it is told to.
     """
 
     service: str
@@ -75,6 +80,7 @@ class WorkerSpec:
     rlimits: tuple[tuple[str, int], ...] = ()
     cpus: tuple[int, ...] = ()
     tls: TlsSpec | None = None
+    accept: bool = True
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -9,7 +10,7 @@ import sys
 
 from servd.wire import listen_fds
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
-from servd.wire.worker_spec import AppSpec, WorkerSpec
+from servd.wire.worker_spec import WorkerSpec
 from servd.worker.channel import Channel, DaemonWatch
 from servd.worker.confine import ConfineError, confine
 from servd.worker.events import EventWriter, configure_logging, users_traceback
@@ -24,7 +25,8 @@ def main() -> None:
     spec = WorkerSpec.from_json(text)
     assert spec.app is not None
     sys.argv[1:] = []
-    DaemonWatch(channel, spec.app.drain).start()
+    watch = DaemonWatch(channel, spec.app.drain)
+    watch.start()
     sockets = [item.fd for item in spec.sockets]
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     writer = EventWriter(spec.service, spec.worker, spec.generation)
@@ -36,25 +38,30 @@ def main() -> None:
         writer.event("error", str(error))
         sys.exit(STARTUP_FAILURE)
     try:
-        listeners = _listeners(spec)
+        context = _tls_context(spec)
     except (ssl.SSLError, OSError, ValueError) as error:
         channel.send(failed=f"TLS cannot be set up: {error}")
         writer.event("error", "TLS cannot be set up", error=str(error))
         sys.exit(STARTUP_FAILURE)
-    _serve(spec.app, listeners, writer, channel)
+    _serve(spec, context, writer, watch)
 
 
-def _listeners(spec: WorkerSpec) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
+def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
+    if spec.tls is None:
+        return None
+    from servd.worker.tls import tls_context
+
+    return tls_context(spec.tls)
+
+
+def _listeners(
+    spec: WorkerSpec, context: ssl.SSLContext | None
+) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
     """The inherited sockets, each with its TLS context.
 
     Made anew from the descriptor, so that family and protocol are those of the real socket: asyncio
     and uvloop set TCP_NODELAY only on what they recognise as TCP.
     """
-    context = None
-    if spec.tls is not None:
-        from servd.worker.tls import tls_context
-
-        context = tls_context(spec.tls)
     listeners = []
     for index, item in enumerate(spec.sockets):
         sock = socket.socket(fileno=FIRST_FD + index)
@@ -65,27 +72,41 @@ def _listeners(spec: WorkerSpec) -> list[tuple[socket.socket, ssl.SSLContext | N
 
 
 def _serve(
-    spec: AppSpec,
-    listeners: list[tuple[socket.socket, ssl.SSLContext | None]],
-    writer: EventWriter,
-    channel: Channel,
+    spec: WorkerSpec, context: ssl.SSLContext | None, writer: EventWriter, watch: DaemonWatch
 ) -> None:
     from servd.worker.load_app import AppLoadError, load_app, missing_variable
 
+    assert spec.app is not None
+    channel = watch.channel
     try:
-        app = load_app(spec.app, factory=spec.factory, directory=spec.directory)
+        app = load_app(spec.app.app, factory=spec.app.factory, directory=spec.app.directory)
     except AppLoadError as error:
         cause = error.__cause__
         channel.send(failed=str(error), missing_variable=missing_variable(cause))
         fields = {"exception": users_traceback(cause)} if cause is not None else {}
-        writer.event("error", f"cannot load {spec.app}", error=str(error), **fields)
+        writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
         sys.exit(STARTUP_FAILURE)
     from servd.worker.application import build_application
+    from servd.worker.control import Control
     from servd.worker.server import WorkerServer, uvicorn_config
 
-    application = build_application(app, spec, writer)
-    config = uvicorn_config(spec, application)
-    server = WorkerServer(config, spec, listeners, writer.attach)
+    application = build_application(app, spec.app, writer)
+    config = uvicorn_config(spec.app, application)
+    server = WorkerServer(config, spec, _listeners(spec, context), application)
+    server.report = channel.send
+    control = Control(server, context, channel)
+
+    def started(loop: asyncio.AbstractEventLoop) -> None:
+        writer.attach(loop)
+
+        def begin(message: str) -> None:
+            loop.call_soon_threadsafe(
+                lambda: server.keep(loop.create_task(control.handle(message)))
+            )
+
+        watch.hand_to(begin)
+
+    server.on_loop = started
     server.run()
     writer.flush()
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
+from servd.worker.asgi.event_streams import EventStreams
 from servd.worker.asgi.proxy import proxy_headers
 from servd.worker.asgi.request_context import RequestContext
 from servd.worker.events import EventWriter
 
 
-def build_application(app: Any, spec: AppSpec, writer: EventWriter) -> Any:
+def build_application(app: Any, spec: AppSpec, writer: EventWriter) -> EventStreams:
     """`app` with everything around it that the spec asks for, and nothing else."""
     application = as_asgi3(app, spec)
     if "servd.client" in sys.modules:
@@ -22,7 +23,7 @@ def build_application(app: Any, spec: AppSpec, writer: EventWriter) -> Any:
         application = AccessLog(application, writer, spec.skip_paths)
     if spec.proxy_trusted is not None:
         application = proxy_headers(application, spec.proxy_trusted)
-    return application
+    return EventStreams(application)
 
 
 def as_asgi3(app: Any, spec: AppSpec) -> Any:

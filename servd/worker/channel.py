@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from servd.wire.listen_fds import clear_of_the_way
@@ -68,19 +69,37 @@ def die_with_parent(signum: int) -> None:
 class DaemonWatch(threading.Thread):
     """Drains this worker when the daemon is gone, and ends it when draining takes too long.
 
-    While the daemon lives, it bounds the drain itself.
+    While the daemon lives, it bounds the drain itself, and its messages go to who has asked for
+    them with `hand_to`.
     """
 
     def __init__(self, channel: Channel, drain: float) -> None:
         super().__init__(name="servd-daemon-watch", daemon=True)
         self.channel = channel
         self.drain = drain
+        self._early: list[str] = []
+        self._handler: Callable[[str], None] | None = None
+        self._handing = threading.Lock()
+
+    def hand_to(self, handler: Callable[[str], None]) -> None:
+        """Every message, also those that have arrived before, goes to `handler`, in this
+        thread or in the caller's.
+        """
+        with self._handing:
+            self._handler = handler
+            for message in self._early:
+                handler(message)
 
     def run(self) -> None:
-        """Waits for the end of the channel."""
+        """Waits for messages, and for the end of the channel."""
         die_with_parent(signal.SIGTERM)
-        while self.channel.receive() is not None:
-            pass
+        while (message := self.channel.receive()) is not None:
+            with self._handing:
+                if self._handler is None:
+                    self._early.append(message)
+                else:
+                    with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near
+                        self._handler(message)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(self.drain + HARD_EXIT_GRACE)
         os._exit(1)

@@ -134,14 +134,18 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 def configure_logging(writer: EventWriter, level: str) -> None:
     """Everything that is logged in this process becomes an event; prints come out line by line."""
-    root = logging.getLogger()
-    root.handlers[:] = [EventHandler(writer)]
-    root.setLevel(level.upper())
-    quiet = logging.DEBUG if level == "debug" else logging.WARNING
-    logging.getLogger("uvicorn.error").setLevel(quiet)
+    logging.getLogger().handlers[:] = [EventHandler(writer)]
     logging.getLogger("uvicorn.access").disabled = True
-    for chatty in ("httpx", "httpcore"):  # one line for every call of a dependency
-        logging.getLogger(chatty).setLevel(quiet)
+    set_log_level(level)
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def set_log_level(level: str) -> None:
+    """The least severe events that are written, from now on."""
+    logging.getLogger().setLevel(level.upper())
+    quiet = logging.DEBUG if level == "debug" else logging.WARNING
+    # Uvicorn's own, and one line for every call of a dependency
+    for chatty in ("uvicorn.error", "httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(quiet)

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakSet
 
 import uvicorn
 
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
-from servd.wire.worker_spec import AppSpec
+from servd.wire.worker_spec import AppSpec, WorkerSpec
+from servd.worker.asgi.event_streams import EventStreams
 from servd.worker.drain import Drain
 
 Listener = tuple[socket.socket, ssl.SSLContext | None]
@@ -53,15 +55,22 @@ class WorkerServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        spec: AppSpec,
+        spec: WorkerSpec,
         listeners: list[Listener],
-        on_loop: Callable[[asyncio.AbstractEventLoop], None],
+        streams: EventStreams,
     ) -> None:
         super().__init__(config)
-        self.spec = spec
+        assert spec.app is not None
+        self.spec = spec.app
         self.listeners = listeners
-        self.on_loop = on_loop
+        self.streams = streams
+        self.accepts_at_once = spec.accept
+        self.on_loop: Callable[[asyncio.AbstractEventLoop], None] = _nothing
+        self.report: Callable[..., None] = _nothing
         self._exit = asyncio.Event()
+        self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
+        self._drain: Drain | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -77,30 +86,51 @@ class WorkerServer(uvicorn.Server):
         self._exit.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts the app, then accepts, then says READY=1."""
+        """Starts the app, accepts unless that is to wait for the daemon's word, says READY=1."""
         loop = asyncio.get_running_loop()
         self.on_loop(loop)
         self._size_thread_pools(loop)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
+        self.servers = []
+        await self.on_tick(0)
+        self.started = True
+        if self.accepts_at_once:
+            await self.accept()
+        notify("READY=1")
+
+    async def accept(self) -> None:
+        """Accepts connections from now on, unless the exit has begun."""
+        if self.servers or self.should_exit:
+            return
+        loop = asyncio.get_running_loop()
         config = self.config
 
         def protocol() -> asyncio.Protocol:
-            return config.http_protocol_class(  # type: ignore[call-arg]
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
                 config=config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
                 _loop=loop,
             )
+            self._accepted.add(made)
+            return made
 
         self.servers = [
             await loop.create_server(protocol, sock=sock, ssl=context, backlog=config.backlog)
             for sock, context in self.listeners
         ]
-        await self.on_tick(0)
-        self.started = True
-        notify("READY=1")
+
+    def hurry(self) -> None:
+        """Ends a drain now."""
+        if self._drain is not None:
+            self._drain.hurry()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Holds a task until it is done (the loop itself does not)."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _size_thread_pools(self, loop: asyncio.AbstractEventLoop) -> None:
         """`threads` for both pools that sync code runs in: asyncio's own and anyio's."""
@@ -124,13 +154,22 @@ class WorkerServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, drains, then stops the app."""
-        deadline = asyncio.get_running_loop().time() + self.spec.drain
-        notify("STOPPING=1")
         for server in self.servers:
             server.close()
         for sock, _ in self.listeners:
             sock.close()
-        drain = Drain(self.server_state, self.spec.keep_alive, deadline)
-        drain.begin()
-        await drain.finish()
+        self._drain = Drain(
+            self.server_state,
+            self._accepted,
+            self.streams,
+            self.spec.keep_alive,
+            lambda counts: self.report(draining=counts),
+        )
+        self._drain.begin(self.spec.drain)
+        notify("STOPPING=1")
+        await self._drain.finish()
         await self.lifespan.shutdown()
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """What is done before anybody has asked for more."""

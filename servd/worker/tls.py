@@ -61,6 +61,18 @@ def tls_context(spec: TlsSpec) -> ssl.SSLContext:
     return context
 
 
+def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
+    """New handshakes of `context` show the certificate of `spec` from now on.
+
+    The pair is tried in a context of its own first: one that does not fit together would leave a
+    live context broken (OpenSSL replaces the certificate before it looks at the key). Raises
+    ssl.SSLError or ValueError, and `context` stays as it is.
+    """
+    tls_context(spec)
+    with _as_file(spec.certificate) as certificate, _as_file(spec.key) as key:
+        context.load_cert_chain(certificate, key, lambda: spec.password)
+
+
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
     """A name under which `text` can be opened: load_cert_chain takes files only.

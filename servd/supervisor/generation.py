@@ -1,0 +1,497 @@
+"""One generation of a service: a definition with its sockets, its watcher and its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from servd.errors import StartError
+from servd.plan.model import ServicePlan
+from servd.supervisor.engine import Engine
+from servd.supervisor.process import Launch, UnansweredError, WorkerProcess
+from servd.supervisor.readiness import probe_until_ready
+from servd.supervisor.respawn import History
+from servd.supervisor.sockets import Listener, going
+from servd.supervisor.watcher import ServiceWatcher
+from servd.wire.worker_spec import SocketSpec
+
+CUT_GRACE = 3.0
+"""Seconds for a worker whose drain is cut short, before SIGKILL."""
+
+
+PROOF_SECONDS = 0.25
+"""How long a program that tells nothing of its readiness has to live to pass for started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended, for people."""
+
+    worker: int
+    pid: int
+    status: int
+    reason: str
+    last_lines: tuple[str, ...] = ()
+
+
+class FailedStartError(StartError):
+    """A generation is not what it should be. `last` is how its worker ended, where one did."""
+
+    def __init__(self, message: str, last: Exit | None = None) -> None:
+        super().__init__(message)
+        self.last = last
+
+
+class Owner(Protocol):
+    """The service that a generation is of."""
+
+    log: Any
+
+    def refresh(self) -> None:
+        """Something about the workers has changed."""
+
+    def lost(self, generation: Generation, exit_: Exit, history: History) -> None:
+        """A worker ended without being asked to."""
+
+    def killed(self) -> None:
+        """A worker did not end in time."""
+
+
+class Generation:
+    """Runs one `ServicePlan` under one number. Its watcher tells it what happens to processes."""
+
+    def __init__(self, plan: ServicePlan, number: int, engine: Engine, owner: Owner) -> None:
+        self.plan = plan
+        self.number = number
+        self.engine = engine
+        self.owner = owner
+        self.log = owner.log.bind(generation=number)
+        self.listeners: list[Listener] = []
+        self.watcher: ServiceWatcher | None = None
+        self.completed = False
+        self.accepts = False
+        self.start_failures = 0
+        self.last_exit: Exit | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """The workers that are not on their way out, by index."""
+        if self.watcher is None:
+            return []
+        workers = [p for p in self.watcher.processes.values() if not p.stopping]
+        return sorted(workers, key=lambda process: process.slot)
+
+    @property
+    def leaving(self) -> list[WorkerProcess]:
+        """The workers that drain."""
+        if self.watcher is None:
+            return []
+        return [p for p in self.watcher.processes.values() if p.stopping]
+
+    @property
+    def ready_count(self) -> int:
+        """Workers that are ready now."""
+        return sum(process.was_ready for process in self.processes)
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there should be."""
+        return self.watcher.numprocesses if self.watcher is not None else self.plan.workers
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all is there that should be."""
+        if self.plan.is_task:
+            return self.completed
+        return self.watcher is not None and self.ready_count == self.wanted
+
+    @property
+    def serves(self) -> bool:
+        """Whether a client would be answered."""
+        return self.accepts and self.ready_count > 0
+
+    @property
+    def pausing(self) -> bool:
+        """Whether a worker waits for its pause to be over."""
+        if self.watcher is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        return any(history.until > now for history in self.watcher.history.values())
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a worker is missing that will not be started again."""
+        return self.watcher is not None and self.watcher.given_up
+
+    def bind(self) -> None:
+        """Takes the sockets; connections wait in their queues from now on.
+
+        Raises `StartError`.
+        """
+        known = set(self.engine.pool.bound)
+        for socket_plan in self.plan.sockets:
+            listener = self.engine.pool.acquire(socket_plan)
+            self.listeners.append(listener)
+            fresh = any(item.key not in known for item in listener.bound)
+            if fresh and not socket_plan.internal:
+                self.log.info("listening", address=listener.url)
+
+    def release(self) -> None:
+        """Gives the sockets back."""
+        while self.listeners:
+            self.engine.pool.release(self.listeners.pop())
+
+    async def begin(
+        self, *, accept: bool = True, trial: bool = False, slots: int | None = None
+    ) -> None:
+        """Starts the workers (the first `slots` of them).
+
+        Without `accept` they get ready and wait for `accept()`; on `trial` none is started again.
+        """
+        self.accepts = accept
+        self.watcher = ServiceWatcher(self._launch(self.plan, accept), self, self.engine.gate)
+        if trial:
+            self.watcher.trial = set(range(self.plan.workers))
+        if slots is not None:
+            self.watcher.numprocesses = slots
+        self.engine.arbiter.add(self.watcher)
+        await self.watcher._start()
+
+    def _launch(self, plan: ServicePlan, accept: bool) -> Launch:
+        engine = self.engine
+        sockets = [
+            (SocketSpec(listener.plan.name, 0, listener.plan.tls), sock)
+            for listener in self.listeners
+            for sock in listener.sockets
+        ]
+        number, folder = self.number, engine.notify_folder
+        return Launch(plan, number, tuple(sockets), folder, engine.sink, engine.now, accept)
+
+    async def until_ready(self, slots: Iterable[int] | None = None) -> None:
+        """Waits for every worker (of `slots`). One that dies on trial, or is given up, ends the
+        waiting at once; any other is tried again until `timeouts.startup` is over.
+
+        Raises `FailedStartError`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.plan.startup
+        while not self._ready(slots):
+            if self.given_up or (loop.time() >= deadline and self.start_failures):
+                raise self._failure()
+            if self.watcher is None or not self.watcher.is_active():
+                raise FailedStartError("it was stopped before it was ready")
+            self._changed.clear()
+            late = loop.time() >= deadline
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._changed.wait(), None if late else max(0.05, deadline - loop.time())
+                )
+
+    def _ready(self, slots: Iterable[int] | None) -> bool:
+        if slots is None or self.plan.is_task:
+            return self.is_ready
+        ready = {process.slot for process in self.processes if process.was_ready}
+        return ready.issuperset(slots)
+
+    def check(self) -> None:
+        """Raises `FailedStartError` when a worker of a generation on trial is gone."""
+        if not self.is_ready:
+            raise self._failure()
+
+    def _failure(self) -> FailedStartError:
+        last = self.last_exit
+        if last is None:
+            return FailedStartError("it did not start")
+        return FailedStartError(f"worker {last.worker} {last.reason}", last)
+
+    async def accept(self) -> None:
+        """Lets the workers accept connections. Raises `FailedStartError`."""
+        if self.accepts or self.watcher is None:
+            return
+        self.watcher.launch = replace(self.watcher.launch, accept=True)
+        await self._ask_all("accept")
+        self.accepts = True
+
+    async def _ask_all(self, do: str, **details: Any) -> None:
+        if self.plan.app is None:
+            return
+
+        async def one(process: WorkerProcess) -> None:
+            try:
+                await process.ask(do, **details)
+            except UnansweredError as error:
+                raise FailedStartError(f"worker {process.slot} cannot {do}: {error}") from None
+
+        await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))
+
+    def prove(self) -> None:
+        """The trial is over: from now on workers that die are started again."""
+        if self.watcher is not None:
+            self.watcher.accept_from_now_on(replace(self.watcher.launch, accept=True))
+            self.watcher.manage_later()
+
+    async def adjust(self, plan: ServicePlan) -> None:
+        """Takes over from `plan` what applies to running workers, and starts new ones with it.
+
+        Raises `FailedStartError` or OSError; whoever called then adjusts back.
+        """
+        before, self.plan = self.plan, plan
+        for listener in self.listeners:
+            listener.adjust(next(s for s in plan.sockets if s.key == listener.plan.key))
+        if self.watcher is None:
+            return
+        self.watcher.launch = replace(self.watcher.launch, plan=plan)
+        if plan.app is None or before.app is None:
+            return
+        if before.app.log_level != plan.app.log_level:
+            await self._ask_all("log_level", level=plan.app.log_level)
+        if before.tls != plan.tls and plan.tls is not None:
+            await self._ask_all("tls", tls=plan.tls.as_dict())
+
+    def resize(self, workers: int) -> None:
+        """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
+        assert self.watcher is not None
+        self.watcher.trial |= set(range(self.watcher.numprocesses, workers))
+        self.watcher.numprocesses = workers
+        self.watcher.manage_processes()
+
+    async def end_surplus(self) -> None:
+        """Drains workers beyond those that are wanted; returns once they accept no more."""
+        surplus = [p for p in self.processes if p.slot >= self.wanted]
+        if surplus and self.watcher is not None:
+            self._keep(self.watcher.end_slots([p.slot for p in surplus]))
+            await self._stops_accepting(surplus)
+            self.owner.refresh()
+
+    async def withhold(self, slots: Iterable[int]) -> None:
+        """Drains the workers of `slots` to their end, and leaves their places empty."""
+        assert self.watcher is not None
+        self.watcher.withheld |= set(slots)
+        await self.watcher.end_slots(slots)
+
+    async def put_back(self, slots: Iterable[int]) -> None:
+        """Starts the workers of `slots` again. Raises `FailedStartError`."""
+        assert self.watcher is not None
+        self.watcher.withheld -= set(slots)
+        self.watcher.manage_processes()
+        await self.until_ready([slot for slot in slots if slot < self.wanted])
+
+    async def resume(self) -> None:
+        """Starts again what was ended."""
+        self._ending = None
+        self.bind()
+        await self.begin()
+
+    async def retire(self) -> None:
+        """Begins the end: returns once the workers accept no more and the sockets that nobody
+        else uses are closed, with all that had connected to them accepted. `ended` waits for the
+        rest.
+        """
+        if self.serves:
+            await asyncio.gather(*(item.empty() for item in going(self.listeners)))
+        processes = self.processes
+        self._begin_end()
+        await self._stops_accepting(processes)
+        self.accepts = False
+        self.release()
+
+    def _begin_end(self) -> None:
+        if self._ending is None and self.watcher is not None:
+            self._ending = asyncio.get_running_loop().create_task(self._end(self.watcher))
+            self._ending.add_done_callback(lambda _: self.owner.refresh())
+
+    async def _end(self, watcher: ServiceWatcher) -> None:
+        await watcher._stop()
+        self.engine.arbiter.remove(watcher)
+        for task in self._tasks:
+            task.cancel()
+        self._changed.set()
+
+    async def _stops_accepting(self, processes: Iterable[WorkerProcess]) -> None:
+        """Waits for the word of each. A command need not know the word: it was told, and that
+        has to do.
+        """
+        await asyncio.sleep(0)  # the signals are sent
+        if self.plan.app is not None:
+            waiting = [p.stops_accepting() for p in processes if p.was_ready]
+            await asyncio.gather(*waiting)
+
+    async def ended(self) -> None:
+        """Returns once every worker has ended."""
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+
+    async def discard(self) -> None:
+        """Undoes a generation that is not wanted after all; returns when nothing of it is left."""
+        if self.watcher is not None and not self.accepts:
+            for process in self.processes:
+                if not process.was_ready:
+                    process.stopping = True
+                    process.signal_group(signal.SIGKILL)
+        await self.retire()
+        await self.ended()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it runs any more, or ever did."""
+        return self.watcher is None or (self._ending is not None and self._ending.done())
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests that draining workers are still answering, as far as they say."""
+        return sum(p.report.draining.get("request", 0) for p in self.leaving)
+
+    async def cut(self) -> None:
+        """Ends a drain before its time."""
+
+        async def one(process: WorkerProcess) -> None:
+            if self.plan.app is not None:
+                with contextlib.suppress(UnansweredError):
+                    await process.ask("hurry")
+            try:
+                await asyncio.wait_for(asyncio.shield(process.exited), CUT_GRACE)
+            except TimeoutError:
+                process.signal_group(signal.SIGKILL)
+                await process.exited
+
+        await asyncio.gather(*(one(process) for process in self.leaving))
+        await self.ended()
+
+    def kill(self) -> None:
+        """Ends every worker at once."""
+        if self.watcher is not None:
+            self.watcher.kill_now()
+
+    def _keep(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # what the watcher tells
+
+    def spawned(self, process: WorkerProcess) -> None:
+        """A worker was started: wait for its readiness."""
+        self.log.debug("worker started", worker=process.slot, pid=process.pid)
+        self._keep(self._await_ready(process))
+        self._refresh()
+
+    async def _await_ready(self, process: WorkerProcess) -> None:
+        """Waits until a worker is ready or has ended; one that is neither in time is ended."""
+        try:
+            async with asyncio.timeout(self.plan.startup):
+                await self._readiness(process)
+        except TimeoutError:
+            process.report.failed = f"was not ready within {self.plan.startup:g} s"
+            process.signal_group(signal.SIGKILL)
+            await process.exited
+        else:
+            self._became_ready(process)
+        finally:
+            self.engine.gate.leave(process)
+
+    async def _readiness(self, process: WorkerProcess) -> None:
+        """Returns when the worker says READY=1, a probe succeeds, or it has ended."""
+        plan = self.plan.ready
+        if plan.mode == "started":
+            await self._runs_on(process)
+            return
+        if plan.mode == "exit":
+            await asyncio.wait({process.exited})
+            return
+        waited: set[asyncio.Future[Any]] = {process.ready, process.exited}
+        asked: asyncio.Task[None] | None = None
+        if plan.mode in ("port", "http"):
+            asked = asyncio.get_running_loop().create_task(probe_until_ready(plan))
+            waited.add(asked)
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if asked is not None:
+                asked.cancel()
+
+    async def _runs_on(self, process: WorkerProcess) -> None:
+        """Of a program that says nothing can be known only that it was run, and on trial, that it
+        did not end at once.
+        """
+        gone: set[asyncio.Future[Any]] = {process.exited}
+        await asyncio.wait({*gone, process.left_alone}, return_when=asyncio.FIRST_COMPLETED)
+        if self.watcher is not None and process.slot in self.watcher.trial:
+            await asyncio.wait(gone, timeout=PROOF_SECONDS)
+
+    def _became_ready(self, process: WorkerProcess) -> None:
+        if process.exited.done():
+            return
+        process.mark_ready()
+        seconds = round(process.lived, 3)
+        self.log.info("worker ready", worker=process.slot, pid=process.pid, seconds=seconds)
+        self._refresh()
+
+    def died(self, process: WorkerProcess, status: int, history: History) -> None:
+        """A worker ended without being asked to: say why, and what happens next."""
+        if self.plan.is_task and status == 0:
+            self.completed = True
+            self.log.info("task completed", pid=process.pid, seconds=round(process.lived, 3))
+            self._refresh()
+            return
+        reason = process.report.failed or describe(status)
+        reason += self._passthrough_hint(process.report.missing_variable)
+        last_lines = () if process.was_ready else tuple(process.last_lines.text())
+        self.start_failures += not process.was_ready
+        self._lost(Exit(process.slot, process.pid, status, reason, last_lines), history)
+
+    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
+        """The system could not start a worker: a failure like any other."""
+        reason = f"could not be started: {error.strerror or error}"
+        if error.filename:
+            reason += f" ({os.fsdecode(error.filename)})"
+        account = self.plan.identity.account
+        if error.filename and isinstance(error, PermissionError) and account is not None:
+            reason += f": the user {account.name} must be able to read and run it"
+        self.start_failures += 1
+        self._lost(Exit(slot, 0, -1, reason), history)
+
+    def overdue(self, process: WorkerProcess, seconds: float) -> None:
+        """A worker did not end in time when it was asked to, and is killed."""
+        self.owner.killed()
+        self.log.warning(
+            "worker killed",
+            worker=process.slot,
+            pid=process.pid,
+            reason=f"did not end within {seconds:g} s of being asked to",
+        )
+
+    def _lost(self, exit_: Exit, history: History) -> None:
+        self.last_exit = exit_
+        self.owner.lost(self, exit_, history)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._changed.set()
+        self.owner.refresh()
+
+    def _passthrough_hint(self, missing: str | None) -> str:
+        """A name that the daemon has and the worker has not is a question of env_passthrough."""
+        if missing is None or missing not in self.engine.environ:
+            return ""
+        return (
+            f" ({missing} is set for the daemon, but not passed on:"
+            f' add env_passthrough = ["{missing}"])'
+        )
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,122 @@
+"""All changes of one reload together: prepared, then committed, or undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import structlog
+
+from servd.errors import ServdError
+from servd.graph import Graph
+from servd.supervisor.generation import FailedStartError
+from servd.supervisor.steps import Remove, Step
+
+log = structlog.get_logger()
+
+
+class ApplyError(ServdError):
+    """A change could not be made, and everything was undone.
+
+    `service` is whose it was, `cause` why in one line, `last_lines` what its worker wrote last.
+    """
+
+    def __init__(self, service: str, cause: str, last_lines: tuple[str, ...] = ()) -> None:
+        self.service = service
+        self.cause = cause
+        self.last_lines = last_lines
+        super().__init__(f"{service}: {cause}")
+
+
+class Rollout:
+    """Makes steps in two phases. `needs` is the graph that shall be."""
+
+    def __init__(self, steps: Mapping[str, Step], needs: Graph) -> None:
+        self.steps = steps
+        self.needs = needs
+        self._begun: list[Step] = []
+
+    async def run(self) -> None:
+        """Makes all changes or none. Raises `ApplyError` when everything was undone."""
+        try:
+            await self._prepare()
+            await self._each(lambda step: step.accept())
+        except BaseException:
+            await self._undo()
+            raise
+        await self._each(lambda step: step.retire(), apart=Remove)
+        for step in self.steps.values():  # in order: dependents before what they depended on
+            if isinstance(step, Remove):
+                await step.retire()
+        await self._each(lambda step: step.take_over())
+
+    async def _prepare(self) -> None:
+        """A step after those that it depends on, independent ones at the same time."""
+        waits_for = self._order()
+        done = {name: asyncio.Event() for name in waits_for}
+
+        async def one(name: str) -> None:
+            for other in waits_for[name]:
+                await done[other].wait()
+            self._begun.append(self.steps[name])
+            await self._made(self.steps[name], self.steps[name].prepare())
+            done[name].set()
+
+        await _together(one(name) for name in waits_for)
+
+    def _order(self) -> dict[str, set[str]]:
+        """What each step waits for. Those that take something away from what runs wait for all
+        that neither do nor depend on such: whatever can fail harmlessly has failed before.
+        """
+        names = [name for name in self.needs if name in self.steps]
+        waits_for = {name: {d for d in self.needs[name] if d in self.steps} for name in names}
+        harsh = {name for name in names if self.steps[name].disruptive}
+        behind = set(harsh)
+        for name in names:  # `needs` lists dependencies first
+            if behind & set(self.needs[name]):
+                behind.add(name)
+        for name in harsh:
+            waits_for[name] |= set(names) - behind
+        return waits_for
+
+    async def _each(
+        self, move: Callable[[Step], Awaitable[None]], apart: type[Step] | None = None
+    ) -> None:
+        await _together(
+            self._made(step, move(step))
+            for step in self.steps.values()
+            if apart is None or not isinstance(step, apart)
+        )
+
+    @staticmethod
+    async def _made(step: Step, move: Awaitable[None]) -> None:
+        """Makes a move; what goes wrong is told with the name of the service."""
+        name = step.change.service
+        try:
+            await move
+        except FailedStartError as error:
+            lines = error.last.last_lines if error.last is not None else ()
+            raise ApplyError(name, str(error), lines) from None
+        except (ServdError, OSError) as error:
+            raise ApplyError(name, str(error)) from None
+        except Exception as error:  # a fault of ours must not leave a reload half done
+            log.exception("internal error", service=name)
+            raise ApplyError(name, f"internal error: {error!r}") from error
+
+    async def _undo(self) -> None:
+        for step in reversed(self._begun):
+            try:
+                await step.undo()
+            except Exception:  # the others must be undone all the same
+                log.exception("undo failed", service=step.change.service)
+
+
+async def _together(moves: Iterable[Awaitable[None]]) -> None:
+    """All at the same time; the first that fails cancels the others, and is raised."""
+    tasks = [asyncio.ensure_future(move) for move in moves]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

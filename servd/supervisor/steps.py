@@ -1,0 +1,368 @@
+"""How one change is made: each kind of step prepares, commits in three moves, or undoes.
+
+The moves of the commit are made for all changes of a reload together: first whatever may accept
+beside the old begins to (`accept`, which may still fail), then everything old stops accepting and
+drains (`retire`), then what had to wait for that accepts (`take_over`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from servd.errors import StartError
+from servd.plan.change import Change
+from servd.plan.model import ServicePlan
+from servd.supervisor.generation import FailedStartError, Generation
+from servd.supervisor.service import Service
+from servd.supervisor.sockets import Bound
+
+
+class Step:
+    """A change on its way. What a kind has no use for does nothing."""
+
+    disruptive = False
+    """Whether preparing it takes something away from what runs: such steps come last."""
+
+    def __init__(self, change: Change, service: Service) -> None:
+        self.change = change
+        self.service = service
+        self.leaving: Generation | None = None
+
+    async def prepare(self) -> None:
+        """Everything that may fail, with the old untouched. Raises `StartError` or OSError."""
+
+    async def accept(self) -> None:
+        """Lets the new accept, where it may beside the old. Raises as `prepare`."""
+
+    async def retire(self) -> None:
+        """The old accepts no more, and drains in the background."""
+
+    async def take_over(self) -> None:
+        """Lets the new accept where it had to wait."""
+
+    async def undo(self) -> None:
+        """Removes what was prepared; the old is as it was."""
+
+    async def ended(self) -> None:
+        """Returns when what gave way has ended."""
+        if self.leaving is not None:
+            await self.leaving.ended()
+
+    @property
+    def after(self) -> ServicePlan:
+        """What the service shall be."""
+        assert self.change.after is not None
+        return self.change.after
+
+
+class Replace(Step):
+    """`add`, `roll`, `switch`, `rebind`: a new generation, all at once beside the old."""
+
+    generation: Generation | None = None
+    handover = False
+
+    async def prepare(self) -> None:
+        """The new generation is ready; it accepts only where nobody serves yet."""
+        service = self.service
+        verify_tls(self.after)
+        generation = self.generation = service.upcoming = service.new_generation(self.after)
+        generation.bind()
+        self.handover = self._must_hand_over(generation)
+        at_once = not (self.handover or service.serves)
+        await generation.begin(accept=at_once or generation.plan.app is None, trial=True)
+        service.refresh()
+        await generation.until_ready()
+
+    def _must_hand_over(self, new: Generation) -> bool:
+        """Whether the old (or another service) must be off its sockets before the new accepts."""
+        if self.change.kind == "switch":
+            return True
+        old = self.service.current
+        own = _public(old) if old is not None else {}
+        mine = {*_public(new)}
+        shared = mine & {key for key in own if own[key].users > 1}
+        users = {key: item.users for key, item in _public(new).items()}
+        return any(count > (2 if key in shared else 1) for key, count in users.items())
+
+    async def accept(self) -> None:
+        """The last moment at which the new generation may turn out not to stand."""
+        assert self.generation is not None
+        self.generation.check()
+        if not self.handover:
+            await self.generation.accept()
+
+    async def retire(self) -> None:
+        """The new generation takes the place of the old."""
+        assert self.generation is not None
+        self.leaving = self.service.promote(self.generation)
+        if not self.handover:
+            self.generation.prove()
+        if self.leaving is not None:
+            await self.service.retire(self.leaving)
+        self.service.refresh()
+
+    async def take_over(self) -> None:
+        """A worker that died meanwhile is replaced by one that accepts."""
+        assert self.generation is not None
+        if self.handover:
+            with contextlib.suppress(FailedStartError):
+                await self.generation.accept()
+            self.generation.accepts = True
+            self.generation.prove()
+
+    async def undo(self) -> None:
+        """The new generation goes."""
+        self.service.upcoming = None
+        if self.generation is not None:
+            await self.generation.discard()
+        self.service.refresh()
+
+
+class Batches(Replace):
+    """`roll` with few at a time: new workers accept as old ones go."""
+
+    disruptive = True
+
+    def __init__(self, change: Change, service: Service) -> None:
+        super().__init__(change, service)
+        self._swapped: list[list[int]] = []
+
+    async def prepare(self) -> None:
+        """A batch of new workers ready, then a batch of old ones drained, until all are new."""
+        service, old = self.service, self.service.current
+        assert old is not None
+        verify_tls(self.after)
+        generation = self.generation = service.upcoming = service.new_generation(self.after)
+        generation.bind()
+        await generation.begin(trial=True, slots=0)
+        service.refresh()
+        assert generation.watcher is not None
+        for batch in _batches(self.after.workers, self.change.batch):
+            generation.watcher.numprocesses = batch[-1] + 1
+            generation.watcher.manage_processes()
+            await generation.until_ready(batch)
+            self._swapped.append(batch)
+            await old.withhold(batch)
+
+    async def undo(self) -> None:
+        """Old workers come back as the new ones go."""
+        self.service.upcoming = None
+        new, old = self.generation, self.service.current
+        if new is not None and old is not None:
+            for batch in reversed(self._swapped):
+                await old.put_back(batch)
+                await new.withhold(batch)
+        await super().undo()
+
+
+class Interrupt(Replace):
+    """A command that binds its own address: the old ends, then the new starts."""
+
+    disruptive = True
+    old: Generation | None = None
+
+    async def prepare(self) -> None:
+        """The gap is as long as the old takes to end and the new to be ready."""
+        self.old = self.service.current
+        if self.old is not None:
+            await self.old.retire()
+            await self.old.ended()
+        generation = self.generation = self.service.upcoming = self.service.new_generation(
+            self.after
+        )
+        generation.bind()
+        await generation.begin(trial=True)
+        self.service.refresh()
+        await generation.until_ready()
+
+    async def retire(self) -> None:
+        """The old has ended already."""
+        assert self.generation is not None
+        self.service.promote(self.generation)
+        self.generation.prove()
+        self.service.refresh()
+
+    async def undo(self) -> None:
+        """The old starts again."""
+        await super().undo()
+        if self.old is not None:
+            await self.old.resume()
+            self.service.refresh()
+
+
+class Task(Replace):
+    """A task: runs to its end before its dependents go on."""
+
+    disruptive = True
+
+    async def prepare(self) -> None:
+        """A run that is still going on gives way."""
+        if self.service.current is not None and not self.service.current.over:
+            await self.service.current.retire()
+            await self.service.current.ended()
+        generation = self.generation = self.service.upcoming = self.service.new_generation(
+            self.after
+        )
+        await generation.begin()
+        await generation.until_ready()
+
+    async def retire(self) -> None:
+        """The run is over, and so was the one before."""
+        assert self.generation is not None
+        self.service.promote(self.generation)
+        self.generation.prove()
+        self.service.refresh()
+
+
+class Adjust(Step):
+    """`live` and `scale`: the same workers go on, more or fewer of them."""
+
+    before: ServicePlan | None = None
+    wanted = 0
+
+    async def prepare(self) -> None:
+        """Further workers are ready."""
+        current = self.service.current
+        if current is None:
+            return
+        verify_tls(self.after)
+        self.before, self.wanted = current.plan, current.wanted
+        more = not self.after.is_task and self.after.workers > self.wanted
+        if more and current.watcher is not None:
+            await current.adjust(self.after)
+            current.resize(self.after.workers)
+            await current.until_ready(range(self.wanted, self.after.workers))
+
+    async def accept(self) -> None:
+        """The running workers take the new values over."""
+        if self.before is not None and self.service.current is not None:
+            await self.service.current.adjust(self.after)
+
+    async def retire(self) -> None:
+        """Workers that are too many drain."""
+        self.service.plan = self.after
+        current = self.service.current
+        if current is None or current.watcher is None:
+            return
+        current.prove()
+        if not self.after.is_task and self.after.workers < current.wanted:
+            current.resize(self.after.workers)
+            await current.end_surplus()
+        self.service.refresh()
+
+    async def undo(self) -> None:
+        """The workers have what they had, and are as many as they were."""
+        current = self.service.current
+        if self.before is None or current is None:
+            return
+        with contextlib.suppress(FailedStartError, OSError):
+            await current.adjust(self.before)
+        if current.watcher is None:
+            return
+        if current.wanted > self.wanted:
+            current.resize(self.wanted)
+            await current.end_surplus()
+        current.prove()
+        self.service.refresh()
+
+
+class Defer(Step):
+    """A service that waits for one which is not ready and does not change goes on waiting, for
+    what it shall be.
+    """
+
+    generation: Generation | None = None
+
+    async def prepare(self) -> None:
+        """Its addresses are taken, so that clients wait instead of being refused."""
+        self.generation = self.service.new_generation(self.after)
+        self.generation.bind()
+
+    async def retire(self) -> None:
+        """The supervisor starts it once it can be."""
+        assert self.generation is not None
+        old = self.service.promote(self.generation)
+        if old is not None:
+            await self.service.retire(old)
+
+    async def undo(self) -> None:
+        """The addresses are given back."""
+        if self.generation is not None:
+            self.generation.release()
+
+
+class Remove(Step):
+    """The service goes, once nobody who needed it is answering any more."""
+
+    def __init__(self, change: Change, service: Service) -> None:
+        super().__init__(change, service)
+        self.needed_by: list[Step] = []
+        self.gone: asyncio.Task[None] | None = None
+
+    async def retire(self) -> None:
+        """Stops accepting at once, unless something that still drains may call it."""
+        loop = asyncio.get_running_loop()
+        users = [step.leaving for step in self.needed_by if step.leaving is not None]
+        removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
+        if all(user.over for user in users) and all(task.done() for task in removed):
+            await self.service.leave()
+            self.gone = loop.create_task(self.service.gone())
+        else:
+            self.gone = loop.create_task(self._after(users, removed))
+
+    async def ended(self) -> None:
+        """Returns when nothing of the service is left."""
+        if self.gone is not None:
+            await asyncio.shield(self.gone)
+
+    async def _after(self, users: list[Generation], removed: list[asyncio.Task[None]]) -> None:
+        for user in users:
+            await user.ended()
+        if removed:
+            await asyncio.wait(removed)
+        await self.service.leave()
+        await self.service.gone()
+
+
+def step_for(change: Change, service: Service) -> Step:
+    """The step that makes `change`."""
+    if change.kind == "remove":
+        return Remove(change, service)
+    if change.kind in ("live", "scale"):
+        return Adjust(change, service)
+    if change.plan.is_task:
+        return Task(change, service)
+    if change.kind == "interrupt":
+        return Interrupt(change, service)
+    current = service.current
+    if change.batch < change.plan.workers and current is not None and current.serves:
+        return Batches(change, service)
+    return Replace(change, service)
+
+
+def verify_tls(plan: ServicePlan) -> None:
+    """Raises `StartError` when the certificate and the key of `plan` cannot be used together."""
+    if plan.tls is None:
+        return
+    from servd.worker.tls import tls_context
+
+    try:
+        tls_context(plan.tls)
+    except (OSError, ValueError) as error:
+        raise StartError(f"the TLS certificate and key cannot be used: {error}") from None
+
+
+def _public(generation: Generation) -> dict[str, Bound]:
+    """The sockets that are not between services."""
+    return {
+        item.key: item
+        for listener in generation.listeners
+        if not listener.plan.internal
+        for item in listener.bound
+    }
+
+
+def _batches(workers: int, size: int) -> list[list[int]]:
+    slots = list(range(workers))
+    return [slots[start : start + size] for start in range(0, workers, size)]
