@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from servd.cli.source import config_option, load_config
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
 
 
 def run_config(config: str | None) -> int:
     """Runs the configuration; returns the exit status of the daemon."""
     loaded = load_config(config).require()  # warnings are the daemon's to log
-    from servd.daemon.daemon import run
+    from servd.admin.server import AdminServer
+    from servd.config.load import load
+    from servd.daemon.daemon import Launching, run
 
-    return run(loaded)
+    def read() -> Loaded:
+        return load(loaded.path, os.environ)
+
+    return run(Launching(loaded, read, AdminServer))
 
 
 @click.command("run")

@@ -150,14 +150,19 @@ def command(print_config: bool, reload: bool, **options: Any) -> int:
         click.echo(text, nl=False)
         return 0
     from servd.config.find import Disk, Source
-    from servd.config.load import load_sources
+    from servd.config.load import Loaded, load_sources
 
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())
-    loaded = load_sources([source], SOURCE, os.environ, Disk()).require()
-    from servd.daemon.daemon import run
+
+    def read() -> Loaded:
+        return load_sources([source], SOURCE, os.environ, Disk())
+
+    loaded = read().require()
+    from servd.admin.server import AdminServer
+    from servd.daemon.daemon import Launching, run
     from servd.daemon.runtime_dir import default_runtime_dir
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    return run(loaded, private)
+    return run(Launching(loaded, read, AdminServer, private))

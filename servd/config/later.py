@@ -16,23 +16,15 @@ from servd.diagnostics import Diagnostic
 
 LATER_TOP: tuple[Path, ...] = (
     ("hooks",),
-    ("admin", "enabled"),
-    ("admin", "listen"),
     ("admin", "token"),
     ("admin", "token_file"),
-    ("admin", "group"),
     ("admin", "metrics"),
-    ("daemon", "watch"),
-    ("daemon", "watch_debounce"),
     ("daemon", "gpus"),
 )
 LATER_SERVICE: tuple[Path, ...] = (
     ("bento",),
     ("components",),
     ("python",),
-    ("kind",),
-    ("run",),
-    ("public_url",),
     ("preload",),
     ("gpus",),
     ("timeouts", "request"),
@@ -44,8 +36,6 @@ LATER_SERVICE: tuple[Path, ...] = (
     ("health", "failures"),
     ("health", "start_failures"),
     ("watchdog",),
-    ("rollout",),
-    ("tls", "rotate"),
 )
 LATER_APP: tuple[Path, ...] = (("health",),)
 """Keys that act for a command but not for an app yet."""

@@ -31,8 +31,9 @@ class Loaded:
     """A configuration with what is known about how it was written.
 
     `texts` maps file names of places to text, `secrets` holds the dotted paths whose values are
-    never shown, `digest` changes when any file's bytes do. `config` is complete only when
-    `errors` is empty.
+    never shown, `digest` changes when any file's bytes do. `read` are further files that were read
+    for it (`${file:}`), `patterns` the globs of its includes, all absolute. `config` is complete
+    only when `errors` is empty.
     """
 
     config: Config
@@ -42,6 +43,8 @@ class Loaded:
     secrets: frozenset[tuple[str | int, ...]] = frozenset()
     diagnostics: tuple[Diagnostic, ...] = ()
     digest: str = ""
+    read: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -104,6 +107,8 @@ def load_sources(
         secrets=frozenset(way for way, node in walk(root) if node.secret),
         diagnostics=tuple(in_order(found)),
         digest=gathered.digest.hexdigest(),
+        read=tuple(gathered.read),
+        patterns=tuple(gathered.patterns),
     )
 
 
@@ -123,6 +128,8 @@ class _Gathered:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     damaged: bool = False
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    read: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
 
 
 def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files) -> _Gathered:
@@ -132,7 +139,9 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     seen = {os.path.realpath(source.file) for source in sources}
 
     def read(path: str, file: str) -> str:
-        content = files.read(os.path.join(folder_of(file), path))
+        path = os.path.join(folder_of(file), path)
+        gathered.read.append(path)
+        content = files.read(path)
         gathered.digest.update(content)
         return content.decode("utf-8")
 
@@ -144,7 +153,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
         gathered.roots.append(root)
         gathered.diagnostics += [*parsed.diagnostics, *unresolved]
         gathered.damaged |= parsed.damaged
-        for file, place in _included(root, files, gathered.diagnostics):
+        for file, place in _included(root, files, gathered):
             if os.path.realpath(file) in seen:
                 continue
             seen.add(os.path.realpath(file))
@@ -182,7 +191,7 @@ def parse(source: Source, texts: dict[str, str]) -> Parsed:
     return parse_toml(text, source.file)
 
 
-def _included(root: Node, files: Files, found: list[Diagnostic]) -> list[tuple[str, Place]]:
+def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, Place]]:
     """The files that `include` of a tree names; a name without wildcards must be there."""
     node = root.table.get("include")
     patterns = () if node is None else (node.items or (node,))
@@ -191,10 +200,12 @@ def _included(root: Node, files: Files, found: list[Diagnostic]) -> list[tuple[s
         if not isinstance(pattern.value, str) or not pattern.value:
             continue
         folder = folder_of(pattern.place.file)
-        matches = files.glob(os.path.join(folder, pattern.value))
+        gathered.patterns.append(os.path.join(folder, pattern.value))
+        matches = files.glob(gathered.patterns[-1])
         if not matches and not any(sign in pattern.value for sign in "*?["):
             message = f"there is no file {pattern.value}"
-            found.append(Diagnostic(pattern.place, message, "include", code="file"))
+            mistake = Diagnostic(pattern.place, message, "include", code="file")
+            gathered.diagnostics.append(mistake)
         result += [
             (os.path.relpath(file) if not os.path.isabs(pattern.value) else file, pattern.place)
             for file in matches

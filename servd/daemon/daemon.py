@@ -7,15 +7,28 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal, Protocol
 
 import structlog
 
 from servd._version import __version__
 from servd.config.load import Loaded
-from servd.daemon.logs import LogSink, configure, now
+from servd.config.model import AdminConfig, Config
+from servd.daemon.logs import LogSink, configure, now, open_log
+from servd.daemon.reload import Reloader, Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, default_runtime_dir
+from servd.daemon.settings import SettingsChange, changed_keys
+from servd.daemon.status import (
+    ConfigStatus,
+    ServiceStatus,
+    Status,
+    reload_status,
+    service_status,
+)
 from servd.daemon.systemd import Systemd
+from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
 from servd.host import inspect_host
 from servd.plan.build import build
@@ -30,27 +43,54 @@ from servd.wire import listen_fds
 log = structlog.get_logger()
 
 
-def run(loaded: Loaded, runtime_dir: str | None = None) -> int:
+class Admin(Protocol):
+    """The part that answers whoever asks the daemon for something."""
+
+    def open(self, config: AdminConfig) -> None:
+        """Takes its address. Raises `StartError`."""
+
+    async def start(self) -> None:
+        """Answers from now on."""
+
+    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
+        """Prepares another address. Raises `StartError`."""
+
+    async def stop(self) -> None:
+        """Answers what has been asked, and nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """What the daemon is started with: the configuration, how to read it again, where to live
+    when the configuration does not say, and who answers for it.
+    """
+
+    loaded: Loaded
+    read: Callable[[], Loaded]
+    admin: Callable[[Daemon], Admin]
+    runtime_dir: str | None = None
+
+
+def run(launching: Launching) -> int:
     """Runs a valid configuration in the foreground until it is told to stop.
 
-    Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log or
-    its runtime folder cannot be had. `runtime_dir` is used where the config names none.
+    Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
+    runtime folder or its admin socket cannot be had.
     """
+    loaded = launching.loaded
     config = loaded.config
     inherited = listen_fds.take(os.environ)
     systemd = Systemd()
-    given = config.daemon.runtime_dir
-    is_root = os.geteuid() == 0
     folder = RuntimeDir(
-        given or runtime_dir or default_runtime_dir(loaded.path, os.environ, is_root=is_root),
-        ours=not given and "RUNTIME_DIRECTORY" not in os.environ,
+        runtime_dir_of(config, loaded.path, launching.runtime_dir),
+        ours=not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ,
     )
     folder.open()
     try:
         sink = LogSink(config.daemon.log)
         try:
             configure(sink, config.daemon.log.level)
-            daemon = Daemon(loaded, folder, sink, systemd, SocketPool(inherited))
+            daemon = Daemon(launching, folder, sink, systemd, SocketPool(inherited))
             return asyncio.run(daemon.main())
         finally:
             sink.close()
@@ -58,60 +98,94 @@ def run(loaded: Loaded, runtime_dir: str | None = None) -> int:
         folder.close()
 
 
+def runtime_dir_of(config: Config, path: str, otherwise: str | None = None) -> str:
+    """The runtime folder of the daemon that runs `config`, which was read from `path`."""
+    is_root = os.geteuid() == 0
+    return (
+        config.daemon.runtime_dir
+        or otherwise
+        or default_runtime_dir(path, os.environ, is_root=is_root)
+    )
+
+
 class Daemon:
     """Wires the parts together and turns signals into what they mean."""
 
     def __init__(
         self,
-        loaded: Loaded,
+        launching: Launching,
         folder: RuntimeDir,
         sink: LogSink,
         systemd: Systemd,
         pool: SocketPool,
     ) -> None:
-        self.loaded = loaded
-        self.config = loaded.config
+        self.launching = launching
         self.folder = folder
         self.sink = sink
         self.systemd = systemd
         self.pool = pool
-        self.host = inspect_host(self.config, os.environ, ports=True)
-        self.plan: Plan = build(self.config, self.host, folder.path)
+        self.started_at = now()
+        self.state: Literal["starting", "running", "stopping"] = "starting"
+        config = launching.loaded.config
+        self.host = inspect_host(config, os.environ, ports=True)
+        self.plan: Plan = build(config, self.host, folder.path, launching.loaded.secrets)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.reloader.loaded.config
 
     async def main(self) -> int:
         """First start, then whatever the signals ask for, then the stop."""
+        self._assemble()
+        config = self.config
+        log.info(
+            "servd started",
+            version=__version__,
+            config=self.launching.loaded.path,
+            services=len(self.plan.services),
+            runtime_dir=self.folder.path,
+        )
+        self.admin.open(config.admin)
+        self._take_signals()
+        if sys.platform != "linux":
+            log.warning("not Linux: workers do not notice the daemon's death by signal")
+        for warning in self.launching.loaded.warnings:
+            log.warning("config warning", warning=warning.summary())
+        failed = await self._first_start()
+        if failed and config.daemon.on_start_failure == "exit" and not self.stopping.is_set():
+            await self._stop()
+            return Exit.START_FAILED
+        await self.stopping.wait()
+        await self._stop()
+        return Exit.OK
+
+    def _assemble(self) -> None:
+        """Makes the parts, inside the loop that they live in."""
         self.stopping = asyncio.Event()
-        arbiter = ServdArbiter()
-        places = self.config.daemon.start_concurrency or 2 * self.host.usable_cpus
+        self.arbiter = ServdArbiter()
+        config = self.launching.loaded.config
+        self.gate = StartGate(self._places(config), self.arbiter.manage_watchers)
         engine = Engine(
-            arbiter=arbiter,
+            arbiter=self.arbiter,
             pool=self.pool,
-            gate=StartGate(places, arbiter.manage_watchers),
+            gate=self.gate,
             sink=self.sink.put,
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
         )
         self.supervisor = Supervisor(engine)
-        self._take_signals(arbiter)
-        log.info(
-            "servd started",
-            version=__version__,
-            config=self.loaded.path,
-            services=len(self.plan.services),
-            runtime_dir=self.folder.path,
+        self.admin = self.launching.admin(self)
+        self.reloader = Reloader(
+            self.launching.loaded, self.launching.read, self.host, self.supervisor, self, now
         )
-        if sys.platform != "linux":
-            log.warning("not Linux: workers do not notice the daemon's death by signal")
-        for warning in self.loaded.warnings:
-            log.warning("config warning", warning=warning.summary())
-        failed = await self._first_start()
-        if failed and self.config.daemon.on_start_failure == "exit" and not self.stopping.is_set():
-            await self._stop()
-            return Exit.START_FAILED
-        await self.stopping.wait()
-        await self._stop()
-        return Exit.OK
+        self.watch = FileWatch(self.reload)
+        self.reloader.before_reading = self._before_reading
+        self.reloader.after_reading = self._after_reading
+
+    def _places(self, config: Config) -> int:
+        return config.daemon.start_concurrency or 2 * self.host.usable_cpus
 
     async def _first_start(self) -> dict[str, str]:
         """Starts everything; a signal to stop ends the waiting."""
@@ -119,6 +193,8 @@ class Daemon:
         budget = longest * max(1, len(self.plan.services)) + 10
         self.systemd.starting(f"Starting {len(self.plan.services)} services", budget)
         starting = asyncio.ensure_future(self.supervisor.start(self.plan))
+        self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        await self.admin.start()
         stopping = asyncio.ensure_future(self.stopping.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -127,19 +203,90 @@ class Daemon:
             return {}
         failed = starting.result()
         status = self.supervisor.summary
+        self.state = "running"
         self.systemd.ready(status)
         log.info("servd ready", status=status, **({"failed": sorted(failed)} if failed else {}))
         return failed
 
-    def _take_signals(self, arbiter: ServdArbiter) -> None:
+    def reload(self, request: Request) -> asyncio.Future[Report]:
+        """Asks for a reload; the future is its report."""
+        return self.reloader.request(request)
+
+    def _before_reading(self) -> None:
+        self.watch.about_to_read()
+        if self.state == "running":
+            self.systemd.reloading("Reloading")
+
+    def _after_reading(self) -> None:
+        self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        if self.state == "running":
+            self.systemd.ready(self.supervisor.summary)
+
+    async def prepare(self, before: Config, after: Config) -> SettingsChange:
+        """Prepares what a reload changes of the daemon itself. Raises `StartError`."""
+        change = SettingsChange(changed=bool(changed_keys(before, after)))
+        if before.daemon.log != after.daemon.log:
+            stream = open_log(after.daemon.log)
+
+            async def adopt() -> None:
+                self.sink.adopt(after.daemon.log, stream)
+                configure(self.sink, after.daemon.log.level)
+
+            async def forget() -> None:
+                stream.close()
+
+            change.commits.append(adopt)
+            change.undoes.append(forget)
+        if before.admin != after.admin:
+            try:
+                admin = await self.admin.change(before.admin, after.admin)
+            except StartError:
+                await change.undo()
+                raise
+            change.commits += admin.commits
+            change.undoes += admin.undoes
+
+        async def widen() -> None:
+            self.gate.places = self._places(after)
+            self.gate.wake()
+
+        change.commits.append(widen)
+        return change
+
+    def status(self) -> Status:
+        """What runs, as it is now."""
+        loaded, reloader = self.reloader.loaded, self.reloader
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            state="reloading" if reloader.busy and self.state == "running" else self.state,
+            started_at=self.started_at,
+            config=ConfigStatus(
+                os.path.abspath(loaded.path) if not loaded.path.startswith("<") else loaded.path,
+                loaded.digest,
+                reloader.generation,
+                reloader.loaded_at,
+            ),
+            last_reload=reload_status(reloader.last) if reloader.last is not None else None,
+            services=self.services_status(),
+        )
+
+    def services_status(self) -> list[ServiceStatus]:
+        """Every service in the order of the graph; then those that are on their way out."""
+        known = self.supervisor.services
+        here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
+        gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
+        return [service_status(service) for service in (*here, *gone)]
+
+    def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        handlers: dict[signal.Signals, Callable[[], None]] = {
+        handlers: dict[signal.Signals, Callable[[], object]] = {
             signal.SIGTERM: partial(self._asked_to_stop, signal.SIGTERM),
             signal.SIGINT: partial(self._asked_to_stop, signal.SIGINT),
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGHUP: partial(self._not_yet, "SIGHUP"),
+            signal.SIGHUP: lambda: self.reload(Request("SIGHUP")),
             signal.SIGUSR2: partial(self._not_yet, "SIGUSR2"),
-            signal.SIGCHLD: arbiter.manage_watchers,
+            signal.SIGCHLD: self.arbiter.manage_watchers,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -150,6 +297,7 @@ class Daemon:
             self.supervisor.kill()
             return
         log.info("stopping", signal=number.name)
+        self.state = "stopping"
         self.stopping.set()
 
     def _reopen_logs(self) -> None:
@@ -164,8 +312,13 @@ class Daemon:
         log.warning(f"{name} is not supported yet", signal=name)
 
     async def _stop(self) -> None:
+        self.state = "stopping"
         configured = self.config.daemon.shutdown_timeout
-        timeout = stop_budget(self.plan) if configured == "auto" else float(configured)
+        budget = stop_budget(self.supervisor.plan)
+        timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
+        await self.watch.stop()
+        await self.reloader.stop()
         graceful = await self.supervisor.stop(timeout)
+        await self.admin.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)

@@ -29,32 +29,37 @@ def now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
+def open_log(options: DaemonLog) -> IO[bytes]:
+    """What the log is written to: the file, or stderr. Raises `StartError`."""
+    if not options.file:
+        return open(os.dup(2), "wb", buffering=0)
+    try:
+        return open(options.file, "ab", buffering=0)
+    except OSError as error:
+        raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
+
+
 class LogSink:
     """Takes finished JSON events and writes them, as they are or for people."""
 
     def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
         self.options = options
         self.dropped = 0
-        self._stream = stream or self._open()
-        console = options.format == "console" or (
-            options.format == "auto" and not options.file and self._stream.isatty()
-        )
-        self._console = console_renderer(colours=self._stream.isatty()) if console else None
+        self._stream = stream or open_log(options)
+        self._console = self._renderer()
         self._waiting: collections.deque[bytes] = collections.deque()
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="servd-log", daemon=True)
         self._thread.start()
 
-    def _open(self) -> IO[bytes]:
-        if not self.options.file:
-            return open(os.dup(2), "wb", buffering=0)
-        try:
-            return open(self.options.file, "ab", buffering=0)
-        except OSError as error:
-            raise StartError(
-                f"cannot write the log {self.options.file}: {error.strerror}"
-            ) from None
+    def _renderer(self) -> Any:
+        """For people on a terminal; None where events are written as they are."""
+        terminal = self._stream.isatty()
+        form = self.options.format
+        if form == "console" or (form == "auto" and not self.options.file and terminal):
+            return console_renderer(colours=terminal)
+        return None
 
     def put(self, line: bytes) -> None:
         """Queues one event (a line of JSON without its end)."""
@@ -72,11 +77,11 @@ class LogSink:
                     self._wake.wait()
                 lines = list(self._waiting)
                 self._waiting.clear()
-                stream = self._stream
+                stream, console = self._stream, self._console
             if not lines:
                 return
-            if self._console is not None:
-                lines = [self._console(line) for line in lines]
+            if console is not None:
+                lines = [console(line) for line in lines]
             self._write(stream, b"\n".join(lines) + b"\n")
 
     @staticmethod
@@ -88,6 +93,13 @@ class LogSink:
         except (OSError, ValueError):
             pass  # a full disk or a closed terminal takes the log, not the services
 
+    def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
+        """Writes to `stream` from now on, as `options` say; the old one is closed."""
+        with self._wake:
+            old, self._stream, self.options = self._stream, stream, options
+            self._console = self._renderer()
+        old.close()
+
     def reopen(self) -> None:
         """Opens the log file anew, after it was moved away (SIGUSR1, logrotate).
 
@@ -95,7 +107,7 @@ class LogSink:
         """
         if not self.options.file:
             return
-        fresh = self._open()
+        fresh = open_log(self.options)
         with self._wake:
             old, self._stream = self._stream, fresh
         old.close()

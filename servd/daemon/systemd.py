@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from servd.wire.names import NOTIFY_SOCKET
 from servd.wire.notify import notify
@@ -28,6 +29,13 @@ class Systemd:
     def ready(self, status: str) -> None:
         """The start is over."""
         self._tell("READY=1", f"STATUS={status}")
+
+    def reloading(self, status: str) -> None:
+        """A reload has begun. `ready` says that it is over (systemd 253 wants the time of the
+        monotonic clock too: sd_notify(3), RELOADING=1).
+        """
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
 
     def status(self, status: str) -> None:
         """A line for `systemctl status`."""

@@ -1,0 +1,174 @@
+"""The admin API's socket and its server, in the daemon's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from servd.config.address import Address
+from servd.config.model import AdminConfig
+from servd.daemon.settings import SettingsChange
+from servd.errors import StartError
+from servd.host import group_id
+from servd.plan.model import SocketPlan
+from servd.supervisor import bind
+
+if TYPE_CHECKING:
+    from servd.daemon.daemon import Daemon
+
+_BACKLOG = 128
+_PATIENCE = 5
+"""Seconds that requests in flight get when the server ends."""
+
+
+def address_of(config: AdminConfig, runtime_dir: str) -> Address:
+    """Where the admin API listens."""
+    return config.listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without signals and without its tick of a tenth of a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._exit = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The daemon's signals are its own."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Waits for the end."""
+        await self._exit.wait()
+
+    def end(self) -> None:
+        """Begins the end."""
+        self.should_exit = True
+        self._exit.set()
+
+
+class Endpoint:
+    """One unix socket with the server behind it."""
+
+    def __init__(self, address: Address, group: str) -> None:
+        self.address = address
+        self.sock, self.inode = _bind(self.address, group)
+        self._server: Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def serve(self, app: Any) -> None:
+        """Answers from now on; who connected before has waited."""
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=_PATIENCE,
+        )
+        self._server = Server(config)
+        serving = self._server.serve(sockets=[self.sock])
+        self._serving = asyncio.get_running_loop().create_task(serving)
+
+    async def close(self) -> None:
+        """Answers what has been asked, then goes."""
+        if self._server is not None and self._serving is not None:
+            self._server.end()
+            await asyncio.wait({self._serving})
+        self.sock.close()
+        with contextlib.suppress(OSError):
+            if bind.inode(self.address.path) == self.inode:
+                os.unlink(self.address.path)
+
+
+class AdminServer:
+    """The admin API of a daemon: none, or one endpoint, which a reload can move."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self._endpoint: Endpoint | None = None
+        self._app: Any = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def open(self, config: AdminConfig) -> None:
+        """Takes the socket, before anything else is started. Raises `StartError`."""
+        if config.enabled:
+            address = address_of(config, self.daemon.folder.path)
+            self._endpoint = Endpoint(address, config.group)
+
+    async def start(self) -> None:
+        """Answers from now on. FastAPI is imported in a thread: it takes as long as a worker's
+        start, and the loop has workers to look after meanwhile.
+        """
+        if self._endpoint is not None:
+            self._endpoint.serve(await self._application())
+
+    async def _application(self) -> Any:
+        if self._app is None:
+            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
+            self._app = module.build(self.daemon)
+        return self._app
+
+    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
+        """Prepares the move to another address. Raises `StartError`."""
+        folder = self.daemon.folder.path
+        old = address_of(before, folder) if before.enabled else None
+        new = address_of(after, folder) if after.enabled else None
+        change = SettingsChange(changed=True)
+        if old == new:
+            if new is not None:
+                plan = _plan(new, after.group)
+
+                async def open_to_group() -> None:
+                    bind.set_owner(plan.address.path, plan)
+
+                change.commits.append(open_to_group)
+            return change
+        endpoint = Endpoint(new, after.group) if new is not None else None
+
+        async def move() -> None:
+            leaving, self._endpoint = self._endpoint, endpoint
+            await self.start()
+            if leaving is not None:  # not waited for: this reload may have been asked for there
+                closing = asyncio.get_running_loop().create_task(leaving.close())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+        change.commits.append(move)
+        if endpoint is not None:
+            change.undoes.append(endpoint.close)
+        return change
+
+    async def stop(self) -> None:
+        """Answers what has been asked, and nothing more."""
+        if self._endpoint is not None:
+            await self._endpoint.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+
+def _plan(address: Address, group: str) -> SocketPlan:
+    if address.kind != "unix":
+        raise StartError(f"the admin API cannot listen on {address} yet: use unix:PATH")
+    found = group_id(group) if group else None
+    if group and found is None:
+        raise StartError(f'there is no group "{group}"')
+    return SocketPlan(address, "admin", _BACKLOG, mode=0o660 if group else 0o600, group=found)
+
+
+def _bind(address: Address, group: str) -> tuple[socket.socket, tuple[int, int]]:
+    plan = _plan(address, group)
+    try:
+        return bind.bind_unix(plan)
+    except OSError as error:
+        raise StartError(f"admin: cannot listen on {address}: {bind.reason(error)}") from None

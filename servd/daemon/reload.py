@@ -1,0 +1,292 @@
+"""Reloading: one at a time, from the text of the configuration to an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from servd.config.load import Loaded, LoadError
+from servd.config.model import Config
+from servd.daemon.settings import SettingsChange, needs_restart
+from servd.errors import ConfigError, ServdError
+from servd.host import Host, inspect_host, read_texts
+from servd.plan.build import build
+from servd.plan.change import Change
+from servd.plan.diff import diff
+from servd.plan.model import Plan
+from servd.supervisor.rollout import ApplyError
+from servd.supervisor.supervisor import Supervisor
+
+Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a reload is asked to do: read the configuration anew (else only certificates), and
+    replace services though they did not change: those in `roll`, or all.
+    """
+
+    why: str
+    read: bool = True
+    roll: frozenset[str] = frozenset()
+    roll_all: bool = False
+
+    def joined(self, other: Request) -> Request:
+        """Both requests as one."""
+        return Request(
+            why=self.why if other.why in self.why else f"{self.why}, {other.why}",
+            read=self.read or other.read,
+            roll=self.roll | other.roll,
+            roll_all=self.roll_all or other.roll_all,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a reload.
+
+    `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
+    with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
+    only a restart of the daemon would apply. `drains` are over when everything old has ended.
+    """
+
+    outcome: Outcome
+    at: str
+    why: str
+    changes: tuple[Change, ...] = ()
+    error: str | None = None
+    details: tuple[str, ...] = ()
+    service: str | None = None
+    last_lines: tuple[str, ...] = ()
+    restart_needed: tuple[str, ...] = ()
+    seconds: float = 0.0
+    drains: tuple[asyncio.Task[Any], ...] = dataclasses.field(default=(), repr=False)
+
+
+class Settings(Protocol):
+    """What of the daemon itself a reload can change."""
+
+    async def prepare(self, before: Config, after: Config) -> SettingsChange:
+        """Everything that may fail. Raises `ServdError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A configuration that was read, with the plan and the changes that it leads to."""
+
+    loaded: Loaded
+    plan: Plan
+    changes: tuple[Change, ...]
+
+
+class Reloader:
+    """Knows the configuration that is in force, and brings another one into force."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        read: Callable[[], Loaded],
+        host: Host,
+        supervisor: Supervisor,
+        settings: Settings,
+        now: Callable[[], str],
+    ) -> None:
+        self.loaded = loaded
+        self.generation = 1
+        self.loaded_at = now()
+        self.last: Report | None = None
+        self.seen = loaded
+        self.before_reading: Callable[[], None] = lambda: None
+        self.after_reading: Callable[[], None] = lambda: None
+        self._read = read
+        self._host = host
+        self._supervisor = supervisor
+        self._settings = settings
+        self._now = now
+        self._next: tuple[Request, asyncio.Future[Report]] | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    def request(self, request: Request) -> asyncio.Future[Report]:
+        """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
+        whose report all who asked get.
+        """
+        loop = asyncio.get_running_loop()
+        if self._next is None:
+            self._next = (request, loop.create_future())
+        else:
+            waiting, future = self._next
+            self._next = (waiting.joined(request), future)
+        if self._worker is None or self._worker.done():
+            self._worker = loop.create_task(self._work())
+        return self._next[1]
+
+    async def _work(self) -> None:
+        while self._next is not None:
+            (request, future), self._next = self._next, None
+            report = await self._reload(request)
+            if not future.done():
+                future.set_result(report)
+
+    async def stop(self) -> None:
+        """Ends a reload that is under way: everything of it is undone."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait({self._worker})
+        if self._next is not None:
+            self._next[1].cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is under way."""
+        return self._worker is not None and not self._worker.done()
+
+    async def plan(self, roll: Collection[str] = ()) -> Planned:
+        """What a reload would do now. Raises `ConfigError`."""
+        return await asyncio.to_thread(self._plan, Request("plan", roll=frozenset(roll)))
+
+    def restart_needed(self, after: Config) -> tuple[str, ...]:
+        """Keys in which `after` differs from what the daemon was started with, in vain."""
+        return needs_restart(self.loaded.config, after)
+
+    def _plan(self, request: Request) -> Planned:
+        """Reads and compares; in a thread, since files may be slow. Raises `ConfigError`."""
+        loaded = self._load() if request.read else self.loaded
+        running = self._supervisor.plan
+        if request.read:
+            ports = _ports(running)
+            environ = self._host.environ
+            host = inspect_host(loaded.config, environ, ports=True, known_ports=ports)
+            plan = build(loaded.config, host, running.runtime_dir, loaded.secrets)
+        else:
+            plan = with_new_certificates(running)
+        roll = request.roll | (set(plan.by_name) if request.roll_all else frozenset())
+        return Planned(loaded, plan, diff(running, plan, roll))
+
+    def _load(self) -> Loaded:
+        try:
+            loaded = self._read()
+        except LoadError as error:
+            self.seen = error.loaded
+            raise
+        self.seen = loaded
+        return loaded.require()
+
+    async def _reload(self, request: Request) -> Report:
+        started = time.monotonic()
+        log.info("reload started", why=request.why)
+        self.before_reading()
+        report = await self._outcome(request)
+        report = dataclasses.replace(report, seconds=round(time.monotonic() - started, 3))
+        self.last = report
+        self.after_reading()
+        _tell(report)
+        return report
+
+    async def _outcome(self, request: Request) -> Report:
+        now, why = self._now(), request.why
+        try:
+            planned = await asyncio.to_thread(self._plan, request)
+        except ConfigError as error:
+            details = tuple(diagnostic.summary() for diagnostic in error.diagnostics)
+            first = details[0] if details else str(error)
+            return Report("invalid", now, why, error=first, details=details)
+        except ServdError as error:
+            return Report("invalid", now, why, error=str(error))
+        before, after = self.loaded.config, planned.loaded.config
+        restart = self.restart_needed(after)
+        try:
+            settings = await self._settings.prepare(before, after)
+        except ServdError as error:
+            return Report("rolled_back", now, why, planned.changes, error=str(error))
+        try:
+            drains = await self._supervisor.apply(planned.changes, planned.plan)
+        except ApplyError as error:
+            await settings.undo()
+            return Report(
+                "rolled_back",
+                now,
+                why,
+                planned.changes,
+                error=str(error),
+                service=error.service,
+                last_lines=error.last_lines,
+            )
+        except asyncio.CancelledError:
+            await settings.undo()
+            raise
+        await settings.commit()
+        for warning in planned.loaded.warnings:
+            log.warning("config warning", warning=warning.summary())
+        changed = bool(planned.changes) or settings.changed
+        self.loaded = dataclasses.replace(
+            planned.loaded, config=_kept(planned.loaded.config, before, restart)
+        )
+        if changed:
+            self.generation += 1
+            self.loaded_at = now
+        outcome: Outcome = "applied" if changed else "unchanged"
+        return Report(
+            outcome, now, why, planned.changes, restart_needed=restart, drains=tuple(drains)
+        )
+
+
+def with_new_certificates(plan: Plan) -> Plan:
+    """`plan` with the content that the certificate and key files of rotating services have now."""
+    services = []
+    for service in plan.services:
+        tls = service.definition.tls
+        if tls is not None and service.tls is not None and tls.rotate:
+            texts = read_texts((tls.certfile, tls.keyfile))
+            pair = (texts.get(tls.certfile, ""), texts.get(tls.keyfile, ""))
+            fresh = dataclasses.replace(service.tls, certificate=pair[0], key=pair[1])
+            services.append(dataclasses.replace(service, tls=fresh))
+        else:
+            services.append(service)
+    return dataclasses.replace(plan, services=tuple(services))
+
+
+def _ports(plan: Plan) -> dict[str, int]:
+    """Ports that were chosen for commands that bind themselves: they keep them."""
+    return {
+        service.name: service.addresses[0].port
+        for service in plan.services
+        if service.binds_itself and service.addresses and service.addresses[0].kind == "tcp"
+    }
+
+
+def _kept(after: Config, before: Config, restart: Collection[str]) -> Config:
+    """`after`, but for the keys that only a restart applies: those are as they were."""
+    if not restart:
+        return after
+    daemon = after.daemon.model_copy(update={"runtime_dir": before.daemon.runtime_dir})
+    return after.model_copy(update={"daemon": daemon})
+
+
+def _tell(report: Report) -> None:
+    """The reload as one event, with everything that a person needs to act."""
+    fields: dict[str, Any] = {
+        "outcome": report.outcome,
+        "why": report.why,
+        "seconds": report.seconds,
+        "changes": [f"{c.sign} {c.service} {c.kind}" for c in report.changes],
+    }
+    if report.restart_needed:
+        fields["restart_needed"] = list(report.restart_needed)
+    if report.error is None:
+        log.info("reload finished", **fields)
+        return
+    for name in ("error", "service"):
+        if getattr(report, name) is not None:
+            fields["failed_service" if name == "service" else name] = getattr(report, name)
+    for name in ("details", "last_lines"):
+        if getattr(report, name):
+            fields[name] = list(getattr(report, name))
+    log.error("reload failed", **fields)

@@ -1,0 +1,98 @@
+"""Which files a configuration depends on, where they really are, and what is in them now."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from dataclasses import dataclass
+
+from servd.config.find import EXTENSIONS
+from servd.config.load import Loaded
+
+_MOST_LINKS = 40
+_LARGEST = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """Absolute paths of files, and globs whose matches count too."""
+
+    files: frozenset[str] = frozenset()
+    patterns: frozenset[str] = frozenset()
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Folders in which a change of any of the files shows: also those of symbolic links on the
+        way, since a link can be swapped for another (as Kubernetes does with a ConfigMap).
+        """
+        found: set[str] = set()
+        for path in (*self.files, *self.patterns):
+            found |= folders_of(path)
+        return frozenset(folder for folder in found if os.path.isdir(folder))
+
+    def contents(self) -> dict[str, bytes]:
+        """A digest of what is in each file now, or why it cannot be read."""
+        matches = {path for pattern in self.patterns for path in glob.glob(pattern, recursive=True)}
+        return {path: _content(path) for path in self.files | matches}
+
+
+def of_config(loaded: Loaded) -> WatchList:
+    """What a configuration was read from, with the env files that it names."""
+    if loaded.path.startswith("<"):
+        return WatchList()
+    config = loaded.config
+    services = config.services.values()
+    env_files = {config.defaults.env_file, *(service.env_file for service in services)} - {""}
+    files = {os.path.abspath(path) for path in (*loaded.files, *loaded.read, *env_files)}
+    patterns = set(loaded.patterns)
+    if os.path.isdir(loaded.path):
+        folder = glob.escape(os.path.abspath(loaded.path))
+        patterns |= {os.path.join(folder, f"*{extension}") for extension in EXTENSIONS}
+    else:
+        files.add(os.path.abspath(loaded.path))
+    return WatchList(frozenset(files), frozenset(patterns))
+
+
+def of_certificates(loaded: Loaded) -> WatchList:
+    """Certificates and keys of the services that rotate theirs."""
+    files: set[str] = set()
+    for service in loaded.config.services.values():
+        if service.tls is not None and service.tls.rotate:
+            files |= {service.tls.certfile, service.tls.keyfile}
+    return WatchList(frozenset(os.path.abspath(path) for path in files - {""}))
+
+
+def folders_of(path: str) -> set[str]:
+    """The folder of the file at `path`, and those of every link that leads there."""
+    found: set[str] = set()
+    waiting = _steps(os.path.abspath(path))
+    current = "/"
+    links = 0
+    while waiting:
+        step = waiting.pop(0)
+        if any(sign in step for sign in "*?["):
+            break  # whatever matches shows in the folder before
+        candidate = os.path.join(current, step)
+        if os.path.islink(candidate) and links < _MOST_LINKS:
+            links += 1
+            found.add(current)
+            target = os.path.join(current, os.readlink(candidate))
+            waiting = _steps(os.path.normpath(target)) + waiting
+            current = "/"
+        elif waiting:
+            current = candidate
+    found.add(current)
+    return found
+
+
+def _steps(path: str) -> list[str]:
+    return [step for step in path.split("/") if step]
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(_LARGEST)).digest()
+    except OSError as error:
+        return str(error.errno).encode()
