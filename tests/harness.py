@@ -134,6 +134,38 @@ class ServdProcess:
                 del pids[event["worker"]]
         return pids
 
+    def ask(self, method: str, route: str, **options: Any) -> httpx.Response:
+        """One request to the admin API."""
+        transport = httpx.HTTPTransport(uds=str(self.runtime / "admin.sock"))
+        with httpx.Client(transport=transport, base_url="http://servd", timeout=DEADLINE) as admin:
+            return admin.request(method, route, **options)
+
+    def edit(self, config: str) -> None:
+        """Writes another configuration over the old, at one stroke."""
+        beside = self.folder / ".servd.toml.new"
+        beside.write_text(textwrap.dedent(config))
+        beside.replace(self.folder / "servd.toml")
+
+    def reload(self, config: str | None = None, **body: Any) -> dict[str, Any]:
+        """Reloads (after an edit, if there is one) and returns the answer."""
+        if config is not None:
+            self.edit(config)
+        answer: dict[str, Any] = self.ask("POST", "/v1/reload", json=body).json()
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        """The daemon's status."""
+        answer: dict[str, Any] = self.ask("GET", "/v1/status").json()
+        return answer
+
+    def service(self, name: str) -> dict[str, Any]:
+        """The status of one service."""
+        return next(s for s in self.status()["services"] if s["name"] == name)
+
+    def pids(self, name: str) -> list[int]:
+        """Pids of the current generation, by index."""
+        return [process["pid"] for process in self.service(name)["processes"]]
+
     def descendants(self) -> list[psutil.Process]:
         """Every process that the daemon or one of its children started."""
         try:

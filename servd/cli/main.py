@@ -12,7 +12,10 @@ from servd._version import __version__
 from servd.cli.source import config_option
 from servd.errors import Exit, ServdError
 
-COMMANDS = ("check", "completion", "convert", "graph", "init", "run", "schema", "serve", "show")
+COMMANDS = (
+    "check", "completion", "convert", "graph", "init", "plan", "reload", "restart", "run",
+    "schema", "serve", "show", "status",
+)  # fmt: skip
 
 
 class LazyGroup(click.Group):

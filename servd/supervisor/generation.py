@@ -210,7 +210,7 @@ class Generation:
         last = self.last_exit
         if last is None:
             return FailedStartError("it did not start")
-        return FailedStartError(f"worker {last.worker} {last.reason}", last)
+        return FailedStartError(f"worker {last.worker}: {last.reason}", last)
 
     async def accept(self) -> None:
         """Lets the workers accept connections. Raises `FailedStartError`."""

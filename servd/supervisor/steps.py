@@ -188,6 +188,8 @@ class Interrupt(Replace):
         await super().undo()
         if self.old is not None:
             await self.old.resume()
+            with contextlib.suppress(FailedStartError):  # its own failure is reported apart
+                await self.old.until_ready()
             self.service.refresh()
 
 

@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from servd.wire.worker_spec import TlsSpec
 
@@ -22,10 +23,19 @@ class AlertingSSLObject(ssl.SSLObject):
     asyncio and uvloop drop a connection whose handshake fails without sending what OpenSSL wrote
     for the client: the alert that says why. They do send it where a handshake merely wants more,
     so the failure is reported as that the first time, and as itself once the client has answered
-    or gone (or the handshake's timeout is over).
+    or gone (or the handshake's timeout is over). OpenSSL has nothing to say to some: to a client
+    that speaks plain HTTP, for one, whose connection ends at once.
     """
 
     _failure: ssl.SSLError | None = None
+    _outgoing: ssl.MemoryBIO | None = None
+
+    @classmethod
+    def _create(cls, incoming: Any, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> Any:
+        """What `SSLContext.wrap_bio` calls."""
+        made = super()._create(incoming, outgoing, *args, **options)  # type: ignore[misc]
+        made._outgoing = outgoing
+        return made
 
     def do_handshake(self) -> None:
         """As in the base class, with the failure one step later."""
@@ -36,6 +46,8 @@ class AlertingSSLObject(ssl.SSLObject):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as failure:
+            if self._outgoing is None or not self._outgoing.pending:
+                raise
             self._failure = failure
             raise ssl.SSLWantReadError from failure
 

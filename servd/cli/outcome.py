@@ -1,0 +1,49 @@
+"""What became of a reload, as the command line shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servd.cli.admin_client import Answer
+from servd.cli.output import print_json, say
+from servd.errors import Exit
+
+
+def show_outcome(answer: Answer, *, as_json: bool) -> int:
+    """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason."""
+    if as_json:
+        print_json(answer.body)
+        return Exit.OK if answer.good else Exit.FAILED
+    if answer.good:
+        click.echo(_done(answer.body))
+        for key in answer.body["restart_needed"]:
+            say(f"{key} takes effect when servd is restarted")
+        return Exit.OK
+    _failed(answer.body)
+    return Exit.FAILED
+
+
+def _done(body: dict[str, Any]) -> str:
+    if body["outcome"] == "unchanged":
+        return "unchanged: nothing differs (code is not compared: `servd restart` rolls it)"
+    changes = ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in body["changes"])
+    return f"{body['outcome']} in {body['seconds']:.1f} s: {changes or 'the daemon itself'}"
+
+
+def _failed(body: dict[str, Any]) -> None:
+    title = {"invalid": "invalid", "rolled_back": "rolled back"}.get(
+        body.get("outcome", ""), body.get("title", "failed")
+    )
+    details = body.get("details") or [body.get("detail", "")]
+    if len(details) == 1:
+        say(f"{title}: {details[0]}")
+    else:
+        say(f"{title}:")
+        for detail in details:
+            say(f"  {detail}")
+    for line in body.get("last_lines", ()):
+        say(f"  | {line}")
+    if body.get("outcome") in ("invalid", "rolled_back"):
+        say("what ran before goes on running")

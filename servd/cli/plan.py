@@ -1,0 +1,92 @@
+"""`servd plan`: what a reload would do now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
+from servd.cli.output import colours, print_json, say
+from servd.cli.source import load_config
+from servd.errors import ConfigError, Exit, ServdError
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+
+CHANGES = 2
+
+
+@click.command("plan")
+@admin_options
+@click.option("--json", "as_json", is_flag=True, help="The changes as JSON.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with some, 1 on errors."
+)
+def command(config: str | None, admin: str | None, as_json: bool, detailed_exitcode: bool) -> int:
+    """Show what a reload would do now; without a running daemon, what a first start would do."""
+    try:
+        answer = _asked(config, admin)
+    except ServdError as error:
+        if not detailed_exitcode:
+            raise
+        from servd.cli.output import show_error
+
+        show_error(error)
+        return Exit.FAILED
+    if as_json:
+        print_json(answer)
+    else:
+        _show(answer)
+    return CHANGES if detailed_exitcode and answer["changes"] else Exit.OK
+
+
+def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
+    """The plan, of the daemon where one runs. Raises `ConfigError` for an invalid file."""
+    try:
+        answer = admin_client(config, admin).get("/v1/plan")
+    except NoDaemonError:
+        if admin:
+            raise
+        return _first_start(load_config(config).require())
+    if answer.good:
+        return dict(answer.body)
+    raise PlanError("\n".join(answer.body.get("details") or [answer.body["title"]]))
+
+
+class PlanError(ConfigError):
+    """The file that the daemon read is not valid; the text has every mistake."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(())
+        self.args = (text,)
+
+
+def _first_start(loaded: Loaded) -> dict[str, Any]:
+    from servd.host import inspect_host
+    from servd.plan.build import build
+    from servd.plan.diff import diff
+    from servd.plan.model import Plan
+    from servd.plan.render_changes import as_json
+
+    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "", loaded.secrets)
+    return {
+        "source": "first start",
+        "changes": as_json(diff(Plan(), plan)),
+        "restart_needed": [],
+        "warnings": [warning.summary() for warning in loaded.warnings],
+    }
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from servd.plan.render_changes import as_text
+
+    if answer["source"] != "daemon":
+        say("no daemon runs for this configuration: this is what a first start would do")
+    click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
+    for warning in answer["warnings"]:
+        say(warning)
+    for key in answer["restart_needed"]:
+        say(f"{key} takes effect when servd is restarted")
