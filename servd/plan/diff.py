@@ -11,7 +11,7 @@ from servd import graph
 from servd.config.kinds import service_kind
 from servd.plan.change import Change, ChangeKind, KeyChange
 from servd.plan.model import Plan, ServicePlan
-from servd.secrets import mask_values
+from servd.secrets import MASK, mask_values
 from servd.wire.names import DEPENDENCIES
 from servd.wire.worker_spec import TlsSpec
 
@@ -148,6 +148,8 @@ def _text(value: Any) -> str:
     """A value as a person writes it; nothing for what is not set."""
     if value is None:
         return ""
+    if value == MASK:
+        return MASK
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -166,7 +168,7 @@ def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list
     if unexplained("depends_on") and _dependencies(old) != _dependencies(new):
         keys.append(KeyChange("depends_on", "", "a dependency is reached at another address"))
     if unexplained("listen", "app", "command", "bento", "activation"):
-        keys += _sockets(old, new)
+        keys += [key for key in _sockets(old, new) if unexplained(key.key)]
         if (old.command, old.addresses) != (new.command, new.addresses):
             keys.append(KeyChange("command", "", "another port"))
     if old.tls is not None and new.tls is not None:

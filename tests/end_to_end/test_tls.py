@@ -153,3 +153,18 @@ def test_other_services_reach_a_tls_service_without_it(servd: Servd, authority: 
     assert daemon.get("front").json() == "http"
     context = client_context(authority)
     assert httpx.get(f"https://localhost:{address(daemon)[1]}/", verify=context).text == "https"
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_plain_http_on_a_tls_port_is_hung_up_at_once(
+    servd: Servd, authority: trustme.CA, loop: str
+) -> None:
+    """OpenSSL has no alert for it, so there is nothing to wait for."""
+    daemon = servd(f'[defaults]\nuvicorn = {{ loop = "{loop}" }}\n{config()}', main_py=APP).ready()
+    with socket.create_connection(address(daemon), DEADLINE) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        try:
+            answer = plain.recv(100)
+        except ConnectionResetError:
+            answer = b""
+    assert answer == b""
