@@ -119,6 +119,20 @@ def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
         yield from _binding_makes_sense(checked, path, service)
 
 
+def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
+    """A task is one program that runs to its end."""
+    for name, service in checked.config.services.items():
+        if service.kind != "task":
+            continue
+        path: Path = ("services", name)
+        if not service.command and (service.app or service.bento):
+            runner = "app" if service.app else "bento"
+            message = f"{shown(runner)} never ends: a task is a command that runs to its end"
+            yield checked.problem((*path, "kind"), message)
+        if service.workers not in (0, 1, "auto"):
+            yield checked.problem((*path, "workers"), "a task runs once, in one process")
+
+
 def binds_itself(service: Service) -> bool:
     """Whether a command binds its address by itself rather than taking a socket from servd."""
     if service.activation != "auto":
@@ -305,6 +319,7 @@ RULES: tuple[Rule, ...] = (
     something_to_run,
     app_is_a_target,
     commands_make_sense,
+    tasks_are_commands,
     dependencies_exist,
     no_cycles,
     names_differ,

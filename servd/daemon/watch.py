@@ -60,7 +60,7 @@ class FileWatch:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif self._wanted != self._watching:
             self._again.set()
-        self.check()
+        self._look()
 
     @property
     def _wanted(self) -> tuple[frozenset[str], float]:
@@ -79,7 +79,7 @@ class FileWatch:
             if not folders:
                 await self._again.wait()
                 continue
-            catching_up = loop.call_later(_CATCH_UP, self.check)
+            catching_up = loop.call_later(_CATCH_UP, self._look)
             try:
                 async for changes in awatch(
                     *sorted(folders),
@@ -90,7 +90,7 @@ class FileWatch:
                     watch_filter=None,
                 ):
                     if not changes:
-                        self.check()
+                        self._look()
                         continue
                     self._wait_for_quiet(seconds)
                     if self._wanted != self._watching:
@@ -99,7 +99,7 @@ class FileWatch:
                 log.warning("files cannot be watched", error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
-                self.check()
+                self._look()
             finally:
                 catching_up.cancel()
 
@@ -112,6 +112,11 @@ class FileWatch:
             self._timer.cancel()
         latest = self._since + _LONGEST_WAIT * seconds
         self._timer = loop.call_at(min(loop.time() + seconds, latest), self.check)
+
+    def _look(self) -> None:
+        """Looks for what no event told of."""
+        if self._contents() != self._seen:
+            self._wait_for_quiet(self._quiet)
 
     def check(self) -> None:
         """Asks for what the present content of the files calls for."""
