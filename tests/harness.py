@@ -224,6 +224,7 @@ class Servd:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.watching = False
         # short, since paths of unix sockets have 107 bytes only
         self._short = Path(tempfile.mkdtemp(prefix="sd", dir="/tmp"))
         self.started: list[ServdProcess] = []
@@ -248,7 +249,13 @@ class Servd:
         folder: Path | None = None,
         **options: Any,
     ) -> ServdProcess:
-        """A daemon with these arguments; `options` choose its interpreter and its user."""
+        """A daemon with these arguments; `options` choose its interpreter and its user.
+
+        Unless `watching` is set it watches no config, so that an edit is applied when the test
+        asks for it.
+        """
+        if not self.watching:
+            environ = {"SERVD_DAEMON__WATCH": "false", **(environ or {})}
         runtime = self._short / str(len(self.started))
         daemon = ServdProcess(
             folder or self.folder, list(arguments), environ or {}, runtime, **options

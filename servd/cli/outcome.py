@@ -27,7 +27,10 @@ def show_outcome(answer: Answer, *, as_json: bool) -> int:
 
 def _done(body: dict[str, Any]) -> str:
     if body["outcome"] == "unchanged":
-        return "unchanged: nothing differs (code is not compared: `servd restart` rolls it)"
+        since = body["since"][:19]
+        return (
+            f"unchanged: in force since {since}Z (code is not compared: `servd restart` rolls it)"
+        )
     changes = ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in body["changes"])
     return f"{body['outcome']} in {body['seconds']:.1f} s: {changes or 'the daemon itself'}"
 

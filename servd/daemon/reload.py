@@ -55,7 +55,8 @@ class Report:
 
     `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
     with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
-    only a restart of the daemon would apply. `drains` are over when everything old has ended.
+    only a restart of the daemon would apply. `since` is when what is in force now was applied.
+    `drains` are over when everything old has ended.
     """
 
     outcome: Outcome
@@ -67,6 +68,7 @@ class Report:
     service: str | None = None
     last_lines: tuple[str, ...] = ()
     restart_needed: tuple[str, ...] = ()
+    since: str = ""
     seconds: float = 0.0
     drains: tuple[asyncio.Task[Any], ...] = dataclasses.field(default=(), repr=False)
 
@@ -184,7 +186,8 @@ class Reloader:
         log.info("reload started", why=request.why)
         self.before_reading()
         report = await self._outcome(request)
-        report = dataclasses.replace(report, seconds=round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        report = dataclasses.replace(report, seconds=seconds, since=self.loaded_at)
         self.last = report
         self.after_reading()
         _tell(report)

@@ -29,11 +29,12 @@ class ConfigStatus:
 @dataclass(frozen=True, slots=True)
 class ReloadStatus:
     """What became of a reload. `details` are all mistakes of an invalid configuration,
-    `last_lines` what a failing worker wrote last.
+    `last_lines` what a failing worker wrote last, `since` is when what is in force was applied.
     """
 
     outcome: str
     at: str
+    since: str
     why: str
     seconds: float
     changes: list[dict[str, Any]]
@@ -123,6 +124,7 @@ def reload_status(report: Report) -> ReloadStatus:
     return ReloadStatus(
         outcome=report.outcome,
         at=report.at,
+        since=report.since,
         why=report.why,
         seconds=report.seconds,
         changes=as_json(report.changes),

@@ -62,6 +62,17 @@ def open_socket(daemon: ServdProcess) -> ClientConnection:
     return connect(daemon.url("web").replace("http", "ws") + "/echo", open_timeout=DEADLINE)
 
 
+def waits_for(daemon: ServdProcess, what: str) -> None:
+    """The status says what the one draining generation waits for, once its worker has said it."""
+
+    def look() -> bool:
+        (draining,) = daemon.service("web")["draining"]
+        assert draining["waiting_for"] in (what, "its end")
+        return bool(draining["waiting_for"] == what)
+
+    wait_until(look, f"the old generation waits for {what}")
+
+
 def test_a_websocket_is_closed_with_1012_at_the_deadline_and_not_before(servd: Servd) -> None:
     daemon = servd(config(1, "2s"), main_py=APP).ready()
     with open_socket(daemon) as socket:
@@ -71,8 +82,7 @@ def test_a_websocket_is_closed_with_1012_at_the_deadline_and_not_before(servd: S
         applied = time.monotonic()
         socket.send("still there")
         assert socket.recv(DEADLINE) == "still there"
-        (draining,) = daemon.service("web")["draining"]
-        assert draining["waiting_for"] == "1 websocket"
+        waits_for(daemon, "1 websocket")
         with pytest.raises(ConnectionClosedError) as closed:
             socket.recv(DEADLINE)
     assert time.monotonic() - started >= 2.0
@@ -90,7 +100,7 @@ def test_an_event_stream_ends_cleanly_at_the_deadline_and_not_before(servd: Serv
         assert next(lines) == "data: tick"
         assert daemon.reload(config(2, "1500ms"))["outcome"] == "applied"
         started = time.monotonic()
-        assert daemon.service("web")["draining"][0]["waiting_for"] == "1 event stream"
+        waits_for(daemon, "1 event stream")
         assert set(lines) == {"data: tick", ""}  # a broken-off response would raise here
     assert time.monotonic() - started >= 1.0
     daemon.wait_for("stream ended")  # the app's own clean-up ran

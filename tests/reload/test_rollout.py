@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 from typing import Any
@@ -158,6 +159,7 @@ def test_a_stop_during_a_reload_leaves_nothing(servd: Servd) -> None:
     slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(20)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     daemon.edit(web(2).replace("main:app", "slow:app"))
+    daemon.send(signal.SIGHUP)
     daemon.wait_for("service rolling")
     assert daemon.stop() == 0
 

@@ -8,10 +8,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 
 from apps import PLAIN, web
 from harness import Servd, ServdProcess, wait_until
+
+
+@pytest.fixture(autouse=True)
+def watching(servd: Servd) -> None:
+    servd.watching = True
 
 
 def outcome(daemon: ServdProcess, *outcomes: str) -> dict[str, Any]:
