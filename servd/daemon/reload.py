@@ -115,12 +115,19 @@ class Reloader:
         self._now = now
         self._next: tuple[Request, asyncio.Future[Report]] | None = None
         self._worker: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def request(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
         whose report all who asked get.
         """
         loop = asyncio.get_running_loop()
+        if self._stopped:
+            answer = loop.create_future()
+            answer.set_result(
+                Report("rolled_back", self._now(), request.why, error="servd is stopping")
+            )
+            return answer
         if self._next is None:
             self._next = (request, loop.create_future())
         else:
@@ -133,12 +140,21 @@ class Reloader:
     async def _work(self) -> None:
         while self._next is not None:
             (request, future), self._next = self._next, None
-            report = await self._reload(request)
+            try:
+                report = await self._reload(request)
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            except Exception as error:  # whoever waits must get an answer
+                log.exception("internal error")
+                cause = f"internal error: {error!r}"
+                report = Report("rolled_back", self._now(), request.why, error=cause)
             if not future.done():
                 future.set_result(report)
 
     async def stop(self) -> None:
-        """Ends a reload that is under way: everything of it is undone."""
+        """Ends a reload that is under way: everything of it is undone. No other begins."""
+        self._stopped = True
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
-from servd.errors import StartError
 from servd.plan.model import ServicePlan
 from servd.supervisor.engine import Engine
+from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned
 from servd.supervisor.process import Launch, UnansweredError, WorkerProcess
-from servd.supervisor.readiness import probe_until_ready
+from servd.supervisor.readiness import ready_or_over
 from servd.supervisor.respawn import History
 from servd.supervisor.sockets import Listener, going
 from servd.supervisor.watcher import ServiceWatcher
@@ -22,29 +21,6 @@ from servd.wire.worker_spec import SocketSpec
 
 CUT_GRACE = 3.0
 """Seconds for a worker whose drain is cut short, before SIGKILL."""
-
-
-PROOF_SECONDS = 0.25
-"""How long a program that tells nothing of its readiness has to live to pass for started."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a worker ended, for people."""
-
-    worker: int
-    pid: int
-    status: int
-    reason: str
-    last_lines: tuple[str, ...] = ()
-
-
-class FailedStartError(StartError):
-    """A generation is not what it should be. `last` is how its worker ended, where one did."""
-
-    def __init__(self, message: str, last: Exit | None = None) -> None:
-        super().__init__(message)
-        self.last = last
 
 
 class Owner(Protocol):
@@ -144,6 +120,11 @@ class Generation:
             if fresh and not socket_plan.internal:
                 self.log.info("listening", address=listener.url)
 
+    def settle(self) -> None:
+        """The sockets are as this generation's plan has them. Raises OSError."""
+        for listener in self.listeners:
+            listener.settle()
+
     def release(self) -> None:
         """Gives the sockets back."""
         while self.listeners:
@@ -217,18 +198,19 @@ class Generation:
         if self.accepts or self.watcher is None:
             return
         self.watcher.launch = replace(self.watcher.launch, accept=True)
-        await self._ask_all("accept")
+        if self.plan.app is not None:
+            await self._each(lambda process: process.ask("accept"))
         self.accepts = True
 
-    async def _ask_all(self, do: str, **details: Any) -> None:
-        if self.plan.app is None:
-            return
+    async def _each(self, tell: Callable[[WorkerProcess], Awaitable[None]]) -> None:
+        """Tells every worker that is ready; those that are not yet catch up."""
 
         async def one(process: WorkerProcess) -> None:
             try:
-                await process.ask(do, **details)
+                await tell(process)
             except UnansweredError as error:
-                raise FailedStartError(f"worker {process.slot} cannot {do}: {error}") from None
+                message = f"worker {process.slot} did not take the change over: {error}"
+                raise FailedStartError(message) from None
 
         await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))
 
@@ -245,16 +227,22 @@ class Generation:
         """
         before, self.plan = self.plan, plan
         for listener in self.listeners:
-            listener.adjust(next(s for s in plan.sockets if s.key == listener.plan.key))
+            listener.plan = next(s for s in plan.sockets if s.key == listener.plan.key)
+        self.settle()
         if self.watcher is None:
             return
         self.watcher.launch = replace(self.watcher.launch, plan=plan)
+        await self._each(lambda process: self._tell(process, before))
+
+    async def _tell(self, process: WorkerProcess, before: ServicePlan) -> None:
+        """Tells a worker what differs from `before`. Raises `UnansweredError`."""
+        plan = self.plan
         if plan.app is None or before.app is None:
             return
         if before.app.log_level != plan.app.log_level:
-            await self._ask_all("log_level", level=plan.app.log_level)
+            await process.ask("log_level", level=plan.app.log_level)
         if before.tls != plan.tls and plan.tls is not None:
-            await self._ask_all("tls", tls=plan.tls.as_dict())
+            await process.ask("tls", tls=plan.tls.as_dict())
 
     def resize(self, workers: int) -> None:
         """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
@@ -387,7 +375,8 @@ class Generation:
         """Waits until a worker is ready or has ended; one that is neither in time is ended."""
         try:
             async with asyncio.timeout(self.plan.startup):
-                await self._readiness(process)
+                on_trial = self.watcher is not None and process.slot in self.watcher.trial
+                await ready_or_over(process, self.plan.ready, on_trial=on_trial)
         except TimeoutError:
             process.report.failed = f"was not ready within {self.plan.startup:g} s"
             process.signal_group(signal.SIGKILL)
@@ -397,42 +386,22 @@ class Generation:
         finally:
             self.engine.gate.leave(process)
 
-    async def _readiness(self, process: WorkerProcess) -> None:
-        """Returns when the worker says READY=1, a probe succeeds, or it has ended."""
-        plan = self.plan.ready
-        if plan.mode == "started":
-            await self._runs_on(process)
-            return
-        if plan.mode == "exit":
-            await asyncio.wait({process.exited})
-            return
-        waited: set[asyncio.Future[Any]] = {process.ready, process.exited}
-        asked: asyncio.Task[None] | None = None
-        if plan.mode in ("port", "http"):
-            asked = asyncio.get_running_loop().create_task(probe_until_ready(plan))
-            waited.add(asked)
-        try:
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if asked is not None:
-                asked.cancel()
-
-    async def _runs_on(self, process: WorkerProcess) -> None:
-        """Of a program that says nothing can be known only that it was run, and on trial, that it
-        did not end at once.
-        """
-        gone: set[asyncio.Future[Any]] = {process.exited}
-        await asyncio.wait({*gone, process.left_alone}, return_when=asyncio.FIRST_COMPLETED)
-        if self.watcher is not None and process.slot in self.watcher.trial:
-            await asyncio.wait(gone, timeout=PROOF_SECONDS)
-
     def _became_ready(self, process: WorkerProcess) -> None:
         if process.exited.done():
             return
         process.mark_ready()
         seconds = round(process.lived, 3)
         self.log.info("worker ready", worker=process.slot, pid=process.pid, seconds=seconds)
+        if self.watcher is not None and process.launch is not self.watcher.launch:
+            self._keep(self._catch_up(process, process.launch))
         self._refresh()
+
+    async def _catch_up(self, process: WorkerProcess, launch: Launch) -> None:
+        """What has changed since the worker was started, it is told as soon as it can listen."""
+        with contextlib.suppress(UnansweredError):
+            await self._tell(process, launch.plan)
+            if self.accepts and not launch.accept and self.plan.app is not None:
+                await process.ask("accept")
 
     def died(self, process: WorkerProcess, status: int, history: History) -> None:
         """A worker ended without being asked to: say why, and what happens next."""
@@ -441,22 +410,13 @@ class Generation:
             self.log.info("task completed", pid=process.pid, seconds=round(process.lived, 3))
             self._refresh()
             return
-        reason = process.report.failed or describe(status)
-        reason += self._passthrough_hint(process.report.missing_variable)
-        last_lines = () if process.was_ready else tuple(process.last_lines.text())
         self.start_failures += not process.was_ready
-        self._lost(Exit(process.slot, process.pid, status, reason, last_lines), history)
+        self._lost(exit_of(process, status, self.engine.environ), history)
 
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
         """The system could not start a worker: a failure like any other."""
-        reason = f"could not be started: {error.strerror or error}"
-        if error.filename:
-            reason += f" ({os.fsdecode(error.filename)})"
-        account = self.plan.identity.account
-        if error.filename and isinstance(error, PermissionError) and account is not None:
-            reason += f": the user {account.name} must be able to read and run it"
         self.start_failures += 1
-        self._lost(Exit(slot, 0, -1, reason), history)
+        self._lost(not_spawned(self.plan, slot, error), history)
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A worker did not end in time when it was asked to, and is killed."""
@@ -476,22 +436,3 @@ class Generation:
     def _refresh(self) -> None:
         self._changed.set()
         self.owner.refresh()
-
-    def _passthrough_hint(self, missing: str | None) -> str:
-        """A name that the daemon has and the worker has not is a question of env_passthrough."""
-        if missing is None or missing not in self.engine.environ:
-            return ""
-        return (
-            f" ({missing} is set for the daemon, but not passed on:"
-            f' add env_passthrough = ["{missing}"])'
-        )
-
-
-def describe(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"exited with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"

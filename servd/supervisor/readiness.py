@@ -8,12 +8,19 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from servd.plan.model import ReadyPlan
 from servd.wire.notify import parse
 
+if TYPE_CHECKING:
+    from servd.supervisor.process import WorkerProcess
+
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
+
+PROOF_SECONDS = 0.25
+"""How long a program that tells nothing of its readiness has to live to pass for started."""
 
 
 class NotifySocket:
@@ -53,6 +60,29 @@ class NotifySocket:
             self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
+
+
+async def ready_or_over(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:
+    """Returns when the worker says READY=1, a probe succeeds, or it has ended."""
+    over: set[asyncio.Future[Any]] = {process.exited}
+    if plan.mode == "exit":
+        await asyncio.wait(over)
+        return
+    if plan.mode == "started":
+        # all that can be known is that the program was run, and on trial, that it did not end
+        await asyncio.wait({*over, process.left_alone}, return_when=asyncio.FIRST_COMPLETED)
+        if on_trial:
+            await asyncio.wait(over, timeout=PROOF_SECONDS)
+        return
+    asked: set[asyncio.Future[Any]] = set()
+    if plan.mode in ("port", "http"):
+        asked = {asyncio.ensure_future(probe_until_ready(plan))}
+    waited = {*over, process.ready, *asked}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in asked:
+            task.cancel()
 
 
 async def probe_until_ready(plan: ReadyPlan) -> None:

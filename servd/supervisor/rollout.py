@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 
 import structlog
 
 from servd.errors import ServdError
 from servd.graph import Graph
-from servd.supervisor.generation import FailedStartError
+from servd.supervisor.exits import FailedStartError
 from servd.supervisor.steps import Remove, Step
 
 log = structlog.get_logger()
@@ -40,15 +40,16 @@ class Rollout:
         """Makes all changes or none. Raises `ApplyError` when everything was undone."""
         try:
             await self._prepare()
-            await self._each(lambda step: step.accept())
+            await _together(self._made(step, step.accept()) for step in self.steps.values())
         except BaseException:
             await self._undo()
             raise
-        await self._each(lambda step: step.retire(), apart=Remove)
-        for step in self.steps.values():  # in order: dependents before what they depended on
-            if isinstance(step, Remove):
-                await step.retire()
-        await self._each(lambda step: step.take_over())
+        removals = [step for step in self.steps.values() if isinstance(step, Remove)]
+        others = [step for step in self.steps.values() if not isinstance(step, Remove)]
+        await self._surely(step.retire() for step in others)
+        for step in removals:  # in order: dependents before what they depended on
+            await self._surely([step.retire()])
+        await self._surely(step.take_over() for step in others)
 
     async def _prepare(self) -> None:
         """A step after those that it depends on, independent ones at the same time."""
@@ -79,14 +80,14 @@ class Rollout:
             waits_for[name] |= set(names) - behind
         return waits_for
 
-    async def _each(
-        self, move: Callable[[Step], Awaitable[None]], apart: type[Step] | None = None
-    ) -> None:
-        await _together(
-            self._made(step, move(step))
-            for step in self.steps.values()
-            if apart is None or not isinstance(step, apart)
-        )
+    @staticmethod
+    async def _surely(moves: Iterable[Awaitable[None]]) -> None:
+        """Makes moves that there is no way back from: what goes wrong with one is no reason to
+        leave the others out.
+        """
+        for failure in await asyncio.gather(*moves, return_exceptions=True):
+            if isinstance(failure, Exception):
+                log.error("internal error", exc_info=failure)
 
     @staticmethod
     async def _made(step: Step, move: Awaitable[None]) -> None:

@@ -12,7 +12,8 @@ import structlog
 from servd.errors import StartError
 from servd.plan.model import ServicePlan
 from servd.supervisor.engine import Engine
-from servd.supervisor.generation import Exit, Generation
+from servd.supervisor.exits import Exit
+from servd.supervisor.generation import Generation
 from servd.supervisor.respawn import History
 
 State = Literal[
@@ -182,6 +183,7 @@ class Service:
         """Begins the end of every generation: returns once nothing accepts any more."""
         if self.starter is not None:
             self.starter.cancel()
+        self.milestones.settled.set()
         if self.current is not None or self.draining:
             self.set_state("stopping")
         for generation in (self.upcoming, self.current):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from servd.plan.model import SocketPlan, url_of
 from servd.supervisor import bind
 
 _PORT_TRIES = 20
-_LOOPBACK = ("127.", "::1")
 HANDSHAKE_SECONDS = 0.3
 """How long a connection from another machine may take from its SYN into the accept queue."""
 
@@ -68,7 +68,7 @@ class Bound:
             return
         self._unlink()
         bind.refuse_new(self.sock)
-        if not self.path and not self.host.startswith(_LOOPBACK):
+        if not self.path and not ipaddress.ip_address(self.host).is_loopback:
             await asyncio.sleep(HANDSHAKE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EMPTYING_SECONDS):
@@ -112,20 +112,17 @@ class Listener:
             address = replace(address, port=self.port)
         return url_of(address, tls=self.plan.tls)
 
-    def adjust(self, plan: SocketPlan) -> None:
-        """Takes over the backlog, and the mode and owner of a unix socket's file. Raises OSError.
+    def settle(self) -> None:
+        """Gives sockets that others have bound the backlog of this plan, and a unix socket's file
+        its mode and owner. Raises OSError.
 
         listen(2) on a listening socket changes its backlog at once.
         """
-        previous, self.plan = self.plan, plan
         for item in self.bound:
-            item.sock.listen(plan.backlog)
-            if item.inode is not None and _file(previous) != _file(plan):
-                bind.set_owner(item.path, plan)
-
-
-def _file(plan: SocketPlan) -> tuple[int, int | None, int | None]:
-    return plan.mode, plan.owner, plan.group
+            item.sock.listen(self.plan.backlog)
+            if item.inode is not None:
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                    bind.set_owner(item.path, self.plan)
 
 
 class SocketPool:
@@ -152,7 +149,8 @@ class SocketPool:
             else:
                 self._adopt(listener)
             for item in listener.bound:
-                item.sock.listen(plan.backlog)
+                if item.users == 1:  # else somebody's, until it is `settle`d
+                    item.sock.listen(plan.backlog)
         except OSError as error:
             self.release(listener)
             raise StartError(f"cannot listen on {plan.address}: {bind.reason(error)}") from None

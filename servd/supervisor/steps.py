@@ -13,7 +13,8 @@ import contextlib
 from servd.errors import StartError
 from servd.plan.change import Change
 from servd.plan.model import ServicePlan
-from servd.supervisor.generation import FailedStartError, Generation
+from servd.supervisor.exits import FailedStartError
+from servd.supervisor.generation import Generation
 from servd.supervisor.service import Service
 from servd.supervisor.sockets import Bound
 
@@ -89,6 +90,7 @@ class Replace(Step):
         """The last moment at which the new generation may turn out not to stand."""
         assert self.generation is not None
         self.generation.check()
+        self.generation.settle()
         if not self.handover:
             await self.generation.accept()
 
@@ -116,6 +118,8 @@ class Replace(Step):
         self.service.upcoming = None
         if self.generation is not None:
             await self.generation.discard()
+        if self.service.current is not None:
+            self.service.current.settle()
         self.service.refresh()
 
 

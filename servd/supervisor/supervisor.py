@@ -30,6 +30,7 @@ class Supervisor:
         self.plan = Plan()
         self.services: dict[str, Service] = {}
         self.leaving: set[Service] = set()
+        self._adding: dict[str, Service] = {}
         self._numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_at_start: dict[str, str] = {}
@@ -130,7 +131,12 @@ class Supervisor:
         services = {**self.services, **added}
         steps = {c.service: self._step(c, services[c.service], changes) for c in changes}
         self._connect(steps)
-        await Rollout(steps, {name: plan.graph[name] for name in graph.order(plan.graph)}).run()
+        needs = plan.graph
+        self._adding = added
+        try:
+            await Rollout(steps, {name: needs[name] for name in graph.order(needs)}).run()
+        finally:
+            self._adding = {}
         self.plan = plan
         self.services |= added
         for name, step in steps.items():
@@ -222,7 +228,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """Ends everything at once."""
-        for service in [*self.services.values(), *self.leaving]:
+        for service in [*self.services.values(), *self._adding.values(), *self.leaving]:
             service.kill()
 
     @property

@@ -161,6 +161,31 @@ def test_another_port_answers_before_the_old_one_stops(servd: Servd) -> None:
         asyncio.run(asyncio.wait_for(asyncio.open_connection("127.0.0.1", old), 5))
 
 
+def test_a_connection_to_the_old_port_that_had_said_nothing_yet_is_answered(servd: Servd) -> None:
+    """Accepted or still in the queue when its listener goes: it may be a request on its way."""
+    old, new = free_port(), free_port()
+    daemon = servd(web(0, listen=f"127.0.0.1:{old}"), main_py=PLAIN).ready()
+
+    async def main() -> list[bytes]:
+        connections = [await asyncio.open_connection("127.0.0.1", old) for _ in range(20)]
+        asked = asyncio.ensure_future(
+            asyncio.to_thread(daemon.reload, web(1, listen=f"127.0.0.1:{new}"))
+        )
+        connections += [await asyncio.open_connection("127.0.0.1", old) for _ in range(20)]
+        assert (await asked).get("outcome") == "applied"
+        answers = []
+        for reader, writer in connections:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers.append(await reader.read())
+            writer.close()
+        return answers
+
+    for answer in asyncio.run(main()):
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert b"connection: close" in answer
+        assert answer.endswith(b"\r\n\r\n0")
+
+
 def test_from_loopback_to_every_interface_on_one_port(servd: Servd) -> None:
     port = free_port()
     daemon = servd(web(0, listen=f"127.0.0.1:{port}"), main_py=PLAIN).ready()

@@ -1,0 +1,65 @@
+"""How workers end, in words for whoever must act."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from servd.errors import StartError
+from servd.plan.model import ServicePlan
+from servd.supervisor.process import WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended, for people."""
+
+    worker: int
+    pid: int
+    status: int
+    reason: str
+    last_lines: tuple[str, ...] = ()
+
+
+class FailedStartError(StartError):
+    """A generation is not what it should be. `last` is how its worker ended, where one did."""
+
+    def __init__(self, message: str, last: Exit | None = None) -> None:
+        super().__init__(message)
+        self.last = last
+
+
+def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> Exit:
+    """The end of a worker that nobody asked to end. `environ` is the daemon's."""
+    reason = process.report.failed or describe(status)
+    missing = process.report.missing_variable
+    if missing is not None and missing in environ:
+        reason += (
+            f" ({missing} is set for the daemon, but not passed on:"
+            f' add env_passthrough = ["{missing}"])'
+        )
+    last_lines = () if process.was_ready else tuple(process.last_lines.text())
+    return Exit(process.slot, process.pid, status, reason, last_lines)
+
+
+def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> Exit:
+    """The end of a worker that the system could not even start."""
+    reason = f"could not be started: {error.strerror or error}"
+    if error.filename:
+        reason += f" ({os.fsdecode(error.filename)})"
+    account = plan.identity.account
+    if error.filename and isinstance(error, PermissionError) and account is not None:
+        reason += f": the user {account.name} must be able to read and run it"
+    return Exit(slot, 0, -1, reason)
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
