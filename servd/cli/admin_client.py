@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from servd.config.load import Loaded
 
 
+UNIT_SOCKET = "/run/servd/admin.sock"
+"""Where the shipped unit's daemon, whose configuration is in /etc/servd, has its runtime folder:
+systemd tells the daemon, and nobody tells a shell."""
+
+
 class NoDaemonError(ServdError):
     """Nobody answers at the admin socket."""
 
@@ -128,4 +133,8 @@ def admin_client(config: str | None, admin: str | None) -> AdminClient:
     folder = loaded.config.daemon.runtime_dir or default_runtime_dir(
         loaded.path, os.environ, is_root=os.geteuid() == 0
     )
-    return AdminClient(os.path.join(folder, "admin.sock"))
+    path = os.path.join(folder, "admin.sock")
+    is_the_units = os.path.realpath(loaded.path).startswith("/etc/servd/")
+    if is_the_units and not os.path.exists(path) and os.path.exists(UNIT_SOCKET):
+        return AdminClient(UNIT_SOCKET)
+    return AdminClient(path)

@@ -108,6 +108,22 @@ def live() -> None:
     facts["restarts"] = int(show("NRestarts"))
 
 
+def reload() -> None:
+    """A good edit, then one that cannot start."""
+    before = ask()["pid"]
+    valid = CONFIG.read_text()
+    CONFIG.write_text(valid + "threads = 7\n")
+    facts["reload"] = run("systemctl", "reload", "servd").returncode
+    facts["after_the_reload"] = [ask()["pid"] != before, show("ActiveState")]
+    before = ask()["pid"]
+    CONFIG.write_text(valid.replace("main:app", "nosuch:app"))
+    facts["bad_reload"] = run("systemctl", "reload", "servd").returncode
+    facts["after_the_bad_reload"] = [ask()["pid"] == before, show("ActiveState")]
+    status = ["status", "--config", str(CONFIG)]
+    facts["status_by_hand"] = run("/opt/servd/bin/servd", *status).stdout
+    CONFIG.write_text(valid)
+
+
 def stop() -> None:
     wait_for(lambda: show("ActiveState") == "active")
     before = time.monotonic()
@@ -134,6 +150,8 @@ def misconfigure() -> None:
 try:
     install()
     live()
+    wait_for(lambda: show("ActiveState") == "active")
+    reload()
     stop()
     misconfigure()
 finally:

@@ -73,6 +73,8 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": json.dumps(said).encode()})
 """
 CONFIG = """
+[daemon]
+watch = false
 [services.web]
 app = "main:app"
 listen = "127.0.0.1:80"
@@ -158,6 +160,17 @@ def test_a_killed_worker_is_replaced_by_the_daemon(facts: dict[str, Any]) -> Non
 def test_a_killed_daemon_is_replaced_by_systemd(facts: dict[str, Any]) -> None:
     assert facts["after_the_daemon"]["user"] == "servd"
     assert facts["restarts"] == 1
+
+
+@pytest.mark.slow
+def test_a_reload_returns_when_it_is_done_and_fails_when_it_was_undone(
+    facts: dict[str, Any],
+) -> None:
+    assert facts["reload"] == 0
+    assert facts["after_the_reload"] == [True, "active"]
+    assert facts["bad_reload"] != 0
+    assert facts["after_the_bad_reload"] == [True, "active"]
+    assert "last reload: rolled_back" in facts["status_by_hand"]
 
 
 @pytest.mark.slow
