@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -242,6 +245,42 @@ def test_two_services_swap_their_addresses(servd: Servd) -> None:
     assert changes == {"one": "rebind", "two": "rebind"}
 
 
+def test_an_address_moves_to_another_service(servd: Servd) -> None:
+    """One service goes, another comes on its address: it is answered all the while."""
+    port = free_port()
+    before = web("old", listen=f"127.0.0.1:{port}")
+    daemon = servd(before, main_py=PLAIN).ready()
+    after = web("new", listen=f"127.0.0.1:{port}").replace("services.web", "services.other")
+    tally = under_load(StrictClient("127.0.0.1", port), *reloads(daemon, after, before))
+    assert tally.lost == []
+    assert set(tally.answers) == {"old", "new"}
+
+
+def test_a_worker_killed_in_the_middle_of_a_roll_undoes_it(servd: Servd) -> None:
+    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1)")
+    daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
+    pids = daemon.pids("web")
+    answers: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        config = web(2).replace("main:app", "slow:app")
+        asked = asyncio.ensure_future(asyncio.to_thread(daemon.reload, config))
+
+        def strangers() -> set[int]:
+            return {p.pid for p in daemon.descendants()} - set(pids)
+
+        new = await asyncio.to_thread(wait_until, strangers, "a new worker")
+        os.kill(min(new), signal.SIGKILL)
+        answers.append(await asked)
+
+    tally = asyncio.run(client_of(daemon).during(work))
+    assert tally.lost == []
+    assert set(tally.answers) == {"1"}
+    assert answers[0]["outcome"] == "rolled_back"
+    assert "was killed by SIGKILL" in answers[0]["detail"]
+    assert daemon.pids("web") == pids
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -298,6 +337,31 @@ def test_certificates_rotate_under_load_with_the_same_workers(
     assert daemon.pids("web") == before
     last = daemon.status()["last_reload"]
     assert (last["outcome"], last["changes"][0]["kind"]) == ("applied", "live")
+
+
+def test_a_worker_that_was_starting_meanwhile_has_the_new_certificate(
+    servd: Servd, authority: trustme.CA
+) -> None:
+    write_pair(servd.folder, authority)
+    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1.5)")
+    daemon = servd(web(extra=TLS, workers=1), main_py=slow).ready()
+    (victim,) = daemon.pids("web")
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: daemon.pids("web") not in ([], [victim]), "another worker is starting")
+    assert daemon.service("web")["workers"]["ready"] == 0
+    serial = write_pair(servd.folder, authority)
+    assert daemon.reload()["outcome"] == "applied"
+    client = client_of(daemon)
+    client.context = trusting(authority)
+    wait_until(lambda: daemon.service("web")["workers"]["ready"] == 1, "the worker is ready")
+
+    def look() -> bool:
+        client.tally.serials.clear()
+        asyncio.run(client.ask("/", kept=False))
+        return client.tally.serials == {serial}
+
+    wait_until(look, "the new certificate is shown")
+    assert client.tally.lost == []
 
 
 def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA) -> None:
