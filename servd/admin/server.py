@@ -7,10 +7,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-import uvicorn
 
 from servd.config.address import Address
 from servd.config.model import AdminConfig
@@ -21,38 +18,15 @@ from servd.plan.model import SocketPlan
 from servd.supervisor import bind
 
 if TYPE_CHECKING:
+    from servd.admin.uvicorn_server import AdminUvicorn
     from servd.daemon.daemon import Daemon
 
 _BACKLOG = 128
-_PATIENCE = 5
-"""Seconds that requests in flight get when the server ends."""
 
 
 def address_of(config: AdminConfig, runtime_dir: str) -> Address:
     """Where the admin API listens."""
     return config.listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))
-
-
-class Server(uvicorn.Server):
-    """Uvicorn without signals and without its tick of a tenth of a second."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._exit = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The daemon's signals are its own."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Waits for the end."""
-        await self._exit.wait()
-
-    def end(self) -> None:
-        """Begins the end."""
-        self.should_exit = True
-        self._exit.set()
 
 
 class Endpoint:
@@ -61,22 +35,14 @@ class Endpoint:
     def __init__(self, address: Address, group: str) -> None:
         self.address = address
         self.sock, self.inode = _bind(self.address, group)
-        self._server: Server | None = None
+        self._server: AdminUvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
 
     def serve(self, app: Any) -> None:
         """Answers from now on; who connected before has waited."""
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            ws="none",
-            date_header=False,
-            server_header=False,
-            timeout_graceful_shutdown=_PATIENCE,
-        )
-        self._server = Server(config)
+        from servd.admin.uvicorn_server import AdminUvicorn
+
+        self._server = AdminUvicorn(app)
         serving = self._server.serve(sockets=[self.sock])
         self._serving = asyncio.get_running_loop().create_task(serving)
 
@@ -107,17 +73,18 @@ class AdminServer:
             self._endpoint = Endpoint(address, config.group)
 
     async def start(self) -> None:
-        """Answers from now on. FastAPI is imported in a thread: it takes as long as a worker's
-        start, and the loop has workers to look after meanwhile.
-        """
+        """Answers from now on."""
         if self._endpoint is not None:
-            self._endpoint.serve(await self._application())
+            self._endpoint.serve(self._answer)
 
-    async def _application(self) -> Any:
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application. FastAPI is imported by the first request, and in a thread: it takes
+        as long as a worker's start, and a daemon that starts has workers to look after.
+        """
         if self._app is None:
             module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
-            self._app = module.build(self.daemon)
-        return self._app
+            self._app = self._app or module.build(self.daemon)
+        await self._app(scope, receive, send)
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to another address. Raises `StartError`."""

@@ -40,6 +40,10 @@ from servd.supervisor.supervisor import Supervisor, stop_budget
 from servd.supervisor.watcher import StartGate
 from servd.wire import listen_fds
 
+HEAD_START = 1.0
+"""Seconds for which the workers that start have the machine for themselves: what the admin API and
+the watching of files import would only be in their way."""
+
 log = structlog.get_logger()
 
 
@@ -181,6 +185,7 @@ class Daemon:
             self.launching.loaded, self.launching.read, self.host, self.supervisor, self, now
         )
         self.watch = FileWatch(self.reload)
+        self.watch.has_read(self.launching.loaded)
         self.reloader.before_reading = self._before_reading
         self.reloader.after_reading = self._after_reading
 
@@ -193,10 +198,12 @@ class Daemon:
         budget = longest * max(1, len(self.plan.services)) + 10
         self.systemd.starting(f"Starting {len(self.plan.services)} services", budget)
         starting = asyncio.ensure_future(self.supervisor.start(self.plan))
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        either = {starting, stopping}
+        await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
         await self.admin.start()
-        stopping = asyncio.ensure_future(self.stopping.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not starting.done():
             starting.cancel()

@@ -43,6 +43,11 @@ class FileWatch:
         self._since = 0.0
         self._task: asyncio.Task[None] | None = None
 
+    def has_read(self, loaded: Loaded) -> None:
+        """Notes what is in the files of the first configuration, before any watching."""
+        self._choose(loaded, loaded)
+        self._seen = self._contents()
+
     def about_to_read(self) -> None:
         """Notes what is in the files now: what changes from here on, a reader may have missed."""
         self._seen = self._contents()
@@ -51,16 +56,19 @@ class FileWatch:
         """Watches the files of `read`, valid or not, and the certificates of what is `running`,
         which also says whether to watch.
         """
-        options = running.config.daemon
-        self._config = of_config(read) if options.watch else WatchList()
-        self._certificates = of_certificates(running)
-        self._quiet = max(0.01, options.watch_debounce)
+        self._choose(read, running)
         self._seen = {**self._contents(), **self._seen}
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif self._wanted != self._watching:
             self._again.set()
         self._look()
+
+    def _choose(self, read: Loaded, running: Loaded) -> None:
+        options = running.config.daemon
+        self._config = of_config(read) if options.watch else WatchList()
+        self._certificates = of_certificates(running)
+        self._quiet = max(0.01, options.watch_debounce)
 
     @property
     def _wanted(self) -> tuple[frozenset[str], float]:

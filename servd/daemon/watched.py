@@ -24,12 +24,13 @@ class WatchList:
     @property
     def folders(self) -> frozenset[str]:
         """Folders in which a change of any of the files shows: also those of symbolic links on the
-        way, since a link can be swapped for another (as Kubernetes does with a ConfigMap).
+        way, since a link can be swapped for another (as Kubernetes does with a ConfigMap), and for
+        one that is not there yet, the folder that it would be made in.
         """
         found: set[str] = set()
         for path in (*self.files, *self.patterns):
             found |= folders_of(path)
-        return frozenset(folder for folder in found if os.path.isdir(folder))
+        return frozenset(_there(folder) for folder in found)
 
     def contents(self) -> dict[str, bytes]:
         """A digest of what is in each file now, or why it cannot be read."""
@@ -84,6 +85,13 @@ def folders_of(path: str) -> set[str]:
             current = candidate
     found.add(current)
     return found
+
+
+def _there(folder: str) -> str:
+    """The folder, or the nearest one above it that there is."""
+    while not os.path.isdir(folder) and folder != "/":
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _steps(path: str) -> list[str]:

@@ -17,8 +17,8 @@ from typing import Any
 from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.plan.model import ServicePlan
+from servd.supervisor.notify_socket import NotifySocket
 from servd.supervisor.output import LastLines, OutputPipe, Sink
-from servd.supervisor.readiness import NotifySocket
 from servd.wire import names
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
 

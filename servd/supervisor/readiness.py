@@ -1,65 +1,18 @@
-"""When a worker is ready: READY=1 on its own notification socket, or a probe that succeeds."""
+"""When a worker is ready: it said READY=1, a probe succeeds, or as much as can be known."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import secrets
-import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from servd.plan.model import ReadyPlan
-from servd.wire.notify import parse
-
-if TYPE_CHECKING:
-    from servd.supervisor.process import WorkerProcess
+from servd.supervisor.process import WorkerProcess
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 
 PROOF_SECONDS = 0.25
 """How long a program that tells nothing of its readiness has to live to pass for started."""
-
-
-class NotifySocket:
-    """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder that only its user may
-    write to.
-    """
-
-    def __init__(self, folder: str, owner: int | None, on_fields: Callable[[dict[str, str]], None]):
-        self.path = os.path.join(folder, secrets.token_hex(6))
-        self.on_fields = on_fields
-        self._loop = asyncio.get_running_loop()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            self._socket.bind(self.path)
-            os.chmod(self.path, 0o600)
-            if owner is not None:
-                os.chown(self.path, owner, -1)
-        except OSError:
-            self.close()
-            raise
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket.fileno(), self.read)
-
-    def read(self) -> None:
-        """Hands over everything that has arrived."""
-        while self._socket.fileno() >= 0:
-            try:
-                datagram = self._socket.recv(65536)
-            except OSError:
-                return
-            self.on_fields(parse(datagram))
-
-    def close(self) -> None:
-        """Stops listening and removes the socket's file."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
 
 
 async def ready_or_over(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:

@@ -37,6 +37,39 @@ def test_services_come_and_go_in_the_order_of_the_graph(servd: Servd) -> None:
     assert [s["name"] for s in daemon.status()["services"]] == ["a"]
 
 
+def test_a_dependency_is_ready_before_its_dependents_roll_and_others_roll_meanwhile(
+    servd: Servd,
+) -> None:
+    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(0.5)")
+
+    def config(value: int) -> str:
+        return f"""
+            [defaults]
+            env = {{ V = "{value}" }}
+            [services.web]
+            app = "main:app"
+            depends_on = ["backend"]
+            [services.backend]
+            app = "main:app"
+            [services.apart]
+            app = "main:app"
+        """
+
+    daemon = servd(config(1), main_py=slow).ready()
+    answer = daemon.reload(config(2))
+    assert kinds(answer) == {"apart": "roll", "backend": "roll", "web": "roll"}
+    happened = [
+        (event["event"].removeprefix("service ").removeprefix("worker "), event["service"])
+        for event in daemon.events
+        if event["event"] == "service rolling"
+        or (event["event"] == "worker ready" and event["generation"] == 2)
+    ]
+    at = {what: index for index, what in enumerate(happened)}
+    assert at["rolling", "apart"] < at["ready", "backend"]
+    assert at["rolling", "backend"] < at["ready", "apart"]
+    assert at["ready", "backend"] < at["rolling", "web"]
+
+
 def test_a_name_that_comes_back_goes_on_counting_its_generations(servd: Servd) -> None:
     both = f"[services.a]\n{SLEEP}\n[services.b]\n{SLEEP}\n"
     one = f"[services.a]\n{SLEEP}\n"

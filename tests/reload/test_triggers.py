@@ -87,6 +87,15 @@ def test_an_editor_that_renames_is_noticed(servd: Servd) -> None:
     assert daemon.get("web").text == "2"
 
 
+def test_an_edit_during_the_first_start_is_noticed(servd: Servd) -> None:
+    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1.5)")
+    daemon = servd(web(1), main_py=slow)
+    daemon.wait_for("listening")
+    daemon.edit(web(2))
+    daemon.ready()
+    wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
+
+
 def test_a_link_that_is_swapped_is_noticed(servd: Servd) -> None:
     """As a Kubernetes ConfigMap: servd.toml -> ..data/servd.toml, ..data -> a folder."""
     mount = servd.folder / "mount"
@@ -144,6 +153,27 @@ def test_includes_and_env_files_are_watched(servd: Servd) -> None:
     wait_until(lambda: len(daemon.status()["services"]) == 2, "the new service runs")
     (servd.folder / "conf.d" / "job.toml").unlink()
     wait_until(lambda: len(daemon.status()["services"]) == 1, "the service is gone")
+
+
+def test_a_folder_of_includes_may_come_later(servd: Servd) -> None:
+    config = 'include = ["later/*.toml"]\n' + web(1)
+    daemon = servd(config, main_py=PLAIN).ready()
+    (servd.folder / "later").mkdir()
+    (servd.folder / "later" / "job.toml").write_text(
+        '[services.job]\ncommand = ["sleep", "1000"]\n'
+    )
+    wait_until(lambda: len(daemon.status()["services"]) == 2, "the new service runs")
+
+
+def test_serving_without_a_file_reloads_on_a_signal(servd: Servd) -> None:
+    servd.write(main_py=PLAIN)
+    daemon = servd.run("serve", "main:app", "--port", "0", environ={"V": "1"}).ready()
+    pids = daemon.pids("main")
+    daemon.send(signal.SIGHUP)
+    outcome(daemon, "unchanged")
+    assert daemon.pids("main") == pids
+    assert daemon.ask("POST", "/v1/services/main/restart").json()["outcome"] == "applied"
+    assert daemon.get("main").text == "1"
 
 
 def test_a_config_that_vanishes_is_reported_and_nothing_stops(servd: Servd) -> None:

@@ -1,0 +1,46 @@
+"""Uvicorn as a guest in the daemon's loop. Imported when the daemon has started its services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+_PATIENCE = 5
+"""Seconds that requests in flight get when the server ends."""
+
+
+class AdminUvicorn(uvicorn.Server):
+    """Uvicorn without signals and without its tick of a tenth of a second."""
+
+    def __init__(self, app: Any) -> None:
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=_PATIENCE,
+        )
+        super().__init__(config)
+        self._exit = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The daemon's signals are its own."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Waits for the end."""
+        await self._exit.wait()
+
+    def end(self) -> None:
+        """Begins the end."""
+        self.should_exit = True
+        self._exit.set()
