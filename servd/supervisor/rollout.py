@@ -48,7 +48,8 @@ class Rollout:
         others = [step for step in self.steps.values() if not isinstance(step, Remove)]
         await self._surely(step.retire() for step in others)
         for step in removals:  # in order: dependents before what they depended on
-            await self._surely([step.retire()])
+            step.begin()
+        await self._surely(step.retire() for step in removals)
         await self._surely(step.take_over() for step in others)
 
     async def _prepare(self) -> None:

@@ -305,29 +305,36 @@ class Remove(Step):
         super().__init__(change, service)
         self.needed_by: list[Step] = []
         self.gone: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+        self._waits = False
+
+    def begin(self) -> None:
+        """Starts the end. Removals begin one after the other, dependents before what they need."""
+        users = [step.leaving for step in self.needed_by if step.leaving is not None]
+        users = [user for user in users if not user.over]
+        removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
+        self._waits = bool(users or removed)
+        self.gone = asyncio.get_running_loop().create_task(self._go(users, removed))
 
     async def retire(self) -> None:
-        """Stops accepting at once, unless something that still drains may call it."""
-        loop = asyncio.get_running_loop()
-        users = [step.leaving for step in self.needed_by if step.leaving is not None]
-        removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
-        if all(user.over for user in users) and all(task.done() for task in removed):
-            await self.service.leave()
-            self.gone = loop.create_task(self.service.gone())
-        else:
-            self.gone = loop.create_task(self._after(users, removed))
+        """Returns once it accepts no more, or at once where something that drains may call it."""
+        if not self._waits:
+            await self._left.wait()
 
     async def ended(self) -> None:
         """Returns when nothing of the service is left."""
         if self.gone is not None:
             await asyncio.shield(self.gone)
 
-    async def _after(self, users: list[Generation], removed: list[asyncio.Task[None]]) -> None:
-        for user in users:
-            await user.ended()
-        if removed:
-            await asyncio.wait(removed)
-        await self.service.leave()
+    async def _go(self, users: list[Generation], removed: list[asyncio.Task[None]]) -> None:
+        try:
+            for user in users:
+                await user.ended()
+            if removed:
+                await asyncio.wait(removed)
+            await self.service.leave()
+        finally:
+            self._left.set()
         await self.service.gone()
 
 

@@ -222,7 +222,7 @@ class Supervisor:
 
     async def _remove(self, steps: list[Remove]) -> None:
         for step in steps:
-            await step.retire()
+            step.begin()
         await asyncio.gather(*(step.ended() for step in steps))
         await asyncio.gather(*(service.gone() for service in self.leaving))
 

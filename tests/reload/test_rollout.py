@@ -242,6 +242,46 @@ def test_a_command_on_a_socket_of_servd_rolls_beside_the_old(servd: Servd) -> No
     assert daemon.service("web")["generation"] == 2
 
 
+def test_a_change_of_one_of_many_services_touches_no_other(servd: Servd) -> None:
+    def config(value: int) -> str:
+        return "".join(
+            f"[services.s{n}]\n{SLEEP}\nenv = {{ V = '{value if n == 7 else 0}' }}\n"
+            for n in range(30)
+        )
+
+    daemon = servd(config(1)).ready()
+    before = {s["name"]: s["processes"][0]["pid"] for s in daemon.status()["services"]}
+    assert kinds(daemon.reload(config(2))) == {"s7": "roll"}
+    after = {s["name"]: s["processes"][0]["pid"] for s in daemon.status()["services"]}
+    assert [name for name in before if before[name] != after[name]] == ["s7"]
+
+
+def test_a_unix_socket_moves_to_another_path(servd: Servd) -> None:
+    import httpx
+
+    def ask(path: str) -> str:
+        transport = httpx.HTTPTransport(uds=str(servd.folder / path))
+        with httpx.Client(transport=transport) as client:
+            return client.get("http://web/").text
+
+    daemon = servd(web(1, listen="unix:old.sock"), main_py=PLAIN).ready()
+    assert ask("old.sock") == "1"
+    assert kinds(daemon.reload(web(2, listen="unix:new.sock"))) == {"web": "rebind"}
+    assert ask("new.sock") == "2"
+    assert not (servd.folder / "old.sock").exists()
+
+
+def test_a_backlog_is_as_it_was_when_a_roll_is_undone(servd: Servd) -> None:
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    daemon = servd(web(listen=listen, extra="backlog = 7"), main_py=PLAIN).ready()
+    broken = web(2, listen=listen, extra="backlog = 9").replace("main:app", "nosuch:app")
+    assert daemon.reload(broken)["outcome"] == "rolled_back"
+    assert _listening(port) == ["7"]
+    assert kinds(daemon.reload(web(2, listen=listen, extra="backlog = 9"))) == {"web": "roll"}
+    assert _listening(port) == ["9"]
+
+
 def test_a_service_can_be_kept_stopped_and_come_back(servd: Servd) -> None:
     daemon = servd(web(workers=1), main_py=PLAIN).ready()
     assert kinds(daemon.reload(web(workers=0))) == {"web": "scale"}
