@@ -132,6 +132,12 @@ def test_secrets_are_masked_and_a_changed_one_still_shows() -> None:
     assert "env.DSN        ******** -> another value" in shown
 
 
+def test_the_text_is_coloured_for_terminals_only() -> None:
+    rows = as_json(diff(Plan(), plan_of({"web": {"app": "m:a"}})))
+    assert as_text(rows, colour=True).startswith("\x1b[32m+ web  add  internal, 1 worker\x1b[0m")
+    assert "\x1b" not in as_text(rows)
+
+
 def test_a_dependent_on_a_moved_dependency_rolls() -> None:
     def plan(port: int) -> Plan:
         return plan_of(
