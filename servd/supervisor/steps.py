@@ -167,11 +167,12 @@ class Interrupt(Replace):
     old: Generation | None = None
 
     async def prepare(self) -> None:
-        """The gap is as long as the old takes to end and the new to be ready."""
+        """The gap is as long as the old takes to leave its address and the new to be ready."""
         self.old = self.service.current
         if self.old is not None:
             await self.old.retire()
-            await self.old.ended()
+            if self.old.plan.app is None:  # else it has left, and drains
+                await self.old.ended()
         generation = self.generation = self.service.upcoming = self.service.new_generation(
             self.after
         )
@@ -181,9 +182,11 @@ class Interrupt(Replace):
         await generation.until_ready()
 
     async def retire(self) -> None:
-        """The old has ended already."""
+        """The old has left already."""
         assert self.generation is not None
-        self.service.promote(self.generation)
+        self.leaving = self.service.promote(self.generation)
+        if self.leaving is not None:
+            self.service.draining.append(self.leaving)
         self.generation.prove()
         self.service.refresh()
 
@@ -191,6 +194,7 @@ class Interrupt(Replace):
         """The old starts again."""
         await super().undo()
         if self.old is not None:
+            await self.old.ended()
             await self.old.resume()
             with contextlib.suppress(FailedStartError):  # its own failure is reported apart
                 await self.old.until_ready()

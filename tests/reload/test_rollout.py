@@ -242,6 +242,32 @@ def test_a_command_on_a_socket_of_servd_rolls_beside_the_old(servd: Servd) -> No
     assert daemon.service("web")["generation"] == 2
 
 
+def test_an_app_gives_way_to_a_command_that_binds_the_same_address(servd: Servd) -> None:
+    port = free_port()
+    server = (
+        "import http.server, sys;"
+        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])),"
+        " http.server.SimpleHTTPRequestHandler).serve_forever()"
+    )
+    app = web(1, listen=f"127.0.0.1:{port}")
+    program = f"""
+        [services.web]
+        command = ["python3", "-c", "{server}", "{{port}}"]
+        listen = "127.0.0.1:{port}"
+    """
+    daemon = servd(app, main_py=PLAIN).ready()
+    daemon.edit(program)
+    (planned,) = daemon.ask("GET", "/v1/plan").json()["changes"]
+    assert planned["kind"] == "interrupt"
+    assert "interrupts" in planned["notes"][0]
+    assert kinds(daemon.reload()) == {"web": "interrupt"}
+    assert "Directory listing" in daemon.get("web").text
+    assert kinds(daemon.reload(app)) == {"web": "interrupt"}
+    assert daemon.get("web").text == "1"
+    assert daemon.service("web")["generation"] == 3
+    assert daemon.stop() == 0
+
+
 def test_a_change_of_one_of_many_services_touches_no_other(servd: Servd) -> None:
     def config(value: int) -> str:
         return "".join(
