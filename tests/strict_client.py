@@ -41,8 +41,11 @@ class _Connection:
     writer: asyncio.StreamWriter
     used: float = 0.0
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Returns when the connection is really closed: TLS says good-bye first."""
         self.writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self.writer.wait_closed(), 1.0)
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class StrictClient:
     slow: int = 4
     tally: Tally = field(default_factory=Tally)
     _kept: list[_Connection] = field(default_factory=list)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _began: float = 0.0
 
     async def during(self, work: Callable[[], Awaitable[None]]) -> Tally:
@@ -74,8 +78,18 @@ class StrictClient:
             stop.set()
             await asyncio.gather(requests, *slow)
             for connection in self._kept:
-                connection.close()
+                self._close(connection)
+            await self.closed()
         return self.tally
+
+    def _close(self, connection: _Connection) -> None:
+        task = asyncio.ensure_future(connection.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def closed(self) -> None:
+        """Returns when no connection is left that is being closed."""
+        await asyncio.gather(*self._closing)
 
     async def _steady(self, stop: asyncio.Event) -> None:
         pause = 2 / self.rate
@@ -126,14 +140,14 @@ class StrictClient:
                 self._kept.append(connection)
                 return
         if connection is not None:
-            connection.close()
+            self._close(connection)
 
     def _take(self) -> _Connection | None:
         while self._kept:
             connection = self._kept.pop()
             if time.monotonic() - connection.used <= IDLE_SECONDS:
                 return connection
-            connection.close()
+            self._close(connection)
         return None
 
     async def _connect(self) -> _Connection:

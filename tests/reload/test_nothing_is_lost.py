@@ -355,9 +355,13 @@ def test_a_worker_that_was_starting_meanwhile_has_the_new_certificate(
     client.context = trusting(authority)
     wait_until(lambda: daemon.service("web")["workers"]["ready"] == 1, "the worker is ready")
 
+    async def once() -> None:
+        await client.ask("/", kept=False)
+        await client.closed()
+
     def look() -> bool:
         client.tally.serials.clear()
-        asyncio.run(client.ask("/", kept=False))
+        asyncio.run(once())
         return client.tally.serials == {serial}
 
     wait_until(look, "the new certificate is shown")
@@ -405,6 +409,7 @@ def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA) -> 
             if config is secure:
                 _, writer = await asyncio.open_connection("localhost", port, ssl=context)
                 writer.close()
+                await writer.wait_closed()
         stop.set()
         await looking
 
