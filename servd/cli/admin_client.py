@@ -76,7 +76,7 @@ class AdminClient:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, route, body, headers)
             answer = connection.getresponse()
-            return Answer(answer.status, json.loads(answer.read() or b"null"))
+            return Answer(answer.status, _json(answer.read()))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoDaemonError(f"no servd answers at {self.path}: is it running?") from None
         except PermissionError:
@@ -88,6 +88,14 @@ class AdminClient:
             raise NoDaemonError(f"servd at {self.path} went away: {error}") from None
         finally:
             connection.close()
+
+
+def _json(content: bytes) -> Any:
+    """The answer's body; what is no JSON is a title of a problem."""
+    try:
+        return json.loads(content or b"null")
+    except ValueError:
+        return {"title": content.decode(errors="replace").strip()[:200]}
 
 
 def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:

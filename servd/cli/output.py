@@ -54,7 +54,7 @@ def show_error(error: ServdError) -> None:
     loaded = getattr(error, "loaded", None)
     if loaded is not None:  # a LoadError, whose module is not imported just to ask
         show_diagnostics(loaded)
-    elif isinstance(error, ConfigError) and error.diagnostics:
+    elif isinstance(error, ConfigError):
         for diagnostic in error.diagnostics:
             say(diagnostic.summary())
     else:

@@ -11,7 +11,7 @@ import click
 from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
 from servd.cli.output import colours, print_json, say
 from servd.cli.source import load_config
-from servd.errors import ConfigError, Exit, ServdError
+from servd.errors import Exit, ServdError
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
@@ -29,6 +29,10 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
     """Show what a reload would do now; without a running daemon, what a first start would do."""
     try:
         answer = _asked(config, admin)
+    except InvalidError as error:
+        for line in error.lines:
+            say(line)
+        return Exit.FAILED if detailed_exitcode else Exit.CONFIG
     except ServdError as error:
         if not detailed_exitcode:
             raise
@@ -44,7 +48,10 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
 
 
 def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
-    """The plan, of the daemon where one runs. Raises `ConfigError` for an invalid file."""
+    """The plan, of the daemon where one runs.
+
+    Raises `InvalidError` for a file that the daemon finds invalid, `ConfigError` without a daemon.
+    """
     try:
         answer = admin_client(config, admin).get("/v1/plan")
     except NoDaemonError:
@@ -53,15 +60,15 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
         return _first_start(load_config(config).require())
     if answer.good:
         return dict(answer.body)
-    raise PlanError("\n".join(answer.body.get("details") or [answer.body["title"]]))
+    raise InvalidError(answer.body.get("details") or [answer.body["title"]])
 
 
-class PlanError(ConfigError):
-    """The file that the daemon read is not valid; the text has every mistake."""
+class InvalidError(ServdError):
+    """The file that the daemon read is not valid; `lines` has every mistake."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(())
-        self.args = (text,)
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
 
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:

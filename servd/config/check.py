@@ -278,6 +278,8 @@ def tls_is_complete(checked: Checked) -> Iterator[Diagnostic]:
 def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
     """The admin API listens on TCP with a token only."""
     admin = checked.config.admin
+    if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
+        yield checked.problem(("admin", "listen"), 'write "unix:PATH" or "HOST:PORT"')
     guarded = admin.token or admin.token_file
     if admin.listen is not None and admin.listen.kind == "tcp" and not guarded:
         yield checked.problem(

@@ -37,6 +37,8 @@ def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnosti
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
     found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
+    if config.admin.group:
+        found += _group(checked, ("admin", "group"), config.admin.group)
     if config.admin.token_file:
         found += _readable(checked, ("admin", "token_file"), config.admin.token_file)
     return found
@@ -84,6 +86,14 @@ def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
         yield checked.problem(path, str(error), code="file")
 
 
+def _group(checked: Checked, path: Path, group: str) -> Iterator[Diagnostic]:
+    try:
+        if group:
+            grp.getgrnam(group)
+    except KeyError:
+        yield checked.problem(path, f'there is no group "{group}"', code="user")
+
+
 def _account(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
     try:
         user = pwd.getpwnam(service.user) if service.user else None
@@ -91,12 +101,7 @@ def _account(checked: Checked, path: Path, service: Service) -> Iterator[Diagnos
         yield checked.problem((*path, "user"), f'there is no user "{service.user}"', code="user")
         return
     for key, group in (("group", service.group), ("socket.group", service.socket.group)):
-        try:
-            if group:
-                grp.getgrnam(group)
-        except KeyError:
-            where = (*path, *key.split("."))
-            yield checked.problem(where, f'there is no group "{group}"', code="user")
+        yield from _group(checked, (*path, *key.split(".")), group)
     try:
         if service.socket.owner:
             pwd.getpwnam(service.socket.owner)

@@ -124,9 +124,7 @@ class Reloader:
         loop = asyncio.get_running_loop()
         if self._stopped:
             answer = loop.create_future()
-            answer.set_result(
-                Report("rolled_back", self._now(), request.why, error="servd is stopping")
-            )
+            answer.set_result(self._too_late(request))
             return answer
         if self._next is None:
             self._next = (request, loop.create_future())
@@ -143,7 +141,8 @@ class Reloader:
             try:
                 report = await self._reload(request)
             except asyncio.CancelledError:
-                future.cancel()
+                if not future.done():
+                    future.set_result(self._too_late(request))
                 raise
             except Exception as error:  # whoever waits must get an answer
                 log.exception("internal error")
@@ -158,8 +157,11 @@ class Reloader:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
-        if self._next is not None:
-            self._next[1].cancel()
+        if self._next is not None and not self._next[1].done():
+            self._next[1].set_result(self._too_late(self._next[0]))
+
+    def _too_late(self, request: Request) -> Report:
+        return Report("rolled_back", self._now(), request.why, error="servd is stopping")
 
     @property
     def busy(self) -> bool:

@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import stat
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +145,39 @@ def test_a_taken_admin_address_is_said_and_nothing_is_started(servd: Servd) -> N
     assert not daemon.find("worker started")
 
 
+@pytest.mark.parametrize(
+    ("table", "mistake"),
+    [
+        ('listen = "fd:admin"', 'admin.listen: write "unix:PATH" or "HOST:PORT"'),
+        ('group = "nosuch"', 'admin.group: there is no group "nosuch"'),
+    ],
+)
+def test_an_admin_table_that_makes_no_sense_is_a_mistake(
+    servd: Servd, table: str, mistake: str
+) -> None:
+    servd.write(servd_toml=f"[admin]\n{table}\n{web()}", main_py=PLAIN)
+    done = command("check", folder=servd.folder)
+    assert done.returncode == 78
+    assert mistake in done.stderr
+
+
+def test_a_reload_that_a_stop_overtakes_gets_an_answer(servd: Servd) -> None:
+    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(20)")
+    daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
+    daemon.edit(web(2).replace("main:app", "slow:app"))
+    environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
+    found: list[Any] = []
+    asking = threading.Thread(
+        target=lambda: found.append(command("reload", folder=servd.folder, environ=environ))
+    )
+    asking.start()
+    daemon.wait_for("service rolling")
+    assert daemon.stop() == 0
+    asking.join()
+    assert found[0].returncode == 1
+    assert "rolled back: servd is stopping" in found[0].stderr
+
+
 # the command line
 
 
@@ -182,6 +217,9 @@ def test_the_exit_code_of_a_plan_tells_changes_from_none_and_errors(servd: Servd
         return int(command(*arguments, folder=servd.folder, environ=environ).returncode)
 
     assert [plan(web(1)), plan(web(2)), plan(web(2) + "oops")] == [0, 2, 1]
+    done = command("plan", folder=servd.folder, environ=environ)
+    assert done.returncode == 78
+    assert done.stderr.startswith("servd.toml:")
 
 
 def test_a_file_with_a_syntax_error_still_says_where_its_daemon_is(servd: Servd) -> None:
