@@ -94,12 +94,12 @@ class AdminServer:
         change = SettingsChange(changed=True)
         if old == new:
             if new is not None:
-                plan = _plan(new, after.group)
+                _open_to(_plan(new, after.group))
 
-                async def open_to_group() -> None:
-                    bind.set_owner(plan.address.path, plan)
+                async def as_before() -> None:
+                    _open_to(_plan(new, before.group))
 
-                change.commits.append(open_to_group)
+                change.undoes.append(as_before)
             return change
         endpoint = Endpoint(new, after.group) if new is not None else None
 
@@ -122,6 +122,14 @@ class AdminServer:
             await self._endpoint.close()
         if self._closing:
             await asyncio.wait(self._closing)
+
+
+def _open_to(plan: SocketPlan) -> None:
+    """Gives the socket's file the mode and group of `plan`. Raises `StartError`."""
+    try:
+        bind.set_owner(plan.address.path, plan)
+    except OSError as error:
+        raise StartError(f"admin: {plan.address}: {error.strerror}") from None
 
 
 def _plan(address: Address, group: str) -> SocketPlan:

@@ -154,7 +154,14 @@ def _binding_makes_sense(checked: Checked, path: Path, service: Service) -> Iter
                 yield checked.problem(
                     (*path, "command"), f"{word} has no value: the service listens on {kind}"
                 )
-    elif service.activation == "fd" and any(
+        return
+    if service.ready in ("port", "http") and any(a.kind != "internal" for a in service.listen):
+        yield checked.problem(
+            (*path, "ready"),
+            "servd binds the address, so anything that shares it may answer a probe",
+            'use "notify" or "started"',
+        )
+    if service.activation == "fd" and any(
         word in argument for argument in service.command for word in SELF_BINDING
     ):
         yield checked.problem(

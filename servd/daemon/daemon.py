@@ -170,7 +170,7 @@ class Daemon:
         self.arbiter = ServdArbiter()
         config = self.launching.loaded.config
         self.gate = StartGate(self._places(config), self.arbiter.manage_watchers)
-        engine = Engine(
+        self.engine = Engine(
             arbiter=self.arbiter,
             pool=self.pool,
             gate=self.gate,
@@ -179,7 +179,7 @@ class Daemon:
             notify_folder=self.folder.notify,
             environ=self.host.environ,
         )
-        self.supervisor = Supervisor(engine)
+        self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
         self.reloader = Reloader(
             self.launching.loaded, self.launching.read, self.host, self.supervisor, self, now
@@ -305,6 +305,7 @@ class Daemon:
             return
         log.info("stopping", signal=number.name)
         self.state = "stopping"
+        self.engine.stopping.set()
         self.stopping.set()
 
     def _reopen_logs(self) -> None:
@@ -320,12 +321,23 @@ class Daemon:
 
     async def _stop(self) -> None:
         self.state = "stopping"
+        self.engine.stopping.set()
         configured = self.config.daemon.shutdown_timeout
         budget = stop_budget(self.supervisor.plan)
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
         await self.watch.stop()
-        await self.reloader.stop()
-        graceful = await self.supervisor.stop(timeout)
+        graceful = await self._stop_services(timeout)
         await self.admin.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
+
+    async def _stop_services(self, timeout: float) -> bool:
+        """Undoes a reload that is under way, then ends everything; both within `timeout`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        try:
+            await asyncio.wait_for(self.reloader.stop(), timeout)
+        except TimeoutError:
+            self.supervisor.kill()
+            await self.reloader.stop()
+        return await self.supervisor.stop(max(0.0, end - loop.time()))

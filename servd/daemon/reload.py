@@ -187,7 +187,7 @@ class Reloader:
             plan = build(loaded.config, host, running.runtime_dir, loaded.secrets)
         else:
             plan = with_new_certificates(running)
-        roll = request.roll | (set(plan.by_name) if request.roll_all else frozenset())
+        roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
         return Planned(loaded, plan, diff(running, plan, roll))
 
     def _load(self) -> Loaded:
@@ -272,6 +272,11 @@ def with_new_certificates(plan: Plan) -> Plan:
         else:
             services.append(service)
     return dataclasses.replace(plan, services=tuple(services))
+
+
+def _all_that_roll(plan: Plan) -> set[str]:
+    """Every service, but for tasks that run once."""
+    return {s.name for s in plan.services if not (s.is_task and s.definition.run == "once")}
 
 
 def _ports(plan: Plan) -> dict[str, int]:

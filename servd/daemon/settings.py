@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from servd.config.kinds import daemon_kind
 from servd.config.model import Config
+
+log = structlog.get_logger()
 
 Act = Callable[[], Awaitable[None]]
 
@@ -22,13 +26,20 @@ class SettingsChange:
 
     async def commit(self) -> None:
         """Brings the new settings into force."""
-        for act in self.commits:
-            await act()
+        await _all(self.commits)
 
     async def undo(self) -> None:
         """Gives back what was prepared."""
-        for act in reversed(self.undoes):
+        await _all(reversed(self.undoes))
+
+
+async def _all(acts: Iterable[Act]) -> None:
+    """One failure is no reason to leave the others out."""
+    for act in acts:
+        try:
             await act()
+        except Exception:
+            log.exception("internal error")
 
 
 def changed_keys(before: Config, after: Config) -> list[str]:

@@ -229,11 +229,13 @@ class _Draft:
         mode = given.ready
         if given.kind == "task":
             return ReadyPlan("exit")
-        if mode == "auto":
+        if mode == "auto" and not self.binds_itself:
+            mode = "started"  # on a shared socket another worker may answer, or the queue accept
+        elif mode == "auto":
             if given.health is not None and address is not None:
                 mode = "http"
             else:
-                mode = "port" if self.binds_itself and address is not None else "started"
+                mode = "port" if address is not None else "started"
         if address is None and mode in ("http", "port"):
             mode = "started"
         health = given.health

@@ -30,13 +30,15 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
     changes: dict[str, Change] = {}
     for name in graph.order(after.graph):
         change = _change(old.get(name), new[name], before, after)
-        if change is None and name in roll and new[name].workers:
-            change = Change(name, "roll", (), "asked for", old[name], new[name])
+        if name in roll and name in old and new[name].workers:
+            change = _rolled(change, old[name], new[name])
         if change is not None:
             changes[name] = _interrupting(change)
-    for name in _tasks_to_run_again(after, changes):
-        why = f"runs before {', '.join(_changed_dependents(name, after, changes))}"
-        changes[name] = Change(name, "roll", (), why, old[name], new[name])
+    for name in reversed(graph.order(after.graph)):  # a task may need another task
+        before_whom = _changed_dependents(name, after, changes)
+        if before_whom and name not in changes and _runs_again(new[name]):
+            why = f"runs before {', '.join(before_whom)}"
+            changes[name] = Change(name, "roll", (), why, old[name], new[name])
     ordered = [changes[name] for name in graph.order(after.graph) if name in changes]
     for name in reversed(graph.order(before.graph)):
         if name not in new:
@@ -68,6 +70,14 @@ def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan
     if kind == "switch" and not _share_an_address(old, new):
         kind = "rebind"
     return Change(new.name, kind, tuple(keys), _why(kind, old, new), old, new)
+
+
+def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change:
+    """The change of a service that is to be replaced in any case."""
+    if change is not None and change.kind not in ("live", "scale"):
+        return change
+    keys = change.keys if change is not None else ()
+    return Change(new.name, "roll", keys, "asked for", old, new)
 
 
 def _interrupting(change: Change) -> Change:
@@ -221,16 +231,9 @@ def _owner(socket: Any) -> tuple[Any, ...]:
     return (socket.mode, socket.owner, socket.group)
 
 
-def _tasks_to_run_again(after: Plan, changes: Mapping[str, Change]) -> list[str]:
-    """Tasks that did not change, but that a service which starts anew depends on."""
-    return [
-        service.name
-        for service in after.services
-        if service.is_task
-        and service.definition.run == "always"
-        and service.name not in changes
-        and _changed_dependents(service.name, after, changes)
-    ]
+def _runs_again(plan: ServicePlan) -> bool:
+    """Whether it is a task that runs before each roll of a service that depends on it."""
+    return plan.is_task and plan.definition.run == "always"
 
 
 def _changed_dependents(name: str, after: Plan, changes: Mapping[str, Change]) -> list[str]:

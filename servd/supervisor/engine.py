@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.output import Sink
@@ -13,7 +14,9 @@ from servd.supervisor.watcher import StartGate
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all services share. `environ` is the daemon's own environment."""
+    """What all services share. `environ` is the daemon's own environment; `stopping` is set once
+    the daemon shall end: nothing is begun any more that an end would have to wait for.
+    """
 
     arbiter: ServdArbiter
     pool: SocketPool
@@ -22,3 +25,4 @@ class Engine:
     now: Callable[[], str]
     notify_folder: str
     environ: Mapping[str, str]
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)

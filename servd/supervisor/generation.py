@@ -15,7 +15,7 @@ from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned
 from servd.supervisor.process import Launch, UnansweredError, WorkerProcess
 from servd.supervisor.readiness import ready_or_over
 from servd.supervisor.respawn import History
-from servd.supervisor.sockets import Listener, going
+from servd.supervisor.sockets import Listener
 from servd.supervisor.watcher import ServiceWatcher
 from servd.wire.worker_spec import SocketSpec
 
@@ -247,7 +247,9 @@ class Generation:
     def resize(self, workers: int) -> None:
         """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
         assert self.watcher is not None
-        self.watcher.trial |= set(range(self.watcher.numprocesses, workers))
+        for slot in range(self.watcher.numprocesses, workers):
+            self.watcher.trial.add(slot)
+            self.watcher.history.pop(slot, None)  # what died there once was another worker
         self.watcher.numprocesses = workers
         self.watcher.manage_processes()
 
@@ -284,7 +286,8 @@ class Generation:
         rest.
         """
         if self.serves:
-            await asyncio.gather(*(item.empty() for item in going(self.listeners)))
+            going = self.engine.pool.vacate(self.listeners)
+            await asyncio.gather(*(item.empty() for item in going))
         processes = self.processes
         self._begin_end()
         await self._stops_accepting(processes)
@@ -328,9 +331,14 @@ class Generation:
         await self.ended()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has run, and was ended."""
+        return self._ending is not None and self._ending.done()
+
+    @property
     def over(self) -> bool:
         """Whether nothing of it runs any more, or ever did."""
-        return self.watcher is None or (self._ending is not None and self._ending.done())
+        return self.watcher is None or self.has_ended
 
     @property
     def requests_in_flight(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
 import structlog
 
@@ -11,6 +12,8 @@ from servd.errors import ServdError
 from servd.graph import Graph
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.steps import Remove, Step
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -36,14 +39,19 @@ class Rollout:
         self.needs = needs
         self._begun: list[Step] = []
 
-    async def run(self) -> None:
-        """Makes all changes or none. Raises `ApplyError` when everything was undone."""
+    async def prepare(self) -> None:
+        """Everything up to the point of no return. Raises `ApplyError` when everything was undone;
+        whoever cancels it has it undone too.
+        """
         try:
             await self._prepare()
             await _together(self._made(step, step.accept()) for step in self.steps.values())
         except BaseException:
-            await self._undo()
+            await to_the_end(self._undo())
             raise
+
+    async def commit(self) -> None:
+        """What there is no way back from: never fails, and must not be cancelled."""
         removals = [step for step in self.steps.values() if isinstance(step, Remove)]
         others = [step for step in self.steps.values() if not isinstance(step, Remove)]
         await self._surely(step.retire() for step in others)
@@ -111,6 +119,26 @@ class Rollout:
                 await step.undo()
             except Exception:  # the others must be undone all the same
                 log.exception("undo failed", service=step.change.service)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is done whole even if whoever waits for it is cancelled: that
+    takes effect afterwards.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+        except Exception:  # told by the result below
+            break
+    if cancelled:
+        raise asyncio.CancelledError
+    return task.result()
 
 
 async def _together(moves: Iterable[Awaitable[None]]) -> None:

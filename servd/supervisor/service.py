@@ -59,6 +59,7 @@ class Service:
         self.starter: asyncio.Task[None] | None = None
         self.log = log.bind(service=plan.name)
         self._number = number
+        self._once_ready = False
 
     def new_generation(self, plan: ServicePlan) -> Generation:
         """A generation of `plan`, with a number that no other of this name ever had."""
@@ -88,7 +89,7 @@ class Service:
             return bool(current.processes) or current.completed
         if current.plan.is_task:
             return current.completed
-        return self.milestones.ready.is_set() and current.ready_count > 0
+        return self._once_ready and current.ready_count > 0
 
     def set_state(self, state: State, **why: Any) -> None:
         """The one place where the state changes; every change is an event."""
@@ -137,7 +138,7 @@ class Service:
 
     def retry(self) -> bool:
         """Clears pauses and givings-up. Returns False where it has to be started from scratch."""
-        if self.current is None or self.current.watcher is None:
+        if self.current is None or self.current.watcher is None or self.current.has_ended:
             return False
         if not self.is_ready and self.current.watcher.history:
             self.current.watcher.retry()
@@ -156,20 +157,22 @@ class Service:
 
     async def retire(self, generation: Generation) -> None:
         """Ends a generation: returns once it accepts no more; it drains in the background."""
-        await self._make_room()
         self.draining.append(generation)
+        await self._make_room(generation)
         await generation.retire()
         self.refresh()
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, coming: Generation) -> None:
         """At most two generations drain: the oldest is cut, once it answers no request any more or
         has had a while for it.
         """
-        while len(self.draining) >= MOST_DRAINING:
-            oldest = self.draining[0]
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        while len(others := [g for g in self.draining if g is not coming]) >= MOST_DRAINING:
+            oldest = others[0]
             deadline = loop.time() + CUT_PATIENCE
-            while oldest.requests_in_flight and loop.time() < deadline:  # noqa: ASYNC110
+            while oldest.requests_in_flight and loop.time() < deadline:
+                if self.engine.stopping.is_set():
+                    return  # everything drains now
                 await asyncio.sleep(0.05)  # the pace at which its workers report
             if oldest.leaving:
                 self.log.warning("drain cut short", generation=oldest.number)
@@ -247,15 +250,18 @@ class Service:
             self._well("ready", workers=ready)
         elif generation.given_up and ready == 0:
             self.set_state("failed", error=self.error)
-        elif self.milestones.ready.is_set() and ready:
+        elif self._once_ready and ready:
             self.set_state("degraded", ready=ready, desired=wanted, error=self.error)
         elif generation.pausing and ready == 0:
             self.set_state("backoff", error=self.error)
         elif not ready and self.state != "backoff":
             self.set_state("starting")
+        if not self.meets("ready"):
+            self.milestones.ready.clear()
 
     def _well(self, state: State, **details: Any) -> None:
         self.error = ""
         self.set_state(state, **details)
+        self._once_ready = True
         self.milestones.started.set()
         self.milestones.ready.set()

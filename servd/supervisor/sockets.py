@@ -12,7 +12,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from servd.config.address import EVERY_V4, EVERY_V6
@@ -28,7 +28,7 @@ EMPTYING_SECONDS = 2.0
 """How long workers may take to accept what waits at an address that goes."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bound:
     """One listening socket, counted by the listeners that use it.
 
@@ -57,7 +57,7 @@ class Bound:
         """Whether it and a TCP socket of these could be bound at the same time only by sharing."""
         if self.path or self.inherited or self.sock.family != family or self.port != port:
             return False
-        return bool({EVERY_V4, EVERY_V6} & {host, self.host})
+        return host == self.host or bool({EVERY_V4, EVERY_V6} & {host, self.host})
 
     async def empty(self) -> None:
         """Lets nobody connect any more, and waits until all that had connected are accepted.
@@ -134,6 +134,7 @@ class SocketPool:
         self.bound: dict[str, Bound] = {}
         self.inherited = {name: list(fds) for name, fds in (inherited or {}).items()}
         self._chosen: dict[str, int] = {}
+        self._vacated: list[Bound] = []
 
     def acquire(self, plan: SocketPlan) -> Listener:
         """A listener for `plan`, of sockets that are bound now if nobody has them yet.
@@ -159,6 +160,22 @@ class SocketPool:
             raise
         return listener
 
+    def vacate(self, listeners: Sequence[Listener]) -> list[Bound]:
+        """The sockets that nobody but `listeners` uses. They are about to go, and nobody gets them
+        any more: who wants their address meanwhile gets a socket of its own.
+        """
+        own = [item for listener in listeners for item in listener.bound]
+        going = [
+            item
+            for item in {id(item): item for item in own}.values()
+            if item.users == sum(other is item for other in own) and not item.inherited
+        ]
+        for item in going:
+            if self.bound.get(item.key) is item:
+                del self.bound[item.key]
+                self._vacated.append(item)
+        return going
+
     def release(self, listener: Listener) -> None:
         """Gives a listener back; sockets that nobody else uses are closed."""
         while listener.bound:
@@ -166,7 +183,10 @@ class SocketPool:
             item.users -= 1
             if item.users == 0:
                 item.close()
-                del self.bound[item.key]
+                if item in self._vacated:
+                    self._vacated.remove(item)
+                else:
+                    del self.bound[item.key]
                 self._chosen.pop(listener.plan.key, None)
         for item in self.bound.values():
             if item.port:
@@ -229,7 +249,8 @@ class SocketPool:
         try:
             sock = bind.bind_tcp(family, host, port)
         except OSError as error:
-            ours = [item for item in self.bound.values() if item.covers(family, host, port)]
+            mine = [*self.bound.values(), *self._vacated]
+            ours = [item for item in mine if item.covers(family, host, port)]
             if error.errno != errno.EADDRINUSE or not ours:
                 raise
             for item in ours:
@@ -254,11 +275,3 @@ class SocketPool:
                 bind.prepare(sock)
                 item = Bound(key, sock, inherited=True)
             self._use(listener, item)
-
-
-def going(listeners: Sequence[Listener]) -> Iterator[Bound]:
-    """The sockets that nobody but `listeners` uses: they go when these are released."""
-    own = [item for listener in listeners for item in listener.bound]
-    for item in {id(item): item for item in own}.values():
-        if item.users == sum(other is item for other in own):
-            yield item

@@ -151,13 +151,16 @@ class Batches(Replace):
 
     async def undo(self) -> None:
         """Old workers come back as the new ones go."""
-        self.service.upcoming = None
         new, old = self.generation, self.service.current
-        if new is not None and old is not None:
+        try:
             for batch in reversed(self._swapped):
-                await old.put_back(batch)
+                if new is None or old is None or self.service.engine.stopping.is_set():
+                    break
+                with contextlib.suppress(FailedStartError):  # then it is tried again, as ever
+                    await old.put_back(batch)
                 await new.withhold(batch)
-        await super().undo()
+        finally:
+            await super().undo()
 
 
 class Interrupt(Replace):
@@ -194,23 +197,23 @@ class Interrupt(Replace):
         """The old starts again."""
         await super().undo()
         if self.old is not None:
-            await self.old.ended()
-            await self.old.resume()
-            with contextlib.suppress(FailedStartError):  # its own failure is reported apart
-                await self.old.until_ready()
-            self.service.refresh()
+            await _resume(self.old, self.service)
 
 
 class Task(Replace):
     """A task: runs to its end before its dependents go on."""
 
     disruptive = True
+    cut_short: Generation | None = None
 
     async def prepare(self) -> None:
         """A run that is still going on gives way."""
-        if self.service.current is not None and not self.service.current.over:
-            await self.service.current.retire()
-            await self.service.current.ended()
+        old = self.service.current
+        if old is not None and not old.over:
+            if old.processes:
+                self.cut_short = old
+            await old.retire()
+            await old.ended()
         generation = self.generation = self.service.upcoming = self.service.new_generation(
             self.after
         )
@@ -223,6 +226,12 @@ class Task(Replace):
         self.service.promote(self.generation)
         self.generation.prove()
         self.service.refresh()
+
+    async def undo(self) -> None:
+        """What was going on before begins again; what the task did stays done."""
+        await super().undo()
+        if self.cut_short is not None:
+            await _resume(self.cut_short, self.service)
 
 
 class Adjust(Step):
@@ -368,6 +377,18 @@ def verify_tls(plan: ServicePlan) -> None:
         tls_context(plan.tls)
     except (OSError, ValueError) as error:
         raise StartError(f"the TLS certificate and key cannot be used: {error}") from None
+
+
+async def _resume(old: Generation, service: Service) -> None:
+    """Starts again what had to end for something that failed; not while the daemon stops."""
+    await old.ended()
+    if service.engine.stopping.is_set():
+        return
+    await old.resume()
+    if not old.plan.is_task:
+        with contextlib.suppress(FailedStartError):  # its own failure is reported apart
+            await old.until_ready()
+    service.refresh()
 
 
 def _public(generation: Generation) -> dict[str, Bound]:

@@ -13,7 +13,7 @@ from servd.errors import StartError
 from servd.plan.change import Change
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
 from servd.supervisor.engine import Engine
-from servd.supervisor.rollout import Rollout
+from servd.supervisor.rollout import Rollout, to_the_end
 from servd.supervisor.service import Service
 from servd.supervisor.steps import Defer, Remove, Step, step_for
 
@@ -64,7 +64,7 @@ class Supervisor:
     def _start_anew(self, service: Service) -> None:
         """Takes the service's addresses and lets it start when it can; failures are reported."""
         try:
-            if service.current is None:
+            if service.current is None or service.current.has_ended:
                 service.bind()
         except StartError as error:
             self._report(service, str(error))
@@ -129,37 +129,54 @@ class Supervisor:
         """
         added = {c.service: self._service(c.plan) for c in changes if c.kind == "add"}
         services = {**self.services, **added}
-        steps = {c.service: self._step(c, services[c.service], changes) for c in changes}
+        steps = self._steps(changes, services)
         self._connect(steps)
         needs = plan.graph
+        rollout = Rollout(steps, {name: needs[name] for name in graph.order(needs)})
         self._adding = added
         try:
-            await Rollout(steps, {name: needs[name] for name in graph.order(needs)}).run()
+            await rollout.prepare()
+            return await to_the_end(self._commit(rollout, plan, added))
         finally:
             self._adding = {}
+
+    async def _commit(
+        self, rollout: Rollout, plan: Plan, added: dict[str, Service]
+    ) -> list[asyncio.Task[Any]]:
+        """Past the point of no return: brings the new into force, with the books about it."""
+        await rollout.commit()
+        steps = rollout.steps
         self.plan = plan
         self.services |= added
         for name, step in steps.items():
             if isinstance(step, Remove):
                 self._let_go(self.services.pop(name), step)
-            elif isinstance(step, Defer):
+            elif isinstance(step, Defer) and not self.engine.stopping.is_set():
                 self._start_anew(step.service)
-        self.retry()
+        if not self.engine.stopping.is_set():
+            self.retry()
         return [self._keep(step.ended()) for step in steps.values()]
 
-    def _step(self, change: Change, service: Service, changes: Collection[Change]) -> Step:
-        """The step of a change. What cannot run yet for the sake of a service that does not change
-        goes on waiting, and fails nothing.
+    def _steps(self, changes: Collection[Change], services: dict[str, Service]) -> dict[str, Step]:
+        """A step for each change. What cannot run yet for the sake of a service that is not made
+        ready by these changes goes on waiting, and fails nothing.
         """
-        changing = {c.service for c in changes if c.kind != "remove"}
-        waits = change.starts_anew and any(
-            dependency.service not in changing and not self._met(dependency)
-            for dependency in change.plan.depends_on
-        )
-        never_began = service.current is None or service.current.watcher is None
-        if waits and never_began:
-            return Defer(change, service)
-        return step_for(change, service)
+        steps: dict[str, Step] = {}
+        made_ready: set[str] = set()
+        for change in changes:  # dependencies come first
+            service = services[change.service]
+            waits = change.starts_anew and any(
+                dependency.service not in made_ready and not self._met(dependency)
+                for dependency in change.plan.depends_on
+            )
+            never_began = service.current is None or service.current.watcher is None
+            if waits and never_began:
+                steps[change.service] = Defer(change, service)
+                continue
+            steps[change.service] = step_for(change, service)
+            if change.starts_anew:
+                made_ready.add(change.service)
+        return steps
 
     def _connect(self, steps: dict[str, Step]) -> None:
         """Tells each removal who needed what goes."""

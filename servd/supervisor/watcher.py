@@ -99,8 +99,11 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     @property
     def given_up(self) -> bool:
         """Whether a slot is empty that will not be filled any more."""
-        gone = [self.history[slot] for slot in self.empty_slots() if slot in self.history]
-        return any(history.over or (history.failures and self.trial) for history in gone)
+        return any(
+            self.history[slot].over or (slot in self.trial and self.history[slot].failures)
+            for slot in self.empty_slots()
+            if slot in self.history
+        )
 
     def empty_slots(self) -> list[int]:
         """Slots without a process that should have one."""
@@ -253,7 +256,10 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self._status = "stopped"
 
     def kill_now(self) -> None:
-        """Ends every process group at once."""
+        """Ends every process group at once; nothing is started any more."""
+        if self.is_active():
+            self._status = "stopping"
+            self._cancel_timer()
         for process in list(self.processes.values()):
             process.stopping = True
             process.signal_group(signal.SIGKILL)

@@ -190,6 +190,27 @@ def test_rolling_everything_names_why() -> None:
     assert (change.service, change.kind, change.why) == ("a", "roll", "asked for")
 
 
+def test_rolling_takes_a_smaller_change_along() -> None:
+    def plan(backlog: int) -> Plan:
+        return plan_of({"web": {"app": "m:a", "backlog": backlog}})
+
+    (change,) = diff(plan(1), plan(2), roll={"web"})
+    assert (change.kind, change.why) == ("roll", "asked for")
+    assert [key.key for key in change.keys] == ["backlog"]
+
+
+def test_a_task_that_a_task_needs_runs_again_too() -> None:
+    task = {"command": ("run",), "kind": "task"}
+    plan = plan_of(
+        {
+            "m0": task,
+            "m": {**task, "depends_on": ("m0",)},
+            "web": {"app": "m:a", "depends_on": ("m",)},
+        }
+    )
+    assert [c.service for c in diff(plan, plan, roll={"web"})] == ["m0", "m", "web"]
+
+
 def test_the_size_of_a_batch_follows_from_the_rollout() -> None:
     def batch(**rollout: Any) -> int:
         return change_of({"workers": 8}, {"workers": 8, "threads": 2, "rollout": rollout}).batch

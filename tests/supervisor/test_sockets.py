@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -129,3 +130,26 @@ def test_an_inherited_socket_is_found_by_its_name() -> None:
         with pytest.raises(StartError, match=r"no socket named other .*has: web"):
             pool.acquire(plan("fd:other"))
         pool.close()
+
+
+def test_an_address_that_goes_can_be_taken_again_at_once(short: Path) -> None:
+    """While the old socket is being emptied, the new one is another that accepts."""
+
+    async def main(address: str) -> None:
+        pool = SocketPool()
+        old = pool.acquire(plan(address))
+        for item in pool.vacate([old]):
+            await item.empty()
+        new = pool.acquire(plan(address))
+        assert new.sockets[0] is not old.sockets[0]
+        pool.release(old)
+        with socket.socket(new.sockets[0].family) as client:
+            client.settimeout(5)
+            client.connect("web.sock" if "unix" in address else new.sockets[0].getsockname())
+        pool.close()
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", "unix:web.sock"):
+        asyncio.run(main(address))

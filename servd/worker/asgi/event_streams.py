@@ -59,12 +59,15 @@ class EventStreams:
 
     async def end(self) -> None:
         """Ends every open stream, and with it the code of the app that feeds it."""
-        for stream in list(self.open):
-            stream.ended = True
-            with contextlib.suppress(Exception):  # a client that is gone needs no end
-                await asyncio.wait_for(stream.send(_END), _PATIENCE)
-            if stream.task is not None:
-                stream.task.cancel()
+        await asyncio.gather(*(self._end(stream) for stream in list(self.open)))
+
+    @staticmethod
+    async def _end(stream: _Stream) -> None:
+        stream.ended = True
+        with contextlib.suppress(Exception):  # a client that is gone needs no end
+            await asyncio.wait_for(stream.send(_END), _PATIENCE)
+        if stream.task is not None:
+            stream.task.cancel()
 
 
 def is_event_stream(start: Any) -> bool:
