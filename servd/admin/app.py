@@ -38,21 +38,18 @@ class Problem(BaseModel):
     last_lines: list[str] = []
 
 
-class ReloadBody(BaseModel):
-    """How to reload."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    roll: bool = Field(False, description="Replace every service, though it did not change.")
-    wait_drained: bool = Field(False, description="Answer once everything old has ended.")
-
-
 class RestartBody(BaseModel):
     """How to restart."""
 
     model_config = ConfigDict(extra="forbid")
 
     wait_drained: bool = Field(False, description="Answer once everything old has ended.")
+
+
+class ReloadBody(RestartBody):
+    """How to reload."""
+
+    roll: bool = Field(False, description="Replace every service, though it did not change.")
 
 
 class PlanAnswer(BaseModel):

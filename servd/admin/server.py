@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from servd.config.address import Address
 from servd.config.model import AdminConfig
+from servd.daemon.runtime_dir import admin_address
 from servd.daemon.settings import SettingsChange
 from servd.errors import StartError
 from servd.host import group_id
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
 
 _BACKLOG = 128
-
-
-def address_of(config: AdminConfig, runtime_dir: str) -> Address:
-    """Where the admin API listens."""
-    return config.listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))
 
 
 class Endpoint:
@@ -69,7 +65,7 @@ class AdminServer:
     def open(self, config: AdminConfig) -> None:
         """Takes the socket, before anything else is started. Raises `StartError`."""
         if config.enabled:
-            address = address_of(config, self.daemon.folder.path)
+            address = admin_address(config, self.daemon.folder.path)
             self._endpoint = Endpoint(address, config.group)
 
     async def start(self) -> None:
@@ -89,9 +85,9 @@ class AdminServer:
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to another address. Raises `StartError`."""
         folder = self.daemon.folder.path
-        old = address_of(before, folder) if before.enabled else None
-        new = address_of(after, folder) if after.enabled else None
-        change = SettingsChange(changed=True)
+        old = admin_address(before, folder) if before.enabled else None
+        new = admin_address(after, folder) if after.enabled else None
+        change = SettingsChange()
         if old == new:
             if new is not None:
                 _open_to(_plan(new, after.group))

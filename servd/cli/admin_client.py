@@ -132,16 +132,10 @@ def admin_client(config: str | None, admin: str | None) -> AdminClient:
             raise ServdError(f"{admin}: only unix sockets are supported yet")
         return AdminClient(admin.removeprefix("unix:"))
     from servd.cli.source import load_config
-    from servd.daemon.runtime_dir import default_runtime_dir
+    from servd.daemon.runtime_dir import admin_address, runtime_dir_of
 
     loaded = readable_part(load_config(config))
-    listen = loaded.config.admin.listen
-    if listen is not None and listen.kind == "unix":
-        return AdminClient(listen.path)
-    folder = loaded.config.daemon.runtime_dir or default_runtime_dir(
-        loaded.path, os.environ, is_root=os.geteuid() == 0
-    )
-    path = os.path.join(folder, "admin.sock")
+    path = admin_address(loaded.config.admin, runtime_dir_of(loaded.config, loaded.path)).path
     is_the_units = os.path.realpath(loaded.path).startswith("/etc/servd/")
     if is_the_units and not os.path.exists(path) and os.path.exists(UNIT_SOCKET):
         return AdminClient(UNIT_SOCKET)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from servd.cli.admin_client import Answer
-from servd.cli.output import print_json, say
+from servd.cli.output import in_brief, print_json, say, say_restart_needed
 from servd.errors import Exit
 
 
@@ -18,8 +18,7 @@ def show_outcome(answer: Answer, *, as_json: bool) -> int:
         return Exit.OK if answer.good else Exit.FAILED
     if answer.good:
         click.echo(_done(answer.body))
-        for key in answer.body["restart_needed"]:
-            say(f"{key} takes effect when servd is restarted")
+        say_restart_needed(answer.body["restart_needed"])
         return Exit.OK
     _failed(answer.body)
     return Exit.FAILED
@@ -31,8 +30,8 @@ def _done(body: dict[str, Any]) -> str:
         return (
             f"unchanged: in force since {since}Z (code is not compared: `servd restart` rolls it)"
         )
-    changes = ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in body["changes"])
-    return f"{body['outcome']} in {body['seconds']:.1f} s: {changes or 'the daemon itself'}"
+    changes = in_brief(body["changes"]) or "the daemon itself"
+    return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
 
 
 def _failed(body: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,6 +48,17 @@ def write_new(path: str, text: str, *, force: bool) -> None:
 def print_json(value: Any) -> None:
     """A result for programs."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
+    """`~ web roll, - api remove`."""
+    return ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in changes)
+
+
+def say_restart_needed(keys: Sequence[str]) -> None:
+    """Names keys that a reload cannot apply."""
+    for key in keys:
+        say(f"{key} takes effect when servd is restarted")
 
 
 def show_error(error: ServdError) -> None:

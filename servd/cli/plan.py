@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
-from servd.cli.output import colours, print_json, say
+from servd.cli.output import colours, print_json, say, say_restart_needed
 from servd.cli.source import load_config
 from servd.errors import Exit, ServdError
 
@@ -95,5 +95,4 @@ def _show(answer: dict[str, Any]) -> None:
     click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
     for warning in answer["warnings"]:
         say(warning)
-    for key in answer["restart_needed"]:
-        say(f"{key} takes effect when servd is restarted")
+    say_restart_needed(answer["restart_needed"])

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from servd.cli.admin_client import admin_client, admin_options
-from servd.cli.output import print_json
+from servd.cli.output import in_brief, print_json
 
 
 @click.command("status")
@@ -49,7 +49,7 @@ def lines(status: dict[str, Any]) -> list[str]:
 def _last_reload(last: dict[str, Any] | None) -> list[str]:
     if last is None:
         return []
-    changes = ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in last["changes"])
+    changes = in_brief(last["changes"])
     shown = ["", f"last reload: {last['outcome']} at {last['at'][:19]}Z  {changes}".rstrip()]
     shown += [f"  {detail}" for detail in last["details"] or filter(None, [last["error"]])]
     return shown + [f"  {key} waits for a restart of servd" for key in last["restart_needed"]]

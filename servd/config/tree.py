@@ -125,6 +125,19 @@ def dotted(path: Path) -> str:
     return text
 
 
+def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
+    """Where two plain values differ: the paths of the deepest tables' entries, in their order."""
+    if old == new:
+        return []
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            found
+            for key in dict.fromkeys((*old, *new))
+            for found in differing(old.get(key), new.get(key), (*path, key))
+        ]
+    return [path]
+
+
 def graft(node: Node, entries: Mapping[str, Node]) -> Node:
     """The table with `entries` put in."""
     return replace(node, value={**node.table, **entries})

@@ -18,8 +18,8 @@ from servd.config.load import Loaded
 from servd.config.model import AdminConfig, Config
 from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.reload import Reloader, Report, Request
-from servd.daemon.runtime_dir import RuntimeDir, default_runtime_dir
-from servd.daemon.settings import SettingsChange, changed_keys
+from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
+from servd.daemon.settings import SettingsChange
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
@@ -102,16 +102,6 @@ def run(launching: Launching) -> int:
         folder.close()
 
 
-def runtime_dir_of(config: Config, path: str, otherwise: str | None = None) -> str:
-    """The runtime folder of the daemon that runs `config`, which was read from `path`."""
-    is_root = os.geteuid() == 0
-    return (
-        config.daemon.runtime_dir
-        or otherwise
-        or default_runtime_dir(path, os.environ, is_root=is_root)
-    )
-
-
 class Daemon:
     """Wires the parts together and turns signals into what they mean."""
 
@@ -129,10 +119,19 @@ class Daemon:
         self.systemd = systemd
         self.pool = pool
         self.started_at = now()
-        self.state: Literal["starting", "running", "stopping"] = "starting"
+        self._has_started = False
         config = launching.loaded.config
         self.host = inspect_host(config, os.environ, ports=True)
         self.plan: Plan = build(config, self.host, folder.path, launching.loaded.secrets)
+
+    @property
+    def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
+        """What it is doing."""
+        if self.engine.stopping.is_set():
+            return "stopping"
+        if not self._has_started:
+            return "starting"
+        return "reloading" if self.reloader.busy else "running"
 
     @property
     def config(self) -> Config:
@@ -157,16 +156,19 @@ class Daemon:
         for warning in self.launching.loaded.warnings:
             log.warning("config warning", warning=warning.summary())
         failed = await self._first_start()
-        if failed and config.daemon.on_start_failure == "exit" and not self.stopping.is_set():
+        if (
+            failed
+            and config.daemon.on_start_failure == "exit"
+            and not self.engine.stopping.is_set()
+        ):
             await self._stop()
             return Exit.START_FAILED
-        await self.stopping.wait()
+        await self.engine.stopping.wait()
         await self._stop()
         return Exit.OK
 
     def _assemble(self) -> None:
         """Makes the parts, inside the loop that they live in."""
-        self.stopping = asyncio.Event()
         self.arbiter = ServdArbiter()
         config = self.launching.loaded.config
         self.gate = StartGate(self._places(config), self.arbiter.manage_watchers)
@@ -198,7 +200,7 @@ class Daemon:
         budget = longest * max(1, len(self.plan.services)) + 10
         self.systemd.starting(f"Starting {len(self.plan.services)} services", budget)
         starting = asyncio.ensure_future(self.supervisor.start(self.plan))
-        stopping = asyncio.ensure_future(self.stopping.wait())
+        stopping = asyncio.ensure_future(self.engine.stopping.wait())
         either = {starting, stopping}
         await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
@@ -210,7 +212,7 @@ class Daemon:
             return {}
         failed = starting.result()
         status = self.supervisor.summary
-        self.state = "running"
+        self._has_started = True
         self.systemd.ready(status)
         log.info("servd ready", status=status, **({"failed": sorted(failed)} if failed else {}))
         return failed
@@ -221,17 +223,17 @@ class Daemon:
 
     def _before_reading(self) -> None:
         self.watch.about_to_read()
-        if self.state == "running":
+        if self.state == "reloading":
             self.systemd.reloading("Reloading")
 
     def _after_reading(self) -> None:
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
-        if self.state == "running":
+        if self.state == "reloading":
             self.systemd.ready(self.supervisor.summary)
 
     async def prepare(self, before: Config, after: Config) -> SettingsChange:
         """Prepares what a reload changes of the daemon itself. Raises `StartError`."""
-        change = SettingsChange(changed=bool(changed_keys(before, after)))
+        change = SettingsChange()
         if before.daemon.log != after.daemon.log:
             stream = open_log(after.daemon.log)
 
@@ -266,7 +268,7 @@ class Daemon:
         return Status(
             version=__version__,
             pid=os.getpid(),
-            state="reloading" if reloader.busy and self.state == "running" else self.state,
+            state=self.state,
             started_at=self.started_at,
             config=ConfigStatus(
                 os.path.abspath(loaded.path) if not loaded.path.startswith("<") else loaded.path,
@@ -299,14 +301,12 @@ class Daemon:
             loop.add_signal_handler(number, handler)
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
-        if self.stopping.is_set():
+        if self.engine.stopping.is_set():
             log.warning("stopping at once", signal=number.name)
             self.supervisor.kill()
             return
         log.info("stopping", signal=number.name)
-        self.state = "stopping"
         self.engine.stopping.set()
-        self.stopping.set()
 
     def _reopen_logs(self) -> None:
         try:
@@ -320,7 +320,6 @@ class Daemon:
         log.warning(f"{name} is not supported yet", signal=name)
 
     async def _stop(self) -> None:
-        self.state = "stopping"
         self.engine.stopping.set()
         configured = self.config.daemon.shutdown_timeout
         budget = stop_budget(self.supervisor.plan)

@@ -11,9 +11,9 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from servd.config.load import Loaded, LoadError
+from servd.config.load import Loaded
 from servd.config.model import Config
-from servd.daemon.settings import SettingsChange, needs_restart
+from servd.daemon.settings import SettingsChange, changed_keys, needs_restart
 from servd.errors import ConfigError, ServdError
 from servd.host import Host, inspect_host, read_texts
 from servd.plan.build import build
@@ -115,14 +115,13 @@ class Reloader:
         self._now = now
         self._next: tuple[Request, asyncio.Future[Report]] | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._stopped = False
 
     def request(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
         whose report all who asked get.
         """
         loop = asyncio.get_running_loop()
-        if self._stopped:
+        if self._supervisor.engine.stopping.is_set():
             answer = loop.create_future()
             answer.set_result(self._too_late(request))
             return answer
@@ -152,8 +151,7 @@ class Reloader:
                 future.set_result(report)
 
     async def stop(self) -> None:
-        """Ends a reload that is under way: everything of it is undone. No other begins."""
-        self._stopped = True
+        """Ends a reload that is under way: everything of it is undone."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
@@ -174,7 +172,7 @@ class Reloader:
 
     def restart_needed(self, after: Config) -> tuple[str, ...]:
         """Keys in which `after` differs from what the daemon was started with, in vain."""
-        return needs_restart(self.loaded.config, after)
+        return needs_restart(changed_keys(self.loaded.config, after))
 
     def _plan(self, request: Request) -> Planned:
         """Reads and compares; in a thread, since files may be slow. Raises `ConfigError`."""
@@ -191,13 +189,8 @@ class Reloader:
         return Planned(loaded, plan, diff(running, plan, roll))
 
     def _load(self) -> Loaded:
-        try:
-            loaded = self._read()
-        except LoadError as error:
-            self.seen = error.loaded
-            raise
-        self.seen = loaded
-        return loaded.require()
+        self.seen = self._read()
+        return self.seen.require()
 
     async def _reload(self, request: Request) -> Report:
         started = time.monotonic()
@@ -222,7 +215,8 @@ class Reloader:
         except ServdError as error:
             return Report("invalid", now, why, error=str(error))
         before, after = self.loaded.config, planned.loaded.config
-        restart = self.restart_needed(after)
+        changed_settings = changed_keys(before, after)
+        restart = needs_restart(changed_settings)
         try:
             settings = await self._settings.prepare(before, after)
         except ServdError as error:
@@ -246,7 +240,7 @@ class Reloader:
         await settings.commit()
         for warning in planned.loaded.warnings:
             log.warning("config warning", warning=warning.summary())
-        changed = bool(planned.changes) or settings.changed
+        changed = bool(planned.changes or changed_settings)
         self.loaded = dataclasses.replace(
             planned.loaded, config=_kept(planned.loaded.config, before, restart)
         )
@@ -290,10 +284,9 @@ def _ports(plan: Plan) -> dict[str, int]:
 
 def _kept(after: Config, before: Config, restart: Collection[str]) -> Config:
     """`after`, but for the keys that only a restart applies: those are as they were."""
-    if not restart:
-        return after
-    daemon = after.daemon.model_copy(update={"runtime_dir": before.daemon.runtime_dir})
-    return after.model_copy(update={"daemon": daemon})
+    names = [key.removeprefix("daemon.") for key in restart]
+    kept = {name: getattr(before.daemon, name) for name in names}
+    return after.model_copy(update={"daemon": after.daemon.model_copy(update=kept)})
 
 
 def _tell(report: Report) -> None:

@@ -17,7 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from servd.config.address import UNIX_PATH_LIMIT
+from servd.config.address import UNIX_PATH_LIMIT, Address
+from servd.config.model import AdminConfig, Config
 from servd.errors import StartError
 
 SOCKETS, NOTIFY, PRIVATE = "s", "n", "private"
@@ -47,6 +48,21 @@ def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         return os.path.join(runtime, "servd", name)
     return os.path.join(tempfile.gettempdir(), f"servd-{os.getuid()}", name)
+
+
+def runtime_dir_of(config: Config, path: str, otherwise: str | None = None) -> str:
+    """The runtime folder of the daemon that runs `config`, which was read from `path`."""
+    is_root = os.geteuid() == 0
+    return (
+        config.daemon.runtime_dir
+        or otherwise
+        or default_runtime_dir(path, os.environ, is_root=is_root)
+    )
+
+
+def admin_address(config: AdminConfig, runtime_dir: str) -> Address:
+    """Where the admin API of the daemon listens that has this runtime folder."""
+    return config.listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))
 
 
 class RuntimeDir:

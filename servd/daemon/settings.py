@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from servd.config.kinds import daemon_kind
 from servd.config.model import Config
+from servd.config.tree import differing, dotted
 
 log = structlog.get_logger()
 
@@ -20,7 +20,6 @@ Act = Callable[[], Awaitable[None]]
 class SettingsChange:
     """Prepared changes of the daemon's own settings, to be committed or undone as one."""
 
-    changed: bool = False
     commits: list[Act] = field(default_factory=list)
     undoes: list[Act] = field(default_factory=list)
 
@@ -44,22 +43,10 @@ async def _all(acts: Iterable[Act]) -> None:
 
 def changed_keys(before: Config, after: Config) -> list[str]:
     """Keys of `[daemon]` and `[admin]` that differ, with dots."""
-    found: list[str] = []
-    for name in ("daemon", "admin"):
-        old = getattr(before, name).model_dump(mode="json")
-        new = getattr(after, name).model_dump(mode="json")
-        found += _differing(name, old, new)
-    return found
+    old, new = (c.model_dump(mode="json", include={"daemon", "admin"}) for c in (before, after))
+    return [dotted(path) for path in differing(old, new)]
 
 
-def needs_restart(before: Config, after: Config) -> tuple[str, ...]:
-    """Those of `changed_keys` that a running daemon cannot take over."""
-    return tuple(key for key in changed_keys(before, after) if daemon_kind(key) == "restart")
-
-
-def _differing(key: str, old: Any, new: Any) -> list[str]:
-    if old == new:
-        return []
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [k for name in old for k in _differing(f"{key}.{name}", old[name], new[name])]
-    return [key]
+def needs_restart(keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of `keys` that a running daemon cannot take over."""
+    return tuple(key for key in keys if daemon_kind(key) == "restart")

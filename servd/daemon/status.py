@@ -9,6 +9,7 @@ from typing import Any
 
 from servd.daemon.reload import Report
 from servd.plan.render_changes import as_json
+from servd.supervisor.exits import Exit
 from servd.supervisor.generation import Generation
 from servd.supervisor.process import WorkerProcess
 from servd.supervisor.service import Service, State
@@ -78,17 +79,6 @@ class DrainStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ExitStatus:
-    """How the worker that died last ended. `status` is negative for a signal."""
-
-    worker: int
-    pid: int
-    status: int
-    reason: str
-    last_lines: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """One service."""
 
@@ -102,7 +92,7 @@ class ServiceStatus:
     processes: list[ProcessStatus]
     draining: list[DrainStatus]
     restarts: int
-    last_exit: ExitStatus | None
+    last_exit: Exit | None
     error: str | None
 
 
@@ -139,7 +129,6 @@ def reload_status(report: Report) -> ReloadStatus:
 def service_status(service: Service) -> ServiceStatus:
     """A service as it is now."""
     current = service.current
-    last = service.last_exit
     leaving = [*service.draining, *([current] if current is not None else [])]
     return ServiceStatus(
         name=service.plan.name,
@@ -155,9 +144,7 @@ def service_status(service: Service) -> ServiceStatus:
         processes=[_process(p) for p in current.processes] if current is not None else [],
         draining=[_drain(generation) for generation in leaving if generation.leaving],
         restarts=service.restarts,
-        last_exit=ExitStatus(last.worker, last.pid, last.status, last.reason, list(last.last_lines))
-        if last is not None
-        else None,
+        last_exit=service.last_exit,
         error=service.error or None,
     )
 

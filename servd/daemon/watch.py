@@ -57,12 +57,14 @@ class FileWatch:
         which also says whether to watch.
         """
         self._choose(read, running)
-        self._seen = {**self._contents(), **self._seen}
+        contents = self._contents()
+        self._seen = {**contents, **self._seen}
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif self._wanted != self._watching:
             self._again.set()
-        self._look()
+        if contents != self._seen:
+            self._wait_for_quiet(self._quiet)
 
     def _choose(self, read: Loaded, running: Loaded) -> None:
         options = running.config.daemon

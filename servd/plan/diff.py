@@ -9,6 +9,7 @@ from typing import Any
 
 from servd import graph
 from servd.config.kinds import service_kind
+from servd.config.tree import Path, differing, dotted
 from servd.plan.change import Change, ChangeKind, KeyChange
 from servd.plan.model import Plan, ServicePlan
 from servd.secrets import MASK, mask_values
@@ -124,34 +125,22 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         mask_values(plan.definition.model_dump(mode="json"), path, whole.secrets)
         for plan, whole in ((old, before), (new, after))
     ]
-    raw = [plan.definition.model_dump(mode="json") for plan in (old, new)]
-    keys = _differing("", *raw, *shown)
+    old_values, new_values = (plan.definition.model_dump(mode="json") for plan in (old, new))
+    keys = [
+        KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
+        for key in differing(old_values, new_values)
+    ]
     known = {key.key.partition(".")[0] for key in keys}
     keys += _outside(old, new, known)
     # whatever else may differ one day, a worker may see
     return keys or [KeyChange("ready", "", "asked in another way")]
 
 
-def _differing(key: str, old: Any, new: Any, shown_old: Any, shown_new: Any) -> list[KeyChange]:
-    if old == new:
-        return []
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            change
-            for name in dict.fromkeys((*old, *new))
-            for change in _differing(
-                f"{key}.{name}" if key else name,
-                old.get(name),
-                new.get(name),
-                _entry(shown_old, name),
-                _entry(shown_new, name),
-            )
-        ]
-    return [KeyChange(key, _text(shown_old), _text(shown_new))]
-
-
-def _entry(shown: Any, name: str) -> Any:
-    return shown.get(name) if isinstance(shown, Mapping) else None
+def _at(values: Any, path: Path) -> Any:
+    """What stands at `path`; None where there is nothing."""
+    for step in path:
+        values = values.get(step) if isinstance(values, Mapping) else None
+    return values
 
 
 def _text(value: Any) -> str:

@@ -138,7 +138,7 @@ class Generation:
         Without `accept` they get ready and wait for `accept()`; on `trial` none is started again.
         """
         self.accepts = accept
-        self.watcher = ServiceWatcher(self._launch(self.plan, accept), self, self.engine.gate)
+        self.watcher = ServiceWatcher(self._launch(accept), self, self.engine.gate)
         if trial:
             self.watcher.trial = set(range(self.plan.workers))
         if slots is not None:
@@ -146,8 +146,8 @@ class Generation:
         self.engine.arbiter.add(self.watcher)
         await self.watcher._start()
 
-    def _launch(self, plan: ServicePlan, accept: bool) -> Launch:
-        engine = self.engine
+    def _launch(self, accept: bool) -> Launch:
+        plan, engine = self.plan, self.engine
         sockets = [
             (SocketSpec(listener.plan.name, 0, listener.plan.tls), sock)
             for listener in self.listeners
@@ -197,7 +197,6 @@ class Generation:
         """Lets the workers accept connections. Raises `FailedStartError`."""
         if self.accepts or self.watcher is None:
             return
-        self.watcher.launch = replace(self.watcher.launch, accept=True)
         if self.plan.app is not None:
             await self._each(lambda process: process.ask("accept"))
         self.accepts = True

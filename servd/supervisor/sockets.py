@@ -62,10 +62,8 @@ class Bound:
     async def empty(self) -> None:
         """Lets nobody connect any more, and waits until all that had connected are accepted.
 
-        Workers must still be accepting. Nothing for a socket that others hold too.
+        Workers must still be accepting.
         """
-        if self.inherited:
-            return
         self._unlink()
         bind.refuse_new(self.sock)
         if not self.path and not ipaddress.ip_address(self.host).is_loopback:
@@ -161,8 +159,9 @@ class SocketPool:
         return listener
 
     def vacate(self, listeners: Sequence[Listener]) -> list[Bound]:
-        """The sockets that nobody but `listeners` uses. They are about to go, and nobody gets them
-        any more: who wants their address meanwhile gets a socket of its own.
+        """The sockets that nobody but `listeners` uses (an inherited one is somebody else's too).
+        They are about to go, and nobody gets them any more: who wants their address meanwhile gets
+        a socket of its own.
         """
         own = [item for listener in listeners for item in listener.bound]
         going = [
@@ -194,9 +193,10 @@ class SocketPool:
 
     def close(self) -> None:
         """Closes everything that is still open."""
-        for item in self.bound.values():
+        for item in (*self.bound.values(), *self._vacated):
             item.close()
         self.bound.clear()
+        self._vacated.clear()
 
     def _use(self, listener: Listener, item: Bound) -> None:
         self.bound[item.key] = item

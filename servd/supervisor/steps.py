@@ -65,15 +65,20 @@ class Replace(Step):
 
     async def prepare(self) -> None:
         """The new generation is ready; it accepts only where nobody serves yet."""
-        service = self.service
+        generation = self._next()
+        self.handover = self._must_hand_over(generation)
+        at_once = not (self.handover or self.service.serves)
+        await generation.begin(accept=at_once or generation.plan.app is None, trial=True)
+        self.service.refresh()
+        await generation.until_ready()
+
+    def _next(self) -> Generation:
+        """The new generation, with its sockets."""
         verify_tls(self.after)
+        service = self.service
         generation = self.generation = service.upcoming = service.new_generation(self.after)
         generation.bind()
-        self.handover = self._must_hand_over(generation)
-        at_once = not (self.handover or service.serves)
-        await generation.begin(accept=at_once or generation.plan.app is None, trial=True)
-        service.refresh()
-        await generation.until_ready()
+        return generation
 
     def _must_hand_over(self, new: Generation) -> bool:
         """Whether the old (or another service) must be off its sockets before the new accepts."""
@@ -81,10 +86,7 @@ class Replace(Step):
             return True
         old = self.service.current
         own = _public(old) if old is not None else {}
-        mine = {*_public(new)}
-        shared = mine & {key for key in own if own[key].users > 1}
-        users = {key: item.users for key, item in _public(new).items()}
-        return any(count > (2 if key in shared else 1) for key, count in users.items())
+        return any(item.users > 1 + (key in own) for key, item in _public(new).items())
 
     async def accept(self) -> None:
         """The last moment at which the new generation may turn out not to stand."""
@@ -134,13 +136,11 @@ class Batches(Replace):
 
     async def prepare(self) -> None:
         """A batch of new workers ready, then a batch of old ones drained, until all are new."""
-        service, old = self.service, self.service.current
+        old = self.service.current
         assert old is not None
-        verify_tls(self.after)
-        generation = self.generation = service.upcoming = service.new_generation(self.after)
-        generation.bind()
+        generation = self._next()
         await generation.begin(trial=True, slots=0)
-        service.refresh()
+        self.service.refresh()
         assert generation.watcher is not None
         for batch in _batches(self.after.workers, self.change.batch):
             generation.watcher.numprocesses = batch[-1] + 1
@@ -176,10 +176,7 @@ class Interrupt(Replace):
             await self.old.retire()
             if self.old.plan.app is None:  # else it has left, and drains
                 await self.old.ended()
-        generation = self.generation = self.service.upcoming = self.service.new_generation(
-            self.after
-        )
-        generation.bind()
+        generation = self._next()
         await generation.begin(trial=True)
         self.service.refresh()
         await generation.until_ready()
@@ -214,9 +211,7 @@ class Task(Replace):
                 self.cut_short = old
             await old.retire()
             await old.ended()
-        generation = self.generation = self.service.upcoming = self.service.new_generation(
-            self.after
-        )
+        generation = self._next()
         await generation.begin()
         await generation.until_ready()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import structlog
@@ -11,6 +11,7 @@ import structlog
 from servd import graph
 from servd.errors import StartError
 from servd.plan.change import Change
+from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
 from servd.supervisor.engine import Engine
 from servd.supervisor.rollout import Rollout, to_the_end
@@ -178,7 +179,7 @@ class Supervisor:
                 made_ready.add(change.service)
         return steps
 
-    def _connect(self, steps: dict[str, Step]) -> None:
+    def _connect(self, steps: Mapping[str, Step]) -> None:
         """Tells each removal who needed what goes."""
         needed_by = graph.dependents(self.plan.graph)
         for name, step in steps.items():
@@ -213,14 +214,11 @@ class Supervisor:
 
         After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
         """
-        names = graph.order(self.plan.graph)
-        plans = self.plan.by_name
         steps = {
-            name: Remove(Change(name, "remove", (), "", plans[name]), self.services[name])
-            for name in reversed(names)
-            if name in self.services
+            change.service: Remove(change, self.services[change.service])
+            for change in diff(self.plan, Plan())
         }
-        self._connect(dict(steps))
+        self._connect(steps)
         leaving = [*self.services.values(), *self.leaving]
         graceful = True
         try:

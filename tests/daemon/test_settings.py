@@ -22,4 +22,4 @@ def test_changed_keys_are_named_with_dots() -> None:
 def test_only_the_runtime_folder_needs_a_restart() -> None:
     before = config()
     after = config(daemon={"runtime_dir": "/run/other", "watch": False})
-    assert needs_restart(before, after) == ("daemon.runtime_dir",)
+    assert needs_restart(changed_keys(before, after)) == ("daemon.runtime_dir",)
