@@ -36,7 +36,9 @@ import psutil
 import trustme
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "reload"))
 
+from apps import CALLER
 from strict_client import StrictClient
 
 APP = """
@@ -45,34 +47,13 @@ APP = """
     time.sleep(0.3)  # what an app imports
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
+        assert scope["type"] == "http"
         if scope["path"] == "/slow":
             await asyncio.sleep(2)
         body = str(os.getpid()).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-"""
-CALLER = """
-    import servd
-
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        answer = await servd.depends("backend").get(scope["path"])
-        headers = [(b"content-length", str(len(answer.content)).encode())]
-        status = answer.status_code
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.content})
 """
 QUIET = "[defaults]\nlog.access = false\n[daemon]\nwatch = false\nlog.level = 'warning'\n"
 

@@ -6,12 +6,7 @@ PLAIN = """
     import asyncio, os
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
+        assert scope["type"] == "http"
         if scope["path"] == "/slow":
             await asyncio.sleep(1)
         body = os.environ.get("V", "").encode()
@@ -24,18 +19,29 @@ CALLER = """
     import servd
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
+        assert scope["type"] == "http"
         answer = await servd.depends("backend").get(scope["path"])
         body = answer.content
         status, headers = answer.status_code, [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 """
+
+
+SLEEP = 'command = ["sleep", "1000"]'
+
+BINDS_ITSELF = (
+    "import http.server, sys, time; time.sleep(float(sys.argv[2]));"
+    "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])),"
+    " http.server.SimpleHTTPRequestHandler).serve_forever()"
+)
+"""Python code of a server: its arguments are a port, and the seconds that it takes to start."""
+
+
+def plain(at_import: str) -> str:
+    """`PLAIN` that runs a statement when it is imported."""
+    first = "import asyncio, os"
+    return PLAIN.replace(first, f"{first}, time\n    {at_import}", 1)
 
 
 def web(

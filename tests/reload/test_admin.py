@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from apps import PLAIN, web
+from apps import PLAIN, plain, web
 from harness import Servd, command, wait_until
 
 
@@ -162,7 +162,7 @@ def test_an_admin_table_that_makes_no_sense_is_a_mistake(
 
 
 def test_a_reload_that_a_stop_overtakes_gets_an_answer(servd: Servd) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(20)")
+    slow = plain("time.sleep(20)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     daemon.edit(web(2).replace("main:app", "slow:app"))
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps import PLAIN, web
+from apps import BINDS_ITSELF, PLAIN, web
 from harness import Servd, ServdProcess, command
 from strict_client import StrictClient
 
@@ -157,20 +157,14 @@ def test_one_by_one_puts_back_what_it_had_drained(servd: Servd) -> None:
 
 
 def test_an_interrupted_command_comes_back_when_its_successor_fails(servd: Servd) -> None:
-    serve = (
-        "import http.server, sys;"
-        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])),"
-        " http.server.SimpleHTTPRequestHandler).serve_forever()"
-    )
-
     def config(code: str) -> str:
         return f"""
             [services.web]
-            command = ["python3", "-c", "{code}", "{{port}}"]
+            command = ["python3", "-c", "{code}", "{{port}}", "0"]
             ready = "port"
         """
 
-    daemon = servd(config(serve)).ready()
+    daemon = servd(config(BINDS_ITSELF)).ready()
     (before,) = daemon.pids("web")
     plan = daemon.ask("GET", "/v1/plan").json()
     assert plan["changes"] == []

@@ -7,21 +7,15 @@ import signal
 import time
 from pathlib import Path
 
-from apps import PLAIN, web
+from apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from harness import Servd, command, wait_until
-
-SLEEP = 'command = ["sleep", "1000"]'
 
 
 def test_a_one_by_one_roll_whose_old_code_is_broken_too_leaves_nothing_behind(servd: Servd) -> None:
     extra = 'rollout = { strategy = "one-by-one" }\ntimeouts.startup = "2s"'
     daemon = servd(web(extra=extra), main_py=PLAIN).ready()
     before = daemon.pids("web")
-    broken = PLAIN.replace(
-        "import asyncio, os",
-        'import asyncio, os\n    if os.environ["SERVD_WORKER"] == "1" or'
-        ' os.environ["SERVD_GENERATION"] == "1":\n        raise RuntimeError("broken")',
-    )
+    broken = plain('assert "1" not in (os.environ["SERVD_WORKER"], os.environ["SERVD_GENERATION"])')
     servd.write(main_py=broken)
     answer = daemon.ask("POST", "/v1/services/web/restart").json()
     assert answer["outcome"] == "rolled_back"
@@ -51,11 +45,7 @@ def test_a_slot_that_died_once_can_be_scaled_to_again(servd: Servd) -> None:
 
 
 def test_a_scale_that_failed_can_be_tried_again(servd: Servd) -> None:
-    broken = PLAIN.replace(
-        "import asyncio, os",
-        'import asyncio, os\n    if os.environ["SERVD_WORKER"] == "1":\n'
-        '        raise RuntimeError("broken")',
-    )
+    broken = plain('assert os.environ["SERVD_WORKER"] != "1"')
     daemon = servd(web(workers=1), main_py=broken).ready()
     assert daemon.reload(web(workers=2))["outcome"] == "rolled_back"
     assert daemon.service("web")["workers"] == {"desired": 1, "ready": 1}
@@ -110,10 +100,7 @@ def test_what_needs_a_service_that_waits_waits_too(servd: Servd) -> None:
 
 
 def test_what_needs_a_service_that_was_ready_once_waits_for_it_to_be_so_again(servd: Servd) -> None:
-    flaky = PLAIN.replace(
-        "import asyncio, os",
-        'import asyncio, os\n    assert not os.path.exists("broken")',
-    )
+    flaky = plain('assert not os.path.exists("broken")')
     one = '[services.a]\napp = "main:app"\nrestart = { backoff = "30s" }\n'
     daemon = servd(one, main_py=flaky).ready()
     (servd.folder / "broken").touch()
@@ -125,16 +112,10 @@ def test_what_needs_a_service_that_was_ready_once_waits_for_it_to_be_so_again(se
 
 
 def test_a_stop_in_the_middle_of_an_interrupt_does_not_bring_the_old_back(servd: Servd) -> None:
-    serve = (
-        "import http.server, sys, time; time.sleep(float(sys.argv[2]));"
-        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])),"
-        " http.server.SimpleHTTPRequestHandler).serve_forever()"
-    )
-
     def config(pause: float) -> str:
         return f"""
             [services.web]
-            command = ["python3", "-c", "{serve}", "{{port}}", "{pause}"]
+            command = ["python3", "-c", "{BINDS_ITSELF}", "{{port}}", "{pause}"]
             ready = "port"
         """
 
@@ -152,7 +133,7 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
     """Two generations drain long requests when a third is committed."""
     import threading
 
-    slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(8)")
+    slow = PLAIN.replace("await asyncio.sleep(1)", 'print("slow begins"); await asyncio.sleep(8)')
     daemon = servd(web(1), main_py=slow).ready()
     waiting = []
     for value in (2, 3):
@@ -160,8 +141,7 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
         thread.start()
         waiting.append(thread)
         old = daemon.pids("web")
-        wait_until(lambda: daemon.get("web").status_code == 200, "it answers")
-        time.sleep(0.3)  # the slow request is in the app
+        daemon.wait_for("slow begins", generation=value - 1)
         assert daemon.reload(web(value))["outcome"] == "applied"
         assert not set(old) & set(daemon.pids("web"))
     added = f"{web(4)}\n[services.extra]\n{SLEEP}\n"

@@ -43,6 +43,7 @@ APP = """
 
     @app.get("/slow")
     async def slow(seconds: float):
+        print("slow begins")
         await asyncio.sleep(seconds)
         return os.environ["V"]
 """
@@ -126,8 +127,7 @@ def test_a_request_in_flight_is_answered_by_the_old_generation(servd: Servd) -> 
         target=lambda: found.append(daemon.get("web", "/slow?seconds=1.5").json())
     )
     slow.start()
-    wait_until(lambda: daemon.get("web").json() == "1", "the old answers")
-    time.sleep(0.2)  # the slow request is on its way into the app
+    daemon.wait_for("slow begins", generation=1)
     assert daemon.reload(config(2, "10s"))["outcome"] == "applied"
     assert daemon.get("web").json() == "2"
     slow.join()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from apps import CALLER, PLAIN, web
+from apps import CALLER, PLAIN, plain, web
 from harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 from strict_client import StrictClient, Tally
 
@@ -257,7 +257,7 @@ def test_an_address_moves_to_another_service(servd: Servd) -> None:
 
 
 def test_a_worker_killed_in_the_middle_of_a_roll_undoes_it(servd: Servd) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1)")
+    slow = plain("time.sleep(1)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     pids = daemon.pids("web")
     answers: list[dict[str, Any]] = []
@@ -343,7 +343,7 @@ def test_a_worker_that_was_starting_meanwhile_has_the_new_certificate(
     servd: Servd, authority: trustme.CA
 ) -> None:
     write_pair(servd.folder, authority)
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1.5)")
+    slow = plain("time.sleep(1.5)")
     daemon = servd(web(extra=TLS, workers=1), main_py=slow).ready()
     (victim,) = daemon.pids("web")
     os.kill(victim, signal.SIGKILL)

@@ -8,16 +8,13 @@ import socket
 import stat
 from typing import Any
 
-from apps import CALLER, PLAIN, web
+from apps import BINDS_ITSELF, CALLER, PLAIN, SLEEP, plain, web
 from harness import Servd, free_port, wait_until
 
 
 def kinds(answer: dict[str, Any]) -> dict[str, str]:
     assert answer.get("outcome") == "applied", answer
     return {change["service"]: change["kind"] for change in answer["changes"]}
-
-
-SLEEP = 'command = ["sleep", "1000"]'
 
 
 def test_services_come_and_go_in_the_order_of_the_graph(servd: Servd) -> None:
@@ -40,7 +37,7 @@ def test_services_come_and_go_in_the_order_of_the_graph(servd: Servd) -> None:
 def test_a_dependency_is_ready_before_its_dependents_roll_and_others_roll_meanwhile(
     servd: Servd,
 ) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(0.5)")
+    slow = plain("time.sleep(0.5)")
 
     def config(value: int) -> str:
         return f"""
@@ -189,7 +186,7 @@ def test_a_reload_does_not_wait_for_the_first_start_to_be_over(servd: Servd) -> 
 
 
 def test_a_stop_during_a_reload_leaves_nothing(servd: Servd) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(20)")
+    slow = plain("time.sleep(20)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     daemon.edit(web(2).replace("main:app", "slow:app"))
     daemon.send(signal.SIGHUP)
@@ -244,15 +241,10 @@ def test_a_command_on_a_socket_of_servd_rolls_beside_the_old(servd: Servd) -> No
 
 def test_an_app_gives_way_to_a_command_that_binds_the_same_address(servd: Servd) -> None:
     port = free_port()
-    server = (
-        "import http.server, sys;"
-        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])),"
-        " http.server.SimpleHTTPRequestHandler).serve_forever()"
-    )
     app = web(1, listen=f"127.0.0.1:{port}")
     program = f"""
         [services.web]
-        command = ["python3", "-c", "{server}", "{{port}}"]
+        command = ["python3", "-c", "{BINDS_ITSELF}", "{{port}}", "0"]
         listen = "127.0.0.1:{port}"
     """
     daemon = servd(app, main_py=PLAIN).ready()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from apps import PLAIN, web
+from apps import PLAIN, plain, web
 from harness import Servd, ServdProcess, wait_until
 
 
@@ -55,7 +55,7 @@ def test_sighup_without_an_edit_touches_nothing(servd: Servd) -> None:
 
 
 def test_triggers_during_a_reload_become_one_more(servd: Servd) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(0.5)")
+    slow = plain("time.sleep(0.5)")
     daemon = servd(unwatched(1), main_py=slow).ready()
     daemon.edit(unwatched(2))
     daemon.send(signal.SIGHUP)
@@ -88,7 +88,7 @@ def test_an_editor_that_renames_is_noticed(servd: Servd) -> None:
 
 
 def test_an_edit_during_the_first_start_is_noticed(servd: Servd) -> None:
-    slow = PLAIN.replace("import asyncio, os", "import asyncio, os, time; time.sleep(1.5)")
+    slow = plain("time.sleep(1.5)")
     daemon = servd(web(1), main_py=slow)
     daemon.wait_for("listening")
     daemon.edit(web(2))
