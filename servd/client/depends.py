@@ -11,20 +11,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from servd.errors import DependencyError
 from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, SERVICE
-from servd.worker.asgi.request_context import handed_on
 
 if TYPE_CHECKING:
-    from httpx import AsyncClient, Client, Request
-
-MOST_CONNECTIONS = 200
-IDLE_SECONDS = 2.0
-"""A pooled connection idle for longer is thrown away: well below the five seconds after which the
-other side closes it, so that no call meets a connection that is just being closed."""
+    from httpx import AsyncClient, Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +26,11 @@ class DependencyAddress:
 
     url: str
     uds: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The address as people write it."""
+        return f"unix:{self.uds}" if self.uds else self.url
 
 
 def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
@@ -63,20 +61,18 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
 def depends(name: str) -> AsyncClient:
     """The client for the dependency `name`: one per process, with pooled connections.
 
-    Calls carry the id and the trace headers of the request that makes them. Raises
-    `DependencyError` when the dependency is not known.
+    Calls carry the id and the trace headers of the request that makes them, and take no longer than
+    it has left (`timeouts.request`). Idempotent ones are made again, twice at most, when there was
+    no connection. Raises `DependencyError` when the dependency is not known; a call raises
+    `httpx.TransportError` that names it when it is down.
     """
-    httpx: Any = _httpx()
+    transport = _transport()
     address = address_of(name, os.environ)
-    limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
-
-    async def carry(request: Request) -> None:
-        _carry_on(request)
-
-    client: AsyncClient = httpx.AsyncClient(
+    inner = transport.httpx.AsyncHTTPTransport(uds=address.uds, limits=transport.LIMITS)
+    client: AsyncClient = transport.httpx.AsyncClient(
         base_url=address.url,
-        transport=httpx.AsyncHTTPTransport(uds=address.uds, limits=limits),
-        event_hooks={"request": [carry]},
+        transport=transport.AsyncDependencyTransport(name, address.place, inner),
+        timeout=transport.TIMEOUT,
     )
     return client
 
@@ -84,27 +80,21 @@ def depends(name: str) -> AsyncClient:
 @cache
 def depends_sync(name: str) -> Client:
     """As `depends`, for code that is not async. The client may be used by several threads."""
-    httpx: Any = _httpx()
+    transport = _transport()
     address = address_of(name, os.environ)
-    limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
-    client: Client = httpx.Client(
+    inner = transport.httpx.HTTPTransport(uds=address.uds, limits=transport.LIMITS)
+    client: Client = transport.httpx.Client(
         base_url=address.url,
-        transport=httpx.HTTPTransport(uds=address.uds, limits=limits),
-        event_hooks={"request": [_carry_on]},
+        transport=transport.DependencyTransport(name, address.place, inner),
+        timeout=transport.TIMEOUT,
     )
     return client
 
 
-def _carry_on(request: Request) -> None:
-    for header, value in handed_on.get():
-        text = header.decode("latin-1")
-        if text not in request.headers:
-            request.headers[text] = value.decode("latin-1")
-
-
-def _httpx() -> ModuleType:
+def _transport() -> Any:
+    """The module that needs httpx, which an environment of its own may not have."""
     try:
-        import httpx
+        from servd.client import transport
     except ImportError:
         raise DependencyError("servd.depends needs httpx: install it in this environment") from None
-    return httpx
+    return transport

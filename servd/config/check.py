@@ -116,7 +116,30 @@ def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
                 "a command ends TLS by itself; servd does it for apps only",
                 at_key=True,
             )
+        for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
+            limited = service.limits is not None and getattr(service.limits, key)
+            if limited and checked.written((*path, "limits", key)):
+                yield checked.problem(
+                    (*path, "limits", key),
+                    "the requests of a command are its own: servd limits those of apps only",
+                )
         yield from _binding_makes_sense(checked, path, service)
+        yield from _workers_can_be_asked(checked, path, service)
+
+
+def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    """Workers on one socket cannot be told apart from outside."""
+    if service.health is None:
+        return
+    if service.kind == "task":
+        if checked.written((*path, "health")):
+            yield checked.problem((*path, "health"), "a task is well when it ends well")
+    elif not binds_itself(service) and service.workers not in (0, 1):
+        yield checked.problem(
+            (*path, "health"),
+            "any of the workers that share the socket may answer a probe",
+            "write health = false, or workers = 1",
+        )
 
 
 def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
@@ -292,6 +315,8 @@ def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
         yield checked.problem(
             ("admin", "listen"), "TCP needs a token", "set admin.token or admin.token_file"
         )
+    if admin.metrics is not None and admin.metrics.kind not in ("unix", "tcp"):
+        yield checked.problem(("admin", "metrics"), 'write "HOST:PORT" or "unix:PATH"')
 
 
 def hooks_do_something(checked: Checked) -> Iterator[Diagnostic]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from servd.config.explain import table_at
-from servd.config.later import LATER_APP, LATER_SERVICE, LATER_TOP
+from servd.config.later import LATER_SERVICE, LATER_TOP
 from servd.config.load import Loaded
 from servd.config.service import Service
 from servd.config.tree import Path
@@ -82,7 +82,7 @@ def starter(app: str) -> str:
     lines = [_STARTER.format(app=quoted)]
     skipped = {"app", "command", "bento", "listen", "components"}
     service = Service(app=app)
-    lines += _commented(service, skip=skipped, later={*LATER_SERVICE, *LATER_APP})
+    lines += _commented(service, skip=skipped, later=set(LATER_SERVICE))
     from servd.config.model import DaemonConfig
 
     lines += ["", "# [daemon]"]

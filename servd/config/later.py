@@ -10,7 +10,6 @@ from typing import Any
 
 from servd.config.layers import Layers
 from servd.config.model import Config
-from servd.config.service import Limits
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
@@ -18,7 +17,6 @@ LATER_TOP: tuple[Path, ...] = (
     ("hooks",),
     ("admin", "token"),
     ("admin", "token_file"),
-    ("admin", "metrics"),
     ("daemon", "gpus"),
 )
 LATER_SERVICE: tuple[Path, ...] = (
@@ -27,18 +25,9 @@ LATER_SERVICE: tuple[Path, ...] = (
     ("python",),
     ("preload",),
     ("gpus",),
-    ("timeouts", "request"),
-    ("timeouts", "request_total"),
     ("timeouts", "headers"),
     ("timeouts", "body"),
-    ("limits",),
-    ("health", "interval"),
-    ("health", "failures"),
-    ("health", "start_failures"),
-    ("watchdog",),
 )
-LATER_APP: tuple[Path, ...] = (("health",),)
-"""Keys that act for a command but not for an app yet."""
 
 
 def not_supported_yet(config: Config, layers: Layers) -> list[Diagnostic]:
@@ -46,13 +35,11 @@ def not_supported_yet(config: Config, layers: Layers) -> list[Diagnostic]:
     paths = [path for path in LATER_TOP if _differs(config, path)]
     paths += [
         ("defaults", *path)
-        for path in (*LATER_SERVICE, *LATER_APP)
+        for path in LATER_SERVICE
         if path[0] in type(config.defaults).model_fields and _differs(config.defaults, path)
-        if not (path in LATER_APP and any(s.command for s in config.services.values()))
     ]
     for name, service in config.services.items():
-        later = LATER_SERVICE if service.command else (*LATER_SERVICE, *LATER_APP)
-        paths += [("services", name, *path) for path in later if _differs(service, path)]
+        paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
     found: list[Diagnostic] = []
     for path in paths:
         place = layers.nearest(path)[0].key_place
@@ -68,6 +55,4 @@ def _differs(model: Any, path: Path) -> bool:
             return False
         default = type(value).model_fields[step].get_default(call_default_factory=True)
         value = getattr(value, step)
-    if path == ("limits",):  # a table of limits that limits nothing is as good as none
-        return value not in (None, Limits())
     return bool(value != default)

@@ -11,6 +11,7 @@ from servd.config.scalars import (
     DurationOrAuto,
     GpusOrAuto,
     ListenAddress,
+    OptionalAddress,
     Text,
     one_or_many,
 )
@@ -65,7 +66,9 @@ class AdminConfig(Table):
     token: Text = Field("", description="Token that callers over TCP must show.")
     token_file: Text = Field("", description="File that holds the token.")
     group: Text = Field("", description="Group that may use the unix socket.")
-    metrics: Text = Field("", description="An address of its own for /metrics alone.")
+    metrics: OptionalAddress = Field(
+        None, description="An address of its own for /metrics alone: HOST:PORT or unix:PATH."
+    )
 
 
 class Hook(Table):

@@ -323,6 +323,18 @@ ListenAddress = Annotated[
 ]
 
 
+def _parse_optional_address(value: object) -> Address | None:
+    return None if value in (None, "") else _parse_address(value)
+
+
+OptionalAddress = Annotated[
+    Address | None,
+    PlainValidator(_parse_optional_address),
+    PlainSerializer(lambda address: str(address or "")),
+    WithJsonSchema({"type": "string"}),
+]
+
+
 def one_or_many(value: object) -> object:
     """A single string where a list of them is also allowed."""
     return (value,) if isinstance(value, str) else value

@@ -149,6 +149,9 @@ class ServiceLog(Table):
     access: bool = Field(True, description="One event for every request.")
     level: LogLevel = Field("info", description="Least severe events of the worker's loggers.")
     skip_paths: tuple[Text, ...] = Field((), description="Paths that are not logged.")
+    sample: float = Field(
+        1.0, ge=0, le=1, description="Share of requests that is logged; 5xx always are."
+    )
 
 
 class Proxy(Table):

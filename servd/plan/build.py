@@ -11,13 +11,14 @@ from servd import graph
 from servd.config.address import UNIX_PATH_LIMIT, Address
 from servd.config.check import binds_itself
 from servd.config.model import Config
-from servd.config.service import Restart, Service
+from servd.config.service import Limits, Restart, Service
 from servd.config.tree import Path
 from servd.host import Host
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
 from servd.plan.model import (
     DependencyPlan,
+    HealthPlan,
     IdentityPlan,
     Plan,
     ReadyPlan,
@@ -168,7 +169,10 @@ class _Draft:
             stop_signal=signal.Signals[given.stop_signal].value,
             restart=self._restart(),
             rollout=given.rollout,
+            limits=given.limits or Limits(),
+            watchdog=given.watchdog if given.kind != "task" else None,
             ready=self._ready(addresses, sockets),
+            health=self._health(addresses, sockets),
             definition=given,
             tls=self._tls(),
             app=self._app() if given.app else None,
@@ -223,8 +227,10 @@ class _Draft:
 
     def _ready(self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> ReadyPlan:
         given = self.given
+        health = given.health
+        patience = health.start_failures * health.interval if health is not None else None
         if given.app:
-            return ReadyPlan("notify")
+            return ReadyPlan("notify", patience=patience)
         address = addresses[0] if addresses else sockets[0].address if sockets else None
         mode = given.ready
         if given.kind == "task":
@@ -238,13 +244,30 @@ class _Draft:
                 mode = "port" if address is not None else "started"
         if address is None and mode in ("http", "port"):
             mode = "started"
-        health = given.health
         if health is None:
             return ReadyPlan(mode, address)
-        return ReadyPlan(mode, address, health.path, health.host, health.timeout)
+        return ReadyPlan(mode, address, health.path, health.host, health.timeout, patience)
+
+    def _health(
+        self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+    ) -> HealthPlan | None:
+        """Nothing can be asked of a task, or of a program that listens nowhere."""
+        given = self.given
+        health = given.health
+        if health is None or given.kind == "task":
+            return None
+        address = addresses[0] if addresses else sockets[0].address if sockets else None
+        if given.app:
+            address = None
+        elif address is None or not (address.path or address.port):
+            return None
+        return HealthPlan(
+            address, health.path, health.host, health.interval, health.timeout, health.failures
+        )
 
     def _app(self) -> AppSpec:
         given = self.given
+        limits = given.limits or Limits()
         return AppSpec(
             app=given.app,
             factory=given.factory,
@@ -261,6 +284,14 @@ class _Draft:
             lifespan=given.uvicorn.lifespan,
             access_log=given.log.access,
             log_level=given.log.level,
+            log_sample=given.log.sample,
             skip_paths=given.log.skip_paths,
             proxy_trusted=given.proxy.trusted if given.proxy.headers else None,
+            request=given.timeouts.request,
+            request_total=given.timeouts.request_total,
+            concurrency=limits.concurrency,
+            queue=limits.queue,
+            max_requests=limits.max_requests,
+            max_requests_jitter=limits.max_requests_jitter,
+            health_path=given.health.path if given.health is not None else "",
         )

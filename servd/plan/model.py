@@ -8,7 +8,7 @@ from typing import Literal
 
 from servd.config.address import Address
 from servd.config.check import binds_itself
-from servd.config.service import Restart, Rollout, Service
+from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
 from servd.host import Account
 from servd.wire.worker_spec import AppSpec, TlsSpec
@@ -46,7 +46,8 @@ class ReadyPlan:
     """What makes a command's worker ready, and how to ask.
 
     `notify` alone waits for READY=1; every other mode takes READY=1 too, when it comes first.
-    `exit` is of tasks: they are ready when they have ended well.
+    `exit` is of tasks: they are ready when they have ended well. `patience` is for how many seconds
+    failing probes are forgiven.
     """
 
     mode: Literal["notify", "port", "http", "started", "exit"]
@@ -54,6 +55,21 @@ class ReadyPlan:
     path: str = "/"
     host: str = "localhost"
     timeout: float = 2.0
+    patience: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPlan:
+    """How a worker is asked whether it is well: at `address`, or, where that is None, on a private
+    connection to servd's own worker. Times are seconds.
+    """
+
+    address: Address | None
+    path: str
+    host: str
+    interval: float
+    timeout: float
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,10 @@ class ServicePlan:
     stop_signal: int
     restart: Restart
     rollout: Rollout
+    limits: Limits
+    watchdog: float | None
     ready: ReadyPlan
+    health: HealthPlan | None
     definition: Service = field(repr=False)
     tls: TlsSpec | None = field(default=None, repr=False)
     app: AppSpec | None = None

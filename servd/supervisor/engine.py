@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from servd.supervisor.arbiter import ServdArbiter
+from servd.supervisor.counts import Counts
 from servd.supervisor.output import Sink
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.watcher import StartGate
@@ -25,4 +26,5 @@ class Engine:
     now: Callable[[], str]
     notify_folder: str
     environ: Mapping[str, str]
+    counts: Counts = field(default_factory=Counts)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from servd.plan.model import ServicePlan
+from servd.supervisor.channel import UnansweredError
+from servd.supervisor.counts import Counts
 from servd.supervisor.engine import Engine
 from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned
-from servd.supervisor.process import Launch, UnansweredError, WorkerProcess
-from servd.supervisor.readiness import ready_or_over
+from servd.supervisor.process import Launch, WorkerProcess
+from servd.supervisor.readiness import NotReadyError, ready_or_over
+from servd.supervisor.recycle import Recycler
 from servd.supervisor.respawn import History
 from servd.supervisor.sockets import Listener
 from servd.supervisor.watcher import ServiceWatcher
@@ -53,6 +56,7 @@ class Generation:
         self.accepts = False
         self.start_failures = 0
         self.last_exit: Exit | None = None
+        self.recycler = Recycler(self)
         self._ending: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,8 +78,18 @@ class Generation:
 
     @property
     def ready_count(self) -> int:
-        """Workers that are ready now."""
-        return sum(process.was_ready for process in self.processes)
+        """Places with a worker that is ready and well; one that is replaced has two in its own."""
+        return len({p.slot for p in self.processes if p.was_ready and not p.unwell})
+
+    @property
+    def unwell(self) -> str:
+        """What is wrong with a worker that runs, where one fails its probes."""
+        return next((f"worker {p.slot}: {p.unwell}" for p in self.processes if p.unwell), "")
+
+    @property
+    def counts(self) -> Counts:
+        """Where restarts are counted."""
+        return self.engine.counts
 
     @property
     def wanted(self) -> int:
@@ -92,7 +106,7 @@ class Generation:
     @property
     def serves(self) -> bool:
         """Whether a client would be answered."""
-        return self.accepts and self.ready_count > 0
+        return self.accepts and any(process.was_ready for process in self.processes)
 
     @property
     def pausing(self) -> bool:
@@ -139,7 +153,9 @@ class Generation:
         """
         self.accepts = accept
         self.watcher = ServiceWatcher(self._launch(accept), self, self.engine.gate)
-        if trial:
+        if not trial:
+            self.recycler.prove()
+        else:
             self.watcher.trial = set(range(self.plan.workers))
         if slots is not None:
             self.watcher.numprocesses = slots
@@ -154,7 +170,8 @@ class Generation:
             for sock in listener.sockets
         ]
         number, folder = self.number, engine.notify_folder
-        return Launch(plan, number, tuple(sockets), folder, engine.sink, engine.now, accept)
+        sink, now, counts = engine.sink, engine.now, engine.counts
+        return Launch(plan, number, tuple(sockets), folder, sink, now, counts, accept)
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
         """Waits for every worker (of `slots`). One that dies on trial, or is given up, ends the
@@ -218,6 +235,7 @@ class Generation:
         if self.watcher is not None:
             self.watcher.accept_from_now_on(replace(self.watcher.launch, accept=True))
             self.watcher.manage_later()
+            self.recycler.prove()
 
     async def adjust(self, plan: ServicePlan) -> None:
         """Takes over from `plan` what applies to running workers, and starts new ones with it.
@@ -232,14 +250,18 @@ class Generation:
             return
         self.watcher.launch = replace(self.watcher.launch, plan=plan)
         await self._each(lambda process: self._tell(process, before))
+        if (plan.health, plan.watchdog) != (before.health, before.watchdog):
+            self.recycler.renew()
+            self.refresh()
 
     async def _tell(self, process: WorkerProcess, before: ServicePlan) -> None:
         """Tells a worker what differs from `before`. Raises `UnansweredError`."""
         plan = self.plan
         if plan.app is None or before.app is None:
             return
-        if before.app.log_level != plan.app.log_level:
-            await process.ask("log_level", level=plan.app.log_level)
+        adjusted = _adjustable(plan)
+        if _adjustable(before) != adjusted:
+            await process.ask("adjust", **adjusted)
         if before.tls != plan.tls and plan.tls is not None:
             await process.ask("tls", tls=plan.tls.as_dict())
 
@@ -256,7 +278,7 @@ class Generation:
         """Drains workers beyond those that are wanted; returns once they accept no more."""
         surplus = [p for p in self.processes if p.slot >= self.wanted]
         if surplus and self.watcher is not None:
-            self._keep(self.watcher.end_slots([p.slot for p in surplus]))
+            self.keep(self.watcher.end_slots([p.slot for p in surplus]))
             await self._stops_accepting(surplus)
             self.owner.refresh()
 
@@ -299,6 +321,7 @@ class Generation:
             self._ending.add_done_callback(lambda _: self.owner.refresh())
 
     async def _end(self, watcher: ServiceWatcher) -> None:
+        self.recycler.end()
         await watcher._stop()
         self.engine.arbiter.remove(watcher)
         for task in self._tasks:
@@ -365,7 +388,8 @@ class Generation:
         if self.watcher is not None:
             self.watcher.kill_now()
 
-    def _keep(self, work: Any) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` for as long as the generation lives."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -375,17 +399,16 @@ class Generation:
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started: wait for its readiness."""
         self.log.debug("worker started", worker=process.slot, pid=process.pid)
-        self._keep(self._await_ready(process))
-        self._refresh()
+        self.keep(self._await_ready(process))
+        self.refresh()
 
     async def _await_ready(self, process: WorkerProcess) -> None:
         """Waits until a worker is ready or has ended; one that is neither in time is ended."""
         try:
-            async with asyncio.timeout(self.plan.startup):
-                on_trial = self.watcher is not None and process.slot in self.watcher.trial
-                await ready_or_over(process, self.plan.ready, on_trial=on_trial)
-        except TimeoutError:
-            process.report.failed = f"was not ready within {self.plan.startup:g} s"
+            on_trial = self.watcher is not None and process.slot in self.watcher.trial
+            await ready_or_over(process, self.plan, on_trial=on_trial)
+        except NotReadyError as error:
+            process.report.failed = str(error)
             process.signal_group(signal.SIGKILL)
             await process.exited
         else:
@@ -400,8 +423,10 @@ class Generation:
         seconds = round(process.lived, 3)
         self.log.info("worker ready", worker=process.slot, pid=process.pid, seconds=seconds)
         if self.watcher is not None and process.launch is not self.watcher.launch:
-            self._keep(self._catch_up(process, process.launch))
-        self._refresh()
+            self.keep(self._catch_up(process, process.launch))
+        if not self.plan.is_task:
+            self.recycler.watch(process)
+        self.refresh()
 
     async def _catch_up(self, process: WorkerProcess, launch: Launch) -> None:
         """What has changed since the worker was started, it is told as soon as it can listen."""
@@ -415,14 +440,18 @@ class Generation:
         if self.plan.is_task and status == 0:
             self.completed = True
             self.log.info("task completed", pid=process.pid, seconds=round(process.lived, 3))
-            self._refresh()
+            self.refresh()
             return
         self.start_failures += not process.was_ready
+        if not history.over:
+            self.counts.restarted(self.plan.name, _why_restarted(process, status))
         self._lost(exit_of(process, status, self.engine.environ), history)
 
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
         """The system could not start a worker: a failure like any other."""
         self.start_failures += 1
+        if not history.over:
+            self.counts.restarted(self.plan.name, "startup")
         self._lost(not_spawned(self.plan, slot, error), history)
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
@@ -438,8 +467,28 @@ class Generation:
     def _lost(self, exit_: Exit, history: History) -> None:
         self.last_exit = exit_
         self.owner.lost(self, exit_, history)
-        self._refresh()
+        self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Something about the workers has changed."""
         self._changed.set()
         self.owner.refresh()
+
+
+def _adjustable(plan: ServicePlan) -> dict[str, Any]:
+    """What a running worker of servd's own can be told anew."""
+    assert plan.app is not None
+    return {
+        "log_level": plan.app.log_level,
+        "health_path": plan.app.health_path,
+        "watchdog": plan.watchdog,
+    }
+
+
+def _why_restarted(process: WorkerProcess, status: int) -> str:
+    """The reason of a restart, as it is counted."""
+    if process.ended_for:
+        return process.ended_for
+    if not process.was_ready:
+        return "startup"
+    return "signal" if status < 0 else "exit"

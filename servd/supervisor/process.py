@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -17,9 +16,12 @@ from typing import Any
 from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.plan.model import ServicePlan
+from servd.supervisor.channel import WorkerChannel
+from servd.supervisor.counts import Counts
 from servd.supervisor.notify_socket import NotifySocket
 from servd.supervisor.output import LastLines, OutputPipe, Sink
 from servd.wire import names
+from servd.wire.block import Reading
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "program.py")
@@ -38,6 +40,7 @@ class Launch:
     notify_folder: str
     sink: Sink
     now: Callable[[], str]
+    counts: Counts
     accept: bool = True
 
 
@@ -51,20 +54,14 @@ class Report:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-ANSWER_SECONDS = 10.0
-"""How long a worker may take to do what it is asked to over its channel."""
-
-
-class UnansweredError(Exception):
-    """A worker did not do what it was asked to; the message says why."""
-
-
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended our way.
 
-    `exited` is done, with the exit status, once the process has been reaped; `ready` once it said
-    READY=1; `closed` once it said STOPPING=1, that is, accepts no more; `left_alone` once it hung
-    up its channel, as a command does when it becomes its program.
+    `exited` is done, with the exit status, once the process has been reaped; `says_ready` once it
+    said READY=1; `ready` once it is taken for ready; `closed` once it said STOPPING=1, that is,
+    accepts no more; `left_alone` once it hung up its channel, as a command does when it becomes its
+    program. `last_sign` is when it last said WATCHDOG=1 (of the loop's clock). `unwell` says why
+    it is not healthy, `ended_for` why we ended it. `on_recycle` is told why it asks to be replaced.
     """
 
     _worker: subprocess.Popen[bytes]
@@ -75,18 +72,21 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.launch = launch
         self.slot = slot
         self.exited: asyncio.Future[int] = loop.create_future()
+        self.says_ready: asyncio.Future[None] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.left_alone: asyncio.Future[None] = loop.create_future()
         self.last_lines = LastLines()
         self.report = Report()
         self.was_ready = False
+        self.unwell = ""
+        self.ended_for = ""
+        self.last_sign: float | None = None
+        self.on_recycle: Callable[[str], None] = _nobody
+        self.counters: Reading | None = None
         self.started_at = loop.time()
         self.since = launch.now()
-        self._answers: dict[int, asyncio.Future[str]] = {}
-        self._asked = 0
         self._loop = loop
-        self._buffer = b""
         self._pipes: list[OutputPipe] = []
         super().__init__(
             launch.plan.name,
@@ -103,46 +103,56 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
         Raises OSError when the system cannot start it (the message names the cause).
         """
-        plan = self.launch.plan
-        identity = plan.identity
+        launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
-        with contextlib.ExitStack() as undo:
-            notify = NotifySocket(self.launch.notify_folder, owner, self._notified)
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
+            notify = NotifySocket(launch.notify_folder, owner, self._notified)
             undo.callback(notify.close)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
-            with theirs, contextlib.ExitStack() as pipes:
-                outputs: list[tuple[int, int]] = []
-                for _ in ("stdout", "stderr"):
-                    reading, writing = os.pipe2(os.O_CLOEXEC)
-                    undo.callback(os.close, reading)
-                    pipes.callback(os.close, writing)
-                    outputs.append((reading, writing))
-                inherited = [sock.fileno() for _, sock in self.launch.sockets]
-                self._worker = subprocess.Popen(
-                    self._argv(theirs.fileno()),
-                    stdin=subprocess.DEVNULL,
-                    stdout=outputs[0][1],
-                    stderr=outputs[1][1],
-                    pass_fds=[theirs.fileno(), *inherited],
-                    cwd=plan.directory,
-                    env=self._environment(notify.path),
-                    start_new_session=True,
-                    umask=identity.umask if identity.umask is not None else -1,
-                    **self._user(),
-                )
+            handed.callback(theirs.close)
+            outputs: dict[str, tuple[int, int]] = {}
+            for stream in self._streams:
+                outputs[stream] = reading, writing = os.pipe2(os.O_CLOEXEC)
+                undo.callback(os.close, reading)
+                handed.callback(os.close, writing)
+            inherited: dict[str, int] = {}
+            if launch.plan.app is not None:
+                inherited["events"] = outputs["events"][1]
+                os.set_blocking(inherited["events"], False)
+                inherited["counters"], self.counters = launch.counts.open(launch.plan.name)
+                undo.callback(launch.counts.close, launch.plan.name, self.counters)
+                handed.callback(os.close, inherited["counters"])
+            sockets = [sock.fileno() for _, sock in launch.sockets]
+            self._worker = subprocess.Popen(
+                self._argv(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=outputs["stdout"][1],
+                stderr=outputs["stderr"][1],
+                pass_fds=[theirs.fileno(), *sockets, *inherited.values()],
+                cwd=launch.plan.directory,
+                env=self._environment(notify.path),
+                start_new_session=True,
+                umask=identity.umask if identity.umask is not None else -1,
+                **self._user(),
+            )
             undo.pop_all()
-        self._notify, self._channel = notify, ours
-        self._open_pipes([reading for reading, _ in outputs])
-        ours.setblocking(False)
-        self._loop.add_reader(ours.fileno(), self._heard)
+        self._notify = notify
+        self._channel = WorkerChannel(ours, self._said, self._hung_up)
+        self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
             self._raise_limits()
-            self._tell()
+            self._channel.tell(self._spec(inherited).to_json())
         except OSError:
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())
             raise
+
+    @property
+    def _streams(self) -> tuple[str, ...]:
+        """Pipes that it writes to; servd's worker has one more, for finished events."""
+        streams = ("stdout", "stderr")
+        return streams if self.launch.plan.app is None else (*streams, "events")
 
     def _argv(self, channel: int) -> list[str]:
         if self.launch.plan.app is not None:
@@ -180,12 +190,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 with contextlib.suppress(ValueError, OSError):  # the process says what is wrong
                     resource.prlimit(self.pid, kind, (value, value))
 
-    def _tell(self) -> None:
-        """Hands the spec over. The channel holds more than a spec, so this does not wait."""
+    def _spec(self, inherited: Mapping[str, int]) -> WorkerSpec:
+        """What the process is told, beside its environment."""
         plan = self.launch.plan
         affinity = plan.identity.affinity
-        arguments = tuple(a.replace("{worker}", str(self.slot)) for a in plan.command)
-        spec = WorkerSpec(
+        return WorkerSpec(
             service=plan.name,
             worker=self.slot,
             generation=self.launch.generation,
@@ -194,99 +203,66 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 SocketSpec(item.name, sock.fileno(), item.tls) for item, sock in self.launch.sockets
             ),
             app=plan.app,
-            argv=arguments,
+            argv=tuple(a.replace("{worker}", str(self.slot)) for a in plan.command),
             rlimits=plan.identity.rlimits,
             cpus=affinity[self.slot % len(affinity)] if affinity else (),
             tls=plan.tls,
             accept=self.launch.accept,
+            watchdog=plan.watchdog,
+            **inherited,
         )
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._channel.setblocking(True)
-            self._channel.settimeout(5.0)
-            self._channel.sendall(spec.to_json().encode() + b"\n")
-        self._channel.setblocking(False)
 
-    def _open_pipes(self, descriptors: list[int]) -> None:
+    def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
         identity = {
             "service": self.launch.plan.name,
             "worker": self.slot,
             "pid": self.pid,
             "generation": self.launch.generation,
         }
-        for descriptor, stream in zip(descriptors, ("stdout", "stderr"), strict=True):
-            launch = self.launch
+        launch = self.launch
+        for stream, descriptor in descriptors.items():
             self._pipes.append(
                 OutputPipe(descriptor, identity, stream, self.last_lines, launch.sink, launch.now)
             )
 
     def _notified(self, fields: dict[str, str]) -> None:
         self.report.fields |= fields
-        if fields.get("READY") == "1":
-            self.mark_ready()
+        if fields.get("WATCHDOG") == "1":
+            self.last_sign = self._loop.time()
+        if fields.get("READY") == "1" and not self.says_ready.done():
+            self.says_ready.set_result(None)
         if fields.get("STOPPING") == "1" and not self.closed.done():
             self.closed.set_result(None)
 
     def mark_ready(self) -> None:
-        """The worker is ready, by its own word or by a probe's."""
+        """The worker is taken for ready."""
         if not self.ready.done():
             self.was_ready = True
             self.ready.set_result(None)
 
-    def _heard(self) -> None:
-        """Messages of the channel: one line of JSON each."""
-        try:
-            chunk = self._channel.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self._loop.remove_reader(self._channel.fileno())
-            if not self.left_alone.done():
-                self.left_alone.set_result(None)
-            return
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
-                self._take(json.loads(line))
+    def listen_for_signs(self) -> None:
+        """Takes what it has said so far, where the loop has not come to it yet."""
+        self._notify.read()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "answer" in message:
-            asked = self._answers.get(message["answer"])
-            if asked is not None and not asked.done():
-                asked.set_result(str(message.get("error") or ""))
-        elif "draining" in message:
+    def _hung_up(self) -> None:
+        if not self.left_alone.done():
+            self.left_alone.set_result(None)
+
+    def _said(self, message: dict[str, Any]) -> None:
+        if "draining" in message:
             self.report.draining = {str(k): int(n) for k, n in message["draining"].items()}
+        elif "recycle" in message:
+            self.on_recycle(str(message["recycle"]))
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")
 
-    async def ask(self, do: str, **details: Any) -> None:
+    async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
         """Asks the worker over its channel to do something, and waits until it has.
 
         Raises `UnansweredError` when it cannot, is gone, or does not answer in time.
         """
-        self._asked += 1
-        number = self._asked
-        answer: asyncio.Future[str] = self._loop.create_future()
-        self._answers[number] = answer
-        try:
-            message = {"ask": number, "do": do, **details}
-            try:
-                self._channel.send(json.dumps(message).encode() + b"\n")
-            except OSError:
-                raise UnansweredError("it is gone") from None
-            waited: set[asyncio.Future[Any]] = {answer, self.exited}
-            done, _ = await asyncio.wait(
-                waited, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if answer not in done:
-                gone = self.exited in done
-                raise UnansweredError("it ended" if gone else f"no answer in {ANSWER_SECONDS:g} s")
-            if answer.result():
-                raise UnansweredError(answer.result())
-        finally:
-            del self._answers[number]
+        await self._channel.ask(do, self.exited, descriptor=descriptor, **details)
 
     async def stops_accepting(self) -> None:
         """Returns once the worker accepts no more: it said so, or has ended."""
@@ -321,18 +297,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         for pipe in self._pipes:
             pipe.drain()
             pipe.close()
-        while self._channel.fileno() >= 0:
-            before = self._buffer
-            self._heard()
-            if self._buffer == before:
-                break
-        self._loop.remove_reader(self._channel.fileno())
         self._channel.close()
         self._notify.read()
         self._notify.close()
+        if self.counters is not None:
+            self.launch.counts.close(self.launch.plan.name, self.counters)
+            self.counters = None
         if not self.exited.done():
             self.exited.set_result(status)
-        for waited in (self.ready, self.closed, self.left_alone):
+        for waited in (self.says_ready, self.ready, self.closed, self.left_alone):
             if not waited.done():
                 waited.cancel()
 
@@ -364,3 +337,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def lived(self) -> float:
         """Seconds since it was started."""
         return self._loop.time() - self.started_at
+
+
+def _nobody(_: str) -> None:
+    """Nobody replaces it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from servd.plan.model import ReadyPlan
+from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
+from servd.supervisor.probe import connect_to, why_unwell
 from servd.supervisor.process import WorkerProcess
 
 _FIRST_PAUSE = 0.02
@@ -15,8 +16,28 @@ PROOF_SECONDS = 0.25
 """How long a program that tells nothing of its readiness has to live to pass for started."""
 
 
-async def ready_or_over(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:
-    """Returns when the worker says READY=1, a probe succeeds, or it has ended."""
+class NotReadyError(Exception):
+    """A worker was not ready in time; the message says what was waited for."""
+
+
+async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_trial: bool) -> None:
+    """Returns when the worker is ready, or has ended.
+
+    Raises `NotReadyError` when it is neither within `timeouts.startup`, or when probes fail for
+    longer than `health.start_failures` forgives.
+    """
+    try:
+        async with asyncio.timeout(plan.startup):
+            await _says_or_shows(process, plan.ready, on_trial=on_trial)
+            if plan.app is not None and plan.health is not None and process.is_alive():
+                await _is_well(process, plan.health, plan.ready.patience)
+    except TimeoutError:
+        cause = f": {process.unwell}" if process.unwell else ""
+        raise NotReadyError(f"was not ready within {plan.startup:g} s{cause}") from None
+    process.unwell = ""
+
+
+async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:
     over: set[asyncio.Future[Any]] = {process.exited}
     if plan.mode == "exit":
         await asyncio.wait(over)
@@ -29,52 +50,56 @@ async def ready_or_over(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bo
         return
     asked: set[asyncio.Future[Any]] = set()
     if plan.mode in ("port", "http"):
-        asked = {asyncio.ensure_future(probe_until_ready(plan))}
-    waited = {*over, process.ready, *asked}
+        asked = {asyncio.ensure_future(_asked_until_ready(process, plan))}
+    waited = {*over, process.says_ready, *asked}
     try:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        for task in asked:
+            if task.done():
+                task.result()
     finally:
         for task in asked:
             task.cancel()
 
 
-async def probe_until_ready(plan: ReadyPlan) -> None:
-    """Returns once the plan's port accepts, or its path answers 2xx or 3xx.
-
-    Programs that say nothing can only be asked: with pauses that grow from 20 ms to half a second.
-    Whoever waits sets the deadline.
-    """
+async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:
+    """Returns once the plan's port accepts, or its path answers 2xx or 3xx."""
     pause = _FIRST_PAUSE
-    while not await probe(plan):
+    while plan.mode == "port":
+        if await _accepts(plan):
+            return
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
+    assert plan.address is not None
+    health = HealthPlan(plan.address, plan.path, plan.host, 0.0, plan.timeout, 0)
+    await _is_well(process, health, plan.patience)
 
 
-async def probe(plan: ReadyPlan) -> bool:
-    """Whether the plan's address accepts (mode "port") or answers well (mode "http") now."""
+async def _accepts(plan: ReadyPlan) -> bool:
+    assert plan.address is not None
     try:
         async with asyncio.timeout(plan.timeout):
-            reader, writer = await _connect(plan)
-            try:
-                return plan.mode == "port" or await _answers_well(plan, reader, writer)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+            _, writer = await connect_to(plan.address)
+            writer.close()
+    except (OSError, TimeoutError):
         return False
+    return True
 
 
-async def _connect(plan: ReadyPlan) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    address = plan.address
-    assert address is not None
-    if address.kind == "unix":
-        return await asyncio.open_unix_connection(address.path)
-    return await asyncio.open_connection(address.from_here.host, address.port)
+async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float | None) -> None:
+    """Returns once a probe succeeds, or the worker has ended. Raises `NotReadyError` after
+    `patience` seconds.
 
-
-async def _answers_well(
-    plan: ReadyPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> bool:
-    request = f"GET {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\nConnection: close\r\n\r\n"
-    writer.write(request.encode())
-    status = (await reader.readline()).split(b" ")
-    return len(status) > 1 and status[0].startswith(b"HTTP/") and status[1][:1] in (b"2", b"3")
+    Nothing tells when to ask, so it is asked with pauses that grow from 20 ms to half a second.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience if patience is not None else None
+    pause = _FIRST_PAUSE
+    while not process.exited.done():
+        process.unwell = await why_unwell(process, health)
+        if not process.unwell:
+            return
+        if end is not None and loop.time() >= end:
+            raise NotReadyError(f"was not healthy within {patience:g} s: {process.unwell}")
+        await asyncio.wait({process.exited}, timeout=pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -240,6 +240,8 @@ class Service:
         if generation is None or generation.watcher is None or self.state == "stopping":
             return
         ready, wanted = generation.ready_count, generation.wanted
+        if generation.unwell:
+            self.error = generation.unwell
         if self.upcoming is not None and generation.serves:
             self.set_state("rolling")
         elif generation.completed:
@@ -250,7 +252,7 @@ class Service:
             self._well("ready", workers=ready)
         elif generation.given_up and ready == 0:
             self.set_state("failed", error=self.error)
-        elif self._once_ready and ready:
+        elif self._once_ready and (ready or generation.unwell):
             self.set_state("degraded", ready=ready, desired=wanted, error=self.error)
         elif generation.pausing and ready == 0:
             self.set_state("backoff", error=self.error)

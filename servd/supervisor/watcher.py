@@ -162,6 +162,14 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.observer.spawned(process)
         return True
 
+    def start_beside(self, process: WorkerProcess) -> WorkerProcess | None:
+        """Starts another process in the place of `process`, which goes on for now; None when the
+        system cannot.
+        """
+        if not self.is_active() or not self.spawn_process(process.slot):
+            return None
+        return next(reversed(self.processes.values()))
+
     def reap_process(self, pid: int, status: int | None = None) -> None:
         """Takes a dead process out. One that nobody stopped gets its history and is replaced."""
         process = self.processes.pop(pid, None)

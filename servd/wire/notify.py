@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from servd.wire.names import NOTIFY_SOCKET
+from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 
 
 def notify(*lines: str, address: str | None = None) -> bool:
@@ -26,6 +26,18 @@ def notify(*lines: str, address: str | None = None) -> bool:
         except OSError:
             return False
     return True
+
+
+def announce_watchdog(seconds: float | None) -> None:
+    """Tells the code of this process that WATCHDOG=1 is expected of it, by its pid, or that nothing
+    is (sd_watchdog_enabled(3)).
+    """
+    if seconds is not None:
+        os.environ[WATCHDOG_USEC] = str(int(seconds * 1_000_000))
+        os.environ[WATCHDOG_PID] = str(os.getpid())
+    else:
+        os.environ.pop(WATCHDOG_USEC, None)
+        os.environ.pop(WATCHDOG_PID, None)
 
 
 def parse(datagram: bytes) -> dict[str, str]:

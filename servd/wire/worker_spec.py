@@ -32,7 +32,7 @@ class TlsSpec:
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
-    """How a worker runs its app. Times are seconds."""
+    """How a worker runs its app. Times are seconds; a `health_path` of "" is none."""
 
     app: str
     factory: bool
@@ -49,8 +49,16 @@ class AppSpec:
     lifespan: str
     access_log: bool
     log_level: str
+    log_sample: float
     skip_paths: tuple[str, ...]
     proxy_trusted: tuple[str, ...] | None
+    request: float | None
+    request_total: float | None
+    concurrency: int
+    queue: int
+    max_requests: int
+    max_requests_jitter: int
+    health_path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,8 @@ class WorkerSpec:
     """Everything that one worker process is told.
 
     Exactly one of `app` (run by servd's worker) and `argv` (replaced by that program) is set.
-    Without `accept`, a worker is ready first and accepts when it is told to.
+    Without `accept`, a worker is ready first and accepts when it is told to. `counters` is the
+    descriptor of its block of counters, `events` that of the pipe for its finished events.
     """
 
     service: str
@@ -81,6 +90,9 @@ class WorkerSpec:
     cpus: tuple[int, ...] = ()
     tls: TlsSpec | None = None
     accept: bool = True
+    watchdog: float | None = None
+    counters: int = -1
+    events: int = 1
 
     def to_json(self) -> str:
         """One line of JSON."""

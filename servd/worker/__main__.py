@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import fcntl
 import os
 import socket
 import ssl
 import sys
+from dataclasses import dataclass
 
 from servd.wire import listen_fds
+from servd.wire.block import Counters
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
+from servd.wire.notify import announce_watchdog
 from servd.wire.worker_spec import WorkerSpec
 from servd.worker.channel import Channel, DaemonWatch
 from servd.worker.confine import ConfineError, confine
@@ -28,22 +33,38 @@ def main() -> None:
     watch = DaemonWatch(channel, spec.app.drain)
     watch.start()
     sockets = [item.fd for item in spec.sockets]
+    counters = Counters(spec.counters)
+    events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.clear_of_the_way())
+    os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
-    writer = EventWriter(spec.service, spec.worker, spec.generation)
+    announce_watchdog(spec.watchdog)
+    writer = EventWriter(spec.service, spec.worker, spec.generation, events)
+    writer.dropped = counters.dropped
+    faulthandler.enable()
     configure_logging(writer, spec.app.log_level)
     try:
         confine(spec.rlimits, spec.cpus)
     except ConfineError as error:
         channel.send(failed=str(error))
         writer.event("error", str(error))
+        writer.close()
         sys.exit(STARTUP_FAILURE)
     try:
         context = _tls_context(spec)
     except (ssl.SSLError, OSError, ValueError) as error:
         channel.send(failed=f"TLS cannot be set up: {error}")
         writer.event("error", "TLS cannot be set up", error=str(error))
+        writer.close()
         sys.exit(STARTUP_FAILURE)
-    _serve(spec, context, writer, watch)
+    _serve(spec, context, Outlets(writer, counters), watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where a worker writes what it says of its requests."""
+
+    writer: EventWriter
+    counters: Counters
 
 
 def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
@@ -72,12 +93,12 @@ def _listeners(
 
 
 def _serve(
-    spec: WorkerSpec, context: ssl.SSLContext | None, writer: EventWriter, watch: DaemonWatch
+    spec: WorkerSpec, context: ssl.SSLContext | None, outlets: Outlets, watch: DaemonWatch
 ) -> None:
     from servd.worker.load_app import AppLoadError, load_app, missing_variable
 
     assert spec.app is not None
-    channel = watch.channel
+    channel, writer = watch.channel, outlets.writer
     try:
         app = load_app(spec.app.app, factory=spec.app.factory, directory=spec.app.directory)
     except AppLoadError as error:
@@ -85,14 +106,18 @@ def _serve(
         channel.send(failed=str(error), missing_variable=missing_variable(cause))
         fields = {"exception": users_traceback(cause)} if cause is not None else {}
         writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
+        writer.close()
         sys.exit(STARTUP_FAILURE)
     from servd.worker.application import build_application
     from servd.worker.control import Control
     from servd.worker.server import WorkerServer, uvicorn_config
 
-    application = build_application(app, spec.app, writer)
+    def recycle(reason: str) -> None:
+        channel.send(recycle=reason)
+
+    requests, application = build_application(app, spec.app, writer, outlets.counters, recycle)
     config = uvicorn_config(spec.app, application)
-    server = WorkerServer(config, spec, _listeners(spec, context), application)
+    server = WorkerServer(config, spec, _listeners(spec, context), requests)
     server.report = channel.send
     control = Control(server, context, channel)
 
@@ -108,7 +133,9 @@ def _serve(
 
     server.on_loop = started
     server.run()
-    writer.flush()
+    writer.close()
+    if requests.stuck:
+        os._exit(0)  # the interpreter would wait for their threads
 
 
 if __name__ == "__main__":

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import sys
+from collections.abc import Callable
 from typing import Any
 
+from servd.wire.block import Counters
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
-from servd.worker.asgi.event_streams import EventStreams
 from servd.worker.asgi.proxy import proxy_headers
-from servd.worker.asgi.request_context import RequestContext
+from servd.worker.asgi.requests import Requests
 from servd.worker.events import EventWriter
 
 
-def build_application(app: Any, spec: AppSpec, writer: EventWriter) -> EventStreams:
-    """`app` with everything around it that the spec asks for, and nothing else."""
-    application = as_asgi3(app, spec)
-    if "servd.client" in sys.modules:
-        application = RequestContext(application)
+def build_application(
+    app: Any,
+    spec: AppSpec,
+    writer: EventWriter,
+    counters: Counters,
+    recycle: Callable[[str], None],
+) -> tuple[Requests, Any]:
+    """What servd does around every request of `app`, and the application as Uvicorn calls it."""
+    access_log = None
     if spec.access_log:
-        application = AccessLog(application, writer, spec.skip_paths)
-    if spec.proxy_trusted is not None:
-        application = proxy_headers(application, spec.proxy_trusted)
-    return EventStreams(application)
+        access_log = AccessLog(writer, spec.skip_paths, spec.log_sample)
+    requests = Requests(as_asgi3(app, spec), spec, counters, access_log, recycle)
+    if spec.proxy_trusted is None:
+        return requests, requests
+    return requests, proxy_headers(requests, spec.proxy_trusted)
 
 
 def as_asgi3(app: Any, spec: AppSpec) -> Any:

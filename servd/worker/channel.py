@@ -6,8 +6,10 @@ loop runs no handler. The same thread holds the hard deadline of a drain.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +27,7 @@ HARD_EXIT_GRACE = 5.0
 """Seconds after the drain's deadline until a worker that has not exited is ended from within."""
 
 _PR_SET_PDEATHSIG = 1
+_MOST_DESCRIPTORS = 16
 
 
 class Channel:
@@ -36,20 +39,32 @@ class Channel:
         os.close(descriptor)
         self._socket = socket.socket(fileno=moved)
         self._buffer = b""
+        self._descriptors: collections.deque[int] = collections.deque()
         self._sending = threading.Lock()
 
     def receive(self) -> str | None:
         """The next message, waiting for it; None when the daemon is gone."""
         while b"\n" not in self._buffer:
             try:
-                chunk = self._socket.recv(65536)
+                chunk, descriptors, _, _ = socket.recv_fds(
+                    self._socket, 65536, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
             except OSError:
                 return None
+            self._descriptors.extend(descriptors)
             if not chunk:
                 return None
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
+
+    def descriptor(self) -> int:
+        """The descriptor that came with a message; each once, in their order. Raises OSError when
+        there is none.
+        """
+        if not self._descriptors:
+            raise OSError(errno.EBADF, "no descriptor came with the message")
+        return self._descriptors.popleft()
 
     def send(self, **message: Any) -> None:
         """Sends a message; a daemon that is gone is no error here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ class Server(Protocol):
 
     def hurry(self) -> None:
         """Ends a drain now."""
+
+    async def probe(self, sock: socket.socket) -> None:
+        """Answers on a private connection."""
+
+    def adjust(self, health_path: str, watchdog: float | None) -> None:
+        """Takes over what may change while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,8 @@ class Control:
         return {
             "accept": self._accept,
             "hurry": self._hurry,
-            "log_level": self._log_level,
+            "probe": self._probe,
+            "adjust": self._adjust,
             "tls": self._tls,
         }
 
@@ -61,8 +69,12 @@ class Control:
     async def _hurry(self, _: dict[str, Any]) -> None:
         self.server.hurry()
 
-    async def _log_level(self, message: dict[str, Any]) -> None:
-        set_log_level(message["level"])
+    async def _probe(self, _: dict[str, Any]) -> None:
+        await self.server.probe(socket.socket(fileno=self.channel.descriptor()))
+
+    async def _adjust(self, message: dict[str, Any]) -> None:
+        set_log_level(message["log_level"])
+        self.server.adjust(message["health_path"], message["watchdog"])
 
     async def _tls(self, message: dict[str, Any]) -> None:
         if self.context is not None:

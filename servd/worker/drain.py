@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from uvicorn.server import ServerState
 
-from servd.worker.asgi.event_streams import EventStreams
+from servd.worker.asgi.requests import Requests
 
 logger = logging.getLogger("servd.worker")
 
@@ -43,13 +43,13 @@ class Drain:
         self,
         state: ServerState,
         accepted: WeakSet[Any],
-        streams: EventStreams,
+        requests: Requests,
         keep_alive: float,
         report: Callable[[Counts], None],
     ) -> None:
         self.state = state
         self.accepted = accepted
-        self.streams = streams
+        self.requests = requests
         self.keep_alive = keep_alive
         self.report = report
         self.loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ class Drain:
         """What the drain still waits for, by its kind."""
         websockets = sum(_is_websocket(c) for c in self.state.connections)
         busy = [c for c in self.state.connections if not _is_websocket(c) and _is_busy(c)]
-        streams = len(self.streams.open)
+        streams = len(self.requests.streams)
         found = {
             "request": len(busy) - streams,
             "event stream": streams,
@@ -100,6 +100,12 @@ class Drain:
             "handshake": self._handshakes(),
         }
         return {kind: count for kind, count in found.items() if count > 0}
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        """Requests that somebody waits for: not those that have their answer, though the app's
+        code goes on.
+        """
+        return self.state.tasks - self.requests.given_up
 
     def _handshakes(self) -> int:
         if self.loop.time() >= self._handshakes_until:
@@ -114,7 +120,7 @@ class Drain:
         await asyncio.sleep(_POLL)  # for what was accepted in the very last turn of the loop
         pause = _POLL
         reported: Counts = {}
-        while self.state.connections or self.state.tasks or self._handshakes():
+        while self.state.connections or self._tasks() or self._handshakes():
             counts = self.counts()
             if counts != reported:
                 self.report(counts)
@@ -133,7 +139,7 @@ class Drain:
         is cut (Uvicorn would send a 500 for a cancelled task).
         """
         counts = self.counts()
-        await self.streams.end()
+        await self.requests.end_streams()
         for connection in list(self.state.connections):
             if _is_websocket(connection):
                 connection.shutdown()

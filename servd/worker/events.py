@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import select
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from servd.wire.names import EVENT_MARK
+from servd.worker.asgi.request import current
 
 _OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MARK = EVENT_MARK.decode()
+_PAUSE = 0.05
+
+MOST_KEPT = 256 * 1024
+"""Bytes of events that wait for a pipe that is full."""
+
+LAST_WORDS = 1.0
+"""Seconds that a worker waits at its end for its last events to be read."""
+
 _LEVELS = {"WARN": "warning", "FATAL": "critical"}
 
 
@@ -36,13 +50,14 @@ class Clock:
 
 
 class EventWriter:
-    """Writes events of this worker to stdout.
+    """Writes events of this worker to its pipe for them, and never waits for the daemon to read.
 
     Within a running loop, lines are gathered and written once per turn of the loop: under load one
-    system call serves many requests. Everything else writes at once.
+    system call serves many requests. What the pipe does not take is kept, up to `MOST_KEPT` bytes;
+    beyond that new lines are dropped, and `dropped` is told how many. `descriptor` must not block.
     """
 
-    def __init__(self, service: str, worker: int, generation: int, descriptor: int = 1) -> None:
+    def __init__(self, service: str, worker: int, generation: int, descriptor: int) -> None:
         self.identity = {
             "service": service,
             "worker": worker,
@@ -50,8 +65,12 @@ class EventWriter:
             "generation": generation,
         }
         self.clock = Clock()
+        self.dropped: Callable[[int], None] = lambda _: None
         self._descriptor = descriptor
-        self._waiting: list[bytes] = []
+        self._waiting: list[str] = []
+        self._kept = b""
+        self._again = False
+        self._writing = threading.RLock()  # logging in a finalizer may come in between
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,13 +78,11 @@ class EventWriter:
         self._loop = loop
 
     def event(self, level: str, event: str, **fields: Any) -> None:
-        """Writes one event at once."""
+        """Writes one event at once. Any thread may."""
         line = {"timestamp": self.clock.now(), "level": level, "event": event, **fields}
-        text = json.dumps(line | self.identity, default=str)
-        self.flush()
-        self._write(EVENT_MARK + text.encode() + b"\n")
+        self._put([_MARK + json.dumps(line | self.identity, default=str) + "\n"])
 
-    def line(self, line: bytes) -> None:
+    def line(self, line: str) -> None:
         """Writes a finished line, together with others of the same turn of the loop."""
         self._waiting.append(line)
         if len(self._waiting) == 1:
@@ -75,18 +92,45 @@ class EventWriter:
                 self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Writes what was gathered."""
-        if self._waiting:
-            lines, self._waiting = self._waiting, []
-            self._write(b"".join(lines))
+        """Writes what was gathered, as far as the pipe takes it."""
+        lines, self._waiting = self._waiting, []
+        if lines:
+            self._put(lines)
+
+    def _put(self, lines: list[str]) -> None:
+        with self._writing:
+            if len(self._kept) > MOST_KEPT:
+                self.dropped(len(lines))
+            else:
+                self._write(self._kept + "".join(lines).encode())
 
     def _write(self, content: bytes) -> None:
-        view = memoryview(content)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            self._kept = content[os.write(self._descriptor, content) :]
+        except BlockingIOError:
+            self._kept = content
         except OSError:
-            pass  # the daemon is gone, and with it everyone who could read this
+            self._kept = b""  # the daemon is gone, and with it everyone who could read this
+        if self._kept and self._loop is not None and not self._again:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: `close` does the rest
+                self._loop.call_soon_threadsafe(self._loop.call_later, _PAUSE, self._try_again)
+                self._again = True
+
+    def _try_again(self) -> None:
+        with self._writing:
+            self._again = False
+            if self._kept:
+                self._write(self._kept)
+
+    def close(self) -> None:
+        """Writes the rest, waiting for the daemon to read for at most `LAST_WORDS` seconds."""
+        self.flush()
+        end = time.monotonic() + LAST_WORDS
+        with self._writing:
+            self._loop = None
+            while self._kept and (left := end - time.monotonic()) > 0:
+                select.select([], [self._descriptor], [], left)
+                self._write(self._kept)
 
 
 class EventHandler(logging.Handler):
@@ -100,6 +144,9 @@ class EventHandler(logging.Handler):
         """Writes the record; one that cannot be formatted is reported by logging itself."""
         try:
             fields: dict[str, Any] = {"logger": record.name}
+            request = current.get()
+            if request is not None:
+                fields["request_id"] = request.id
             message = record.getMessage().rstrip("\n")
             if record.exc_info and record.exc_info[0] is not None:
                 fields["exception"] = users_traceback(record.exc_info[1])

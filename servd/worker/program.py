@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from servd.wire import listen_fds
 from servd.wire.names import STARTUP_FAILURE
+from servd.wire.notify import announce_watchdog
 from servd.worker.channel import Channel, die_with_parent
 from servd.worker.confine import ConfineError, confine
 
@@ -34,6 +35,7 @@ def main() -> None:
     if os.getppid() != parent:
         return  # the daemon died before the signal was asked for
     names = [item["name"] for item in spec["sockets"]]
+    announce_watchdog(spec["watchdog"])
     environment = os.environ | listen_fds.lay([item["fd"] for item in spec["sockets"]], names)
     try:
         confine(spec["rlimits"], spec["cpus"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import signal
 import socket
 import ssl
@@ -14,12 +15,14 @@ from typing import Any
 from weakref import WeakSet
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker.asgi.event_streams import EventStreams
+from servd.worker.asgi.requests import Requests, exempt_paths
 from servd.worker.drain import Drain
+from servd.worker.watchdog import Watchdog
 
 Listener = tuple[socket.socket, ssl.SSLContext | None]
 
@@ -57,17 +60,19 @@ class WorkerServer(uvicorn.Server):
         config: uvicorn.Config,
         spec: WorkerSpec,
         listeners: list[Listener],
-        streams: EventStreams,
+        requests: Requests,
     ) -> None:
         super().__init__(config)
         assert spec.app is not None
         self.spec = spec.app
         self.listeners = listeners
-        self.streams = streams
+        self.requests = requests
+        self.watchdog = Watchdog(spec.watchdog)
         self.accepts_at_once = spec.accept
         self.on_loop: Callable[[asyncio.AbstractEventLoop], None] = _nothing
         self.report: Callable[..., None] = _nothing
         self._exit = asyncio.Event()
+        self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
         self._drain: Drain | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +103,7 @@ class WorkerServer(uvicorn.Server):
         self.started = True
         if self.accepts_at_once:
             await self.accept()
+        self.watchdog.start()
         notify("READY=1")
 
     async def accept(self) -> None:
@@ -122,10 +128,30 @@ class WorkerServer(uvicorn.Server):
             for sock, context in self.listeners
         ]
 
+    async def probe(self, sock: socket.socket) -> None:
+        """Serves a connection of the daemon, which asks for the health of this worker: the app
+        itself, past everything that is done around a request.
+        """
+        loop = asyncio.get_running_loop()
+        config = copy.copy(self.config)
+        config.loaded_app = self.requests.app
+        made = config.http_protocol_class(  # type: ignore[call-arg]
+            config=config,
+            server_state=self._probes,
+            app_state=self.lifespan.state,
+            _loop=loop,
+        )
+        await loop.connect_accepted_socket(lambda: made, sock)
+
     def hurry(self) -> None:
         """Ends a drain now."""
         if self._drain is not None:
             self._drain.hurry()
+
+    def adjust(self, health_path: str, watchdog: float | None) -> None:
+        """Takes over what may change while it runs."""
+        self.requests.exempt = exempt_paths(health_path)
+        self.watchdog.every(watchdog)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Holds a task until it is done (the loop itself does not)."""
@@ -161,7 +187,7 @@ class WorkerServer(uvicorn.Server):
         self._drain = Drain(
             self.server_state,
             self._accepted,
-            self.streams,
+            self.requests,
             self.spec.keep_alive,
             lambda counts: self.report(draining=counts),
         )

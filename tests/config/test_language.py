@@ -383,12 +383,12 @@ watch = true
 app = "main:app"
 preload = true
 gpus = 0
-limits = { concurrency = 0 }
-timeouts = { request = "5s" }
+limits = { concurrency = 10 }
+timeouts = { request = "5s", body = "5s" }
 """
     assert mistakes(folder, text) == [
         "5:1 services.web.preload: not supported yet",
-        "8:14 services.web.timeouts.request: not supported yet",
+        "8:30 services.web.timeouts.body: not supported yet",
     ]
 
 
@@ -401,9 +401,9 @@ def test_every_key_of_the_language_is_known() -> None:
 
 def test_the_later_tables_name_keys_that_exist() -> None:
     from servd.config.explain import table_at
-    from servd.config.later import LATER_APP, LATER_SERVICE, LATER_TOP
+    from servd.config.later import LATER_SERVICE, LATER_TOP
 
-    paths = [*LATER_TOP, *(("services", "x", *path) for path in (*LATER_SERVICE, *LATER_APP))]
+    paths = [*LATER_TOP, *(("services", "x", *path) for path in LATER_SERVICE)]
     for path in paths:
         table = table_at(path[:-1])
         assert table is not None

@@ -154,12 +154,12 @@ def test_dependencies_are_reached_over_their_socket_with_the_request_id(servd: S
                 return dict(request.headers)
         """,
     ).ready()
-    headers = {"x-request-id": "abc-123", "traceparent": "00-1-2-03"}
+    headers = {"x-request-id": "abc-123", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     for path in ("/", "/sync"):
         seen = daemon.get("gateway", path, headers=headers).json()
         assert seen["host"] == "backend"
         assert seen["x-request-id"] == "abc-123"
-        assert seen["traceparent"] == "00-1-2-03"
+        assert seen["traceparent"] == headers["traceparent"]
     daemon.wait_for("request", service="backend", request_id="abc-123")
     order = [e["service"] for e in daemon.find("service ready")]
     assert order == ["backend", "gateway"]

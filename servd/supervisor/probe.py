@@ -1,0 +1,100 @@
+"""Asking a worker over HTTP whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from servd.config.address import Address
+from servd.plan.model import HealthPlan
+from servd.supervisor.channel import UnansweredError
+from servd.supervisor.process import WorkerProcess
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Connection]]
+
+
+class Question(Protocol):
+    """What is asked: GET `path`, for an answer within `timeout` seconds."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def timeout(self) -> float: ...
+
+
+async def connect_to(address: Address) -> Connection:
+    """A connection to `address`. Raises OSError."""
+    if address.kind == "unix":
+        return await asyncio.open_unix_connection(address.path)
+    return await asyncio.open_connection(address.from_here.host, address.port)
+
+
+async def connect_privately(process: WorkerProcess) -> Connection:
+    """A connection to this one worker of servd's own, which no sibling can answer in its place.
+
+    Raises OSError and `UnansweredError`.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with theirs:
+            await process.ask("probe", descriptor=theirs.fileno())
+        ours.setblocking(False)
+        return await asyncio.open_unix_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        raise
+
+
+async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
+    """What is wrong with a worker; empty when it is well."""
+    address = plan.address
+
+    async def connect() -> Connection:
+        if address is None:
+            return await connect_privately(process)
+        return await connect_to(address)
+
+    return await ask(connect, plan)
+
+
+async def ask(connect: Connect, question: Question) -> str:
+    """Why the answer is not 2xx or 3xx; empty when it is."""
+    what = f"GET {question.path}"
+    try:
+        async with asyncio.timeout(question.timeout):
+            reader, writer = await connect()
+            try:
+                status = await _status(question, reader, writer)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError:
+        return f"{what} was not answered within {question.timeout:g} s"
+    except OSError as error:
+        return f"{what} failed: {error.strerror or error}"
+    except (UnansweredError, ValueError) as error:
+        return f"{what} failed: {error}"
+    return "" if 200 <= status < 400 else f"{what} answered {status}"
+
+
+async def _status(
+    question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> int:
+    """The status of the answer. Raises OSError, and ValueError when it is not HTTP."""
+    request = (
+        f"GET {question.path} HTTP/1.1\r\nHost: {question.host}\r\n"
+        "User-Agent: servd\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(request.encode())
+    line = await reader.readline()
+    words = line.split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise ValueError("the answer is not HTTP" if line else "the connection was closed")
+    return int(words[1])

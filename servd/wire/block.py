@@ -1,0 +1,158 @@
+"""One worker's counters in memory that it shares with the daemon: counted by the worker, read by
+the daemon, even after the worker was killed.
+
+A block is an array of 64-bit words; each word has one writer, so none needs a lock. Standard
+library only: the worker's interpreter may be another one than the daemon's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from bisect import bisect_left
+
+METHODS = (
+    "GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY",
+    "_OTHER",
+)  # fmt: skip
+"""Methods that are told apart; any other is `_OTHER`, as OpenTelemetry calls it, so that a client
+that makes methods up makes no new series."""
+
+REASONS = ("concurrency",)
+"""Why a request is rejected: `limits.concurrency` (and the queue) are full."""
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the buckets of durations, in seconds; one more bucket holds what is longer."""
+
+_CODES = 500
+_FIRST_CODE = 100
+
+IN_FLIGHT, QUEUED, WEBSOCKETS, STUCK = range(4)
+_ANSWERED, _DROPPED, _SECONDS = range(4, 7)
+_REJECTED = 8
+_BUCKETS = 16
+_MATRIX = 64
+_WORDS = _MATRIX + len(METHODS) * _CODES
+SIZE = -(-_WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
+"""Bytes of a block; only the pages that are written to take memory."""
+
+assert _REJECTED + len(REASONS) <= _BUCKETS
+assert _BUCKETS + len(BOUNDS) + 1 <= _MATRIX
+
+_OFFSETS = {method: _MATRIX + row * _CODES - _FIRST_CODE for row, method in enumerate(METHODS)}
+_OTHER = _OFFSETS["_OTHER"]
+_EMPTY_ROW = bytes(_CODES * 8)
+
+
+def create(name: str) -> int:
+    """A descriptor of the memory for a new block. Raises OSError.
+
+    Its size is sealed (memfd_create(2)): a worker that made it smaller would have the daemon killed
+    by SIGBUS.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, SIZE)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class Counters:
+    """The worker's side of its block."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """On the memory of `descriptor`, which is closed; without one, on memory of its own."""
+        memory = mmap.mmap(-1 if descriptor is None else descriptor, SIZE)
+        if descriptor is not None:
+            os.close(descriptor)
+        self._words = memoryview(memory).cast("Q")
+        self._sums = memoryview(memory).cast("d")
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """One more request has its answer."""
+        words = self._words
+        words[_ANSWERED] += 1
+        words[_BUCKETS + bisect_left(BOUNDS, seconds)] += 1
+        self._sums[_SECONDS] += seconds
+        if 100 <= status < 600:
+            words[_OFFSETS.get(method, _OTHER) + status] += 1
+
+    def rejected(self, reason: str) -> None:
+        """One more request was turned away."""
+        self._words[_REJECTED + REASONS.index(reason)] += 1
+
+    def dropped(self, lines: int) -> None:
+        """So many more lines of the log were dropped."""
+        self._words[_DROPPED] += lines
+
+    @property
+    def gauges(self) -> memoryview[int]:
+        """Where the gauges are set: `gauges[IN_FLIGHT] = 3`."""
+        return self._words
+
+
+class Totals:
+    """What one or more blocks have counted."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.dropped = 0
+        self.seconds = 0.0
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.rejected = dict.fromkeys(REASONS, 0)
+        self.requests: dict[tuple[str, int], int] = {}
+
+    def add(self, other: Totals) -> None:
+        """Takes what `other` has counted."""
+        self.answered += other.answered
+        self.dropped += other.dropped
+        self.seconds += other.seconds
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        for reason, count in other.rejected.items():
+            self.rejected[reason] += count
+        for key, count in other.requests.items():
+            self.requests[key] = self.requests.get(key, 0) + count
+
+
+class Reading:
+    """The daemon's side of a block."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)
+
+    def gauge(self, word: int) -> int:
+        """The present value of `IN_FLIGHT`, `QUEUED`, `WEBSOCKETS` or `STUCK`."""
+        return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
+
+    @property
+    def answered(self) -> int:
+        """Requests that have their answer."""
+        return self.gauge(_ANSWERED)
+
+    def totals(self) -> Totals:
+        """Everything that has been counted so far."""
+        found = Totals()
+        head = memoryview(self._memory[: _MATRIX * 8]).cast("Q")
+        found.answered, found.dropped = head[_ANSWERED], head[_DROPPED]
+        found.seconds = struct.unpack_from("=d", self._memory, _SECONDS * 8)[0]
+        found.buckets = list(head[_BUCKETS : _BUCKETS + len(BOUNDS) + 1])
+        for index, reason in enumerate(REASONS):
+            found.rejected[reason] = head[_REJECTED + index]
+        for row, method in enumerate(METHODS):
+            start = (_MATRIX + row * _CODES) * 8
+            content = self._memory[start : start + _CODES * 8]
+            if content != _EMPTY_ROW:
+                for code, count in enumerate(memoryview(content).cast("Q"), _FIRST_CODE):
+                    if count:
+                        found.requests[method, code] = count
+        return found
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._memory.close()

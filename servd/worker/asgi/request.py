@@ -1,0 +1,159 @@
+"""One HTTP request that is being answered, and the one that the running code belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+Message = Any
+Send = Callable[[Message], Awaitable[None]]
+
+HANDED_ON = frozenset({b"tracestate", b"baggage"})
+"""Headers of W3C Trace Context and Baggage that calls to dependencies carry on unchanged."""
+
+REQUEST_ID = b"x-request-id"
+TRACEPARENT = b"traceparent"
+_LONGEST_ID = 128
+_TRACEPARENT_LENGTH = 55
+_EVENT_STREAM = b"text/event-stream"
+
+_PREFIX = os.urandom(6).hex()
+_COUNT = itertools.count(1)
+
+
+class Owner(Protocol):
+    """What all requests of a worker share. `allowed` is how many seconds one may take."""
+
+    allowed: float | None
+
+    def finish(self, request: Request) -> None:
+        """The answer of `request` is complete."""
+
+
+class Request:
+    """A request on its way through the app.
+
+    `begun` is when it came (of `time.perf_counter`), `start` its `http.response.start` once that
+    was sent, `over` whether its end has been counted and logged. `answering` is set once its time
+    is up: what the app sends from then on goes nowhere.
+    """
+
+    __slots__ = (
+        "_id",
+        "_trace",
+        "answering",
+        "begun",
+        "out",
+        "over",
+        "owner",
+        "scope",
+        "start",
+        "task",
+    )
+
+    def __init__(self, scope: Any, out: Send, owner: Owner) -> None:
+        self.scope = scope
+        self.out = out
+        self.owner = owner
+        self.begun = time.perf_counter()
+        self.start: Message = None
+        self.over = False
+        self.task = asyncio.current_task()
+        self.answering: asyncio.Future[None] | None = None
+        self._id: str | None = None
+        self._trace: str | None = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app sends through. Counts before the last bytes are written, and hands the
+        coroutine of the server through, which spares a second one.
+        """
+        kind = message["type"]
+        if kind == "http.response.body":
+            if not message.get("more_body", False) and not self.over:
+                self.owner.finish(self)
+        elif kind == "http.response.start":
+            self.start = message
+        return self.out(message)
+
+    @property
+    def id(self) -> str:
+        """The X-Request-ID that the client sent, or one made for this request."""
+        if self._id is None:
+            self._identify()
+        return self._id  # type: ignore[return-value]
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to; empty while nothing has made it part of one."""
+        if self._trace is None:
+            self._identify()
+        return self._trace  # type: ignore[return-value]
+
+    @trace_id.setter
+    def trace_id(self, trace: str) -> None:
+        self._trace = trace
+
+    def _identify(self) -> None:
+        known, trace = self._id, ""
+        for name, value in self.scope["headers"]:
+            if name == REQUEST_ID:
+                if known is None and 0 < len(value) <= _LONGEST_ID:
+                    known = value.decode("latin-1")
+            elif name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
+                trace = value[3:35].decode("latin-1")
+        self._id = known or f"{_PREFIX}{next(_COUNT):010x}"
+        if self._trace is None:
+            self._trace = trace
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; 500 where the app sends none."""
+        return int(self.start["status"]) if self.start is not None else 500
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether its answer has begun, and is an event stream."""
+        if self.start is None or self.over:
+            return False
+        for name, value in self.start.get("headers", ()):
+            if name.lower() == b"content-type":
+                return bool(value.lower().startswith(_EVENT_STREAM))
+        return False
+
+    def traceparent(self) -> bytes:
+        """The W3C traceparent that the client sent, or one made for this request (version 00,
+        sampled: who samples by its parent would otherwise drop what nobody has decided about).
+        """
+        for name, value in self.scope["headers"]:
+            if name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
+                return bytes(value)
+        if not self.trace_id:
+            self.trace_id = os.urandom(16).hex()
+        return f"00-{self.trace_id}-{os.urandom(8).hex()}-01".encode()
+
+    def handed_on(self) -> list[tuple[bytes, bytes]]:
+        """Headers for calls that this request makes."""
+        passed = [pair for pair in self.scope["headers"] if pair[0] in HANDED_ON]
+        return [(REQUEST_ID, self.id.encode("latin-1")), (TRACEPARENT, self.traceparent()), *passed]
+
+    def age(self) -> float:
+        """Seconds since it came."""
+        return time.perf_counter() - self.begun
+
+    def remaining(self) -> float | None:
+        """Seconds until its time is up; None where it has all the time."""
+        allowed = self.owner.allowed
+        return None if allowed is None else self.begun + allowed - time.perf_counter()
+
+
+current: ContextVar[Request | None] = ContextVar("servd_request", default=None)
+"""The request that the running code answers; in threads of the pool too."""
+
+
+async def nowhere(_: Message) -> None:
+    """Where messages go that come too late."""

@@ -1,0 +1,200 @@
+"""What servd does around every request, in one place, since every layer around an app costs each of
+its requests: counting, logging, identity, limits, deadlines. Pure ASGI; WebSockets, streams and the
+lifespan pass as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from servd.wire import block
+from servd.wire.worker_spec import AppSpec
+from servd.worker.asgi.access_log import AccessLog
+from servd.worker.asgi.deadlines import Deadlines, end_of
+from servd.worker.asgi.places import Places
+from servd.worker.asgi.problem import problem
+from servd.worker.asgi.request import Request, current, nowhere
+
+RETRY_AFTER = (b"retry-after", b"1")
+_BUSY = "this worker answers as many requests as it may; try again"
+_END = {"type": "http.response.body", "body": b"", "more_body": False}
+_HUNG_UP = {"status": 499}
+"""What is counted for a client that went away before its answer began (as nginx has it)."""
+_PATIENCE = 0.5
+"""Seconds that a client may take to make room for the end of its stream."""
+
+
+class Requests:
+    """The outermost application: knows every request that is being answered.
+
+    `recycle` is told the reason why this worker should be replaced.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        spec: AppSpec,
+        counters: block.Counters,
+        access_log: AccessLog | None,
+        recycle: Callable[[str], None],
+    ) -> None:
+        self.app = app
+        self.spec = spec
+        self.counters = counters
+        self.gauges = counters.gauges
+        self.access_log = access_log
+        self.recycle = recycle
+        self.live: dict[Request, None] = {}
+        self.stuck: set[Request] = set()
+        self.exempt = exempt_paths(spec.health_path)
+        self.places: Places | None = None
+        if spec.concurrency:
+            self.places = Places(spec.concurrency, spec.queue, self._waiting)
+        self.deadlines = Deadlines(self.live, spec.request, spec.request_total, self._is_stuck)
+        self.allowed = self.deadlines.allowed
+        self._timers = self.deadlines.timers
+        jitter = random.randint(0, spec.max_requests_jitter)  # noqa: S311  # spreads recycling
+        self._left = spec.max_requests + jitter if spec.max_requests else -1
+        self._bind = _structlog_binder()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Runs the app for one request, connection or lifespan."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        request = Request(scope, send, self)
+        current.set(request)
+        live, gauges = self.live, self.gauges
+        live[request] = None
+        gauges[block.IN_FLIGHT] = len(live)
+        for timer in self._timers:
+            if not timer.armed:
+                timer.arm(timer.seconds)
+        if self._bind is not None:
+            self._bind(request_id=request.id)
+        error: BaseException | None = None
+        try:
+            if self.places is None or scope["path"] in self.exempt:
+                await self.app(scope, receive, request.send)
+            else:
+                await self._in_turn(self.places, request, receive)
+        except BaseException as raised:
+            if request.answering is None:
+                raise
+            error = raised
+        finally:
+            del live[request]
+            gauges[block.IN_FLIGHT] = len(live)
+            if not request.over and request.answering is None:
+                if request.start is None and _has_hung_up(request):
+                    request.start = _HUNG_UP
+                self.finish(request)
+        if request.answering is not None:
+            self._unstick(request)
+            await end_of(request, error)
+
+    async def _in_turn(self, places: Places, request: Request, receive: Any) -> None:
+        """Runs the app once there is a place, or answers 503 at once."""
+        if places.full:
+            self.counters.rejected("concurrency")
+            for message in problem(request, 503, _BUSY, RETRY_AFTER):
+                await request.send(message)
+            return
+        await places.take()
+        try:
+            if not _has_hung_up(request):
+                await self.app(request.scope, receive, request.send)
+        finally:
+            places.give()
+
+    async def _other(self, scope: Any, receive: Any, send: Any) -> None:
+        """WebSockets are counted; nothing else is done to them."""
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        current.set(request := Request(scope, send, self))
+        if self._bind is not None:
+            self._bind(request_id=request.id)
+        self.gauges[block.WEBSOCKETS] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.gauges[block.WEBSOCKETS] -= 1
+
+    def finish(self, request: Request) -> None:
+        """Counts and logs a request whose answer is complete, or never will be."""
+        request.over = True
+        seconds = request.age()
+        self.counters.answered(request.scope["method"], request.status, seconds)
+        if self.access_log is not None:
+            self.access_log.write(request, seconds)
+        self._left -= 1
+        if not self._left:
+            self.recycle("max_requests")
+
+    def _waiting(self, count: int) -> None:
+        self.gauges[block.QUEUED] = count
+
+    def _is_stuck(self, request: Request) -> None:
+        self.stuck.add(request)
+        self.gauges[block.STUCK] = len(self.stuck)
+        self.recycle("stuck")
+
+    def _unstick(self, request: Request) -> None:
+        self.stuck.discard(request)
+        self.gauges[block.STUCK] = len(self.stuck)
+
+    @property
+    def given_up(self) -> set[asyncio.Task[Any]]:
+        """Tasks of requests that have their answer, though the app's code runs on."""
+        return {r.task for r in self.live if r.answering is not None and r.task is not None}
+
+    @property
+    def streams(self) -> list[Request]:
+        """Requests whose answers are event streams that are open."""
+        return [request for request in self.live if request.is_event_stream]
+
+    async def end_streams(self) -> None:
+        """Ends every open event stream, and with it the code of the app that feeds it. Whoever
+        reads a stream (WHATWG HTML, 9.2) takes its end for a reason to connect again, and a
+        connection that breaks for an error.
+        """
+        await asyncio.gather(*(_end(request) for request in self.streams))
+
+
+async def _end(stream: Request) -> None:
+    server, stream.out = stream.out, nowhere
+    stream.owner.finish(stream)
+    stream.answering = asyncio.ensure_future(_last_word(server))
+    await asyncio.wait({stream.answering})
+    if stream.task is not None:
+        stream.task.cancel()
+
+
+async def _last_word(server: Any) -> None:
+    with contextlib.suppress(Exception):  # a client that is gone needs no end
+        await asyncio.wait_for(server(_END), _PATIENCE)
+
+
+def exempt_paths(health_path: str) -> frozenset[str]:
+    """Paths that are answered however busy the worker is."""
+    return frozenset({"/metrics", health_path} - {""})
+
+
+def _has_hung_up(request: Request) -> bool:
+    """Whether the client has gone while its request waited (known to Uvicorn's request cycle)."""
+    return bool(getattr(getattr(request.out, "__self__", None), "disconnected", False))
+
+
+def _structlog_binder() -> Callable[..., Any] | None:
+    """What puts the request id into structlog's context, where the app uses structlog."""
+    if "structlog" not in sys.modules:
+        return None
+    from structlog.contextvars import bind_contextvars
+
+    return bind_contextvars
