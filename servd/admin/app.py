@@ -20,6 +20,7 @@ from servd.errors import ConfigError
 from servd.plan.render_changes import as_json
 
 if TYPE_CHECKING:
+    from servd.admin.metrics import Metrics
     from servd.daemon.daemon import Daemon
 
 _WELL = ("ready", "completed", "rolling")
@@ -77,7 +78,7 @@ class ProblemError(Exception):
         super().__init__(problem.title)
 
 
-def build(daemon: Daemon) -> FastAPI:
+def build(daemon: Daemon, metrics: Metrics) -> FastAPI:
     """The application for one daemon."""
     app = FastAPI(
         title="servd",
@@ -90,6 +91,7 @@ def build(daemon: Daemon) -> FastAPI:
     _errors(app)
     _probes(app, daemon)
     _reading(app, daemon)
+    _measuring(app, metrics)
     _acting(app, daemon)
     return app
 
@@ -175,6 +177,17 @@ def _reading(app: FastAPI, daemon: Daemon) -> None:
             restart_needed=list(daemon.reloader.restart_needed(planned.loaded.config)),
             warnings=[warning.summary() for warning in planned.loaded.warnings],
         )
+
+
+def _measuring(app: FastAPI, metrics: Metrics) -> None:
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        summary="Metrics of all workers of all services, as Prometheus reads them",
+    )
+    async def show(request: Request) -> Response:
+        body, content_type = await metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
 
 def _acting(app: FastAPI, daemon: Daemon) -> None:

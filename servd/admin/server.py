@@ -1,4 +1,6 @@
-"""The admin API's socket and its server, in the daemon's own loop."""
+"""The admin API's address, and the one of `/metrics` alone: their sockets and servers, in the
+daemon's own loop.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,11 @@ import contextlib
 import importlib
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from servd.admin.metrics import Metrics
 from servd.config.address import Address
 from servd.config.model import AdminConfig
 from servd.daemon.runtime_dir import admin_address
@@ -25,12 +30,30 @@ if TYPE_CHECKING:
 _BACKLOG = 128
 
 
-class Endpoint:
-    """One unix socket with the server behind it."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something listens, and the group that may use it; `key` is what the config calls it."""
 
-    def __init__(self, address: Address, group: str) -> None:
-        self.address = address
-        self.sock, self.inode = _bind(self.address, group)
+    key: str
+    address: Address
+    group: str
+
+
+class Endpoint:
+    """The sockets of one address with the server behind them. Raises `StartError`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.inode: tuple[int, int] | None = None
+        try:
+            if place.address.kind == "unix":
+                sock, self.inode = bind.bind_unix(_plan(place))
+                self.socks = [sock]
+            else:
+                self.socks = _bind_tcp(place.address)
+        except OSError as error:
+            why = bind.reason(error)
+            raise StartError(f"{place.key}: cannot listen on {place.address}: {why}") from None
         self._server: AdminUvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -39,7 +62,7 @@ class Endpoint:
         from servd.admin.uvicorn_server import AdminUvicorn
 
         self._server = AdminUvicorn(app)
-        serving = self._server.serve(sockets=[self.sock])
+        serving = self._server.serve(sockets=self.socks)
         self._serving = asyncio.get_running_loop().create_task(serving)
 
     async def close(self) -> None:
@@ -47,61 +70,56 @@ class Endpoint:
         if self._server is not None and self._serving is not None:
             self._server.end()
             await asyncio.wait({self._serving})
-        self.sock.close()
+        for sock in self.socks:
+            sock.close()
         with contextlib.suppress(OSError):
-            if bind.inode(self.address.path) == self.inode:
-                os.unlink(self.address.path)
+            if self.inode is not None and bind.inode(self.place.address.path) == self.inode:
+                os.unlink(self.place.address.path)
 
 
-class AdminServer:
-    """The admin API of a daemon: none, or one endpoint, which a reload can move."""
+class Outlet:
+    """One application at the address that the config gives it: none, or one, which a reload can
+    move.
+    """
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
+    def __init__(self, app: Any, place: Callable[[AdminConfig], Place | None]) -> None:
+        self.app = app
+        self.place = place
         self._endpoint: Endpoint | None = None
-        self._app: Any = None
         self._closing: set[asyncio.Task[None]] = set()
 
     def open(self, config: AdminConfig) -> None:
-        """Takes the socket, before anything else is started. Raises `StartError`."""
-        if config.enabled:
-            address = admin_address(config, self.daemon.folder.path)
-            self._endpoint = Endpoint(address, config.group)
+        """Takes the address. Raises `StartError`."""
+        place = self.place(config)
+        if place is not None:
+            self._endpoint = Endpoint(place)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Answers from now on."""
         if self._endpoint is not None:
-            self._endpoint.serve(self._answer)
+            self._endpoint.serve(self.app)
 
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application. FastAPI is imported by the first request, and in a thread: it takes
-        as long as a worker's start, and a daemon that starts has workers to look after.
-        """
-        if self._app is None:
-            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
-            self._app = self._app or module.build(self.daemon)
-        await self._app(scope, receive, send)
-
-    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
+    def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to another address. Raises `StartError`."""
-        folder = self.daemon.folder.path
-        old = admin_address(before, folder) if before.enabled else None
-        new = admin_address(after, folder) if after.enabled else None
+        old, new = self.place(before), self.place(after)
         change = SettingsChange()
         if old == new:
-            if new is not None:
-                _open_to(_plan(new, after.group))
-
-                async def as_before() -> None:
-                    _open_to(_plan(new, before.group))
-
-                change.undoes.append(as_before)
             return change
-        endpoint = Endpoint(new, after.group) if new is not None else None
+        if old is not None and new is not None and old.address == new.address:
+            if new.address.kind != "unix":
+                return change  # a group means nothing there
+            _open_to(new)
+
+            async def as_before() -> None:
+                _open_to(old)
+
+            change.undoes.append(as_before)
+            return change
+        endpoint = Endpoint(new) if new is not None else None
 
         async def move() -> None:
             leaving, self._endpoint = self._endpoint, endpoint
-            await self.start()
+            self.start()
             if leaving is not None:  # not waited for: this reload may have been asked for there
                 closing = asyncio.get_running_loop().create_task(leaving.close())
                 self._closing.add(closing)
@@ -120,26 +138,95 @@ class AdminServer:
             await asyncio.wait(self._closing)
 
 
-def _open_to(plan: SocketPlan) -> None:
-    """Gives the socket's file the mode and group of `plan`. Raises `StartError`."""
+class AdminServer:
+    """The admin API of a daemon, and its metrics."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.metrics = Metrics(daemon)
+        self._app: Any = None
+        self._outlets = [
+            Outlet(self._answer, self._api_place),
+            Outlet(self.metrics, _metrics_place),
+        ]
+
+    def _api_place(self, config: AdminConfig) -> Place | None:
+        if not config.enabled:
+            return None
+        if config.listen is not None and config.listen.kind != "unix":
+            raise StartError(f"the admin API cannot listen on {config.listen} yet: use unix:PATH")
+        return Place("admin", admin_address(config, self.daemon.folder.path), config.group)
+
+    def open(self, config: AdminConfig) -> None:
+        """Takes the sockets, before anything else is started. Raises `StartError`."""
+        for outlet in self._outlets:
+            outlet.open(config)
+
+    async def start(self) -> None:
+        """Answers from now on."""
+        for outlet in self._outlets:
+            outlet.start()
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application. FastAPI is imported by the first request, and in a thread: it takes
+        as long as a worker's start, and a daemon that starts has workers to look after.
+        """
+        if self._app is None:
+            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
+            self._app = self._app or module.build(self.daemon, self.metrics)
+        await self._app(scope, receive, send)
+
+    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
+        """Prepares the move to other addresses. Raises `StartError`."""
+        whole = SettingsChange()
+        for outlet in self._outlets:
+            try:
+                part = outlet.change(before, after)
+            except StartError:
+                await whole.undo()
+                raise
+            whole.commits += part.commits
+            whole.undoes += part.undoes
+        return whole
+
+    async def stop(self) -> None:
+        """Answers what has been asked, and nothing more."""
+        for outlet in self._outlets:
+            await outlet.stop()
+
+
+def _metrics_place(config: AdminConfig) -> Place | None:
+    if config.metrics is None:
+        return None
+    return Place("admin.metrics", config.metrics, config.group)
+
+
+def _open_to(place: Place) -> None:
+    """Gives the socket's file the mode and group of `place`. Raises `StartError`."""
     try:
-        bind.set_owner(plan.address.path, plan)
+        bind.set_owner(place.address.path, _plan(place))
     except OSError as error:
-        raise StartError(f"admin: {plan.address}: {error.strerror}") from None
+        raise StartError(f"{place.key}: {place.address}: {error.strerror}") from None
 
 
-def _plan(address: Address, group: str) -> SocketPlan:
-    if address.kind != "unix":
-        raise StartError(f"the admin API cannot listen on {address} yet: use unix:PATH")
-    found = group_id(group) if group else None
-    if group and found is None:
-        raise StartError(f'there is no group "{group}"')
-    return SocketPlan(address, "admin", _BACKLOG, mode=0o660 if group else 0o600, group=found)
+def _plan(place: Place) -> SocketPlan:
+    """A unix socket as `place` has it. Raises `StartError`."""
+    found = group_id(place.group) if place.group else None
+    if place.group and found is None:
+        raise StartError(f'there is no group "{place.group}"')
+    mode = 0o660 if place.group else 0o600
+    return SocketPlan(place.address, place.key, _BACKLOG, mode=mode, group=found)
 
 
-def _bind(address: Address, group: str) -> tuple[socket.socket, tuple[int, int]]:
-    plan = _plan(address, group)
+def _bind_tcp(address: Address) -> list[socket.socket]:
+    """A listening socket for each interface that the address stands for. Raises OSError."""
+    found: list[socket.socket] = []
     try:
-        return bind.bind_unix(plan)
-    except OSError as error:
-        raise StartError(f"admin: cannot listen on {address}: {bind.reason(error)}") from None
+        for family, host in bind.hosts(address):
+            found.append(bind.bind_tcp(family, host, address.port))
+            found[-1].listen(_BACKLOG)
+    except OSError:
+        for sock in found:
+            sock.close()
+        raise
+    return found

@@ -27,7 +27,9 @@ from servd.daemon.status import (
     reload_status,
     service_status,
 )
+from servd.daemon.sweeper import Sweeper
 from servd.daemon.systemd import Systemd
+from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
 from servd.host import inspect_host
@@ -118,6 +120,8 @@ class Daemon:
         self.sink = sink
         self.systemd = systemd
         self.pool = pool
+        self.sweeper = Sweeper(folder)
+        self.cpu = CpuMeter()
         self.started_at = now()
         self._has_started = False
         config = launching.loaded.config
@@ -151,6 +155,7 @@ class Daemon:
         )
         self.admin.open(config.admin)
         self._take_signals()
+        self.sweeper.start()
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in self.launching.loaded.warnings:
@@ -285,7 +290,9 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        return [service_status(service) for service in (*here, *gone)]
+        found = [service_status(service, self.cpu) for service in (*here, *gone)]
+        self.cpu.forget_all_but({process.pid for s in found for process in s.processes})
+        return found
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -326,6 +333,7 @@ class Daemon:
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
         await self.watch.stop()
+        await self.sweeper.stop()
         graceful = await self._stop_services(timeout)
         await self.admin.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import structlog
 
@@ -22,6 +23,7 @@ from servd.plan.diff import diff
 from servd.plan.model import Plan
 from servd.supervisor.rollout import ApplyError
 from servd.supervisor.supervisor import Supervisor
+from servd.wire.block import BOUNDS
 
 Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
@@ -73,6 +75,25 @@ class Report:
     drains: tuple[asyncio.Task[Any], ...] = dataclasses.field(default=(), repr=False)
 
 
+class History:
+    """Reloads since the daemon began: how many came out how, and how long they took in all, with
+    one count for each bucket of durations.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.last_successful = True
+
+    def add(self, report: Report) -> None:
+        """One more is over."""
+        self.outcomes[report.outcome] += 1
+        self.buckets[bisect_left(BOUNDS, report.seconds)] += 1
+        self.seconds += report.seconds
+        self.last_successful = report.error is None
+
+
 class Settings(Protocol):
     """What of the daemon itself a reload can change."""
 
@@ -105,6 +126,7 @@ class Reloader:
         self.generation = 1
         self.loaded_at = now()
         self.last: Report | None = None
+        self.history = History()
         self.seen = loaded
         self.before_reading: Callable[[], None] = lambda: None
         self.after_reading: Callable[[], None] = lambda: None
@@ -200,6 +222,7 @@ class Reloader:
         seconds = round(time.monotonic() - started, 3)
         report = dataclasses.replace(report, seconds=seconds, since=self.loaded_at)
         self.last = report
+        self.history.add(report)
         self.after_reading()
         _tell(report)
         return report

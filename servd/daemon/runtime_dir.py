@@ -21,7 +21,7 @@ from servd.config.address import UNIX_PATH_LIMIT, Address
 from servd.config.model import AdminConfig, Config
 from servd.errors import StartError
 
-SOCKETS, NOTIFY, PRIVATE = "s", "n", "private"
+SOCKETS, NOTIFY, APP_METRICS, PRIVATE = "s", "n", "m", "private"
 _LOCK = "servd.lock"
 _LONGEST_NAME_INSIDE = len("/s/0123456789abcdef.sock")
 
@@ -83,6 +83,16 @@ class RuntimeDir:
         """The folder of the workers' notification sockets."""
         return os.path.join(self.path, NOTIFY)
 
+    @property
+    def app_metrics(self) -> str:
+        """The folder with one folder for each service, for the metrics of its app."""
+        return os.path.join(self.path, APP_METRICS)
+
+    @property
+    def folded_app_metrics(self) -> str:
+        """Where the daemon keeps its own copies of them."""
+        return os.path.join(self.path, PRIVATE, APP_METRICS)
+
     def open(self) -> None:
         """Makes the folder with the right modes and takes the lock.
 
@@ -100,8 +110,9 @@ class RuntimeDir:
             self._make(self.path, 0o711 if is_root else 0o700)
             self._make(os.path.join(self.path, PRIVATE), 0o700)
             self._take_lock()
-            shutil.rmtree(self.notify, ignore_errors=True)
-            for name in (SOCKETS, NOTIFY):
+            for stale in (self.notify, self.app_metrics, self.folded_app_metrics):
+                shutil.rmtree(stale, ignore_errors=True)
+            for name in (SOCKETS, NOTIFY, APP_METRICS):
                 self._make(os.path.join(self.path, name), 0o711 if is_root else 0o700)
         except OSError as error:
             self.close()
@@ -151,7 +162,7 @@ class RuntimeDir:
     def close(self) -> None:
         """Removes what was put there and, where this daemon made it, the folder."""
         if self._lock >= 0:
-            for name in (SOCKETS, NOTIFY, PRIVATE):
+            for name in (SOCKETS, NOTIFY, APP_METRICS, PRIVATE):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             os.close(self._lock)
             self._lock = -1

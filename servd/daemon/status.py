@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from servd.daemon.metrics import state_of
 from servd.daemon.reload import Report
+from servd.daemon.usage import CpuMeter
 from servd.plan.render_changes import as_json
+from servd.supervisor import memory
 from servd.supervisor.exits import Exit
 from servd.supervisor.generation import Generation
 from servd.supervisor.process import WorkerProcess
 from servd.supervisor.service import Service, State
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from servd.wire.block import IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def reload_status(report: Report) -> ReloadStatus:
     )
 
 
-def service_status(service: Service) -> ServiceStatus:
+def service_status(service: Service, cpu: CpuMeter) -> ServiceStatus:
     """A service as it is now."""
     current = service.current
     leaving = [*service.draining, *([current] if current is not None else [])]
@@ -141,7 +142,7 @@ def service_status(service: Service) -> ServiceStatus:
             desired=current.wanted if current is not None else service.plan.workers,
             ready=current.ready_count if current is not None else 0,
         ),
-        processes=[_process(p) for p in current.processes] if current is not None else [],
+        processes=[_process(p, cpu) for p in current.processes] if current is not None else [],
         draining=[_drain(generation) for generation in leaving if generation.leaving],
         restarts=service.restarts,
         last_exit=service.last_exit,
@@ -156,27 +157,19 @@ def _listen(service: Service) -> list[str]:
     return [li.url for li in service.current.listeners if not li.plan.internal]
 
 
-def _process(process: WorkerProcess) -> ProcessStatus:
+def _process(process: WorkerProcess, cpu: CpuMeter) -> ProcessStatus:
+    counters = process.counters
     return ProcessStatus(
         pid=process.pid,
         worker=process.slot,
         generation=process.launch.generation,
-        state="ready" if process.was_ready else "starting",
+        state=state_of(process),
         started_at=process.since,
-        rss_bytes=_rss(process.pid),
-        cpu_percent=None,
-        requests=None,
-        in_flight=None,
+        rss_bytes=memory.resident(process.pid),
+        cpu_percent=cpu.percent(process.pid, process.lived),
+        requests=counters.answered if counters is not None else None,
+        in_flight=counters.gauge(IN_FLIGHT) if counters is not None else None,
     )
-
-
-def _rss(pid: int) -> int | None:
-    """Resident memory (proc(5): the second field of statm, in pages)."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 def _drain(generation: Generation) -> DrainStatus:

@@ -25,6 +25,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
+from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import AppSpec, TlsSpec
 
 
@@ -69,6 +70,7 @@ class _Draft:
         self.name = name
         self.given: Service = config.services[name]
         self.dependents = dependents
+        self.runtime_dir = runtime_dir
         self.internal = Address("unix", path=internal_path(runtime_dir, name))
         self.binds_itself = bool(self.given.command) and binds_itself(self.given)
 
@@ -154,12 +156,17 @@ class _Draft:
         sockets = self.sockets()
         addresses = self.own_addresses() if self.binds_itself else self.listens
         names = placeholders(self.name, addresses, sockets)
+        app_metrics = os.path.join(self.runtime_dir, "m", self.name) if given.app else ""
+        environment = build_environment(
+            self.config, self.name, self.host, dependencies, app_metrics
+        )
         return ServicePlan(
             name=self.name,
             workers=self._workers(),
             directory=given.directory,
             python=given.python or self.host.python,
-            environment=build_environment(self.config, self.name, self.host, dependencies),
+            environment=environment,
+            app_metrics=app_metrics if environment.get(PROMETHEUS_FOLDER) == app_metrics else "",
             identity=self._identity(),
             sockets=sockets,
             addresses=addresses,

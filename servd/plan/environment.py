@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from servd.config.model import Config
 from servd.host import Host
-from servd.wire.names import DEPENDENCIES, SERVICE
+from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
 
 BASE = (
     "PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "SSL_CERT_*",
@@ -23,12 +23,17 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def build_environment(
-    config: Config, name: str, host: Host, dependencies: Mapping[str, Mapping[str, str]]
+    config: Config,
+    name: str,
+    host: Host,
+    dependencies: Mapping[str, Mapping[str, str]],
+    app_metrics: str,
 ) -> dict[str, str]:
     """The environment of every worker of a service, but for what is a single worker's own.
 
     Later wins: the base and env_passthrough, the account of `user`, defaults.env_file,
-    defaults.env, env_file, env, servd's own.
+    defaults.env, env_file, env, servd's own. `app_metrics` is a folder for prometheus_client's
+    multiprocess mode ("": none), unless the config names one itself, or names "" to have none.
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
@@ -44,6 +49,9 @@ def build_environment(
     environment |= shared.env
     environment |= host.env_files.get(service.env_file, {})
     environment |= service.env
+    chosen = environment.pop(PROMETHEUS_FOLDER, app_metrics)
+    if chosen:
+        environment[PROMETHEUS_FOLDER] = chosen
     environment |= {
         SERVICE: name,
         DEPENDENCIES: json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a}),

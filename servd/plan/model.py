@@ -97,7 +97,8 @@ class ServicePlan:
     """One service, resolved: nothing is left to decide but the generation and the worker's index.
 
     `definition` is what the config says, for the sake of showing what differs. Exactly one of `app`
-    and `command` is set. Times are seconds.
+    and `command` is set. Times are seconds. `app_metrics` is the folder that servd gives the app
+    for its own metrics ("": none).
     """
 
     name: str
@@ -105,6 +106,7 @@ class ServicePlan:
     directory: str
     python: str
     environment: Mapping[str, str] = field(repr=False)
+    app_metrics: str
     identity: IdentityPlan
     sockets: tuple[SocketPlan, ...]
     addresses: tuple[Address, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
@@ -152,6 +153,7 @@ class Generation:
         Without `accept` they get ready and wait for `accept()`; on `trial` none is started again.
         """
         self.accepts = accept
+        _make_app_metrics_folder(self.plan)
         self.watcher = ServiceWatcher(self._launch(accept), self, self.engine.gate)
         if not trial:
             self.recycler.prove()
@@ -492,3 +494,16 @@ def _why_restarted(process: WorkerProcess, status: int) -> str:
     if not process.was_ready:
         return "startup"
     return "signal" if status < 0 else "exit"
+
+
+def _make_app_metrics_folder(plan: ServicePlan) -> None:
+    """The folder for the metrics of the app, for its user alone. A failure is the app's to report:
+    it may never write there.
+    """
+    if not plan.app_metrics:
+        return
+    account = plan.identity.account
+    with contextlib.suppress(OSError):
+        os.makedirs(plan.app_metrics, 0o700, exist_ok=True)
+        if account is not None and os.geteuid() == 0:
+            os.chown(plan.app_metrics, account.uid, account.gid)

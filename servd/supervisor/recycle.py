@@ -119,7 +119,7 @@ class Recycler:
             self.team.keep(self._work())
 
     def _log(self, process: WorkerProcess) -> Any:
-        return self.team.log.bind(worker=process.slot, worker_pid=process.pid)
+        return self.team.log.bind(worker=process.slot, pid=process.pid)
 
     async def _work(self) -> None:
         """One after the other, until none waits."""

@@ -12,6 +12,9 @@ LISTEN_FDS = "LISTEN_FDS"
 LISTEN_PID = "LISTEN_PID"
 LISTEN_FDNAMES = "LISTEN_FDNAMES"
 
+PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client's multiprocess mode keeps the metrics of an app."""
+
 FIRST_FD = 3
 """Where inherited sockets begin (sd_listen_fds(3): SD_LISTEN_FDS_START)."""
 

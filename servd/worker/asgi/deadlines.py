@@ -7,12 +7,13 @@ timer, for the oldest, does for all of them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable, Mapping
 
 from servd.worker.asgi.problem import problem
-from servd.worker.asgi.request import Request, Send, nowhere
+from servd.worker.asgi.request import Request, Send, current, nowhere
 
 logger = logging.getLogger("servd.worker")
 
@@ -44,7 +45,8 @@ class Timer:
     def arm(self, seconds: float) -> None:
         """Looks for requests that are due in so many seconds."""
         self.armed = True
-        asyncio.get_running_loop().call_later(seconds, self._look)
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, self._look, context=contextvars.Context())
 
     def _look(self) -> None:
         """Ends what is due, and looks again when the next one is."""
@@ -90,14 +92,15 @@ class Deadlines:
         """
         waited = request.age()
         server, request.out = request.out, nowhere
-        what = (request.scope["method"], request.scope["path"], waited, request.id)
+        current.set(request)  # in a context of the timer's own
+        what = (request.scope["method"], request.scope["path"], waited)
         loop = asyncio.get_running_loop()
         if request.start is None:
-            logger.warning("request timed out: %s %s after %.1f s (%s)", *what)
+            logger.warning("request timed out: %s %s after %.1f s", *what)
             detail = f"no answer within {waited:.1f} s"
             request.answering = loop.create_task(_answer(request, server, detail))
         else:
-            logger.warning("response aborted: %s %s after %.1f s (%s)", *what)
+            logger.warning("response aborted: %s %s after %.1f s", *what)
             request.answering = loop.create_future()
             request.answering.set_result(None)
             _abort(server)
@@ -119,7 +122,7 @@ async def end_of(request: Request, error: BaseException | None) -> None:
         if request.task is not None:
             request.task.uncancel()
     elif error is not None:
-        logger.error("the app failed after its time was up (%s)", request.id, exc_info=error)
+        logger.error("the app failed after its time was up", exc_info=error)
     if request.answering is not None:
         await request.answering
 

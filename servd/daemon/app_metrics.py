@@ -1,0 +1,166 @@
+"""What apps count themselves with prometheus_client, in its multiprocess mode: each process of a
+service writes files into the service's folder, and all of them together are shown as one.
+
+The files are a service's to write, so nothing in them is trusted: each is checked and copied into a
+private folder before it is read. Those of processes that have ended are folded into one for each
+type, so that counters stay and the folder does not grow; gauges of the dead vanish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
+
+LARGEST_FILE = 16 * 1024 * 1024
+"""Bytes of one file beyond which it is left out."""
+
+RESERVED = "servd_"
+"""Names that begin like this are servd's own."""
+
+_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
+_LENGTH = struct.Struct("i")
+_VALUES = struct.Struct("dd")
+_HEAD = 8
+_FOLDED = 0
+"""The pid under which the dead are kept: no process has it."""
+
+
+class AppMetrics:
+    """The metrics of all services' apps. `folder` holds one folder for each, `private` is ours."""
+
+    def __init__(self, folder: str, private: str) -> None:
+        self.folder = folder
+        self.private = private
+        self._reading = threading.Lock()
+
+    def families(self, service: str) -> list[Metric]:
+        """The metrics of one service. Raises ValueError when a name or label is not one."""
+        with self._reading:
+            return self._families(service)
+
+    def fold(self, service: str) -> None:
+        """Takes over what processes have left that have ended."""
+        with self._reading:
+            list(self._living(service))
+
+    def _families(self, service: str) -> list[Metric]:
+        ours = os.path.join(self.private, service)
+        files = [
+            self._copy(ours, f"{kind}_{pid}.db", content)
+            for kind, pid, content in self._living(service)
+        ]
+        for kind in ("counter", "histogram", "summary"):
+            folded = os.path.join(ours, f"{kind}_{_FOLDED}.db")
+            if os.path.exists(folded):
+                files.append(folded)
+        if not files:
+            return []
+        return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+
+    def _living(self, service: str) -> Iterator[tuple[str, int, bytes]]:
+        """What the files of processes that live say; those of the others are folded."""
+        for path, kind, pid in self._files(service):
+            content = _content(path)
+            if os.path.exists(f"/proc/{pid}"):
+                if content is not None:
+                    yield kind, pid, content
+                continue
+            if content is not None:
+                self._fold(os.path.join(self.private, service), kind, content)
+            for file in (path, os.path.join(self.private, service, os.path.basename(path))):
+                with contextlib.suppress(OSError):
+                    os.unlink(file)
+
+    def _files(self, service: str) -> Iterator[tuple[str, str, int]]:
+        """Path, type and pid of each file that is one of prometheus_client's."""
+        try:
+            entries = list(os.scandir(os.path.join(self.folder, service)))
+        except OSError:
+            return
+        for entry in entries:
+            match = _FILE.fullmatch(entry.name)
+            if match is not None and int(match[2]) != _FOLDED:
+                yield entry.path, match[1], int(match[2])
+
+    def _copy(self, folder: str, name: str, content: bytes) -> str:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        path = os.path.join(folder, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+    def _fold(self, folder: str, kind: str, content: bytes) -> None:
+        if kind.startswith("gauge"):
+            return
+        os.makedirs(folder, 0o700, exist_ok=True)
+        file = os.path.join(folder, f"{kind}_{_FOLDED}.db")
+        sums: Any = MmapedDict(file)  # type: ignore[no-untyped-call]
+        try:
+            for key, value in _entries(content):
+                sums.write_value(key, sums.read_value(key)[0] + value, 0.0)
+        finally:
+            sums.close()
+
+
+def _content(path: str) -> bytes | None:
+    """What a file says, as far as it is in use; None unless it is what it should be."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_FILE:
+            return None
+        content = file.read(LARGEST_FILE)
+    if len(content) < _HEAD:
+        return None
+    (used,) = _LENGTH.unpack_from(content)
+    content = content[:used] if _HEAD < used <= len(content) else b""
+    try:
+        return content if content and list(_entries(content)) else None
+    except (ValueError, struct.error):
+        return None
+
+
+def _entries(content: bytes) -> Iterator[tuple[str, float]]:
+    """Keys and values. Raises ValueError and struct.error when the content is damaged."""
+    position = _HEAD
+    while position < len(content):
+        (length,) = _LENGTH.unpack_from(content, position)
+        if length <= 0:
+            raise ValueError("an entry without a key")
+        key = content[position + 4 : position + 4 + length].decode()
+        position += 4 + length + (8 - (length + 4) % 8)
+        value, _ = _VALUES.unpack_from(content, position)
+        position += _VALUES.size
+        match json.loads(key):
+            case [str(), str(), dict(), str()]:
+                yield key, value
+            case _:
+                raise ValueError("not a key of prometheus_client")
+
+
+def labelled(family: Metric, service: str) -> Metric:
+    """The same metrics, each with the label `service`; one that the app has of its own becomes
+    `exported_service`, as Prometheus calls it.
+    """
+    found = Metric(family.name, family.documentation, family.type)
+    for sample in family.samples:
+        labels = dict(sample.labels)
+        if "service" in labels:
+            labels["exported_service"] = labels.pop("service")
+        found.samples.append(Sample(sample.name, {"service": service, **labels}, sample.value))
+    return found
