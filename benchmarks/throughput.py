@@ -25,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 APP = """
@@ -106,15 +107,18 @@ def commands(workers: int, folder: Path) -> dict[str, list[str]]:
     return found
 
 
+Commands = Callable[[Path], dict[str, list[str]]]
+
+
 @contextlib.contextmanager
-def running(workers: int) -> Iterator[list[Contender]]:
+def running(commands: Commands) -> Iterator[list[Contender]]:
     """All contenders, up and pinned; ended however the benchmark goes."""
     started: list[Contender] = []
     with tempfile.TemporaryDirectory(prefix="sb", dir="/tmp") as name:
         folder = Path(name)
         (folder / "main.py").write_text(APP)
         try:
-            for label, command in commands(workers, folder).items():
+            for label, command in commands(folder).items():
                 port = free_port()
                 process = subprocess.Popen(
                     [part.replace("PORT", str(port)) for part in command],
@@ -209,27 +213,33 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: apt-get install wrk")
-    samples: dict[str, list[Sample]] = {}
-    with running(options.workers) as contenders:
-        for contender in contenders:
-            measure(contender, 1.0, options.connections)  # warm
-        for number in range(options.rounds):
-            for contender in [*contenders, *reversed(contenders)]:
-                sample = measure(contender, options.seconds, options.connections)
-                samples.setdefault(contender.name, []).append(sample)
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    with running(partial(commands, options.workers)) as contenders:
+        samples = rounds(contenders, options)
     if options.json:
         options.json.write_text(
             json.dumps({name: [vars(s) for s in found] for name, found in samples.items()})
         )
     report(samples)
     if options.gate:
-        ratio = interval(_ratios(samples, "servd", "cpu_us"))[0]
+        ratio = interval(ratios(samples, "servd", "cpu_us"))[0]
         if ratio > options.gate:
             sys.exit(f"CPU per request is {ratio:.3f} of uvicorn's, above {options.gate}")
 
 
-def _ratios(samples: dict[str, list[Sample]], name: str, figure: str) -> list[float]:
+def rounds(contenders: list[Contender], options: argparse.Namespace) -> dict[str, list[Sample]]:
+    """All phases of all contenders, forwards and backwards in each round."""
+    samples: dict[str, list[Sample]] = {}
+    for contender in contenders:
+        measure(contender, 1.0, options.connections)  # warm
+    for number in range(options.rounds):
+        for contender in [*contenders, *reversed(contenders)]:
+            sample = measure(contender, options.seconds, options.connections)
+            samples.setdefault(contender.name, []).append(sample)
+        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    return samples
+
+
+def ratios(samples: dict[str, list[Sample]], name: str, figure: str) -> list[float]:
     """Each phase beside the baseline's of the same half round."""
     base = samples[BASELINE]
     return [
@@ -247,8 +257,8 @@ def report(samples: dict[str, list[Sample]]) -> None:
         def median(figure: str, found: list[Sample] = found) -> float:
             return float(statistics.median(getattr(sample, figure) for sample in found))
 
-        ratio, low, high = interval(_ratios(samples, name, "cpu_us"))
-        speed = statistics.median(_ratios(samples, name, "per_second"))
+        ratio, low, high = interval(ratios(samples, name, "cpu_us"))
+        speed = statistics.median(ratios(samples, name, "per_second"))
         print(
             f"| {name} | {median('cpu_us'):.1f} | {ratio:.3f} ({low:.3f}-{high:.3f}) "
             f"| {median('per_second'):.0f} | {speed:.2f} | {median('p50_ms'):.1f} "

@@ -39,9 +39,8 @@ class Clock:
         self._second = -1
         self._text = ""
 
-    def now(self) -> str:
-        """The current time in UTC, such as `2026-01-31T12:00:00.123456Z`."""
-        moment = time.time()
+    def text(self, moment: float) -> str:
+        """A time (of `time.time`) in UTC, such as `2026-01-31T12:00:00.123456Z`."""
         second = int(moment)
         if second != self._second:
             self._second = second
@@ -52,9 +51,10 @@ class Clock:
 class EventWriter:
     """Writes events of this worker to its pipe for them, and never waits for the daemon to read.
 
-    Within a running loop, lines are gathered and written once per turn of the loop: under load one
-    system call serves many requests. What the pipe does not take is kept, up to `MOST_KEPT` bytes;
-    beyond that new lines are dropped, and `dropped` is told how many. `descriptor` must not block.
+    Within a running loop, sources are asked for their lines once per turn of the loop: under load
+    one system call serves many requests. What the pipe does not take is kept, up to `MOST_KEPT`
+    bytes; beyond that new lines are dropped, and `dropped` is told how many. `descriptor` must not
+    block.
     """
 
     def __init__(self, service: str, worker: int, generation: int, descriptor: int) -> None:
@@ -67,7 +67,7 @@ class EventWriter:
         self.clock = Clock()
         self.dropped: Callable[[int], None] = lambda _: None
         self._descriptor = descriptor
-        self._waiting: list[str] = []
+        self._sources: list[Callable[[], list[str]]] = []
         self._kept = b""
         self._again = False
         self._writing = threading.RLock()  # logging in a finalizer may come in between
@@ -79,21 +79,21 @@ class EventWriter:
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         """Writes one event at once. Any thread may."""
-        line = {"timestamp": self.clock.now(), "level": level, "event": event, **fields}
+        line = {"timestamp": self.clock.text(time.time()), "level": level, "event": event, **fields}
         self._put([_MARK + json.dumps(line | self.identity, default=str) + "\n"])
 
-    def line(self, line: str) -> None:
-        """Writes a finished line, together with others of the same turn of the loop."""
-        self._waiting.append(line)
-        if len(self._waiting) == 1:
-            if self._loop is None:
-                self.flush()
-            else:
-                self._loop.call_soon(self.flush)
+    def ask(self, source: Callable[[], list[str]]) -> None:
+        """Writes the lines that `source` will have, once the present turn of the loop is over."""
+        self._sources.append(source)
+        if self._loop is None:
+            self.flush()
+        elif len(self._sources) == 1:
+            self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Writes what was gathered, as far as the pipe takes it."""
-        lines, self._waiting = self._waiting, []
+        """Writes what the sources have, as far as the pipe takes it."""
+        sources, self._sources = self._sources, []
+        lines = [line for source in sources for line in source()]
         if lines:
             self._put(lines)
 
@@ -182,7 +182,8 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 def configure_logging(writer: EventWriter, level: str) -> None:
     """Everything that is logged in this process becomes an event; prints come out line by line."""
     logging.getLogger().handlers[:] = [EventHandler(writer)]
-    logging.getLogger("uvicorn.access").disabled = True
+    access = logging.getLogger("uvicorn.access")  # which would be rendered before it is dropped
+    access.handlers[:], access.propagate = [], False
     set_log_level(level)
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from time import perf_counter
 from typing import Any, Protocol
 
 Message = Any
@@ -43,30 +43,19 @@ class Request:
     is up: what the app sends from then on goes nowhere.
     """
 
-    __slots__ = (
-        "_id",
-        "_trace",
-        "answering",
-        "begun",
-        "out",
-        "over",
-        "owner",
-        "scope",
-        "start",
-        "task",
-    )
+    # what most requests never get stands here, which makes one of them cheap
+    start: Message = None
+    over = False
+    task: asyncio.Task[Any] | None = None
+    answering: asyncio.Future[None] | None = None
+    _id: str | None = None
+    _trace: str | None = None
 
     def __init__(self, scope: Any, out: Send, owner: Owner) -> None:
         self.scope = scope
         self.out = out
         self.owner = owner
-        self.begun = time.perf_counter()
-        self.start: Message = None
-        self.over = False
-        self.task = asyncio.current_task()
-        self.answering: asyncio.Future[None] | None = None
-        self._id: str | None = None
-        self._trace: str | None = None
+        self.begun = perf_counter()
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the app sends through. Counts before the last bytes are written, and hands the
@@ -83,32 +72,31 @@ class Request:
     @property
     def id(self) -> str:
         """The X-Request-ID that the client sent, or one made for this request."""
-        if self._id is None:
-            self._identify()
-        return self._id  # type: ignore[return-value]
+        return self.identity()[0]
 
     @property
     def trace_id(self) -> str:
         """The trace that it belongs to; empty while nothing has made it part of one."""
-        if self._trace is None:
-            self._identify()
-        return self._trace  # type: ignore[return-value]
+        return self.identity()[1]
 
     @trace_id.setter
     def trace_id(self, trace: str) -> None:
         self._trace = trace
 
-    def _identify(self) -> None:
-        known, trace = self._id, ""
-        for name, value in self.scope["headers"]:
-            if name == REQUEST_ID:
-                if known is None and 0 < len(value) <= _LONGEST_ID:
-                    known = value.decode("latin-1")
-            elif name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
-                trace = value[3:35].decode("latin-1")
-        self._id = known or f"{_PREFIX}{next(_COUNT):010x}"
-        if self._trace is None:
-            self._trace = trace
+    def identity(self) -> tuple[str, str]:
+        """Its id and its trace, which are found out when somebody asks for them."""
+        known, trace = self._id, self._trace
+        if known is None or trace is None:
+            given, parent = "", ""
+            for name, value in self.scope["headers"]:
+                if name == REQUEST_ID:
+                    if len(value) <= _LONGEST_ID:
+                        given = given or value.decode("latin-1")
+                elif name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
+                    parent = value[3:35].decode("latin-1")
+            known = self._id = known or given or f"{_PREFIX}{next(_COUNT):010x}"
+            trace = self._trace = parent if trace is None else trace
+        return known, trace
 
     @property
     def status(self) -> int:
@@ -143,12 +131,12 @@ class Request:
 
     def age(self) -> float:
         """Seconds since it came."""
-        return time.perf_counter() - self.begun
+        return perf_counter() - self.begun
 
     def remaining(self) -> float | None:
         """Seconds until its time is up; None where it has all the time."""
         allowed = self.owner.allowed
-        return None if allowed is None else self.begun + allowed - time.perf_counter()
+        return None if allowed is None else self.begun + allowed - perf_counter()
 
 
 current: ContextVar[Request | None] = ContextVar("servd_request", default=None)

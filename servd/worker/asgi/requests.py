@@ -10,6 +10,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from servd.wire import block
@@ -47,8 +48,10 @@ class Requests:
         self.spec = spec
         self.counters = counters
         self.gauges = counters.gauges
+        self._answered = counters.answered
         self.access_log = access_log
         self.recycle = recycle
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
         self.stuck: set[Request] = set()
         self.exempt = exempt_paths(spec.health_path)
@@ -59,7 +62,7 @@ class Requests:
         self.allowed = self.deadlines.allowed
         self._timers = self.deadlines.timers
         jitter = random.randint(0, spec.max_requests_jitter)  # noqa: S311  # spreads recycling
-        self._left = spec.max_requests + jitter if spec.max_requests else -1
+        self._left = spec.max_requests + jitter if spec.max_requests else 0
         self._bind = _structlog_binder()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -72,17 +75,26 @@ class Requests:
         live, gauges = self.live, self.gauges
         live[request] = None
         gauges[block.IN_FLIGHT] = len(live)
-        for timer in self._timers:
-            if not timer.armed:
-                timer.arm(timer.seconds)
+        if self._timers:
+            request.task = asyncio.current_task(self.loop)
+            for timer in self._timers:
+                if not timer.armed:
+                    timer.arm(timer.seconds)
         if self._bind is not None:
             self._bind(request_id=request.id)
         error: BaseException | None = None
         try:
-            if self.places is None or scope["path"] in self.exempt:
+            places = self.places
+            if places is None or scope["path"] in self.exempt:
                 await self.app(scope, receive, request.send)
+            elif places.free > 0:
+                places.free -= 1
+                try:
+                    await self.app(scope, receive, request.send)
+                finally:
+                    places.give()
             else:
-                await self._in_turn(self.places, request, receive)
+                await self._in_turn(places, request, receive)
         except BaseException as raised:
             if request.answering is None:
                 raise
@@ -97,9 +109,10 @@ class Requests:
         if request.answering is not None:
             self._unstick(request)
             await end_of(request, error)
+        request.task = None  # which holds the context that holds the request
 
     async def _in_turn(self, places: Places, request: Request, receive: Any) -> None:
-        """Runs the app once there is a place, or answers 503 at once."""
+        """Runs the app once there is a place again, or answers 503 at once."""
         if places.full:
             self.counters.rejected("concurrency")
             for message in problem(request, 503, _BUSY, RETRY_AFTER):
@@ -129,13 +142,15 @@ class Requests:
     def finish(self, request: Request) -> None:
         """Counts and logs a request whose answer is complete, or never will be."""
         request.over = True
-        seconds = request.age()
-        self.counters.answered(request.scope["method"], request.status, seconds)
+        seconds = perf_counter() - request.begun
+        status = request.start["status"] if request.start is not None else 500
+        self._answered(request.scope["method"], status, seconds)
         if self.access_log is not None:
-            self.access_log.write(request, seconds)
-        self._left -= 1
-        if not self._left:
-            self.recycle("max_requests")
+            self.access_log.add(request, status, seconds)
+        if self._left > 0:
+            self._left -= 1
+            if not self._left:
+                self.recycle("max_requests")
 
     def _waiting(self, count: int) -> None:
         self.gauges[block.QUEUED] = count
