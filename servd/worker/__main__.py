@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import sys
-from dataclasses import dataclass
 
 from servd.wire import listen_fds
 from servd.wire.block import Counters
@@ -56,15 +55,7 @@ def main() -> None:
         writer.event("error", "TLS cannot be set up", error=str(error))
         writer.close()
         sys.exit(STARTUP_FAILURE)
-    _serve(spec, context, Outlets(writer, counters), watch)
-
-
-@dataclass(frozen=True, slots=True)
-class Outlets:
-    """Where a worker writes what it says of its requests."""
-
-    writer: EventWriter
-    counters: Counters
+    _serve(spec, context, writer, counters, watch)
 
 
 def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
@@ -93,12 +84,18 @@ def _listeners(
 
 
 def _serve(
-    spec: WorkerSpec, context: ssl.SSLContext | None, outlets: Outlets, watch: DaemonWatch
+    spec: WorkerSpec,
+    context: ssl.SSLContext | None,
+    writer: EventWriter,
+    counters: Counters,
+    watch: DaemonWatch,
 ) -> None:
+    from servd.worker import telemetry
     from servd.worker.load_app import AppLoadError, load_app, missing_variable
 
     assert spec.app is not None
-    channel, writer = watch.channel, outlets.writer
+    channel = watch.channel
+    traced = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
         app = load_app(spec.app.app, factory=spec.app.factory, directory=spec.app.directory)
     except AppLoadError as error:
@@ -108,16 +105,16 @@ def _serve(
         writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
         writer.close()
         sys.exit(STARTUP_FAILURE)
-    from servd.worker.application import build_application
+    from servd.worker.application import Outlets, build_application
     from servd.worker.control import Control
-    from servd.worker.server import WorkerServer, uvicorn_config
+    from servd.worker.server import WorkerServer
 
     def recycle(reason: str) -> None:
         channel.send(recycle=reason)
 
-    requests, application = build_application(app, spec.app, writer, outlets.counters, recycle)
-    config = uvicorn_config(spec.app, application)
-    server = WorkerServer(config, spec, _listeners(spec, context), requests)
+    outlets = Outlets(writer, counters, recycle)
+    application = build_application(app, spec.app, outlets, traced)
+    server = WorkerServer(application, spec, _listeners(spec, context))
     server.report = channel.send
     control = Control(server, context, channel)
 
@@ -133,8 +130,10 @@ def _serve(
 
     server.on_loop = started
     server.run()
+    if traced is not None:
+        telemetry.end()
     writer.close()
-    if requests.stuck:
+    if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from servd.wire.block import Counters
 from servd.wire.worker_spec import AppSpec
@@ -14,21 +14,41 @@ from servd.worker.asgi.requests import Requests
 from servd.worker.events import EventWriter
 
 
+class Application(NamedTuple):
+    """An app with what servd does around each of its requests.
+
+    `whole` is what Uvicorn calls, `bare` the app alone, which the daemon's probes ask.
+    """
+
+    requests: Requests
+    bare: Any
+    whole: Any
+
+
+class Outlets(NamedTuple):
+    """Where a worker says what there is to say of its requests. `recycle` tells the daemon why the
+    worker should be replaced.
+    """
+
+    writer: EventWriter
+    counters: Counters
+    recycle: Callable[[str], None]
+
+
 def build_application(
-    app: Any,
-    spec: AppSpec,
-    writer: EventWriter,
-    counters: Counters,
-    recycle: Callable[[str], None],
-) -> tuple[Requests, Any]:
-    """What servd does around every request of `app`, and the application as Uvicorn calls it."""
+    app: Any, spec: AppSpec, outlets: Outlets, traced: Callable[[Any], Any] | None
+) -> Application:
+    """Puts servd's own around `app`, and `traced` where there is one."""
+    bare = as_asgi3(app, spec)
     access_log = None
     if spec.access_log:
-        access_log = AccessLog(writer, spec.skip_paths, spec.log_sample)
-    requests = Requests(as_asgi3(app, spec), spec, counters, access_log, recycle)
-    if spec.proxy_trusted is None:
-        return requests, requests
-    return requests, proxy_headers(requests, spec.proxy_trusted)
+        access_log = AccessLog(outlets.writer, spec.skip_paths, spec.log_sample)
+    inner = traced(bare) if traced is not None else bare
+    requests = Requests(inner, spec, outlets.counters, access_log, outlets.recycle)
+    whole: Any = requests
+    if spec.proxy_trusted is not None:
+        whole = proxy_headers(requests, spec.proxy_trusted)
+    return Application(requests, bare, whole)
 
 
 def as_asgi3(app: Any, spec: AppSpec) -> Any:

@@ -21,7 +21,8 @@ from uvicorn.server import ServerState
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker.asgi.requests import Requests, exempt_paths
+from servd.worker.application import Application
+from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
 from servd.worker.watchdog import Watchdog
 
@@ -58,17 +59,14 @@ class WorkerServer(uvicorn.Server):
     """A server that is ready when its app has started, and that drains on SIGTERM and SIGINT."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        spec: WorkerSpec,
-        listeners: list[Listener],
-        requests: Requests,
+        self, application: Application, spec: WorkerSpec, listeners: list[Listener]
     ) -> None:
-        super().__init__(config)
         assert spec.app is not None
+        super().__init__(uvicorn_config(spec.app, application.whole))
         self.spec = spec.app
         self.listeners = listeners
-        self.requests = requests
+        self.application = application
+        self.requests = application.requests
         self.watchdog = Watchdog(spec.watchdog)
         self.accepts_at_once = spec.accept
         self.on_loop: Callable[[asyncio.AbstractEventLoop], None] = _nothing
@@ -152,7 +150,7 @@ class WorkerServer(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         config = copy.copy(self.config)
-        config.loaded_app = self.requests.app
+        config.loaded_app = self.application.bare
         made = config.http_protocol_class(  # type: ignore[call-arg]
             config=config,
             server_state=self._probes,
