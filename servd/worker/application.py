@@ -12,6 +12,7 @@ from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.proxy import proxy_headers
 from servd.worker.asgi.requests import Requests
 from servd.worker.events import EventWriter
+from servd.worker.threads import NotingExecutor
 
 
 class Application(NamedTuple):
@@ -57,7 +58,10 @@ def as_asgi3(app: Any, spec: AppSpec) -> Any:
     if interface == "wsgi":
         from a2wsgi import WSGIMiddleware
 
-        return WSGIMiddleware(app, workers=spec.threads)
+        adapted = WSGIMiddleware(app, workers=spec.threads)
+        if spec.request is not None or spec.request_total is not None:
+            adapted.executor = NotingExecutor(spec.threads, "servd-thread")
+        return adapted
     if interface == "asgi2":
         from uvicorn.middleware.asgi2 import ASGI2Middleware
 

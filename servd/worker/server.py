@@ -11,7 +11,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakSet
 
@@ -24,6 +23,7 @@ from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
+from servd.worker.threads import size_pools
 from servd.worker.watchdog import Watchdog
 
 Listener = tuple[socket.socket, ssl.SSLContext | None]
@@ -95,7 +95,7 @@ class WorkerServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self.on_loop(loop)
         self.requests.loop = loop
-        self._size_thread_pools(loop)
+        size_pools(loop, self.spec.threads, note=self.requests.allowed is not None)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
@@ -173,14 +173,6 @@ class WorkerServer(uvicorn.Server):
         """Holds a task until it is done (the loop itself does not)."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _size_thread_pools(self, loop: asyncio.AbstractEventLoop) -> None:
-        """`threads` for both pools that sync code runs in: asyncio's own and anyio's."""
-        loop.set_default_executor(ThreadPoolExecutor(self.spec.threads, "servd-thread"))
-        if "anyio" in sys.modules:
-            from anyio import to_thread
-
-            to_thread.current_default_thread_limiter().total_tokens = self.spec.threads
 
     async def main_loop(self) -> None:
         """Keeps the date header fresh until the exit begins."""

@@ -110,7 +110,7 @@ class Deadlines:
             loop.call_later(grace, self._look_after, request)
 
     def _look_after(self, request: Request) -> None:
-        if request.task is not None and not request.task.done():
+        if request.threads or (request.task is not None and not request.task.done()):
             self.stuck(request)
 
 

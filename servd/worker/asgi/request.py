@@ -40,7 +40,8 @@ class Request:
 
     `begun` is when it came (of `time.perf_counter`), `start` its `http.response.start` once that
     was sent, `over` whether its end has been counted and logged. `answering` is set once its time
-    is up: what the app sends from then on goes nowhere.
+    is up: what the app sends from then on goes nowhere. `threads` has an entry for each thread
+    that works for it.
     """
 
     # what most requests never get stands here, which makes one of them cheap
@@ -48,6 +49,7 @@ class Request:
     over = False
     task: asyncio.Task[Any] | None = None
     answering: asyncio.Future[None] | None = None
+    threads: set[object] | None = None
     _id: str | None = None
     _trace: str | None = None
 

@@ -1,0 +1,140 @@
+"""`limits.concurrency` and `limits.queue`."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from harness import Servd, ServdProcess, wait_until
+
+APP = """
+    import asyncio
+
+    gate = asyncio.Event()
+    begun = 0
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        global begun
+        body = b"ok"
+        if scope["path"] == "/wait":
+            begun += 1
+            await gate.wait()
+        elif scope["path"] == "/open" or scope["query_string"] == b"open":
+            gate.set()
+        elif scope["path"] == "/begun":
+            body = str(begun).encode()
+        elif scope["path"] == "/work":
+            await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})
+"""
+
+
+def serve(servd: Servd, limits: str) -> ServdProcess:
+    return servd(
+        f"""
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        limits = {{ {limits} }}
+        log.access = false
+        """,
+        main_py=APP,
+    ).ready()
+
+
+def metric(daemon: ServdProcess, line: str) -> float:
+    """The value of one line of the metrics."""
+    for text in daemon.ask("GET", "/metrics").text.splitlines():
+        if text.startswith(line + " "):
+            return float(text.rpartition(" ")[2])
+    return 0.0
+
+
+def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Servd) -> None:
+    daemon = serve(servd, "concurrency = 2, queue = 1")
+    url = daemon.url("web")
+    with ThreadPoolExecutor(3) as pool:
+        held = [pool.submit(httpx.get, f"{url}/wait", timeout=30) for _ in range(3)]
+        queued = 'servd_requests_queued{service="web"}'
+        wait_until(lambda: metric(daemon, queued) == 1, "one request waits")
+        assert metric(daemon, 'servd_requests_in_flight{service="web"}') == 3
+
+        refused = httpx.get(f"{url}/wait", timeout=5)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert httpx.get(f"{url}/metrics", timeout=5).status_code == 200
+
+        rejected = 'servd_requests_rejected_total{reason="concurrency",service="web"}'
+        assert metric(daemon, rejected) == 1
+        # a health path is exempt too, from the moment that there is one
+        daemon.edit((daemon.folder / "servd.toml").read_text() + 'health.path = "/open"\n')
+        assert daemon.reload()["outcome"] == "applied"
+        assert httpx.get(f"{url}/open", timeout=5).status_code == 200
+        assert [answer.result().status_code for answer in held] == [200, 200, 200]
+    assert metric(daemon, queued) == 0
+
+
+def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
+    daemon = serve(servd, "concurrency = 1, queue = 10")
+    url = daemon.url("web")
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
+        in_flight = 'servd_requests_in_flight{service="web"}'
+        wait_until(lambda: metric(daemon, in_flight) == 1, "the place is taken")
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.get(f"{url}/wait", timeout=0.2)
+        assert metric(daemon, 'servd_requests_queued{service="web"}') == 3
+        assert httpx.get(f"{url}/metrics?open", timeout=5).status_code == 200  # exempt
+        assert held.result().status_code == 200
+    assert httpx.get(f"{url}/begun", timeout=5).text == "1"
+    assert metric(daemon, 'servd_requests_total{code="499",method="GET",service="web"}') == 3
+
+
+@pytest.mark.slow
+def test_admitted_requests_are_as_fast_under_fourfold_overload(servd: Servd) -> None:
+    daemon = serve(servd, "concurrency = 8")
+    alone, refused = asyncio.run(load(daemon.url("web"), clients=8, seconds=4))
+    assert refused == 0
+    crowded, refused = asyncio.run(load(daemon.url("web"), clients=32, seconds=4))
+    assert refused > 0
+    print(f"p99 alone {p99(alone):.1f} ms, under overload {p99(crowded):.1f} ms, {refused} refused")
+    assert p99(crowded) <= 2 * p99(alone)
+
+
+async def load(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
+    """Milliseconds of the requests that were admitted, and how many were not. Who is turned away
+    comes back after a pause, as Retry-After asks for, though a shorter one.
+    """
+    took: list[float] = []
+    refused = 0
+    end = time.monotonic() + seconds
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+
+        async def one() -> None:
+            nonlocal refused
+            while time.monotonic() < end:
+                began = time.monotonic()
+                answer = await client.get("/work")
+                if answer.status_code == 200:
+                    took.append((time.monotonic() - began) * 1000)
+                else:
+                    assert answer.status_code == 503
+                    refused += 1
+                    await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+    return took, refused
+
+
+def p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
