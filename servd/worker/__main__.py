@@ -95,7 +95,7 @@ def _serve(
 
     assert spec.app is not None
     channel = watch.channel
-    traced = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
+    traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
         app = load_app(spec.app.app, factory=spec.app.factory, directory=spec.app.directory)
     except AppLoadError as error:
@@ -113,7 +113,7 @@ def _serve(
         channel.send(recycle=reason)
 
     outlets = Outlets(writer, counters, recycle)
-    application = build_application(app, spec.app, outlets, traced)
+    application = build_application(app, spec.app, outlets, traces)
     server = WorkerServer(application, spec, _listeners(spec, context))
     server.report = channel.send
     control = Control(server, context, channel)
@@ -130,8 +130,8 @@ def _serve(
 
     server.on_loop = started
     server.run()
-    if traced is not None:
-        telemetry.end()
+    if traces is not None:
+        traces.end()
     writer.close()
     if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads

@@ -12,17 +12,18 @@ from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.proxy import proxy_headers
 from servd.worker.asgi.requests import Requests
 from servd.worker.events import EventWriter
+from servd.worker.telemetry import Telemetry
 from servd.worker.threads import NotingExecutor
 
 
 class Application(NamedTuple):
     """An app with what servd does around each of its requests.
 
-    `whole` is what Uvicorn calls, `bare` the app alone, which the daemon's probes ask.
+    `whole` is what Uvicorn calls, `probed` the app alone, which the daemon's probes ask.
     """
 
     requests: Requests
-    bare: Any
+    probed: Any
     whole: Any
 
 
@@ -37,19 +38,23 @@ class Outlets(NamedTuple):
 
 
 def build_application(
-    app: Any, spec: AppSpec, outlets: Outlets, traced: Callable[[Any], Any] | None
+    app: Any, spec: AppSpec, outlets: Outlets, telemetry: Telemetry | None
 ) -> Application:
-    """Puts servd's own around `app`, and `traced` where there is one."""
+    """Puts servd's own around `app`, and `telemetry` where there is any."""
     bare = as_asgi3(app, spec)
     access_log = None
     if spec.access_log:
         access_log = AccessLog(outlets.writer, spec.skip_paths, spec.log_sample)
-    inner = traced(bare) if traced is not None else bare
+    inner, probed = bare, bare
+    if telemetry is not None:
+        inner, probed = telemetry.around(bare), telemetry.unobserved(bare)
     requests = Requests(inner, spec, outlets.counters, access_log, outlets.recycle)
+    if telemetry is not None:
+        requests.trace_id = telemetry.trace_id
     whole: Any = requests
     if spec.proxy_trusted is not None:
         whole = proxy_headers(requests, spec.proxy_trusted)
-    return Application(requests, bare, whole)
+    return Application(requests, probed, whole)
 
 
 def as_asgi3(app: Any, spec: AppSpec) -> Any:

@@ -150,7 +150,7 @@ class WorkerServer(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         config = copy.copy(self.config)
-        config.loaded_app = self.application.bare
+        config.loaded_app = self.application.probed
         made = config.http_protocol_class(  # type: ignore[call-arg]
             config=config,
             server_state=self._probes,

@@ -5,11 +5,12 @@ the standard OTEL_* variables.
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from servd.worker.asgi.request import current
 from servd.worker.events import EventWriter
 
 ASKING = (
@@ -21,6 +22,9 @@ ASKING = (
 
 FLUSH_SECONDS = 2.0
 """How long a worker that ends waits for its last spans to be sent."""
+
+_DEEPEST = 50
+"""Layers of middleware that are looked through."""
 
 _DEFAULTS = {
     "OTEL_TRACES_EXPORTER": "otlp",
@@ -41,47 +45,71 @@ def is_wanted(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ASKING)
 
 
-def begin(service: str, writer: EventWriter) -> Callable[[Any], Any] | None:
-    """Sets OpenTelemetry up, before the app is loaded. Returns what wraps the app; None where
-    OpenTelemetry is not installed, which is logged.
+class Telemetry:
+    """OpenTelemetry in this worker, set up before the app is loaded. Raises ImportError where it is
+    not installed.
     """
-    os.environ.setdefault("OTEL_SERVICE_NAME", service)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
+
+    def __init__(self, service: str) -> None:
+        os.environ.setdefault("OTEL_SERVICE_NAME", service)
+        for name, value in _DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        from opentelemetry import trace
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.instrumentation.auto_instrumentation import initialize
+
+        self._middleware = OpenTelemetryMiddleware
+        self._span = trace.get_current_span
+        initialize()
+
+    def around(self, app: Any) -> Any:
+        """`app` with a span for each of its requests. FastAPI makes its own, with their routes."""
+        return app if _makes_its_own(app) else self._middleware(app)
+
+    def unobserved(self, app: Any) -> Any:
+        """`app` without spans: for the probes of the daemon."""
+        from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+        async def call(scope: Any, receive: Any, send: Any) -> None:
+            scope["fastapi.telemetry"] = None  # as FastAPI itself marks what is left out
+            with suppress_instrumentation():
+                await app(scope, receive, send)
+
+        return call
+
+    def trace_id(self) -> str:
+        """The trace that the running code belongs to; empty for none."""
+        context = self._span().get_span_context()
+        return f"{context.trace_id:032x}" if context.is_valid else ""
+
+    def end(self) -> None:
+        """Sends what is left, for at most `FLUSH_SECONDS`."""
+        from opentelemetry.trace import get_tracer_provider
+
+        flush = getattr(get_tracer_provider(), "force_flush", None)
+        if flush is not None:
+            flush(int(FLUSH_SECONDS * 1000))
+
+
+def begin(service: str, writer: EventWriter) -> Telemetry | None:
+    """Sets OpenTelemetry up; None where it is not installed, which is logged."""
+    try:
+        return Telemetry(service)
     except ImportError as error:
         asked = next(name for name in ASKING if os.environ.get(name))
         message = f"{asked} is set, but OpenTelemetry is not installed: install servd[otel]"
         writer.event("warning", message, error=str(error))
         return None
-    initialize()
-    return lambda app: OpenTelemetryMiddleware(Traced(app))
 
 
-class Traced:
-    """Lets the request know the trace that OpenTelemetry has put it into."""
+def _makes_its_own(app: Any) -> bool:
+    """Whether `app` is, perhaps inside middleware, a FastAPI that has telemetry built in."""
+    if "fastapi" not in sys.modules or importlib.util.find_spec("fastapi.telemetry") is None:
+        return False
+    from fastapi import FastAPI
 
-    def __init__(self, app: Any) -> None:
-        from opentelemetry.trace import get_current_span
-
-        self.app = app
-        self._span = get_current_span
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Runs the app."""
-        request = current.get()
-        context = self._span().get_span_context()
-        if request is not None and context.is_valid:
-            request.trace_id = f"{context.trace_id:032x}"
-        await self.app(scope, receive, send)
-
-
-def end() -> None:
-    """Sends what is left, for at most `FLUSH_SECONDS`."""
-    from opentelemetry.trace import get_tracer_provider
-
-    flush = getattr(get_tracer_provider(), "force_flush", None)
-    if flush is not None:
-        flush(int(FLUSH_SECONDS * 1000))
+    for _ in range(_DEEPEST):
+        if isinstance(app, FastAPI):
+            return True
+        app = getattr(app, "app", None)
+    return False

@@ -33,7 +33,8 @@ _PATIENCE = 0.5
 class Requests:
     """The outermost application: knows every request that is being answered.
 
-    `recycle` is told the reason why this worker should be replaced.
+    `recycle` is told the reason why this worker should be replaced; `trace_id` tells the trace of
+    the running code, where somebody keeps one.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Requests:
         self._answered = counters.answered
         self.access_log = access_log
         self.recycle = recycle
+        self.trace_id: Callable[[], str] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
         self.stuck: set[Request] = set()
@@ -145,6 +147,8 @@ class Requests:
         seconds = perf_counter() - request.begun
         status = request.start["status"] if request.start is not None else 500
         self._answered(request.scope["method"], status, seconds)
+        if self.trace_id is not None:
+            request.trace_id = self.trace_id() or request.trace_id
         if self.access_log is not None:
             self.access_log.add(request, status, seconds)
         if self._left > 0:
