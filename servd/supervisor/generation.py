@@ -409,8 +409,11 @@ class Generation:
         try:
             on_trial = self.watcher is not None and process.slot in self.watcher.trial
             await ready_or_over(process, self.plan, on_trial=on_trial)
-        except NotReadyError as error:
-            process.report.failed = str(error)
+            if process.launch.accept and not process.launch.accepts_at_once:
+                await process.ask("accept")
+        except (NotReadyError, UnansweredError) as error:
+            if process.is_alive():
+                process.report.failed = str(error)
             process.signal_group(signal.SIGKILL)
             await process.exited
         else:

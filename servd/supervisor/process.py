@@ -43,6 +43,13 @@ class Launch:
     counts: Counts
     accept: bool = True
 
+    @property
+    def accepts_at_once(self) -> bool:
+        """Whether a worker accepts as soon as its app has started: one that is asked for its health
+        has to be well first.
+        """
+        return self.accept and (self.plan.app is None or self.plan.health is None)
+
 
 @dataclass(slots=True)
 class Report:
@@ -207,7 +214,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             rlimits=plan.identity.rlimits,
             cpus=affinity[self.slot % len(affinity)] if affinity else (),
             tls=plan.tls,
-            accept=self.launch.accept,
+            accept=self.launch.accepts_at_once,
             watchdog=plan.watchdog,
             **inherited,
         )

@@ -120,6 +120,7 @@ def test_only_the_documented_base_is_taken_over() -> None:
     environment = only({"app": "m:a"}).environment
     assert set(environment) == {
         "PATH", "LANG", "LC_ALL", "HTTP_PROXY", "SERVD_SERVICE", "SERVD_DEPENDENCIES",
+        "PROMETHEUS_MULTIPROC_DIR",
     }  # fmt: skip
 
 
