@@ -95,7 +95,7 @@ class WorkerServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self.on_loop(loop)
         self.requests.loop = loop
-        size_pools(loop, self.spec.threads, note=self.requests.allowed is not None)
+        size_pools(loop, self.spec.threads, note=bool(self.requests.deadlines.timers))
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)

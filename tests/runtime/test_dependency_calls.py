@@ -6,19 +6,43 @@ import time
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from harness import Servd, ServdProcess, wait_until
 
 GATEWAY = """
-    import httpx, servd
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
+    import asyncio, httpx, servd
+    from fastapi import FastAPI, Request, WebSocket
+    from fastapi.responses import JSONResponse, StreamingResponse
 
     app = FastAPI()
+    tasks = []
 
     @app.exception_handler(httpx.TransportError)
     async def failed(_, error):
         return JSONResponse({"kind": type(error).__name__, "text": str(error)}, 502)
+
+    async def after_a_while():
+        await asyncio.sleep(0.7)
+        answer = await servd.depends("backend").get("/quick")
+        print("called:", answer.json(), flush=True)
+        return answer.text
+
+    @app.get("/streams")
+    async def streams():
+        async def parts():
+            yield "first\\n"
+            yield await after_a_while()
+        return StreamingResponse(parts())
+
+    @app.get("/leaves")
+    async def leaves():
+        tasks.append(asyncio.create_task(after_a_while()))
+
+    @app.websocket("/talks")
+    async def talks(socket: WebSocket):
+        await socket.accept()
+        await socket.send_text(await after_a_while())
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
     async def call(request: Request, path: str, sync: bool = False):
@@ -98,6 +122,16 @@ def test_a_call_takes_no_longer_than_the_request_that_makes_it_has_left(
         assert answer.json()["kind"] == "ReadTimeout"
         assert 'the dependency "backend" did not answer' in answer.json()["text"]
     assert daemon.get("gateway", "/quick" + query).json() == {"answer": 42}
+
+
+def test_what_has_no_deadline_any_more_may_call_for_as_long_as_it_likes(servd: Servd) -> None:
+    """A stream that has begun, a task that a request has left behind, a WebSocket."""
+    daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "500ms"')
+    assert daemon.get("gateway", "/streams").text == 'first\n{"answer":42}'
+    assert daemon.get("gateway", "/leaves").status_code == 200
+    wait_until(lambda: len(daemon.find("called: {'answer': 42}")) == 2, "the task's call")
+    with connect(daemon.url("gateway").replace("http", "ws") + "/talks") as socket:
+        assert socket.recv(20) == '{"answer":42}'
 
 
 @pytest.mark.parametrize("query", ["", "?sync=true"])

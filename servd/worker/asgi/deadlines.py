@@ -81,10 +81,11 @@ class Deadlines:
         if last_byte is not None:
             self.timers.append(Timer(live, last_byte, _is_not_over, self.give_up))
 
-    @property
-    def allowed(self) -> float | None:
-        """Seconds that a request may take at most; None without deadlines."""
-        return min((timer.seconds for timer in self.timers), default=None)
+    def allowed(self, request: Request) -> float | None:
+        """Seconds that a request may take, as far as it has come; None without a deadline."""
+        if request.answering is not None:
+            return 0.0
+        return min((t.seconds for t in self.timers if t.waits(request)), default=None)
 
     def give_up(self, request: Request) -> None:
         """Answers in the app's place, or breaks off what it has begun, and ends its code. The

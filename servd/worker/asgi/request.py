@@ -27,9 +27,10 @@ _COUNT = itertools.count(1)
 
 
 class Owner(Protocol):
-    """What all requests of a worker share. `allowed` is how many seconds one may take."""
+    """What all requests of a worker share."""
 
-    allowed: float | None
+    def allowed(self, request: Request) -> float | None:
+        """How many seconds `request` may take from its beginning; None for any number."""
 
     def finish(self, request: Request) -> None:
         """The answer of `request` is complete."""
@@ -136,8 +137,10 @@ class Request:
         return perf_counter() - self.begun
 
     def remaining(self) -> float | None:
-        """Seconds until its time is up; None where it has all the time."""
-        allowed = self.owner.allowed
+        """Seconds until its time is up, less than none when it is; None where it has all the time,
+        as a task has that the request has left behind.
+        """
+        allowed = self.owner.allowed(self)
         return None if allowed is None else self.begun + allowed - perf_counter()
 
 

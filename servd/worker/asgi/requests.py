@@ -61,7 +61,6 @@ class Requests:
         if spec.concurrency:
             self.places = Places(spec.concurrency, spec.queue, self._waiting)
         self.deadlines = Deadlines(self.live, spec.request, spec.request_total, self._is_stuck)
-        self.allowed = self.deadlines.allowed
         self._timers = self.deadlines.timers
         jitter = random.randint(0, spec.max_requests_jitter)  # noqa: S311  # spreads recycling
         self._left = spec.max_requests + jitter if spec.max_requests else 0
@@ -155,6 +154,12 @@ class Requests:
             self._left -= 1
             if not self._left:
                 self.recycle("max_requests")
+
+    def allowed(self, request: Request) -> float | None:
+        """How many seconds `request` may take; None for any number. WebSockets may take any."""
+        if request.answering is None and request not in self.live:
+            return None
+        return self.deadlines.allowed(request)
 
     def _waiting(self, count: int) -> None:
         self.gauges[block.QUEUED] = count
