@@ -118,7 +118,7 @@ def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
             )
         for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
             limited = service.limits is not None and getattr(service.limits, key)
-            if limited and checked.written((*path, "limits", key)):
+            if limited and checked.layers.own((*path, "limits", key)):
                 yield checked.problem(
                     (*path, "limits", key),
                     "the requests of a command are its own: servd limits those of apps only",
@@ -132,12 +132,12 @@ def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Ite
     if service.health is None:
         return
     if service.kind == "task":
-        if checked.written((*path, "health")):
+        if checked.layers.own((*path, "health")):
             yield checked.problem((*path, "health"), "a task is well when it ends well")
     elif not binds_itself(service) and service.workers not in (0, 1):
         yield checked.problem(
-            (*path, "health"),
-            "any of the workers that share the socket may answer a probe",
+            (*path, "health" if checked.layers.own((*path, "health")) else "command"),
+            "any of the workers that share the socket may answer a probe of its health",
             "write health = false, or workers = 1",
         )
 

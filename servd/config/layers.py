@@ -45,6 +45,10 @@ class Layers:
         assert best is not None  # the file's own way is always tried
         return best, False
 
+    def own(self, path: Path) -> bool:
+        """Whether the files have a value at just this path, not one to be inherited."""
+        return nearest(self.file, path)[1]
+
     def resolved(self, location: Path) -> Path:
         """The longest beginning of `location` that names something somebody wrote."""
         for length in range(len(location), 0, -1):

@@ -392,6 +392,37 @@ timeouts = { request = "5s", body = "5s" }
     ]
 
 
+def test_limits_and_health_are_asked_of_those_who_can_have_them(folder: Path) -> None:
+    text = """[admin]
+metrics = "fd:metrics"
+[defaults]
+limits = { concurrency = 5 }
+[services.job]
+command = ["true"]
+limits = { queue = 5, memory = "1GiB" }
+[services.shared]
+command = ["true"]
+listen = ":8000"
+workers = 2
+health = { path = "/" }
+[services.alone]
+command = ["true", "{port}"]
+health = { path = "/" }
+[services.task]
+command = ["true"]
+kind = "task"
+health = { path = "/" }
+"""
+    theirs = "the requests of a command are its own: servd limits those of apps only"
+    shared = "any of the workers that share the socket may answer a probe of its health"
+    assert mistakes(folder, text) == [
+        '2:11 admin.metrics: write "HOST:PORT" or "unix:PATH"',
+        f"7:20 services.job.limits.queue: {theirs}",
+        f"12:10 services.shared.health: {shared}",
+        "19:10 services.task.health: a task is well when it ends well",
+    ]
+
+
 def test_every_key_of_the_language_is_known() -> None:
     """The file has each key of the language; nothing in it is unknown or wrong."""
     path = Path(__file__).with_name("everything.toml")

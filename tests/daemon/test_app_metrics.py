@@ -1,0 +1,91 @@
+"""Files of prometheus_client's multiprocess mode, which a service may fill with anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.mmap_dict import MmapedDict
+
+from servd.daemon.app_metrics import AppMetrics
+
+DEAD = 2**22 + 1
+"""No process has this pid: it is above the largest (proc(5), pid_max)."""
+
+
+def written(path: Path, **values: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        key = json.dumps([name, f"{name}_total", {}, "Help."])
+        file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> AppMetrics:
+    return AppMetrics(str(tmp_path / "m"), str(tmp_path / "private"))
+
+
+def total(metrics: AppMetrics, name: str) -> float:
+    return sum(
+        sample.value
+        for family in metrics.families("web")
+        if family.name == name
+        for sample in family.samples
+    )
+
+
+def test_the_dead_are_folded_into_one_file_and_counted_on(
+    metrics: AppMetrics, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m" / "web"
+    written(folder / f"counter_{os.getpid()}.db", seen=1)
+    for pid in range(DEAD, DEAD + 20):
+        written(folder / f"counter_{pid}.db", seen=2)
+        written(folder / f"gauge_all_{pid}.db", level=5)
+    assert total(metrics, "seen") == 41
+    assert total(metrics, "level") == 0
+    assert [path.name for path in folder.iterdir()] == [f"counter_{os.getpid()}.db"]
+    assert total(metrics, "seen") == 41
+    written(folder / f"counter_{DEAD}.db", seen=3)
+    metrics.fold("web")
+    assert not (folder / f"counter_{DEAD}.db").exists()
+    assert total(metrics, "seen") == 44
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=500
+)
+@given(
+    content=st.binary(max_size=200)
+    | st.builds(
+        lambda used, entries: struct.pack("ii", used, 0) + entries,
+        st.integers(-100, 400),
+        st.binary(max_size=300),
+    )
+)
+def test_any_content_is_survived(metrics: AppMetrics, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "m" / "web"
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("counter", "histogram", "gauge_all"):
+        (folder / f"{kind}_{os.getpid()}.db").write_bytes(content)
+        (folder / f"{kind}_{DEAD}.db").write_bytes(content)
+    metrics.families("web")
+
+
+def test_a_damaged_file_takes_only_itself_out(metrics: AppMetrics, tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "web"
+    written(folder / f"counter_{os.getpid()}.db", seen=1)
+    (folder / f"histogram_{os.getpid()}.db").write_bytes(b"\xff" * 100)
+    (folder / f"summary_{os.getpid()}.db").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "gauge_all_1.db")
+    (folder / "counter_x.db").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine")
+    assert total(metrics, "seen") == 1
+    assert (folder / "notes.txt").exists()
