@@ -6,8 +6,6 @@ import asyncio
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from servd.daemon.metrics import snapshot
-
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
 
@@ -27,7 +25,7 @@ class Metrics:
     async def render(self, accept: str) -> tuple[bytes, str]:
         """The text and its content type."""
         async with self._rendering:
-            return await asyncio.to_thread(self._render, snapshot(self.daemon), accept)
+            return await asyncio.to_thread(self._render, self.daemon.snapshot(), accept)
 
     def _render(self, taken: Any, accept: str) -> tuple[bytes, str]:
         if self._exposition is None:

@@ -17,6 +17,7 @@ from servd._version import __version__
 from servd.config.load import Loaded
 from servd.config.model import AdminConfig, Config
 from servd.daemon.logs import LogSink, configure, now, open_log
+from servd.daemon.metrics import Snapshot, snapshot
 from servd.daemon.reload import Reloader, Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
 from servd.daemon.settings import SettingsChange
@@ -284,6 +285,10 @@ class Daemon:
             last_reload=reload_status(reloader.last) if reloader.last is not None else None,
             services=self.services_status(),
         )
+
+    def snapshot(self) -> Snapshot:
+        """What there is to be measured, as it is now."""
+        return snapshot(self.supervisor, self.reloader.history, self.sink.dropped)
 
     def services_status(self) -> list[ServiceStatus]:
         """Every service in the order of the graph; then those that are on their way out."""

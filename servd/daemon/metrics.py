@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from servd.daemon.reload import History
 from servd.supervisor import memory
 from servd.supervisor.generation import Generation
 from servd.supervisor.process import WorkerProcess
 from servd.supervisor.service import Service
+from servd.supervisor.supervisor import Supervisor
 from servd.wire import block
 from servd.wire.block import Totals
-
-if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
 
 WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
 
@@ -63,10 +61,9 @@ class Snapshot:
     dropped: int
 
 
-def snapshot(daemon: Daemon) -> Snapshot:
-    """Taken in the daemon's loop."""
-    counts = daemon.engine.counts
-    reloads = daemon.reloader.history
+def snapshot(supervisor: Supervisor, reloads: History, dropped: int) -> Snapshot:
+    """Taken in the daemon's loop. `dropped` are the lines of the log that the daemon dropped."""
+    counts = supervisor.engine.counts
     requests = [
         RequestSample(
             name,
@@ -77,7 +74,6 @@ def snapshot(daemon: Daemon) -> Snapshot:
         )
         for name in counts.services
     ]
-    supervisor = daemon.supervisor
     services = [*supervisor.services.values(), *supervisor.leaving]
     return Snapshot(
         services=[service_sample(service) for service in services],
@@ -87,7 +83,7 @@ def snapshot(daemon: Daemon) -> Snapshot:
         reload_buckets=list(reloads.buckets),
         reload_seconds=reloads.seconds,
         last_reload_successful=reloads.last_successful,
-        dropped=daemon.sink.dropped + sum(sample.totals.dropped for sample in requests),
+        dropped=dropped + sum(sample.totals.dropped for sample in requests),
     )
 
 

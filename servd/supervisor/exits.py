@@ -63,3 +63,12 @@ def describe(status: int) -> str:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
+
+
+def why_restarted(process: WorkerProcess, status: int) -> str:
+    """The reason of a restart, as it is counted."""
+    if process.ended_for:
+        return process.ended_for
+    if not process.was_ready:
+        return "startup"
+    return "signal" if status < 0 else "exit"

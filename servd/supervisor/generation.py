@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from servd.plan.model import ServicePlan
+from servd.supervisor.app_folder import make_app_metrics_folder
 from servd.supervisor.channel import UnansweredError
 from servd.supervisor.counts import Counts
 from servd.supervisor.engine import Engine
-from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned
+from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned, why_restarted
 from servd.supervisor.process import Launch, WorkerProcess
 from servd.supervisor.readiness import NotReadyError, ready_or_over
 from servd.supervisor.recycle import Recycler
 from servd.supervisor.respawn import History
 from servd.supervisor.sockets import Listener
+from servd.supervisor.telling import cut, tell
 from servd.supervisor.watcher import ServiceWatcher
 from servd.wire.worker_spec import SocketSpec
-
-CUT_GRACE = 3.0
-"""Seconds for a worker whose drain is cut short, before SIGKILL."""
 
 
 class Owner(Protocol):
@@ -153,7 +151,7 @@ class Generation:
         Without `accept` they get ready and wait for `accept()`; on `trial` none is started again.
         """
         self.accepts = accept
-        _make_app_metrics_folder(self.plan)
+        make_app_metrics_folder(self.plan)
         self.watcher = ServiceWatcher(self._launch(accept), self, self.engine.gate)
         if not trial:
             self.recycler.prove()
@@ -251,21 +249,10 @@ class Generation:
         if self.watcher is None:
             return
         self.watcher.launch = replace(self.watcher.launch, plan=plan)
-        await self._each(lambda process: self._tell(process, before))
+        await self._each(lambda process: tell(process, before, plan))
         if (plan.health, plan.watchdog) != (before.health, before.watchdog):
             self.recycler.renew()
             self.refresh()
-
-    async def _tell(self, process: WorkerProcess, before: ServicePlan) -> None:
-        """Tells a worker what differs from `before`. Raises `UnansweredError`."""
-        plan = self.plan
-        if plan.app is None or before.app is None:
-            return
-        adjusted = _adjustable(plan)
-        if _adjustable(before) != adjusted:
-            await process.ask("adjust", **adjusted)
-        if before.tls != plan.tls and plan.tls is not None:
-            await process.ask("tls", tls=plan.tls.as_dict())
 
     def resize(self, workers: int) -> None:
         """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
@@ -371,18 +358,7 @@ class Generation:
 
     async def cut(self) -> None:
         """Ends a drain before its time."""
-
-        async def one(process: WorkerProcess) -> None:
-            if self.plan.app is not None:
-                with contextlib.suppress(UnansweredError):
-                    await process.ask("hurry")
-            try:
-                await asyncio.wait_for(asyncio.shield(process.exited), CUT_GRACE)
-            except TimeoutError:
-                process.signal_group(signal.SIGKILL)
-                await process.exited
-
-        await asyncio.gather(*(one(process) for process in self.leaving))
+        await asyncio.gather(*(cut(process) for process in self.leaving))
         await self.ended()
 
     def kill(self) -> None:
@@ -436,7 +412,7 @@ class Generation:
     async def _catch_up(self, process: WorkerProcess, launch: Launch) -> None:
         """What has changed since the worker was started, it is told as soon as it can listen."""
         with contextlib.suppress(UnansweredError):
-            await self._tell(process, launch.plan)
+            await tell(process, launch.plan, self.plan)
             if self.accepts and not launch.accept and self.plan.app is not None:
                 await process.ask("accept")
 
@@ -449,7 +425,7 @@ class Generation:
             return
         self.start_failures += not process.was_ready
         if not history.over:
-            self.counts.restarted(self.plan.name, _why_restarted(process, status))
+            self.counts.restarted(self.plan.name, why_restarted(process, status))
         self._lost(exit_of(process, status, self.engine.environ), history)
 
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
@@ -478,35 +454,3 @@ class Generation:
         """Something about the workers has changed."""
         self._changed.set()
         self.owner.refresh()
-
-
-def _adjustable(plan: ServicePlan) -> dict[str, Any]:
-    """What a running worker of servd's own can be told anew."""
-    assert plan.app is not None
-    return {
-        "log_level": plan.app.log_level,
-        "health_path": plan.app.health_path,
-        "watchdog": plan.watchdog,
-    }
-
-
-def _why_restarted(process: WorkerProcess, status: int) -> str:
-    """The reason of a restart, as it is counted."""
-    if process.ended_for:
-        return process.ended_for
-    if not process.was_ready:
-        return "startup"
-    return "signal" if status < 0 else "exit"
-
-
-def _make_app_metrics_folder(plan: ServicePlan) -> None:
-    """The folder for the metrics of the app, for its user alone. A failure is the app's to report:
-    it may never write there.
-    """
-    if not plan.app_metrics:
-        return
-    account = plan.identity.account
-    with contextlib.suppress(OSError):
-        os.makedirs(plan.app_metrics, 0o700, exist_ok=True)
-        if account is not None and os.geteuid() == 0:
-            os.chown(plan.app_metrics, account.uid, account.gid)
