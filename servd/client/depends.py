@@ -38,7 +38,7 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
 
     Raises `DependencyError` with what to set or to write when it is not known.
     """
-    variable = DEPENDENCY_PREFIX + name.upper().replace("-", "_").replace(".", "_")
+    variable = _variables(name)[0]
     if url := environ.get(variable):
         return DependencyAddress(url)
     try:
@@ -58,6 +58,19 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
 
 
 @cache
+def _variables(name: str) -> tuple[str, ...]:
+    """What the address of the dependency `name` is found by."""
+    variable = DEPENDENCY_PREFIX + name.upper().replace("-", "_").replace(".", "_")
+    return variable, DEPENDENCIES, SERVICE
+
+
+@cache
+def _address(name: str, *texts: str | None) -> DependencyAddress:
+    """The address that these values of the variables stand for."""
+    pairs = zip(_variables(name), texts, strict=True)
+    return address_of(name, {variable: text for variable, text in pairs if text is not None})
+
+
 def depends(name: str) -> AsyncClient:
     """The client for the dependency `name`: one per process, with pooled connections.
 
@@ -66,22 +79,32 @@ def depends(name: str) -> AsyncClient:
     no connection. Raises `DependencyError` when the dependency is not known; a call raises
     `httpx.TransportError` that names it when it is down.
     """
+    return _client(name, _address(name, *map(os.environ.get, _variables(name))))
+
+
+@cache
+def _client(name: str, address: DependencyAddress) -> AsyncClient:
     transport = _transport()
-    address = address_of(name, os.environ)
-    inner = transport.httpx.AsyncHTTPTransport(uds=address.uds, limits=transport.LIMITS)
+
+    def pool() -> Any:
+        return transport.httpx.AsyncHTTPTransport(uds=address.uds, limits=transport.LIMITS)
+
     client: AsyncClient = transport.httpx.AsyncClient(
         base_url=address.url,
-        transport=transport.AsyncDependencyTransport(name, address.place, inner),
+        transport=transport.AsyncDependencyTransport(name, address.place, pool),
         timeout=transport.TIMEOUT,
     )
     return client
 
 
-@cache
 def depends_sync(name: str) -> Client:
     """As `depends`, for code that is not async. The client may be used by several threads."""
+    return _sync_client(name, _address(name, *map(os.environ.get, _variables(name))))
+
+
+@cache
+def _sync_client(name: str, address: DependencyAddress) -> Client:
     transport = _transport()
-    address = address_of(name, os.environ)
     inner = transport.httpx.HTTPTransport(uds=address.uds, limits=transport.LIMITS)
     client: Client = transport.httpx.Client(
         base_url=address.url,

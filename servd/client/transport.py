@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -43,6 +43,7 @@ class Call:
         self.place = place
         self.request = request
         self.deadline: float | None = None
+        self._chosen: dict[str, Any] = {}
         self._carry_on()
 
     def _carry_on(self) -> None:
@@ -67,10 +68,7 @@ class Call:
             )
         self.deadline = time.monotonic() + remaining
         given: dict[str, Any] = self.request.extensions.get("timeout", _DEFAULT)
-        chosen = {} if given == _DEFAULT else given
-        self.request.extensions["timeout"] = {
-            kind: min(remaining, _or(chosen.get(kind), remaining)) for kind in _DEFAULT
-        }
+        self._chosen = {} if given == _DEFAULT else given
 
     def attempts(self) -> Iterator[float]:
         """Pauses before each attempt that may be made."""
@@ -78,8 +76,23 @@ class Call:
         replayable = isinstance(self.request.stream, httpx.ByteStream)
         if self.request.method in IDEMPOTENT and replayable:
             for pause in PAUSES:
-                if self.deadline is None or time.monotonic() + pause < self.deadline:
+                left = self.left()
+                if left is None or pause < left:
                     yield pause
+
+    def left(self) -> float | None:
+        """Seconds that the call may still take; None for any number."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def bound(self) -> None:
+        """Lets no step of the next attempt take longer than what is left."""
+        left = self.left()
+        if left is None:
+            return
+        left = max(left, 0.001)
+        self.request.extensions["timeout"] = {
+            kind: min(left, _or(self._chosen.get(kind), left)) for kind in _DEFAULT
+        }
 
     def failure(self, error: httpx.TransportError) -> httpx.TransportError:
         """The same error, saying which dependency is meant and how it is reached."""
@@ -95,31 +108,49 @@ def _or(given: float | None, otherwise: float) -> float:
 
 
 class AsyncDependencyTransport(httpx.AsyncBaseTransport):
-    """The way to one dependency."""
+    """The way to one dependency. `make` makes a pool of connections; there is one for the loop that
+    runs, since none can be used in another loop (tests run one after the other).
+    """
 
-    def __init__(self, name: str, place: str, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, name: str, place: str, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self.name = name
         self.place = place
-        self.inner = inner
+        self.make = make
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inner: httpx.AsyncBaseTransport | None = None
+
+    def _pool(self) -> httpx.AsyncBaseTransport:
+        loop = asyncio.get_running_loop()
+        if self._inner is None or self._loop is not loop:
+            self._loop, self._inner = loop, self.make()
+        return self._inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Makes the call. Raises `httpx.TransportError` that names the dependency."""
         call = Call(self.name, self.place, request)
+        pool = self._pool()
         failed: httpx.TransportError | None = None
         for pause in call.attempts():
             await asyncio.sleep(pause)
+            call.bound()
             try:
-                return await self.inner.handle_async_request(request)
+                async with asyncio.timeout(call.left()):
+                    return await pool.handle_async_request(request)
             except _NO_CONNECTION as error:
                 failed = error
             except httpx.TransportError as error:
                 raise call.failure(error) from error
+            except TimeoutError as error:
+                late = httpx.ReadTimeout("the request that makes the call has no time left")
+                raise call.failure(late) from error
         assert failed is not None
         raise call.failure(failed) from failed
 
     async def aclose(self) -> None:
         """Closes the pooled connections."""
-        await self.inner.aclose()
+        if self._inner is not None and self._loop is asyncio.get_running_loop():
+            await self._inner.aclose()
+        self._inner = None
 
 
 class DependencyTransport(httpx.BaseTransport):
@@ -136,6 +167,7 @@ class DependencyTransport(httpx.BaseTransport):
         failed: httpx.TransportError | None = None
         for pause in call.attempts():
             time.sleep(pause)
+            call.bound()
             try:
                 return self.inner.handle_request(request)
             except _NO_CONNECTION as error:

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from servd import graph
 from servd.config.address import EVERY_V4, EVERY_V6, Address
@@ -13,13 +14,23 @@ from servd.config.explain import did_you_mean
 from servd.config.layers import Layers
 from servd.config.merge import is_file_target
 from servd.config.model import Config
-from servd.config.scalars import joined, shown
+from servd.config.scalars import joined, print_duration, shown
 from servd.config.service import Service
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic, Severity
 
 SELF_BINDING = ("{port}", "{host}", "{uds}")
 """Placeholders of a command that binds its own address."""
+
+_SHORTEST = {
+    "watchdog": 0.2,
+    "timeouts.request": 0.001,
+    "timeouts.request_total": 0.001,
+    "health.interval": 0.1,
+    "health.timeout": 0.01,
+    "limits.max_age": 1.0,
+}
+"""Seconds that a time has to have at least."""
 
 _RUNNERS = ("app", "command", "bento")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -140,6 +151,37 @@ def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Ite
             "any of the workers that share the socket may answer a probe of its health",
             "write health = false, or workers = 1",
         )
+
+
+def times_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """No time is so short that a daemon would do nothing else, or a worker never live."""
+    for name, service in checked.config.services.items():
+        for key, shortest in _SHORTEST.items():
+            value: Any = service
+            for step in key.split("."):
+                value = getattr(value, step, None)
+            if value is not None and value < shortest:
+                yield checked.problem(
+                    ("services", name, *key.split(".")),
+                    f"{print_duration(value)} is too short: it can be {print_duration(shortest)}",
+                )
+
+
+def limits_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """No limit stands alone that means nothing without another."""
+    for name, service in checked.config.services.items():
+        limits, timeouts = service.limits, service.timeouts
+        for needing, needed in (("queue", "concurrency"), ("max_requests_jitter", "max_requests")):
+            if limits is not None and getattr(limits, needing) and not getattr(limits, needed):
+                yield checked.problem(
+                    ("services", name, "limits", needing), f"means nothing without {shown(needed)}"
+                )
+        first, whole = timeouts.request, timeouts.request_total
+        if first is not None and whole is not None and first > whole:
+            yield checked.problem(
+                ("services", name, "timeouts", "request"),
+                "is longer than request_total, which ends every request before",
+            )
 
 
 def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
@@ -353,6 +395,8 @@ RULES: tuple[Rule, ...] = (
     something_to_run,
     app_is_a_target,
     commands_make_sense,
+    times_make_sense,
+    limits_make_sense,
     tasks_are_commands,
     dependencies_exist,
     no_cycles,

@@ -109,8 +109,12 @@ class Limits(Table):
 class Health(Table):
     """How a worker is asked whether it is well; 2xx and 3xx answers are healthy."""
 
-    path: Text = Field("/healthz", pattern=r"^/", description="Path of the request.")
-    host: Text = Field("localhost", description="Host header of the request.")
+    path: Text = Field(
+        "/healthz", pattern=r"^/[^\s\x00-\x1f\x7f]*$", description="Path of the request."
+    )
+    host: Text = Field(
+        "localhost", pattern=r"^[^\s\x00-\x1f\x7f]+$", description="Host header of the request."
+    )
     interval: Duration = Field(10.0, description="Pause between two probes.")
     timeout: Duration = Field(2.0, description="For one answer.")
     failures: int = Field(3, ge=1, description="Failures in a row until a worker is replaced.")

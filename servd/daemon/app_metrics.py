@@ -16,12 +16,15 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
+
+from servd.daemon.sweeper import listed, service_of
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of one file beyond which it is left out."""
@@ -30,6 +33,7 @@ RESERVED = "servd_"
 """Names that begin like this are servd's own."""
 
 _FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
+_NOT_IN_NAMES = re.compile(r'["\\\n\r{}\s]')
 _LENGTH = struct.Struct("i")
 _VALUES = struct.Struct("dd")
 _HEAD = 8
@@ -72,8 +76,9 @@ class AppMetrics:
     def _living(self, service: str) -> Iterator[tuple[str, int, bytes]]:
         """What the files of processes that live say; those of the others are folded."""
         for path, kind, pid in self._files(service):
+            lives = os.path.exists(f"/proc/{pid}")
             content = _content(path)
-            if os.path.exists(f"/proc/{pid}"):
+            if lives:
                 if content is not None:
                     yield kind, pid, content
                 continue
@@ -85,14 +90,13 @@ class AppMetrics:
 
     def _files(self, service: str) -> Iterator[tuple[str, str, int]]:
         """Path, type and pid of each file that is one of prometheus_client's."""
-        try:
-            entries = list(os.scandir(os.path.join(self.folder, service)))
-        except OSError:
-            return
-        for entry in entries:
-            match = _FILE.fullmatch(entry.name)
-            if match is not None and int(match[2]) != _FOLDED:
-                yield entry.path, match[1], int(match[2])
+        for folder in listed(self.folder):
+            if service_of(folder) != service:
+                continue
+            for name in listed(os.path.join(self.folder, folder)):
+                match = _FILE.fullmatch(name)
+                if match is not None and int(match[2]) != _FOLDED:
+                    yield os.path.join(self.folder, folder, name), match[1], int(match[2])
 
     def _copy(self, folder: str, name: str, content: bytes) -> str:
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -108,8 +112,8 @@ class AppMetrics:
         file = os.path.join(folder, f"{kind}_{_FOLDED}.db")
         sums: Any = MmapedDict(file)  # type: ignore[no-untyped-call]
         try:
-            for key, value in _entries(content):
-                sums.write_value(key, sums.read_value(key)[0] + value, 0.0)
+            for entry in _entries(content):
+                sums.write_value(entry.key, sums.read_value(entry.key)[0] + entry.value, 0.0)
         finally:
             sums.close()
 
@@ -128,17 +132,31 @@ def _content(path: str) -> bytes | None:
     if len(content) < _HEAD:
         return None
     (used,) = _LENGTH.unpack_from(content)
-    content = content[:used] if _HEAD < used <= len(content) else b""
-    try:
-        return content if content and list(_entries(content)) else None
-    except (ValueError, struct.error):
+    if not _HEAD < used <= len(content):
         return None
+    try:
+        kept = [entry.content for entry in _entries(content[:used]) if not entry.is_reserved]
+    except (ValueError, RecursionError, struct.error):
+        return None
+    body = b"".join(kept)
+    return _LENGTH.pack(_HEAD + len(body)) + bytes(_HEAD - _LENGTH.size) + body if kept else None
 
 
-def _entries(content: bytes) -> Iterator[tuple[str, float]]:
-    """Keys and values. Raises ValueError and struct.error when the content is damaged."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One value of a file; `content` is all of it as it stands there."""
+
+    key: str
+    value: float
+    content: bytes
+    is_reserved: bool
+
+
+def _entries(content: bytes) -> Iterator[_Entry]:
+    """Raises ValueError and struct.error when the content is damaged."""
     position = _HEAD
     while position < len(content):
+        start = position
         (length,) = _LENGTH.unpack_from(content, position)
         if length <= 0:
             raise ValueError("an entry without a key")
@@ -146,11 +164,25 @@ def _entries(content: bytes) -> Iterator[tuple[str, float]]:
         position += 4 + length + (8 - (length + 4) % 8)
         value, _ = _VALUES.unpack_from(content, position)
         position += _VALUES.size
-        match json.loads(key):
-            case [str(), str(), dict(), str()]:
-                yield key, value
-            case _:
-                raise ValueError("not a key of prometheus_client")
+        sample = _sample_of(json.loads(key))
+        yield _Entry(key, value, content[start:position], sample.startswith(RESERVED))
+
+
+def _sample_of(key: Any) -> str:
+    """The sample's name. Raises ValueError unless `key` is one of prometheus_client: a metric's
+    name, a sample's name that begins with it, labels and a help text, all of them fit to be shown.
+    """
+    match key:
+        case [str(metric), str(sample), dict(labels), str()]:
+            names = [metric, sample, *labels]
+            texts = all(isinstance(text, str) for text in (*labels, *labels.values()))
+            if not texts or not sample.startswith(metric):
+                raise ValueError("not a metric")
+            if any(_NOT_IN_NAMES.search(name) or not name for name in names):
+                raise ValueError("not a name")
+            return sample
+        case _:
+            raise ValueError("not a key of prometheus_client")
 
 
 def labelled(family: Metric, service: str) -> Metric:

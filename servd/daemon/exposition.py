@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from servd._version import __version__
-from servd.daemon.app_metrics import RESERVED, AppMetrics, labelled
+from servd.daemon.app_metrics import AppMetrics, labelled
 from servd.daemon.metrics import Snapshot
 from servd.wire.block import BOUNDS
 
@@ -54,12 +54,12 @@ class Exposition:
     def _families_of(self, service: str) -> list[Metric]:
         try:
             families = self.apps.families(service)
-        except (ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # whatever a service has written there
             if service not in self._damaged:
                 self._damaged.add(service)
                 log.warning("metrics of an app cannot be read", service=service, error=str(error))
             return []
-        return [labelled(f, service) for f in families if not f.name.startswith(RESERVED)]
+        return [labelled(family, service) for family in families]
 
 
 class _Once(Collector):

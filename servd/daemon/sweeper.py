@@ -7,10 +7,14 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import structlog
+
 from servd.daemon.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from servd.daemon.app_metrics import AppMetrics
+
+log = structlog.get_logger()
 
 SECONDS = 30.0
 """How often what the dead have left is folded, where nobody asks for metrics."""
@@ -47,13 +51,22 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Folds what is left of the dead, in the folders that have such a file."""
-        for service in _listed(self.folder.app_metrics):
-            names = _listed(os.path.join(self.folder.app_metrics, service))
+        for folder in listed(self.folder.app_metrics):
+            names = listed(os.path.join(self.folder.app_metrics, folder))
             if any(_is_of_the_dead(name) for name in names):
-                self.app_metrics.fold(service)
+                try:
+                    self.app_metrics.fold(service_of(folder))
+                except Exception:  # one service must not keep the others from being looked after
+                    log.exception("metrics of an app cannot be kept", service=service_of(folder))
 
 
-def _listed(folder: str) -> list[str]:
+def service_of(folder: str) -> str:
+    """The service whose app keeps its metrics in `folder`: there is one for each user."""
+    return folder.partition("~")[0]
+
+
+def listed(folder: str) -> list[str]:
+    """The names in a folder; none where it cannot be read."""
     try:
         return os.listdir(folder)
     except OSError:

@@ -156,7 +156,7 @@ class _Draft:
         sockets = self.sockets()
         addresses = self.own_addresses() if self.binds_itself else self.listens
         names = placeholders(self.name, addresses, sockets)
-        app_metrics = os.path.join(self.runtime_dir, "m", self.name) if given.app else ""
+        app_metrics = self._app_metrics() if given.app else ""
         environment = build_environment(
             self.config, self.name, self.host, dependencies, app_metrics
         )
@@ -185,6 +185,12 @@ class _Draft:
             app=self._app() if given.app else None,
             command=resolve(given.command, names),
         )
+
+    def _app_metrics(self) -> str:
+        """The folder for the metrics of the app: one for each user that it ever runs as."""
+        uid = self._uid(self.given.user)
+        owner = f"~{uid}" if uid is not None else ""
+        return os.path.join(self.runtime_dir, "m", f"{self.name}{owner}")
 
     def _workers(self) -> int:
         workers = self.given.workers

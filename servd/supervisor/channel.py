@@ -10,8 +10,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from servd.supervisor.output import READ_SIZE, waiting_bytes
+
 ANSWER_SECONDS = 10.0
 """How long a worker may take to do what it is asked to."""
+
+LONGEST_MESSAGE = 256 * 1024
+"""Bytes after which a worker that ends no message is not listened to any more."""
 
 _SPEC_SECONDS = 5.0
 
@@ -84,23 +89,23 @@ class WorkerChannel:
         finally:
             del self._answers[number]
 
-    def hear(self) -> bool:
-        """Takes what has arrived; False when nothing had."""
+    def hear(self) -> int:
+        """Takes what has arrived; returns how many bytes that was."""
         try:
-            chunk = self._socket.recv(65536)
+            chunk = self._socket.recv(READ_SIZE)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             chunk = b""
-        if not chunk:
+        if not chunk or len(self._buffer) + len(chunk) > LONGEST_MESSAGE:
             self._loop.remove_reader(self._socket.fileno())
             self.hung_up()
-            return False
+            return 0
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
-            with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+            with contextlib.suppress(Exception):  # a worker may send anything
                 self._take(json.loads(line))
-        return True
+        return len(chunk)
 
     def _take(self, message: dict[str, Any]) -> None:
         if "answer" not in message:
@@ -112,7 +117,8 @@ class WorkerChannel:
 
     def close(self) -> None:
         """Takes the rest, and closes."""
-        while self.hear():
-            pass
+        waiting = waiting_bytes(self._socket.fileno())  # what comes later may never end
+        while waiting > 0 and (taken := self.hear()):
+            waiting -= taken
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from servd.wire.notify import parse
 
+_MOST_AT_ONCE = 64
+
 
 class NotifySocket:
     """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder that only its user may
@@ -34,8 +36,10 @@ class NotifySocket:
         self._loop.add_reader(self._socket.fileno(), self.read)
 
     def read(self) -> None:
-        """Hands over everything that has arrived."""
-        while self._socket.fileno() >= 0:
+        """Hands over what has arrived, a bounded number of messages at a time."""
+        for _ in range(_MOST_AT_ONCE):
+            if self._socket.fileno() < 0:
+                return
             try:
                 datagram = self._socket.recv(65536)
             except OSError:

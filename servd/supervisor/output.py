@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import fcntl
 import json
 import os
+import struct
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +26,15 @@ _TURNS = 16
 
 Sink = Callable[[bytes], None]
 """Takes one finished JSON event, without a newline."""
+
+
+def waiting_bytes(descriptor: int) -> int:
+    """How many bytes can be read from a pipe or socket now (ioctl(2), FIONREAD); 0 when closed."""
+    try:
+        answer = fcntl.ioctl(descriptor, termios.FIONREAD, struct.pack("i", 0))
+    except (OSError, ValueError):
+        return 0
+    return int(struct.unpack("i", answer)[0])
 
 
 class LastLines:
@@ -88,23 +100,26 @@ class OutputPipe:
                 return
 
     def drain(self) -> None:
-        """Reads until the pipe is empty: what a worker wrote before it died is not lost."""
-        while self._read():
-            pass
+        """Reads what is in the pipe now: what a worker wrote before it died is not lost, and a
+        child that it has left behind and that writes on keeps nobody.
+        """
+        waiting = waiting_bytes(self.descriptor)
+        while waiting > 0 and (taken := self._read()):
+            waiting -= taken
 
-    def _read(self) -> bool:
-        """Reads once; False when there is nothing more to read now."""
+    def _read(self) -> int:
+        """Reads once; returns how many bytes, 0 when there is nothing to be read now."""
         if self.descriptor < 0:
-            return False
+            return 0
         try:
             chunk = os.read(self.descriptor, READ_SIZE)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             chunk = b""
         if not chunk:
             self.close()
-            return False
+            return 0
         lines = (self._partial + chunk).split(b"\n")
         self._partial = lines.pop()
         for line in lines:
@@ -112,7 +127,7 @@ class OutputPipe:
         if len(self._partial) > LONGEST_LINE:
             self._line(self._partial)
             self._partial = b""
-        return True
+        return len(chunk)
 
     def _line(self, line: bytes) -> None:
         if not line:

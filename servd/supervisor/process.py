@@ -51,6 +51,13 @@ class Launch:
         return self.accept and (self.plan.app is None or self.plan.health is None)
 
 
+_KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
+_LONGEST_FIELD = 1024
+
+RECYCLING = frozenset({"max_requests", "stuck"})
+"""What a worker may give as the reason for which it should be replaced."""
+
+
 @dataclass(slots=True)
 class Report:
     """What a process said of itself over its channel before it ended."""
@@ -60,6 +67,10 @@ class Report:
     draining: dict[str, int] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
 
+    def take(self, fields: Mapping[str, str]) -> None:
+        """Keeps those fields of a notification that somebody may want to see."""
+        self.fields |= {n: fields[n][:_LONGEST_FIELD] for n in _KEPT_FIELDS & fields.keys()}
+
 
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended our way.
@@ -68,7 +79,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     said READY=1; `ready` once it is taken for ready; `closed` once it said STOPPING=1, that is,
     accepts no more; `left_alone` once it hung up its channel, as a command does when it becomes its
     program. `last_sign` is when it last said WATCHDOG=1 (of the loop's clock). `unwell` says why
-    it is not healthy, `ended_for` why we ended it. `on_recycle` is told why it asks to be replaced.
+    it is not healthy, `ended_for` why we ended it, `due` why it asks to be replaced, which
+    `on_recycle` is told as well.
     """
 
     _worker: subprocess.Popen[bytes]
@@ -89,6 +101,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.unwell = ""
         self.ended_for = ""
         self.last_sign: float | None = None
+        self.due = ""
         self.on_recycle: Callable[[str], None] = _nobody
         self.counters: Reading | None = None
         self.started_at = loop.time()
@@ -233,7 +246,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             )
 
     def _notified(self, fields: dict[str, str]) -> None:
-        self.report.fields |= fields
+        self.report.take(fields)
         if fields.get("WATCHDOG") == "1":
             self.last_sign = self._loop.time()
         if fields.get("READY") == "1" and not self.says_ready.done():
@@ -258,8 +271,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def _said(self, message: dict[str, Any]) -> None:
         if "draining" in message:
             self.report.draining = {str(k): int(n) for k, n in message["draining"].items()}
-        elif "recycle" in message:
-            self.on_recycle(str(message["recycle"]))
+        elif message.get("recycle") in RECYCLING:
+            self.due = message["recycle"]
+            self.on_recycle(self.due)
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")
@@ -301,15 +315,22 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         return status
 
     def _finish(self, status: int) -> None:
-        for pipe in self._pipes:
-            pipe.drain()
-            pipe.close()
-        self._channel.close()
-        self._notify.read()
-        self._notify.close()
-        if self.counters is not None:
-            self.launch.counts.close(self.launch.plan.name, self.counters)
-            self.counters = None
+        """Takes what it had still to say, and gives everything back. Whatever fails in between,
+        `exited` is done in the end: others wait for it.
+        """
+        with contextlib.ExitStack() as steps:  # carried out from the last to the first
+            steps.callback(self._has_exited, status)
+            if self.counters is not None:
+                steps.callback(self.launch.counts.close, self.launch.plan.name, self.counters)
+            steps.callback(self._notify.close)
+            steps.callback(self._notify.read)
+            steps.callback(self._channel.close)
+            for pipe in reversed(self._pipes):
+                steps.callback(pipe.close)
+                steps.callback(pipe.drain)
+
+    def _has_exited(self, status: int) -> None:
+        self.counters = None
         if not self.exited.done():
             self.exited.set_result(status)
         for waited in (self.says_ready, self.ready, self.closed, self.left_alone):

@@ -60,6 +60,8 @@ class Recycler:
         process.on_recycle = lambda reason: self.due(process, reason)
         self._vigils[process] = Vigil(process, self.team.plan, self)
         process.exited.add_done_callback(lambda _: self._forget(process))
+        if process.due:
+            self.due(process, process.due)
 
     def renew(self) -> None:
         """Goes on as the plan has it now."""
@@ -108,6 +110,11 @@ class Recycler:
         self._log(process).info("worker healthy again")
         self.team.refresh()
 
+    def hopeless(self, process: WorkerProcess, **details: Any) -> None:
+        """Says so, and leaves it alone: replacing it would never end."""
+        reason = "a worker that has just started is over limits.memory"
+        self._log(process).warning("worker not recycled", reason=reason, **details)
+
     def due(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """Replaces it when its turn comes."""
         if process.stopping or process in self._waiting or process.exited.done():
@@ -141,16 +148,19 @@ class Recycler:
             with contextlib.suppress(FailedStartError):  # tried again, as any that dies
                 await self.team.put_back([process.slot])
             return
+        loop, restart = asyncio.get_running_loop(), self.team.plan.restart
         while self._still_waits(process) and watcher.is_active():
             if await self._has_successor(watcher, process):
                 self._leaves(process, reason)
+                watcher.attempts.pop(process.slot, None)
                 await watcher.kill_process(process)
                 return
-            history = watcher.history.get(process.slot)
-            if history is not None and history.over:
-                self._log(process).warning("worker kept", reason="its replacement does not start")
-                return
-            pause = history.until - asyncio.get_running_loop().time() if history is not None else 0
+            attempts = watcher.attempts.get(process.slot)
+            pause = attempts.until - loop.time() if attempts is not None else 0.0
+            if attempts is not None and attempts.over:
+                pause = restart.backoff_max
+                why = "its replacement does not start"
+                self._log(process).warning("worker kept", reason=why, again_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
     def _still_waits(self, process: WorkerProcess) -> bool:

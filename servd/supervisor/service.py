@@ -242,7 +242,7 @@ class Service:
         ready, wanted = generation.ready_count, generation.wanted
         if generation.unwell:
             self.error = generation.unwell
-        if self.upcoming is not None and generation.serves:
+        if self._rolls(generation):
             self.set_state("rolling")
         elif generation.completed:
             self._well("completed")
@@ -260,6 +260,12 @@ class Service:
             self.set_state("starting")
         if not self.meets("ready"):
             self.milestones.ready.clear()
+
+    def _rolls(self, generation: Generation) -> bool:
+        """Whether a roll is under way, with no fewer workers than there should be meanwhile."""
+        if self.upcoming is None or not generation.serves:
+            return False
+        return generation.ready_count + self.upcoming.ready_count >= generation.wanted
 
     def _well(self, state: State, **details: Any) -> None:
         self.error = ""

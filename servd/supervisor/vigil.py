@@ -33,6 +33,9 @@ class Keeper(Protocol):
     def recovered(self, process: WorkerProcess) -> None:
         """It was unwell, and is well again."""
 
+    def hopeless(self, process: WorkerProcess, **details: Any) -> None:
+        """It is over a limit from its very beginning, as its successor would be."""
+
     def due(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """It has reached a limit."""
 
@@ -43,6 +46,7 @@ class Vigil:
     def __init__(self, process: WorkerProcess, plan: ServicePlan, keeper: Keeper) -> None:
         self.process = process
         self.keeper = keeper
+        self.since = asyncio.get_running_loop().time()
         self._tasks: list[asyncio.Task[None]] = []
         self.renew(plan)
         process.exited.add_done_callback(lambda _: self.end())
@@ -93,6 +97,8 @@ class Vigil:
             await asyncio.sleep(due - loop.time())
             late = loop.time() - due
             process.listen_for_signs()
+            if process.stopping:  # its drain has a deadline of its own
+                return
             if process.last_sign != last or last is None:
                 continue
             if late > min(_OUR_OWN_DELAY, seconds / 2):
@@ -118,12 +124,16 @@ class Vigil:
         self.keeper.recovered(self.process)
 
     async def _age(self, longest: float) -> None:
-        await asyncio.sleep(max(0.0, longest - self.process.lived))
+        ready_for = asyncio.get_running_loop().time() - self.since
+        await asyncio.sleep(max(0.0, longest - ready_for))
         self.keeper.due(self.process, "max_age", seconds=round(self.process.lived, 1))
 
     async def _memory(self, limit: int) -> None:
         loop = asyncio.get_running_loop()
         pause = MEMORY_SECONDS
+        if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
+            self.keeper.hopeless(self.process, bytes=used, limit=limit)
+            return
         while True:
             await asyncio.sleep(pause)
             before = loop.time()

@@ -69,6 +69,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     `processes` maps pids to processes, as everywhere in Circus; each process has a slot, from 0,
     which is its SERVD_WORKER and carries its history of deaths.
 
+    `attempts` are deaths of processes that were to take the place of one which goes on.
+
     A slot on `trial` is filled once, and not again after a death; a `withheld` one is left empty.
     """
 
@@ -87,6 +89,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.observer = observer
         self.gate = gate
         self.history: dict[int, History] = {}
+        self.attempts: dict[int, History] = {}
         self.trial: set[int] = set()
         self.withheld: set[int] = set()
         self._loop = asyncio.get_running_loop()
@@ -113,6 +116,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     def retry(self) -> None:
         """Forgets every pause and every giving up, and fills the slots."""
         self.history.clear()
+        self.attempts.clear()
         self._cancel_timer()
         self.manage_processes()
 
@@ -153,8 +157,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             process = self._process_class(self.launch, slot, self)
         except OSError as error:
             death = Death(status=-1, was_ready=False, lived=0.0)
-            self.history[slot] = self._after(slot, death)
-            self.observer.not_spawned(slot, error, self.history[slot])
+            self.observer.not_spawned(slot, error, self._remember(slot, death))
             self.manage_later()
             return False
         self.processes[process.pid] = process
@@ -164,11 +167,20 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
     def start_beside(self, process: WorkerProcess) -> WorkerProcess | None:
         """Starts another process in the place of `process`, which goes on for now; None when the
-        system cannot.
+        system cannot. If it dies first, that is no fault of the place (see `attempts`).
         """
         if not self.is_active() or not self.spawn_process(process.slot):
             return None
         return next(reversed(self.processes.values()))
+
+    def _books(self, slot: int) -> dict[int, History]:
+        """Where the death of a process of `slot` is remembered: with the attempts, where another
+        one goes on in its place.
+        """
+        taken = any(p.slot == slot and not p.stopping for p in self.processes.values())
+        if not taken:
+            self.attempts.pop(slot, None)
+        return self.attempts if taken else self.history
 
     def reap_process(self, pid: int, status: int | None = None) -> None:
         """Takes a dead process out. One that nobody stopped gets its history and is replaced."""
@@ -180,8 +192,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
         death = Death(result or 0, was_ready, process.lived)
-        self.history[process.slot] = self._after(process.slot, death)
-        self.observer.died(process, result or 0, self.history[process.slot])
+        self.observer.died(process, result or 0, self._remember(process.slot, death))
         self.manage_later()
 
     def reap_processes(self) -> None:
@@ -190,10 +201,13 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             if process.reap() is not None:
                 self.reap_process(pid, process._worker.returncode)
 
-    def _after(self, slot: int, death: Death) -> History:
-        history = self.history.get(slot, History())
+    def _remember(self, slot: int, death: Death) -> History:
+        books = self._books(slot)
+        history = books.get(slot, History())
         jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
-        return after_death(history, death, self.launch.plan.restart, self._loop.time(), jitter)
+        restart, now = self.launch.plan.restart, self._loop.time()
+        books[slot] = after_death(history, death, restart, now, jitter)
+        return books[slot]
 
     def manage_later(self) -> None:
         """Looks for empty slots once the present turn of the loop is over."""

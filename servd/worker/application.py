@@ -44,7 +44,8 @@ def build_application(
     bare = as_asgi3(app, spec)
     access_log = None
     if spec.access_log:
-        access_log = AccessLog(outlets.writer, spec.skip_paths, spec.log_sample)
+        skipped = {spec.root_path + path for path in spec.skip_paths} | {*spec.skip_paths}
+        access_log = AccessLog(outlets.writer, skipped, spec.log_sample)
     inner, probed = bare, bare
     if telemetry is not None:
         inner, probed = telemetry.around(bare), telemetry.unobserved(bare)

@@ -12,6 +12,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_SHORTEST = 0.05
+"""Seconds between two looks, which go through all connections."""
+
 
 class IdleConnections:
     """Closes those of `connections` that have been idle for `keep_alive` seconds."""
@@ -39,7 +42,7 @@ class IdleConnections:
             elif oldest is None or connection.idle_since < oldest:
                 oldest = connection.idle_since
         if oldest is not None:
-            self.arm(loop, oldest + self.keep_alive - now)
+            self.arm(loop, max(_SHORTEST, oldest + self.keep_alive - now))
 
 
 class ThriftyProtocol(HttpToolsProtocol):
@@ -63,6 +66,10 @@ class ThriftyProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether its last answer is complete, and no further request has begun."""
+        """Whether its last answer is complete, all of the request has come, and no further one has
+        begun.
+        """
         cycle = self.cycle
-        return cycle is not None and cycle.response_complete and cycle.scope is self.scope
+        if cycle is None or cycle.scope is not self.scope:
+            return False
+        return cycle.response_complete and not cycle.more_body

@@ -26,6 +26,9 @@ from servd.worker.drain import Drain
 from servd.worker.threads import size_pools
 from servd.worker.watchdog import Watchdog
 
+_LAST_WORDS = 0.2
+"""Seconds for probes that are under way when a worker ends."""
+
 Listener = tuple[socket.socket, ssl.SSLContext | None]
 
 
@@ -150,7 +153,7 @@ class WorkerServer(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         config = copy.copy(self.config)
-        config.loaded_app = self.application.probed
+        config.loaded_app = quietly(self.application.probed)
         made = config.http_protocol_class(  # type: ignore[call-arg]
             config=config,
             server_state=self._probes,
@@ -166,7 +169,7 @@ class WorkerServer(uvicorn.Server):
 
     def adjust(self, health_path: str, watchdog: float | None) -> None:
         """Takes over what may change while it runs."""
-        self.requests.exempt = exempt_paths(health_path)
+        self.requests.exempt = exempt_paths(self.spec.root_path, health_path)
         self.watchdog.every(watchdog)
 
     def keep(self, task: asyncio.Task[None]) -> None:
@@ -202,7 +205,18 @@ class WorkerServer(uvicorn.Server):
         self._drain.begin(self.spec.drain)
         notify("STOPPING=1")
         await self._drain.finish()
+        await self._end_probes()
         await self.lifespan.shutdown()
+
+    async def _end_probes(self) -> None:
+        """The daemon has gone on to other workers."""
+        for connection in list(self._probes.connections):
+            connection.transport.abort()
+        if tasks := list(self._probes.tasks):
+            await asyncio.sleep(0)  # they know now that nobody listens
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_LAST_WORDS)
 
 
 def _spare_the_garbage_collector() -> None:
@@ -211,6 +225,16 @@ def _spare_the_garbage_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def quietly(app: Any) -> Any:
+    """`app`, whose calls may be cancelled without a word."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return call
 
 
 def _nothing(*_: object, **__: object) -> None:

@@ -17,13 +17,13 @@ from servd.worker.asgi.request import Request, current
 
 
 def _noted(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work`, which `request` knows about until it is done."""
-    token = object()
+    """`work`, which `request` knows about while a thread is at it."""
     threads = request.threads = request.threads or set()
-    threads.add(token)  # adding to a set and discarding from it are atomic
 
     @functools.wraps(work)
     def run(*args: Any, **options: Any) -> Any:
+        token = object()
+        threads.add(token)  # adding to a set and discarding from it are atomic
         try:
             return work(*args, **options)
         finally:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from servd.worker.asgi.problem import problem
-from servd.worker.asgi.request import Request, Send, current, nowhere
+from servd.worker.asgi.request import Message, Request, Send, current, nowhere
 
 logger = logging.getLogger("servd.worker")
 
@@ -99,12 +99,14 @@ class Deadlines:
         if request.start is None:
             logger.warning("request timed out: %s %s after %.1f s", *what)
             detail = f"no answer within {waited:.1f} s"
-            request.answering = loop.create_task(_answer(request, server, detail))
+            request.start, body = problem(request, 504, detail)
+            request.answering = loop.create_task(_answer(server, request.start, body))
         else:
             logger.warning("response aborted: %s %s after %.1f s", *what)
             request.answering = loop.create_future()
             request.answering.set_result(None)
             _abort(server)
+        request.owner.finish(request)
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
             grace = min(LONGEST_GRACE, max(SHORTEST_GRACE, waited))
@@ -136,11 +138,9 @@ def _is_not_over(request: Request) -> bool:
     return not request.over and request.answering is None
 
 
-async def _answer(request: Request, server: Send, detail: str) -> None:
-    request.start, body = problem(request, 504, detail)
-    request.owner.finish(request)
-    await server(request.start)
-    await server(body)
+async def _answer(server: Send, *messages: Message) -> None:
+    for message in messages:
+        await server(message)
 
 
 def _abort(server: Send) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Callable
 
 
@@ -35,7 +36,8 @@ class Places:
             if turn.done() and not turn.cancelled():
                 self.give()  # its turn came as it left
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # `give` has passed it over
+                    self._waiting.remove(turn)
             raise
         finally:
             self.waits(len(self._waiting))

@@ -56,7 +56,7 @@ class Requests:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
         self.stuck: set[Request] = set()
-        self.exempt = exempt_paths(spec.health_path)
+        self.exempt = exempt_paths(spec.root_path, spec.health_path)
         self.places: Places | None = None
         if spec.concurrency:
             self.places = Places(spec.concurrency, spec.queue, self._waiting)
@@ -98,6 +98,7 @@ class Requests:
                 await self._in_turn(places, request, receive)
         except BaseException as raised:
             if request.answering is None:
+                request.task = None
                 raise
             error = raised
         finally:
@@ -205,9 +206,11 @@ async def _last_word(server: Any) -> None:
         await asyncio.wait_for(server(_END), _PATIENCE)
 
 
-def exempt_paths(health_path: str) -> frozenset[str]:
-    """Paths that are answered however busy the worker is."""
-    return frozenset({"/metrics", health_path} - {""})
+def exempt_paths(root_path: str, health_path: str) -> frozenset[str]:
+    """Paths that are answered however busy the worker is, as they stand in a scope: Uvicorn puts
+    the root path in front.
+    """
+    return frozenset(root_path + path for path in ("/metrics", health_path) if path)
 
 
 def _has_hung_up(request: Request) -> bool:
