@@ -423,6 +423,26 @@ health = { path = "/" }
     ]
 
 
+def test_times_and_limits_that_make_no_sense_are_mistakes(folder: Path) -> None:
+    text = """[services.web]
+app = "main:app"
+watchdog = "1ms"
+limits = { queue = 5, max_requests_jitter = 3, max_age = 0 }
+timeouts = { request = "10s", request_total = "5s" }
+health = { path = "/a b", interval = 0 }
+"""
+    assert any(m.startswith("6:19 services.web.health.path: ") for m in mistakes(folder, text))
+    longer = "is longer than request_total, which ends every request before"
+    assert sorted(mistakes(folder, text.replace("/a b", "/ab"))) == [
+        "3:12 services.web.watchdog: 1ms is too short: it can be 200ms",
+        '4:20 services.web.limits.queue: means nothing without "concurrency"',
+        '4:45 services.web.limits.max_requests_jitter: means nothing without "max_requests"',
+        "4:58 services.web.limits.max_age: 0s is too short: it can be 1s",
+        f"5:24 services.web.timeouts.request: {longer}",
+        "6:37 services.web.health.interval: 0s is too short: it can be 100ms",
+    ]
+
+
 def test_every_key_of_the_language_is_known() -> None:
     """The file has each key of the language; nothing in it is unknown or wrong."""
     path = Path(__file__).with_name("everything.toml")

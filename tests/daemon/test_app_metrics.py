@@ -89,3 +89,37 @@ def test_a_damaged_file_takes_only_itself_out(metrics: AppMetrics, tmp_path: Pat
     (folder / "notes.txt").write_text("mine")
     assert total(metrics, "seen") == 1
     assert (folder / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ["seen", "seen_total", {"a": ["list"]}, "Help."],
+        ["seen", "seen_total", {"a": 1}, "Help."],
+        ["seen", "other_total", {}, "Help."],
+        ["seen", 'seen_total{x="y"} 1\n', {}, "Help."],
+        ["seen", "seen_total", {'a="b"} 1\n': "c"}, "Help."],
+        json.loads("[" * 500 + "]" * 500),
+    ],
+)
+def test_what_is_no_metric_is_not_shown(metrics: AppMetrics, tmp_path: Path, key: object) -> None:
+    folder = tmp_path / "m" / "web"
+    written(folder / f"gauge_all_{os.getpid()}.db", seen=1)
+    file = MmapedDict(str(folder / f"counter_{os.getpid()}.db"))  # type: ignore[no-untyped-call]
+    file.write_value(json.dumps(key), 1.0, 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+    assert total(metrics, "seen") == 1
+
+
+def test_names_of_servds_own_are_left_out_alone(metrics: AppMetrics, tmp_path: Path) -> None:
+    written(tmp_path / "m" / "web" / f"counter_{os.getpid()}.db", servd_requests=1000, seen=1)
+    assert [family.name for family in metrics.families("web")] == ["seen"]
+
+
+def test_folders_of_all_users_that_a_service_ran_as_are_one(
+    metrics: AppMetrics, tmp_path: Path
+) -> None:
+    written(tmp_path / "m" / "web" / f"counter_{DEAD}.db", seen=1)
+    written(tmp_path / "m" / "web~33" / f"counter_{os.getpid()}.db", seen=2)
+    written(tmp_path / "m" / "webs" / f"counter_{os.getpid()}.db", seen=50)
+    assert total(metrics, "seen") == 3

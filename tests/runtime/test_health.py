@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -145,3 +146,38 @@ def test_a_program_is_asked_at_its_own_address(servd: Servd) -> None:
         "another worker",
     )
     assert Path(f"/proc/{before}").exists() is False
+
+
+def test_an_unhealthy_service_is_not_ready_while_it_rolls(servd: Servd) -> None:
+    app = APP.replace("sick = Path", 'sick = Path("all").exists() or Path')
+    config = CONFIG.format(HEALTH).replace("workers = 2", "workers = 1")
+    daemon = servd(config, main_py=app).ready()
+    (daemon.folder / "all").touch()
+    wait_until(lambda: daemon.service("web")["state"] == "degraded", "the service shows it")
+    with ThreadPoolExecutor(1) as pool:
+        changed = config + 'timeouts.startup = "2s"\n    env = { A = "1" }'
+        rolling = pool.submit(daemon.reload, changed)
+        wait_until(lambda: daemon.find("reload started"), "the reload")
+        states = set()
+        while not rolling.done():
+            states.add(daemon.service("web")["state"])
+            assert daemon.ask("GET", "/readyz").status_code == 503
+        assert rolling.result()["outcome"] == "rolled_back"
+    assert states == {"degraded"}
+
+
+def test_a_probe_that_is_under_way_at_the_end_of_a_worker_says_nothing(servd: Servd) -> None:
+    app = APP.replace(
+        'if scope["path"] == "/healthz":\n',
+        'if scope["path"] == "/healthz":\n'
+        "            if asked > 1:\n"
+        '                print("probed", flush=True)\n'
+        "                await __import__('asyncio').sleep(30)\n",
+    )
+    health = HEALTH.replace(" }", ', timeout = "20s" }')
+    config = CONFIG.format(health).replace("workers = 2", "workers = 1")
+    daemon = servd(config, main_py=app).ready()
+    daemon.wait_for("probed")
+    assert daemon.stop() == 0
+    assert "Exception in ASGI application" not in daemon.output
+    assert not daemon.find("worker killed")

@@ -100,6 +100,59 @@ def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
     assert metric(daemon, 'servd_requests_total{code="499",method="GET",service="web"}') == 3
 
 
+def test_requests_that_time_out_while_they_wait_leave_no_trace(servd: Servd) -> None:
+    """All of them at once, so that places change hands while those who waited leave."""
+    daemon = servd(
+        """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        limits = { concurrency = 2, queue = 50 }
+        timeouts.request = "300ms"
+        """,
+        main_py=APP,
+    ).ready()
+    url = daemon.url("web")
+
+    async def burst() -> list[int]:
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            answers = await asyncio.gather(*(client.get("/wait") for _ in range(30)))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(burst()) == [504] * 30
+    assert httpx.get(f"{url}/work").status_code == 200
+    assert metric(daemon, 'servd_requests_total{code="504",method="GET",service="web"}') == 30
+    assert metric(daemon, 'servd_requests_in_flight{service="web"}') == 0
+    assert "exception" not in daemon.output
+
+
+def test_paths_are_meant_without_the_root_path(servd: Servd) -> None:
+    daemon = servd(
+        """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        root_path = "/api"
+        limits = { concurrency = 1 }
+        log.skip_paths = ["/work"]
+        """,
+        main_py=APP.replace('scope["path"]', 'scope["path"].removeprefix("/api")'),
+    ).ready()
+    url = daemon.url("web")
+    assert httpx.get(f"{url}/work").status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
+        wait_until(
+            lambda: metric(daemon, 'servd_requests_in_flight{service="web"}') == 1, "it is full"
+        )
+        assert httpx.get(f"{url}/work").status_code == 503
+        assert httpx.get(f"{url}/metrics?open").status_code == 200
+        assert held.result().status_code == 200
+    daemon.wait_for("request", **{"url.path": "/api/wait"})
+    skipped = daemon.find("request", **{"url.path": "/api/work"})
+    assert [e["http.response.status_code"] for e in skipped] == []
+
+
 @pytest.mark.slow
 def test_admitted_requests_are_as_fast_under_fourfold_overload(servd: Servd) -> None:
     daemon = serve(servd, "concurrency = 8")

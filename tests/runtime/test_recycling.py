@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from harness import Servd, ServdProcess, wait_until
@@ -109,7 +111,7 @@ def test_a_program_that_binds_itself_is_stopped_and_started(servd: Servd) -> Non
         """
         [services.files]
         command = ["python3", "-m", "http.server", "--bind", "{host}", "{port}"]
-        limits.max_age = "500ms"
+        limits.max_age = "1s"
         timeouts.drain = "1s"
         """,
     ).ready()
@@ -118,15 +120,62 @@ def test_a_program_that_binds_itself_is_stopped_and_started(servd: Servd) -> Non
     wait_until(lambda: daemon.pids("files") not in ([], [before]), "another one")
 
 
-def test_a_worker_is_kept_when_its_successor_does_not_start(servd: Servd) -> None:
-    daemon = serve(
-        servd, 'max_age = "700ms"', 'restart = { give_up_after = 2, backoff = "100ms" }', workers=1
-    )
+def test_a_worker_is_kept_while_its_successor_does_not_start(servd: Servd) -> None:
+    """And replaced when it does; the failures are not held against the worker that goes on."""
+    restart = 'restart = { give_up_after = 2, backoff = "100ms", backoff_max = "500ms" }'
+    daemon = serve(servd, 'max_age = "1s"', restart, workers=1)
     (pid,) = daemon.pids("web")
     servd.write(main_py="raise SystemExit('broken')")
     daemon.wait_for("worker kept", pid=pid)
     assert daemon.get("web").text == "ok"
+    assert daemon.service("web")["state"] == "ready"
+    servd.write(main_py=APP)
+    daemon.wait_for("worker recycled", pid=pid)
+    assert daemon.get("web").text == "ok"
+
+
+def test_a_limit_that_a_fresh_worker_is_over_replaces_nothing(servd: Servd) -> None:
+    daemon = serve(servd, 'memory = "1MiB"', workers=1)
+    (pid,) = daemon.pids("web")
+    warned = daemon.wait_for("worker not recycled", pid=pid)
+    assert warned["level"] == "warning"
+    assert warned["bytes"] > warned["limit"] == 1024 * 1024
     assert daemon.pids("web") == [pid]
+
+
+def test_a_worker_that_has_served_enough_before_the_daemon_looks_is_recycled(servd: Servd) -> None:
+    """It says so once only, at a time when the daemon does not know yet that it is ready."""
+    waits = APP.replace(
+        'assert scope["type"] == "http"',
+        """if scope["type"] == "lifespan":
+            await receive()
+            print("starting", flush=True)
+            while not os.path.exists("go"):
+                await asyncio.sleep(0.01)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return""",
+    )
+    daemon = servd(
+        """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        limits = { max_requests = 3 }
+        """,
+        main_py=waits,
+    )
+    pid = daemon.wait_for("starting")["pid"]
+    url = daemon.url("web")
+    daemon.send(signal.SIGSTOP)
+    try:
+        (servd.folder / "go").touch()
+        for _ in range(3):
+            assert httpx.get(url, timeout=20).text == "ok"
+    finally:
+        daemon.send(signal.SIGCONT)
+    daemon.wait_for("worker recycled", pid=pid, reason="max_requests")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import socket
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from harness import Servd, ServdProcess, servd_for, wait_until
 
 APP = """
     import asyncio, time
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
     from fastapi.responses import StreamingResponse
 
     app = FastAPI()
@@ -53,6 +54,10 @@ APP = """
                 print("stream: finally", flush=True)
         return StreamingResponse(produce())
 
+    @app.post("/upload")
+    async def upload(request: Request):
+        return len(await request.body())
+
     @app.get("/thread")
     def thread(seconds: float):
         time.sleep(seconds)
@@ -74,13 +79,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServdProcess]:
         yield serve(servd, request="500ms", total="1500ms")
 
 
-def serve(servd: Servd, request: str, total: str = "none") -> ServdProcess:
+def serve(servd: Servd, request: str, total: str = "none", extra: str = "") -> ServdProcess:
     return servd(
         f"""
         [services.web]
         app = "main:app"
         listen = "127.0.0.1:0"
-        timeouts = {{ request = "{request}", request_total = "{total}" }}
+        timeouts = {{ request = "{request}", request_total = "{total}", keep_alive = "1s" }}
+        {extra}
         """,
         main_py=APP,
     ).ready()
@@ -156,3 +162,28 @@ def test_a_thread_that_hangs_is_left_and_its_worker_replaced(servd: Servd) -> No
     wait_until(lambda: not Path(f"/proc/{before}").exists(), "the end of the stuck worker")
     assert not daemon.find("worker killed")
     assert daemon.service("web")["restarts"] == 0
+
+
+def test_work_that_never_got_a_thread_is_not_stuck(servd: Servd) -> None:
+    """Both are late, but the one thread is free again soon: nothing is wrong with the worker."""
+    daemon = serve(servd, request="500ms", extra="threads = 1")
+    url = daemon.url("web")
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(httpx.get, f"{url}/thread?seconds=0.9", timeout=20) for _ in range(2)]
+        assert [each.result().status_code for each in asked] == [504, 504]
+    assert daemon.get("web", "/thread?seconds=0").json() == "slept"
+    time.sleep(1.5)  # longer than a request that was given up may go on
+    assert not daemon.find("worker to be recycled")
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_an_upload_goes_on_after_an_early_answer(servd: Servd, http: str) -> None:
+    """The client hears the 504, though it reads it when all is sent, after the keep-alive time."""
+    daemon = serve(servd, request="300ms", extra=f'uvicorn = {{ http = "{http}" }}')
+    place = urlsplit(daemon.url("web"))
+    with socket.create_connection((place.hostname, place.port), timeout=20) as client:
+        client.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 2500000\r\n\r\n")
+        for _ in range(25):
+            client.sendall(b"x" * 100_000)
+            time.sleep(0.1)
+        assert client.recv(100).startswith(b"HTTP/1.1 504 ")

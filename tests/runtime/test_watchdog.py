@@ -162,3 +162,23 @@ def test_a_daemon_that_was_held_up_itself_blames_no_worker(servd: Servd) -> None
     assert daemon.get("web").text == str(pid)
     assert daemon.pids("web") == [pid]
     assert not daemon.find("worker hung")
+
+
+def test_a_worker_that_drains_is_not_watched(servd: Servd) -> None:
+    """The drain has a deadline of its own, and a program has stopped its loop by then."""
+    slow_end = NOTIFIES.replace(
+        "signal.signal(signal.SIGUSR1, hang)",
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit(0)))",
+    ).replace("time.sleep(3 * half)", "pass")
+    daemon = servd(
+        """
+        [services.notifier]
+        command = ["python3", "notifier.py"]
+        watchdog = "600ms"
+        ready = "notify"
+        """,
+        notifier_py=slow_end,
+    ).ready()
+    daemon.wait_for("signs begin 0.3")
+    assert daemon.stop() == 0
+    assert not daemon.find("worker hung")

@@ -1,0 +1,126 @@
+"""The daemon's end of a worker's channel, and a worker that says anything at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from servd.supervisor.channel import LONGEST_MESSAGE, UnansweredError, WorkerChannel
+
+
+class Listener:
+    """A channel with what came over it."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        self.said: list[dict[str, Any]] = []
+        self.hung_up = 0
+        self.channel = WorkerChannel(ours, self._hear, self._gone)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        int(message["number"])
+        self.said.append(message)
+
+    def _gone(self) -> None:
+        self.hung_up += 1
+
+
+async def settle() -> None:
+    """Lets the loop read what is there."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_nothing_that_a_worker_sends_raises() -> None:
+    async def talk() -> None:
+        listener = Listener()
+        for line in (
+            b"{",
+            b"[]",
+            b"7",
+            b'{"number": Infinity}',
+            b'{"number": [1]}',
+            b"[" * 5000,
+            b'{"answer": [1]}',
+            b'{"answer": {}}',
+            b"\xff\xfe",
+            b'{"number": 1}',
+        ):
+            listener.theirs.sendall(line + b"\n")
+        await settle()
+        assert listener.said == [{"number": 1}]
+        listener.theirs.sendall(b'{"number": Infinity}\n' * 100 + b'{"number": 2}\n')
+        listener.channel.close()
+        assert listener.said[1:] == [{"number": 2}]
+        listener.theirs.close()
+
+    asyncio.run(talk())
+
+
+def test_a_message_without_end_is_not_listened_to_for_long() -> None:
+    async def talk() -> None:
+        listener = Listener()
+        listener.theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        sent = 0
+        while not listener.hung_up:
+            await loop.sock_sendall(listener.theirs, b"x" * 10_000)
+            sent += 10_000
+            assert sent < 4 * LONGEST_MESSAGE
+            await settle()
+        listener.channel.close()
+        listener.theirs.close()
+
+    asyncio.run(talk())
+
+
+def test_the_end_of_a_channel_that_goes_on_being_written_to_comes() -> None:
+    async def talk() -> None:
+        listener = Listener()
+        writes = b'{"number": 1}\n' * 10
+        real = listener.channel.said
+
+        def says_more(message: dict[str, Any]) -> None:
+            real(message)
+            listener.theirs.sendall(writes)
+
+        listener.channel.said = says_more
+        listener.theirs.sendall(writes)
+        listener.channel.close()
+        assert 10 <= len(listener.said) < 1000
+        listener.theirs.close()
+
+    asyncio.run(talk())
+
+
+def test_answers_find_who_asked() -> None:
+    async def talk() -> None:
+        listener = Listener()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[int] = loop.create_future()
+        one = asyncio.ensure_future(listener.channel.ask("this", ended, detail=1))
+        other = asyncio.ensure_future(listener.channel.ask("that", ended))
+        await settle()
+        asked = [json.loads(line) for line in listener.theirs.recv(65536).splitlines()]
+        assert [message["do"] for message in asked] == ["this", "that"]
+        assert asked[0]["detail"] == 1
+        for message in reversed(asked):
+            error = "cannot" if message["do"] == "that" else ""
+            answer = {"answer": message["ask"], "error": error}
+            listener.theirs.sendall(json.dumps(answer).encode() + b"\n")
+        await one
+        with pytest.raises(UnansweredError, match="cannot"):
+            await other
+        waiting = asyncio.ensure_future(listener.channel.ask("more", ended))
+        await settle()
+        ended.set_result(0)
+        with pytest.raises(UnansweredError, match="it ended"):
+            await waiting
+        listener.channel.close()
+        listener.theirs.close()
+
+    asyncio.run(talk())
