@@ -24,7 +24,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
-from servd.daemon.sweeper import listed, service_of
+from servd.daemon.metrics_folder import listed, service_of
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of one file beyond which it is left out."""

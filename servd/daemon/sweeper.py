@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from servd.daemon.metrics_folder import listed, service_of
 from servd.daemon.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -58,19 +59,6 @@ class Sweeper:
                     self.app_metrics.fold(service_of(folder))
                 except Exception:  # one service must not keep the others from being looked after
                     log.exception("metrics of an app cannot be kept", service=service_of(folder))
-
-
-def service_of(folder: str) -> str:
-    """The service whose app keeps its metrics in `folder`: there is one for each user."""
-    return folder.partition("~")[0]
-
-
-def listed(folder: str) -> list[str]:
-    """The names in a folder; none where it cannot be read."""
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _is_of_the_dead(name: str) -> bool:
