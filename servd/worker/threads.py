@@ -17,11 +17,15 @@ from servd.worker.asgi.request import Request, current
 
 
 def _noted(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work`, which `request` knows about while a thread is at it."""
+    """`work`, which `request` knows about while a thread is at it, and which is not begun any more
+    once the request was given up.
+    """
     threads = request.threads = request.threads or set()
 
     @functools.wraps(work)
     def run(*args: Any, **options: Any) -> Any:
+        if request.answering is not None:
+            raise RuntimeError("the request was given up before a thread was free")
         token = object()
         threads.add(token)  # adding to a set and discarding from it are atomic
         try:

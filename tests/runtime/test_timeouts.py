@@ -174,6 +174,28 @@ def test_work_that_never_got_a_thread_is_not_stuck(servd: Servd) -> None:
     assert not daemon.find("worker to be recycled")
 
 
+def test_requests_that_are_cut_at_the_end_of_a_drain_leave_no_traceback(servd: Servd) -> None:
+    daemon = servd(
+        """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "300ms" }
+        """,
+        main_py=APP,
+    ).ready()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(daemon.get, "web", "/slow") for _ in range(2)]
+        wait_until(
+            lambda: daemon.service("web")["processes"][0]["in_flight"] == 2, "the requests began"
+        )
+        daemon.stop()
+        assert all(isinstance(each.exception(), httpx.TransportError) for each in asked)
+    assert daemon.find("the drain's deadline has passed: 2 requests are cut")
+    assert len(daemon.find("slow: finally")) == 2
+    assert "Traceback" not in daemon.output
+
+
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_an_upload_goes_on_after_an_early_answer(servd: Servd, http: str) -> None:
     """The client hears the 504, though it reads it when all is sent, after the keep-alive time."""

@@ -97,7 +97,8 @@ class Requests:
             else:
                 await self._in_turn(places, request, receive)
         except BaseException as raised:
-            if request.answering is None:
+            cut = isinstance(raised, asyncio.CancelledError) and _has_hung_up(request)
+            if request.answering is None and not cut:
                 request.task = None
                 raise
             error = raised
