@@ -138,16 +138,6 @@ def test_the_whole_of_a_response_is_bounded_by_request_total(served: ServdProces
     assert served.find("response aborted: GET /stream after 1.5 s")
 
 
-def test_a_client_that_hangs_up_is_counted_as_such(served: ServdProcess) -> None:
-    place = urlsplit(served.url("web"))
-    with socket.create_connection((place.hostname, place.port)) as client:
-        client.sendall(b"GET /thread?seconds=0.2 HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_until(
-            lambda: served.service("web")["processes"][0]["in_flight"] == 1, "the request began"
-        )
-    wait_until(lambda: served.service("web")["processes"][0]["in_flight"] == 0, "its end")
-
-
 def test_a_thread_that_hangs_is_left_and_its_worker_replaced(servd: Servd) -> None:
     daemon = serve(servd, request="300ms")
     (before,) = daemon.pids("web")
