@@ -24,7 +24,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
-from servd.daemon.metrics_folder import listed, service_of
+from servd.daemon.metrics_folder import FOLDED, files, lives
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of one file beyond which it is left out."""
@@ -32,13 +32,10 @@ LARGEST_FILE = 16 * 1024 * 1024
 RESERVED = "servd_"
 """Names that begin like this are servd's own."""
 
-_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
 _NOT_IN_NAMES = re.compile(r'["\\\n\r{}\s]')
 _LENGTH = struct.Struct("i")
 _VALUES = struct.Struct("dd")
 _HEAD = 8
-_FOLDED = 0
-"""The pid under which the dead are kept: no process has it."""
 
 
 class AppMetrics:
@@ -61,24 +58,24 @@ class AppMetrics:
 
     def _families(self, service: str) -> list[Metric]:
         ours = os.path.join(self.private, service)
-        files = [
+        found = [
             self._copy(ours, f"{kind}_{pid}.db", content)
             for kind, pid, content in self._living(service)
         ]
         for kind in ("counter", "histogram", "summary"):
-            folded = os.path.join(ours, f"{kind}_{_FOLDED}.db")
+            folded = os.path.join(ours, f"{kind}_{FOLDED}.db")
             if os.path.exists(folded):
-                files.append(folded)
-        if not files:
+                found.append(folded)
+        if not found:
             return []
-        return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+        return list(MultiProcessCollector.merge(found))  # type: ignore[no-untyped-call]
 
     def _living(self, service: str) -> Iterator[tuple[str, int, bytes]]:
         """What the files of processes that live say; those of the others are folded."""
-        for path, kind, pid in self._files(service):
-            lives = os.path.exists(f"/proc/{pid}")
+        for path, kind, pid in files(self.folder, service):
+            alive = lives(pid)  # asked first: what is written until the end is not missed
             content = _content(path)
-            if lives:
+            if alive:
                 if content is not None:
                     yield kind, pid, content
                 continue
@@ -87,16 +84,6 @@ class AppMetrics:
             for file in (path, os.path.join(self.private, service, os.path.basename(path))):
                 with contextlib.suppress(OSError):
                     os.unlink(file)
-
-    def _files(self, service: str) -> Iterator[tuple[str, str, int]]:
-        """Path, type and pid of each file that is one of prometheus_client's."""
-        for folder in listed(self.folder):
-            if service_of(folder) != service:
-                continue
-            for name in listed(os.path.join(self.folder, folder)):
-                match = _FILE.fullmatch(name)
-                if match is not None and int(match[2]) != _FOLDED:
-                    yield os.path.join(self.folder, folder, name), match[1], int(match[2])
 
     def _copy(self, folder: str, name: str, content: bytes) -> str:
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -109,7 +96,7 @@ class AppMetrics:
         if kind.startswith("gauge"):
             return
         os.makedirs(folder, 0o700, exist_ok=True)
-        file = os.path.join(folder, f"{kind}_{_FOLDED}.db")
+        file = os.path.join(folder, f"{kind}_{FOLDED}.db")
         sums: Any = MmapedDict(file)  # type: ignore[no-untyped-call]
         try:
             for entry in _entries(content):

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from servd.daemon.reload import History
 from servd.supervisor import memory
 from servd.supervisor.generation import Generation
-from servd.supervisor.process import WorkerProcess
+from servd.supervisor.process import WORKER_STATES, WorkerProcess
 from servd.supervisor.service import Service
 from servd.supervisor.supervisor import Supervisor
 from servd.wire import block
 from servd.wire.block import Totals
-
-WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def service_sample(service: Service) -> ServiceSample:
     states = dict.fromkeys(WORKER_STATES, 0)
     used: dict[tuple[int, int], int] = {}
     for generation, process in _processes(service):
-        states[state_of(process)] += 1
+        states[process.state] += 1
         key = (process.slot, generation.number)
         used[key] = used.get(key, 0) + (memory.resident(process.pid) or 0)
     return ServiceSample(
@@ -101,15 +99,6 @@ def service_sample(service: Service) -> ServiceSample:
         memory=[WorkerMemory(*key, size) for key, size in sorted(used.items())],
         certificate=service.plan.tls.certificate if service.plan.tls is not None else "",
     )
-
-
-def state_of(process: WorkerProcess) -> str:
-    """One of `WORKER_STATES`."""
-    if process.stopping:
-        return "draining"
-    if not process.was_ready:
-        return "starting"
-    return "unhealthy" if process.unwell else "ready"
 
 
 def _processes(service: Service) -> Iterator[tuple[Generation, WorkerProcess]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from servd.daemon.metrics import state_of
 from servd.daemon.reload import Report
 from servd.daemon.usage import CpuMeter
 from servd.plan.render_changes import as_json
@@ -163,7 +162,7 @@ def _process(process: WorkerProcess, cpu: CpuMeter) -> ProcessStatus:
         pid=process.pid,
         worker=process.slot,
         generation=process.launch.generation,
-        state=state_of(process),
+        state=process.state,
         started_at=process.since,
         rss_bytes=memory.resident(process.pid),
         cpu_percent=cpu.percent(process.pid, process.lived),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
 
-from servd.daemon.metrics_folder import listed, service_of
+from servd.daemon.metrics_folder import files, lives, services
 from servd.daemon.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -52,15 +51,11 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Folds what is left of the dead, in the folders that have such a file."""
-        for folder in listed(self.folder.app_metrics):
-            names = listed(os.path.join(self.folder.app_metrics, folder))
-            if any(_is_of_the_dead(name) for name in names):
-                try:
-                    self.app_metrics.fold(service_of(folder))
-                except Exception:  # one service must not keep the others from being looked after
-                    log.exception("metrics of an app cannot be kept", service=service_of(folder))
-
-
-def _is_of_the_dead(name: str) -> bool:
-    pid = name.rpartition("_")[2].removesuffix(".db")
-    return pid.isdigit() and not os.path.exists(f"/proc/{pid}")
+        root = self.folder.app_metrics
+        for service in services(root):
+            if all(lives(pid) for _, _, pid in files(root, service)):
+                continue
+            try:
+                self.app_metrics.fold(service)
+            except Exception:  # one service must not keep the others from being looked after
+                log.exception("metrics of an app cannot be kept", service=service)

@@ -17,6 +17,7 @@ from servd.host import Host
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
 from servd.plan.model import (
+    USER_MARK,
     DependencyPlan,
     HealthPlan,
     IdentityPlan,
@@ -189,7 +190,7 @@ class _Draft:
     def _app_metrics(self) -> str:
         """The folder for the metrics of the app: one for each user that it ever runs as."""
         uid = self._uid(self.given.user)
-        owner = f"~{uid}" if uid is not None else ""
+        owner = f"{USER_MARK}{uid}" if uid is not None else ""
         return os.path.join(self.runtime_dir, "m", f"{self.name}{owner}")
 
     def _workers(self) -> int:
@@ -244,7 +245,7 @@ class _Draft:
         patience = health.start_failures * health.interval if health is not None else None
         if given.app:
             return ReadyPlan("notify", patience=patience)
-        address = addresses[0] if addresses else sockets[0].address if sockets else None
+        address = _reached_at(addresses, sockets)
         mode = given.ready
         if given.kind == "task":
             return ReadyPlan("exit")
@@ -269,7 +270,7 @@ class _Draft:
         health = given.health
         if health is None or given.kind == "task":
             return None
-        address = addresses[0] if addresses else sockets[0].address if sockets else None
+        address = _reached_at(addresses, sockets)
         if given.app:
             address = None
         elif address is None or not (address.path or address.port):
@@ -308,3 +309,10 @@ class _Draft:
             max_requests_jitter=limits.max_requests_jitter,
             health_path=given.health.path if given.health is not None else "",
         )
+
+
+def _reached_at(addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> Address | None:
+    """The first address that a program can be asked at; None where it listens nowhere."""
+    if addresses:
+        return addresses[0]
+    return sockets[0].address if sockets else None

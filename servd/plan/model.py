@@ -15,6 +15,9 @@ from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]
 
+USER_MARK = "~"
+"""Stands between a service's name and the uid in the name of the folder for its app's metrics."""
+
 
 @dataclass(frozen=True, slots=True)
 class SocketPlan:

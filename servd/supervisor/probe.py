@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from servd.config.address import Address
 from servd.plan.model import HealthPlan
@@ -14,18 +12,6 @@ from servd.supervisor.channel import UnansweredError
 from servd.supervisor.process import WorkerProcess
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Connect = Callable[[], Awaitable[Connection]]
-
-
-class Question(Protocol):
-    """What is asked: GET `path`, for an answer within `timeout` seconds."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def timeout(self) -> float: ...
 
 
 async def connect_to(address: Address) -> Connection:
@@ -52,31 +38,21 @@ async def connect_privately(process: WorkerProcess) -> Connection:
 
 
 async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
-    """What is wrong with a worker; empty when it is well."""
-    address = plan.address
-
-    async def connect() -> Connection:
-        if address is None:
-            return await connect_privately(process)
-        return await connect_to(address)
-
-    return await ask(connect, plan)
-
-
-async def ask(connect: Connect, question: Question) -> str:
-    """Why the answer is not 2xx or 3xx; empty when it is."""
-    what = f"GET {question.path}"
+    """Why a worker does not answer 2xx or 3xx; empty when it does."""
+    what = f"GET {plan.path}"
     try:
-        async with asyncio.timeout(question.timeout):
-            reader, writer = await connect()
+        async with asyncio.timeout(plan.timeout):
+            reader, writer = await (
+                connect_to(plan.address) if plan.address is not None else connect_privately(process)
+            )
             try:
-                status = await _status(question, reader, writer)
+                status = await _status(plan, reader, writer)
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except TimeoutError:
-        return f"{what} was not answered within {question.timeout:g} s"
+        return f"{what} was not answered within {plan.timeout:g} s"
     except OSError as error:
         return f"{what} failed: {error.strerror or error}"
     except (UnansweredError, ValueError) as error:
@@ -85,11 +61,11 @@ async def ask(connect: Connect, question: Question) -> str:
 
 
 async def _status(
-    question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    plan: HealthPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> int:
     """The status of the answer. Raises OSError, and ValueError when it is not HTTP."""
     request = (
-        f"GET {question.path} HTTP/1.1\r\nHost: {question.host}\r\n"
+        f"GET {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\n"
         "User-Agent: servd\r\nConnection: close\r\n\r\n"
     )
     writer.write(request.encode())

@@ -54,6 +54,8 @@ class Launch:
 _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
 _LONGEST_FIELD = 1024
 
+WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
+
 RECYCLING = frozenset({"max_requests", "stuck"})
 """What a worker may give as the reason for which it should be replaced."""
 
@@ -360,6 +362,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
     def stop(self) -> None:
         """Nothing is left to be done for a process that was reaped; Circus would terminate it."""
+
+    @property
+    def state(self) -> str:
+        """One of `WORKER_STATES`."""
+        if self.stopping:
+            return "draining"
+        if not self.was_ready:
+            return "starting"
+        return "unhealthy" if self.unwell else "ready"
 
     @property
     def lived(self) -> float:

@@ -79,10 +79,10 @@ class Vigil:
         """Seconds of silence that are too many. A program was told them when it was started, and
         cannot be told anew: it may take as long as it was told.
         """
+        if plan.app is not None:
+            return plan.watchdog
         told = self.process.launch.plan.watchdog
-        if plan.app is not None or plan.watchdog is None or told is None:
-            return plan.watchdog if plan.app is not None or told is not None else None
-        return max(told, plan.watchdog)
+        return max(told, plan.watchdog) if told is not None and plan.watchdog is not None else None
 
     async def _signs_of_life(self, seconds: float) -> None:
         """Armed from the beginning for servd's worker, which gives signs before it is ready; for a

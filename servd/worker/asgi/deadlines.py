@@ -126,8 +126,8 @@ async def end_of(request: Request, error: BaseException | None) -> None:
             request.task.uncancel()
     elif error is not None:
         logger.error("the app failed after its time was up", exc_info=error)
-    if request.answering is not None:
-        await request.answering
+    assert request.answering is not None
+    await request.answering
 
 
 def _has_not_begun(request: Request) -> bool:

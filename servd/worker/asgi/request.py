@@ -102,11 +102,6 @@ class Request:
         return known, trace
 
     @property
-    def status(self) -> int:
-        """The status of the answer; 500 where the app sends none."""
-        return int(self.start["status"]) if self.start is not None else 500
-
-    @property
     def is_event_stream(self) -> bool:
         """Whether its answer has begun, and is an event stream."""
         if self.start is None or self.over:

@@ -46,7 +46,6 @@ class Requests:
         recycle: Callable[[str], None],
     ) -> None:
         self.app = app
-        self.spec = spec
         self.counters = counters
         self.gauges = counters.gauges
         self._answered = counters.answered
