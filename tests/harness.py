@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 DEADLINE = 40.0
 """Seconds that any condition may take on a machine that is busy with other tests."""
@@ -32,6 +33,19 @@ def wait_until(condition: Callable[[], Any], what: str, deadline: float = DEADLI
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {deadline:g} s")
         time.sleep(0.01)
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""Values of metrics by their names and labels."""
+
+
+def samples_of(text: str) -> Samples:
+    """Every sample of a text that Prometheus would read."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 class ServdProcess:
@@ -165,6 +179,14 @@ class ServdProcess:
     def pids(self, name: str) -> list[int]:
         """Pids of the current generation, by index."""
         return [process["pid"] for process in self.service(name)["processes"]]
+
+    def samples(self) -> Samples:
+        """What /metrics shows."""
+        return samples_of(self.ask("GET", "/metrics").text)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """One sample; None where there is none."""
+        return self.samples().get((name, frozenset(labels.items())))
 
     def descendants(self) -> list[psutil.Process]:
         """Every process that the daemon or one of its children started."""

@@ -48,22 +48,15 @@ def serve(servd: Servd, limits: str) -> ServdProcess:
     ).ready()
 
 
-def metric(daemon: ServdProcess, line: str) -> float:
-    """The value of one line of the metrics."""
-    for text in daemon.ask("GET", "/metrics").text.splitlines():
-        if text.startswith(line + " "):
-            return float(text.rpartition(" ")[2])
-    return 0.0
-
-
 def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Servd) -> None:
     daemon = serve(servd, "concurrency = 2, queue = 1")
     url = daemon.url("web")
     with ThreadPoolExecutor(3) as pool:
         held = [pool.submit(httpx.get, f"{url}/wait", timeout=30) for _ in range(3)]
-        queued = 'servd_requests_queued{service="web"}'
-        wait_until(lambda: metric(daemon, queued) == 1, "one request waits")
-        assert metric(daemon, 'servd_requests_in_flight{service="web"}') == 3
+        wait_until(
+            lambda: daemon.metric("servd_requests_queued", service="web") == 1, "one request waits"
+        )
+        assert daemon.metric("servd_requests_in_flight", service="web") == 3
 
         refused = httpx.get(f"{url}/wait", timeout=5)
         assert refused.status_code == 503
@@ -71,14 +64,15 @@ def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Serv
         assert refused.headers["content-type"] == "application/problem+json"
         assert httpx.get(f"{url}/metrics", timeout=5).status_code == 200
 
-        rejected = 'servd_requests_rejected_total{reason="concurrency",service="web"}'
-        assert metric(daemon, rejected) == 1
+        assert (
+            daemon.metric("servd_requests_rejected_total", reason="concurrency", service="web") == 1
+        )
         # a health path is exempt too, from the moment that there is one
         daemon.edit((daemon.folder / "servd.toml").read_text() + 'health.path = "/open"\n')
         assert daemon.reload()["outcome"] == "applied"
         assert httpx.get(f"{url}/open", timeout=5).status_code == 200
         assert [answer.result().status_code for answer in held] == [200, 200, 200]
-    assert metric(daemon, queued) == 0
+    assert daemon.metric("servd_requests_queued", service="web") == 0
 
 
 def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
@@ -86,16 +80,18 @@ def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
     url = daemon.url("web")
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
-        in_flight = 'servd_requests_in_flight{service="web"}'
-        wait_until(lambda: metric(daemon, in_flight) == 1, "the place is taken")
+        wait_until(
+            lambda: daemon.metric("servd_requests_in_flight", service="web") == 1,
+            "the place is taken",
+        )
         for _ in range(3):
             with pytest.raises(httpx.ReadTimeout):
                 httpx.get(f"{url}/wait", timeout=0.2)
-        assert metric(daemon, 'servd_requests_queued{service="web"}') == 3
+        assert daemon.metric("servd_requests_queued", service="web") == 3
         assert httpx.get(f"{url}/metrics?open", timeout=5).status_code == 200  # exempt
         assert held.result().status_code == 200
     assert httpx.get(f"{url}/begun", timeout=5).text == "1"
-    assert metric(daemon, 'servd_requests_total{code="499",method="GET",service="web"}') == 3
+    assert daemon.metric("servd_requests_total", code="499", method="GET", service="web") == 3
 
 
 def test_requests_that_time_out_while_they_wait_leave_no_trace(servd: Servd) -> None:
@@ -119,8 +115,8 @@ def test_requests_that_time_out_while_they_wait_leave_no_trace(servd: Servd) -> 
 
     assert asyncio.run(burst()) == [504] * 30
     assert httpx.get(f"{url}/work").status_code == 200
-    assert metric(daemon, 'servd_requests_total{code="504",method="GET",service="web"}') == 30
-    assert metric(daemon, 'servd_requests_in_flight{service="web"}') == 0
+    assert daemon.metric("servd_requests_total", code="504", method="GET", service="web") == 30
+    assert daemon.metric("servd_requests_in_flight", service="web") == 0
     assert "exception" not in daemon.output
 
 
@@ -141,7 +137,7 @@ def test_paths_are_meant_without_the_root_path(servd: Servd) -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
         wait_until(
-            lambda: metric(daemon, 'servd_requests_in_flight{service="web"}') == 1, "it is full"
+            lambda: daemon.metric("servd_requests_in_flight", service="web") == 1, "it is full"
         )
         assert httpx.get(f"{url}/work").status_code == 503
         assert httpx.get(f"{url}/metrics?open").status_code == 200

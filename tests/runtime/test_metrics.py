@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import trustme
-from prometheus_client.parser import text_string_to_metric_families
 
-from harness import Servd, ServdProcess, free_port, wait_until
+from harness import Servd, ServdProcess, free_port, samples_of, wait_until
 
 PLAIN = """
     async def app(scope, receive, send):
@@ -53,25 +52,11 @@ WEB = """
 """
 
 
-def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every sample by its name and its labels."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(daemon: ServdProcess, name: str, **labels: str) -> float | None:
-    found = samples(daemon.ask("GET", "/metrics").text)
-    return found.get((name, frozenset(labels.items())))
-
-
 def answered(daemon: ServdProcess) -> dict[str, float]:
     """servd_requests_total by method and code."""
     return {
         f"{dict(labels)['method']} {dict(labels)['code']}": count
-        for (name, labels), count in samples(daemon.ask("GET", "/metrics").text).items()
+        for (name, labels), count in daemon.samples().items()
         if name == "servd_requests_total"
     }
 
@@ -141,12 +126,12 @@ def counted_over_rolls_and_a_kill(servd: Servd, count: int) -> None:
     assert statuses.keys() == {"200"}
     # what was in flight in the killed worker may or may not have been counted
     assert statuses["200"] <= counts["GET 200"] <= statuses["200"] + broken
-    assert value(daemon, "servd_worker_restarts_total", service="web", reason="signal") == 1
-    assert value(daemon, "servd_request_duration_seconds_count", service="web") == sum(
+    assert daemon.metric("servd_worker_restarts_total", service="web", reason="signal") == 1
+    assert daemon.metric("servd_request_duration_seconds_count", service="web") == sum(
         counts.values()
     )
-    assert value(daemon, "servd_reloads_total", outcome="applied") == 2
-    assert value(daemon, "servd_requests_in_flight", service="web") == 0
+    assert daemon.metric("servd_reloads_total", outcome="applied") == 2
+    assert daemon.metric("servd_requests_in_flight", service="web") == 0
 
 
 def test_requests_are_counted_across_rolls_and_a_kill(servd: Servd) -> None:
@@ -175,7 +160,7 @@ def test_metrics_have_an_address_of_their_own_that_a_reload_moves(servd: Servd) 
     daemon = servd(config.format(first), main_py=PLAIN).ready()
     answer = httpx.get(f"http://127.0.0.1:{first}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    names = {name for name, _ in samples(answer.text)}
+    names = {name for name, _ in samples_of(answer.text)}
     assert {
         "servd_build_info",
         "servd_config_last_reload_successful",
@@ -210,7 +195,7 @@ def test_an_address_that_is_taken_undoes_the_reload(servd: Servd) -> None:
     assert answer["outcome"] == "rolled_back"
     assert "admin.metrics: cannot listen on" in answer["detail"]
     assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
-    assert value(daemon, "servd_config_last_reload_successful") == 0
+    assert daemon.metric("servd_config_last_reload_successful") == 0
 
 
 def test_the_expiry_of_certificates_is_shown(servd: Servd) -> None:
@@ -226,7 +211,7 @@ def test_the_expiry_of_certificates_is_shown(servd: Servd) -> None:
     pem = certificate.cert_chain_pems[0].bytes()
     expiry = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
     name = "servd_tls_certificate_expiry_timestamp_seconds"
-    assert value(daemon, name, service="web") == expiry
+    assert daemon.metric(name, service="web") == expiry
 
 
 def test_what_an_app_counts_itself_is_merged_and_survives_its_workers(servd: Servd) -> None:
@@ -235,7 +220,7 @@ def test_what_an_app_counts_itself_is_merged_and_survives_its_workers(servd: Ser
 
     def hellos() -> float | None:
         labels = {"service": "web", "who": "you", "exported_service": "app"}
-        return value(daemon, "hellos_total", **labels)
+        return daemon.metric("hellos_total", **labels)
 
     folder = daemon.runtime / "m" / "web"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -245,17 +230,16 @@ def test_what_an_app_counts_itself_is_merged_and_survives_its_workers(servd: Ser
             assert httpx.get(url).status_code == 200
         total += 20
         assert hellos() == total
-        assert value(daemon, "took_seconds_bucket", service="web", le="2.0") == total
+        assert daemon.metric("took_seconds_bucket", service="web", le="2.0") == total
         before = set(map(str, daemon.pids("web")))
         assert daemon.reload(roll=True)["outcome"] == "applied"
         wait_until(lambda: not daemon.service("web")["draining"], "the old generation is gone")
         assert hellos() == total
-        text = daemon.ask("GET", "/metrics").text
-        levels = {dict(labels)["pid"] for (name, labels) in samples(text) if name == "level"}
+        levels = {dict(labels)["pid"] for name, labels in daemon.samples() if name == "level"}
         assert levels.isdisjoint(before), "gauges of the dead vanish"
         left = {path.name.rpartition("_")[2] for path in folder.iterdir()}
         assert left <= {f"{pid}.db" for pid in daemon.pids("web")}, "the folder does not grow"
-    assert value(daemon, "servd_requests_total", service="web", method="GET", code="200") == total
+    assert daemon.metric("servd_requests_total", service="web", method="GET", code="200") == total
 
 
 def test_damaged_files_of_an_app_are_left_out(servd: Servd) -> None:
@@ -266,8 +250,8 @@ def test_damaged_files_of_an_app_are_left_out(servd: Servd) -> None:
     (folder / f"counter_{pid}.db").write_bytes(b"\xff" * 5000)
     (folder / f"summary_{pid}.db").symlink_to("/etc/passwd")
     os.mkfifo(folder / f"gauge_all_{os.getpid()}.db")
-    assert value(daemon, "level", service="web", pid=str(pid)) == 7
-    assert value(daemon, "hellos_total", service="web") is None
+    assert daemon.metric("level", service="web", pid=str(pid)) == 7
+    assert daemon.metric("hellos_total", service="web") is None
 
 
 def test_an_app_may_have_a_folder_of_its_own_or_none(servd: Servd) -> None:
@@ -289,7 +273,7 @@ def test_an_app_may_have_a_folder_of_its_own_or_none(servd: Servd) -> None:
     assert list(Path(servd.folder / "mine").iterdir())
     httpx.get(daemon.url("none"))
     assert not (daemon.runtime / "m" / "none").exists()
-    assert value(daemon, "level", service="none") is None
+    assert daemon.metric("level", service="none") is None
 
 
 def test_status_shows_what_workers_do(servd: Servd) -> None:
