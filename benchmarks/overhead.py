@@ -10,14 +10,11 @@ them, which the access log does.)
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
 import statistics
 import sys
 from pathlib import Path
 
-from throughput import Sample, interval, ratios, report, rounds, running
+from throughput import Sample, interval, measured, parser_for, ratios, report, servd_command
 
 UVICORN = ["-m", "uvicorn", "main:app", "--port", "PORT", "--workers", "1"]
 QUIET = "log = { access = false }"
@@ -41,13 +38,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     quiet = ["--no-access-log", "--log-level", "warning"]
     found = {"uvicorn": [sys.executable, *UVICORN, *quiet]}
     for number, (name, lines) in enumerate(PARTS.items()):
-        config = folder / f"{number}.toml"
-        text = "\n".join(lines)
-        config.write_text(
-            f'[daemon]\nruntime_dir = "{folder}/{number}"\n[services.web]\napp = "main:app"\n'
-            f'listen = "127.0.0.1:${{BENCH_PORT}}"\n{text}\n'
-        )
-        found[name] = [sys.executable, "-m", "servd", "--config", str(config)]
+        found[name] = servd_command(folder, str(number), lines)
     return found
 
 
@@ -65,21 +56,10 @@ def costs(samples: dict[str, list[Sample]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--connections", type=int, default=32)
+    parser = parser_for(__doc__)
     parser.add_argument("--gate", action="store_true", help="fail when a ratio is above its gate")
-    parser.add_argument("--json", type=Path, help="write the samples there")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is missing: apt-get install wrk")
-    with running(commands) as contenders:
-        samples = rounds(contenders, options)
-    if options.json:
-        options.json.write_text(
-            json.dumps({name: [vars(s) for s in found] for name, found in samples.items()})
-        )
+    samples = measured(commands, options)
     report(samples)
     costs(samples)
     for name, gate in GATES.items():

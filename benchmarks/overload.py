@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import httpx
-from throughput import free_port
+from throughput import running, servd_command
 
 APP = """
 import asyncio
 from fastapi import FastAPI
 
 app = FastAPI()
+
+
+@app.get("/ping")
+async def ping() -> dict[str, str]:
+    return {"ping": "pong"}
 
 
 @app.get("/work")
@@ -40,49 +37,22 @@ async def work() -> dict[str, str]:
 PLACES = 8
 
 
-@contextlib.contextmanager
-def running() -> Iterator[str]:
-    """A daemon with one worker; ended however the benchmark goes."""
-    with tempfile.TemporaryDirectory(prefix="sb", dir="/tmp") as name:
-        folder, port = Path(name), free_port()
-        (folder / "main.py").write_text(APP)
-        (folder / "servd.toml").write_text(
-            f'[daemon]\nruntime_dir = "{folder}/run"\n[services.web]\napp = "main:app"\n'
-            f'listen = "127.0.0.1:{port}"\nlimits.concurrency = {PLACES}\n'
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "servd", "--config", str(folder / "servd.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            end = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if httpx.get(f"{url}/work", timeout=5).status_code == 200:
-                        break
-                if process.poll() is not None or time.monotonic() > end:
-                    sys.exit("servd did not start")
-                time.sleep(0.05)
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+def commands(folder: Path) -> dict[str, list[str]]:
+    """One daemon with one worker."""
+    (folder / "slow.py").write_text(APP)
+    lines = [f"limits.concurrency = {PLACES}"]
+    return {"servd": servd_command(folder, "servd", lines, app="slow:app")}
 
 
-async def load(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
+async def load(port: int, clients: int, seconds: float) -> tuple[list[float], int]:
     """Milliseconds of the requests that were admitted, and how many were not."""
     took: list[float] = []
     refused = 0
     end = time.monotonic() + seconds
-    place = urlsplit(url)
 
     async def one() -> None:
         nonlocal refused
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.monotonic() < end:
             began = time.perf_counter()
             writer.write(b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -115,10 +85,10 @@ def main() -> None:
     parser.add_argument("--gate", type=float, help="fail when the p99 grows by more than this")
     options = parser.parse_args()
     found: dict[int, list[tuple[float, float, int, int]]] = {PLACES: [], 4 * PLACES: []}
-    with running() as url:
+    with running(commands) as (servd,):
         for _ in range(options.rounds):
             for clients, rows in found.items():
-                took, refused = asyncio.run(load(url, clients, options.seconds))
+                took, refused = asyncio.run(load(servd.port, clients, options.seconds))
                 rows.append((statistics.median(took), p99(took), len(took), refused))
     print("| clients | p50 ms | p99 ms | admitted | turned away (503) |")
     print("|---|---|---|---|---|")

@@ -95,16 +95,22 @@ def commands(workers: int, folder: Path) -> dict[str, list[str]]:
     uvicorn += ["--workers", str(workers), "--log-level", "warning"]
     found = {BASELINE: [*uvicorn, "--no-access-log"]}
     for name, access in (("servd", "false"), ("servd, access log", "true")):
-        config = folder / f"{access}.toml"
-        config.write_text(
-            f'[daemon]\nruntime_dir = "{folder}/{access}"\n[services.web]\napp = "main:app"\n'
-            f'listen = "127.0.0.1:${{BENCH_PORT}}"\nworkers = {workers}\n'
-            f"log = {{ access = {access} }}\n"
-        )
-        found[name] = [sys.executable, "-m", "servd", "--config", str(config)]
+        lines = [f"workers = {workers}", f"log = {{ access = {access} }}"]
+        found[name] = servd_command(folder, access, lines)
     access_log = [sys.executable, "-m", "uvicorn", *uvicorn[3:-2]]
     found["uvicorn, access log"] = access_log
     return found
+
+
+def servd_command(folder: Path, name: str, lines: list[str], app: str = "main:app") -> list[str]:
+    """How servd is started with one service, `lines` of which are its own."""
+    config = folder / f"{name}.toml"
+    text = "\n".join(lines)
+    config.write_text(
+        f'[daemon]\nruntime_dir = "{folder}/{name}"\n[services.web]\napp = "{app}"\n'
+        f'listen = "127.0.0.1:${{BENCH_PORT}}"\n{text}\n'
+    )
+    return [sys.executable, "-m", "servd", "--config", str(config)]
 
 
 Commands = Callable[[Path], dict[str, list[str]]]
@@ -203,27 +209,39 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser = parser_for(__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--gate", type=float, help="fail when servd's CPU ratio is above this")
-    parser.add_argument("--json", type=Path, help="write the samples there")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is missing: apt-get install wrk")
-    with running(partial(commands, options.workers)) as contenders:
-        samples = rounds(contenders, options)
-    if options.json:
-        options.json.write_text(
-            json.dumps({name: [vars(s) for s in found] for name, found in samples.items()})
-        )
+    samples = measured(partial(commands, options.workers), options)
     report(samples)
     if options.gate:
         ratio = interval(ratios(samples, "servd", "cpu_us"))[0]
         if ratio > options.gate:
             sys.exit(f"CPU per request is {ratio:.3f} of uvicorn's, above {options.gate}")
+
+
+def parser_for(text: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark that `measured` runs; `text` describes it."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0] if text else "")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="write the samples there")
+    return parser
+
+
+def measured(commands: Commands, options: argparse.Namespace) -> dict[str, list[Sample]]:
+    """The samples of all contenders, written down where that was asked for."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is missing: apt-get install wrk")
+    with running(commands) as contenders:
+        samples = rounds(contenders, options)
+    if options.json:
+        options.json.write_text(
+            json.dumps({name: [vars(s) for s in found] for name, found in samples.items()})
+        )
+    return samples
 
 
 def rounds(contenders: list[Contender], options: argparse.Namespace) -> dict[str, list[Sample]]:
