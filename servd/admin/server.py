@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from servd.admin.guard import guard_for
 from servd.admin.metrics import Metrics
 from servd.config.address import Address
 from servd.config.model import AdminConfig
@@ -40,10 +41,13 @@ class Place:
 
 
 class Endpoint:
-    """The sockets of one address with the server behind them. Raises `StartError`."""
+    """The sockets of one address with the server behind them; `app` may be replaced at any time.
+    Raises `StartError`.
+    """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, app: Any) -> None:
         self.place = place
+        self.app = app
         self.inode: tuple[int, int] | None = None
         try:
             if place.address.kind == "unix":
@@ -57,13 +61,16 @@ class Endpoint:
         self._server: AdminUvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
 
-    def serve(self, app: Any) -> None:
+    def serve(self) -> None:
         """Answers from now on; who connected before has waited."""
         from servd.admin.uvicorn_server import AdminUvicorn
 
-        self._server = AdminUvicorn(app)
+        self._server = AdminUvicorn(self._answer)
         serving = self._server.serve(sockets=self.socks)
         self._serving = asyncio.get_running_loop().create_task(serving)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
 
     async def close(self) -> None:
         """Answers what has been asked, then goes."""
@@ -79,10 +86,14 @@ class Endpoint:
 
 class Outlet:
     """One application at the address that the config gives it: none, or one, which a reload can
-    move.
+    move. `app` makes it for an address.
     """
 
-    def __init__(self, app: Any, place: Callable[[AdminConfig], Place | None]) -> None:
+    def __init__(
+        self,
+        app: Callable[[AdminConfig, Address], Any],
+        place: Callable[[AdminConfig], Place | None],
+    ) -> None:
         self.app = app
         self.place = place
         self._endpoint: Endpoint | None = None
@@ -92,22 +103,27 @@ class Outlet:
         """Takes the address. Raises `StartError`."""
         place = self.place(config)
         if place is not None:
-            self._endpoint = Endpoint(place)
+            self._endpoint = Endpoint(place, self.app(config, place.address))
 
     def start(self) -> None:
         """Answers from now on."""
         if self._endpoint is not None:
-            self._endpoint.serve(self.app)
+            self._endpoint.serve()
 
     def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to another address. Raises `StartError`."""
         old, new = self.place(before), self.place(after)
         change = SettingsChange()
-        if old == new:
-            return change
         if old is not None and new is not None and old.address == new.address:
-            if new.address.kind != "unix":
-                return change  # a group means nothing there
+            endpoint, app = self._endpoint, self.app(after, new.address)
+
+            async def replace() -> None:
+                assert endpoint is not None
+                endpoint.app = app
+
+            change.commits.append(replace)
+            if new.address.kind != "unix" or old.group == new.group:
+                return change
             _open_to(new)
 
             async def as_before() -> None:
@@ -115,10 +131,12 @@ class Outlet:
 
             change.undoes.append(as_before)
             return change
-        endpoint = Endpoint(new) if new is not None else None
+        if old is None and new is None:
+            return change
+        fresh = Endpoint(new, self.app(after, new.address)) if new is not None else None
 
         async def move() -> None:
-            leaving, self._endpoint = self._endpoint, endpoint
+            leaving, self._endpoint = self._endpoint, fresh
             self.start()
             if leaving is not None:  # not waited for: this reload may have been asked for there
                 closing = asyncio.get_running_loop().create_task(leaving.close())
@@ -126,8 +144,8 @@ class Outlet:
                 closing.add_done_callback(self._closing.discard)
 
         change.commits.append(move)
-        if endpoint is not None:
-            change.undoes.append(endpoint.close)
+        if fresh is not None:
+            change.undoes.append(fresh.close)
         return change
 
     async def stop(self) -> None:
@@ -146,16 +164,18 @@ class AdminServer:
         self.metrics = Metrics(daemon)
         self._app: Any = None
         self._outlets = [
-            Outlet(self._answer, self._api_place),
-            Outlet(self.metrics, _metrics_place),
+            Outlet(self._api, self._api_place),
+            Outlet(lambda config, address: self.metrics, _metrics_place),
         ]
 
     def _api_place(self, config: AdminConfig) -> Place | None:
         if not config.enabled:
             return None
-        if config.listen is not None and config.listen.kind != "unix":
-            raise StartError(f"the admin API cannot listen on {config.listen} yet: use unix:PATH")
         return Place("admin", admin_address(config, self.daemon.folder.path), config.group)
+
+    def _api(self, config: AdminConfig, address: Address) -> Any:
+        """The API as it may be called at an address. Raises `StartError`."""
+        return guard_for(self._answer, config, address)
 
     def open(self, config: AdminConfig) -> None:
         """Takes the sockets, before anything else is started. Raises `StartError`."""

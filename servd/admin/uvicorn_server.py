@@ -9,6 +9,9 @@ from typing import Any
 
 import uvicorn
 
+_READING = 1.0
+"""Seconds within which a client has to take what is being sent when the server ends."""
+
 _PATIENCE = 5
 """Seconds that requests in flight get when the server ends."""
 
@@ -41,6 +44,13 @@ class AdminUvicorn(uvicorn.Server):
         await self._exit.wait()
 
     def end(self) -> None:
-        """Begins the end."""
+        """Begins the end. Who does not read what is sent is not waited for."""
         self.should_exit = True
         self._exit.set()
+        asyncio.get_running_loop().call_later(_READING, self._abandon)
+
+    def _abandon(self) -> None:
+        for connection in list(self.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)
+            if transport is not None and transport.get_write_buffer_size():
+                transport.abort()

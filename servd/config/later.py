@@ -13,12 +13,7 @@ from servd.config.model import Config
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
-LATER_TOP: tuple[Path, ...] = (
-    ("hooks",),
-    ("admin", "token"),
-    ("admin", "token_file"),
-    ("daemon", "gpus"),
-)
+LATER_TOP: tuple[Path, ...] = (("daemon", "gpus"),)
 LATER_SERVICE: tuple[Path, ...] = (
     ("bento",),
     ("components",),

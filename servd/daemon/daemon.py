@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, Protocol
 
@@ -16,20 +17,26 @@ import structlog
 from servd._version import __version__
 from servd.config.load import Loaded
 from servd.config.model import AdminConfig, Config
+from servd.daemon.certificates import CertificateWatch
+from servd.daemon.hooks import Hooks
+from servd.daemon.journal import Record
 from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.metrics import Snapshot, snapshot
-from servd.daemon.reload import Reloader, Report, Request
+from servd.daemon.reload import Reloader
+from servd.daemon.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
 from servd.daemon.settings import SettingsChange
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
     Status,
+    View,
     reload_status,
     service_status,
 )
 from servd.daemon.sweeper import Sweeper
 from servd.daemon.systemd import Systemd
+from servd.daemon.traffic import Traffic
 from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
@@ -96,8 +103,9 @@ def run(launching: Launching) -> int:
     try:
         sink = LogSink(config.daemon.log)
         try:
-            configure(sink, config.daemon.log.level)
-            daemon = Daemon(launching, folder, sink, systemd, SocketPool(inherited))
+            record = Record(sink)
+            configure(record.by_daemon, config.daemon.log.level)
+            daemon = Daemon(launching, folder, record, systemd, SocketPool(inherited))
             return asyncio.run(daemon.main())
         finally:
             sink.close()
@@ -112,17 +120,19 @@ class Daemon:
         self,
         launching: Launching,
         folder: RuntimeDir,
-        sink: LogSink,
+        record: Record,
         systemd: Systemd,
         pool: SocketPool,
     ) -> None:
         self.launching = launching
         self.folder = folder
-        self.sink = sink
+        self.record = record
+        self.sink = record.sink
         self.systemd = systemd
         self.pool = pool
         self.sweeper = Sweeper(folder)
         self.cpu = CpuMeter()
+        self.boot = record.boot
         self.started_at = now()
         self._has_started = False
         config = launching.loaded.config
@@ -157,6 +167,7 @@ class Daemon:
         self.admin.open(config.admin)
         self._take_signals()
         self.sweeper.start()
+        self.traffic.start()
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in self.launching.loaded.warnings:
@@ -182,7 +193,7 @@ class Daemon:
             arbiter=self.arbiter,
             pool=self.pool,
             gate=self.gate,
-            sink=self.sink.put,
+            sink=self.record.by_worker,
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
@@ -190,12 +201,27 @@ class Daemon:
         self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
         self.reloader = Reloader(
-            self.launching.loaded, self.launching.read, self.host, self.supervisor, self, now
+            self.launching.loaded,
+            self.launching.read,
+            self.host,
+            self.supervisor,
+            self,
+            now,
+            self.record.boot,
         )
+        self.reloader.file = self.plan
+        self.hooks = Hooks(config.hooks, self._config_folder(), self.host.environ)
+        self.record.on_event = self.hooks.take
+        self.certificates = CertificateWatch(self.supervisor)
+        self.traffic = Traffic(self.engine.counts)
         self.watch = FileWatch(self.reload)
         self.watch.has_read(self.launching.loaded)
         self.reloader.before_reading = self._before_reading
         self.reloader.after_reading = self._after_reading
+
+    def _config_folder(self) -> str:
+        path = os.path.abspath(self.launching.loaded.path)
+        return path if os.path.isdir(path) else os.path.dirname(path)
 
     def _places(self, config: Config) -> int:
         return config.daemon.start_concurrency or 2 * self.host.usable_cpus
@@ -211,6 +237,7 @@ class Daemon:
         await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
         await self.admin.start()
+        self.certificates.start()
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not starting.done():
@@ -234,6 +261,7 @@ class Daemon:
 
     def _after_reading(self) -> None:
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        self.certificates.look(datetime.now(UTC))
         if self.state == "reloading":
             self.systemd.ready(self.supervisor.summary)
 
@@ -245,7 +273,7 @@ class Daemon:
 
             async def adopt() -> None:
                 self.sink.adopt(after.daemon.log, stream)
-                configure(self.sink, after.daemon.log.level)
+                configure(self.record.by_daemon, after.daemon.log.level)
 
             async def forget() -> None:
                 stream.close()
@@ -261,11 +289,12 @@ class Daemon:
             change.commits += admin.commits
             change.undoes += admin.undoes
 
-        async def widen() -> None:
+        async def take_over() -> None:
             self.gate.places = self._places(after)
             self.gate.wake()
+            self.hooks.hooks = after.hooks
 
-        change.commits.append(widen)
+        change.commits.append(take_over)
         return change
 
     def status(self) -> Status:
@@ -295,7 +324,9 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        found = [service_status(service, self.cpu) for service in (*here, *gone)]
+        file = self.reloader.file.by_name
+        view = View(self.cpu, self.traffic, file)
+        found = [service_status(service, view) for service in (*here, *gone)]
         self.cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found
 
@@ -338,10 +369,13 @@ class Daemon:
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
         await self.watch.stop()
-        await self.sweeper.stop()
+        for part in (self.sweeper, self.traffic, self.certificates):
+            await part.stop()
         graceful = await self._stop_services(timeout)
-        await self.admin.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
+        self.record.close()
+        await self.admin.stop()
+        await self.hooks.stop()
 
     async def _stop_services(self, timeout: float) -> bool:
         """Undoes a reload that is under way, then ends everything; both within `timeout`."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 
 import structlog
 from prometheus_client.exposition import choose_encoder
@@ -19,6 +17,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from servd._version import __version__
 from servd.daemon.app_metrics import AppMetrics, labelled
+from servd.daemon.certificates import validity
 from servd.daemon.metrics import Snapshot
 from servd.wire.block import BOUNDS
 
@@ -173,17 +172,7 @@ def _certificates(snapshot: Snapshot) -> Metric:
         labels=["service"],
     )
     for sample in snapshot.services:
-        expiry = _expiry(sample.certificate) if sample.certificate else None
-        if expiry is not None:
-            family.add_metric([sample.name], expiry)
+        found = validity(sample.certificate) if sample.certificate else None
+        if found is not None:
+            family.add_metric([sample.name], found.ends.timestamp())
     return family
-
-
-@lru_cache(maxsize=256)
-def _expiry(pem: str) -> float | None:
-    from cryptography import x509
-
-    try:
-        return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp()
-    except (ValueError, ssl.SSLError):
-        return None

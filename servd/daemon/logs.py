@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -37,6 +37,10 @@ def open_log(options: DaemonLog) -> IO[bytes]:
         return open(options.file, "ab", buffering=0)
     except OSError as error:
         raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
+
+
+Take = Callable[[str, bytes], None]
+"""Takes a finished event, and the name of the service that it is about ("": none)."""
 
 
 class LogSink:
@@ -141,14 +145,14 @@ def console_renderer(*, colours: bool) -> Any:
     return shown
 
 
-class _SinkLogger:
-    """What structlog's last processor hands its text to."""
+class _Logger:
+    """What structlog's last processor hands its text to, with the service that it is about."""
 
-    def __init__(self, sink: LogSink) -> None:
-        self._sink = sink
+    def __init__(self, take: Take) -> None:
+        self._take = take
 
-    def msg(self, text: str) -> None:
-        self._sink.put(text.encode())
+    def msg(self, text: str, service: str) -> None:
+        self._take(service, text.encode())
 
     debug = info = warning = error = critical = msg
 
@@ -162,8 +166,8 @@ class _ToStructlog(logging.Handler):
         )
 
 
-def configure(sink: LogSink, level: str) -> None:
-    """Sends everything that this process logs to `sink`. For process entry points only."""
+def configure(take: Take, level: str) -> None:
+    """Hands everything that this process logs to `take`. For process entry points only."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -171,10 +175,10 @@ def configure(sink: LogSink, level: str) -> None:
             structlog.processors.format_exc_info,
             _with_pid,
             _in_front("timestamp", "level", "event"),
-            structlog.processors.JSONRenderer(default=str),
+            _as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=lambda *_: _SinkLogger(sink),
+        logger_factory=lambda *_: _Logger(take),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -186,6 +190,11 @@ def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     """Events about a worker carry its pid; all others the daemon's."""
     event.setdefault("pid", os.getpid())
     return event
+
+
+def _as_json(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str], Any]:
+    """The arguments of `_Logger.msg`."""
+    return (json.dumps(event, default=str), str(event.get("service", ""))), {}
 
 
 def _in_front(*keys: str) -> Any:

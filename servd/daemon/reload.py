@@ -6,14 +6,16 @@ import asyncio
 import dataclasses
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import structlog
 
 from servd.config.load import Loaded
 from servd.config.model import Config
+from servd.daemon.request import Outcome, OutdatedError, Report, Request
 from servd.daemon.settings import SettingsChange, changed_keys, needs_restart
 from servd.errors import ConfigError, ServdError
 from servd.host import Host, inspect_host, read_texts
@@ -21,58 +23,19 @@ from servd.plan.build import build
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import Plan
+from servd.plan.overrides import (
+    Override,
+    RefusedError,
+    acted,
+    differing,
+    surviving,
+    with_overrides,
+)
 from servd.supervisor.rollout import ApplyError
 from servd.supervisor.supervisor import Supervisor
 from servd.wire.block import BOUNDS
 
-Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a reload is asked to do: read the configuration anew (else only certificates), and
-    replace services though they did not change: those in `roll`, or all.
-    """
-
-    why: str
-    read: bool = True
-    roll: frozenset[str] = frozenset()
-    roll_all: bool = False
-
-    def joined(self, other: Request) -> Request:
-        """Both requests as one."""
-        return Request(
-            why=self.why if other.why in self.why else f"{self.why}, {other.why}",
-            read=self.read or other.read,
-            roll=self.roll | other.roll,
-            roll_all=self.roll_all or other.roll_all,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of a reload.
-
-    `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
-    with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
-    only a restart of the daemon would apply. `since` is when what is in force now was applied.
-    `drains` are over when everything old has ended.
-    """
-
-    outcome: Outcome
-    at: str
-    why: str
-    changes: tuple[Change, ...] = ()
-    error: str | None = None
-    details: tuple[str, ...] = ()
-    service: str | None = None
-    last_lines: tuple[str, ...] = ()
-    restart_needed: tuple[str, ...] = ()
-    since: str = ""
-    seconds: float = 0.0
-    drains: tuple[asyncio.Task[Any], ...] = dataclasses.field(default=(), repr=False)
 
 
 class History:
@@ -103,15 +66,22 @@ class Settings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A configuration that was read, with the plan and the changes that it leads to."""
+    """A configuration that was read, with what it says, what shall run (that, and what was set by
+    hand), and the changes that this leads to.
+    """
 
     loaded: Loaded
+    file: Plan
+    overrides: dict[str, Override]
     plan: Plan
     changes: tuple[Change, ...]
 
 
 class Reloader:
-    """Knows the configuration that is in force, and brings another one into force."""
+    """Knows the configuration that is in force, and brings another one into force.
+
+    `boot` names this run of the daemon.
+    """
 
     def __init__(
         self,
@@ -121,9 +91,14 @@ class Reloader:
         supervisor: Supervisor,
         settings: Settings,
         now: Callable[[], str],
+        boot: str,
     ) -> None:
         self.loaded = loaded
+        self.file = Plan()
+        self.overrides: dict[str, Override] = {}
         self.generation = 1
+        self.boot = boot
+        self._revision = 1
         self.loaded_at = now()
         self.last: Report | None = None
         self.history = History()
@@ -135,36 +110,44 @@ class Reloader:
         self._supervisor = supervisor
         self._settings = settings
         self._now = now
-        self._next: tuple[Request, asyncio.Future[Report]] | None = None
+        self._waiting: deque[tuple[Request, asyncio.Future[Report]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     def request(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
-        whose report all who asked get.
+        whose report all who asked get; what is asked for by hand takes its turn.
+
+        The future raises `RefusedError` for what cannot be done now, and `OutdatedError` where the
+        revision is another.
         """
         loop = asyncio.get_running_loop()
         if self._supervisor.engine.stopping.is_set():
             answer = loop.create_future()
             answer.set_result(self._too_late(request))
             return answer
-        if self._next is None:
-            self._next = (request, loop.create_future())
+        if self._waiting and self._waiting[-1][0].joins(request):
+            waiting, future = self._waiting.pop()
+            self._waiting.append((waiting.joined(request), future))
         else:
-            waiting, future = self._next
-            self._next = (waiting.joined(request), future)
+            self._waiting.append((request, loop.create_future()))
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
-        return self._next[1]
+        return self._waiting[-1][1]
 
     async def _work(self) -> None:
-        while self._next is not None:
-            (request, future), self._next = self._next, None
+        while self._waiting:
+            request, future = self._waiting.popleft()
             try:
                 report = await self._reload(request)
             except asyncio.CancelledError:
                 if not future.done():
                     future.set_result(self._too_late(request))
                 raise
+            except (RefusedError, OutdatedError) as error:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # whoever asked may be gone: nothing is lost with it
+                continue
             except Exception as error:  # whoever waits must get an answer
                 log.exception("internal error")
                 cause = f"internal error: {error!r}"
@@ -177,8 +160,10 @@ class Reloader:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
-        if self._next is not None and not self._next[1].done():
-            self._next[1].set_result(self._too_late(self._next[0]))
+        for request, future in self._waiting:
+            if not future.done():
+                future.set_result(self._too_late(request))
+        self._waiting.clear()
 
     def _too_late(self, request: Request) -> Report:
         return Report("rolled_back", self._now(), request.why, error="servd is stopping")
@@ -187,6 +172,13 @@ class Reloader:
     def busy(self) -> bool:
         """Whether a reload is under way."""
         return self._worker is not None and not self._worker.done()
+
+    @property
+    def revision(self) -> str:
+        """Another for everything that was applied: an entity tag (RFC 9110) for who wants to change
+        just what they have seen.
+        """
+        return f"{self.boot}-{self._revision}"
 
     async def plan(self, roll: Collection[str] = ()) -> Planned:
         """What a reload would do now. Raises `ConfigError`."""
@@ -197,18 +189,26 @@ class Reloader:
         return needs_restart(changed_keys(self.loaded.config, after))
 
     def _plan(self, request: Request) -> Planned:
-        """Reads and compares; in a thread, since files may be slow. Raises `ConfigError`."""
+        """Reads and compares; in a thread, since files may be slow.
+
+        Raises `ConfigError` and `RefusedError`.
+        """
         loaded = self._load() if request.read else self.loaded
         running = self._supervisor.plan
         if request.read:
             ports = _ports(running)
             environ = self._host.environ
             host = inspect_host(loaded.config, environ, ports=True, known_ports=ports)
-            plan = build(loaded.config, host, running.runtime_dir, loaded.secrets)
+            file = build(loaded.config, host, running.runtime_dir, loaded.secrets)
         else:
-            plan = with_new_certificates(running)
+            file = with_new_certificates(self.file)
+        overrides = surviving(self.overrides, self.loaded.config, loaded.config)
+        if request.act is not None:
+            overrides = acted(overrides, request.act, file)
+        overrides = differing(overrides, file)
+        plan = with_overrides(file, overrides)
         roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
-        return Planned(loaded, plan, diff(running, plan, roll))
+        return Planned(loaded, file, overrides, plan, diff(running, plan, roll))
 
     def _load(self) -> Loaded:
         self.seen = self._read()
@@ -216,9 +216,16 @@ class Reloader:
 
     async def _reload(self, request: Request) -> Report:
         started = time.monotonic()
+        if request.revision not in (None, self.revision):
+            raise OutdatedError("what runs has changed since it was looked at")
         log.info("reload started", why=request.why)
         self.before_reading()
-        report = await self._outcome(request)
+        try:
+            report = await self._outcome(request)
+        except RefusedError as error:
+            log.warning("reload refused", why=request.why, error=str(error))
+            self.after_reading()
+            raise
         seconds = round(time.monotonic() - started, 3)
         report = dataclasses.replace(report, seconds=seconds, since=self.loaded_at)
         self.last = report
@@ -235,8 +242,11 @@ class Reloader:
             details = tuple(diagnostic.summary() for diagnostic in error.diagnostics)
             first = details[0] if details else str(error)
             return Report("invalid", now, why, error=first, details=details)
+        except RefusedError:
+            raise
         except ServdError as error:
             return Report("invalid", now, why, error=str(error))
+        log.info("reload planned", why=why, changes=_in_brief(planned.changes))
         before, after = self.loaded.config, planned.loaded.config
         changed_settings = changed_keys(before, after)
         restart = needs_restart(changed_settings)
@@ -264,11 +274,13 @@ class Reloader:
         for warning in planned.loaded.warnings:
             log.warning("config warning", warning=warning.summary())
         changed = bool(planned.changes or changed_settings)
+        self.file, self.overrides = planned.file, planned.overrides
         self.loaded = dataclasses.replace(
             planned.loaded, config=_kept(planned.loaded.config, before, restart)
         )
         if changed:
             self.generation += 1
+            self._revision += 1
             self.loaded_at = now
         outcome: Outcome = "applied" if changed else "unchanged"
         return Report(
@@ -312,13 +324,17 @@ def _kept(after: Config, before: Config, restart: Collection[str]) -> Config:
     return after.model_copy(update={"daemon": after.daemon.model_copy(update=kept)})
 
 
+def _in_brief(changes: Collection[Change]) -> list[str]:
+    return [f"{change.sign} {change.service} {change.kind}" for change in changes]
+
+
 def _tell(report: Report) -> None:
     """The reload as one event, with everything that a person needs to act."""
     fields: dict[str, Any] = {
         "outcome": report.outcome,
         "why": report.why,
         "seconds": report.seconds,
-        "changes": [f"{c.sign} {c.service} {c.kind}" for c in report.changes],
+        "changes": _in_brief(report.changes),
     }
     if report.restart_needed:
         fields["restart_needed"] = list(report.restart_needed)

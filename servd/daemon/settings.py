@@ -1,4 +1,4 @@
-"""What of `[daemon]` and `[admin]` a reload changes, and what only a restart would."""
+"""What of `[daemon]`, `[admin]` and `[[hooks]]` a reload changes, and what only a restart would."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ async def _all(acts: Iterable[Act]) -> None:
 
 
 def changed_keys(before: Config, after: Config) -> list[str]:
-    """Keys of `[daemon]` and `[admin]` that differ, with dots."""
-    old, new = (c.model_dump(mode="json", include={"daemon", "admin"}) for c in (before, after))
+    """Keys of `[daemon]`, `[admin]` and `[[hooks]]` that differ, with dots."""
+    old, new = (
+        c.model_dump(mode="json", include={"daemon", "admin", "hooks"}) for c in (before, after)
+    )
     return [dotted(path) for path in differing(old, new)]
 
 

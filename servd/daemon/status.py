@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from servd.daemon.reload import Report
+from servd.daemon.certificates import validity
+from servd.daemon.request import Report
+from servd.daemon.traffic import Traffic
 from servd.daemon.usage import CpuMeter
-from servd.plan.render_changes import as_json
+from servd.plan.model import ServicePlan
+from servd.plan.render_changes import Row, as_json
 from servd.supervisor import memory
 from servd.supervisor.exits import Exit
 from servd.supervisor.generation import Generation
@@ -38,7 +40,7 @@ class ReloadStatus:
     since: str
     why: str
     seconds: float
-    changes: list[dict[str, Any]]
+    changes: list[Row]
     error: str | None
     service: str | None
     details: list[str]
@@ -67,6 +69,9 @@ class ProcessStatus:
     cpu_percent: float | None
     requests: int | None
     in_flight: int | None
+    rps: float | None
+    p50_ms: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,28 @@ class DrainStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHand:
+    """A number of workers that was set by hand, and the one that the file says instead."""
+
+    workers: int
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A new generation that is on its way in."""
+
+    generation: int
+    desired: int
+    ready: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service."""
+    """One service. `rps`, `p50_ms` and `p99_ms` are of the last ten seconds, null for what is no
+    app; `requests` counts since the daemon began. `by_hand` is set where the number of workers is
+    not the file's, `crash_loop` where a worker dies again and again.
+    """
 
     name: str
     state: State
@@ -91,6 +116,15 @@ class ServiceStatus:
     workers: WorkerCounts
     processes: list[ProcessStatus]
     draining: list[DrainStatus]
+    coming: Coming | None
+    by_hand: ByHand | None
+    crash_loop: bool
+    kind: str
+    requests: int | None
+    rps: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    certificate_expires_at: str | None
     restarts: int
     last_exit: Exit | None
     error: str | None
@@ -126,9 +160,20 @@ def reload_status(report: Report) -> ReloadStatus:
     )
 
 
-def service_status(service: Service, cpu: CpuMeter) -> ServiceStatus:
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a service is looked at with: `file` has the services as the configuration says."""
+
+    cpu: CpuMeter
+    traffic: Traffic
+    file: Mapping[str, ServicePlan]
+
+
+def service_status(service: Service, view: View) -> ServiceStatus:
     """A service as it is now."""
-    current = service.current
+    current, upcoming = service.current, service.upcoming
+    counts = service.plan.app is not None
+    rate = view.traffic.service(service.plan.name) if counts else None
     leaving = [*service.draining, *([current] if current is not None else [])]
     return ServiceStatus(
         name=service.plan.name,
@@ -141,12 +186,40 @@ def service_status(service: Service, cpu: CpuMeter) -> ServiceStatus:
             desired=current.wanted if current is not None else service.plan.workers,
             ready=current.ready_count if current is not None else 0,
         ),
-        processes=[_process(p, cpu) for p in current.processes] if current is not None else [],
+        processes=[_process(p, view) for p in current.processes] if current is not None else [],
         draining=[_drain(generation) for generation in leaving if generation.leaving],
+        coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.ready_count)
+        if upcoming is not None
+        else None,
+        by_hand=_by_hand(service, view.file),
+        crash_loop=service.crash_loop,
+        kind=_kind(service.plan),
+        requests=sum(service.engine.counts.buckets(service.plan.name)) if counts else None,
+        rps=rate.per_second if rate is not None else None,
+        p50_ms=rate.p50_ms if rate is not None else None,
+        p99_ms=rate.p99_ms if rate is not None else None,
+        certificate_expires_at=_expires_at(service.plan),
         restarts=service.restarts,
         last_exit=service.last_exit,
         error=service.error or None,
     )
+
+
+def _kind(plan: ServicePlan) -> str:
+    """`app`, `command` or `task`."""
+    return "task" if plan.is_task else plan.kind
+
+
+def _by_hand(service: Service, file: Mapping[str, ServicePlan]) -> ByHand | None:
+    said = file.get(service.plan.name)
+    if said is None or said.workers == service.plan.workers:
+        return None
+    return ByHand(service.plan.workers, said.workers)
+
+
+def _expires_at(plan: ServicePlan) -> str | None:
+    found = validity(plan.tls.certificate) if plan.tls is not None else None
+    return found.ends.isoformat().replace("+00:00", "Z") if found is not None else None
 
 
 def _listen(service: Service) -> list[str]:
@@ -156,8 +229,9 @@ def _listen(service: Service) -> list[str]:
     return [li.url for li in service.current.listeners if not li.plan.internal]
 
 
-def _process(process: WorkerProcess, cpu: CpuMeter) -> ProcessStatus:
+def _process(process: WorkerProcess, view: View) -> ProcessStatus:
     counters = process.counters
+    rate = view.traffic.worker(counters) if counters is not None else None
     return ProcessStatus(
         pid=process.pid,
         worker=process.slot,
@@ -165,9 +239,12 @@ def _process(process: WorkerProcess, cpu: CpuMeter) -> ProcessStatus:
         state=process.state,
         started_at=process.since,
         rss_bytes=memory.resident(process.pid),
-        cpu_percent=cpu.percent(process.pid, process.lived),
+        cpu_percent=view.cpu.percent(process.pid, process.lived),
         requests=counters.answered if counters is not None else None,
         in_flight=counters.gauge(IN_FLIGHT) if counters is not None else None,
+        rps=rate.per_second if rate is not None else None,
+        p50_ms=rate.p50_ms if rate is not None else None,
+        p99_ms=rate.p99_ms if rate is not None else None,
     )
 
 

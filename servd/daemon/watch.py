@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from servd.config.load import Loaded
-from servd.daemon.reload import Request
+from servd.daemon.request import Request
 from servd.daemon.watched import WatchList, of_certificates, of_config
 
 BACKSTOP_SECONDS = 10.0

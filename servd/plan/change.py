@@ -46,9 +46,24 @@ class Change:
         return {"add": "+", "remove": "-"}.get(self.kind, "~")
 
     @property
-    def starts_anew(self) -> bool:
+    def halts(self) -> bool:
+        """Whether it is kept stopped from now on."""
+        return self.kind == "scale" and self.plan.workers == 0
+
+    @property
+    def starts(self) -> bool:
+        """Whether it runs again, having been kept stopped."""
+        return self.kind == "scale" and self.before is not None and self.before.workers == 0
+
+    @property
+    def replaces(self) -> bool:
         """Whether its workers are replaced by others (or are the first)."""
         return self.kind in ("add", "roll", "switch", "rebind", "interrupt")
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether there are new workers after it, and none of the old."""
+        return self.plan.workers > 0 and (self.replaces or self.starts)
 
     @property
     def batch(self) -> int:

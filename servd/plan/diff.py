@@ -24,8 +24,8 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
     """The changes that make `before` into `after`, in the order in which they happen.
 
     What is new or replaced comes in the order of the new graph, dependencies first; then what is
-    removed, in the order of the old graph, dependents first. The services in `roll` are replaced
-    even where nothing of them differs: their code may.
+    removed or stopped, in the order of the old graph, dependents first. The services in `roll` are
+    replaced even where nothing of them differs: their code may.
     """
     old, new = before.by_name, after.by_name
     changes: dict[str, Change] = {}
@@ -40,11 +40,17 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
         if before_whom and name not in changes and _runs_again(new[name]):
             why = f"runs before {', '.join(before_whom)}"
             changes[name] = Change(name, "roll", (), why, old[name], new[name])
-    ordered = [changes[name] for name in graph.order(after.graph) if name in changes]
+    ordered = [
+        changes[name]
+        for name in graph.order(after.graph)
+        if name in changes and not changes[name].halts
+    ]
     for name in reversed(graph.order(before.graph)):
         if name not in new:
             gone = "no longer in the configuration"
             ordered.append(Change(name, "remove", (), gone, old[name]))
+        elif name in changes and changes[name].halts:
+            ordered.append(changes[name])
     return tuple(ordered)
 
 
@@ -75,7 +81,7 @@ def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan
 
 def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change:
     """The change of a service that is to be replaced in any case."""
-    if change is not None and change.kind not in ("live", "scale"):
+    if change is not None and (change.kind not in ("live", "scale") or change.starts):
         return change
     keys = change.keys if change is not None else ()
     return Change(new.name, "roll", keys, "asked for", old, new)
@@ -130,10 +136,19 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
         for key in differing(old_values, new_values)
     ]
+    keys = [_by_hand(key, old) if key.key == "workers" else key for key in keys]
     known = {key.key.partition(".")[0] for key in keys}
     keys += _outside(old, new, known)
     # whatever else may differ one day, a worker may see
     return keys or [KeyChange("ready", "", "asked in another way")]
+
+
+def _by_hand(key: KeyChange, old: ServicePlan) -> KeyChange:
+    """The number that a file replaces where it was set by hand."""
+    workers = old.definition.workers
+    if workers in ("auto", old.workers):
+        return key
+    return dataclasses.replace(key, before=f"{old.workers} (by hand)")
 
 
 def _at(values: Any, path: Path) -> Any:
@@ -229,5 +244,8 @@ def _changed_dependents(name: str, after: Plan, changes: Mapping[str, Change]) -
     return [
         other
         for other in graph.dependents(after.graph)[name]
-        if other in changes and changes[other].starts_anew and changes[other].before is not None
+        if other in changes
+        and changes[other].replaces
+        and changes[other].before is not None
+        and changes[other].plan.workers
     ]

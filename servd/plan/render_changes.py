@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from servd.plan.change import Change
 from servd.plan.render import summary
@@ -12,8 +13,24 @@ from servd.secrets import MASK
 NOTHING = "nothing differs (code is not compared: `servd restart` replaces workers for it)"
 _COLOURS = {"+": "32", "~": "33", "-": "31"}
 
-Row = dict[str, Any]
-"""One change as JSON has it."""
+
+class KeyRow(TypedDict):
+    """A key that says something else."""
+
+    key: str
+    before: str
+    after: str
+
+
+class Row(TypedDict):
+    """One change as JSON has it."""
+
+    service: str
+    kind: str
+    sign: str
+    keys: list[KeyRow]
+    why: str
+    notes: list[str]
 
 
 def as_json(changes: Sequence[Change]) -> list[Row]:
@@ -56,7 +73,7 @@ def counted(rows: Sequence[Row]) -> str:
     return f"{signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove"
 
 
-def _values(key: dict[str, str]) -> str:
+def _values(key: KeyRow) -> str:
     before, after = key["before"], key["after"]
     if before == after and MASK in after:
         return f"{after} -> another value"

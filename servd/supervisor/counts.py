@@ -38,6 +38,18 @@ class Counts:
         """Every service that has had a worker which counts."""
         return sorted({*self._live, *self._ended})
 
+    def live(self, service: str) -> frozenset[Reading]:
+        """The blocks of the workers that live."""
+        return frozenset(self._live.get(service, ()))
+
+    def buckets(self, service: str) -> list[int]:
+        """Requests by duration, of all workers of a service that are or ever were."""
+        ended = self._ended.get(service)
+        each = [reading.buckets for reading in self._live.get(service, ())]
+        if ended is not None:
+            each.append(ended.buckets)
+        return [sum(column) for column in zip(*each, strict=True)] or Totals().buckets
+
     def totals(self, service: str) -> Totals:
         """The sum of all workers of a service that are or ever were."""
         found = Totals()

@@ -121,10 +121,13 @@ class Generation:
         return self.watcher is not None and self.watcher.given_up
 
     def bind(self) -> None:
-        """Takes the sockets; connections wait in their queues from now on.
+        """Takes the sockets; connections wait in their queues from now on. A service that is kept
+        stopped listens nowhere: its clients are refused instead of waiting for ever.
 
         Raises `StartError`.
         """
+        if self.plan.workers == 0:
+            return
         known = set(self.engine.pool.bound)
         for socket_plan in self.plan.sockets:
             listener = self.engine.pool.acquire(socket_plan)
@@ -266,6 +269,8 @@ class Generation:
     async def end_surplus(self) -> None:
         """Drains workers beyond those that are wanted; returns once they accept no more."""
         surplus = [p for p in self.processes if p.slot >= self.wanted]
+        for process in surplus:
+            process.leaves_for = "scaled down"
         if surplus and self.watcher is not None:
             self.keep(self.watcher.end_slots([p.slot for p in surplus]))
             await self._stops_accepting(surplus)
@@ -274,6 +279,9 @@ class Generation:
     async def withhold(self, slots: Iterable[int]) -> None:
         """Drains the workers of `slots` to their end, and leaves their places empty."""
         assert self.watcher is not None
+        for process in self.processes:
+            if process.slot in set(slots):
+                process.leaves_for = process.leaves_for or "replaced"
         self.watcher.withheld |= set(slots)
         await self.watcher.end_slots(slots)
 
@@ -290,11 +298,13 @@ class Generation:
         self.bind()
         await self.begin()
 
-    async def retire(self) -> None:
+    async def retire(self, why: str = "replaced") -> None:
         """Begins the end: returns once the workers accept no more and the sockets that nobody
         else uses are closed, with all that had connected to them accepted. `ended` waits for the
-        rest.
+        rest. `why` is for people.
         """
+        if self.watcher is not None:
+            self.watcher.why_ending = why
         if self.serves:
             going = self.engine.pool.vacate(self.listeners)
             await asyncio.gather(*(item.empty() for item in going))
@@ -338,7 +348,7 @@ class Generation:
                 if not process.was_ready:
                     process.stopping = True
                     process.signal_group(signal.SIGKILL)
-        await self.retire()
+        await self.retire("undone")
         await self.ended()
 
     @property
@@ -376,7 +386,7 @@ class Generation:
 
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started: wait for its readiness."""
-        self.log.debug("worker started", worker=process.slot, pid=process.pid)
+        self.log.info("worker started", worker=process.slot, pid=process.pid)
         self.keep(self._await_ready(process))
         self.refresh()
 
@@ -434,6 +444,14 @@ class Generation:
         if not history.over:
             self.counts.restarted(self.plan.name, "startup")
         self._lost(not_spawned(self.plan, slot, error), history)
+
+    def leaves(self, process: WorkerProcess, why: str) -> None:
+        """A worker is asked to end: it accepts no more, and answers what is in flight."""
+        self.log.info("worker draining", worker=process.slot, pid=process.pid, reason=why)
+
+    def left(self, process: WorkerProcess, status: int) -> None:
+        """A worker ended that was asked to."""
+        self.log.info("worker ended", worker=process.slot, pid=process.pid, exit_status=status)
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A worker did not end in time when it was asked to, and is killed."""

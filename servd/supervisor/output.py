@@ -24,8 +24,8 @@ LAST_LINES = 50
 LONGEST_LINE = 256 * 1024
 _TURNS = 16
 
-Sink = Callable[[bytes], None]
-"""Takes one finished JSON event, without a newline."""
+Sink = Callable[[str, bytes], None]
+"""Takes the name of a service, and one finished JSON event of its, without a newline."""
 
 
 def waiting_bytes(descriptor: int) -> int:
@@ -134,7 +134,7 @@ class OutputPipe:
             return
         self.last.add(line)
         if line.startswith(EVENT_MARK):
-            self.sink(line[1:])
+            self.sink(self.identity["service"], line[1:])
             return
         event = {
             "timestamp": self.now(),
@@ -142,7 +142,7 @@ class OutputPipe:
             "event": line.decode("utf-8", errors="replace").rstrip("\r"),
             "stream": self.stream,
         }
-        self.sink(json.dumps(event | self.identity).encode())
+        self.sink(self.identity["service"], json.dumps(event | self.identity).encode())
 
     def close(self) -> None:
         """Stops reading; a last line without a newline still counts."""

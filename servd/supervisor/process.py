@@ -81,8 +81,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     said READY=1; `ready` once it is taken for ready; `closed` once it said STOPPING=1, that is,
     accepts no more; `left_alone` once it hung up its channel, as a command does when it becomes its
     program. `last_sign` is when it last said WATCHDOG=1 (of the loop's clock). `unwell` says why
-    it is not healthy, `ended_for` why we ended it, `due` why it asks to be replaced, which
-    `on_recycle` is told as well.
+    it is not healthy, `ended_for` why we ended it, `leaves_for` why it is asked to end, `due` why
+    it asks to be replaced, which `on_recycle` is told as well.
     """
 
     _worker: subprocess.Popen[bytes]
@@ -102,6 +102,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.was_ready = False
         self.unwell = ""
         self.ended_for = ""
+        self.leaves_for = ""
         self.last_sign: float | None = None
         self.due = ""
         self.on_recycle: Callable[[str], None] = _nobody

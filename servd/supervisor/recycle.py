@@ -177,4 +177,5 @@ class Recycler:
 
     def _leaves(self, process: WorkerProcess, reason: str) -> None:
         self.team.counts.restarted(self.team.plan.name, reason)
+        process.leaves_for = f"recycled: {reason}"
         self._log(process).info("worker recycled", reason=reason)

@@ -52,6 +52,8 @@ class Rollout:
 
     async def commit(self) -> None:
         """What there is no way back from: never fails, and must not be cancelled."""
+        if self.steps:
+            log.info("reload prepared", services=list(self.steps))
         removals = [step for step in self.steps.values() if isinstance(step, Remove)]
         others = [step for step in self.steps.values() if not isinstance(step, Remove)]
         await self._surely(step.retire() for step in others)
@@ -114,6 +116,8 @@ class Rollout:
             raise ApplyError(name, f"internal error: {error!r}") from error
 
     async def _undo(self) -> None:
+        if self._begun:
+            log.info("reload undone", services=[step.change.service for step in self._begun])
         for step in reversed(self._begun):
             try:
                 await step.undo()

@@ -24,6 +24,9 @@ State = Literal[
 MOST_DRAINING = 2
 """Generations of one service that may drain at a time; the oldest gives way to a third."""
 
+CRASH_LOOP = 3
+"""Deaths of one worker in a row from which on it is called a crash loop."""
+
 CUT_PATIENCE = 10.0
 """Seconds that the oldest still gets to answer requests in flight before it is cut."""
 
@@ -159,7 +162,7 @@ class Service:
         """Ends a generation: returns once it accepts no more; it drains in the background."""
         self.draining.append(generation)
         await self._make_room(generation)
-        await generation.retire()
+        await generation.retire(f"replaced by generation {self.generation}")
         self.refresh()
 
     async def _make_room(self, coming: Generation) -> None:
@@ -182,24 +185,29 @@ class Service:
     def _drop_ended(self) -> None:
         self.draining = [generation for generation in self.draining if not generation.over]
 
-    async def leave(self) -> None:
+    async def leave(self, why: str = "servd stops") -> None:
         """Begins the end of every generation: returns once nothing accepts any more."""
         if self.starter is not None:
             self.starter.cancel()
         self.milestones.settled.set()
         if self.current is not None or self.draining:
-            self.set_state("stopping")
+            self.set_state("stopping", reason=why)
         for generation in (self.upcoming, self.current):
             if generation is not None:
                 self.draining.append(generation)
         self.upcoming = self.current = None
-        await asyncio.gather(*(generation.retire() for generation in self.draining))
+        self.milestones.started.clear()
+        self.milestones.ready.clear()
+        self._once_ready = False
+        self.error = ""
+        await asyncio.gather(*(generation.retire(why) for generation in self.draining))
 
     async def gone(self) -> None:
         """Returns when nothing is left after `leave`."""
         await asyncio.gather(*(generation.ended() for generation in list(self.draining)))
-        self.draining.clear()
-        self.set_state("stopped")
+        self._drop_ended()
+        if self.current is None:
+            self.set_state("stopped")
 
     def kill(self) -> None:
         """Ends every worker at once."""
@@ -223,6 +231,8 @@ class Service:
             self.last_exit = exit_
             self.error = f"worker {exit_.worker} {exit_.reason}"
             self.restarts += not history.over
+            if history.failures == CRASH_LOOP:
+                self._says_it_loops(exit_, history)
         self.log.warning(
             "worker died",
             worker=exit_.worker,
@@ -233,11 +243,28 @@ class Service:
             then=what,
         )
 
+    def _says_it_loops(self, exit_: Exit, history: History) -> None:
+        self.log.error(
+            "crash loop",
+            worker=exit_.worker,
+            failures=history.failures,
+            reason=exit_.reason,
+            last_lines=list(exit_.last_lines),
+        )
+
+    @property
+    def crash_loop(self) -> bool:
+        """Whether a worker dies again and again."""
+        if self.current is None or self.current.watcher is None:
+            return False
+        known = self.current.watcher.history.values()
+        return any(history.failures >= CRASH_LOOP for history in known)
+
     def refresh(self) -> None:
         """The state that follows from the workers as they are."""
         self._drop_ended()
         generation = self.current
-        if generation is None or generation.watcher is None or self.state == "stopping":
+        if generation is None or generation.watcher is None:
             return
         ready, wanted = generation.ready_count, generation.wanted
         if generation.unwell:

@@ -329,6 +329,11 @@ class Remove(Step):
         if not self._waits:
             await self._left.wait()
 
+    @property
+    def why(self) -> str:
+        """The reason of it, for people."""
+        return self.change.why
+
     async def ended(self) -> None:
         """Returns when nothing of the service is left."""
         if self.gone is not None:
@@ -340,16 +345,34 @@ class Remove(Step):
                 await user.ended()
             if removed:
                 await asyncio.wait(removed)
-            await self.service.leave()
+            await self.service.leave(self.why)
         finally:
             self._left.set()
         await self.service.gone()
+
+
+class Halt(Remove):
+    """The service is kept stopped: all of it goes, but for its name."""
+
+    async def retire(self) -> None:
+        """As for a removal; its definition stays."""
+        self.service.plan = self.after
+        await super().retire()
+
+    @property
+    def why(self) -> str:
+        """The reason of it, for people."""
+        return "kept stopped"
 
 
 def step_for(change: Change, service: Service) -> Step:
     """The step that makes `change`."""
     if change.kind == "remove":
         return Remove(change, service)
+    if change.halts:
+        return Halt(change, service)
+    if change.starts:
+        return Replace(change, service)
     if change.kind in ("live", "scale"):
         return Adjust(change, service)
     if change.plan.is_task:

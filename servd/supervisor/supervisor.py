@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -150,7 +151,7 @@ class Supervisor:
         self.plan = plan
         self.services |= added
         for name, step in steps.items():
-            if isinstance(step, Remove):
+            if step.change.kind == "remove":
                 self._let_go(self.services.pop(name), step)
             elif isinstance(step, Defer) and not self.engine.stopping.is_set():
                 self._start_anew(step.service)
@@ -186,7 +187,8 @@ class Supervisor:
             if isinstance(step, Remove):
                 step.needed_by = [steps[other] for other in needed_by[name] if other in steps]
 
-    def _let_go(self, service: Service, step: Remove) -> None:
+    def _let_go(self, service: Service, step: Step) -> None:
+        assert isinstance(step, Remove)
         self.leaving.add(service)
 
         def over(_: object) -> None:
@@ -199,6 +201,8 @@ class Supervisor:
     def retry(self) -> None:
         """Clears every back-off and starts what had failed again."""
         for service in self.services.values():
+            if not service.plan.workers:
+                continue
             starting = service.starter is not None and not service.starter.done()
             if not starting and not service.retry():
                 self._start_anew(service)
@@ -215,7 +219,9 @@ class Supervisor:
         After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
         """
         steps = {
-            change.service: Remove(change, self.services[change.service])
+            change.service: Remove(
+                replace(change, why="servd stops"), self.services[change.service]
+            )
             for change in diff(self.plan, Plan())
         }
         self._connect(steps)

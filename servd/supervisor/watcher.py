@@ -59,6 +59,12 @@ class Observer(Protocol):
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A process did not end in time when it was asked to, and is killed."""
 
+    def leaves(self, process: WorkerProcess, why: str) -> None:
+        """A process is asked to end."""
+
+    def left(self, process: WorkerProcess, status: int) -> None:
+        """A process ended that was asked to."""
+
     def not_spawned(self, slot: int, error: OSError, history: History) -> None:
         """The system could not start a process."""
 
@@ -72,6 +78,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     `attempts` are deaths of processes that were to take the place of one which goes on.
 
     A slot on `trial` is filled once, and not again after a death; a `withheld` one is left empty.
+    `why_ending` is what those are told of that end without a reason of their own.
     """
 
     processes: dict[int, WorkerProcess]
@@ -92,6 +99,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.attempts: dict[int, History] = {}
         self.trial: set[int] = set()
         self.withheld: set[int] = set()
+        self.why_ending = "stopped"
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -189,6 +197,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         result = process.reap() if status is None else status
         if process.stopping or not self.is_active():
+            self.observer.left(process, result or 0)
             return
         was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
         death = Death(result or 0, was_ready, process.lived)
@@ -237,6 +246,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
         Returns whether it ended by itself.
         """
+        if not process.stopping:
+            self.observer.leaves(process, process.leaves_for or self.why_ending)
         process.stopping = True
         plan = self.launch.plan
         number = plan.stop_signal if plan.command else signal.SIGTERM

@@ -44,6 +44,7 @@ assert _BUCKETS + len(BOUNDS) + 1 <= _MATRIX
 _OFFSETS = {method: _MATRIX + row * _CODES - _FIRST_CODE for row, method in enumerate(METHODS)}
 _OTHER = _OFFSETS["_OTHER"]
 _EMPTY_ROW = bytes(_CODES * 8)
+_BUCKETS_FORMAT = f"={len(BOUNDS) + 1}Q"
 
 
 def create(name: str) -> int:
@@ -137,9 +138,14 @@ class Reading:
         return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
 
     @property
+    def buckets(self) -> list[int]:
+        """Requests that have their answer, by duration."""
+        return list(struct.unpack_from(_BUCKETS_FORMAT, self._memory, _BUCKETS * 8))
+
+    @property
     def answered(self) -> int:
         """Requests that have their answer."""
-        return sum(struct.unpack_from(f"={len(BOUNDS) + 1}Q", self._memory, _BUCKETS * 8))
+        return sum(self.buckets)
 
     def totals(self) -> Totals:
         """Everything that has been counted so far."""

@@ -17,7 +17,12 @@ def read(*chunks: bytes) -> tuple[list[bytes], LastLines]:
     async def main() -> None:
         reading, writing = os.pipe()
         pipe = OutputPipe(
-            reading, {"service": "web", "pid": 7}, "stdout", last, events.append, lambda: "now"
+            reading,
+            {"service": "web", "pid": 7},
+            "stdout",
+            last,
+            lambda service, line: events.append(line),
+            lambda: "now",
         )
         for chunk in chunks:
             os.write(writing, chunk)

@@ -1,0 +1,174 @@
+"""What the admin API can be told to do."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Body, Depends, FastAPI, Header, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from servd.admin.problem import ProblemError, documented, of_report
+from servd.admin.reading import entity_tag, known
+from servd.daemon.request import Request
+from servd.daemon.status import ReloadStatus, reload_status
+from servd.plan.overrides import Scale, Start, Stop
+
+if TYPE_CHECKING:
+    from servd.daemon.daemon import Daemon
+
+MOST_WORKERS = 4096
+"""Workers of one service that can be asked for."""
+
+_NOT_WELL = ("failed", "backoff", "degraded")
+_TAG = re.compile(r'"([^"]*)"')
+
+_FAILED = documented(
+    _409="Refused, or everything was undone",
+    _412="If-Match names another state",
+    _422="Invalid",
+)
+_OF_SERVICE = {**documented(_404="No such service"), **_FAILED}
+
+
+class Waiting(BaseModel):
+    """What every act can be told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait_drained: bool = Field(False, description="Answer once everything old has ended.")
+
+
+class ReloadBody(Waiting):
+    """How to reload."""
+
+    roll: bool = Field(False, description="Replace every service, though it did not change.")
+
+
+class StopBody(Waiting):
+    """How to stop."""
+
+    cascade: bool = Field(False, description="Stop what needs it too.")
+
+
+class ScaleBody(StopBody):
+    """How many workers."""
+
+    workers: int = Field(ge=0, le=MOST_WORKERS, description="Workers; 0 stops the service.")
+
+
+def revision(
+    if_match: Annotated[
+        str | None,
+        Header(description="The ETag of the status that this is about; another state: 412."),
+    ] = None,
+) -> str | None:
+    """What If-Match asks for (RFC 9110, section 13.1.1): None for nothing, or for any state."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tags = _TAG.findall(if_match)
+    return tags[0] if len(tags) == 1 else if_match
+
+
+Revision = Annotated[str | None, Depends(revision)]
+
+
+def acting(app: FastAPI, daemon: Daemon) -> None:
+    """The routes that change what runs. Each answers once it is done, or undone."""
+    _all_services(app, daemon)
+    _one_service(app, daemon)
+
+
+def _all_services(app: FastAPI, daemon: Daemon) -> None:
+    @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
+    async def reload(
+        response: Response, seen: Revision, body: Annotated[ReloadBody | None, Body()] = None
+    ) -> ReloadStatus:
+        asked = body or ReloadBody()
+        request = Request("the admin API", roll_all=asked.roll, revision=seen)
+        return await _made(daemon, request, asked, response)
+
+    @app.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
+    async def restart_all(
+        response: Response, seen: Revision, body: Annotated[Waiting | None, Body()] = None
+    ) -> ReloadStatus:
+        request = Request("restart of all", read=False, roll_all=True, revision=seen)
+        return await _made(daemon, request, body or Waiting(), response)
+
+
+def _one_service(app: FastAPI, daemon: Daemon) -> None:
+    @app.post(
+        "/v1/services/{name}/restart",
+        summary="Replace the workers of a service; start it where it was stopped by hand",
+        responses=_OF_SERVICE,
+    )
+    async def restart(
+        name: str,
+        response: Response,
+        seen: Revision,
+        body: Annotated[Waiting | None, Body()] = None,
+    ) -> ReloadStatus:
+        known(daemon, name)
+        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), revision=seen)
+        stopped = daemon.reloader.overrides.get(name)
+        if stopped is not None and stopped.stopped:
+            request = replace(request, act=Start(name))
+        return await _made(daemon, request, body or Waiting(), response)
+
+    @app.post(
+        "/v1/services/{name}/start",
+        summary="Start a service that was stopped by hand, or is not well",
+        responses=_OF_SERVICE,
+    )
+    async def start(
+        name: str,
+        response: Response,
+        seen: Revision,
+        body: Annotated[Waiting | None, Body()] = None,
+    ) -> ReloadStatus:
+        known(daemon, name)
+        not_well = daemon.supervisor.services[name].state in _NOT_WELL
+        roll = frozenset({name}) if not_well else frozenset()
+        request = Request(f"start of {name}", False, roll, act=Start(name), revision=seen)
+        return await _made(daemon, request, body or Waiting(), response)
+
+    @app.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
+    async def stop(
+        name: str,
+        response: Response,
+        seen: Revision,
+        body: Annotated[StopBody | None, Body()] = None,
+    ) -> ReloadStatus:
+        known(daemon, name)
+        asked = body or StopBody()
+        act = Stop(name, asked.cascade)
+        request = Request(f"stop of {name}", read=False, act=act, revision=seen)
+        return await _made(daemon, request, asked, response)
+
+    @app.post(
+        "/v1/services/{name}/scale",
+        summary="Give a service another number of workers, until the file changes it",
+        responses=_OF_SERVICE,
+    )
+    async def scale(name: str, body: ScaleBody, response: Response, seen: Revision) -> ReloadStatus:
+        known(daemon, name)
+        act = Scale(name, body.workers, body.cascade)
+        request = Request(f"scale of {name}", read=False, act=act, revision=seen)
+        return await _made(daemon, request, body, response)
+
+
+async def _made(
+    daemon: Daemon, request: Request, asked: Waiting, response: Response
+) -> ReloadStatus:
+    """The report, once it is over; a failure is an error. It is carried out even where whoever
+    asked goes away.
+    """
+    report = await asyncio.shield(daemon.reload(request))
+    if asked.wait_drained and report.drains:
+        await asyncio.wait(report.drains)
+    if report.error is not None:
+        raise ProblemError(of_report(report))
+    response.headers["etag"] = entity_tag(daemon)
+    return reload_status(report)

@@ -1,0 +1,133 @@
+"""Who may call the admin API over TCP: whoever shows the token, and no web page of another origin.
+
+A unix socket needs none of this: its mode says who may connect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import json
+import os
+import socket
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from servd.config.address import Address
+from servd.config.model import AdminConfig
+from servd.errors import StartError
+
+
+class Token:
+    """The token that callers have to show: a value, or the content of a file, which may change."""
+
+    def __init__(self, value: str, path: str) -> None:
+        """Raises `StartError` when there is no token to be had."""
+        self._path = path
+        self._value = value.encode()
+        self._seen: tuple[int, ...] = ()
+        if path:
+            try:
+                self._read()
+            except OSError as error:
+                raise StartError(f"admin.token_file: {path}: {error.strerror}") from None
+        if not self._value:
+            raise StartError(f"admin: {path or 'admin.token'} holds no token")
+
+    def _read(self) -> None:
+        """Takes the file's content over, where it is another. Raises OSError."""
+        status = os.stat(self._path)
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen == self._seen:
+            return
+        with open(self._path, "rb") as file:
+            value = file.read(65536).strip()
+        self._seen = seen
+        if value:  # one that is being written is not taken for none
+            self._value = value
+
+    def matches(self, shown: bytes) -> bool:
+        """Whether it is the token; takes as long for any that is not."""
+        if self._path:
+            with contextlib.suppress(OSError):  # then the last one that was there
+                self._read()
+        return hmac.compare_digest(shown, self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: HTTPStatus
+    detail: str
+
+
+class Guard:
+    """An ASGI application that lets only those through who may call `app` at `address`."""
+
+    def __init__(self, app: Any, address: Address, token: Token) -> None:
+        self.app = app
+        self.token = token
+        self.names = {"localhost", address.host.lower(), socket.gethostname().lower()}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers 401, 403 or 421 itself."""
+        refusal = self._refusal(scope["headers"])
+        if refusal is None:
+            await self.app(scope, receive, send)
+            return
+        await _answer(send, refusal)
+
+    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> _Refusal | None:
+        found = {name: value.decode("latin-1") for name, value in headers}
+        host = found.get(b"host", "")
+        if not self._is_ours(host):
+            return _Refusal(HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here")
+        origin = found.get(b"origin")
+        if origin is not None and (urlsplit(origin).netloc != host or "://" not in origin):
+            return _Refusal(HTTPStatus.FORBIDDEN, "requests of another origin are refused")
+        if found.get(b"sec-fetch-site") in ("cross-site", "same-site"):
+            return _Refusal(HTTPStatus.FORBIDDEN, "requests of another site are refused")
+        kind, _, shown = found.get(b"authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not self.token.matches(shown.strip().encode("latin-1")):
+            return _Refusal(HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """A name of ours, or a plain IP address: what a page of another site cannot have made its
+        own name point to (DNS rebinding).
+        """
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self.names:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+async def _answer(send: Any, refusal: _Refusal) -> None:
+    problem = {
+        "type": "about:blank",
+        "title": refusal.status.phrase,
+        "status": refusal.status.value,
+        "detail": refusal.detail,
+    }
+    body = json.dumps(problem).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": refusal.status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def guard_for(app: Any, config: AdminConfig, address: Address) -> Any:
+    """`app` as it may be called at `address`. Raises `StartError`."""
+    if address.kind == "unix":
+        return app
+    return Guard(app, address, Token(config.token, config.token_file))

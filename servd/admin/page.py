@@ -1,0 +1,65 @@
+"""The page for people: one document, put together from its parts, that asks nobody else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from fastapi import FastAPI, Response
+
+_SCRIPTS = ("client.js", "graph.js", "chart.js", "services.js", "lines.js", "app.js")
+
+
+@cache
+def document() -> tuple[bytes, str]:
+    """The HTML, and the Content-Security-Policy that allows its own script and style alone."""
+    folder = files("servd.admin") / "page_files"
+    style = (folder / "style.css").read_text("utf-8")
+    parts = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{parts}\n}})();\n'
+    html = (folder / "index.html").read_text("utf-8")
+    html = html.replace("/* style */", style).replace("/* script */", script)
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_source(script)}",
+            f"style-src {_source(style)}",
+            "connect-src 'self'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+    return html.encode(), policy
+
+
+def _source(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def headers() -> dict[str, str]:
+    """What the page is sent with."""
+    return {
+        "content-type": "text/html; charset=utf-8",
+        "content-security-policy": document()[1],
+        "cache-control": "no-store",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+
+
+def showing(app: FastAPI) -> None:
+    """The route of the page."""
+
+    @app.get(
+        "/",
+        response_class=Response,
+        summary="A page for people",
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    )
+    async def page() -> Response:
+        return Response(document()[0], headers=headers())

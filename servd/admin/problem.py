@@ -1,0 +1,116 @@
+"""Errors of the admin API: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from servd.daemon.request import OutdatedError, Report
+from servd.errors import ConfigError
+from servd.plan.overrides import RefusedError
+
+MEDIA_TYPE = "application/problem+json"
+
+Responses = dict[int | str, dict[str, Any]]
+"""What a route may answer beside its success, for OpenAPI."""
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457, problem details)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    outcome: str | None = None
+    service: str | None = None
+    details: list[str] = []
+    last_lines: list[str] = []
+
+
+class ProblemError(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem.title)
+
+
+def documented(**reasons: str) -> Responses:
+    """`documented(_404="No such service")`: the answers that are problems, each with its reason."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        int(status.removeprefix("_")): {
+            "model": Problem,
+            "description": reason,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, reason in reasons.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def problem(_: Request, error: ProblemError) -> Response:
+        return answer(error.problem)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        found = answer(Problem(title=str(error.detail), status=error.status_code))
+        found.headers.update(error.headers or {})
+        return found
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_: Request, error: RequestValidationError) -> Response:
+        details = [
+            f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        return answer(Problem(title="The request is not valid", status=422, details=details))
+
+    @app.exception_handler(RefusedError)
+    async def refused(_: Request, error: RefusedError) -> Response:
+        return answer(
+            Problem(title=str(error), status=409, detail=error.hint or "nothing was changed")
+        )
+
+    @app.exception_handler(OutdatedError)
+    async def outdated(_: Request, error: OutdatedError) -> Response:
+        return answer(Problem(title=str(error), status=412, detail="look again, then decide"))
+
+
+def answer(problem: Problem) -> Response:
+    """The problem as an answer."""
+    content = problem.model_dump(exclude_none=True)
+    return JSONResponse(content, problem.status, media_type=MEDIA_TYPE)
+
+
+def of_report(report: Report) -> Problem:
+    """Why a reload failed."""
+    invalid = report.outcome == "invalid"
+    return Problem(
+        title="The configuration is not valid" if invalid else "Everything was undone",
+        status=422 if invalid else 409,
+        detail=report.error or "",
+        outcome=report.outcome,
+        service=report.service,
+        details=list(report.details),
+        last_lines=list(report.last_lines),
+    )
+
+
+def of_config(error: ConfigError) -> Problem:
+    """Why a configuration is refused."""
+    return Problem(
+        title="The configuration is not valid",
+        status=422,
+        outcome="invalid",
+        details=[diagnostic.summary() for diagnostic in error.diagnostics],
+    )

@@ -1,0 +1,179 @@
+"""Events and logs as server-sent events (the HTML standard, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Query, Response
+
+from servd.admin.problem import Problem, ProblemError, documented
+from servd.daemon.journal import PAUSE, Journal, Line
+
+if TYPE_CHECKING:
+    from servd.daemon.daemon import Daemon
+
+MOST_STREAMS = 64
+"""Clients that may follow at the same time."""
+
+QUIET = 15.0
+"""Seconds after which a comment tells a client (and whatever is between) that we are still here."""
+
+_ID = re.compile(r"([0-9a-f]+)-([0-9]+)")
+_GAP = {"event": "gap", "reason": "some lines are no longer kept"}
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: each has the JSON of one line as its data, and an id"
+        " for Last-Event-ID. An event of the type `gap` says that lines are missing.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **documented(_422="Invalid", _503="Too many clients follow already"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client wants to see."""
+
+    follow: bool
+    lines: int
+    services: tuple[str, ...]
+    last_id: str
+
+
+def wish(
+    follow: Annotated[bool, Query(description="Go on with what comes.")] = True,
+    lines: Annotated[int, Query(ge=0, le=10_000, description="Lines of the past.")] = 100,
+    service: Annotated[list[str] | None, Query(description="Of these services alone.")] = None,
+    last_event_id: Annotated[
+        str, Header(description="Go on after this one instead of showing lines of the past.")
+    ] = "",
+) -> Wish:
+    """The wish of a request."""
+    return Wish(follow, lines, tuple(service or ()), last_event_id)
+
+
+Wished = Annotated[Wish, Depends(wish)]
+
+
+class Follower:
+    """One client's position in a journal."""
+
+    def __init__(self, journal: Journal, boot: str, wish: Wish) -> None:
+        self.journal = journal
+        self.boot = boot
+        self.wish = wish
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Chunks of server-sent events, until all has been said, or the daemon ends."""
+        position, chunk = self._past()
+        yield chunk
+        while self.wish.follow:
+            newest = self.journal.newest  # what comes while we look is for the next time
+            lines, gap = self.journal.after(position, self.wish.services)
+            if gap:
+                yield self._gap()
+            if lines:
+                position = lines[-1].number
+                yield self._shown(lines)
+                await asyncio.sleep(PAUSE)  # what comes at once is sent at once
+                continue
+            position = max(position, newest)
+            if self.journal.closed:
+                return
+            await self.journal.more(position, QUIET)
+            if self.journal.newest == position and not self.journal.closed:
+                yield b":\n\n"
+
+    def _past(self) -> tuple[int, bytes]:
+        """Where to go on from, and what is to be said before that."""
+        newest = self.journal.newest
+        found = _ID.fullmatch(self.wish.last_id.strip())
+        if found is not None and found[1] == self.boot and int(found[2]) <= newest:
+            return int(found[2]), b": welcome back\n\n"
+        lines = self.journal.tail(self.wish.lines, self.wish.services)
+        begin = self._gap() if self.wish.last_id else b": welcome\n\n"
+        return max(newest, lines[-1].number if lines else 0), begin + self._shown(lines)
+
+    def _shown(self, lines: Iterable[Line]) -> bytes:
+        """A line has no end of line in it, but for what a program may have made up."""
+        boot = self.boot.encode()
+        return b"".join(
+            b"id: %s-%d\ndata: %s\n\n" % (boot, line.number, line.text.replace(b"\r", b" "))
+            for line in lines
+        )
+
+    def _gap(self) -> bytes:
+        return b"event: gap\ndata: %s\n\n" % json.dumps(_GAP).encode()
+
+
+class EventStream(Response):
+    """Sends what a follower has, as fast as the client takes it and no faster."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, follower: Follower, streams: set[object]) -> None:
+        super().__init__(headers={"cache-control": "no-store"})
+        del self.headers["content-length"]
+        self.follower = follower
+        self.streams = streams
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Ends with the client, or with the daemon."""
+        self.streams.add(self)
+        sending = asyncio.ensure_future(self._send(send))
+        leaving = asyncio.ensure_future(_left(receive))
+        both: set[asyncio.Future[None]] = {sending, leaving}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.streams.discard(self)
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+
+    async def _send(self, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async for chunk in self.follower.events():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def streaming(app: FastAPI, daemon: Daemon) -> None:
+    """The routes that can be followed."""
+    streams: set[object] = set()
+
+    def stream(journal: Journal, wish: Wish) -> Response:
+        if len(streams) >= MOST_STREAMS:
+            title = f"{MOST_STREAMS} clients follow already"
+            raise ProblemError(Problem(title=title, status=503))
+        return EventStream(Follower(journal, daemon.record.boot, wish), streams)
+
+    @app.get(
+        "/v1/events",
+        summary="What happens: states of services and workers, steps of reloads",
+        response_class=Response,
+        responses=_ANSWERS,
+    )
+    async def events(wish: Wished) -> Response:
+        return stream(daemon.record.events, wish)
+
+    @app.get(
+        "/v1/logs",
+        summary="All that is logged: events, requests, and what programs print",
+        response_class=Response,
+        responses=_ANSWERS,
+    )
+    async def logs(wish: Wished) -> Response:
+        return stream(daemon.record.logs, wish)

@@ -1,0 +1,183 @@
+"""`[[hooks]]`: programs that are run, and URLs that are called, when something happens. Nothing
+waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from servd.config.model import Hook, HookEvent
+from servd.plan.environment import BASE, matches
+
+AT_ONCE = 4
+"""Calls that may run at the same time."""
+
+MOST_WAITING = 100
+"""Calls that may wait for their turn; beyond that, they are dropped, and that is said."""
+
+PATIENCE = 2.0
+"""Seconds that calls get when the daemon ends."""
+
+_KEPT_OUTPUT = 4096
+_NAMES: Mapping[str, HookEvent] = {
+    "crash loop": "crash_loop",
+    "service failed": "service_failed",
+    "reload failed": "reload_failed",
+    "certificate expiring": "certificate_expiring",
+    "certificate expired": "certificate_expiring",
+    "worker died": "worker_replaced",
+    "worker recycled": "worker_replaced",
+}
+
+log = structlog.get_logger()
+
+
+class HookError(Exception):
+    """A call that did not do what it should, with the last that the program wrote."""
+
+    def __init__(self, message: str, last_lines: Sequence[str] = ()) -> None:
+        self.last_lines = list(last_lines)
+        super().__init__(message)
+
+
+def hook_event(event: Mapping[str, Any]) -> HookEvent | None:
+    """What hooks call an event of the daemon's log; None where they have no name for it."""
+    if event.get("event") == "reload finished" and event.get("outcome") == "applied":
+        return "reload_applied"
+    return _NAMES.get(str(event.get("event")))
+
+
+class Hooks:
+    """Calls the hooks of one daemon. `hooks` may be replaced at any time; relative paths of their
+    commands are relative to `folder`.
+    """
+
+    def __init__(self, hooks: Sequence[Hook], folder: str, environ: Mapping[str, str]) -> None:
+        self.hooks = tuple(hooks)
+        self._folder = folder
+        self._environ = {k: v for k, v in environ.items() if matches(k, BASE)}
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def take(self, line: bytes) -> None:
+        """Looks at an event of the daemon (JSON), from any thread."""
+        if self.hooks:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take, line)
+
+    def _take(self, line: bytes) -> None:
+        event = json.loads(line)
+        name = hook_event(event)
+        for hook in self.hooks:
+            if name not in hook.on:
+                continue
+            if len(self._calls) >= MOST_WAITING:
+                log.warning("hook dropped", hook=name, reason="too many calls wait already")
+                continue
+            body = json.dumps({"hook": name, "host": socket.gethostname(), **event})
+            call = self._loop.create_task(self._call(hook, str(name), body.encode()))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def stop(self) -> None:
+        """Gives what is under way a moment, and ends the rest."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=PATIENCE)
+        for call in list(self._calls):
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    async def _call(self, hook: Hook, name: str, body: bytes) -> None:
+        async with self._places:
+            target = hook.command[0] if hook.command else urlsplit(hook.url).netloc.split("@")[-1]
+            try:
+                if hook.command:
+                    await self._run(hook, body)
+                else:
+                    await _post(hook, body)
+            except HookError as error:
+                details = {"last_lines": error.last_lines} if error.last_lines else {}
+                log.warning("hook failed", hook=name, target=target, error=str(error), **details)
+            except Exception as error:  # of whatever kind: the daemon goes on
+                log.warning("hook failed", hook=name, target=target, error=repr(error))
+            else:
+                log.debug("hook done", hook=name, target=target)
+
+    async def _run(self, hook: Hook, body: bytes) -> None:
+        """The event on stdin; exit status 0 is good. Raises `HookError`."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *hook.command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=self._folder,
+                env=self._environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HookError(f"cannot be started: {error.strerror}") from None
+        told = asyncio.ensure_future(_tell(process, body))
+        output = asyncio.ensure_future(_last_of(process))
+        try:
+            async with asyncio.timeout(hook.timeout):
+                status = await process.wait()
+        except TimeoutError:
+            raise HookError(f"took longer than {hook.timeout:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
+            told.cancel()
+            await asyncio.wait({told, output}, timeout=1.0)
+            output.cancel()
+        if status:
+            lines = output.result() if output.done() and not output.cancelled() else []
+            raise HookError(f"exited with status {status}", lines)
+
+
+async def _tell(process: asyncio.subprocess.Process, body: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # it need not read
+        process.stdin.write(body + b"\n")
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _last_of(process: asyncio.subprocess.Process) -> list[str]:
+    """The last lines of the output, however much of it there is."""
+    assert process.stdout is not None
+    kept = b""
+    while chunk := await process.stdout.read(_KEPT_OUTPUT):
+        kept = (kept + chunk)[-_KEPT_OUTPUT:]
+    return kept.decode(errors="replace").splitlines()[-10:]
+
+
+async def _post(hook: Hook, body: bytes) -> None:
+    """The event as the body of a POST; an answer below 400 is good. Raises `HookError`.
+
+    httpx is imported by the first call, in a thread.
+    """
+    httpx = await asyncio.to_thread(importlib.import_module, "httpx")
+    try:
+        async with asyncio.timeout(hook.timeout), httpx.AsyncClient(timeout=None) as client:
+            headers = {"content-type": "application/json", "user-agent": "servd"}
+            answer = await client.post(hook.url, content=body, headers=headers)
+    except TimeoutError:
+        raise HookError(f"took longer than {hook.timeout:g} s") from None
+    except httpx.HTTPError as error:
+        raise HookError(f"cannot be reached: {error}") from None
+    if answer.status_code >= 400:
+        raise HookError(f"answered {answer.status_code}")

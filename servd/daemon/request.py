@@ -1,0 +1,72 @@
+"""What the daemon is asked to change, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from servd.errors import ServdError
+from servd.plan.change import Change
+from servd.plan.overrides import Act
+
+Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a reload is asked to do: read the configuration anew (else only certificates), replace
+    services though they did not change (those in `roll`, or all), and what to do by hand.
+
+    `revision` is the one that whoever asks has seen: where another is in force, nothing is done.
+    """
+
+    why: str
+    read: bool = True
+    roll: frozenset[str] = frozenset()
+    roll_all: bool = False
+    act: Act | None = None
+    revision: str | None = None
+
+    def joins(self, other: Request) -> bool:
+        """Whether one reload may answer both. What is done by hand must not fail for the sake of
+        somebody else's edit.
+        """
+        return not any(request.act or request.revision for request in (self, other))
+
+    def joined(self, other: Request) -> Request:
+        """Both requests as one."""
+        return Request(
+            why=self.why if other.why in self.why else f"{self.why}, {other.why}",
+            read=self.read or other.read,
+            roll=self.roll | other.roll,
+            roll_all=self.roll_all or other.roll_all,
+        )
+
+
+class OutdatedError(ServdError):
+    """What runs is not what whoever asked has seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a reload.
+
+    `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
+    with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
+    only a restart of the daemon would apply. `since` is when what is in force now was applied.
+    `drains` are over when everything old has ended.
+    """
+
+    outcome: Outcome
+    at: str
+    why: str
+    changes: tuple[Change, ...] = ()
+    error: str | None = None
+    details: tuple[str, ...] = ()
+    service: str | None = None
+    last_lines: tuple[str, ...] = ()
+    restart_needed: tuple[str, ...] = ()
+    since: str = ""
+    seconds: float = 0.0
+    drains: tuple[asyncio.Task[Any], ...] = field(default=(), repr=False)
