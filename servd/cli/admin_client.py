@@ -1,4 +1,4 @@
-"""Talking to the daemon through its admin socket."""
+"""Talking to the daemon: through its admin socket, or over TCP with a token."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 import click
 
 from servd.cli.source import config_option
-from servd.errors import Exit, ServdError
+from servd.errors import Exit, ServdError, UsageError
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 UNIT_SOCKET = "/run/servd/admin.sock"
 """Where the shipped unit's daemon, whose configuration is in /etc/servd, has its runtime folder:
 systemd tells the daemon, and nobody tells a shell."""
+
+TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # the name of it
 
 
 class NoDaemonError(ServdError):
@@ -56,38 +59,89 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+@dataclass(frozen=True, slots=True)
 class AdminClient:
-    """The daemon of one configuration."""
+    """One daemon, at the path of a unix socket or a URL; over TCP it is shown the `token`."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    place: str
+    token: str = field(default="", repr=False)
 
     def get(self, route: str) -> Answer:
         """Asks for something. Raises `NoDaemonError`."""
-        return self._ask("GET", route, None)
+        return self.ask("GET", route)
 
     def post(self, route: str, **body: Any) -> Answer:
         """Asks to do something, and waits until it is done. Raises `NoDaemonError`."""
-        return self._ask("POST", route, json.dumps(body))
+        return self.ask("POST", route, json.dumps(body))
 
-    def _ask(self, method: str, route: str, body: str | None) -> Answer:
-        connection = _UnixConnection(self.path)
+    def ask(self, method: str, route: str, body: str | None = None) -> Answer:
+        """One request, whatever it is answered. Raises `NoDaemonError`."""
+        connection = self.connection()
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, route, body, headers)
-            answer = connection.getresponse()
+            answer = self._request(connection, method, route, body)
             return Answer(answer.status, _json(answer.read()))
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NoDaemonError(f"no servd answers at {self.path}: is it running?") from None
-        except PermissionError:
-            raise ServdError(
-                f"{self.path} is not open to you: it belongs to whoever runs servd"
-                " (admin.group opens it to a group)"
-            ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise NoDaemonError(f"servd at {self.path} went away: {error}") from None
+            raise self._gone(error) from None
         finally:
             connection.close()
+
+    def follow(self, route: str) -> Iterator[str]:
+        """The data of server-sent events as they come, until the daemon ends the stream. First of
+        all an empty text, once the daemon has taken the request.
+
+        Raises `NoDaemonError`, and `ServdError` for what the daemon does not want to show.
+        """
+        connection = self.connection()
+        try:
+            answer = self._request(connection, "GET", route, None)
+            if answer.status >= 400:
+                problem = _json(answer.read())
+                raise ServdError(f"servd says: {problem.get('title', answer.status)}")
+            yield ""
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield line[6:].decode(errors="replace").rstrip("\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from None
+        finally:
+            connection.close()
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection that is not open yet."""
+        if "://" not in self.place:
+            return _UnixConnection(self.place)
+        url = urlsplit(self.place)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        return kind(url.hostname or "", url.port)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def _request(
+        self, connection: http.client.HTTPConnection, method: str, route: str, body: str | None
+    ) -> http.client.HTTPResponse:
+        """The answer, without its body yet. Raises `ServdError` where the token is not accepted."""
+        headers = self.headers
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, route, body, headers)
+        answer = connection.getresponse()
+        if answer.status == 401:
+            hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
+            raise ServdError(f"servd at {self.place} wants a token, and it {hint}")
+        return answer
+
+    def _gone(self, error: Exception) -> ServdError:
+        if isinstance(error, PermissionError):
+            return ServdError(
+                f"{self.place} is not open to you: it belongs to whoever runs servd"
+                " (admin.group opens it to a group)"
+            )
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError, socket.gaierror)):
+            return NoDaemonError(f"no servd answers at {self.place}: is it running?")
+        return NoDaemonError(f"servd at {self.place} went away: {error or 'no answer'}")
 
 
 def _json(content: bytes) -> Any:
@@ -104,7 +158,7 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--admin",
         metavar="ADDRESS",
         envvar="SERVD_ADMIN",
-        help="The daemon's admin socket; default: what the configuration says.",
+        help="unix:PATH, or http://HOST:PORT; default: what the configuration says.",
     )
     return config_option(option(command))
 
@@ -126,17 +180,45 @@ def readable_part(loaded: Loaded) -> Loaded:
 def admin_client(config: str | None, admin: str | None) -> AdminClient:
     """The client for the daemon that `--admin` or the configuration names. A configuration with
     mistakes in it is good enough for that.
+
+    Raises `ConfigError` where there is none, and `ServdError` where it says that there is no API.
     """
+    token = os.environ.get(TOKEN_VARIABLE, "")
     if admin:
-        if admin.startswith(("http:", "https:")):
-            raise ServdError(f"{admin}: only unix sockets are supported yet")
-        return AdminClient(admin.removeprefix("unix:"))
+        return AdminClient(_place(admin), token)
     from servd.cli.source import load_config
     from servd.daemon.runtime_dir import admin_address, runtime_dir_of
 
     loaded = readable_part(load_config(config))
-    path = admin_address(loaded.config.admin, runtime_dir_of(loaded.config, loaded.path)).path
+    settings = loaded.config.admin
+    if not settings.enabled:
+        raise ServdError(f"{loaded.path} has admin.enabled = false: the daemon cannot be asked")
+    address = admin_address(settings, runtime_dir_of(loaded.config, loaded.path))
+    if address.kind == "tcp":
+        return AdminClient(f"http://{address.from_here}", token or _token(loaded))
     is_the_units = os.path.realpath(loaded.path).startswith("/etc/servd/")
-    if is_the_units and not os.path.exists(path) and os.path.exists(UNIT_SOCKET):
+    if is_the_units and not os.path.exists(address.path) and os.path.exists(UNIT_SOCKET):
         return AdminClient(UNIT_SOCKET)
-    return AdminClient(path)
+    return AdminClient(address.path)
+
+
+def _place(admin: str) -> str:
+    """A path or a URL. Raises `UsageError`."""
+    if "://" not in admin:
+        return admin.removeprefix("unix:")
+    url = urlsplit(admin)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+    return admin
+
+
+def _token(loaded: Loaded) -> str:
+    """What the configuration says, as far as we may read it."""
+    settings = loaded.config.admin
+    if not settings.token_file:
+        return settings.token
+    try:
+        with open(settings.token_file, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise ServdError(f"{settings.token_file}: {error.strerror}") from None

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
-from servd.errors import UsageError
+from servd.errors import ServdError, UsageError
+
+
+def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of services, as the configuration has them; none where there is none."""
+    from servd.cli.source import load_config
+
+    try:
+        services = load_config(ctx.params.get("config")).config.services
+    except ServdError:
+        return []
+    return [CompletionItem(name) for name in sorted(services) if name.startswith(incomplete)]
 
 
 @click.command("completion")

@@ -13,8 +13,9 @@ from servd.cli.source import config_option
 from servd.errors import Exit, ServdError
 
 COMMANDS = (
-    "check", "completion", "convert", "graph", "init", "plan", "reload", "restart", "run",
-    "schema", "serve", "show", "status",
+    "check", "completion", "convert", "dashboard", "events", "graph", "init", "logs", "plan",
+    "reload", "restart", "run", "scale", "schema", "serve", "show", "start", "status", "stop",
+    "top",
 )  # fmt: skip
 
 

@@ -45,6 +45,11 @@ def write_new(path: str, text: str, *, force: bool) -> None:
     say(f"wrote {path}")
 
 
+def cut(text: str, width: int) -> str:
+    """At most `width` characters of a text; what was longer ends with an ellipsis."""
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+
+
 def print_json(value: Any) -> None:
     """A result for programs."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -82,6 +82,7 @@ def _first_start(loaded: Loaded) -> dict[str, Any]:
     return {
         "source": "first start",
         "changes": as_json(diff(Plan(), plan)),
+        "by_hand": [],
         "restart_needed": [],
         "warnings": [warning.summary() for warning in loaded.warnings],
     }
@@ -93,6 +94,11 @@ def _show(answer: dict[str, Any]) -> None:
     if answer["source"] != "daemon":
         say("no daemon runs for this configuration: this is what a first start would do")
     click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
+    for item in answer["by_hand"]:
+        click.echo(
+            f"! {item['service']}: {item['workers']} workers by hand, the file says {item['file']}:"
+            " kept until the file changes it"
+        )
     for warning in answer["warnings"]:
         say(warning)
     say_restart_needed(answer["restart_needed"])

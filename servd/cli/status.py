@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Any
 
 import click
 
-from servd.cli.admin_client import admin_client, admin_options
-from servd.cli.output import in_brief, print_json
+from servd.cli.admin_client import AdminClient, admin_client, admin_options
+from servd.cli.completion import service_names
+from servd.cli.output import colours, print_json
+from servd.cli.status_table import detail_lines, status_lines
+from servd.errors import ServdError
+
+INTERVAL = 1.0
+"""Seconds between two looks of `--watch`."""
 
 
 @click.command("status")
+@click.argument("name", required=False, shell_complete=service_names)
 @admin_options
+@click.option("--watch", "-w", is_flag=True, help="Again every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def command(config: str | None, admin: str | None, as_json: bool) -> None:
-    """Show what runs: services, their states and workers, and the last reload."""
-    status = admin_client(config, admin).get("/v1/status").body
-    if as_json:
-        print_json(status)
+def command(
+    name: str | None, config: str | None, admin: str | None, watch: bool, as_json: bool
+) -> None:
+    """Show what runs: services (or NAME with its workers), their states, and the last reload."""
+    client = admin_client(config, admin)
+    try:
+        while True:
+            status = _asked(client, name)
+            if as_json:
+                print_json(status)
+            else:
+                _show(status, name, clear=watch and sys.stdout.isatty())
+            if not watch:
+                return
+            time.sleep(INTERVAL)
+    except KeyboardInterrupt:
         return
-    click.echo("\n".join(lines(status)))
 
 
-def lines(status: dict[str, Any]) -> list[str]:
-    """A table of the services, with what is wrong below each, and the last reload."""
-    config = status["config"]
-    daemon = f"servd {status['version']}  {status['state']}  pid {status['pid']}"
-    shown = [f"{daemon}  {config['path']} (generation {config['generation']})", ""]
-    width = max([len(s["name"]) for s in status["services"]] + [len("SERVICE")])
-    shown.append(f"{'SERVICE':<{width}}  {'STATE':<9}  {'WORKERS':<7}  {'GEN':>3}  LISTEN")
-    for service in status["services"]:
-        workers = service["workers"]
-        where = ", ".join(service["listen"]) or "internal"
-        shown.append(
-            f"{service['name']:<{width}}  {service['state']:<9}"
-            f"  {workers['ready']:>3}/{workers['desired']:<3}"
-            f"  {service['generation']:>3}  {where}"
-        )
-        if service["error"]:
-            shown.append(f"{'':<{width}}  {service['error']}")
-        shown += [
-            f"{'':<{width}}  generation {drain['generation']} drains: {drain['waiting_for']}"
-            for drain in service["draining"]
-        ]
-    return shown + _last_reload(status["last_reload"])
+def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
+    """The status, of one service where it has a `name`. Raises `ServdError`."""
+    status: dict[str, Any] = client.get("/v1/status").body
+    if name is None:
+        return status
+    found = [service for service in status["services"] if service["name"] == name]
+    if not found:
+        names = ", ".join(service["name"] for service in status["services"])
+        raise ServdError(f'there is no service "{name}"; there is: {names}')
+    return dict(found[0])
 
 
-def _last_reload(last: dict[str, Any] | None) -> list[str]:
-    if last is None:
-        return []
-    changes = in_brief(last["changes"])
-    shown = ["", f"last reload: {last['outcome']} at {last['at'][:19]}Z  {changes}".rstrip()]
-    shown += [f"  {detail}" for detail in last["details"] or filter(None, [last["error"]])]
-    return shown + [f"  {key} waits for a restart of servd" for key in last["restart_needed"]]
+def _show(status: dict[str, Any], name: str | None, *, clear: bool) -> None:
+    lines = status_lines if name is None else detail_lines
+    text = "\n".join(lines(status, colour=colours(sys.stdout)))
+    click.echo(f"\x1b[H\x1b[J{text}" if clear else text)

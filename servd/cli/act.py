@@ -1,0 +1,207 @@
+"""Acts on what runs: asked for, watched while they go on, and told in one line."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from servd.cli.admin_client import AdminClient, Answer, admin_client, admin_options
+from servd.cli.outcome import show_outcome
+from servd.cli.output import say
+from servd.errors import Exit, ServdError, UsageError
+
+AT_ONCE = 0.4
+"""Seconds within which an act is over before its progress would be worth a line."""
+
+_EVENTS = "/v1/events?lines=0"
+
+
+@dataclass(frozen=True, slots=True)
+class ActOptions:
+    """How an act is asked for and shown."""
+
+    config: str | None
+    admin: str | None
+    wait_drained: bool
+    timeout: float | None
+    quiet: bool
+    as_json: bool
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from servd.config.scalars import parse_duration
+
+    try:
+        return float(text) if text.isdecimal() else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every act has; the command gets them as one `ActOptions`."""
+
+    def called(
+        config: str | None,
+        admin: str | None,
+        wait_drained: bool,
+        timeout: float | None,
+        quiet: bool,
+        as_json: bool,
+        **own: Any,
+    ) -> int:
+        options = ActOptions(config, admin, wait_drained, timeout, quiet, as_json)
+        status: int = command(options=options, **own)
+        return status
+
+    called.__doc__ = command.__doc__
+    called.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The outcome as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, the outcome alone."),
+        click.option(
+            "--timeout",
+            callback=_seconds,
+            metavar="DURATION",
+            help="Wait no longer: 30s, 5m. What was begun goes on.  [default: until it is over]",
+        ),
+        click.option("--wait-drained", is_flag=True, help="Wait until everything old has ended."),
+    ):
+        called = option(called)
+    return admin_options(called)
+
+
+def act(options: ActOptions, route: str, **body: Any) -> int:
+    """Asks the daemon to do something; returns the exit status."""
+    client = admin_client(options.config, options.admin)
+    body = {"wait_drained": options.wait_drained, **body}
+    answer = _watched(client, lambda: client.post(route, **body), options)
+    if answer is None:
+        say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
+        return Exit.FAILED
+    return show_outcome(answer, as_json=options.as_json)
+
+
+def service_route(name: str, verb: str) -> str:
+    """The route of an act on one service. Raises `UsageError` for what is no name."""
+    from urllib.parse import quote
+
+    if not name:
+        raise UsageError("the name of a service is missing")
+    return f"/v1/services/{quote(name, safe='')}/{verb}"
+
+
+def _watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
+    """The answer, with the progress meanwhile; None when the time is over."""
+    heard: queue.SimpleQueue[Answer | ServdError | dict[str, Any]] = queue.SimpleQueue()
+    if not options.quiet:
+        _listen(client, heard)
+
+    def work() -> None:
+        try:
+            heard.put(ask())
+        except ServdError as error:
+            heard.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    progress = Progress()
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    while True:
+        try:
+            item = heard.get(timeout=progress.patience(deadline))
+        except queue.Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+            progress.show()
+            continue
+        if isinstance(item, Answer):
+            progress.end()
+            return item
+        if isinstance(item, ServdError):
+            raise item
+        progress.add(item)
+
+
+def _listen(client: AdminClient, heard: queue.SimpleQueue[Any]) -> None:
+    """Hands every event over, from now on. Without any, there is just no progress to show."""
+    begun = threading.Event()
+
+    def work() -> None:
+        try:
+            for data in client.follow(_EVENTS):
+                begun.set()
+                if data:
+                    heard.put(json.loads(data))
+        except (ServdError, ValueError):
+            return
+        finally:
+            begun.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    begun.wait(5.0)
+
+
+class Progress:
+    """Lines about what happens, held back until it turns out to take a while."""
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._begun = time.monotonic()
+        self._shows = False
+
+    def patience(self, deadline: float | None) -> float | None:
+        """Seconds until something has to be done though nothing is heard."""
+        now = time.monotonic()
+        times = [] if self._shows else [self._begun + AT_ONCE]
+        times += [] if deadline is None else [deadline]
+        return max(0.0, min(times) - now) if times else None
+
+    def add(self, event: dict[str, Any]) -> None:
+        """One more event."""
+        line = described(event)
+        if line:
+            self._held.append(line)
+        if self._shows:
+            self.show()
+
+    def show(self) -> None:
+        """Shows what is held, and from now on everything at once."""
+        if time.monotonic() < self._begun + AT_ONCE:
+            return
+        self._shows = True
+        for line in self._held:
+            say(line)
+        self._held.clear()
+
+    def end(self) -> None:
+        """It is over; what was quick needs no progress."""
+        if self._shows:
+            self.show()
+
+
+def described(event: dict[str, Any]) -> str:
+    """An event of the daemon as a line of progress; empty for what is none."""
+    name, service = str(event.get("event", "")), str(event.get("service", ""))
+    kind, _, word = name.partition(" ")
+    if not service or (kind, word) in (("worker", "recycled"), ("worker", "to be recycled")):
+        return ""
+    who = f"  {service}"
+    if kind == "worker":
+        who += f" worker {event.get('worker')} (generation {event.get('generation')})"
+        after = f" after {event['seconds']:.1f} s" if "seconds" in event else ""
+        reason = f": {event['reason']}" if "reason" in event else ""
+        return f"{who} {word}{after if word == 'ready' else ''}{reason}"
+    if kind == "service" and word not in ("stopping", "ready"):
+        why = event.get("error") or event.get("reason") or event.get("waiting_for")
+        return f"{who} {word}" + (f": {why}" if why else "")
+    if kind == "task":
+        return f"{who} {word}"
+    return ""

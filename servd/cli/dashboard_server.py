@@ -1,0 +1,143 @@
+"""What `servd dashboard` listens with: the page, and a way through to the admin API for whoever
+opened it.
+
+The address that is printed holds a one-time token behind `#`, where no server and no log sees it.
+The page exchanges it for a session's token and keeps that in the browser tab's own storage, which
+belongs to this very port. (A cookie would go to every port of the machine.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from servd.admin.page import document, headers
+from servd.cli.admin_client import AdminClient
+from servd.errors import ServdError
+
+_FOR_EVER = httpx.Timeout(None, connect=5.0)
+_PASSED_ON = ("content-type", "if-match", "last-event-id", "accept")
+_PASSED_BACK = ("content-type", "etag", "cache-control")
+
+
+class DashboardServer:
+    """Serves one daemon's page. Raises `ServdError` where the port is taken."""
+
+    def __init__(self, client: AdminClient, port: int) -> None:
+        self.admin = client
+        self.one_time: str | None = secrets.token_urlsafe(24)
+        self.session = secrets.token_urlsafe(24)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServdError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url = f"http://{self.host}/#{self.one_time}"
+
+    def run(self) -> None:
+        """Serves until SIGINT or SIGTERM."""
+        app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/session", self._exchange, methods=["POST"]),
+                Route("/{path:path}", self._through, methods=["GET", "POST"]),
+            ]
+        )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        try:
+            asyncio.run(self._serve(server))
+        except KeyboardInterrupt:
+            return
+
+    async def _serve(self, server: uvicorn.Server) -> None:
+        async with self._client() as self._http:
+            await server.serve(sockets=[self._socket])
+
+    def _client(self) -> httpx.AsyncClient:
+        """A way to the daemon: without a limit of time, since acts last as long as they do."""
+        place, shown = self.admin.place, self.admin.headers
+        if "://" in place:
+            return httpx.AsyncClient(base_url=place, headers=shown, timeout=_FOR_EVER)
+        transport = httpx.AsyncHTTPTransport(uds=place)
+        return httpx.AsyncClient(transport=transport, base_url="http://servd", timeout=_FOR_EVER)
+
+    async def _page(self, request: Request) -> Response:
+        """The page holds nothing that is not in servd's own files: anybody may see it."""
+        if request.headers.get("host") != self.host:
+            return _problem(421, "this Host is not served here")
+        return Response(document()[0], headers=headers())
+
+    async def _exchange(self, request: Request) -> Response:
+        """The one-time token for the session's, once."""
+        if refusal := self._foreign(request):
+            return refusal
+        given, wanted = await request.body(), self.one_time
+        if wanted is None or not hmac.compare_digest(given, wanted.encode()):
+            return _problem(401, "this address was opened before: run servd dashboard again")
+        self.one_time = None
+        return JSONResponse({"token": self.session}, headers={"cache-control": "no-store"})
+
+    async def _through(self, request: Request) -> Response:
+        """Whatever else, to the daemon and back."""
+        if refusal := self._foreign(request):
+            return refusal
+        shown = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(shown.encode(), self.session.encode()):
+            return _problem(401, "run servd dashboard and open the address that it prints")
+        sent = self._http.build_request(
+            request.method,
+            httpx.URL(path=request.url.path, query=request.url.query.encode()),
+            headers={k: v for k, v in request.headers.items() if k in _PASSED_ON},
+            content=await request.body(),
+        )
+        try:
+            answer = await self._http.send(sent, stream=True)
+        except httpx.HTTPError:
+            return _problem(502, "servd does not answer")
+        found = {k: v for k, v in answer.headers.items() if k in _PASSED_BACK}
+        return StreamingResponse(_body(answer), answer.status_code, headers=found)
+
+    def _foreign(self, request: Request) -> Response | None:
+        """The refusal of what another site, or another name for this machine, asks for."""
+        if request.headers.get("host") != self.host:
+            return _problem(421, "this Host is not served here")
+        if request.headers.get("origin", f"http://{self.host}") != f"http://{self.host}":
+            return _problem(403, "requests of another origin are refused")
+        return None
+
+
+async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    except httpx.HTTPError:
+        return  # the daemon has gone: so has the answer
+    finally:
+        await answer.aclose()
+
+
+def _problem(status: int, detail: str) -> Response:
+    content = json.dumps({"title": detail, "status": status, "detail": detail})
+    return Response(content, status, media_type="application/problem+json")

@@ -1,0 +1,16 @@
+"""`servd events`: what happens to services and workers, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servd.cli.follow import follow_options, show_lines
+
+
+@click.command("events")
+@follow_options
+def command(**options: Any) -> None:
+    """Show what happened last: states of services and workers, steps of reloads."""
+    show_lines("/v1/events", **options)

@@ -1,0 +1,16 @@
+"""`servd logs`: what services and the daemon write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servd.cli.follow import follow_options, show_lines
+
+
+@click.command("logs")
+@follow_options
+def command(**options: Any) -> None:
+    """Show the last lines of the log: of services NAME..., or of everything."""
+    show_lines("/v1/logs", **options)
