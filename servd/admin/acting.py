@@ -50,11 +50,14 @@ class ReloadBody(Waiting):
 class StopBody(Waiting):
     """How to stop."""
 
+    wait_drained: bool = Field(True, description="Answer once all workers have ended.")
     cascade: bool = Field(False, description="Stop what needs it too.")
 
 
-class ScaleBody(StopBody):
+class ScaleBody(Waiting):
     """How many workers."""
+
+    cascade: bool = Field(False, description="With no workers: stop what needs it too.")
 
     workers: int = Field(ge=0, le=MOST_WORKERS, description="Workers; 0 stops the service.")
 

@@ -8,6 +8,9 @@ import socket
 import stat
 from typing import Any
 
+import httpx
+import pytest
+
 from apps import BINDS_ITSELF, CALLER, PLAIN, SLEEP, plain, web
 from harness import Servd, free_port, wait_until
 
@@ -302,11 +305,13 @@ def test_a_backlog_is_as_it_was_when_a_roll_is_undone(servd: Servd) -> None:
 
 def test_a_service_can_be_kept_stopped_and_come_back(servd: Servd) -> None:
     daemon = servd(web(workers=1), main_py=PLAIN).ready()
-    assert kinds(daemon.reload(web(workers=0))) == {"web": "scale"}
+    assert kinds(daemon.reload(web(workers=0), wait_drained=True)) == {"web": "scale"}
     assert daemon.service("web")["state"] == "stopped"
+    with pytest.raises(httpx.ConnectError):  # refused at once, instead of waiting for ever
+        daemon.get("web")
     assert kinds(daemon.reload(web(workers=2))) == {"web": "scale"}
     assert daemon.service("web")["state"] == "ready"
-    assert daemon.get("web").text == "1"
+    assert httpx.get(daemon.service("web")["listen"][0]).text == "1"
 
 
 def test_max_surge_bounds_how_many_are_above(servd: Servd) -> None:
