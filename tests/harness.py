@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -46,6 +47,18 @@ def samples_of(text: str) -> Samples:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def server_sent(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """The events of a stream; comments are left out."""
+    event: dict[str, Any] = {"type": "message", "id": ""}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line and name:
+            event["type" if name == "event" else name] = value
+        elif "data" in event:
+            yield {**event, "data": json.loads(event["data"])}
+            event = {"type": "message", "id": ""}
 
 
 class ServdProcess:
@@ -148,11 +161,37 @@ class ServdProcess:
                 del pids[event["worker"]]
         return pids
 
+    def admin(self) -> httpx.Client:
+        """A client for the admin API, to be closed."""
+        transport = httpx.HTTPTransport(uds=str(self.runtime / "admin.sock"))
+        return httpx.Client(transport=transport, base_url="http://servd", timeout=DEADLINE)
+
     def ask(self, method: str, route: str, **options: Any) -> httpx.Response:
         """One request to the admin API."""
-        transport = httpx.HTTPTransport(uds=str(self.runtime / "admin.sock"))
-        with httpx.Client(transport=transport, base_url="http://servd", timeout=DEADLINE) as admin:
+        with self.admin() as admin:
             return admin.request(method, route, **options)
+
+    def act(self, name: str, verb: str, **body: Any) -> dict[str, Any]:
+        """Does something with a service by hand; returns the answer."""
+        answer: dict[str, Any] = self.ask("POST", f"/v1/services/{name}/{verb}", json=body).json()
+        return answer
+
+    @contextlib.contextmanager
+    def follow(self, route: str, last_id: str = "") -> Iterator[Iterator[dict[str, Any]]]:
+        """Server-sent events as they come: `id`, `type` and (decoded) `data` of each."""
+        headers = {"last-event-id": last_id} if last_id else {}
+        with self.admin() as admin, admin.stream("GET", route, headers=headers) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream"), answer.read()
+            yield server_sent(answer.iter_lines())
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment in which the command line finds it."""
+        return {"SERVD_DAEMON__RUNTIME_DIR": str(self.runtime), "SERVD_DAEMON__WATCH": "false"}
+
+    def cli(self, *arguments: str, **environ: str) -> Any:
+        """Runs `servd ARGUMENTS` beside it, to its end."""
+        return command(*arguments, folder=self.folder, environ={**self.environ, **environ})
 
     def edit(self, config: str) -> None:
         """Writes another configuration over the old, at one stroke."""

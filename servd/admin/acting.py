@@ -23,7 +23,7 @@ MOST_WORKERS = 4096
 """Workers of one service that can be asked for."""
 
 _NOT_WELL = ("failed", "backoff", "degraded")
-_TAG = re.compile(r'"([^"]*)"')
+_TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
     _409="Refused, or everything was undone",
@@ -62,20 +62,21 @@ class ScaleBody(Waiting):
     workers: int = Field(ge=0, le=MOST_WORKERS, description="Workers; 0 stops the service.")
 
 
-def revision(
+def revisions(
     if_match: Annotated[
         str | None,
         Header(description="The ETag of the status that this is about; another state: 412."),
     ] = None,
-) -> str | None:
-    """What If-Match asks for (RFC 9110, section 13.1.1): None for nothing, or for any state."""
+) -> frozenset[str] | None:
+    """What If-Match lets pass (RFC 9110, section 13.1.1; weak tags match nothing): None for any
+    state.
+    """
     if if_match is None or if_match.strip() == "*":
         return None
-    tags = _TAG.findall(if_match)
-    return tags[0] if len(tags) == 1 else if_match
+    return frozenset(tag for weak, tag in _TAG.findall(if_match) if not weak)
 
 
-Revision = Annotated[str | None, Depends(revision)]
+Seen = Annotated[frozenset[str] | None, Depends(revisions)]
 
 
 def acting(app: FastAPI, daemon: Daemon) -> None:
@@ -87,17 +88,17 @@ def acting(app: FastAPI, daemon: Daemon) -> None:
 def _all_services(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
     async def reload(
-        response: Response, seen: Revision, body: Annotated[ReloadBody | None, Body()] = None
+        response: Response, seen: Seen, body: Annotated[ReloadBody | None, Body()] = None
     ) -> ReloadStatus:
         asked = body or ReloadBody()
-        request = Request("the admin API", roll_all=asked.roll, revision=seen)
+        request = Request("the admin API", roll_all=asked.roll, seen=seen)
         return await _made(daemon, request, asked, response)
 
     @app.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
     async def restart_all(
-        response: Response, seen: Revision, body: Annotated[Waiting | None, Body()] = None
+        response: Response, seen: Seen, body: Annotated[Waiting | None, Body()] = None
     ) -> ReloadStatus:
-        request = Request("restart of all", read=False, roll_all=True, revision=seen)
+        request = Request("restart of all", read=False, roll_all=True, seen=seen)
         return await _made(daemon, request, body or Waiting(), response)
 
 
@@ -110,11 +111,11 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     async def restart(
         name: str,
         response: Response,
-        seen: Revision,
+        seen: Seen,
         body: Annotated[Waiting | None, Body()] = None,
     ) -> ReloadStatus:
         known(daemon, name)
-        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), revision=seen)
+        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), seen=seen)
         stopped = daemon.reloader.overrides.get(name)
         if stopped is not None and stopped.stopped:
             request = replace(request, act=Start(name))
@@ -128,26 +129,26 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     async def start(
         name: str,
         response: Response,
-        seen: Revision,
+        seen: Seen,
         body: Annotated[Waiting | None, Body()] = None,
     ) -> ReloadStatus:
         known(daemon, name)
         not_well = daemon.supervisor.services[name].state in _NOT_WELL
         roll = frozenset({name}) if not_well else frozenset()
-        request = Request(f"start of {name}", False, roll, act=Start(name), revision=seen)
+        request = Request(f"start of {name}", False, roll, act=Start(name), seen=seen)
         return await _made(daemon, request, body or Waiting(), response)
 
     @app.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
     async def stop(
         name: str,
         response: Response,
-        seen: Revision,
+        seen: Seen,
         body: Annotated[StopBody | None, Body()] = None,
     ) -> ReloadStatus:
         known(daemon, name)
         asked = body or StopBody()
         act = Stop(name, asked.cascade)
-        request = Request(f"stop of {name}", read=False, act=act, revision=seen)
+        request = Request(f"stop of {name}", read=False, act=act, seen=seen)
         return await _made(daemon, request, asked, response)
 
     @app.post(
@@ -155,10 +156,10 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
         summary="Give a service another number of workers, until the file changes it",
         responses=_OF_SERVICE,
     )
-    async def scale(name: str, body: ScaleBody, response: Response, seen: Revision) -> ReloadStatus:
+    async def scale(name: str, body: ScaleBody, response: Response, seen: Seen) -> ReloadStatus:
         known(daemon, name)
         act = Scale(name, body.workers, body.cascade)
-        request = Request(f"scale of {name}", read=False, act=act, revision=seen)
+        request = Request(f"scale of {name}", read=False, act=act, seen=seen)
         return await _made(daemon, request, body, response)
 
 

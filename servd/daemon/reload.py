@@ -216,7 +216,7 @@ class Reloader:
 
     async def _reload(self, request: Request) -> Report:
         started = time.monotonic()
-        if request.revision not in (None, self.revision):
+        if request.seen is not None and self.revision not in request.seen:
             raise OutdatedError("what runs has changed since it was looked at")
         log.info("reload started", why=request.why)
         self.before_reading()

@@ -18,7 +18,7 @@ class Request:
     """What a reload is asked to do: read the configuration anew (else only certificates), replace
     services though they did not change (those in `roll`, or all), and what to do by hand.
 
-    `revision` is the one that whoever asks has seen: where another is in force, nothing is done.
+    `seen` are the revisions that whoever asks knows: where another is in force, nothing is done.
     """
 
     why: str
@@ -26,13 +26,13 @@ class Request:
     roll: frozenset[str] = frozenset()
     roll_all: bool = False
     act: Act | None = None
-    revision: str | None = None
+    seen: frozenset[str] | None = None
 
     def joins(self, other: Request) -> bool:
         """Whether one reload may answer both. What is done by hand must not fail for the sake of
         somebody else's edit.
         """
-        return not any(request.act or request.revision for request in (self, other))
+        return not any(request.act or request.seen is not None for request in (self, other))
 
     def joined(self, other: Request) -> Request:
         """Both requests as one."""

@@ -186,7 +186,9 @@ def test_status_shows_a_table_that_fits_a_terminal(servd: Servd) -> None:
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
     done = command("status", folder=servd.folder, environ=environ)
     assert done.returncode == 0
-    assert re.search(r"^web +ready +2/2 +1  http://127", done.stdout, re.MULTILINE)
+    assert re.search(r"^web +ready +2/2 +1 +0 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^  http://127.0.0.1:\d+  pid \d+ \d+$", done.stdout, re.MULTILINE)
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_a_daemon_that_is_not_there_is_one_line_and_69(tmp_path: Path) -> None:

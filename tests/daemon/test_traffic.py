@@ -1,0 +1,55 @@
+"""Requests per second and latencies, from counted buckets."""
+
+from __future__ import annotations
+
+import pytest
+
+from servd.daemon.traffic import Traffic, percentile
+from servd.supervisor.counts import Counts
+from servd.wire.block import BOUNDS, Counters
+
+
+def buckets(**of: int) -> list[int]:
+    """Counts of buckets by their index: `buckets(b3=10)`."""
+    counts = [0] * (len(BOUNDS) + 1)
+    for name, count in of.items():
+        counts[int(name[1:])] = count
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        (buckets(), 0.99, None),
+        (buckets(b0=10), 0.5, 0.5),  # half way from 0 to 1 ms
+        (buckets(b0=10), 1.0, 1.0),
+        (buckets(b0=50, b1=50), 0.5, 1.0),
+        (buckets(b0=50, b1=50), 0.75, 1.75),
+        (buckets(b0=98, b5=2), 0.99, 37.5),  # half way from 25 to 50 ms
+        (buckets(b15=1), 0.5, 60_000.0),  # beyond the last bound: at least that
+    ],
+)
+def test_percentiles_are_spread_evenly_within_a_bucket(
+    counts: list[int], share: float, expected: float | None
+) -> None:
+    assert percentile(counts, share) == expected
+
+
+def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
+    counts = Counts()
+    descriptor, reading = counts.open("web")
+    worker = Counters(descriptor)
+    worker.answered("GET", 200, 0.0005)
+    traffic = Traffic(counts)
+    assert traffic.service("web").per_second == 0.0  # nothing is known yet
+    traffic.read()
+    assert traffic.service("web").p99_ms is None
+    for _ in range(100):
+        worker.answered("GET", 200, 0.0005)
+    rate = traffic.service("web")
+    assert rate.per_second > 0
+    assert (rate.p50_ms, rate.p99_ms) == (0.5, 0.99)
+    assert traffic.worker(reading) == rate
+    counts.close("web", reading)
+    traffic.read()
+    assert traffic.service("web").p50_ms == 0.5  # what the dead have counted still counts

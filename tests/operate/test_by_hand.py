@@ -1,0 +1,220 @@
+"""Scaling, stopping and starting by hand, beside what the file says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import httpx
+import pytest
+
+from apps import PLAIN, SLEEP, plain, web
+from harness import Servd, ServdProcess, wait_until
+
+GRAPH = f"""
+    [services.front]
+    {SLEEP}
+    depends_on = ["middle"]
+    [services.middle]
+    {SLEEP}
+    depends_on = ["back"]
+    [services.back]
+    {SLEEP}
+"""
+
+
+def states(daemon: ServdProcess) -> dict[str, str]:
+    return {service["name"]: service["state"] for service in daemon.status()["services"]}
+
+
+def test_a_scale_keeps_the_others_and_survives_a_reload_of_something_else(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    pids = daemon.pids("web")
+    answer = daemon.act("web", "scale", workers=3)
+    assert [(c["service"], c["kind"]) for c in answer["changes"]] == [("web", "scale")]
+    assert daemon.pids("web")[:2] == pids
+    service = daemon.service("web")
+    assert service["workers"] == {"desired": 3, "ready": 3}
+    assert service["by_hand"] == {"workers": 3, "file": 2}
+    plan = daemon.ask("GET", "/v1/plan").json()
+    assert plan["changes"] == []
+    assert plan["by_hand"] == [{"service": "web", "workers": 3, "file": 2}]
+    assert daemon.reload()["outcome"] == "unchanged"
+    assert daemon.reload(web(2))["outcome"] == "applied"  # env.V
+    assert daemon.service("web")["workers"] == {"desired": 3, "ready": 3}
+
+
+def test_it_lasts_until_the_file_changes_workers(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    daemon.act("web", "scale", workers=4)
+    daemon.edit(web(1, workers=3))
+    (change,) = daemon.ask("GET", "/v1/plan").json()["changes"]
+    assert (change["kind"], change["keys"]) == (
+        "scale", [{"key": "workers", "before": "4 (by hand)", "after": "3"}],
+    )  # fmt: skip
+    assert daemon.reload()["outcome"] == "applied"
+    assert daemon.service("web")["workers"]["desired"] == 3
+    assert daemon.service("web")["by_hand"] is None
+
+
+def test_a_scale_that_cannot_start_is_undone_and_forgotten(servd: Servd) -> None:
+    breaks = plain("assert os.environ['SERVD_WORKER'] != '2', 'no third'")
+    daemon = servd(web(1), main_py=breaks).ready()
+    pids = daemon.pids("web")
+    answer = daemon.act("web", "scale", workers=3)
+    assert (answer["status"], answer["outcome"]) == (409, "rolled_back")
+    assert "no third" in "\n".join(answer["last_lines"])
+    assert daemon.pids("web") == pids
+    assert daemon.service("web")["by_hand"] is None
+
+
+def test_a_stopped_service_refuses_connections_and_comes_back(servd: Servd) -> None:
+    daemon = servd(web(1, listen="unix:w.sock"), main_py=PLAIN).ready()
+    generation = daemon.service("web")["generation"]
+    assert daemon.act("web", "stop")["outcome"] == "applied"
+    service = daemon.service("web")
+    assert (service["state"], service["processes"]) == ("stopped", [])
+    assert service["by_hand"] == {"workers": 0, "file": 2}
+    assert not (servd.folder / "w.sock").exists()
+    assert daemon.ask("GET", "/readyz").status_code == 200  # none wanted, none missing
+    assert daemon.reload()["outcome"] == "unchanged"
+    assert daemon.service("web")["state"] == "stopped"
+    assert daemon.act("web", "start")["outcome"] == "applied"
+    transport = httpx.HTTPTransport(uds=str(servd.folder / "w.sock"))
+    with httpx.Client(transport=transport, base_url="http://w") as client:
+        assert client.get("/").text == "1"
+    assert daemon.service("web")["generation"] > generation
+    assert daemon.service("web")["by_hand"] is None
+    assert daemon.stop() == 0
+
+
+def test_a_request_in_flight_is_answered_when_its_service_is_stopped(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    found: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: found.append(daemon.get("web", "/slow")))
+    asking.start()
+    wait_until(
+        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
+    )
+    daemon.act("web", "stop")
+    asking.join()
+    assert (found[0].status_code, found[0].text) == (200, "1")
+
+
+def test_what_others_need_is_stopped_with_them_or_not_at_all(servd: Servd) -> None:
+    daemon = servd(GRAPH).ready()
+    answer = daemon.act("back", "stop")
+    assert (answer["status"], answer["title"]) == (409, "middle, front need back")
+    assert states(daemon) == {"back": "ready", "middle": "ready", "front": "ready"}
+    daemon.act("back", "stop", cascade=True)
+    assert states(daemon) == {"back": "stopped", "middle": "stopped", "front": "stopped"}
+    ended = [e["service"] for e in daemon.find("worker ended")]
+    assert ended == ["front", "middle", "back"]
+    daemon.act("front", "start")
+    assert states(daemon) == {"back": "ready", "middle": "ready", "front": "ready"}
+
+
+ASKS = """
+    import httpx, servd
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        try:
+            body = (await servd.depends("backend").get("/")).content
+        except httpx.ConnectError as error:
+            body = str(error).encode()
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+"""
+
+
+def test_a_call_to_a_dependency_that_the_file_keeps_stopped_says_so(servd: Servd) -> None:
+    both = web(1, workers=1, extra='depends_on = ["backend"]')
+    both += '\n[services.backend]\napp = "back:app"\nenv.V = "here"\n'
+    daemon = servd(both, main_py=ASKS, back_py=PLAIN).ready()
+    assert daemon.get("web").text == "here"
+    assert daemon.reload(both + "workers = 0\n", wait_drained=True)["outcome"] == "applied"
+    assert 'the dependency "backend" is down' in daemon.get("web").text
+
+
+def test_restart_starts_what_was_stopped_and_start_replaces_what_is_not_well(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    daemon.act("web", "stop")
+    assert daemon.act("web", "restart")["outcome"] == "applied"
+    assert daemon.service("web")["state"] == "ready"
+    (servd.folder / "main.py").write_text("import nothing_of_that_name")
+    for pid in daemon.pids("web"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: daemon.service("web")["state"] == "backoff", "it does not come back")
+    answer = daemon.act("web", "start")
+    assert (answer["status"], answer["outcome"]) == (409, "rolled_back")
+    assert "nothing_of_that_name" in "\n".join(answer["last_lines"])
+    servd.write(main_py=PLAIN)
+    assert daemon.act("web", "start")["outcome"] == "applied"
+    assert daemon.service("web")["state"] == "ready"
+
+
+def test_a_stop_while_the_last_one_still_drains_and_a_start_right_after(servd: Servd) -> None:
+    daemon = servd(web(1, listen="unix:w.sock"), main_py=PLAIN).ready()
+    for _ in range(3):
+        assert daemon.act("web", "stop", wait_drained=False)["outcome"] == "applied"
+        assert daemon.act("web", "start")["outcome"] == "applied"
+        assert daemon.service("web")["state"] == "ready"
+    assert daemon.stop() == 0
+
+
+def test_a_service_that_is_kept_stopped_goes_with_the_file(servd: Servd) -> None:
+    two = web(1) + f"\n[services.other]\n{SLEEP}\n"
+    daemon = servd(two, main_py=PLAIN).ready()
+    daemon.act("other", "stop")
+    assert daemon.reload(web(1))["outcome"] == "applied"
+    assert list(states(daemon)) == ["web"]
+    assert daemon.reload(two)["outcome"] == "applied"
+    assert states(daemon)["other"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "title"),
+    [
+        ("scale", {"workers": 3}, "task is a task: it runs once, and is not scaled"),
+        ("scale", {"workers": -1}, "The request is not valid"),
+        ("scale", {}, "The request is not valid"),
+        ("stop", {"casade": True}, "The request is not valid"),
+    ],
+)
+def test_what_makes_no_sense_changes_nothing(
+    servd: Servd, verb: str, body: dict[str, int], title: str
+) -> None:
+    daemon = servd('[services.task]\nkind = "task"\ncommand = ["true"]\n').ready()
+    answer = daemon.act("task", verb, **body)
+    assert answer["title"] == title
+    assert daemon.status()["last_reload"] is None
+
+
+def test_if_match_lets_only_those_act_who_know_what_runs(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    seen = daemon.ask("GET", "/v1/status").headers["etag"]
+    assert daemon.ask("GET", "/v1/status").headers["etag"] == seen  # whatever was measured
+    route, body = "/v1/services/web/scale", {"workers": 3}
+    done = daemon.ask("POST", route, json=body, headers={"if-match": seen})
+    assert done.status_code == 200
+    assert done.headers["etag"] not in ("", seen)
+    late = daemon.ask("POST", route, json={"workers": 1}, headers={"if-match": seen})
+    assert late.status_code == 412
+    assert late.headers["content-type"] == "application/problem+json"
+    assert daemon.service("web")["workers"]["desired"] == 3
+    for tag in (f'"other", {done.headers["etag"]}', "*"):
+        again = daemon.ask("POST", "/v1/reload", headers={"if-match": tag})
+        assert again.status_code == 200, tag
+    weak = daemon.ask("POST", "/v1/reload", headers={"if-match": f"W/{done.headers['etag']}"})
+    assert weak.status_code == 412  # RFC 9110, section 13.1.1: strong comparison
+
+
+def test_an_act_is_not_undone_for_a_bad_edit_that_came_between(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    daemon.edit(web(1).replace("workers", "wrkers"))
+    assert daemon.reload()["outcome"] == "invalid"
+    assert daemon.act("web", "scale", workers=1)["outcome"] == "applied"
+    assert daemon.service("web")["workers"] == {"desired": 1, "ready": 1}
