@@ -20,6 +20,7 @@ from servd.errors import Exit, ServdError, UsageError
 AT_ONCE = 0.4
 """Seconds within which an act is over before its progress would be worth a line."""
 
+_LAST_STEPS = ("reload finished", "reload failed", "reload refused")
 _EVENTS = "/v1/events?lines=0"
 
 
@@ -123,11 +124,24 @@ def _watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions
             progress.show()
             continue
         if isinstance(item, Answer):
-            progress.end()
+            if progress.shows:
+                _hear_out(heard, progress)
             return item
         if isinstance(item, ServdError):
             raise item
         progress.add(item)
+
+
+def _hear_out(heard: queue.SimpleQueue[Any], progress: Progress) -> None:
+    """Shows what came before the answer, which may have overtaken it."""
+    end = time.monotonic() + AT_ONCE
+    while not progress.over and (left := end - time.monotonic()) > 0:
+        try:
+            item = heard.get(timeout=left)
+        except queue.Empty:
+            return
+        if isinstance(item, dict):
+            progress.add(item)
 
 
 def _listen(client: AdminClient, heard: queue.SimpleQueue[Any]) -> None:
@@ -155,36 +169,33 @@ class Progress:
     def __init__(self) -> None:
         self._held: list[str] = []
         self._begun = time.monotonic()
-        self._shows = False
+        self.shows = False
+        self.over = False
 
     def patience(self, deadline: float | None) -> float | None:
         """Seconds until something has to be done though nothing is heard."""
         now = time.monotonic()
-        times = [] if self._shows else [self._begun + AT_ONCE]
+        times = [] if self.shows else [self._begun + AT_ONCE]
         times += [] if deadline is None else [deadline]
         return max(0.0, min(times) - now) if times else None
 
     def add(self, event: dict[str, Any]) -> None:
-        """One more event."""
+        """One more event; it is over with the last step of a reload."""
+        self.over = event.get("event") in _LAST_STEPS
         line = described(event)
         if line:
             self._held.append(line)
-        if self._shows:
+        if self.shows:
             self.show()
 
     def show(self) -> None:
         """Shows what is held, and from now on everything at once."""
         if time.monotonic() < self._begun + AT_ONCE:
             return
-        self._shows = True
+        self.shows = True
         for line in self._held:
             say(line)
         self._held.clear()
-
-    def end(self) -> None:
-        """It is over; what was quick needs no progress."""
-        if self._shows:
-            self.show()
 
 
 def described(event: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     """Names of services, as the configuration has them; none where there is none."""
     from servd.cli.source import load_config
 
+    config = ctx.params.get("config") or ctx.find_root().params.get("config")
     try:
-        services = load_config(ctx.params.get("config")).config.services
+        services = load_config(config).config.services
     except ServdError:
         return []
     return [CompletionItem(name) for name in sorted(services) if name.startswith(incomplete)]

@@ -34,6 +34,7 @@ _SHORTEST = {
 
 _RUNNERS = ("app", "command", "bento")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_WEB_ADDRESS = re.compile(r"https?://[^/\s]")
 _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -353,6 +354,8 @@ def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
     if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
         yield checked.problem(("admin", "listen"), 'write "unix:PATH" or "HOST:PORT"')
     guarded = admin.token or admin.token_file
+    if admin.token and admin.token_file:
+        yield checked.problem(("admin", "token_file"), "write either token or token_file")
     if admin.listen is not None and admin.listen.kind == "tcp" and not guarded:
         yield checked.problem(
             ("admin", "listen"), "TCP needs a token", "set admin.token or admin.token_file"
@@ -366,6 +369,12 @@ def hooks_do_something(checked: Checked) -> Iterator[Diagnostic]:
     for index, hook in enumerate(checked.config.hooks):
         if bool(hook.command) == bool(hook.url):
             yield checked.problem(("hooks", index), "write either command or url")
+        if hook.url and not _WEB_ADDRESS.match(hook.url):
+            yield checked.problem(
+                ("hooks", index, "url"), "write an address that begins with http:// or https://"
+            )
+        if hook.timeout <= 0:
+            yield checked.problem(("hooks", index, "timeout"), "a call needs some time")
 
 
 def something_is_served(checked: Checked) -> Iterator[Diagnostic]:

@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -40,8 +41,31 @@ def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnosti
     if config.admin.group:
         found += _group(checked, ("admin", "group"), config.admin.group)
     if config.admin.token_file:
-        found += _readable(checked, ("admin", "token_file"), config.admin.token_file)
+        found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
+    for index, hook in enumerate(config.hooks):
+        if hook.command:
+            found += _hook_program(checked, ("hooks", index, "command"), hook.command[0])
     return found
+
+
+def _token_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+    """It holds something, which is not for everybody."""
+    unreadable = list(_readable(checked, path, file))
+    if unreadable:
+        yield from unreadable
+        return
+    with open(file, "rb") as opened:
+        if not opened.read(65536).strip():
+            yield checked.problem(path, f"{file} holds no token", code="file")
+        elif os.fstat(opened.fileno()).st_mode & stat.S_IROTH:
+            yield checked.problem(
+                path, f"every user can read {file}", f"chmod o-r {file}", severity="warning"
+            )
+
+
+def _hook_program(checked: Checked, path: Path, program: str) -> Iterator[Diagnostic]:
+    if shutil.which(program) is None:
+        yield checked.problem(path, f"{program} is not there, or not executable", code="file")
 
 
 def _readable(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:

@@ -74,7 +74,8 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
             return _anchored(node, "unix:", folder)
         if key == ("services", "app") and is_file_target(node.value):
             return _anchored(node, "", folder)
-        if key == ("services", "python") and "/" in node.value:
+        a_program = key == ("services", "python") or path[::2] == ("hooks", "command")
+        if a_program and path[-1] in ("python", 0) and "/" in node.value:
             return _anchored(node, "", folder)
         return node
 

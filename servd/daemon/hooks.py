@@ -59,9 +59,7 @@ def hook_event(event: Mapping[str, Any]) -> HookEvent | None:
 
 
 class Hooks:
-    """Calls the hooks of one daemon. `hooks` may be replaced at any time; relative paths of their
-    commands are relative to `folder`.
-    """
+    """Calls the hooks of one daemon, in `folder`; `hooks` may be replaced at any time."""
 
     def __init__(self, hooks: Sequence[Hook], folder: str, environ: Mapping[str, str]) -> None:
         self.hooks = tuple(hooks)
