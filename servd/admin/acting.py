@@ -26,6 +26,7 @@ _NOT_WELL = ("failed", "backoff", "degraded")
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
+    _400="The body is no JSON",
     _409="Refused, or everything was undone",
     _412="If-Match names another state",
     _422="Invalid",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 
 from servd._version import __version__
 from servd.admin.acting import acting
 from servd.admin.page import showing
-from servd.admin.problem import install
+from servd.admin.problem import documented, install
 from servd.admin.reading import measuring, probes, reading
 from servd.admin.streams import streaming
 
@@ -27,6 +28,12 @@ def build(daemon: Daemon, metrics: Metrics) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        responses=documented(
+            _401="Over TCP: no token, or a wrong one",
+            _403="Over TCP: asked for by a page of another origin",
+            _421="Over TCP: another Host",
+        ),
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="Over TCP alone."))],
     )
     install(app)
     showing(app)

@@ -26,11 +26,21 @@ QUIET = 15.0
 _ID = re.compile(r"([0-9a-f]+)-([0-9]+)")
 _GAP = {"event": "gap", "reason": "some lines are no longer kept"}
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "event": {"enum": ["message", "gap"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["data"],
+}
+
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: each has the JSON of one line as its data, and an id"
         " for Last-Event-ID. An event of the type `gap` says that lines are missing.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     },
     **documented(_422="Invalid", _503="Too many clients follow already"),
 }

@@ -15,7 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -48,10 +48,8 @@ class Terminal:
         """Whether it has shown `text` by now, colours left out."""
         readable, _, _ = select.select([self.descriptor], [], [], 0.01)
         if readable:
-            try:
+            with suppress(OSError):  # the program has ended
                 self.screen += os.read(self.descriptor, 65536).decode(errors="replace")
-            except OSError:  # the program has ended
-                pass
         return text in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen)
 
     def press(self, keys: str) -> None:

@@ -34,7 +34,7 @@ def test_who_shows_the_token_is_answered_and_nobody_else(servd: Servd) -> None:
             assert answer.status_code == 401, (route, token)
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["content-type"] == "application/problem+json"
-    odd = httpx.get(f"http://127.0.0.1:{port}/livez", headers={"authorization": b"Bearer \xff"})
+    odd = httpx.get(f"http://127.0.0.1:{port}/livez", headers=[(b"authorization", b"Bearer \xff")])
     assert odd.status_code == 401
     basic = httpx.get(f"http://127.0.0.1:{port}/livez", auth=("", TOKEN))
     assert basic.status_code == 401
