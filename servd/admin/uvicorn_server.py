@@ -29,6 +29,7 @@ class AdminUvicorn(uvicorn.Server):
             ws="none",
             date_header=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=_PATIENCE,
         )
         super().__init__(config)

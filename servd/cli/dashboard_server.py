@@ -14,6 +14,7 @@ import json
 import secrets
 import socket
 from collections.abc import AsyncIterator
+from types import FrameType
 
 import httpx
 import uvicorn
@@ -42,6 +43,7 @@ class DashboardServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))
+            self._socket.listen(128)  # whoever comes before we serve, waits
         except OSError as error:
             raise ServdError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
         self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
@@ -63,9 +65,11 @@ class DashboardServer:
             lifespan="off",
             ws="none",
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
+        self._ending = server.ending
         try:
             asyncio.run(self._serve(server))
         except KeyboardInterrupt:
@@ -117,7 +121,8 @@ class DashboardServer:
         except httpx.HTTPError:
             return _problem(502, "servd does not answer")
         found = {k: v for k, v in answer.headers.items() if k in _PASSED_BACK}
-        return StreamingResponse(_body(answer), answer.status_code, headers=found)
+        body = _body(answer, self._ending)
+        return StreamingResponse(body, answer.status_code, headers=found)
 
     def _foreign(self, request: Request) -> Response | None:
         """The refusal of what another site, or another name for this machine, asks for."""
@@ -128,14 +133,49 @@ class DashboardServer:
         return None
 
 
-async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+async def _body(answer: httpx.Response, ending: asyncio.Event) -> AsyncIterator[bytes]:
+    """The answer as it comes, until the daemon ends it, or we end."""
+    chunks = answer.aiter_raw()
+    over = asyncio.ensure_future(ending.wait())
     try:
-        async for chunk in answer.aiter_raw():
+        while not over.done():
+            coming = asyncio.ensure_future(_next(chunks))
+            await asyncio.wait({coming, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                return
+            chunk = coming.result()
+            if not chunk:
+                return
             yield chunk
-    except httpx.HTTPError:
-        return  # the daemon has gone: so has the answer
     finally:
+        over.cancel()
         await answer.aclose()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """The next part; nothing at the end, or where the daemon has gone, and its answer with it."""
+    try:
+        return await anext(chunks, b"")
+    except httpx.HTTPError:
+        return b""
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it begins to end: pages that follow something are let go of."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ending = asyncio.Event()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends."""
+        self.ending.set()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal ends us properly, and is not raised once more."""
+        self.should_exit = True
 
 
 def _problem(status: int, detail: str) -> Response:
