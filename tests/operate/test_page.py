@@ -114,6 +114,14 @@ def _expected(text: str) -> bool:
 
 
 @contextmanager
+def shown(page: Page, daemon: ServdProcess) -> Iterator[str]:
+    """The address for a page, which leaves it before it ends."""
+    with dashboard(daemon) as url:
+        yield url
+        page.goto("about:blank")
+
+
+@contextmanager
 def load(daemon: ServdProcess) -> Iterator[None]:
     """Requests one after the other, until the end."""
     over = threading.Event()
@@ -139,7 +147,7 @@ def shot(page: Page, name: str, *, whole: bool = True) -> None:
 
 def test_it_shows_the_graph_live_numbers_and_a_scale_by_button(servd: Servd, page: Page) -> None:
     daemon = servd(GRAPH, main_py=PLAIN).ready()
-    with dashboard(daemon) as url, load(daemon):
+    with shown(page, daemon) as url, load(daemon):
         page.goto(url)
         for name, text in (("web", "ready 2/2"), ("tokens", "ready 1/1")):
             expect(page.locator(f"[data-node={name}] .sub")).to_contain_text(text)
@@ -171,7 +179,7 @@ def test_it_shows_the_graph_live_numbers_and_a_scale_by_button(servd: Servd, pag
 def test_a_crash_loop_shows_as_such(servd: Servd, page: Page) -> None:
     daemon = servd(GRAPH + LOOPS, main_py=PLAIN, broken_py="raise RuntimeError('no model')")
     daemon.wait_for("crash loop")
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         expect(page.locator("[data-node=broken]")).to_have_class("node failed")
         expect(page.locator("[data-node=broken] .sub")).to_contain_text("crash loop")
@@ -184,7 +192,7 @@ def test_a_crash_loop_shows_as_such(servd: Servd, page: Page) -> None:
 
 def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, page: Page) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         daemon.edit(web(2))
         page.get_by_role("button", name="Reload…").click()
@@ -207,7 +215,7 @@ def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, p
 def test_it_works_by_keyboard_alone(servd: Servd, page: Page) -> None:
     daemon = servd(GRAPH, main_py=PLAIN).ready()
     pids = daemon.pids("tokens")
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         node = page.locator("[data-node=tokens]")
         expect(node).to_be_visible()
@@ -236,7 +244,7 @@ def test_it_works_by_keyboard_alone(servd: Servd, page: Page) -> None:
 
 def test_it_fits_a_phone_and_the_dark(servd: Servd, page: Page) -> None:
     daemon = servd(GRAPH, main_py=PLAIN).ready()
-    with dashboard(daemon) as url, load(daemon):
+    with shown(page, daemon) as url, load(daemon):
         page.set_viewport_size({"width": 360, "height": 740})
         page.emulate_media(color_scheme="dark")
         page.goto(url)
@@ -255,7 +263,7 @@ def test_logs_can_be_of_one_service_filtered_and_paused(servd: Servd, page: Page
         "body = ", "print('asked for', scope['path'], flush=True)\n        body = "
     )
     daemon = servd(GRAPH, main_py=talks).ready()
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         page.get_by_role("tab", name="Logs").click()
         daemon.get("web", "/one")
@@ -278,7 +286,7 @@ def test_logs_can_be_of_one_service_filtered_and_paused(servd: Servd, page: Page
 
 def test_it_goes_on_when_the_daemon_is_back(servd: Servd, page: Page) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         expect(page.locator("[data-service=web] .badge")).to_have_text("ready")
         daemon.stop()
@@ -294,7 +302,7 @@ def test_it_goes_on_when_the_daemon_is_back(servd: Servd, page: Page) -> None:
 
 def test_the_address_opens_the_page_once(servd: Servd, browser: Browser, page: Page) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    with dashboard(daemon) as url:
+    with shown(page, daemon) as url:
         page.goto(url)
         expect(page.locator("[data-service=web]")).to_be_visible()
         assert page.url == url.partition("#")[0], "the token is no longer in the address"
