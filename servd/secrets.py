@@ -43,6 +43,8 @@ def mask_line(line: str, path: str = "") -> str:
     key = path.rpartition(".")[2].partition("[")[0]
     if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):
         return re.sub(r"\S.*", MASK, line)
+    if path.startswith("hooks["):
+        line = re.sub(r"""(\burl["']?\s*[=:]\s*)\S.*""", rf"\1{MASK}", line)
 
     def hide(match: re.Match[str]) -> str:
         return f"{match['key']}{match['sep']}{MASK}" if is_secret_name(match["key"]) else match[0]
@@ -79,7 +81,8 @@ def mask_values(
     if isinstance(value, str) and value:
         inherited = ("defaults", *path[2:]) if path[0] == "services" else path
         names = [step for step in path if isinstance(step, str)]
-        if path in secrets or inherited in secrets or is_secret_name(names[-1]):
+        of_hook = names == ["hooks", "url"]  # whoever knows it can call it
+        if path in secrets or inherited in secrets or of_hook or is_secret_name(names[-1]):
             return MASK
         return mask_url(value)
     return value

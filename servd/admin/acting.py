@@ -60,7 +60,9 @@ class ScaleBody(Waiting):
 
     cascade: bool = Field(False, description="With no workers: stop what needs it too.")
 
-    workers: int = Field(ge=0, le=MOST_WORKERS, description="Workers; 0 stops the service.")
+    workers: int = Field(
+        ge=0, le=MOST_WORKERS, strict=True, description="Workers; 0 stops the service."
+    )
 
 
 def revisions(

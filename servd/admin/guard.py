@@ -85,7 +85,7 @@ class Guard:
         if not self._is_ours(host):
             return _Refusal(HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here")
         origin = found.get(b"origin")
-        if origin is not None and (urlsplit(origin).netloc != host or "://" not in origin):
+        if origin is not None and origin.partition("://")[2] != host:
             return _Refusal(HTTPStatus.FORBIDDEN, "requests of another origin are refused")
         if found.get(b"sec-fetch-site") in ("cross-site", "same-site"):
             return _Refusal(HTTPStatus.FORBIDDEN, "requests of another site are refused")

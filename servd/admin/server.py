@@ -69,13 +69,18 @@ class Endpoint:
         serving = self._server.serve(sockets=self.socks)
         self._serving = asyncio.get_running_loop().create_task(serving)
 
+    def hurry(self) -> None:
+        """Waits no longer for those who do not read what they asked for."""
+        if self._server is not None:
+            self._server.end()
+
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         await self.app(scope, receive, send)
 
-    async def close(self) -> None:
-        """Answers what has been asked, then goes."""
+    async def close(self, patience: float | None = 5.0) -> None:
+        """Answers what has been asked, within `patience` seconds, then goes."""
         if self._server is not None and self._serving is not None:
-            self._server.end()
+            self._server.end(patience)
             await asyncio.wait({self._serving})
         for sock in self.socks:
             sock.close()
@@ -97,7 +102,7 @@ class Outlet:
         self.app = app
         self.place = place
         self._endpoint: Endpoint | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Endpoint] = {}
 
     def open(self, config: AdminConfig) -> None:
         """Takes the address. Raises `StartError`."""
@@ -139,9 +144,9 @@ class Outlet:
             leaving, self._endpoint = self._endpoint, fresh
             self.start()
             if leaving is not None:  # not waited for: this reload may have been asked for there
-                closing = asyncio.get_running_loop().create_task(leaving.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                closing = asyncio.get_running_loop().create_task(leaving.close(None))
+                self._closing[closing] = leaving
+                closing.add_done_callback(lambda task: self._closing.pop(task, None))
 
         change.commits.append(move)
         if fresh is not None:
@@ -152,8 +157,10 @@ class Outlet:
         """Answers what has been asked, and nothing more."""
         if self._endpoint is not None:
             await self._endpoint.close()
+        for endpoint in self._closing.values():
+            endpoint.hurry()
         if self._closing:
-            await asyncio.wait(self._closing)
+            await asyncio.wait(self._closing, timeout=5.0)
 
 
 class AdminServer:

@@ -83,7 +83,9 @@ class Follower:
         """Chunks of server-sent events, until all has been said, or the daemon ends."""
         position, chunk = self._past()
         yield chunk
-        while self.wish.follow:
+        loop = asyncio.get_running_loop()
+        said = loop.time()
+        while True:
             newest = self.journal.newest  # what comes while we look is for the next time
             lines, gap = self.journal.after(position, self.wish.services)
             if gap:
@@ -91,14 +93,17 @@ class Follower:
             if lines:
                 position = lines[-1].number
                 yield self._shown(lines)
-                await asyncio.sleep(PAUSE)  # what comes at once is sent at once
-                continue
-            position = max(position, newest)
-            if self.journal.closed:
+                said = loop.time()
+            elif self.journal.closed or not self.wish.follow:
                 return
-            await self.journal.more(position, QUIET)
-            if self.journal.newest == position and not self.journal.closed:
-                yield b":\n\n"
+            else:
+                position = max(position, newest)
+                if loop.time() - said >= QUIET:
+                    yield b":\n\n"
+                    said = loop.time()
+                await self.journal.more(position, QUIET)
+            if self.wish.follow:
+                await asyncio.sleep(PAUSE)  # however much is written, we look no more often
 
     def _past(self) -> tuple[int, bytes]:
         """Where to go on from, and what is to be said before that."""

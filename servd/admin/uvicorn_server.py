@@ -12,7 +12,7 @@ import uvicorn
 _READING = 1.0
 """Seconds within which a client has to take what is being sent when the server ends."""
 
-_PATIENCE = 5
+PATIENCE = 5.0
 """Seconds that requests in flight get when the server ends."""
 
 
@@ -30,7 +30,6 @@ class AdminUvicorn(uvicorn.Server):
             date_header=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=_PATIENCE,
         )
         super().__init__(config)
         self._exit = asyncio.Event()
@@ -44,8 +43,11 @@ class AdminUvicorn(uvicorn.Server):
         """Waits for the end."""
         await self._exit.wait()
 
-    def end(self) -> None:
-        """Begins the end. Who does not read what is sent is not waited for."""
+    def end(self, patience: float | None = PATIENCE) -> None:
+        """Begins the end: requests in flight get `patience` seconds (None: what they need). Whoever
+        does not read what is sent is not waited for.
+        """
+        self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment]
         self.should_exit = True
         self._exit.set()
         asyncio.get_running_loop().call_later(_READING, self._abandon)

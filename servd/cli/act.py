@@ -102,19 +102,19 @@ def service_route(name: str, verb: str) -> str:
 
 def _watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
     """The answer, with the progress meanwhile; None when the time is over."""
-    heard: queue.SimpleQueue[Answer | ServdError | dict[str, Any]] = queue.SimpleQueue()
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    heard: queue.SimpleQueue[Answer | Exception | dict[str, Any]] = queue.SimpleQueue()
     if not options.quiet:
-        _listen(client, heard)
+        _listen(client, heard, 1.0 if options.timeout is None else min(1.0, options.timeout / 2))
 
     def work() -> None:
         try:
             heard.put(ask())
-        except ServdError as error:
+        except Exception as error:
             heard.put(error)
 
     threading.Thread(target=work, daemon=True).start()
     progress = Progress()
-    deadline = None if options.timeout is None else time.monotonic() + options.timeout
     while True:
         try:
             item = heard.get(timeout=progress.patience(deadline))
@@ -127,7 +127,7 @@ def _watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions
             if progress.shows:
                 _hear_out(heard, progress)
             return item
-        if isinstance(item, ServdError):
+        if isinstance(item, Exception):
             raise item
         progress.add(item)
 
@@ -144,8 +144,10 @@ def _hear_out(heard: queue.SimpleQueue[Any], progress: Progress) -> None:
             progress.add(item)
 
 
-def _listen(client: AdminClient, heard: queue.SimpleQueue[Any]) -> None:
-    """Hands every event over, from now on. Without any, there is just no progress to show."""
+def _listen(client: AdminClient, heard: queue.SimpleQueue[Any], patience: float) -> None:
+    """Hands every event over, from now on, or when `patience` seconds are over. Without any, there
+    is just no progress to show.
+    """
     begun = threading.Event()
 
     def work() -> None:
@@ -160,7 +162,7 @@ def _listen(client: AdminClient, heard: queue.SimpleQueue[Any]) -> None:
             begun.set()
 
     threading.Thread(target=work, daemon=True).start()
-    begun.wait(5.0)
+    begun.wait(patience)
 
 
 class Progress:

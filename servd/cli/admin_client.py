@@ -13,16 +13,13 @@ from urllib.parse import urlsplit
 
 import click
 
+from servd.cli.locate import UNIT_SOCKET, quick_socket
 from servd.cli.source import config_option
 from servd.errors import Exit, ServdError, UsageError
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
 
-
-UNIT_SOCKET = "/run/servd/admin.sock"
-"""Where the shipped unit's daemon, whose configuration is in /etc/servd, has its runtime folder:
-systemd tells the daemon, and nobody tells a shell."""
 
 TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # the name of it
 
@@ -70,6 +67,22 @@ class AdminClient:
         """Asks for something. Raises `NoDaemonError`."""
         return self.ask("GET", route)
 
+    def status(self) -> dict[str, Any]:
+        """What runs. Raises `NoDaemonError`, and `ServdError` where something else answers."""
+        answer = self.get("/v1/status")
+        body = answer.body if isinstance(answer.body, dict) else {}
+        if answer.good and "services" in body and "config" in body:
+            return body
+        raise self.unexpected(answer)
+
+    def unexpected(self, answer: Answer) -> ServdError:
+        """The error for an answer that servd's own command line can do nothing with."""
+        body = answer.body if isinstance(answer.body, dict) else {}
+        said = body.get("detail") or body.get("title")
+        if not answer.good and said:
+            return ServdError(f"servd at {self.place} says: {said} ({answer.status})")
+        return ServdError(f"what answers at {self.place} is no servd, or another version of it")
+
     def post(self, route: str, **body: Any) -> Answer:
         """Asks to do something, and waits until it is done. Raises `NoDaemonError`."""
         return self.ask("POST", route, json.dumps(body))
@@ -95,8 +108,9 @@ class AdminClient:
         try:
             answer = self._request(connection, "GET", route, None)
             if answer.status >= 400:
-                problem = _json(answer.read())
-                raise ServdError(f"servd says: {problem.get('title', answer.status)}")
+                raise self.unexpected(Answer(answer.status, _json(answer.read())))
+            if not answer.headers.get_content_type() == "text/event-stream":
+                raise self.unexpected(Answer(answer.status, None))
             yield ""
             for line in answer:
                 if line.startswith(b"data: "):
@@ -183,10 +197,16 @@ def admin_client(config: str | None, admin: str | None) -> AdminClient:
 
     Raises `ConfigError` where there is none, and `ServdError` where it says that there is no API.
     """
-    token = os.environ.get(TOKEN_VARIABLE, "")
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"{TOKEN_VARIABLE} holds characters that no header can carry")
     if admin:
         return AdminClient(_place(admin), token)
-    from servd.cli.source import load_config
+    from servd.cli.source import config_path, load_config
+
+    path = config_path(config)
+    if quick := quick_socket(path, os.environ):
+        return AdminClient(_units_or(quick, path))
     from servd.daemon.runtime_dir import admin_address, runtime_dir_of
 
     loaded = readable_part(load_config(config))
@@ -196,10 +216,15 @@ def admin_client(config: str | None, admin: str | None) -> AdminClient:
     address = admin_address(settings, runtime_dir_of(loaded.config, loaded.path))
     if address.kind == "tcp":
         return AdminClient(f"http://{address.from_here}", token or _token(loaded))
-    is_the_units = os.path.realpath(loaded.path).startswith("/etc/servd/")
-    if is_the_units and not os.path.exists(address.path) and os.path.exists(UNIT_SOCKET):
-        return AdminClient(UNIT_SOCKET)
-    return AdminClient(address.path)
+    return AdminClient(_units_or(address.path, loaded.path))
+
+
+def _units_or(socket_path: str, config: str) -> str:
+    """The socket, or that of the shipped unit where the config is the unit's."""
+    is_the_units = os.path.realpath(config).startswith("/etc/servd/")
+    if is_the_units and not os.path.exists(socket_path) and os.path.exists(UNIT_SOCKET):
+        return UNIT_SOCKET
+    return socket_path
 
 
 def _place(admin: str) -> str:
@@ -207,7 +232,11 @@ def _place(admin: str) -> str:
     if "://" not in admin:
         return admin.removeprefix("unix:")
     url = urlsplit(admin)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    try:
+        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # what is no port
+        whole = False
+    if not whole:
         raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
     return admin
 

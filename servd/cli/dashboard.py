@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import webbrowser
+from collections.abc import Iterator
 
 import click
 
-from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
+from servd.cli.admin_client import admin_client, admin_options
 from servd.cli.output import say
 
 
@@ -21,14 +23,26 @@ def command(config: str | None, admin: str | None, port: int, browser: bool) -> 
     The address holds a token that opens the page once.
     """
     client = admin_client(config, admin)
-    if not client.get("/v1/status").good:
-        raise NoDaemonError(f"servd at {client.place} does not answer as it should")
+    client.status()  # one that is not there is said now, and here
     from servd.cli.dashboard_server import DashboardServer
 
     server = DashboardServer(client, port)
     click.echo(server.url)
     say("open this address in a browser; it works once. Ctrl-C ends it")
-    if browser:
+    with contextlib.ExitStack() as until_the_end:
+        if browser:
+            until_the_end.enter_context(_opened(server.url))
+        server.run()
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[None]:
+    """Opens the address in a browser: by a file that leads there and is ours alone, since everybody
+    can read the arguments of a program.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="servd-", suffix=".html") as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
+        file.flush()
         with contextlib.suppress(webbrowser.Error):
-            webbrowser.open(server.url)
-    server.run()
+            webbrowser.open(f"file://{file.name}")
+        yield

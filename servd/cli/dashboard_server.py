@@ -37,6 +37,7 @@ class DashboardServer:
 
     def __init__(self, client: AdminClient, port: int) -> None:
         self.admin = client
+        self.base = client.place if "://" in client.place else "http://servd"
         self.one_time: str | None = secrets.token_urlsafe(24)
         self.session = secrets.token_urlsafe(24)
         self._socket = socket.socket()
@@ -83,9 +84,9 @@ class DashboardServer:
         """A way to the daemon: without a limit of time, since acts last as long as they do."""
         place, shown = self.admin.place, self.admin.headers
         if "://" in place:
-            return httpx.AsyncClient(base_url=place, headers=shown, timeout=_FOR_EVER)
+            return httpx.AsyncClient(headers=shown, timeout=_FOR_EVER)
         transport = httpx.AsyncHTTPTransport(uds=place)
-        return httpx.AsyncClient(transport=transport, base_url="http://servd", timeout=_FOR_EVER)
+        return httpx.AsyncClient(transport=transport, timeout=_FOR_EVER)
 
     async def _page(self, request: Request) -> Response:
         """The page holds nothing that is not in servd's own files: anybody may see it."""
@@ -110,19 +111,22 @@ class DashboardServer:
         shown = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(shown.encode(), self.session.encode()):
             return _problem(401, "run servd dashboard and open the address that it prints")
-        sent = self._http.build_request(
-            request.method,
-            httpx.URL(path=request.url.path, query=request.url.query.encode()),
-            headers={k: v for k, v in request.headers.items() if k in _PASSED_ON},
-            content=await request.body(),
-        )
+        passed = {k: v for k, v in request.headers.items() if k in _PASSED_ON}
+        raw = request.scope["raw_path"].decode("ascii", "replace")
+        query = f"?{request.url.query}" if request.url.query else ""
+        body = await request.body()
         try:
+            sent = self._http.build_request(
+                request.method, self.base + raw + query, headers=passed, content=body
+            )
             answer = await self._http.send(sent, stream=True)
+        except httpx.InvalidURL:
+            return _problem(400, "this is no route")
         except httpx.HTTPError:
             return _problem(502, "servd does not answer")
         found = {k: v for k, v in answer.headers.items() if k in _PASSED_BACK}
-        body = _body(answer, self._ending)
-        return StreamingResponse(body, answer.status_code, headers=found)
+        parts = _body(answer, self._ending)
+        return StreamingResponse(parts, answer.status_code, headers=found)
 
     def _foreign(self, request: Request) -> Response | None:
         """The refusal of what another site, or another name for this machine, asks for."""

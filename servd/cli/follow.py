@@ -51,7 +51,7 @@ def show_lines(
     """Prints the lines of a stream, as they come."""
     client = admin_client(config, admin)
     if names:
-        _check(names, [s["name"] for s in client.get("/v1/status").body["services"]])
+        _check(names, [s["name"] for s in client.status()["services"]])
     query = [("follow", str(follow).lower()), ("lines", str(lines))]
     query += [("service", name) for name in names]
     show = _shower(as_json=as_json)

@@ -8,11 +8,13 @@ import click
 
 from servd.cli.admin_client import Answer
 from servd.cli.output import in_brief, print_json, say, say_restart_needed
-from servd.errors import Exit
+from servd.errors import Exit, ServdError
 
 
 def show_outcome(answer: Answer, *, as_json: bool) -> int:
     """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason."""
+    if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
+        raise ServdError("what answered is no servd, or another version of it")
     if as_json:
         print_json(answer.body)
         return Exit.OK if answer.good else Exit.FAILED

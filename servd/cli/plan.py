@@ -52,15 +52,19 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
 
     Raises `InvalidError` for a file that the daemon finds invalid, `ConfigError` without a daemon.
     """
+    client = admin_client(config, admin)
     try:
-        answer = admin_client(config, admin).get("/v1/plan")
+        answer = client.get("/v1/plan")
     except NoDaemonError:
         if admin:
             raise
         return _first_start(load_config(config).require())
-    if answer.good:
-        return dict(answer.body)
-    raise InvalidError(answer.body.get("details") or [answer.body["title"]])
+    body = answer.body if isinstance(answer.body, dict) else {}
+    if answer.good and "changes" in body:
+        return body
+    if body.get("outcome") == "invalid":
+        raise InvalidError(body.get("details") or [body["title"]])
+    raise client.unexpected(answer)
 
 
 class InvalidError(ServdError):

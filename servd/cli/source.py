@@ -18,12 +18,18 @@ def load_config(explicit: str | None) -> Loaded:
 
     Raises `ConfigError` when there is none.
     """
-    from servd.config.find import find_config
     from servd.config.load import load
+
+    return load(config_path(explicit), os.environ)
+
+
+def config_path(explicit: str | None) -> str:
+    """The path of that configuration. Raises `ConfigError` when there is none."""
+    from servd.config.find import find_config
 
     context = click.get_current_context(silent=True)
     above = context.find_root().obj if context is not None else None
-    return load(find_config(explicit or above, os.environ), os.environ)
+    return find_config(explicit or above, os.environ)
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,7 +44,7 @@ def command(
 
 def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
     """The status, of one service where it has a `name`. Raises `ServdError`."""
-    status: dict[str, Any] = client.get("/v1/status").body
+    status = client.status()
     if name is None:
         return status
     found = [service for service in status["services"] if service["name"] == name]

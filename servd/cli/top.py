@@ -53,15 +53,10 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
 
     console = Console()
     if once or not console.is_terminal:
-        console.print(_screen(_status(client), "g", None))
+        console.print(_screen(client.status(), "g", None))
         return
     with contextlib.suppress(KeyboardInterrupt):
         _live(client, console, interval)
-
-
-def _status(client: AdminClient) -> dict[str, Any]:
-    status: dict[str, Any] = client.get("/v1/status").body
-    return status
 
 
 def _live(client: AdminClient, console: Any, interval: float) -> None:
@@ -74,7 +69,7 @@ def _live(client: AdminClient, console: Any, interval: float) -> None:
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            live.update(_screen(_status(client), order, console.size.height), refresh=True)
+            live.update(_screen(client.status(), order, console.size.height), refresh=True)
             key = pressed(interval)
             if key == "q":
                 return

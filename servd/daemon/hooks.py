@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -116,55 +116,71 @@ class Hooks:
 
     async def _run(self, hook: Hook, body: bytes) -> None:
         """The event on stdin; exit status 0 is good. Raises `HookError`."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *hook.command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd=self._folder,
-                env=self._environ,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HookError(f"cannot be started: {error.strerror}") from None
-        told = asyncio.ensure_future(_tell(process, body))
-        output = asyncio.ensure_future(_last_of(process))
-        try:
-            async with asyncio.timeout(hook.timeout):
-                status = await process.wait()
-        except TimeoutError:
-            raise HookError(f"took longer than {hook.timeout:g} s") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
-            told.cancel()
-            await asyncio.wait({told, output}, timeout=1.0)
-            output.cancel()
-        if status:
-            lines = output.result() if output.done() and not output.cancelled() else []
-            raise HookError(f"exited with status {status}", lines)
+        with _Output() as output, _file_of(body) as event:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *hook.command,
+                    stdin=event,
+                    stdout=output.writing,
+                    stderr=output.writing,
+                    cwd=self._folder,
+                    env=self._environ,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise HookError(f"cannot be started: {error.strerror}") from None
+            try:
+                async with asyncio.timeout(hook.timeout):
+                    status = await process.wait()
+            except TimeoutError:
+                raise HookError(f"took longer than {hook.timeout:g} s") from None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
+            if status:
+                raise HookError(f"exited with status {status}", output.last_lines())
 
 
-async def _tell(process: asyncio.subprocess.Process, body: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(OSError):  # it need not read
-        process.stdin.write(body + b"\n")
-        await process.stdin.drain()
-    process.stdin.close()
+def _file_of(body: bytes) -> IO[bytes]:
+    """A file in memory that begins with `body`: a program need not read it."""
+    file = os.fdopen(os.memfd_create("servd-event"), "w+b", 0)
+    file.write(body + b"\n")
+    file.seek(0)
+    return file
 
 
-async def _last_of(process: asyncio.subprocess.Process) -> list[str]:
-    """The last lines of the output, however much of it there is."""
-    assert process.stdout is not None
-    kept = b""
-    while chunk := await process.stdout.read(_KEPT_OUTPUT):
-        kept = (kept + chunk)[-_KEPT_OUTPUT:]
-    return kept.decode(errors="replace").splitlines()[-10:]
+class _Output:
+    """The last of what a program writes, however much that is. asyncio's own pipes would have us
+    wait for every child that it leaves behind.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self.writing, True)
+        self._kept = b""
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> _Output:
+        self._loop.add_reader(self._reading, self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._reading)
+        os.close(self._reading)
+        os.close(self.writing)
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._kept = (self._kept + os.read(self._reading, 65536))[-_KEPT_OUTPUT:]
+
+    def last_lines(self) -> list[str]:
+        """The last ten lines."""
+        self._read()
+        return self._kept.decode(errors="replace").splitlines()[-10:]
 
 
 async def _post(hook: Hook, body: bytes) -> None:
-    """The event as the body of a POST; an answer below 400 is good. Raises `HookError`.
+    """The event as the body of a POST; an answer below 300 is good. Raises `HookError`.
 
     httpx is imported by the first call, in a thread.
     """
@@ -177,5 +193,5 @@ async def _post(hook: Hook, body: bytes) -> None:
         raise HookError(f"took longer than {hook.timeout:g} s") from None
     except httpx.HTTPError as error:
         raise HookError(f"cannot be reached: {error}") from None
-    if answer.status_code >= 400:
+    if answer.status_code >= 300:
         raise HookError(f"answered {answer.status_code}")

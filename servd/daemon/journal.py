@@ -169,10 +169,13 @@ class Record:
         self.sink.put(line)
         self.logs.add(service, line)
 
-    def by_daemon(self, service: str, line: bytes) -> None:
-        """Takes an event of the daemon, about a service or ("") about none."""
-        self.sink.put(line)
-        self.logs.add(service, line)
+    def by_daemon(self, service: str, line: bytes, logged: bool) -> None:
+        """Takes an event of the daemon, about a service or ("") about none; `logged` says whether
+        it is one for the log.
+        """
+        if logged:
+            self.sink.put(line)
+            self.logs.add(service, line)
         self.events.add(service, line)
         self.on_event(line)
 

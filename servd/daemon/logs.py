@@ -39,8 +39,10 @@ def open_log(options: DaemonLog) -> IO[bytes]:
         raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
 
 
-Take = Callable[[str, bytes], None]
-"""Takes a finished event, and the name of the service that it is about ("": none)."""
+TakeEvent = Callable[[str, bytes, bool], None]
+"""Takes the name of the service that a finished event is about ("": none), the event, and whether
+its level is one that is logged.
+"""
 
 
 class LogSink:
@@ -148,11 +150,11 @@ def console_renderer(*, colours: bool) -> Any:
 class _Logger:
     """What structlog's last processor hands its text to, with the service that it is about."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: TakeEvent) -> None:
         self._take = take
 
-    def msg(self, text: str, service: str) -> None:
-        self._take(service, text.encode())
+    def msg(self, text: str, service: str, logged: bool) -> None:
+        self._take(service, text.encode(), logged)
 
     debug = info = warning = error = critical = msg
 
@@ -166,8 +168,13 @@ class _ToStructlog(logging.Handler):
         )
 
 
-def configure(take: Take, level: str) -> None:
-    """Hands everything that this process logs to `take`. For process entry points only."""
+def configure(take: TakeEvent, level: str) -> None:
+    """Hands everything that this process says to `take`: what is of `level`, or more severe, is to
+    be logged; nothing of "info" and above is left out, since hooks and whoever follows events want
+    it, however quiet the log is. For process entry points only.
+    """
+    least = logging.getLevelName(level.upper())
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -175,9 +182,9 @@ def configure(take: Take, level: str) -> None:
             structlog.processors.format_exc_info,
             _with_pid,
             _in_front("timestamp", "level", "event"),
-            _as_json,
+            _as_json(least),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)),
         logger_factory=lambda *_: _Logger(take),
         cache_logger_on_first_use=False,
     )
@@ -192,9 +199,14 @@ def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def _as_json(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str], Any]:
-    """The arguments of `_Logger.msg`."""
-    return (json.dumps(event, default=str), str(event.get("service", ""))), {}
+def _as_json(least: int) -> Any:
+    """Makes the arguments of `_Logger.msg`."""
+
+    def made(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str, bool], Any]:
+        logged = logging.getLevelName(str(event["level"]).upper()) >= least
+        return (json.dumps(event, default=str), str(event.get("service", "")), logged), {}
+
+    return made
 
 
 def _in_front(*keys: str) -> Any:

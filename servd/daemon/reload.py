@@ -203,6 +203,9 @@ class Reloader:
         else:
             file = with_new_certificates(self.file)
         overrides = surviving(self.overrides, self.loaded.config, loaded.config)
+        gone = request.roll - file.by_name.keys()
+        if gone and not request.read:
+            raise RefusedError(f'there is no service "{min(gone)}" any more')
         if request.act is not None:
             overrides = acted(overrides, request.act, file)
         overrides = differing(overrides, file)

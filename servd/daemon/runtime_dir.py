@@ -16,10 +16,13 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servd.config.address import UNIX_PATH_LIMIT, Address
-from servd.config.model import AdminConfig, Config
 from servd.errors import StartError
+
+if TYPE_CHECKING:  # the command line asks for paths without the weight of the model
+    from servd.config.model import AdminConfig, Config
 
 SOCKETS, NOTIFY, APP_METRICS, PRIVATE = "s", "n", "m", "private"
 _LOCK = "servd.lock"

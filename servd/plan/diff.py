@@ -106,8 +106,8 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
         assert new.tls is not None
         tightened = _STRICTNESS.index(new.tls.client_auth) > _STRICTNESS.index(old.tls.client_auth)
         return "switch" if tightened else "roll"
-    if key == "workers" and new.is_task:
-        return "live"
+    if key == "workers" and new.is_task and old.workers and new.workers:
+        return "live"  # it runs once, whatever is asked for
     return kind
 
 
@@ -237,7 +237,7 @@ def _owner(socket: Any) -> tuple[Any, ...]:
 
 def _runs_again(plan: ServicePlan) -> bool:
     """Whether it is a task that runs before each roll of a service that depends on it."""
-    return plan.is_task and plan.definition.run == "always"
+    return plan.is_task and plan.workers > 0 and plan.definition.run == "always"
 
 
 def _changed_dependents(name: str, after: Plan, changes: Mapping[str, Change]) -> list[str]:

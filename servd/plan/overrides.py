@@ -65,7 +65,7 @@ class Start:
 
 
 Act = Scale | Stop | Start
-"""Something that a person asks for by hand. No service of that name: KeyError."""
+"""Something that a person asks for by hand."""
 
 
 def acted(overrides: Overrides, act: Act, file: Plan) -> dict[str, Override]:
@@ -73,6 +73,8 @@ def acted(overrides: Overrides, act: Act, file: Plan) -> dict[str, Override]:
 
     Raises `RefusedError`.
     """
+    if act.service not in file.by_name:
+        raise RefusedError(f'there is no service "{act.service}" any more')
     if isinstance(act, Start):
         return _started(overrides, act.service, file)
     if isinstance(act, Scale) and act.workers:

@@ -54,6 +54,7 @@ class Generation:
         self.completed = False
         self.accepts = False
         self.start_failures = 0
+        self.growing = 0
         self.last_exit: Exit | None = None
         self.recycler = Recycler(self)
         self._ending: asyncio.Task[None] | None = None
@@ -99,8 +100,13 @@ class Generation:
     def is_ready(self) -> bool:
         """Whether all is there that should be."""
         if self.plan.is_task:
-            return self.completed
+            return self.completed or not self.plan.workers
         return self.watcher is not None and self.ready_count == self.wanted
+
+    @property
+    def grows(self) -> bool:
+        """Whether workers are on their way that were not there before, and all others are well."""
+        return bool(self.growing) and self.ready_count >= self.wanted - self.growing
 
     @property
     def serves(self) -> bool:
@@ -235,6 +241,7 @@ class Generation:
 
     def prove(self) -> None:
         """The trial is over: from now on workers that die are started again."""
+        self.growing = 0
         if self.watcher is not None:
             self.watcher.accept_from_now_on(replace(self.watcher.launch, accept=True))
             self.watcher.manage_later()
@@ -260,6 +267,7 @@ class Generation:
     def resize(self, workers: int) -> None:
         """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
         assert self.watcher is not None
+        self.growing = max(0, workers - self.watcher.numprocesses)
         for slot in range(self.watcher.numprocesses, workers):
             self.watcher.trial.add(slot)
             self.watcher.history.pop(slot, None)  # what died there once was another worker

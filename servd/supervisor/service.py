@@ -289,7 +289,9 @@ class Service:
             self.milestones.ready.clear()
 
     def _rolls(self, generation: Generation) -> bool:
-        """Whether a roll is under way, with no fewer workers than there should be meanwhile."""
+        """Whether a change is under way, with no fewer workers than there should be meanwhile."""
+        if generation.grows:
+            return True
         if self.upcoming is None or not generation.serves:
             return False
         return generation.ready_count + self.upcoming.ready_count >= generation.wanted

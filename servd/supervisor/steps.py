@@ -176,6 +176,9 @@ class Interrupt(Replace):
             await self.old.retire()
             if self.old.plan.app is None:  # else it has left, and drains
                 await self.old.ended()
+        for leaving in self.service.draining:  # what was stopped before has to leave its address
+            if leaving.plan.app is None:
+                await leaving.ended()
         generation = self._next()
         await generation.begin(trial=True)
         self.service.refresh()
@@ -312,6 +315,7 @@ class Remove(Step):
     def __init__(self, change: Change, service: Service) -> None:
         super().__init__(change, service)
         self.needed_by: list[Step] = []
+        self.dependents: list[Service] = []
         self.gone: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
         self._waits = False
@@ -319,10 +323,12 @@ class Remove(Step):
     def begin(self) -> None:
         """Starts the end. Removals begin one after the other, dependents before what they need."""
         users = [step.leaving for step in self.needed_by if step.leaving is not None]
+        users += [old for service in self.dependents for old in service.draining]
         users = [user for user in users if not user.over]
         removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
         self._waits = bool(users or removed)
-        self.gone = asyncio.get_running_loop().create_task(self._go(users, removed))
+        going = self._go(self.service.current, users, removed)
+        self.gone = asyncio.get_running_loop().create_task(going)
 
     async def retire(self) -> None:
         """Returns once it accepts no more, or at once where something that drains may call it."""
@@ -339,13 +345,20 @@ class Remove(Step):
         if self.gone is not None:
             await asyncio.shield(self.gone)
 
-    async def _go(self, users: list[Generation], removed: list[asyncio.Task[None]]) -> None:
+    async def _go(
+        self,
+        generation: Generation | None,
+        users: list[Generation],
+        removed: list[asyncio.Task[None]],
+    ) -> None:
+        """Ends `generation`, and not one that has taken its place while we waited."""
         try:
             for user in users:
                 await user.ended()
             if removed:
                 await asyncio.wait(removed)
-            await self.service.leave(self.why)
+            if self.service.current is generation:
+                await self.service.leave(self.why)
         finally:
             self._left.set()
         await self.service.gone()
@@ -371,14 +384,14 @@ def step_for(change: Change, service: Service) -> Step:
         return Remove(change, service)
     if change.halts:
         return Halt(change, service)
-    if change.starts:
-        return Replace(change, service)
-    if change.kind in ("live", "scale"):
+    if change.kind in ("live", "scale") and not change.starts:
         return Adjust(change, service)
     if change.plan.is_task:
         return Task(change, service)
-    if change.kind == "interrupt":
+    if change.kind == "interrupt" or (change.starts and change.plan.binds_itself):
         return Interrupt(change, service)
+    if change.starts:
+        return Replace(change, service)
     current = service.current
     if change.batch < change.plan.workers and current is not None and current.serves:
         return Batches(change, service)

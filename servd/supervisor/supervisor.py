@@ -186,6 +186,9 @@ class Supervisor:
         for name, step in steps.items():
             if isinstance(step, Remove):
                 step.needed_by = [steps[other] for other in needed_by[name] if other in steps]
+                step.dependents = [
+                    self.services[other] for other in needed_by[name] if other in self.services
+                ]
 
     def _let_go(self, service: Service, step: Step) -> None:
         assert isinstance(step, Remove)

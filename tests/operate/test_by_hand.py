@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import threading
 import httpx
 import pytest
 
-from apps import PLAIN, SLEEP, plain, web
+from apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from harness import Servd, ServdProcess, wait_until
 
 GRAPH = f"""
@@ -218,3 +219,115 @@ def test_an_act_is_not_undone_for_a_bad_edit_that_came_between(servd: Servd) -> 
     assert daemon.reload()["outcome"] == "invalid"
     assert daemon.act("web", "scale", workers=1)["outcome"] == "applied"
     assert daemon.service("web")["workers"] == {"desired": 1, "ready": 1}
+
+
+TASK = """
+    [services.mig]
+    kind = "task"
+    command = ["sh", "-c", "[ -e slow ] && sleep 1000; echo ran >> runs"]
+    timeouts.startup = "5m"
+    [services.job]
+    command = ["sleep", "1000"]
+    depends_on = [{ service = "mig", condition = "completed" }]
+"""
+
+
+def test_a_task_that_is_kept_stopped_does_not_run_before_a_roll(servd: Servd) -> None:
+    daemon = servd(TASK).ready()
+    daemon.act("mig", "stop", cascade=True)
+    assert states(daemon) == {"mig": "stopped", "job": "stopped"}
+    assert daemon.act("job", "scale", workers=2)["outcome"] == "applied"
+    assert daemon.act("job", "restart")["outcome"] == "applied"
+    assert (servd.folder / "runs").read_text() == "ran\n"
+    assert daemon.act("mig", "start")["outcome"] == "applied"
+    assert (servd.folder / "runs").read_text() == "ran\nran\n"
+
+
+def test_a_task_that_runs_can_be_stopped_and_started(servd: Servd) -> None:
+    (servd.folder / "slow").touch()
+    daemon = servd(TASK)
+    daemon.wait_for("worker started", service="mig")
+    wait_until(lambda: daemon.pids("mig"), "it runs")
+    assert daemon.act("mig", "stop", cascade=True)["outcome"] == "applied"
+    assert states(daemon)["mig"] == "stopped"
+    (servd.folder / "slow").unlink()
+    assert daemon.act("job", "start")["outcome"] == "applied"
+    assert states(daemon) == {"mig": "completed", "job": "ready"}
+
+
+def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -> None:
+    chain = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
+    slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(3)")
+    daemon = servd(chain, main_py=slow).ready()
+    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
+    asking.start()
+    wait_until(
+        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
+    )
+    old = daemon.pids("back")
+    stopped = daemon.act("back", "stop", cascade=True, wait_drained=False)
+    assert stopped["outcome"] == "applied"
+    assert daemon.act("web", "start")["outcome"] == "applied"
+    asking.join()
+    wait_until(lambda: not daemon.service("web")["draining"], "it has drained")
+    daemon.wait_for("worker ended", pid=old[0])
+    assert states(daemon) == {"back": "ready", "web": "ready"}
+    assert daemon.pids("back") != old
+    assert daemon.stop() == 0
+
+
+def test_what_a_draining_dependent_needs_stays_until_it_has_drained(servd: Servd) -> None:
+    chain = web(1, workers=1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
+    daemon = servd(chain, main_py=PLAIN).ready()
+    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
+    asking.start()
+    wait_until(
+        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
+    )
+    daemon.act("web", "stop", wait_drained=False)
+    daemon.act("back", "stop")
+    asking.join()
+    assert [e["service"] for e in daemon.find("worker ended")] == ["web", "back"]
+
+
+def test_a_command_that_binds_itself_starts_when_the_stopped_one_has_left(servd: Servd) -> None:
+    code = BINDS_ITSELF.replace(
+        "import http.server, sys, time;",
+        "import http.server, os, signal, sys, time;"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(0)));",
+    )
+    command = ["python3", "-c", code, "{port}", "0"]
+    daemon = servd(f"[services.self]\ncommand = {json.dumps(command)}\n").ready()
+    daemon.act("self", "stop", wait_drained=False)
+    assert daemon.act("self", "start")["outcome"] == "applied"
+    assert states(daemon) == {"self": "ready"}
+    assert daemon.find("worker died") == []
+
+
+def test_a_service_that_grows_is_well_all_the_while(servd: Servd) -> None:
+    daemon = servd(web(1, workers=1), main_py=plain("time.sleep(1)")).ready()
+    growing = threading.Thread(target=lambda: daemon.act("web", "scale", workers=3))
+    growing.start()
+    wait_until(lambda: daemon.service("web")["workers"]["desired"] == 3, "it grows")
+    assert daemon.ask("GET", "/readyz").status_code == 200
+    assert daemon.service("web")["state"] == "rolling"
+    growing.join()
+    assert daemon.service("web")["state"] == "ready"
+    assert not daemon.find("service degraded")
+
+
+def test_what_a_reload_has_removed_meanwhile_is_refused(servd: Servd) -> None:
+    slow = web(2) + f"\n[services.job]\n{SLEEP}\n"
+    daemon = servd(slow, main_py=plain("time.sleep(1)")).ready()
+    daemon.edit(web(3))
+    reloading = threading.Thread(target=daemon.reload)
+    reloading.start()
+    daemon.wait_for("reload planned")
+    for verb in ("stop", "restart", "start"):
+        answer = daemon.act("job", verb)
+        if answer["status"] != 404:  # it came before the end of the reload
+            assert (answer["status"], answer["title"]) == (
+                409, 'there is no service "job" any more',
+            )  # fmt: skip
+    reloading.join()
+    assert "internal error" not in daemon.output

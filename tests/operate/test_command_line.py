@@ -13,9 +13,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,8 @@ def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
         (["restart", "web", "--all"], 2, "restart NAME, or restart --all"),
         (["reload", "--timeout", "soon"], 2, "is not a duration"),
         (["status", "--admin", "ftp://x"], 2, "write unix:PATH or http://HOST:PORT"),
+        (["restart", "web", "--admin", "http://127.0.0.1:abc"], 2, "write unix:PATH or http:"),
+        (["restart", "web", "--admin", "http://127.0.0.1:99999"], 2, "write unix:PATH or http:"),
     ],
 )
 def test_a_wrong_call_says_what_would_be_right(
@@ -170,6 +174,44 @@ def test_a_stop_that_others_forbid_says_how_to_stop_them_too(servd: Servd) -> No
     assert "0 workers by hand, the file says 2" in shown
     shown = daemon.cli("plan").stdout
     assert "! web: 0 workers by hand, the file says 2: kept until the file changes it" in shown
+
+
+@pytest.mark.parametrize("status", [200, 421, 500])
+@pytest.mark.parametrize("body", [b"hello", b"[]", b'{"hello": "world"}'])
+def test_whatever_else_answers_is_one_line(tmp_path: Path, status: int, body: bytes) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        (tmp_path / "servd.toml").write_text(f"[services.job]\n{SLEEP}\n")
+        for arguments in (["status"], ["top", "--once"], ["logs", "job"], ["events"], ["plan"],
+                          ["reload"], ["dashboard", "--no-browser"]):  # fmt: skip
+            done = command(*arguments, "--admin", place, folder=tmp_path)
+            assert (done.returncode, done.stdout) == (1, ""), (arguments, done)
+            assert done.stderr.count("\n") == 1, (arguments, done.stderr)
+        server.shutdown()
+
+
+def test_a_token_that_no_header_can_carry_is_a_wrong_call(tmp_path: Path) -> None:
+    for token in ("\u20ac", "a\nb"):
+        done = command(
+            "restart", "--all", "--admin", "http://127.0.0.1:1",
+            folder=tmp_path, environ={"SERVD_ADMIN_TOKEN": token},
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "no header can carry" in done.stderr
 
 
 def test_a_timeout_ends_the_waiting_and_not_the_act(servd: Servd) -> None:

@@ -66,7 +66,13 @@ def test_what_the_daemon_answers_comes_through_as_it_is(opened: tuple[httpx.Clie
         "/v1/services/web/scale", json={"workers": 2}, headers={**shown, "if-match": tag}
     )
     assert again.status_code == 412
-    assert client.get("/v1/services/nosuch", headers=shown).status_code == 404
+    for route in ("/v1/services/nosuch", "//evil.example/", "/v1/services/%00%0a"):
+        assert (
+            client.get(
+                client.base_url.join("/").copy_with(raw_path=route.encode()), headers=shown
+            ).status_code
+            == 404
+        ), route
     lines = client.get("/v1/events?follow=false&service=web", headers=shown)
     assert lines.headers["content-type"].startswith("text/event-stream")
     assert "worker ready" in lines.text

@@ -121,6 +121,7 @@ def test_reloads_and_replaced_workers_have_hooks_and_a_reload_changes_them(
         ("#!/bin/sh\nsleep 1000\n", "took longer than 0.5 s"),
         ("#!/bin/sh\nyes\n", "took longer than 0.5 s"),
         ("#!/nowhere/sh\n", "cannot be started"),
+        ("#!/bin/sh\nexec 0<&-; exit 4\n", "exited with status 4"),
     ],
 )
 def test_a_hook_that_fails_is_said_and_stops_nothing(servd: Servd, text: str, why: str) -> None:
@@ -146,6 +147,7 @@ def test_what_a_hook_leaves_behind_ends_with_it(servd: Servd) -> None:
     wait_until((servd.folder / "pid").exists, "it ran")
     pid = int((servd.folder / "pid").read_text())
     wait_until(lambda: not psutil.pid_exists(pid) or _dead(pid), "its child has ended")
+    assert daemon.find("hook failed") == []
     assert daemon.stop() == 0
 
 
@@ -157,16 +159,18 @@ def _dead(pid: int) -> bool:
 
 
 def test_a_url_that_fails_is_named_without_its_secrets(servd: Servd, receiver: Receiver) -> None:
-    receiver.status = 500
+    receiver.status = 302
     hooks = hook('"reload_applied"', f'url = "{receiver.url}"')
     hooks += hook('"reload_applied"', 'url = "http://127.0.0.1:1/?key=hidden-key"')
     daemon = servd(hooks + web(1), main_py=PLAIN).ready()
     daemon.reload(hooks + web(2))
     wait_until(lambda: len(daemon.find("hook failed")) == 2, "both failed")
     errors = sorted(event["error"] for event in daemon.find("hook failed"))
-    assert errors[0] == "answered 500"
+    assert errors[0] == "answered 302"
     assert errors[1].startswith("cannot be reached")
     assert "hidden-key" not in daemon.output
+    assert "hidden-key" not in daemon.ask("GET", "/v1/config").text
+    assert "hidden-key" not in daemon.cli("show").stdout
 
 
 def test_a_hook_that_hangs_does_not_hold_the_stop_up(servd: Servd, receiver: Receiver) -> None:

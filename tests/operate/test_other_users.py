@@ -118,7 +118,7 @@ def test_nothing_of_the_daemon_listens_but_its_admin_socket(servd: Servd) -> Non
     port = int(daemon.url("web").rpartition(":")[2])
     listening = [c.laddr.port for c in process.net_connections("inet") if c.status == "LISTEN"]
     assert listening == [port]
-    bound = {c.laddr for c in process.net_connections("unix") if c.laddr}
+    bound = {str(c.laddr) for c in process.net_connections("unix") if c.laddr}
     runtime = str(daemon.runtime)
     assert bound, "the test can tell"
     folders = {str(Path(name).parent) for name in bound}

@@ -102,10 +102,24 @@ def test_a_client_goes_on_after_the_last_event_that_it_has(servd: Servd) -> None
     with daemon.follow("/v1/events?follow=false") as events:
         found = list(events)
     assert len({event["id"] for event in found}) == len(found)
-    with daemon.follow("/v1/events?follow=false", found[2]["id"]) as events:
+    with daemon.follow("/v1/events?follow=false", found[-1]["id"]) as events:
         assert list(events) == []  # nothing new, and no lines of the past
+    with daemon.follow("/v1/events?follow=false", found[2]["id"]) as events:
+        assert list(events) == found[3:]
     with daemon.follow("/v1/events", found[2]["id"]) as events:
         assert list(itertools.islice(events, len(found) - 3)) == found[3:]
+
+
+def test_a_quiet_log_keeps_no_event_from_those_who_follow(servd: Servd) -> None:
+    quiet = '[daemon]\nlog.level = "error"\n'
+    daemon = servd(quiet + web(1), main_py=PLAIN)
+    wait_until((daemon.runtime / "admin.sock").exists, "it begins")
+    with daemon.follow("/v1/events") as events:
+        assert "servd started" in names(until(events, "servd ready"))
+    assert daemon.reload(quiet + web(2))["outcome"] == "applied"
+    assert daemon.events == []  # of all that, nothing is for the log
+    with daemon.follow("/v1/logs?follow=false") as lines:
+        assert list(lines) == []
 
 
 def test_an_id_of_another_run_begins_anew_and_says_so(servd: Servd) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
 import httpx
@@ -52,6 +53,8 @@ def test_who_shows_the_token_is_answered_and_nobody_else(servd: Servd) -> None:
         ({"host": "10.0.0.1:1"}, 200),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[::1"}, 403),
+        ({"host": "[::1"}, 421),
         ({"origin": "http://127.0.0.1:1"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
@@ -121,6 +124,24 @@ def test_tcp_without_a_usable_token_is_a_mistake(tmp_path: Path, admin: str, mis
     done = command("check", folder=tmp_path)
     assert done.returncode == 78, done.stderr
     assert mistake in done.stderr
+
+
+def test_a_reload_that_moves_the_api_is_answered_though_it_lasts(servd: Servd) -> None:
+    slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(8)")
+    daemon = servd(web(1), main_py=slow).ready()
+    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
+    asking.start()
+    wait_until(
+        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
+    )
+    with daemon.follow("/v1/events?lines=0") as events:
+        daemon.edit(f'[admin]\nlisten = "unix:{servd.folder}/other.sock"\n' + web(2))
+        answer = daemon.ask("POST", "/v1/reload", json={"wait_drained": True})
+        assert answer.json()["outcome"] == "applied"
+        assert next(events)["data"]["event"] == "reload started"  # it goes on, where it was
+    asking.join()
+    assert not [event for event in daemon.events if event["level"] == "error"]
+    assert daemon.stop() == 0
 
 
 def test_a_taken_port_is_one_line_and_nothing_is_started(servd: Servd) -> None:
