@@ -56,8 +56,14 @@ def print_json(value: Any) -> None:
 
 
 def in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
-    """`~ web roll, - api remove`."""
-    return ", ".join(f"{c['sign']} {c['service']} {c['kind']}" for c in changes)
+    """`~ web roll, ~ api scale 2 -> 4, - old remove`."""
+    return ", ".join(
+        f"{c['sign']} {c['service']} {c['kind']}{_workers(c['keys'])}" for c in changes
+    )
+
+
+def _workers(keys: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(f" {k['before']} -> {k['after']}" for k in keys if k["key"] == "workers")
 
 
 def say_restart_needed(keys: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from functools import lru_cache
 
 import structlog
 
+from servd.daemon.periodic import Periodic
 from servd.supervisor.supervisor import Supervisor
 
 LOOK_EVERY = 60.0
@@ -52,22 +52,10 @@ class CertificateWatch:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._said: set[tuple[str, str, str]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self.looks = Periodic(LOOK_EVERY, self._look)
 
-    def start(self) -> None:
-        """Begins, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _go_on(self) -> None:
-        while True:
-            self.look(datetime.now(UTC))
-            await asyncio.sleep(LOOK_EVERY)
+    async def _look(self) -> None:
+        self.look(datetime.now(UTC))
 
     def look(self, now: datetime) -> None:
         """Says what is to be said of the certificates in use."""

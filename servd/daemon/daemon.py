@@ -166,8 +166,8 @@ class Daemon:
         )
         self.admin.open(config.admin)
         self._take_signals()
-        self.sweeper.start()
-        self.traffic.start()
+        self.sweeper.sweeps.start()
+        self.traffic.readings.start()
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in self.launching.loaded.warnings:
@@ -237,7 +237,7 @@ class Daemon:
         await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         self.watch.look_at(self.reloader.seen, self.reloader.loaded)
         await self.admin.start()
-        self.certificates.start()
+        self.certificates.looks.start()
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not starting.done():
@@ -369,8 +369,8 @@ class Daemon:
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
         await self.watch.stop()
-        for part in (self.sweeper, self.traffic, self.certificates):
-            await part.stop()
+        for periodic in (self.sweeper.sweeps, self.traffic.readings, self.certificates.looks):
+            await periodic.stop()
         graceful = await self._stop_services(timeout)
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
         self.record.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from servd.daemon.metrics_folder import files, lives, services
+from servd.daemon.periodic import Periodic
 from servd.daemon.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Sweeper:
 
     def __init__(self, folder: RuntimeDir) -> None:
         self.folder = folder
-        self._task: asyncio.Task[None] | None = None
+        self.sweeps = Periodic(SECONDS, self._sweep, later=True)
 
     @cached_property
     def app_metrics(self) -> AppMetrics:
@@ -34,20 +35,8 @@ class Sweeper:
 
         return AppMetrics(self.folder.app_metrics, self.folder.folded_app_metrics)
 
-    def start(self) -> None:
-        """Begins, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._sweep_on())
-
-    async def stop(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _sweep_on(self) -> None:
-        while True:
-            await asyncio.sleep(SECONDS)
-            await asyncio.to_thread(self.sweep)
+    async def _sweep(self) -> None:
+        await asyncio.to_thread(self.sweep)
 
     def sweep(self) -> None:
         """Folds what is left of the dead, in the folders that have such a file."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from servd.daemon.periodic import Periodic
 from servd.supervisor.counts import Counts
 from servd.wire.block import BOUNDS, Reading
 
@@ -70,22 +70,10 @@ class Traffic:
         self._counts = counts
         self._services: dict[str, _Track] = {}
         self._workers: dict[Reading, _Track] = {}
-        self._task: asyncio.Task[None] | None = None
+        self.readings = Periodic(TICK, self._read)
 
-    def start(self) -> None:
-        """Begins, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _go_on(self) -> None:
-        while True:
-            self.read()
-            await asyncio.sleep(TICK)
+    async def _read(self) -> None:
+        self.read()
 
     def read(self) -> None:
         """Takes a reading of everything; what is gone is forgotten."""

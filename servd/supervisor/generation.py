@@ -14,7 +14,7 @@ from servd.supervisor.app_folder import make_app_metrics_folder
 from servd.supervisor.channel import UnansweredError
 from servd.supervisor.counts import Counts
 from servd.supervisor.engine import Engine
-from servd.supervisor.exits import Exit, FailedStartError, exit_of, not_spawned, why_restarted
+from servd.supervisor.exits import Exit, FailedStartError
 from servd.supervisor.process import Launch, WorkerProcess
 from servd.supervisor.readiness import NotReadyError, ready_or_over
 from servd.supervisor.recycle import Recycler
@@ -22,6 +22,7 @@ from servd.supervisor.respawn import History
 from servd.supervisor.sockets import Listener
 from servd.supervisor.telling import cut, tell
 from servd.supervisor.watcher import ServiceWatcher
+from servd.supervisor.witness import Witness
 from servd.wire.worker_spec import SocketSpec
 
 
@@ -41,7 +42,7 @@ class Owner(Protocol):
 
 
 class Generation:
-    """Runs one `ServicePlan` under one number. Its watcher tells it what happens to processes."""
+    """Runs one `ServicePlan` under one number."""
 
     def __init__(self, plan: ServicePlan, number: int, engine: Engine, owner: Owner) -> None:
         self.plan = plan
@@ -161,7 +162,7 @@ class Generation:
         """
         self.accepts = accept
         make_app_metrics_folder(self.plan)
-        self.watcher = ServiceWatcher(self._launch(accept), self, self.engine.gate)
+        self.watcher = ServiceWatcher(self._launch(accept), Witness(self), self.engine.gate)
         if not trial:
             self.recycler.prove()
         else:
@@ -390,11 +391,8 @@ class Generation:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # what the watcher tells
-
-    def spawned(self, process: WorkerProcess) -> None:
-        """A worker was started: wait for its readiness."""
-        self.log.info("worker started", worker=process.slot, pid=process.pid)
+    def expect(self, process: WorkerProcess) -> None:
+        """Waits for the readiness of a worker that was just started."""
         self.keep(self._await_ready(process))
         self.refresh()
 
@@ -433,48 +431,6 @@ class Generation:
             await tell(process, launch.plan, self.plan)
             if self.accepts and not launch.accept and self.plan.app is not None:
                 await process.ask("accept")
-
-    def died(self, process: WorkerProcess, status: int, history: History) -> None:
-        """A worker ended without being asked to: say why, and what happens next."""
-        if self.plan.is_task and status == 0:
-            self.completed = True
-            self.log.info("task completed", pid=process.pid, seconds=round(process.lived, 3))
-            self.refresh()
-            return
-        self.start_failures += not process.was_ready
-        if not history.over:
-            self.counts.restarted(self.plan.name, why_restarted(process, status))
-        self._lost(exit_of(process, status, self.engine.environ), history)
-
-    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
-        """The system could not start a worker: a failure like any other."""
-        self.start_failures += 1
-        if not history.over:
-            self.counts.restarted(self.plan.name, "startup")
-        self._lost(not_spawned(self.plan, slot, error), history)
-
-    def leaves(self, process: WorkerProcess, why: str) -> None:
-        """A worker is asked to end: it accepts no more, and answers what is in flight."""
-        self.log.info("worker draining", worker=process.slot, pid=process.pid, reason=why)
-
-    def left(self, process: WorkerProcess, status: int) -> None:
-        """A worker ended that was asked to."""
-        self.log.info("worker ended", worker=process.slot, pid=process.pid, exit_status=status)
-
-    def overdue(self, process: WorkerProcess, seconds: float) -> None:
-        """A worker did not end in time when it was asked to, and is killed."""
-        self.owner.killed()
-        self.log.warning(
-            "worker killed",
-            worker=process.slot,
-            pid=process.pid,
-            reason=f"did not end within {seconds:g} s of being asked to",
-        )
-
-    def _lost(self, exit_: Exit, history: History) -> None:
-        self.last_exit = exit_
-        self.owner.lost(self, exit_, history)
-        self.refresh()
 
     def refresh(self) -> None:
         """Something about the workers has changed."""

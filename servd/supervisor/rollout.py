@@ -11,7 +11,8 @@ import structlog
 from servd.errors import ServdError
 from servd.graph import Graph
 from servd.supervisor.exits import FailedStartError
-from servd.supervisor.steps import Remove, Step
+from servd.supervisor.removal import Remove
+from servd.supervisor.step import Step
 
 T = TypeVar("T")
 

@@ -133,7 +133,7 @@ class Service:
             if self.plan.workers == 0:
                 self.set_state("stopped", reason="workers = 0")
                 return
-            self.set_state("starting")
+            self.set_state("starting", reason="start")
             self.milestones.started.set()
             await generation.until_ready()
         finally:
@@ -270,7 +270,8 @@ class Service:
         if generation.unwell:
             self.error = generation.unwell
         if self._rolls(generation):
-            self.set_state("rolling")
+            more = "more workers" if generation.grows else "a new generation"
+            self.set_state("rolling", reason=f"{more} on the way")
         elif generation.completed:
             self._well("completed")
         elif wanted == 0:
@@ -284,7 +285,7 @@ class Service:
         elif generation.pausing and ready == 0:
             self.set_state("backoff", error=self.error)
         elif not ready and self.state != "backoff":
-            self.set_state("starting")
+            self.set_state("starting", reason=self.error or "start")
         if not self.meets("ready"):
             self.milestones.ready.clear()
 

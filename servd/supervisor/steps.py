@@ -1,13 +1,7 @@
-"""How one change is made: each kind of step prepares, commits in three moves, or undoes.
-
-The moves of the commit are made for all changes of a reload together: first whatever may accept
-beside the old begins to (`accept`, which may still fail), then everything old stops accepting and
-drains (`retire`), then what had to wait for that accepts (`take_over`).
-"""
+"""How each kind of change is made: prepared, committed in three moves, or undone."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from servd.errors import StartError
@@ -15,46 +9,10 @@ from servd.plan.change import Change
 from servd.plan.model import ServicePlan
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.generation import Generation
+from servd.supervisor.removal import Halt, Remove
 from servd.supervisor.service import Service
 from servd.supervisor.sockets import Bound
-
-
-class Step:
-    """A change on its way. What a kind has no use for does nothing."""
-
-    disruptive = False
-    """Whether preparing it takes something away from what runs: such steps come last."""
-
-    def __init__(self, change: Change, service: Service) -> None:
-        self.change = change
-        self.service = service
-        self.leaving: Generation | None = None
-
-    async def prepare(self) -> None:
-        """Everything that may fail, with the old untouched. Raises `StartError` or OSError."""
-
-    async def accept(self) -> None:
-        """Lets the new accept, where it may beside the old. Raises as `prepare`."""
-
-    async def retire(self) -> None:
-        """The old accepts no more, and drains in the background."""
-
-    async def take_over(self) -> None:
-        """Lets the new accept where it had to wait."""
-
-    async def undo(self) -> None:
-        """Removes what was prepared; the old is as it was."""
-
-    async def ended(self) -> None:
-        """Returns when what gave way has ended."""
-        if self.leaving is not None:
-            await self.leaving.ended()
-
-    @property
-    def after(self) -> ServicePlan:
-        """What the service shall be."""
-        assert self.change.after is not None
-        return self.change.after
+from servd.supervisor.step import Step
 
 
 class Replace(Step):
@@ -307,75 +265,6 @@ class Defer(Step):
         """The addresses are given back."""
         if self.generation is not None:
             self.generation.release()
-
-
-class Remove(Step):
-    """The service goes, once nobody who needed it is answering any more."""
-
-    def __init__(self, change: Change, service: Service) -> None:
-        super().__init__(change, service)
-        self.needed_by: list[Step] = []
-        self.dependents: list[Service] = []
-        self.gone: asyncio.Task[None] | None = None
-        self._left = asyncio.Event()
-        self._waits = False
-
-    def begin(self) -> None:
-        """Starts the end. Removals begin one after the other, dependents before what they need."""
-        users = [step.leaving for step in self.needed_by if step.leaving is not None]
-        users += [old for service in self.dependents for old in service.draining]
-        users = [user for user in users if not user.over]
-        removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
-        self._waits = bool(users or removed)
-        going = self._go(self.service.current, users, removed)
-        self.gone = asyncio.get_running_loop().create_task(going)
-
-    async def retire(self) -> None:
-        """Returns once it accepts no more, or at once where something that drains may call it."""
-        if not self._waits:
-            await self._left.wait()
-
-    @property
-    def why(self) -> str:
-        """The reason of it, for people."""
-        return self.change.why
-
-    async def ended(self) -> None:
-        """Returns when nothing of the service is left."""
-        if self.gone is not None:
-            await asyncio.shield(self.gone)
-
-    async def _go(
-        self,
-        generation: Generation | None,
-        users: list[Generation],
-        removed: list[asyncio.Task[None]],
-    ) -> None:
-        """Ends `generation`, and not one that has taken its place while we waited."""
-        try:
-            for user in users:
-                await user.ended()
-            if removed:
-                await asyncio.wait(removed)
-            if self.service.current is generation:
-                await self.service.leave(self.why)
-        finally:
-            self._left.set()
-        await self.service.gone()
-
-
-class Halt(Remove):
-    """The service is kept stopped: all of it goes, but for its name."""
-
-    async def retire(self) -> None:
-        """As for a removal; its definition stays."""
-        self.service.plan = self.after
-        await super().retire()
-
-    @property
-    def why(self) -> str:
-        """The reason of it, for people."""
-        return "kept stopped"
 
 
 def step_for(change: Change, service: Service) -> Step:

@@ -15,9 +15,11 @@ from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
 from servd.supervisor.engine import Engine
+from servd.supervisor.removal import Remove
 from servd.supervisor.rollout import Rollout, to_the_end
 from servd.supervisor.service import Service
-from servd.supervisor.steps import Defer, Remove, Step, step_for
+from servd.supervisor.step import Step
+from servd.supervisor.steps import Defer, step_for
 
 log = structlog.get_logger()
 
@@ -77,7 +79,8 @@ class Supervisor:
     async def _start_one(self, service: Service) -> None:
         """Waits for what the service needs, then starts it."""
         if not all(self._met(dependency) for dependency in service.plan.depends_on):
-            service.set_state("waiting")
+            needs = ", ".join(d.service for d in service.plan.depends_on if not self._met(d))
+            service.set_state("waiting", reason=f"needs {needs}")
         await asyncio.gather(
             *(self._wait_for(service, dependency) for dependency in service.plan.depends_on)
         )

@@ -98,9 +98,9 @@ def test_without_a_daemon_each_is_one_line_and_69(tmp_path: Path) -> None:
 def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     for arguments, outcome in (
-        (["scale", "web=3"], r"applied in [\d.]+ s: ~ web scale\n"),
-        (["stop", "web"], r"applied in [\d.]+ s: ~ web scale\n"),
-        (["start", "web"], r"applied in [\d.]+ s: ~ web scale\n"),
+        (["scale", "web=3"], r"applied in [\d.]+ s: ~ web scale 2 -> 3\n"),
+        (["stop", "web"], r"applied in [\d.]+ s: ~ web scale 3 -> 0\n"),
+        (["start", "web"], r"applied in [\d.]+ s: ~ web scale 0 -> 3\n"),
         (["restart", "web"], r"applied in [\d.]+ s: ~ web roll\n"),
         (["start", "web"], r"unchanged: .*\n"),
         (["reload"], r"unchanged: .*\n"),
@@ -116,7 +116,7 @@ def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) 
 def test_a_long_one_shows_which_worker_starts_is_ready_and_drains(servd: Servd) -> None:
     daemon = servd(web(1, workers=1), main_py=plain("time.sleep(0.6)")).ready()
     done = daemon.cli("restart", "web", "--wait-drained")
-    for line in ("started", r"ready after [\d.]+ s"):
+    for line in ("started: new generation", r"ready after [\d.]+ s"):
         assert re.search(rf"^  web worker 0 \(generation 2\) {line}$", done.stderr, re.MULTILINE)
     old = r"^  web worker 0 \(generation 1\) draining: replaced by generation 2$"
     assert re.search(old, done.stderr, re.MULTILINE)

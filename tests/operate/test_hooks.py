@@ -6,12 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import trustme
 
 from apps import PLAIN, SLEEP, web
 from harness import Servd, command, wait_until
@@ -201,3 +203,32 @@ def test_hooks_that_make_no_sense_are_mistakes(tmp_path: Path, rest: str, mistak
     done = command("check", folder=tmp_path)
     assert done.returncode == 78
     assert mistake in done.stderr
+
+
+def certificate(folder: Path, *, days: float, name: str = "cert") -> None:
+    """A certificate that is valid for so many more days, and its key."""
+    ends = datetime.now(UTC) + timedelta(days=days)
+    issued = trustme.CA().issue_cert("localhost", not_after=ends)
+    issued.private_key_pem.write_to_path(folder / f"{name}.key")
+    issued.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+
+
+def test_a_certificate_that_expires_soon_is_said_once_and_after_a_change_again(
+    servd: Servd, receiver: Receiver
+) -> None:
+    certificate(servd.folder, days=3)
+    certificate(servd.folder, days=1, name="next")
+    certificate(servd.folder, days=100, name="good")
+    tls = '\n[services.web.tls]\ncertfile = "cert.pem"\nkeyfile = "cert.key"\n'
+    config = hook('"certificate_expiring"', f'url = "{receiver.url}"') + web(1) + tls
+    daemon = servd(config, main_py=PLAIN).ready()
+    wait_until(lambda: receiver.bodies, "it is said")
+    (body,) = receiver.bodies
+    assert (body["service"], body["event"]) == ("web", "certificate expiring")
+    assert 2.9 < body["days"] <= 3
+    assert daemon.service("web")["certificate_expires_at"] == body["expires_at"]
+    assert daemon.reload(config.replace("cert.", "good."))["outcome"] == "applied"
+    assert daemon.reload(config.replace("cert.", "next."))["outcome"] == "applied"
+    wait_until(lambda: len(receiver.bodies) == 2, "the other one is said too")
+    assert receiver.bodies[1]["days"] <= 1
+    assert len(daemon.find("certificate expiring")) == 2

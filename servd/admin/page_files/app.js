@@ -52,7 +52,8 @@ async function act(route, body = {}) {
 }
 
 function outcome(report) {
-  const changes = report.changes.map((change) => `${change.sign} ${change.service} ${change.kind}`);
+  const workers = (change) => change.keys.filter((key) => key.key === "workers").map((key) => ` ${key.before} → ${key.after}`).join("");
+  const changes = report.changes.map((change) => `${change.sign} ${change.service} ${change.kind}${workers(change)}`);
   return report.outcome === "unchanged" ? "Nothing had to be changed" : `Applied in ${report.seconds.toFixed(1)} s: ${changes.join(", ") || "the daemon itself"}`;
 }
 
