@@ -13,6 +13,9 @@ UNIT_SOCKET = "/run/servd/admin.sock"
 """Where the shipped unit's daemon, whose configuration is in /etc/servd, has its runtime folder:
 systemd tells the daemon, and nobody tells a shell."""
 
+_ELSEWHERE = {"metrics", "group"}
+"""Keys of `[admin]` that say nothing about where the API is."""
+
 _FOLDER = "SERVD_DAEMON__RUNTIME_DIR"
 
 
@@ -41,10 +44,7 @@ def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
 
 def _says_something(table: Mapping[str, Any]) -> bool:
     """Whether anything may be said, here or elsewhere, about where the daemon is."""
-    daemon = table.get("daemon", {})
-    return (
-        "include" in table
-        or "admin" in table
-        or not isinstance(daemon, dict)
-        or ("runtime_dir" in daemon)
-    )
+    daemon, admin = table.get("daemon", {}), table.get("admin", {})
+    if "include" in table or not isinstance(daemon, dict) or not isinstance(admin, dict):
+        return True
+    return "runtime_dir" in daemon or not admin.keys() <= _ELSEWHERE

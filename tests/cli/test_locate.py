@@ -1,0 +1,64 @@
+"""The short way to the daemon leads to the same place as the long one, or is not taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from servd.cli.admin_client import admin_client
+from servd.cli.locate import quick_socket
+
+SERVICE = '[services.web]\ncommand = ["true"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (SERVICE, {}),
+        ("[daemon]\nwatch = false\n" + SERVICE, {}),
+        ('[admin]\nmetrics = "127.0.0.1:1"\ngroup = "root"\n' + SERVICE, {}),
+        (SERVICE, {"RUNTIME_DIRECTORY": "/run/x:/run/y"}),
+        (SERVICE, {"SERVD_DAEMON__RUNTIME_DIR": "/run/z"}),
+        (SERVICE.replace("true", "${NOT_SET}"), {}),
+    ],
+)
+def test_it_is_where_the_whole_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, environ: dict[str, str]
+) -> None:
+    path = tmp_path / "servd.toml"
+    path.write_text(text)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    quick = quick_socket(str(path), environ)
+    assert quick is not None
+    monkeypatch.setattr("servd.cli.admin_client.quick_socket", lambda *_: None)
+    assert admin_client(str(path), None).place == quick
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ('[daemon]\nruntime_dir = "/run/x"\n' + SERVICE, {}),
+        ('[admin]\nlisten = "unix:/run/a.sock"\n' + SERVICE, {}),
+        ("[admin]\nenabled = false\n" + SERVICE, {}),
+        ('include = ["more.toml"]\n' + SERVICE, {}),
+        ("admin = 3\n" + SERVICE, {}),
+        ("this is no TOML", {}),
+        (SERVICE, {"SERVD_ADMIN__LISTEN": "unix:/x"}),
+        (SERVICE, {"SERVD_DAEMON__RUNTIME_DIR": "relative"}),
+    ],
+)
+def test_where_more_may_be_said_the_whole_is_read(
+    tmp_path: Path, text: str, environ: dict[str, str]
+) -> None:
+    path = tmp_path / "servd.toml"
+    path.write_text(text)
+    assert quick_socket(str(path), environ) is None
+
+
+def test_folders_and_other_languages_are_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "servd.yaml").write_text("services: {}")
+    assert quick_socket(str(tmp_path), {}) is None
+    assert quick_socket(str(tmp_path / "servd.yaml"), {}) is None
+    assert quick_socket(str(tmp_path / "nosuch.toml"), {}) is None
