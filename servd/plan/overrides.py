@@ -129,9 +129,9 @@ def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, O
     running = {s.name for s in with_overrides(file, overrides).services if s.workers}
     needing = _dependents(act.service, file, running)
     if needing and not act.cascade:
-        need = "needs" if len(needing) == 1 else "need"
+        need, them = ("needs", "it") if len(needing) == 1 else ("need", "them")
         raise RefusedError(
-            f"{', '.join(needing)} {need} {act.service}", "stop them too with --cascade"
+            f"{', '.join(needing)} {need} {act.service}", f"stop {them} too with --cascade"
         )
     found = dict(overrides)
     for name in (act.service, *needing):
