@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Body, Depends, FastAPI, Header, Response
@@ -65,21 +65,34 @@ class ScaleBody(Waiting):
     )
 
 
-def revisions(
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the revisions that they have seen (None: it is all the same to them), and what they
+    are answered.
+    """
+
+    seen: frozenset[str] | None
+    response: Response
+
+
+def caller(
+    response: Response,
     if_match: Annotated[
         str | None,
         Header(description="The ETag of the status that this is about; another state: 412."),
     ] = None,
-) -> frozenset[str] | None:
-    """What If-Match lets pass (RFC 9110, section 13.1.1; weak tags match nothing): None for any
-    state.
-    """
+) -> Caller:
+    """By RFC 9110, section 13.1.1: weak tags match nothing, `*` any state."""
     if if_match is None or if_match.strip() == "*":
-        return None
-    return frozenset(tag for weak, tag in _TAG.findall(if_match) if not weak)
+        return Caller(None, response)
+    tags = frozenset(tag for weak, tag in _TAG.findall(if_match) if not weak)
+    return Caller(tags, response)
 
 
-Seen = Annotated[frozenset[str] | None, Depends(revisions)]
+Called = Annotated[Caller, Depends(caller)]
+Whole = Annotated[ReloadBody | None, Body()]
+Wait = Annotated[Waiting | None, Body()]
+Halting = Annotated[StopBody | None, Body()]
 
 
 def acting(app: FastAPI, daemon: Daemon) -> None:
@@ -90,19 +103,14 @@ def acting(app: FastAPI, daemon: Daemon) -> None:
 
 def _all_services(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
-    async def reload(
-        response: Response, seen: Seen, body: Annotated[ReloadBody | None, Body()] = None
-    ) -> ReloadStatus:
+    async def reload(by: Called, body: Whole = None) -> ReloadStatus:
         asked = body or ReloadBody()
-        request = Request("the admin API", roll_all=asked.roll, seen=seen)
-        return await _made(daemon, request, asked, response)
+        return await _made(daemon, Request("the admin API", roll_all=asked.roll), asked, by)
 
     @app.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
-    async def restart_all(
-        response: Response, seen: Seen, body: Annotated[Waiting | None, Body()] = None
-    ) -> ReloadStatus:
-        request = Request("restart of all", read=False, roll_all=True, seen=seen)
-        return await _made(daemon, request, body or Waiting(), response)
+    async def restart_all(by: Called, body: Wait = None) -> ReloadStatus:
+        request = Request("restart of all", read=False, roll_all=True)
+        return await _made(daemon, request, body or Waiting(), by)
 
 
 def _one_service(app: FastAPI, daemon: Daemon) -> None:
@@ -111,71 +119,51 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
         summary="Replace the workers of a service; start it where it was stopped by hand",
         responses=_OF_SERVICE,
     )
-    async def restart(
-        name: str,
-        response: Response,
-        seen: Seen,
-        body: Annotated[Waiting | None, Body()] = None,
-    ) -> ReloadStatus:
+    async def restart(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
-        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), seen=seen)
-        stopped = daemon.reloader.overrides.get(name)
-        if stopped is not None and stopped.stopped:
-            request = replace(request, act=Start(name))
-        return await _made(daemon, request, body or Waiting(), response)
+        override = daemon.reloader.overrides.get(name)
+        act = Start(name) if override is not None and override.stopped else None
+        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), act=act)
+        return await _made(daemon, request, body or Waiting(), by)
 
     @app.post(
         "/v1/services/{name}/start",
         summary="Start a service that was stopped by hand, or is not well",
         responses=_OF_SERVICE,
     )
-    async def start(
-        name: str,
-        response: Response,
-        seen: Seen,
-        body: Annotated[Waiting | None, Body()] = None,
-    ) -> ReloadStatus:
+    async def start(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
         not_well = daemon.supervisor.services[name].state in _NOT_WELL
         roll = frozenset({name}) if not_well else frozenset()
-        request = Request(f"start of {name}", False, roll, act=Start(name), seen=seen)
-        return await _made(daemon, request, body or Waiting(), response)
+        request = Request(f"start of {name}", read=False, roll=roll, act=Start(name))
+        return await _made(daemon, request, body or Waiting(), by)
 
     @app.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
-    async def stop(
-        name: str,
-        response: Response,
-        seen: Seen,
-        body: Annotated[StopBody | None, Body()] = None,
-    ) -> ReloadStatus:
+    async def stop(name: str, by: Called, body: Halting = None) -> ReloadStatus:
         known(daemon, name)
         asked = body or StopBody()
-        act = Stop(name, asked.cascade)
-        request = Request(f"stop of {name}", read=False, act=act, seen=seen)
-        return await _made(daemon, request, asked, response)
+        request = Request(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
+        return await _made(daemon, request, asked, by)
 
     @app.post(
         "/v1/services/{name}/scale",
         summary="Give a service another number of workers, until the file changes it",
         responses=_OF_SERVICE,
     )
-    async def scale(name: str, body: ScaleBody, response: Response, seen: Seen) -> ReloadStatus:
+    async def scale(name: str, body: ScaleBody, by: Called) -> ReloadStatus:
         known(daemon, name)
         act = Scale(name, body.workers, body.cascade)
-        request = Request(f"scale of {name}", read=False, act=act, seen=seen)
-        return await _made(daemon, request, body, response)
+        return await _made(daemon, Request(f"scale of {name}", read=False, act=act), body, by)
 
 
-async def _made(
-    daemon: Daemon, request: Request, asked: Waiting, response: Response
-) -> ReloadStatus:
+async def _made(daemon: Daemon, request: Request, asked: Waiting, by: Caller) -> ReloadStatus:
     """The report, once it is over; a failure is an error. It is carried out even where whoever
     asked goes away.
     """
-    report = await asyncio.shield(daemon.reload(request))
+    report = await asyncio.shield(daemon.reload(replace(request, seen=by.seen)))
     if asked.wait_drained and report.drains:
         await asyncio.wait(report.drains)
     if report.error is not None:
         raise ProblemError(of_report(report))
-    response.headers["etag"] = entity_tag(daemon)
+    by.response.headers["etag"] = entity_tag(daemon)
     return reload_status(report)

@@ -19,6 +19,9 @@ LINES = 1000
 BYTES = 256 * 1024
 """Lines and bytes that are kept of each service: a busy one does not push out a quiet one."""
 
+BYTES_OF_ALL = 16 * 2**20
+"""Bytes that are kept of all services together: of each fewer, where there are many."""
+
 MOST_SERVICES = 512
 """Services (present and past) whose lines are kept."""
 
@@ -42,10 +45,11 @@ class _Ring:
         self.forgotten = 0
         self._bytes = 0
 
-    def add(self, line: Line) -> None:
+    def add(self, line: Line, most: int) -> None:
+        """Keeps a line, and of those before as many as `most` bytes hold."""
         self.lines.append(line)
         self._bytes += len(line.text)
-        while len(self.lines) > LINES or (self._bytes > BYTES and len(self.lines) > 1):
+        while len(self.lines) > LINES or (self._bytes > most and len(self.lines) > 1):
             oldest = self.lines.popleft()
             self._bytes -= len(oldest.text)
             self.forgotten = oldest.number
@@ -82,7 +86,8 @@ class Journal:
             ring = self._rings.get(service)
             if ring is None:
                 ring = self._room_for(service)
-            ring.add(Line(self.newest, service, text))
+            most = min(BYTES, BYTES_OF_ALL // len(self._rings))
+            ring.add(Line(self.newest, service, text), most)
             if not self._waiting or self._waking or self._loop is None:
                 return
             self._waking = True

@@ -10,7 +10,7 @@ from servd.daemon.journal import BYTES, LINES, MOST_SERVICES, Journal
 
 
 def texts(journal: Journal, after: int = 0, *services: str) -> list[bytes]:
-    return [line.text for line in journal.after(after, services, most=10_000)[0]]
+    return [line.text for line in journal.after(after, services, most=50_000)[0]]
 
 
 def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() -> None:
@@ -37,6 +37,15 @@ def test_it_is_bounded_in_lines_and_in_bytes_for_each_service() -> None:
     assert sum(map(len, texts(found, 0, "big"))) <= BYTES
     found.add("big", b"y" * (3 * BYTES))
     assert texts(found, 0, "big") == [b"y" * (3 * BYTES)]  # one is always kept
+
+
+def test_many_busy_services_share_what_is_kept_of_all() -> None:
+    found = Journal()
+    for _ in range(200):
+        for number in range(200):
+            found.add(f"s{number}", b"x" * 2000)
+    assert sum(len(line) for line in texts(found)) <= journal.BYTES_OF_ALL
+    assert len(texts(found, 0, "s7")) == journal.BYTES_OF_ALL // 200 // 2000
 
 
 def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
