@@ -218,7 +218,8 @@ def _environment(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
         for name in sorted({*old.environment, *new.environment})
         if old.environment.get(name) != new.environment.get(name) and name != DEPENDENCIES
     ]
-    return [KeyChange("env_file", "", f"other values: {', '.join(names)}")] if names else []
+    key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
+    return [KeyChange(key, "", f"other values: {', '.join(names)}")] if names else []
 
 
 def _sockets(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
