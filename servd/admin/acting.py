@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Body, Depends, FastAPI, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from servd.admin.problem import ProblemError, documented, of_report
+from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.reading import entity_tag, known
 from servd.daemon.request import Request
 from servd.daemon.status import ReloadStatus, reload_status
-from servd.plan.overrides import Scale, Start, Stop
+from servd.plan.overrides import Scale, Start, Stop, needed
 
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MOST_WORKERS = 4096
 """Workers of one service that can be asked for."""
 
-_NOT_WELL = ("failed", "backoff", "degraded")
+_NOT_WELL = ("failed", "backoff", "degraded", "waiting")
+_FAR_FROM_WELL = ("failed", "backoff", "waiting")
+_WELL = ("ready", "completed", "rolling")
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
@@ -121,10 +123,14 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     )
     async def restart(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
-        override = daemon.reloader.overrides.get(name)
-        act = Start(name) if override is not None and override.stopped else None
-        request = Request(f"restart of {name}", read=False, roll=frozenset({name}), act=act)
-        return await _made(daemon, request, body or Waiting(), by)
+        overrides, file = daemon.reloader.overrides, daemon.reloader.file
+        stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
+        roll = _unwell(daemon, name) | {name}
+        act = Start(name) if stopped else None
+        request = Request(f"restart of {name}", read=False, roll=roll, act=act)
+        status = await _made(daemon, request, body or Waiting(), by)
+        await _until_well(daemon, name)
+        return status
 
     @app.post(
         "/v1/services/{name}/start",
@@ -133,10 +139,11 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     )
     async def start(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
-        not_well = daemon.supervisor.services[name].state in _NOT_WELL
-        roll = frozenset({name}) if not_well else frozenset()
+        roll = _unwell(daemon, name)
         request = Request(f"start of {name}", read=False, roll=roll, act=Start(name))
-        return await _made(daemon, request, body or Waiting(), by)
+        status = await _made(daemon, request, body or Waiting(), by)
+        await _until_well(daemon, name)
+        return status
 
     @app.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
     async def stop(name: str, by: Called, body: Halting = None) -> ReloadStatus:
@@ -153,7 +160,35 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     async def scale(name: str, body: ScaleBody, by: Called) -> ReloadStatus:
         known(daemon, name)
         act = Scale(name, body.workers, body.cascade)
-        return await _made(daemon, Request(f"scale of {name}", read=False, act=act), body, by)
+        body.wait_drained = body.wait_drained or not body.workers
+        request = Request(f"scale of {name}", read=False, act=act)
+        status = await _made(daemon, request, body, by)
+        if body.workers:
+            await _until_well(daemon, name)
+        return status
+
+
+def _unwell(daemon: Daemon, name: str) -> frozenset[str]:
+    """What of a service and all that it needs has to be started anew for it to be well."""
+    services = daemon.supervisor.services
+    chain = [each for each in needed(name, daemon.reloader.file) if each in services]
+    found = {each for each in chain if services[each].state in _FAR_FROM_WELL}
+    if services[name].state in _NOT_WELL:
+        found.add(name)
+    return frozenset(each for each in found if services[each].plan.workers)
+
+
+async def _until_well(daemon: Daemon, name: str) -> None:
+    """Waits for a service that is still about to start. Raises `ProblemError` where it does not."""
+    service = daemon.supervisor.services.get(name)
+    if service is None or service.state not in ("waiting", "starting"):
+        return
+    await asyncio.wait(
+        {asyncio.ensure_future(service.milestones.settled.wait())}, timeout=service.plan.startup
+    )
+    if service.state not in _WELL:
+        title = f"{name} is {service.state}"
+        raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))
 
 
 async def _made(daemon: Daemon, request: Request, asked: Waiting, by: Caller) -> ReloadStatus:

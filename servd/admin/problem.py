@@ -68,7 +68,10 @@ def install(app: FastAPI) -> None:
         return found
 
     @app.exception_handler(RequestValidationError)
-    async def not_valid(_: Request, error: RequestValidationError) -> Response:
+    async def not_valid(request: Request, error: RequestValidationError) -> Response:
+        if "json" not in request.headers.get("content-type", "json"):
+            title = "The body is not said to be JSON: send Content-Type: application/json"
+            return answer(Problem(title=title, status=422))
         details = [
             f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
             for item in error.errors()

@@ -138,7 +138,7 @@ class Outlet:
             return change
         if old is None and new is None:
             return change
-        fresh = Endpoint(new, self.app(after, new.address)) if new is not None else None
+        fresh = self._endpoint_at(new, after) if new is not None else None
 
         async def move() -> None:
             leaving, self._endpoint = self._endpoint, fresh
@@ -152,6 +152,18 @@ class Outlet:
         if fresh is not None:
             change.undoes.append(fresh.close)
         return change
+
+    def _endpoint_at(self, place: Place, config: AdminConfig) -> Endpoint:
+        """Another endpoint beside the one that there is. Raises `StartError`."""
+        app = self.app(config, place.address)
+        try:
+            return Endpoint(place, app)
+        except StartError as error:
+            here = self._endpoint.place.address if self._endpoint is not None else None
+            if here is None or here.kind != "tcp" or here.port != place.address.port:
+                raise
+            hint = "servd itself has that port: use another one, or restart servd"
+            raise StartError(f"{error} ({hint})") from None
 
     async def stop(self) -> None:
         """Answers what has been asked, and nothing more."""

@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from servd.cli.admin_client import AdminClient, Answer, admin_client, admin_opti
 from servd.cli.outcome import show_outcome
 from servd.cli.output import say
 from servd.errors import Exit, ServdError, UsageError
+
+SHORTEST = 0.1
+"""Seconds that can be waited for at least: asking takes some."""
 
 AT_ONCE = 0.4
 """Seconds within which an act is over before its progress would be worth a line."""
@@ -42,9 +45,12 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     from servd.config.scalars import parse_duration
 
     try:
-        return float(text) if text.isdecimal() else parse_duration(text)
+        seconds = float(text) if text.isdecimal() else parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    if seconds < SHORTEST:
+        raise click.BadParameter(f"wait for at least {SHORTEST:g} s")
+    return seconds
 
 
 def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,15 +86,30 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return admin_options(called)
 
 
-def act(options: ActOptions, route: str, **body: Any) -> int:
-    """Asks the daemon to do something; returns the exit status."""
+def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
+    """Asks the daemon to do something; returns the exit status. `unchanged` is what to say where
+    nothing had to be done.
+    """
     client = admin_client(options.config, options.admin)
     body = {"wait_drained": options.wait_drained, **body}
     answer = _watched(client, lambda: client.post(route, **body), options)
     if answer is None:
         say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
         return Exit.FAILED
-    return show_outcome(answer, as_json=options.as_json)
+    return show_outcome(answer, as_json=options.as_json, unchanged=unchanged)
+
+
+def act_on_each(
+    options: ActOptions, names: Sequence[str], verb: str, unchanged: str = "", **body: Any
+) -> int:
+    """Asks for the same of several services, one after the other; returns the exit status: that of
+    the first that failed.
+    """
+    statuses = [
+        act(options, service_route(name, verb), f"{name} {unchanged}" if unchanged else "", **body)
+        for name in dict.fromkeys(names)
+    ]
+    return next((status for status in statuses if status), Exit.OK)
 
 
 def service_route(name: str, verb: str) -> str:

@@ -230,7 +230,10 @@ def _units_or(socket_path: str, config: str) -> str:
 def _place(admin: str) -> str:
     """A path or a URL. Raises `UsageError`."""
     if "://" not in admin:
-        return admin.removeprefix("unix:")
+        path = admin.removeprefix("unix:")
+        if not path or ("/" not in path and path.rpartition(":")[2].isdecimal()):
+            raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+        return path
     url = urlsplit(admin)
     try:
         whole = url.scheme in ("http", "https") and url.hostname and url.port != 0

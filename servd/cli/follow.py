@@ -12,7 +12,8 @@ import click
 
 from servd.cli.admin_client import admin_client, admin_options
 from servd.cli.completion import service_names
-from servd.cli.output import colours, say
+from servd.cli.output import colours
+from servd.errors import ServdError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -51,7 +52,9 @@ def show_lines(
     """Prints the lines of a stream, as they come."""
     client = admin_client(config, admin)
     if names:
-        _check(names, [s["name"] for s in client.status()["services"]])
+        known = [service["name"] for service in client.status()["services"]]
+        if unknown := [name for name in names if name not in known]:
+            raise ServdError(f'there is no service "{unknown[0]}"; there is: {", ".join(known)}')
     query = [("follow", str(follow).lower()), ("lines", str(lines))]
     query += [("service", name) for name in names]
     show = _shower(as_json=as_json)
@@ -62,13 +65,6 @@ def show_lines(
                 show(data)
     except KeyboardInterrupt:
         return
-
-
-def _check(names: Sequence[str], known: Sequence[str]) -> None:
-    """Warns of names that are not known (now): their lines may still be there."""
-    for name in names:
-        if name not in known:
-            say(f'there is no service "{name}"; there is: {", ".join(known)}')
 
 
 def _level(data: str) -> int:

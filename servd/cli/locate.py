@@ -23,7 +23,7 @@ def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
     """The admin socket of the daemon that runs the configuration at `path`, where that is one TOML
     file that says nothing about it; None where it takes the whole configuration to know.
     """
-    if not path.endswith(".toml") or any(name.startswith("SERVD_ADMIN__") for name in environ):
+    if not path.endswith(".toml") or any(_says_where(name) for name in environ):
         return None
     try:
         with open(path, "rb") as file:
@@ -40,6 +40,12 @@ def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
     elif not folder.startswith("/") or "$" in folder:
         return None
     return os.path.join(folder, "admin.sock")
+
+
+def _says_where(variable: str) -> bool:
+    """Whether a variable of the environment overrides what the short way does not look at."""
+    name = variable.upper()
+    return name.startswith("SERVD_ADMIN__") or (name == _FOLDER and variable != _FOLDER)
 
 
 def _says_something(table: Mapping[str, Any]) -> bool:

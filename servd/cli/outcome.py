@@ -11,22 +11,26 @@ from servd.cli.output import in_brief, print_json, say, say_restart_needed
 from servd.errors import Exit, ServdError
 
 
-def show_outcome(answer: Answer, *, as_json: bool) -> int:
-    """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason."""
+def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
+    """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason.
+    `unchanged` is what to say where nothing had to be done.
+    """
     if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
         raise ServdError("what answered is no servd, or another version of it")
     if as_json:
         print_json(answer.body)
         return Exit.OK if answer.good else Exit.FAILED
     if answer.good:
-        click.echo(_done(answer.body))
+        click.echo(_done(answer.body, unchanged))
         say_restart_needed(answer.body["restart_needed"])
         return Exit.OK
     _failed(answer.body)
     return Exit.FAILED
 
 
-def _done(body: dict[str, Any]) -> str:
+def _done(body: dict[str, Any], unchanged: str) -> str:
+    if body["outcome"] == "unchanged" and unchanged:
+        return f"unchanged: {unchanged}"
     if body["outcome"] == "unchanged":
         since = body["since"][:19]
         return (
@@ -49,5 +53,6 @@ def _failed(body: dict[str, Any]) -> None:
             say(f"  {detail}")
     for line in body.get("last_lines", ()):
         say(f"  | {line}")
-    if body.get("outcome") in ("invalid", "rolled_back"):
+    stops = body.get("detail") == "servd is stopping"
+    if body.get("outcome") in ("invalid", "rolled_back") and not stops:
         say("what ran before goes on running")

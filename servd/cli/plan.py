@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
-from servd.cli.output import colours, print_json, say, say_restart_needed
+from servd.cli.output import colours, print_json, say, say_restart_needed, workers
 from servd.cli.source import load_config
 from servd.errors import Exit, ServdError
 
@@ -100,8 +100,8 @@ def _show(answer: dict[str, Any]) -> None:
     click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
     for item in answer["by_hand"]:
         click.echo(
-            f"! {item['service']}: {item['workers']} workers by hand, the file says {item['file']}:"
-            " kept until the file changes it"
+            f"! {item['service']}: {workers(item['workers'])} by hand, the file says"
+            f" {item['file']}: kept until the file changes it"
         )
     for warning in answer["warnings"]:
         say(warning)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import click
 
-from servd.cli.act import ActOptions, act, act_options, service_route
+from servd.cli.act import ActOptions, act, act_on_each, act_options
 from servd.cli.completion import service_names
 from servd.errors import UsageError
 
 
 @click.command("restart")
-@click.argument("name", required=False, shell_complete=service_names)
-@click.option("--all", "everything", is_flag=True, help="Every service.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=service_names)
+@click.option("--all", "everything", is_flag=True, help="Every service that is not kept stopped.")
 @act_options
-def command(options: ActOptions, name: str | None, everything: bool) -> int:
-    """Replace the workers of service NAME (or of --all), to run new code."""
-    if (name is not None) == everything:
+def command(options: ActOptions, names: tuple[str, ...], everything: bool) -> int:
+    """Replace the workers of services NAME... (or of --all), to run new code."""
+    if bool(names) == everything:
         raise UsageError("restart NAME, or restart --all")
-    return act(options, "/v1/restart" if name is None else service_route(name, "restart"))
+    if everything:
+        return act(options, "/v1/restart", "every service is kept stopped")
+    return act_on_each(options, names, "restart")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from servd.cli.act import ActOptions, act, act_options, service_route
+from servd.cli.act import ActOptions, act_on_each, act_options
 from servd.cli.completion import service_names
 
 
 @click.command("start")
-@click.argument("name", shell_complete=service_names)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=service_names)
 @act_options
-def command(options: ActOptions, name: str) -> int:
-    """Start service NAME, which was stopped by hand or is not well, and what it needs."""
-    return act(options, service_route(name, "start"))
+def command(options: ActOptions, names: tuple[str, ...]) -> int:
+    """Start services NAME..., which were stopped by hand or are not well, and what they need."""
+    return act_on_each(options, names, "start", "runs already")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servd.cli.output import cut, in_brief
+from servd.cli.output import workers as workers_of
 
 WIDTH = 80
 _LONGEST_NAME = 20
@@ -29,7 +30,7 @@ def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
     )
     for service in status["services"]:
         lines += _service(service, width, colour=colour)
-    return lines + _last_reload(status["last_reload"])
+    return lines + _last(status["last_reload"], "reload") + _last(status["last_act"], "act")
 
 
 def detail_lines(service: dict[str, Any], *, colour: bool = False) -> list[str]:
@@ -68,7 +69,7 @@ def _notes(service: dict[str, Any]) -> list[str]:
     pids = " ".join(str(p["pid"]) for p in service["processes"])
     notes = [f"{where(service)}{f'  pid {pids}' if pids else ''}"]
     if by_hand := service["by_hand"]:
-        notes.append(f"{by_hand['workers']} workers by hand, the file says {by_hand['file']}")
+        notes.append(f"{workers_of(by_hand['workers'])} by hand, the file says {by_hand['file']}")
     if coming := service["coming"]:
         ready = f"{coming['ready']} of {coming['desired']} workers ready"
         notes.append(f"generation {coming['generation']} is on its way: {ready}")
@@ -112,11 +113,13 @@ def _state(state: str, *, colour: bool) -> str:
     return f"\x1b[{code}m{state}\x1b[0m" if colour and code else state
 
 
-def _last_reload(last: dict[str, Any] | None) -> list[str]:
+def _last(last: dict[str, Any] | None, what: str) -> list[str]:
     if last is None:
         return []
     changes: Sequence[dict[str, Any]] = last["changes"]
-    shown = f"last reload: {last['outcome']} at {last['at'][:19]}Z  {in_brief(changes)}".rstrip()
+    shown = f"last {what}: {last['outcome']} at {last['at'][:19]}Z  {in_brief(changes)}".rstrip()
     lines = ["", cut(shown, WIDTH)]
+    if what == "act" and not changes:
+        lines[1] = cut(f"last act: {last['outcome']} at {last['at'][:19]}Z  {last['why']}", WIDTH)
     lines += [f"  {detail}" for detail in last["details"] or filter(None, [last["error"]])]
     return lines + [f"  {key} waits for a restart of servd" for key in last["restart_needed"]]

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import click
 
-from servd.cli.act import ActOptions, act, act_options, service_route
+from servd.cli.act import ActOptions, act_on_each, act_options
 from servd.cli.completion import service_names
 
 
 @click.command("stop")
-@click.argument("name", shell_complete=service_names)
-@click.option("--cascade", is_flag=True, help="Stop the services that need it too.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=service_names)
+@click.option("--cascade", is_flag=True, help="Stop the services that need them too.")
 @act_options
-def command(options: ActOptions, name: str, cascade: bool) -> int:
-    """Drain service NAME and keep it stopped; wait until its workers have ended."""
-    return act(replace(options, wait_drained=True), service_route(name, "stop"), cascade=cascade)
+def command(options: ActOptions, names: tuple[str, ...], cascade: bool) -> int:
+    """Drain services NAME... and keep them stopped; wait until their workers have ended."""
+    options = replace(options, wait_drained=True)
+    return act_on_each(options, names, "stop", "is stopped already", cascade=cascade)

@@ -158,7 +158,8 @@ def _rows(service: Service) -> Iterator[tuple[RenderableType, ...]]:
         str(service["restarts"]),
     )
     if service["error"]:
-        yield (Text(f"  {service['error']}", style="red"),)
+        loop = "crash loop: " if service["crash_loop"] else ""
+        yield (Text(f"  {loop}{service['error']}", style="red"),)
     for process in service["processes"]:
         yield (
             Text(f"  worker {process['worker']}  pid {process['pid']}", style="dim"),

@@ -24,14 +24,14 @@ from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.metrics import Snapshot, snapshot
 from servd.daemon.reload import Reloader
 from servd.daemon.request import Report, Request
-from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
+from servd.daemon.runtime_dir import RuntimeDir, admin_address, runtime_dir_of
 from servd.daemon.settings import SettingsChange
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
     Status,
     View,
-    reload_status,
+    last_status,
     service_status,
 )
 from servd.daemon.sweeper import Sweeper
@@ -135,6 +135,7 @@ class Daemon:
         self.boot = record.boot
         self.started_at = now()
         self._has_started = False
+        self._signals: frozenset[signal.Signals] = frozenset()
         config = launching.loaded.config
         self.host = inspect_host(config, os.environ, ports=True)
         self.plan: Plan = build(config, self.host, folder.path, launching.loaded.secrets)
@@ -163,6 +164,7 @@ class Daemon:
             config=self.launching.loaded.path,
             services=len(self.plan.services),
             runtime_dir=self.folder.path,
+            admin=self._admin_address(config),
         )
         self.admin.open(config.admin)
         self._take_signals()
@@ -218,6 +220,11 @@ class Daemon:
         self.watch.has_read(self.launching.loaded)
         self.reloader.before_reading = self._before_reading
         self.reloader.after_reading = self._after_reading
+
+    def _admin_address(self, config: Config) -> str:
+        """For people, who may want to hand it to `--admin`."""
+        address = admin_address(config.admin, self.folder.path)
+        return str(address) if config.admin.enabled else "none"
 
     def _config_folder(self) -> str:
         path = os.path.abspath(self.launching.loaded.path)
@@ -311,7 +318,8 @@ class Daemon:
                 reloader.generation,
                 reloader.loaded_at,
             ),
-            last_reload=reload_status(reloader.last) if reloader.last is not None else None,
+            last_reload=last_status(reloader.last),
+            last_act=last_status(reloader.last_act),
             services=self.services_status(),
         )
 
@@ -340,6 +348,7 @@ class Daemon:
             signal.SIGUSR2: partial(self._not_yet, "SIGUSR2"),
             signal.SIGCHLD: self.arbiter.manage_watchers,
         }
+        self._signals = frozenset(handlers)
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
 
@@ -362,6 +371,12 @@ class Daemon:
     def _not_yet(self, name: str) -> None:
         log.warning(f"{name} is not supported yet", signal=name)
 
+    def _leave_signals(self) -> None:
+        """One that comes now, when all is over, must not change how we end: the loop gives each its
+        default action back when it closes, and Python takes a moment to exit.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+
     async def _stop(self) -> None:
         self.engine.stopping.set()
         configured = self.config.daemon.shutdown_timeout
@@ -372,10 +387,11 @@ class Daemon:
         for periodic in (self.sweeper.sweeps, self.traffic.readings, self.certificates.looks):
             await periodic.stop()
         graceful = await self._stop_services(timeout)
+        await self.hooks.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
         self.record.close()
         await self.admin.stop()
-        await self.hooks.stop()
+        self._leave_signals()
 
     async def _stop_services(self, timeout: float) -> bool:
         """Undoes a reload that is under way, then ends everything; both within `timeout`."""

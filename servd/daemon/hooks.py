@@ -20,11 +20,10 @@ import structlog
 from servd.config.model import Hook, HookEvent
 from servd.plan.environment import BASE, matches
 
-AT_ONCE = 4
-"""Calls that may run at the same time."""
-
 MOST_WAITING = 100
-"""Calls that may wait for their turn; beyond that, they are dropped, and that is said."""
+"""Calls of one hook that may wait for their turn; beyond that, they are dropped, and that is said.
+One runs at a time: no hook has to wait for another.
+"""
 
 PATIENCE = 2.0
 """Seconds that calls get when the daemon ends."""
@@ -65,8 +64,8 @@ class Hooks:
         self.hooks = tuple(hooks)
         self._folder = folder
         self._environ = {k: v for k, v in environ.items() if matches(k, BASE)}
-        self._places = asyncio.Semaphore(AT_ONCE)
-        self._calls: set[asyncio.Task[None]] = set()
+        self._places: dict[Hook, asyncio.Lock] = {}
+        self._calls: dict[asyncio.Task[None], Hook] = {}
         self._loop = asyncio.get_running_loop()
 
     def take(self, line: bytes) -> None:
@@ -81,25 +80,27 @@ class Hooks:
         for hook in self.hooks:
             if name not in hook.on:
                 continue
-            if len(self._calls) >= MOST_WAITING:
+            if list(self._calls.values()).count(hook) > MOST_WAITING:
                 log.warning("hook dropped", hook=name, reason="too many calls wait already")
                 continue
             body = json.dumps({"hook": name, "host": socket.gethostname(), **event})
             call = self._loop.create_task(self._call(hook, str(name), body.encode()))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            self._calls[call] = hook
+            call.add_done_callback(lambda done: self._calls.pop(done, None))
 
     async def stop(self) -> None:
         """Gives what is under way a moment, and ends the rest."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=PATIENCE)
+        if self._calls:
+            log.warning("hooks dropped", calls=len(self._calls), reason="servd stops")
         for call in list(self._calls):
             call.cancel()
         if self._calls:
             await asyncio.wait(self._calls)
 
     async def _call(self, hook: Hook, name: str, body: bytes) -> None:
-        async with self._places:
+        async with self._places.setdefault(hook, asyncio.Lock()):
             target = hook.command[0] if hook.command else urlsplit(hook.url).netloc.split("@")[-1]
             try:
                 if hook.command:

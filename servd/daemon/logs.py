@@ -10,6 +10,7 @@ import collections
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ class LogSink:
             self._wake.notify()
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the loop
         while True:
             with self._wake:
                 while not self._waiting and not self._closing:

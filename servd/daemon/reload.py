@@ -101,6 +101,7 @@ class Reloader:
         self._revision = 1
         self.loaded_at = now()
         self.last: Report | None = None
+        self.last_act: Report | None = None
         self.history = History()
         self.seen = loaded
         self.before_reading: Callable[[], None] = lambda: None
@@ -150,6 +151,7 @@ class Reloader:
                 continue
             except Exception as error:  # whoever waits must get an answer
                 log.exception("internal error")
+                self.after_reading()
                 cause = f"internal error: {error!r}"
                 report = Report("rolled_back", self._now(), request.why, error=cause)
             if not future.done():
@@ -201,7 +203,7 @@ class Reloader:
             host = inspect_host(loaded.config, environ, ports=True, known_ports=ports)
             file = build(loaded.config, host, running.runtime_dir, loaded.secrets)
         else:
-            file = with_new_certificates(self.file)
+            file = with_new_certificates(self.file) if request.certificates else self.file
         overrides = surviving(self.overrides, self.loaded.config, loaded.config)
         gone = request.roll - file.by_name.keys()
         if gone and not request.read:
@@ -231,8 +233,11 @@ class Reloader:
             raise
         seconds = round(time.monotonic() - started, 3)
         report = dataclasses.replace(report, seconds=seconds, since=self.loaded_at)
-        self.last = report
-        self.history.add(report)
+        if request.by_hand:
+            self.last_act = report
+        else:
+            self.last = report
+            self.history.add(report)
         self.after_reading()
         _tell(report)
         return report
@@ -258,7 +263,9 @@ class Reloader:
         except ServdError as error:
             return Report("rolled_back", now, why, planned.changes, error=str(error))
         try:
-            drains = await self._supervisor.apply(planned.changes, planned.plan)
+            drains = await self._supervisor.apply(
+                planned.changes, planned.plan, retry=not request.by_hand
+            )
         except ApplyError as error:
             await settings.undo()
             return Report(

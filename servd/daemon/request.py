@@ -15,7 +15,7 @@ Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a reload is asked to do: read the configuration anew (else only certificates), replace
+    """What a reload is asked to do: read the configuration anew, or only `certificates`, replace
     services though they did not change (those in `roll`, or all), and what to do by hand.
 
     `seen` are the revisions that whoever asks knows: where another is in force, nothing is done.
@@ -23,6 +23,7 @@ class Request:
 
     why: str
     read: bool = True
+    certificates: bool = False
     roll: frozenset[str] = frozenset()
     roll_all: bool = False
     act: Act | None = None
@@ -30,15 +31,23 @@ class Request:
 
     def joins(self, other: Request) -> bool:
         """Whether one reload may answer both. What is done by hand must not fail for the sake of
-        somebody else's edit.
+        somebody else's edit, or of a certificate.
         """
-        return not any(request.act or request.seen is not None for request in (self, other))
+        if any(request.act or request.seen is not None for request in (self, other)):
+            return False
+        return (self.read, self.certificates) == (other.read, other.certificates)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is about what runs alone, and not about what files say."""
+        return not (self.read or self.certificates)
 
     def joined(self, other: Request) -> Request:
         """Both requests as one."""
         return Request(
             why=self.why if other.why in self.why else f"{self.why}, {other.why}",
-            read=self.read or other.read,
+            read=self.read,
+            certificates=self.certificates,
             roll=self.roll | other.roll,
             roll_all=self.roll_all or other.roll_all,
         )

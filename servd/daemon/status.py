@@ -132,7 +132,9 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole daemon. `state` is starting, running, reloading or stopping."""
+    """The whole daemon. `state` is starting, running, reloading or stopping; `last_act` is what was
+    done by hand last.
+    """
 
     version: str
     pid: int
@@ -140,7 +142,13 @@ class Status:
     started_at: str
     config: ConfigStatus
     last_reload: ReloadStatus | None
+    last_act: ReloadStatus | None
     services: list[ServiceStatus]
+
+
+def last_status(report: Report | None) -> ReloadStatus | None:
+    """A report, if there is one, as it is shown."""
+    return reload_status(report) if report is not None else None
 
 
 def reload_status(report: Report) -> ReloadStatus:

@@ -142,7 +142,7 @@ class FileWatch:
         if changed - self._certificates.files:
             self._ask(Request("a file changed"))
         if changed & self._certificates.files:
-            self._ask(Request("a certificate changed", read=False))
+            self._ask(Request("a certificate changed", read=False, certificates=True))
 
     def _matters(self, path: str) -> bool:
         """Whether it is still watched; a file that is gone may have matched a pattern."""

@@ -112,6 +112,14 @@ def differing(overrides: Overrides, file: Plan) -> dict[str, Override]:
     }
 
 
+def needed(name: str, plan: Plan) -> list[str]:
+    """What a service needs, directly or not, and itself."""
+    found = [name]
+    for each in found:
+        found += [other for other in plan.graph[each] if other not in found]
+    return found
+
+
 def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]:
     service = file.service(act.service)
     if service.is_task:
@@ -121,7 +129,7 @@ def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]
             f"{service.name} binds its own address: it has one worker",
             "let servd bind ({fd} or LISTEN_FDS) to have more",
         )
-    return {**overrides, service.name: Override(act.workers)}
+    return _started({**overrides, service.name: Override(act.workers)}, service.name, file)
 
 
 def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, Override]:
@@ -152,19 +160,15 @@ def _dependents(name: str, file: Plan, running: Collection[str]) -> list[str]:
 
 
 def _started(overrides: Overrides, name: str, file: Plan) -> dict[str, Override]:
+    """Nothing of what a service needs is stopped by hand any more."""
     found = dict(overrides)
-    seen: set[str] = set()
-    ahead = [name]
-    while ahead:
-        service = file.service(ahead.pop())
-        if service.name in seen:
+    services = file.by_name
+    for each in needed(name, file):
+        found[each] = Override(found[each].workers if each in found else None)
+        if found[each].workers_of(services[each]):
             continue
-        seen.add(service.name)
-        override = found.get(service.name, Override())
-        found[service.name] = Override(override.workers)
-        if service.name == name and not found[name].workers_of(service):
-            raise RefusedError(
-                f"{name} has workers = 0 in the file", f"give it some: servd scale {name}=1"
-            )
-        ahead += file.graph[service.name]
+        whose = name if each == name else f"{name} needs {each}, which"
+        raise RefusedError(
+            f"{whose} has workers = 0 in the file", f"give it some: servd scale {each}=1"
+        )
     return found

@@ -40,7 +40,8 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
             f" ({missing} is set for the daemon, but not passed on:"
             f' add env_passthrough = ["{missing}"])'
         )
-    last_lines = () if process.was_ready else tuple(process.last_lines.text())
+    proven = process.was_ready and process.lived >= process.launch.plan.restart.reset_after
+    last_lines = () if proven else tuple(process.last_lines.text())
     return Exit(process.slot, process.pid, status, reason, last_lines)
 
 

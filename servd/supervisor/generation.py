@@ -102,7 +102,7 @@ class Generation:
         """Whether all is there that should be."""
         if self.plan.is_task:
             return self.completed or not self.plan.workers
-        return self.watcher is not None and self.ready_count == self.wanted
+        return self.watcher is not None and self.ready_count >= self.wanted
 
     @property
     def grows(self) -> bool:
@@ -192,7 +192,7 @@ class Generation:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.plan.startup
         while not self._ready(slots):
-            if self.given_up or (loop.time() >= deadline and self.start_failures):
+            if self._gives_up(slots) or (loop.time() >= deadline and self.start_failures):
                 raise self._failure()
             if self.watcher is None or not self.watcher.is_active():
                 raise FailedStartError("it was stopped before it was ready")
@@ -202,6 +202,11 @@ class Generation:
                 await asyncio.wait_for(
                     self._changed.wait(), None if late else max(0.05, deadline - loop.time())
                 )
+
+    def _gives_up(self, slots: Iterable[int] | None) -> bool:
+        if self.watcher is None or slots is None:
+            return self.given_up
+        return self.watcher.gives_up(slots)
 
     def _ready(self, slots: Iterable[int] | None) -> bool:
         if slots is None or self.plan.is_task:
@@ -268,19 +273,28 @@ class Generation:
     def resize(self, workers: int) -> None:
         """Wants so many workers; new ones start on trial, the surplus is left to `end_surplus`."""
         assert self.watcher is not None
-        self.growing = max(0, workers - self.watcher.numprocesses)
-        for slot in range(self.watcher.numprocesses, workers):
-            self.watcher.trial.add(slot)
-            self.watcher.history.pop(slot, None)  # what died there once was another worker
-        self.watcher.numprocesses = workers
-        self.watcher.manage_processes()
+        before, self.watcher.numprocesses = self.watcher.numprocesses, workers
+        self.growing = max(0, workers - before)
+        self.watcher.try_anew(range(before, workers))  # what died there once was another worker
+
+    async def fill(self, workers: int) -> None:
+        """Has the first `workers` ready, where it is others that are and that shall go.
+
+        Raises `FailedStartError`.
+        """
+        ready = {process.slot for process in self.processes if process.was_ready}
+        missing = set(range(workers)) - ready
+        if self.watcher is not None and missing and max(ready, default=-1) >= workers:
+            self.watcher.try_anew(missing)
+            await self.until_ready(missing)
 
     async def end_surplus(self) -> None:
         """Drains workers beyond those that are wanted; returns once they accept no more."""
         surplus = [p for p in self.processes if p.slot >= self.wanted]
-        for process in surplus:
-            process.leaves_for = "scaled down"
         if surplus and self.watcher is not None:
+            for process in surplus:
+                process.leaves_for = "scaled down"
+                self.watcher.ask_to_end(process)
             self.keep(self.watcher.end_slots([p.slot for p in surplus]))
             await self._stops_accepting(surplus)
             self.owner.refresh()

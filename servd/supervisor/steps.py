@@ -208,6 +208,8 @@ class Adjust(Step):
             await current.adjust(self.after)
             current.resize(self.after.workers)
             await current.until_ready(range(self.wanted, self.after.workers))
+        elif not self.after.is_task and self.after.workers < self.wanted:
+            await current.fill(self.after.workers)
 
     async def accept(self) -> None:
         """The running workers take the new values over."""

@@ -126,8 +126,11 @@ class Supervisor:
         details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
         service.log.error("service cannot start", error=reason, **details)
 
-    async def apply(self, changes: Collection[Change], plan: Plan) -> list[asyncio.Task[Any]]:
-        """Makes `changes`, which lead to `plan`, all or none.
+    async def apply(
+        self, changes: Collection[Change], plan: Plan, *, retry: bool = True
+    ) -> list[asyncio.Task[Any]]:
+        """Makes `changes`, which lead to `plan`, all or none. Then what had failed is tried again
+        (`retry`), but for what a person does by hand to something else.
 
         Returns tasks that are over when everything old has ended: nobody need wait for them.
         Raises `ApplyError` when everything was undone.
@@ -141,12 +144,12 @@ class Supervisor:
         self._adding = added
         try:
             await rollout.prepare()
-            return await to_the_end(self._commit(rollout, plan, added))
+            return await to_the_end(self._commit(rollout, plan, added, retry=retry))
         finally:
             self._adding = {}
 
     async def _commit(
-        self, rollout: Rollout, plan: Plan, added: dict[str, Service]
+        self, rollout: Rollout, plan: Plan, added: dict[str, Service], *, retry: bool
     ) -> list[asyncio.Task[Any]]:
         """Past the point of no return: brings the new into force, with the books about it."""
         await rollout.commit()
@@ -159,7 +162,7 @@ class Supervisor:
             elif isinstance(step, Defer) and not self.engine.stopping.is_set():
                 self._start_anew(step.service)
         if not self.engine.stopping.is_set():
-            self.retry()
+            self.retry(self.services if retry else steps)
         return [self._keep(step.ended()) for step in steps.values()]
 
     def _steps(self, changes: Collection[Change], services: dict[str, Service]) -> dict[str, Step]:
@@ -204,10 +207,11 @@ class Supervisor:
         if step.gone is not None:
             step.gone.add_done_callback(over)
 
-    def retry(self) -> None:
-        """Clears every back-off and starts what had failed again."""
-        for service in self.services.values():
-            if not service.plan.workers:
+    def retry(self, names: Collection[str]) -> None:
+        """Clears every back-off and starts what had failed again, of these services."""
+        for name in names:
+            service = self.services.get(name)
+            if service is None or not service.plan.workers:
                 continue
             starting = service.starter is not None and not service.starter.done()
             if not starting and not service.retry():

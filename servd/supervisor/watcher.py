@@ -110,11 +110,22 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     @property
     def given_up(self) -> bool:
         """Whether a slot is empty that will not be filled any more."""
+        return self.gives_up(self.empty_slots())
+
+    def gives_up(self, slots: Iterable[int]) -> bool:
+        """Whether one of `slots` is empty and will not be filled any more."""
         return any(
             self.history[slot].over or (slot in self.trial and self.history[slot].failures)
-            for slot in self.empty_slots()
+            for slot in set(self.empty_slots()) & set(slots)
             if slot in self.history
         )
+
+    def try_anew(self, slots: Iterable[int]) -> None:
+        """Fills `slots` on trial, whatever became of them before."""
+        for slot in slots:
+            self.trial.add(slot)
+            self.history.pop(slot, None)
+        self.manage_processes()
 
     def empty_slots(self) -> list[int]:
         """Slots without a process that should have one."""
@@ -236,6 +247,16 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             self._timer.cancel()
             self._timer = None
 
+    def ask_to_end(self, process: WorkerProcess, stop_signal: int | None = None) -> None:
+        """Asks a process to drain, once."""
+        if process.stopping:
+            return
+        self.observer.leaves(process, process.leaves_for or self.why_ending)
+        process.stopping = True
+        plan = self.launch.plan
+        number = plan.stop_signal if plan.command else signal.SIGTERM
+        process.signal_self(stop_signal or number)
+
     async def kill_process(
         self,
         process: WorkerProcess,
@@ -246,12 +267,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
         Returns whether it ended by itself.
         """
-        if not process.stopping:
-            self.observer.leaves(process, process.leaves_for or self.why_ending)
-        process.stopping = True
+        self.ask_to_end(process, stop_signal)
         plan = self.launch.plan
-        number = plan.stop_signal if plan.command else signal.SIGTERM
-        process.signal_self(stop_signal or number)
         patience = plan.drain + KILL_GRACE if graceful_timeout is None else graceful_timeout
         if not process.was_ready:
             patience = min(patience, UNREADY_GRACE)

@@ -72,6 +72,7 @@ class Witness:
     def left(self, process: WorkerProcess, status: int) -> None:
         """A worker ended that was asked to."""
         self._log("worker ended", process, exit_status=status)
+        self.generation.refresh()
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A worker did not end in time when it was asked to, and is killed."""

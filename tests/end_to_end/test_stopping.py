@@ -232,3 +232,19 @@ def test_a_log_file_that_was_moved_away_is_opened_anew_on_sigusr1(servd: Servd) 
     assert daemon.stop() == 0
     assert "servd stopped" in log.read_text()
     assert daemon.output == ""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
+)
+def test_a_signal_at_the_very_end_does_not_change_how_it_ends(
+    servd: Servd, number: signal.Signals
+) -> None:
+    daemon = servd('[services.job]\ncommand = ["sleep", "1000"]\n').ready()
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("servd stopped")
+    while daemon.process.poll() is None:
+        daemon.send(number)
+        time.sleep(0.002)  # as fast as a person who is out of patience
+    assert daemon.wait() == 0
+    assert daemon.leftovers() == []

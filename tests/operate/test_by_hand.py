@@ -9,6 +9,7 @@ import threading
 
 import httpx
 import pytest
+import trustme
 
 from apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from harness import Servd, ServdProcess, wait_until
@@ -236,10 +237,10 @@ def test_a_task_that_is_kept_stopped_does_not_run_before_a_roll(servd: Servd) ->
     daemon = servd(TASK).ready()
     daemon.act("mig", "stop", cascade=True)
     assert states(daemon) == {"mig": "stopped", "job": "stopped"}
-    assert daemon.act("job", "scale", workers=2)["outcome"] == "applied"
-    assert daemon.act("job", "restart")["outcome"] == "applied"
+    assert daemon.reload(TASK + "workers = 2\n", roll=True)["outcome"] == "applied"
+    assert states(daemon) == {"mig": "stopped", "job": "waiting"}
     assert (servd.folder / "runs").read_text() == "ran\n"
-    assert daemon.act("mig", "start")["outcome"] == "applied"
+    assert daemon.act("job", "start")["outcome"] == "applied"
     assert (servd.folder / "runs").read_text() == "ran\nran\n"
 
 
@@ -331,3 +332,116 @@ def test_what_a_reload_has_removed_meanwhile_is_refused(servd: Servd) -> None:
             )  # fmt: skip
     reloading.join()
     assert "internal error" not in daemon.output
+
+
+def test_scaling_down_keeps_a_worker_that_is_ready(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    (servd.folder / "main.py").write_text("raise SystemExit('broken on disk')")
+    first, second = daemon.pids("web")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: daemon.service("web")["state"] == "degraded", "one is gone")
+    answer = daemon.act("web", "scale", workers=1)
+    assert (answer["status"], answer["outcome"]) == (409, "rolled_back")
+    assert "broken on disk" in answer["detail"]
+    assert daemon.get("web").text == "1"
+    assert daemon.pids("web") == [second]
+    servd.write(main_py=PLAIN)
+    assert daemon.act("web", "scale", workers=1)["outcome"] == "applied"
+    assert daemon.get("web").text == "1"
+    assert daemon.service("web")["workers"] == {"desired": 1, "ready": 1}
+
+
+def test_scaling_up_is_not_refused_for_another_worker_that_was_given_up(servd: Servd) -> None:
+    gives_up = 'restart = { give_up_after = 2, backoff = "10ms" }'
+    daemon = servd(web(1, extra=gives_up), main_py=PLAIN).ready()
+    (servd.folder / "main.py").write_text("raise SystemExit('broken on disk')")
+    os.kill(daemon.pids("web")[0], signal.SIGKILL)
+    daemon.wait_for("worker died", then="given up")
+    servd.write(main_py=PLAIN)
+    assert daemon.act("web", "scale", workers=3)["outcome"] == "applied"
+
+
+def test_a_command_that_is_scaled_down_is_well_at_once(servd: Servd) -> None:
+    daemon = servd(f"[services.job]\n{SLEEP}\nworkers = 3\n").ready()
+    for workers in (1, 2, 1):
+        daemon.act("job", "scale", workers=workers)
+        assert states(daemon) == {"job": "ready"}
+    assert not daemon.find("service degraded")
+
+
+def test_a_certificate_that_does_not_fit_stops_nobody_from_acting(servd: Servd) -> None:
+    issued = [trustme.CA().issue_cert("localhost") for _ in range(2)]
+    issued[0].private_key_pem.write_to_path(servd.folder / "key.pem")
+    issued[0].cert_chain_pems[0].write_to_path(servd.folder / "cert.pem")
+    tls = '\n[services.web.tls]\ncertfile = "cert.pem"\nkeyfile = "key.pem"\n'
+    daemon = servd(web(1) + tls + f"[services.job]\n{SLEEP}\n", main_py=PLAIN).ready()
+    issued[1].cert_chain_pems[0].write_to_path(servd.folder / "cert.pem")
+    assert daemon.act("job", "scale", workers=2)["outcome"] == "applied"
+    (servd.folder / "cert.pem").unlink()
+    for verb in ("restart", "stop", "start"):
+        assert daemon.act("job", verb)["outcome"] == "applied", verb
+
+
+def test_what_a_service_needs_comes_along_with_a_scale_and_a_restart_too(servd: Servd) -> None:
+    daemon = servd(GRAPH).ready()
+    everything = {"back": "ready", "middle": "ready", "front": "ready"}
+    for verb, body in (("scale", {"workers": 2}), ("restart", {}), ("start", {})):
+        daemon.act("back", "stop", cascade=True)
+        assert daemon.act("front", verb, **body)["outcome"] == "applied"
+        assert states(daemon) == everything, verb
+
+
+def test_a_start_replaces_a_dependency_that_has_failed_and_says_when_it_does_not_help(
+    servd: Servd,
+) -> None:
+    config = web(1, workers=1, extra='depends_on = ["back"]')
+    config += '\n[services.back]\napp = "back:app"\nrestart = { give_up_after = 1 }\n'
+    daemon = servd(config, main_py=PLAIN, back_py="raise SystemExit('no model')").ready()
+    assert states(daemon) == {"back": "failed", "web": "waiting"}
+    for verb in ("start", "restart"):
+        answer = daemon.act("web", verb)
+        assert answer["status"] == 409, verb
+        assert "no model" in "\n".join([answer["detail"], *answer["last_lines"]])
+    servd.write(back_py=PLAIN)
+    assert daemon.act("web", "start")["outcome"] == "applied"
+    assert states(daemon) == {"back": "ready", "web": "ready"}
+
+
+def test_a_start_that_would_wait_for_ever_is_refused(servd: Servd) -> None:
+    config = f'[services.web]\n{SLEEP}\ndepends_on = ["db"]\n[services.db]\n{SLEEP}\nworkers = 0\n'
+    daemon = servd(config).ready()
+    answer = daemon.act("web", "start")
+    assert (answer["status"], answer["title"]) == (
+        409, "web needs db, which has workers = 0 in the file",
+    )  # fmt: skip
+    assert answer["detail"] == "give it some: servd scale db=1"
+
+
+def test_acts_leave_what_has_failed_elsewhere_alone(servd: Servd) -> None:
+    config = f"""
+        [services.job]
+        {SLEEP}
+        [services.mig]
+        kind = "task"
+        command = ["sh", "-c", "echo ran >> runs; exit 1"]
+    """
+    daemon = servd(config).ready()
+    daemon.act("job", "scale", workers=2)
+    daemon.act("job", "restart")
+    assert (servd.folder / "runs").read_text() == "ran\n"
+    daemon.reload()  # which tries again what has failed
+    wait_until(lambda: (servd.folder / "runs").read_text() == "ran\nran\n", "it ran again")
+
+
+def test_an_act_does_not_hide_that_the_file_is_broken(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    daemon.edit(web(1).replace("workers", "wrkers"))
+    assert daemon.reload()["outcome"] == "invalid"
+    daemon.act("web", "scale", workers=1)
+    assert daemon.metric("servd_config_last_reload_successful") == 0
+    status = daemon.status()
+    assert status["last_reload"]["outcome"] == "invalid"
+    assert (status["last_act"]["outcome"], status["last_act"]["why"]) == ("applied", "scale of web")
+    shown = daemon.cli("status").stdout
+    assert "last reload: invalid" in shown
+    assert "last act: applied" in shown

@@ -141,6 +141,20 @@ def test_a_hook_that_fails_is_said_and_stops_nothing(servd: Servd, text: str, wh
     assert daemon.stop() == 0
 
 
+def test_a_slow_hook_keeps_no_other_waiting(servd: Servd, receiver: Receiver) -> None:
+    program(servd.folder, "#!/bin/sh\nsleep 1000\n")
+    config = hook('"reload_applied"', 'command = ["./notify.sh"]\ntimeout = "1h"')
+    config += hook('"reload_failed"', f'url = "{receiver.url}"')
+    daemon = servd(config + web(1), main_py=PLAIN).ready()
+    for workers in (3, 4, 5, 6, 7):
+        daemon.act("web", "scale", workers=workers)
+    daemon.reload(config + web(1).replace("main:app", "main:nosuch"))
+    wait_until(lambda: receiver.bodies, "the other one is called")
+    assert receiver.bodies[0]["hook"] == "reload_failed"
+    assert daemon.stop() == 0
+    assert daemon.find("hooks dropped")[0]["calls"] == 5
+
+
 def test_what_a_hook_leaves_behind_ends_with_it(servd: Servd) -> None:
     program(servd.folder, "#!/bin/sh\nsleep 1000 & echo $! > pid.tmp; mv pid.tmp pid\n")
     config = hook('"reload_applied"', 'command = ["./notify.sh"]') + web(1)

@@ -171,7 +171,7 @@ def test_it_shows_the_graph_live_numbers_and_a_scale_by_button(servd: Servd, pag
         expect(card.locator("dd").first).to_have_text("3/3")
         expect(card.locator(".notes")).to_contain_text("3 workers by hand, the file says 2")
         assert "3/3" in daemon.cli("status").stdout
-        expect(page.locator("#last-reload")).to_contain_text("scale of web")
+        expect(page.locator("#last-act")).to_contain_text("scale of web")
         expect(page.locator("#lines")).to_contain_text("[web 2] worker ready")
         shot(page, "page")
 

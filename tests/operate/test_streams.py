@@ -83,6 +83,14 @@ def test_a_crash_loop_is_said_once_with_the_last_words(servd: Servd) -> None:
     assert daemon.service("web")["crash_loop"] is True
 
 
+def test_a_crash_loop_of_a_command_has_last_words_too(servd: Servd) -> None:
+    command = '["sh", "-c", "echo FATAL: no such database; exit 3"]'
+    loops = 'restart = { backoff = "10ms", backoff_max = "20ms" }'
+    daemon = servd(f"[services.loop]\ncommand = {command}\n{loops}\n")
+    assert "FATAL: no such database" in daemon.wait_for("crash loop")["last_lines"]
+    assert "crash loop: worker 0" in daemon.cli("top", "--once", COLUMNS="120").stdout
+
+
 def test_logs_have_what_programs_print_and_can_be_of_one_service(servd: Servd) -> None:
     two = web(1) + '\n[services.echo]\ncommand = ["sh", "-c", "echo hello; sleep 1000"]\n'
     daemon = servd(two, main_py=PLAIN).ready()

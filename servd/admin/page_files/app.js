@@ -123,8 +123,8 @@ const graph = new Graph(byId("graph"), (name) => cards.choose(name));
 const cards = new Cards(byId("cards"), acts);
 const lines = new Lines(byId("lines"));
 
-function showReload(last) {
-  const place = byId("last-reload");
+function showReport(id, last) {
+  const place = byId(id);
   const key = last && last.at + last.outcome;
   if (!last || place.dataset.key === key) return;
   place.dataset.key = key;
@@ -161,7 +161,8 @@ function show(status) {
   document.title = `servd: ${status.services.filter((service) => ["ready", "completed", "rolling", "stopped"].includes(service.state)).length}/${status.services.length} well`;
   graph.show(status.services);
   cards.show(status.services);
-  showReload(status.last_reload);
+  showReport("last-reload", status.last_reload);
+  showReport("last-act", status.last_act);
   showServices(status.services);
 }
 
