@@ -255,10 +255,8 @@ class Service:
     @property
     def crash_loop(self) -> bool:
         """Whether a worker dies again and again."""
-        if self.current is None or self.current.watcher is None:
-            return False
-        known = self.current.watcher.history.values()
-        return any(history.failures >= CRASH_LOOP for history in known)
+        watcher = self.current.watcher if self.current is not None else None
+        return watcher is not None and watcher.failed_lately(CRASH_LOOP)
 
     def refresh(self) -> None:
         """The state that follows from the workers as they are."""

@@ -120,6 +120,17 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             if slot in self.history
         )
 
+    def failed_lately(self, times: int) -> bool:
+        """Whether a slot has had so many deaths in a row, and no worker since that has proved itself
+        for `restart.reset_after`.
+        """
+        proof = self.launch.plan.restart.reset_after
+        proven = {p.slot for p in self.processes.values() if p.was_ready and p.lived >= proof}
+        return any(
+            history.failures >= times and slot < self.numprocesses and slot not in proven
+            for slot, history in self.history.items()
+        )
+
     def try_anew(self, slots: Iterable[int]) -> None:
         """Fills `slots` on trial, whatever became of them before."""
         for slot in slots:

@@ -73,7 +73,8 @@ def test_a_worker_that_dies_and_one_that_goes_for_a_limit_have_their_reasons(ser
 
 
 def test_a_crash_loop_is_said_once_with_the_last_words(servd: Servd) -> None:
-    config = web(1, workers=1, extra='restart = { backoff = "10ms", backoff_max = "20ms" }')
+    loops = 'restart = { backoff = "10ms", backoff_max = "20ms", reset_after = "500ms" }'
+    config = web(1, workers=1, extra=loops)
     daemon = servd(config, main_py="print('last words'); raise SystemExit(3)")
     with_words = daemon.wait_for("crash loop")
     assert (with_words["service"], with_words["failures"]) == ("web", 3)
@@ -81,6 +82,9 @@ def test_a_crash_loop_is_said_once_with_the_last_words(servd: Servd) -> None:
     wait_until(lambda: len(daemon.find("worker died")) > 6, "it goes on")
     assert len(daemon.find("crash loop")) == 1
     assert daemon.service("web")["crash_loop"] is True
+    servd.write(main_py=PLAIN)
+    wait_until(lambda: daemon.service("web")["state"] == "ready", "it is mended")
+    wait_until(lambda: not daemon.service("web")["crash_loop"], "it has proved itself")
 
 
 def test_a_crash_loop_of_a_command_has_last_words_too(servd: Servd) -> None:
