@@ -121,8 +121,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
 
     def failed_lately(self, times: int) -> bool:
-        """Whether a slot has had so many deaths in a row, and no worker since that has proved itself
-        for `restart.reset_after`.
+        """Whether a slot has had so many deaths in a row, and since then no worker that has proved
+        itself for `restart.reset_after`.
         """
         proof = self.launch.plan.restart.reset_after
         proven = {p.slot for p in self.processes.values() if p.was_ready and p.lived >= proof}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import trustme
 
 from apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from harness import Servd, ServdProcess, wait_until
+from strict_client import StrictClient
 
 GRAPH = f"""
     [services.front]
@@ -445,3 +447,36 @@ def test_an_act_does_not_hide_that_the_file_is_broken(servd: Servd) -> None:
     shown = daemon.cli("status").stdout
     assert "last reload: invalid" in shown
     assert "last act: applied" in shown
+
+
+def test_scaling_by_hand_up_and_down_under_load_loses_nothing(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    host, _, port = daemon.url("web").rpartition("//")[2].rpartition(":")
+
+    async def work() -> None:
+        for workers in (4, 1, 3, 2):
+            answer = await asyncio.to_thread(daemon.act, "web", "scale", workers=workers)
+            assert answer.get("outcome") == "applied", answer
+
+    tally = asyncio.run(StrictClient(host, int(port)).during(work))
+    assert tally.lost == []
+    assert tally.answered > 100
+
+
+def test_what_needs_a_stopped_service_is_back_with_it_and_loses_nothing_else(
+    servd: Servd,
+) -> None:
+    chain = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
+    chain += '\n[services.other]\napp = "main:app"\nlisten = "127.0.0.1:0"\nlog.access = false\n'
+    daemon = servd(chain, main_py=PLAIN).ready()
+    host, _, port = daemon.url("other").rpartition("//")[2].rpartition(":")
+
+    async def work() -> None:
+        for _ in range(3):
+            await asyncio.to_thread(daemon.act, "back", "stop", cascade=True)
+            answer = await asyncio.to_thread(daemon.act, "web", "start")
+            assert answer.get("outcome") == "applied", answer
+
+    tally = asyncio.run(StrictClient(host, int(port)).during(work))
+    assert tally.lost == []
+    assert states(daemon) == {"back": "ready", "web": "ready", "other": "ready"}
