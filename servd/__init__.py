@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from servd.api import load
     from servd.client import depends, depends_sync
     from servd.config.model import Config
-    from servd.errors import ConfigError, ServdError
+    from servd.errors import ConfigError, DependencyError, ServdError
 
 __all__ = [
     "Config",
     "ConfigError",
+    "DependencyError",
     "ServdError",
     "__version__",
     "depends",
@@ -28,6 +29,7 @@ __all__ = [
 _HOME = {
     "Config": "servd.config.model",
     "ConfigError": "servd.errors",
+    "DependencyError": "servd.errors",
     "ServdError": "servd.errors",
     "depends": "servd.client",
     "depends_sync": "servd.client",

@@ -64,7 +64,7 @@ def _imports(loaded: Loaded) -> dict[str, str]:
     for service in plan.services:
         if service.app is None:
             continue
-        argv = [service.python, "-P", "-m", "servd.worker.try_import", service.app.app]
+        argv = [*service.argv_of("servd.worker.try_import"), service.app.app]
         argv += [service.directory, "factory" if service.app.factory else ""]
         try:
             done = subprocess.run(

@@ -33,6 +33,7 @@ def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnosti
         path: Path = ("services", name)
         found += _directory(checked, path, service)
         found += _target(checked, path, service)
+        found += _interpreter(checked, path, service)
         found += _env_file(checked, (*path, "env_file"), service.env_file)
         found += _account(checked, path, service)
         if service.tls is not None:
@@ -96,6 +97,18 @@ def _target(checked: Checked, path: Path, service: Service) -> Iterator[Diagnost
             yield checked.problem(
                 (*path, "command"), f"the program {program} {reason}", code="file"
             )
+
+
+def _interpreter(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    """The interpreter of another environment; what is in it is looked at when it is started."""
+    if service.python and shutil.which(service.python) is None:
+        reason = "is not executable" if os.path.exists(service.python) else "is not there"
+        yield checked.problem(
+            (*path, "python"),
+            f"the interpreter {service.python} {reason}",
+            "name the python of a virtual environment, such as venv/bin/python",
+            code="file",
+        )
 
 
 def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:

@@ -17,7 +17,6 @@ LATER_TOP: tuple[Path, ...] = (("daemon", "gpus"),)
 LATER_SERVICE: tuple[Path, ...] = (
     ("bento",),
     ("components",),
-    ("python",),
     ("preload",),
     ("gpus",),
     ("timeouts", "headers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,9 @@ from servd.host import Account
 from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]
+
+ELSEWHERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "elsewhere.py")
+"""What runs our worker in an environment that has no servd."""
 
 USER_MARK = "~"
 """Stands between a service's name and the uid in the name of the folder for its app's metrics."""
@@ -132,6 +136,14 @@ class ServicePlan:
     def kind(self) -> Literal["app", "command"]:
         """Whether servd's worker runs it or it is a program of its own."""
         return "app" if self.app is not None else "command"
+
+    def argv_of(self, module: str) -> list[str]:
+        """How the service's interpreter runs a module of the worker: one of another environment
+        need not have servd.
+        """
+        if self.definition.python:
+            return [self.python, ELSEWHERE, module]
+        return [self.python, "-P", "-m", module]
 
     @property
     def is_task(self) -> bool:

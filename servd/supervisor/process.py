@@ -179,7 +179,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
     def _argv(self, channel: int) -> list[str]:
         if self.launch.plan.app is not None:
-            return [self.launch.plan.python, "-P", "-m", "servd.worker", str(channel)]
+            return [*self.launch.plan.argv_of("servd.worker"), str(channel)]
         return [self.launch.plan.python, "-I", "-S", _PROGRAM, str(channel)]
 
     def _environment(self, notify: str) -> Mapping[str, str]:
