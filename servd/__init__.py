@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from servd.api import load
     from servd.client import depends, depends_sync
     from servd.config.model import Config
-    from servd.errors import ConfigError, DependencyError, ServdError
+    from servd.errors import ConfigError, DependencyError, ServdError, StartError
+    from servd.server import Server, serve
 
 __all__ = [
     "Config",
     "ConfigError",
     "DependencyError",
     "ServdError",
+    "Server",
+    "StartError",
     "__version__",
     "depends",
     "depends_sync",
     "load",
+    "serve",
 ]
 
 _HOME = {
@@ -31,9 +35,12 @@ _HOME = {
     "ConfigError": "servd.errors",
     "DependencyError": "servd.errors",
     "ServdError": "servd.errors",
+    "Server": "servd.server",
+    "StartError": "servd.errors",
     "depends": "servd.client",
     "depends_sync": "servd.client",
     "load": "servd.api",
+    "serve": "servd.server",
 }
 
 

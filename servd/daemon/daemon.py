@@ -48,7 +48,7 @@ from servd.supervisor.engine import Engine
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.supervisor import Supervisor, stop_budget
 from servd.supervisor.watcher import StartGate
-from servd.wire import listen_fds
+from servd.wire import listen_fds, names
 
 HEAD_START = 1.0
 """Seconds for which the workers that start have the machine for themselves: what the admin API and
@@ -168,6 +168,7 @@ class Daemon:
         )
         self.admin.open(config.admin)
         self._take_signals()
+        self._hold_the_lifeline()
         self.sweeper.sweeps.start()
         self.traffic.readings.start()
         if sys.platform != "linux":
@@ -351,6 +352,22 @@ class Daemon:
         self._signals = frozenset(handlers)
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+
+    def _hold_the_lifeline(self) -> None:
+        """Ends with whoever started us and holds the other end of a pipe (see `servd.serve`)."""
+        text = os.environ.pop(names.LIFELINE, "")
+        if not text.isdecimal():
+            return
+        descriptor = int(text)
+        os.set_inheritable(descriptor, False)
+        loop = asyncio.get_running_loop()
+
+        def cut() -> None:
+            loop.remove_reader(descriptor)
+            log.info("stopping", reason="whoever started servd has ended")
+            self.engine.stopping.set()
+
+        loop.add_reader(descriptor, cut)
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
         if self.engine.stopping.is_set():

@@ -24,3 +24,6 @@ of RFC 7464); everything else is text that the program printed."""
 
 STARTUP_FAILURE = 3
 """Exit status of a worker whose app could not be imported or started, as Uvicorn has it."""
+
+LIFELINE = "SERVD_LIFELINE_FD"
+"""Names the descriptor whose end tells the daemon that whoever started it has ended."""
