@@ -40,7 +40,8 @@ def serve(
     that as keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
 
     With `threaded` it returns once everything is ready, or raises `StartError` with what went wrong
-    when that takes longer than `start_timeout` seconds; else it returns when the daemon has ended.
+    when a service cannot start, or that takes longer than `start_timeout` seconds; else it returns
+    when the daemon has ended.
     `bento_identifier` is what BentoML calls the target.
     """
     target = config_or_target if config_or_target is not None else bento_identifier
@@ -113,9 +114,8 @@ class Server:
         """Returns once every service is ready; else stops it. Raises `StartError`."""
         end = time.monotonic() + seconds
         while not self._is_ready():
-            ended = self._process.poll() is not None
-            if ended or time.monotonic() > end:
-                why = "ended" if ended else f"was not ready within {seconds:g} s"
+            why = self._why_never(end)
+            if why:
                 said = self.log.strip()[-4000:]
                 self.stop()
                 raise StartError(f"servd {why}:\n{said}" if said else f"servd {why}")
@@ -126,6 +126,20 @@ class Server:
             return self._admin.get("/readyz").good
         except NoDaemonError:
             return False
+
+    def _why_never(self, end: float) -> str:
+        """Why it is no use to wait for longer; empty where it is. A service whose workers die again
+        and again does not get better by itself.
+        """
+        if self._process.poll() is not None:
+            return "ended"
+        if time.monotonic() > end:
+            return "was not ready in time"
+        try:
+            loops = [s for s in self.status()["services"] if s["crash_loop"]]
+        except NoDaemonError:
+            return ""
+        return f"cannot start {loops[0]['name']}: {loops[0]['error']}" if loops else ""
 
     def status(self) -> dict[str, Any]:
         """What runs: the shape of `GET /v1/status`. Raises `NoDaemonError` once it has ended."""
