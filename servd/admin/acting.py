@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -183,9 +184,8 @@ async def _until_well(daemon: Daemon, name: str) -> None:
     service = daemon.supervisor.services.get(name)
     if service is None or service.state not in ("waiting", "starting"):
         return
-    await asyncio.wait(
-        {asyncio.ensure_future(service.milestones.settled.wait())}, timeout=service.plan.startup
-    )
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(service.milestones.settled.wait(), service.plan.startup)
     if service.state not in _WELL:
         title = f"{name} is {service.state}"
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))

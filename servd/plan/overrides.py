@@ -114,9 +114,10 @@ def differing(overrides: Overrides, file: Plan) -> dict[str, Override]:
 
 def needed(name: str, plan: Plan) -> list[str]:
     """What a service needs, directly or not, and itself."""
+    graph = plan.graph
     found = [name]
     for each in found:
-        found += [other for other in plan.graph[each] if other not in found]
+        found += [other for other in graph.get(each, ()) if other not in found]
     return found
 
 
