@@ -49,6 +49,14 @@ def dependents(graph: Graph) -> dict[str, list[str]]:
     return result
 
 
+def reached(graph: Graph, name: str) -> list[str]:
+    """`name`, and all that it leads to, directly or not; nearest first."""
+    found = [name]
+    for each in found:
+        found += [other for other in graph.get(each, ()) if other not in found]
+    return found
+
+
 def _knots(graph: Graph) -> list[list[str]]:
     """Strongly connected groups that hold a cycle (Tarjan's algorithm, without recursion)."""
     index: dict[str, int] = {}

@@ -149,13 +149,10 @@ class Server:
         """Where a service listens (the only one, without a name): `http://localhost:PORT` for every
         interface. Raises `ServdError` for one that is not there, or listens nowhere.
         """
-        services = {service["name"]: service for service in self.status()["services"]}
-        names = ", ".join(services)
-        if name is None and len(services) != 1:
-            raise ServdError(f"which one? there is: {names}")
-        found = services.get(name or names)
-        if found is None:
-            raise ServdError(f'there is no service "{name}"; there is: {names}')
+        services = self._admin.services([name] if name is not None else [])
+        if len(services) != 1:
+            raise ServdError(f"which one? there is: {', '.join(s['name'] for s in services)}")
+        (found,) = services
         if not found["listen"]:
             raise ServdError(f"{found['name']} listens nowhere outside")
         where: str = found["listen"][0]

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,16 @@ def server_sent(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
         elif "data" in event:
             yield {**event, "data": json.loads(event["data"])}
             event = {"type": "message", "id": ""}
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; one that only waits to be reaped has."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 class ServdProcess:
@@ -193,6 +203,23 @@ class ServdProcess:
         """Runs `servd ARGUMENTS` beside it, to its end."""
         return command(*arguments, folder=self.folder, environ={**self.environ, **environ})
 
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """`servd ARGUMENTS` beside it, which ends with the block at the latest."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "servd", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
     def edit(self, config: str) -> None:
         """Writes another configuration over the old, at one stroke."""
         beside = self.folder / ".servd.toml.new"
@@ -258,13 +285,9 @@ class ServdProcess:
 
     def leftovers(self) -> list[str]:
         """What should not be there after the end: processes, and files in the runtime folder."""
-        alive = [
-            f"process {pid}"
-            for pid, process in self.known.items()
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        ]
+        left = [f"process {process.pid}" for process in alive(self.known.values())]
         files = [str(path) for path in self.runtime.rglob("*")] if self.runtime.exists() else []
-        return alive + files
+        return left + files
 
     def clean_up(self) -> None:
         """Ends whatever is left, however the test went."""
@@ -328,6 +351,16 @@ class Servd:
         for daemon in self.started:
             daemon.clean_up()
         shutil.rmtree(self._short, ignore_errors=True)
+
+
+def servd_for_others(prefix: str) -> Iterator[Servd]:
+    """As `servd_for`, in a folder that other users can enter."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    folder.chmod(0o755)
+    for maker in servd_for(folder):
+        maker._short.chmod(0o755)
+        yield maker
+    shutil.rmtree(folder)
 
 
 def servd_for(folder: Path) -> Iterator[Servd]:

@@ -12,7 +12,7 @@ from fastapi import Body, Depends, FastAPI, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from servd.admin.problem import Problem, ProblemError, documented, of_report
-from servd.admin.reading import entity_tag, known
+from servd.admin.reading import WELL, entity_tag, known
 from servd.daemon.request import Request
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.plan.overrides import Scale, Start, Stop, needed
@@ -25,7 +25,6 @@ MOST_WORKERS = 4096
 
 _NOT_WELL = ("failed", "backoff", "degraded", "waiting")
 _FAR_FROM_WELL = ("failed", "backoff", "waiting")
-_WELL = ("ready", "completed", "rolling")
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
@@ -186,7 +185,7 @@ async def _until_well(daemon: Daemon, name: str) -> None:
         return
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(service.milestones.settled.wait(), service.plan.startup)
-    if service.state not in _WELL:
+    if service.state not in WELL:
         title = f"{name} is {service.state}"
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))
 

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from servd.admin.plain import answer_plainly
 from servd.config.address import Address
 from servd.config.model import AdminConfig
 from servd.errors import StartError
@@ -115,15 +116,9 @@ async def _answer(send: Any, refusal: _Refusal) -> None:
         "status": refusal.status.value,
         "detail": refusal.detail,
     }
-    body = json.dumps(problem).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": refusal.status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    status, body = refusal.status, json.dumps(problem).encode()
+    how = [(b"www-authenticate", b"Bearer")] if status == HTTPStatus.UNAUTHORIZED else []
+    await answer_plainly(send, status.value, "application/problem+json", body, *how)
 
 
 def guard_for(app: Any, config: AdminConfig, address: Address) -> Any:

@@ -6,6 +6,8 @@ import asyncio
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from servd.admin.plain import answer_plainly
+
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
 
@@ -37,17 +39,8 @@ class Metrics:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI application for an address that has nothing else."""
         if scope["path"] != "/metrics" or scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 404, "text/plain; charset=utf-8", _NOT_FOUND)
+            await answer_plainly(send, 404, "text/plain; charset=utf-8", _NOT_FOUND)
             return
         accept = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"accept"), "")
         body, content_type = await self.render(accept)
-        await _answer(send, 200, content_type, body)
-
-
-async def _answer(send: Any, status: int, content_type: str, body: bytes) -> None:
-    headers = [
-        (b"content-type", content_type.encode("latin-1")),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        await answer_plainly(send, 200, content_type, body)

@@ -13,14 +13,14 @@ from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.dump import effective
 from servd.daemon.status import ServiceStatus, Status
 from servd.errors import ConfigError
-from servd.plan.overrides import with_overrides
 from servd.plan.render_changes import Row, as_json
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
     from servd.daemon.daemon import Daemon
 
-_WELL = ("ready", "completed", "rolling")
+WELL = ("ready", "completed", "rolling")
+"""States of a service that a client is answered in, or that has done what it should."""
 
 
 class ByHandAnswer(BaseModel):
@@ -93,7 +93,7 @@ def _readiness(daemon: Daemon, exclude: Collection[str]) -> tuple[list[str], boo
         name = service.plan.name
         if service.plan.workers == 0 or name in exclude:
             continue
-        well = service.state in _WELL
+        well = service.state in WELL
         ready = ready and well
         lines.append(f"[{'+' if well else '-'}] {name} {service.state}")
     return lines, ready
@@ -144,7 +144,7 @@ def reading(app: FastAPI, daemon: Daemon) -> None:
             planned = await daemon.reloader.plan()
         except ConfigError as error:
             raise ProblemError(of_config(error)) from None
-        shall = with_overrides(planned.file, planned.overrides).by_name
+        shall = planned.plan.by_name
         return PlanAnswer(
             source="daemon",
             changes=as_json(planned.changes),

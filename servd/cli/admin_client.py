@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -74,6 +74,16 @@ class AdminClient:
         if answer.good and "services" in body and "config" in body:
             return body
         raise self.unexpected(answer)
+
+    def services(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The status of these services, or of all. Raises as `status`, and `ServdError` for a name
+        that no service has.
+        """
+        known = {service["name"]: service for service in self.status()["services"]}
+        for name in names:
+            if name not in known:
+                raise ServdError(f'there is no service "{name}"; there is: {", ".join(known)}')
+        return [known[name] for name in names or known]
 
     def unexpected(self, answer: Answer) -> ServdError:
         """The error for an answer that servd's own command line can do nothing with."""

@@ -13,7 +13,6 @@ import click
 from servd.cli.admin_client import admin_client, admin_options
 from servd.cli.completion import service_names
 from servd.cli.output import colours
-from servd.errors import ServdError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -52,9 +51,7 @@ def show_lines(
     """Prints the lines of a stream, as they come."""
     client = admin_client(config, admin)
     if names:
-        known = [service["name"] for service in client.status()["services"]]
-        if unknown := [name for name in names if name not in known]:
-            raise ServdError(f'there is no service "{unknown[0]}"; there is: {", ".join(known)}')
+        client.services(names)  # says which is not there
     query = [("follow", str(follow).lower()), ("lines", str(lines))]
     query += [("service", name) for name in names]
     show = _shower(as_json=as_json)

@@ -12,7 +12,6 @@ from servd.cli.admin_client import AdminClient, admin_client, admin_options
 from servd.cli.completion import service_names
 from servd.cli.output import colours, print_json
 from servd.cli.status_table import detail_lines, status_lines
-from servd.errors import ServdError
 
 INTERVAL = 1.0
 """Seconds between two looks of `--watch`."""
@@ -44,14 +43,7 @@ def command(
 
 def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
     """The status, of one service where it has a `name`. Raises `ServdError`."""
-    status = client.status()
-    if name is None:
-        return status
-    found = [service for service in status["services"] if service["name"] == name]
-    if not found:
-        names = ", ".join(service["name"] for service in status["services"])
-        raise ServdError(f'there is no service "{name}"; there is: {names}')
-    return dict(found[0])
+    return client.status() if name is None else client.services([name])[0]
 
 
 def _show(status: dict[str, Any], name: str | None, *, clear: bool) -> None:

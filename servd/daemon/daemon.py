@@ -132,7 +132,6 @@ class Daemon:
         self.pool = pool
         self.sweeper = Sweeper(folder)
         self.cpu = CpuMeter()
-        self.boot = record.boot
         self.started_at = now()
         self._has_started = False
         self._signals: frozenset[signal.Signals] = frozenset()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from servd.daemon.certificates import validity
 from servd.daemon.request import Report
-from servd.daemon.traffic import Traffic
+from servd.daemon.traffic import NOT_COUNTED, Traffic
 from servd.daemon.usage import CpuMeter
 from servd.plan.model import ServicePlan
 from servd.plan.render_changes import Row, as_json
@@ -181,7 +181,7 @@ def service_status(service: Service, view: View) -> ServiceStatus:
     """A service as it is now."""
     current, upcoming = service.current, service.upcoming
     counts = service.plan.app is not None
-    rate = view.traffic.service(service.plan.name) if counts else None
+    rate = view.traffic.service(service.plan.name) if counts else NOT_COUNTED
     leaving = [*service.draining, *([current] if current is not None else [])]
     return ServiceStatus(
         name=service.plan.name,
@@ -203,9 +203,9 @@ def service_status(service: Service, view: View) -> ServiceStatus:
         crash_loop=service.crash_loop,
         kind=_kind(service.plan),
         requests=sum(service.engine.counts.buckets(service.plan.name)) if counts else None,
-        rps=rate.per_second if rate is not None else None,
-        p50_ms=rate.p50_ms if rate is not None else None,
-        p99_ms=rate.p99_ms if rate is not None else None,
+        rps=rate.per_second,
+        p50_ms=rate.p50_ms,
+        p99_ms=rate.p99_ms,
         certificate_expires_at=_expires_at(service.plan),
         restarts=service.restarts,
         last_exit=service.last_exit,
@@ -239,7 +239,7 @@ def _listen(service: Service) -> list[str]:
 
 def _process(process: WorkerProcess, view: View) -> ProcessStatus:
     counters = process.counters
-    rate = view.traffic.worker(counters) if counters is not None else None
+    rate = view.traffic.worker(counters) if counters is not None else NOT_COUNTED
     return ProcessStatus(
         pid=process.pid,
         worker=process.slot,
@@ -250,9 +250,9 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         cpu_percent=view.cpu.percent(process.pid, process.lived),
         requests=counters.answered if counters is not None else None,
         in_flight=counters.gauge(IN_FLIGHT) if counters is not None else None,
-        rps=rate.per_second if rate is not None else None,
-        p50_ms=rate.p50_ms if rate is not None else None,
-        p99_ms=rate.p99_ms if rate is not None else None,
+        rps=rate.per_second,
+        p50_ms=rate.p50_ms,
+        p99_ms=rate.p99_ms,
     )
 
 

@@ -21,12 +21,15 @@ TICK = 2.0
 @dataclass(frozen=True, slots=True)
 class Rate:
     """Requests a second, and the latencies (ms) that half and 99 of 100 of them did not exceed;
-    None where there were none.
+    None where there were none, or nothing is counted.
     """
 
-    per_second: float
+    per_second: float | None
     p50_ms: float | None
     p99_ms: float | None
+
+
+NOT_COUNTED = Rate(None, None, None)
 
 
 class _Track:

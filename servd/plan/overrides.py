@@ -113,12 +113,8 @@ def differing(overrides: Overrides, file: Plan) -> dict[str, Override]:
 
 
 def needed(name: str, plan: Plan) -> list[str]:
-    """What a service needs, directly or not, and itself."""
-    graph = plan.graph
-    found = [name]
-    for each in found:
-        found += [other for other in graph.get(each, ()) if other not in found]
-    return found
+    """A service, and all that it needs, directly or not."""
+    return graph.reached(plan.graph, name)
 
 
 def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]:
@@ -134,7 +130,6 @@ def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]
 
 
 def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, Override]:
-    file.service(act.service)
     running = {s.name for s in with_overrides(file, overrides).services if s.workers}
     needing = _dependents(act.service, file, running)
     if needing and not act.cascade:
@@ -150,14 +145,8 @@ def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, O
 
 def _dependents(name: str, file: Plan, running: Collection[str]) -> list[str]:
     """Services that run and need `name`, directly or not; tasks are over when they have run."""
-    wanted_by = graph.dependents(file.graph)
-    found: set[str] = set()
-    ahead = [name]
-    while ahead:
-        further = [other for other in wanted_by[ahead.pop()] if other not in found]
-        found.update(further)
-        ahead += further
-    return [s.name for s in file.services if s.name in found & set(running) and not s.is_task]
+    found = set(graph.reached(graph.dependents(file.graph), name)[1:]) & set(running)
+    return [s.name for s in file.services if s.name in found and not s.is_task]
 
 
 def _started(overrides: Overrides, name: str, file: Plan) -> dict[str, Override]:

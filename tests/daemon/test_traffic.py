@@ -47,6 +47,7 @@ def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
     for _ in range(100):
         worker.answered("GET", 200, 0.0005)
     rate = traffic.service("web")
+    assert rate.per_second is not None
     assert rate.per_second > 0
     assert (rate.p50_ms, rate.p99_ms) == (0.5, 0.99)
     assert traffic.worker(reading) == rate

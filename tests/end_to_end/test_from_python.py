@@ -17,7 +17,7 @@ import pytest
 import servd
 from servd.server import arguments
 
-from harness import DEADLINE, wait_until
+from harness import DEADLINE, alive, wait_until
 
 APP = """
     import os
@@ -57,7 +57,7 @@ def test_a_target_is_served_with_the_options_of_the_command_line(folder: Path) -
         assert '"servd ready"' in server.log
         daemon = psutil.Process(server.pid)
         family = [daemon, *daemon.children(recursive=True)]
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
+    assert alive(family) == []
 
 
 def test_a_configuration_is_served_reloaded_and_stopped(folder: Path) -> None:
@@ -120,10 +120,7 @@ def test_it_ends_with_the_process_that_started_it_however_that_ends(folder: Path
     assert len(family) > 2
     process.kill()
     process.communicate()
-    wait_until(
-        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family),
-        "all of it has ended",
-    )
+    wait_until(lambda: not alive(family), "all of it has ended")
 
 
 def test_in_the_foreground_it_returns_when_it_has_ended(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import DEADLINE, Servd, servd_for, wait_until
+from harness import DEADLINE, Servd, servd_for_others, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,12 +28,7 @@ NOBODY, WWW = pwd.getpwnam("nobody"), pwd.getpwnam("www-data")
 @pytest.fixture
 def servd() -> Iterator[Servd]:
     """As the usual one, in a folder that other users can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="sp", dir="/tmp"))
-    folder.chmod(0o755)
-    for maker in servd_for(folder):
-        maker._short.chmod(0o755)
-        yield maker
-    shutil.rmtree(folder)
+    yield from servd_for_others("sp")
 
 
 @pytest.fixture

@@ -278,28 +278,11 @@ def test_status_watch_goes_on_until_ctrl_c(servd: Servd) -> None:
     assert "Traceback" not in status.screen
 
 
-@contextmanager
-def running(daemon: ServdProcess, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "servd", *arguments],
-        cwd=daemon.folder,
-        env={**os.environ, **daemon.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_logs_and_events_can_be_followed_until_ctrl_c(servd: Servd) -> None:
     daemon = servd(web(1), main_py=plain("print('hello from', os.getpid(), flush=True)")).ready()
     with (
-        running(daemon, "logs", "-f", "web", "--json") as logs,
-        running(daemon, "events", "-f", "-n", "0") as events,
+        daemon.running("logs", "-f", "web", "--json") as logs,
+        daemon.running("events", "-f", "-n", "0") as events,
     ):
         assert logs.stdout is not None
         assert events.stdout is not None
@@ -323,7 +306,7 @@ def _follows(daemon: ServdProcess, events: subprocess.Popen[str]) -> bool:
 
 def test_following_ends_with_the_daemon(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    with running(daemon, "events", "-f") as events:
+    with daemon.running("events", "-f") as events:
         assert events.stdout is not None
         assert "servd started" in events.stdout.readline()
         daemon.stop()

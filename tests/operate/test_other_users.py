@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import psutil
 import pytest
 
 from apps import PLAIN
-from harness import Servd, ServdProcess, servd_for, wait_until
+from harness import Servd, ServdProcess, servd_for_others, wait_until
 from test_page import dashboard
 
 pytestmark = [
@@ -64,12 +62,7 @@ print(json.dumps(found))
 @pytest.fixture
 def servd() -> Iterator[Servd]:
     """As the usual one, in a folder that other users can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="su", dir="/tmp"))
-    folder.chmod(0o755)
-    for maker in servd_for(folder):
-        maker._short.chmod(0o755)
-        yield maker
-    shutil.rmtree(folder)
+    yield from servd_for_others("su")
 
 
 def tried(daemon: ServdProcess, ports: list[int], user: int) -> dict[str, Any]:

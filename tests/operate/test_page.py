@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,23 +65,12 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def dashboard(daemon: ServdProcess) -> Iterator[str]:
     """The address that `servd dashboard` prints; it must end properly too."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "servd", "dashboard", "--no-browser"],
-        cwd=daemon.folder,
-        env={**os.environ, **daemon.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with daemon.running("dashboard", "--no-browser") as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE)
         assert (process.returncode, "Traceback" in said) == (0, False), said
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
