@@ -3,6 +3,7 @@ what it saw to /run/sandbox/facts.json. What should have been seen is in test_un
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pwd
@@ -61,8 +62,8 @@ def wait_for(condition: Callable[[], Any]) -> Any:
         try:
             if value := condition():
                 return value
-        except (urllib.error.URLError, OSError, ValueError):
-            pass
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
+            pass  # whoever is being killed may not answer, or not to the end
         if time.monotonic() > end:
             raise TimeoutError
         time.sleep(0.05)
