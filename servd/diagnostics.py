@@ -38,7 +38,8 @@ class Diagnostic:
     """One mistake (or warning) in a configuration.
 
     `path` is the dotted key that it is about ("services.web.workers"), empty for a whole file;
-    `hint` says what would be right, when that is known; `code` is a stable word for programs.
+    `hint` says what would be right, when that is known; `code` is a stable word for programs;
+    `trace` is the traceback of the user's own code, where that is what went wrong.
     """
 
     place: Place
@@ -47,6 +48,7 @@ class Diagnostic:
     hint: str = ""
     severity: Severity = "error"
     code: str = "invalid"
+    trace: str = ""
 
     def summary(self) -> str:
         """One line: `FILE:LINE:COL: services.web.workers: message (hint)`."""
@@ -85,13 +87,14 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str], *, colour: bool =
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if colour else ("", "", "")
     head = f"{bold}{diagnostic.summary()}{reset}" if colour else diagnostic.summary()
     text = sources.get(diagnostic.place.file)
+    trace = f"\n{diagnostic.trace}" if diagnostic.trace else ""
     if text is None or diagnostic.place.line == 0:
-        return head
+        return head + trace
     lines = text.splitlines()
     if diagnostic.place.line > len(lines):
-        return head
+        return head + trace
     line = mask_line(lines[diagnostic.place.line - 1], diagnostic.path)
     number = str(diagnostic.place.line)
     shown = line.expandtabs(1)
     caret = " " * (min(diagnostic.place.column, len(shown) + 1) - 1) + "^"
-    return f"{head}\n  {number} | {shown}\n  {' ' * len(number)} | {red}{caret}{reset}"
+    return f"{head}\n  {number} | {shown}\n  {' ' * len(number)} | {red}{caret}{reset}{trace}"

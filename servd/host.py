@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from servd.config.check import binds_itself
 from servd.config.env_file import read_env_file
@@ -90,6 +91,18 @@ def inspect_host(
         pem_files=read_texts(pem_files),
         python=sys.executable,
     )
+
+
+def running_as(account: Account | None, gid: int | None) -> dict[str, Any]:
+    """`subprocess.Popen`'s arguments for whom a process runs as; only root can choose."""
+    if os.geteuid() != 0:
+        return {}
+    options: dict[str, Any] = {}
+    if gid is not None:
+        options |= {"group": gid, "extra_groups": []}
+    if account is not None:
+        options |= {"user": account.uid, "extra_groups": list(account.groups)}
+    return options
 
 
 def account(name: str) -> Account | None:

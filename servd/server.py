@@ -45,9 +45,12 @@ def serve(
     `bento_identifier` is what BentoML calls the target.
     """
     target = config_or_target if config_or_target is not None else bento_identifier
+    if config_or_target is not None and bento_identifier is not None:
+        raise UsageError("serve what? Give a configuration or target, or a bento_identifier")
     if target is None:
         raise UsageError("serve what? servd.serve('servd.toml') or servd.serve('main:app')")
-    server = Server(arguments(os.fspath(target), options), quiet=threaded)
+    is_bento = bento_identifier is not None
+    server = Server(arguments(os.fspath(target), options, bento=is_bento), quiet=threaded)
     if threaded:
         server.until_ready(start_timeout)
     else:
@@ -55,9 +58,13 @@ def serve(
     return server
 
 
-def arguments(target: str, options: dict[str, Any]) -> list[str]:
-    """The command line for a configuration or a target. Raises `UsageError`."""
-    if os.path.isdir(target) or target.endswith(_ENDINGS):
+def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> list[str]:
+    """The command line for a configuration, a target, or a BentoML service. Raises `UsageError`."""
+    if bento:
+        options = {"bento": True, **options}
+        if "development_mode" in options:  # as `serve_http_production` calls it
+            options["development"] = options.pop("development_mode")
+    elif os.path.isdir(target) or target.endswith(_ENDINGS):
         if options:
             raise UsageError(f"a configuration takes no options: {', '.join(sorted(options))}")
         return ["--config", target]

@@ -7,7 +7,7 @@ import os
 import click
 
 from servd.cli.output import print_json
-from servd.cli.source import config_option, load_config
+from servd.cli.source import config_option, load_whole
 
 
 @click.command("graph")
@@ -23,12 +23,12 @@ from servd.cli.source import config_option, load_config
 @click.option("--json", "as_json", is_flag=True, help="The graph as JSON.")
 def command(config: str | None, form: str, as_json: bool) -> None:
     """Show which service needs which."""
-    loaded = load_config(config).require()
+    loaded = load_whole(config)
     from servd.host import inspect_host
     from servd.plan import render
-    from servd.plan.build import build
+    from servd.plan.build import build_loaded
 
-    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "")
+    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
     if as_json:
         print_json(render.as_json(plan))
         return

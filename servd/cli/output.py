@@ -109,4 +109,5 @@ def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
         "path": diagnostic.path,
         "message": diagnostic.message,
         "hint": diagnostic.hint,
+        "trace": diagnostic.trace,
     }

@@ -10,7 +10,7 @@ import click
 
 from servd.cli.admin_client import NoDaemonError, admin_client, admin_options
 from servd.cli.output import colours, print_json, say, say_restart_needed, workers
-from servd.cli.source import load_config
+from servd.cli.source import load_whole
 from servd.errors import Exit, ServdError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
     except NoDaemonError:
         if admin:
             raise
-        return _first_start(load_config(config).require())
+        return _first_start(load_whole(config))
     body = answer.body if isinstance(answer.body, dict) else {}
     if answer.good and "changes" in body:
         return body
@@ -77,12 +77,12 @@ class InvalidError(ServdError):
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:
     from servd.host import inspect_host
-    from servd.plan.build import build
+    from servd.plan.build import build_loaded
     from servd.plan.diff import diff
     from servd.plan.model import Plan
     from servd.plan.render_changes import as_json
 
-    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "", loaded.secrets)
+    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
     return {
         "source": "first start",
         "changes": as_json(diff(Plan(), plan)),

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 def run_config(config: str | None) -> int:
     """Runs the configuration; returns the exit status of the daemon."""
-    loaded = load_config(config).require()  # warnings are the daemon's to log
+    given = load_config(config).require()  # warnings are the daemon's to log
     from servd.admin.server import AdminServer
     from servd.config.load import load
     from servd.daemon.daemon import Launching, run
+    from servd.discovery import Discovery
+
+    discovery = Discovery()
 
     def read() -> Loaded:
-        return load(loaded.path, os.environ)
+        return discovery.complete(load(given.path, os.environ), os.environ)
 
+    loaded = discovery.complete(given, os.environ).require()
     return run(Launching(loaded, read, AdminServer))
 
 

@@ -1,4 +1,7 @@
-"""`servd serve TARGET`: one service without a file. Every option is a key of the configuration."""
+"""`servd serve TARGET`: one service without a file. Every option is a key of the configuration.
+
+The options are those of `bentoml serve`, with its environment variables.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import click
 
+from servd.cli.bento_target import is_bento
 from servd.errors import UsageError
 
 SOURCE = "<servd serve>"
@@ -23,13 +27,14 @@ class ServeOptions:
     """The options as they were given; None where they were not."""
 
     target: str
+    bento: bool
     host: str
     port: int
     backlog: int | None
     workers: str | None
     timeout: str | None
     development: bool
-    working_dir: str
+    working_dir: str | None
     ssl_certfile: str | None
     ssl_keyfile: str | None
     ssl_keyfile_password: str | None
@@ -46,10 +51,12 @@ class ServeOptions:
         """The configuration that the options stand for."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         development = {"level": "debug"} if self.development else {}
+        directory = os.path.abspath(self.working_dir or ".")
+        bento = self.bento or is_bento(self.target, directory, os.environ)
         service = _given(
-            app=self.target,
+            **{"bento" if bento else "app": self.target},
             listen=f"{host}:{self.port}",
-            directory=os.path.abspath(self.working_dir),
+            directory=directory,
             factory=self.factory or None,
             interface=self.interface,
             backlog=self.backlog,
@@ -66,7 +73,7 @@ class ServeOptions:
         daemon: dict[str, Any] = {"on_start_failure": "exit"}
         if self.development:
             daemon["log"] = {"format": "console", "level": "debug"}
-        return {"daemon": daemon, "services": {self._name(): service}}
+        return {"daemon": daemon, "services": {self._name(bento=bento): service}}
 
     def _workers(self) -> int | float | str | None:
         if self.development:
@@ -87,10 +94,14 @@ class ServeOptions:
             ciphers=self.ssl_ciphers,
         )
 
-    def _name(self) -> str:
-        """A name for the service: that of its module or file."""
-        source = self.target.rpartition(":")[0] or self.target
-        stem = os.path.basename(source).removesuffix(".py").rpartition(".")[2].lower()
+    def _name(self, *, bento: bool) -> str:
+        """A name for the service: that of its module or file, or of the class of a BentoML one."""
+        source, _, attribute = self.target.rpartition(":")
+        if bento and source and attribute.isidentifier():
+            stem = attribute.lower()
+        else:
+            file = os.path.basename(os.path.abspath(source or self.target))
+            stem = file.removesuffix(".py").rpartition(".")[2].lower()
         name = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")
         return name[:63] if name[:1].isalpha() else "web"
 
@@ -118,15 +129,40 @@ def _absolute(path: str | None) -> str | None:
 
 
 @click.command("serve")
-@click.argument("target")
-@click.option("--host", default=EVERY_V4, show_default=True, help="Interface to listen on.")
-@click.option("--port", "-p", default=3000, show_default=True, type=click.IntRange(0, 65535))
+@click.argument("target", default=".")
+@click.option("--bento", is_flag=True, help="TARGET is a BentoML service, where that is not seen.")
+@click.option(
+    "--host",
+    default=EVERY_V4,
+    envvar="BENTOML_HOST",
+    show_default=True,
+    help="Interface to listen on.",
+)
+@click.option(
+    "--port",
+    "-p",
+    default=3000,
+    envvar="BENTOML_PORT",
+    show_default=True,
+    type=click.IntRange(0, 65535),
+)
 @click.option("--backlog", type=int, help="Connections that may wait.  [default: 2048]")
-@click.option("--workers", "--api-workers", "-w", help="Processes, or auto.  [default: 1]")
-@click.option("--timeout", help="Until the first byte of an answer, then 504.  [default: none]")
+@click.option(
+    "--workers",
+    "--api-workers",
+    "-w",
+    envvar="BENTOML_API_WORKERS",
+    help="Processes, or auto (cpu_count).  [default: 1]",
+)
+@click.option(
+    "--timeout",
+    envvar="BENTOML_TIMEOUT",
+    help="Until the first byte of an answer, then 504.  [default: none]",
+)
 @click.option("--development", is_flag=True, help="One worker, verbose console logs.")
 @click.option("--reload", is_flag=True, help="Restart when sources change.")
-@click.option("--working-dir", default=".", help="Working directory, first on sys.path.")
+@click.option("--production", is_flag=True, hidden=True, help="What it does anyway.")
+@click.option("--working-dir", help="Working directory, first on sys.path.  [default: .]")
 @click.option("--ssl-certfile", type=click.Path(), help="Certificate chain in PEM.")
 @click.option("--ssl-keyfile", type=click.Path(), help="Private key in PEM.")
 @click.option("--ssl-keyfile-password", help="Password of an encrypted key.")
@@ -139,24 +175,31 @@ def _absolute(path: str | None) -> str | None:
 @click.option("--factory", is_flag=True, help="TARGET is a function that makes the app.")
 @click.option("--interface", type=click.Choice(["auto", "asgi3", "asgi2", "wsgi"]))
 @click.option("--print-config", is_flag=True, help="Print the TOML that this stands for.")
-def command(print_config: bool, reload: bool, **options: Any) -> int:
-    """Serve TARGET ("module:app" or "path/file.py:app") without a configuration file."""
-    if reload:
-        raise UsageError("--reload is not supported yet")
+def command(print_config: bool, reload: bool, production: bool, **options: Any) -> int:
+    """Serve TARGET without a configuration file: an app ("module:app", "path/file.py:app"), or a
+    BentoML service ("service:MyService", a folder, a tag of a Bento).
+    """
     from servd.config.dump import to_text
 
     text = to_text(ServeOptions(**options).tables(), "toml")
     if print_config:
         click.echo(text, nl=False)
         return 0
+    from servd.config.development import developed
     from servd.config.find import Disk, Source
     from servd.config.load import Loaded, load_sources
+    from servd.discovery import Discovery
 
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())
 
+    discovery = Discovery()
+    development = options["development"]
+
     def read() -> Loaded:
-        return load_sources([source], SOURCE, os.environ, Disk())
+        loaded = load_sources([source], SOURCE, os.environ, Disk())
+        loaded = discovery.complete(loaded, os.environ)
+        return developed(loaded) if development else loaded
 
     loaded = read().require()
     from servd.admin.server import AdminServer
@@ -165,4 +208,4 @@ def command(print_config: bool, reload: bool, **options: Any) -> int:
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    return run(Launching(loaded, read, AdminServer, private))
+    return run(Launching(loaded, read, AdminServer, private, watches_sources=reload))

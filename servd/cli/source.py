@@ -23,6 +23,16 @@ def load_config(explicit: str | None) -> Loaded:
     return load(config_path(explicit), os.environ)
 
 
+def load_whole(explicit: str | None) -> Loaded:
+    """The same with what the code of BentoML services declares.
+
+    Raises `ConfigError` when there is none, or when there is any mistake.
+    """
+    from servd.discovery import Discovery
+
+    return Discovery().complete(load_config(explicit).require(), os.environ).require()
+
+
 def config_path(explicit: str | None) -> str:
     """The path of that configuration. Raises `ConfigError` when there is none."""
     from servd.config.find import find_config

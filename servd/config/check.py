@@ -114,6 +114,19 @@ def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
+def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """A BentoML service is not asked for what only an app has; nobody else has components."""
+    for name, service in checked.config.services.items():
+        path: Path = ("services", name)
+        if service.components and not service.bento:
+            message = "only a BentoML service has components"
+            yield checked.problem((*path, "components"), message, at_key=True)
+        for key in ("factory", "interface", "preload"):
+            if service.bento and checked.layers.own((*path, key)):
+                message = "means nothing for a BentoML service: its class is the app"
+                yield checked.problem((*path, key), message, at_key=True)
+
+
 def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
     """What only apps have is not asked of a command, and binding is possible as it is asked for."""
     for name, service in checked.config.services.items():
@@ -403,6 +416,7 @@ def dependencies_run(checked: Checked) -> Iterator[Diagnostic]:
 RULES: tuple[Rule, ...] = (
     something_to_run,
     app_is_a_target,
+    bentos_make_sense,
     commands_make_sense,
     times_make_sense,
     limits_make_sense,
@@ -418,3 +432,6 @@ RULES: tuple[Rule, ...] = (
     something_is_served,
     dependencies_run,
 )
+
+AFTER_EXPANSION: tuple[Rule, ...] = (addresses_are_free, tls_is_complete)
+"""Rules that what the code of BentoML services declares could break as well."""

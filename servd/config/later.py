@@ -15,8 +15,6 @@ from servd.diagnostics import Diagnostic
 
 LATER_TOP: tuple[Path, ...] = (("daemon", "gpus"),)
 LATER_SERVICE: tuple[Path, ...] = (
-    ("bento",),
-    ("components",),
     ("preload",),
     ("gpus",),
     ("timeouts", "headers"),

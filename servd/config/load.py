@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from servd.config.check import Checked, check
+from servd.config.declared import Part
 from servd.config.files import check_files
 from servd.config.find import Disk, Files, Source, config_error, is_yaml, members
 from servd.config.interpolate import interpolate
@@ -33,7 +34,8 @@ class Loaded:
     `texts` maps file names of places to text, `secrets` holds the dotted paths whose values are
     never shown, `digest` changes when any file's bytes do. `read` are further files that were read
     for it (`${file:}`), `patterns` the globs of its includes, all absolute. `config` is complete
-    only when `errors` is empty.
+    only when `errors` is empty. `parts` says what services are in the code of BentoML services,
+    once `servd.discovery` has asked that.
     """
 
     config: Config
@@ -45,6 +47,8 @@ class Loaded:
     digest: str = ""
     read: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    layers: Layers | None = field(default=None, repr=False)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -109,6 +113,7 @@ def load_sources(
         digest=gathered.digest.hexdigest(),
         read=tuple(gathered.read),
         patterns=tuple(gathered.patterns),
+        layers=layers,
     )
 
 

@@ -91,6 +91,8 @@ def is_file_target(app: str) -> bool:
 def _pattern(path: Path) -> tuple[str, ...]:
     """The path without names and indices: `services.web.listen[0]` is `services.listen`."""
     keys = [step for step in path if isinstance(step, str)]
+    if keys[0] == "services" and keys[2:3] == ["components"]:
+        return ("services", *keys[4:])
     if keys[0] == "services":
         return ("services", *keys[2:])
     return ("services", *keys[1:]) if keys[0] == "defaults" else tuple(keys)

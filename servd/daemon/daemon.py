@@ -26,6 +26,7 @@ from servd.daemon.reload import Reloader
 from servd.daemon.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, admin_address, runtime_dir_of
 from servd.daemon.settings import SettingsChange
+from servd.daemon.source_watch import SourceWatch
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
@@ -41,11 +42,12 @@ from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
 from servd.host import inspect_host
-from servd.plan.build import build
+from servd.plan.build import build_loaded
 from servd.plan.model import Plan
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.engine import Engine
 from servd.supervisor.sockets import SocketPool
+from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor, stop_budget
 from servd.supervisor.watcher import StartGate
 from servd.wire import listen_fds, names
@@ -76,13 +78,15 @@ class Admin(Protocol):
 @dataclass(frozen=True, slots=True)
 class Launching:
     """What the daemon is started with: the configuration, how to read it again, where to live
-    when the configuration does not say, and who answers for it.
+    when the configuration does not say, and who answers for it. In development, sources are
+    watched.
     """
 
     loaded: Loaded
     read: Callable[[], Loaded]
     admin: Callable[[Daemon], Admin]
     runtime_dir: str | None = None
+    watches_sources: bool = False
 
 
 def run(launching: Launching) -> int:
@@ -137,7 +141,7 @@ class Daemon:
         self._signals: frozenset[signal.Signals] = frozenset()
         config = launching.loaded.config
         self.host = inspect_host(config, os.environ, ports=True)
-        self.plan: Plan = build(config, self.host, folder.path, launching.loaded.secrets)
+        self.plan: Plan = build_loaded(launching.loaded, self.host, folder.path)
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -199,6 +203,7 @@ class Daemon:
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
+            sources=Sources() if self.launching.watches_sources else None,
         )
         self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
@@ -218,6 +223,9 @@ class Daemon:
         self.traffic = Traffic(self.engine.counts)
         self.watch = FileWatch(self.reload)
         self.watch.has_read(self.launching.loaded)
+        self.sources: SourceWatch | None = None
+        if self.engine.sources is not None:
+            self.sources = SourceWatch(self.reload, self.engine.sources)
         self.reloader.before_reading = self._before_reading
         self.reloader.after_reading = self._after_reading
 
@@ -242,7 +250,7 @@ class Daemon:
         stopping = asyncio.ensure_future(self.engine.stopping.wait())
         either = {starting, stopping}
         await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
-        self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        self._look_at_files()
         await self.admin.start()
         self.certificates.looks.start()
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -261,13 +269,19 @@ class Daemon:
         """Asks for a reload; the future is its report."""
         return self.reloader.request(request)
 
+    def _look_at_files(self) -> None:
+        self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        if self.sources is not None:
+            config = (*self.reloader.loaded.files, *self.reloader.loaded.read)
+            self.sources.look_at(self.reloader.file, config)
+
     def _before_reading(self) -> None:
         self.watch.about_to_read()
         if self.state == "reloading":
             self.systemd.reloading("Reloading")
 
     def _after_reading(self) -> None:
-        self.watch.look_at(self.reloader.seen, self.reloader.loaded)
+        self._look_at_files()
         self.certificates.look(datetime.now(UTC))
         if self.state == "reloading":
             self.systemd.ready(self.supervisor.summary)
@@ -400,6 +414,8 @@ class Daemon:
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
         await self.watch.stop()
+        if self.sources is not None:
+            await self.sources.stop()
         for periodic in (self.sweeper.sweeps, self.traffic.readings, self.certificates.looks):
             await periodic.stop()
         graceful = await self._stop_services(timeout)

@@ -128,9 +128,14 @@ class LogSink:
         self._thread.join(2.0)
 
 
+_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
+"""Of services in turn; red is for mistakes."""
+
+
 def console_renderer(*, colours: bool) -> Any:
     """A function from a JSON event to the line that a person reads."""
     render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
+    of_services: dict[str, str] = {}
 
     def shown(line: bytes) -> bytes:
         try:
@@ -144,7 +149,13 @@ def console_renderer(*, colours: bool) -> Any:
         event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
         if "exception" in event:
             text += "\n" + str(event.pop("exception"))
-        return (str(render(None, "", event)) + text).encode()
+        name = str(event.pop("service", ""))
+        if not colours:
+            lead = f"{name} | " if name else ""
+        else:
+            colour = of_services.setdefault(name, _COLOURS[len(of_services) % len(_COLOURS)])
+            lead = f"\033[{colour}m{name} |\033[0m " if name else ""
+        return (lead + str(render(None, "", event)) + text).encode()
 
     return shown
 

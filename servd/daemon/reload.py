@@ -19,7 +19,7 @@ from servd.daemon.request import Outcome, OutdatedError, Report, Request
 from servd.daemon.settings import SettingsChange, changed_keys, needs_restart
 from servd.errors import ConfigError, ServdError
 from servd.host import Host, inspect_host, read_texts
-from servd.plan.build import build
+from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import Plan
@@ -201,7 +201,7 @@ class Reloader:
             ports = _ports(running)
             environ = self._host.environ
             host = inspect_host(loaded.config, environ, ports=True, known_ports=ports)
-            file = build(loaded.config, host, running.runtime_dir, loaded.secrets)
+            file = build_loaded(loaded, host, running.runtime_dir)
         else:
             file = with_new_certificates(self.file) if request.certificates else self.file
         overrides = surviving(self.overrides, self.loaded.config, loaded.config)
@@ -249,7 +249,10 @@ class Reloader:
         except ConfigError as error:
             details = tuple(diagnostic.summary() for diagnostic in error.diagnostics)
             first = details[0] if details else str(error)
-            return Report("invalid", now, why, error=first, details=details)
+            trace = "\n".join(d.trace for d in error.diagnostics if d.trace).splitlines()
+            return Report(
+                "invalid", now, why, error=first, details=details, last_lines=tuple(trace)
+            )
         except RefusedError:
             raise
         except ServdError as error:

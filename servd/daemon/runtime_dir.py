@@ -24,7 +24,7 @@ from servd.errors import StartError
 if TYPE_CHECKING:  # the command line asks for paths without the weight of the model
     from servd.config.model import AdminConfig, Config
 
-SOCKETS, NOTIFY, APP_METRICS, PRIVATE = "s", "n", "m", "private"
+SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
 _LOCK = "servd.lock"
 _LONGEST_NAME_INSIDE = len("/s/0123456789abcdef.sock")
 
@@ -113,9 +113,10 @@ class RuntimeDir:
             self._make(self.path, 0o711 if is_root else 0o700)
             self._make(os.path.join(self.path, PRIVATE), 0o700)
             self._take_lock()
-            for stale in (self.notify, self.app_metrics, self.folded_app_metrics):
+            data = os.path.join(self.path, APP_DATA)
+            for stale in (self.notify, self.app_metrics, self.folded_app_metrics, data):
                 shutil.rmtree(stale, ignore_errors=True)
-            for name in (SOCKETS, NOTIFY, APP_METRICS):
+            for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA):
                 self._make(os.path.join(self.path, name), 0o711 if is_root else 0o700)
         except OSError as error:
             self.close()
@@ -165,7 +166,7 @@ class RuntimeDir:
     def close(self) -> None:
         """Removes what was put there and, where this daemon made it, the folder."""
         if self._lock >= 0:
-            for name in (SOCKETS, NOTIFY, APP_METRICS, PRIVATE):
+            for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
             os.close(self._lock)
             self._lock = -1

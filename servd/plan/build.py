@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections.abc import Mapping
 from typing import Literal
 
 from servd import graph
 from servd.config.address import UNIX_PATH_LIMIT, Address
 from servd.config.check import binds_itself
+from servd.config.declared import Part
+from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import Limits, Restart, Service
 from servd.config.tree import Path
@@ -27,21 +30,32 @@ from servd.plan.model import (
     SocketPlan,
 )
 from servd.wire.names import PROMETHEUS_FOLDER
-from servd.wire.worker_spec import AppSpec, TlsSpec
+from servd.wire.worker_spec import AppSpec, BentoSpec, TlsSpec
+
+_NO_PARTS: Mapping[str, Part] = {}
+
+
+def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
+    """The plan of a configuration as it was loaded. See `build`."""
+    return build(loaded.config, host, runtime_dir, loaded.secrets, loaded.parts)
 
 
 def build(
-    config: Config, host: Host, runtime_dir: str, secrets: frozenset[Path] = frozenset()
+    config: Config,
+    host: Host,
+    runtime_dir: str,
+    secrets: frozenset[Path] = frozenset(),
+    parts: Mapping[str, Part] = _NO_PARTS,
 ) -> Plan:
     """The plan of a valid configuration on this host.
 
     `runtime_dir` is the folder that holds the sockets between services; `secrets` are the paths of
-    the configuration whose values are never shown.
+    the configuration whose values are never shown; `parts` say which services are those of BentoML.
     """
     needs = {name: [d.service for d in s.depends_on] for name, s in config.services.items()}
     wanted_by = graph.dependents(needs)
     drafts = {
-        name: _Draft(config, host, runtime_dir, name, wanted_by[name])
+        name: _Draft(config, host, runtime_dir, name, wanted_by[name], parts.get(name))
         for name in graph.order(needs)
     }
     services = tuple(
@@ -64,13 +78,21 @@ class _Draft:
     """One service on its way into the plan."""
 
     def __init__(
-        self, config: Config, host: Host, runtime_dir: str, name: str, dependents: list[str]
+        self,
+        config: Config,
+        host: Host,
+        runtime_dir: str,
+        name: str,
+        dependents: list[str],
+        part: Part | None,
     ) -> None:
         self.config = config
         self.host = host
         self.name = name
         self.given: Service = config.services[name]
         self.dependents = dependents
+        self.part = part
+        self.is_app = bool(self.given.app or self.given.bento)
         self.runtime_dir = runtime_dir
         self.internal = Address("unix", path=internal_path(runtime_dir, name))
         self.binds_itself = bool(self.given.command) and binds_itself(self.given)
@@ -91,7 +113,7 @@ class _Draft:
 
     def reachable(self) -> dict[str, str]:
         """How dependents reach it: an entry of SERVD_DEPENDENCIES. Empty when nothing listens."""
-        if self.given.app or self.given.bento:
+        if self.is_app:
             return {"url": f"http://{self.name}", "uds": self.internal.path}
         addresses = self.own_addresses() if self.binds_itself else self.listens
         for address in addresses:
@@ -121,7 +143,7 @@ class _Draft:
             for address in self.listens
         ]
         wants_internal = not self.listens or self.dependents
-        if (given.app and wants_internal) or (given.activation == "fd" and not self.listens):
+        if (self.is_app and wants_internal) or (given.activation == "fd" and not self.listens):
             plans.append(self._internal_socket())
         return tuple(plans)
 
@@ -157,9 +179,9 @@ class _Draft:
         sockets = self.sockets()
         addresses = self.own_addresses() if self.binds_itself else self.listens
         names = placeholders(self.name, addresses, sockets)
-        app_metrics = self._app_metrics() if given.app else ""
+        app_metrics = self._folder("m", self.name.partition(".")[0]) if self.is_app else ""
         environment = build_environment(
-            self.config, self.name, self.host, dependencies, app_metrics
+            self.config, self.name, self.host, dependencies, app_metrics, self.part
         )
         return ServicePlan(
             name=self.name,
@@ -183,15 +205,18 @@ class _Draft:
             health=self._health(addresses, sockets),
             definition=given,
             tls=self._tls(),
-            app=self._app() if given.app else None,
+            app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
+            part=self.part,
         )
 
-    def _app_metrics(self) -> str:
-        """The folder for the metrics of the app: one for each user that it ever runs as."""
+    def _folder(self, kind: str, name: str) -> str:
+        """A folder that the app may write in: one for each user that it ever runs as. All of a
+        BentoML service share one for metrics, which BentoML shows as one.
+        """
         uid = self._uid(self.given.user)
         owner = f"{USER_MARK}{uid}" if uid is not None else ""
-        return os.path.join(self.runtime_dir, "m", f"{self.name}{owner}")
+        return os.path.join(self.runtime_dir, kind, f"{name}{owner}")
 
     def _workers(self) -> int:
         workers = self.given.workers
@@ -243,7 +268,7 @@ class _Draft:
         given = self.given
         health = given.health
         patience = health.start_failures * health.interval if health is not None else None
-        if given.app:
+        if self.is_app:
             return ReadyPlan("notify", patience=patience)
         address = _reached_at(addresses, sockets)
         mode = given.ready
@@ -271,7 +296,7 @@ class _Draft:
         if health is None or given.kind == "task":
             return None
         address = _reached_at(addresses, sockets)
-        if given.app:
+        if self.is_app:
             address = None
         elif address is None or not (address.path or address.port):
             return None
@@ -283,7 +308,7 @@ class _Draft:
         given = self.given
         limits = given.limits or Limits()
         return AppSpec(
-            app=given.app,
+            app=given.app or given.bento,
             factory=given.factory,
             interface=given.interface,
             directory=given.directory,
@@ -308,6 +333,24 @@ class _Draft:
             max_requests=limits.max_requests,
             max_requests_jitter=limits.max_requests_jitter,
             health_path=given.health.path if given.health is not None else "",
+            bento=self._bento(self.part) if self.part is not None else None,
+        )
+
+    def _bento(self, part: Part) -> BentoSpec:
+        """BentoML's names for its own kind of dependencies: files are unix sockets."""
+        reached = {
+            name: f"file://{internal_path(self.runtime_dir, service)}"
+            for name, service in part.graph.items()
+            if service != self.name
+        }
+        return BentoSpec(
+            service="" if part.is_entry else part.declared.name,
+            reached_at=tuple(sorted(reached.items())),
+            workers=max(1, self._workers()),
+            keeps_timeout=part.keeps_timeout,
+            keeps_concurrency=part.keeps_concurrency,
+            folder=self._folder("b", self.name),
+            development=part.development,
         )
 
 

@@ -192,9 +192,16 @@ def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list
     identity_keys = ("user", "group", "umask", "rlimits", "cpu_affinity")
     if unexplained(*identity_keys) and old.identity != new.identity:
         keys.append(KeyChange("user", "", "another account or other CPUs on this machine"))
+    if unexplained("bento", "components", "workers") and _in_code(old) != _in_code(new):
+        keys.append(KeyChange("bento", "", "its code declares something else"))
     if unexplained("python") and old.python != new.python:
         keys.append(KeyChange("python", old.python, new.python))
     return keys
+
+
+def _in_code(plan: ServicePlan) -> object:
+    """What a BentoML service's code and its neighbours there say."""
+    return (plan.app.bento if plan.app is not None else None, plan.part)
 
 
 def _tls(old: TlsSpec, new: TlsSpec) -> list[KeyChange]:

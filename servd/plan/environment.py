@@ -6,6 +6,7 @@ import fnmatch
 import json
 from collections.abc import Mapping
 
+from servd.config.declared import Part
 from servd.config.model import Config
 from servd.host import Host
 from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
@@ -28,19 +29,31 @@ def build_environment(
     host: Host,
     dependencies: Mapping[str, Mapping[str, str]],
     app_metrics: str,
+    part: Part | None = None,
 ) -> dict[str, str]:
     """The environment of every worker of a service, but for what is a single worker's own.
 
     Later wins: the base and env_passthrough, the account of `user`, defaults.env_file,
     defaults.env, env_file, env, servd's own. `app_metrics` is a folder for prometheus_client's
     multiprocess mode ("": none), unless the config names one itself, or names "" to have none.
+    What the code of a BentoML service (`part`) asks for is taken over from the daemon, like
+    env_passthrough, and its own values stand for what is nowhere else.
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
+    declared: Mapping[str, str | None] = {}
+    if service.bento:
+        declared = part.declared.env if part is not None else {}
+        patterns = (*patterns, "BENTOML_*", *declared)
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value
         for variable, value in host.environ.items()
         if matches(variable, patterns) and not matches(variable, _OWN)
+    }
+    environment |= {
+        name: value
+        for name, value in declared.items()
+        if value is not None and name not in environment
     }
     account = host.accounts.get(service.user)
     if account is not None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from servd.config.address import Address
 from servd.config.check import binds_itself
+from servd.config.declared import Part
 from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
 from servd.host import Account
@@ -105,7 +106,7 @@ class ServicePlan:
 
     `definition` is what the config says, for the sake of showing what differs. Exactly one of `app`
     and `command` is set. Times are seconds. `app_metrics` is the folder that servd gives the app
-    for its own metrics ("": none).
+    for its own metrics ("": none); `part` is what a service is in the code of a BentoML service.
     """
 
     name: str
@@ -131,6 +132,7 @@ class ServicePlan:
     tls: TlsSpec | None = field(default=None, repr=False)
     app: AppSpec | None = None
     command: tuple[str, ...] = ()
+    part: Part | None = None
 
     @property
     def kind(self) -> Literal["app", "command"]:

@@ -10,13 +10,15 @@ from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.counts import Counts
 from servd.supervisor.output import Sink
 from servd.supervisor.sockets import SocketPool
+from servd.supervisor.sources import Sources
 from servd.supervisor.watcher import StartGate
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What all services share. `environ` is the daemon's own environment; `stopping` is set once
-    the daemon shall end: nothing is begun any more that an end would have to wait for.
+    the daemon shall end: nothing is begun any more that an end would have to wait for. `sources`
+    are noted in development only.
     """
 
     arbiter: ServdArbiter
@@ -27,4 +29,5 @@ class Engine:
     notify_folder: str
     environ: Mapping[str, str]
     counts: Counts = field(default_factory=Counts)
+    sources: Sources | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from servd.plan.model import ServicePlan
-from servd.supervisor.app_folder import make_app_metrics_folder
+from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.channel import UnansweredError
 from servd.supervisor.counts import Counts
 from servd.supervisor.engine import Engine
@@ -161,7 +161,7 @@ class Generation:
         Without `accept` they get ready and wait for `accept()`; on `trial` none is started again.
         """
         self.accepts = accept
-        make_app_metrics_folder(self.plan)
+        make_app_folders(self.plan)
         self.watcher = ServiceWatcher(self._launch(accept), Witness(self), self.engine.gate)
         if not trial:
             self.recycler.prove()
@@ -180,8 +180,8 @@ class Generation:
             for sock in listener.sockets
         ]
         number, folder = self.number, engine.notify_folder
-        sink, now, counts = engine.sink, engine.now, engine.counts
-        return Launch(plan, number, tuple(sockets), folder, sink, now, counts, accept)
+        sink, now, counts, sources = engine.sink, engine.now, engine.counts, engine.sources
+        return Launch(plan, number, tuple(sockets), folder, sink, now, counts, accept, sources)
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
         """Waits for every worker (of `slots`). One that dies on trial, or is given up, ends the

@@ -15,11 +15,13 @@ from typing import Any
 
 from circus.process import RUNNING, UNEXISTING, Process
 
+from servd.host import running_as
 from servd.plan.model import ServicePlan
 from servd.supervisor.channel import WorkerChannel
 from servd.supervisor.counts import Counts
 from servd.supervisor.notify_socket import NotifySocket
 from servd.supervisor.output import LastLines, OutputPipe, Sink
+from servd.supervisor.sources import Sources
 from servd.wire import names
 from servd.wire.block import Reading
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
@@ -42,6 +44,7 @@ class Launch:
     now: Callable[[], str]
     counts: Counts
     accept: bool = True
+    sources: Sources | None = None
 
     @property
     def accepts_at_once(self) -> bool:
@@ -157,7 +160,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 env=self._environment(notify.path),
                 start_new_session=True,
                 umask=identity.umask if identity.umask is not None else -1,
-                **self._user(),
+                **running_as(identity.account, identity.gid),
             )
             undo.pop_all()
         self._notify = notify
@@ -190,18 +193,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             names.NOTIFY_SOCKET: notify,
         }
 
-    def _user(self) -> dict[str, Any]:
-        """Popen's arguments for whom the process runs as; only root can choose."""
-        identity = self.launch.plan.identity
-        if os.geteuid() != 0:
-            return {}
-        options: dict[str, Any] = {}
-        if identity.gid is not None:
-            options |= {"group": identity.gid, "extra_groups": []}
-        if identity.account is not None:
-            options |= {"user": identity.account.uid, "extra_groups": list(identity.account.groups)}
-        return options
-
     def _raise_limits(self) -> None:
         """Lifts hard limits where the config asks for more than the daemon's own: the process sets
         its limits itself, but only the daemon may have the right to go higher.
@@ -232,6 +223,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             tls=plan.tls,
             accept=self.launch.accepts_at_once,
             watchdog=plan.watchdog,
+            tells_sources=self.launch.sources is not None,
             **inherited,
         )
 
@@ -277,6 +269,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         elif message.get("recycle") in RECYCLING:
             self.due = message["recycle"]
             self.on_recycle(self.due)
+        elif "sources" in message and self.launch.sources is not None:
+            self.launch.sources.note(self.launch.plan.name, message["sources"])
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")

@@ -31,6 +31,25 @@ class TlsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BentoSpec:
+    """What a worker of a BentoML service is told beside the rest.
+
+    `service` is its name in the code ("": the one that clients see), `reached_at` maps names of the
+    code to the addresses of those services, and `workers` is how many share what the code allows.
+    BentoML's own `traffic.timeout` and `traffic.max_concurrency` are kept unless servd has limits
+    of its own for it. `folder` is for what lasts beyond one worker.
+    """
+
+    service: str
+    reached_at: tuple[tuple[str, str], ...]
+    workers: int
+    keeps_timeout: bool
+    keeps_concurrency: bool
+    folder: str
+    development: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AppSpec:
     """How a worker runs its app. Times are seconds; a `health_path` of "" is none."""
 
@@ -59,6 +78,7 @@ class AppSpec:
     max_requests: int
     max_requests_jitter: int
     health_path: str
+    bento: BentoSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,8 @@ class WorkerSpec:
     """Everything that one worker process is told.
 
     Exactly one of `app` (run by servd's worker) and `argv` (replaced by that program) is set.
-    Without `accept`, a worker is ready first and accepts when it is told to. `counters` is the
+    Without `accept`, a worker is ready first and accepts when it is told to. With
+    `tells_sources`, it says which files its code was loaded from. `counters` is the
     descriptor of its block of counters, `events` that of the pipe for its finished events.
     """
 
@@ -91,6 +112,7 @@ class WorkerSpec:
     tls: TlsSpec | None = None
     accept: bool = True
     watchdog: float | None = None
+    tells_sources: bool = False
     counters: int = -1
     events: int = 1
 
@@ -106,6 +128,9 @@ class WorkerSpec:
         sockets = tuple(SocketSpec(**socket) for socket in values.pop("sockets"))
         if app is not None:
             app["skip_paths"] = tuple(app["skip_paths"])
+            if (bento := app["bento"]) is not None:
+                bento["reached_at"] = tuple((name, uri) for name, uri in bento["reached_at"])
+                app["bento"] = BentoSpec(**bento)
             app = AppSpec(**app)
         values["rlimits"] = tuple((name, value) for name, value in values["rlimits"])
         values |= {"argv": tuple(values["argv"]), "cpus": tuple(values["cpus"])}

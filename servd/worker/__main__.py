@@ -9,12 +9,13 @@ import os
 import socket
 import ssl
 import sys
+from typing import Any
 
 from servd.wire import listen_fds
 from servd.wire.block import Counters
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
-from servd.wire.worker_spec import WorkerSpec
+from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker.channel import Channel, DaemonWatch
 from servd.worker.confine import ConfineError, confine
 from servd.worker.events import EventWriter, configure_logging, users_traceback
@@ -91,15 +92,16 @@ def _serve(
     watch: DaemonWatch,
 ) -> None:
     from servd.worker import telemetry
-    from servd.worker.load_app import AppLoadError, load_app, missing_variable
+    from servd.worker.load_app import AppLoadError, missing_variable
 
     assert spec.app is not None
     channel = watch.channel
     traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
-        app = load_app(spec.app.app, factory=spec.app.factory, directory=spec.app.directory)
+        app = _load(spec.app, spec.worker)
     except AppLoadError as error:
         cause = error.__cause__
+        _tell_sources(spec, channel, cause)
         channel.send(failed=str(error), missing_variable=missing_variable(cause))
         fields = {"exception": users_traceback(cause)} if cause is not None else {}
         writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
@@ -120,6 +122,7 @@ def _serve(
 
     def started(loop: asyncio.AbstractEventLoop) -> None:
         writer.attach(loop)
+        _tell_sources(spec, channel)
 
         def begin(message: str) -> None:
             loop.call_soon_threadsafe(
@@ -135,6 +138,27 @@ def _serve(
     writer.close()
     if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads
+
+
+def _tell_sources(spec: WorkerSpec, channel: Channel, error: BaseException | None = None) -> None:
+    """In development: what the app was loaded from, as far as it was."""
+    if not spec.tells_sources or spec.app is None:
+        return
+    from servd.worker.sources import loaded_files
+
+    for files in loaded_files(spec.app.directory, error):
+        channel.send(sources=files)
+
+
+def _load(spec: AppSpec, worker: int) -> Any:
+    """The app itself. Raises `AppLoadError`."""
+    if spec.bento is not None:
+        from servd.worker.bento import load_bento
+
+        return load_bento(spec.app, spec.directory, spec.bento, worker)
+    from servd.worker.load_app import load_app
+
+    return load_app(spec.app, factory=spec.factory, directory=spec.directory)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def load_app(target: str, *, factory: bool, directory: str) -> Any:
     except AppLoadError:
         raise
     except (Exception, SystemExit) as error:
-        raise AppLoadError(f"cannot import {source}: {_in_one_line(error)}") from error
+        raise AppLoadError(f"cannot import {source}: {in_one_line(error)}") from error
     app: Any = module
     for name in attributes.split("."):
         try:
@@ -42,7 +42,7 @@ def load_app(target: str, *, factory: bool, directory: str) -> Any:
     try:
         return app()
     except (Exception, SystemExit) as error:
-        raise AppLoadError(f"the factory {target} failed: {_in_one_line(error)}") from error
+        raise AppLoadError(f"the factory {target} failed: {in_one_line(error)}") from error
 
 
 def missing_variable(error: BaseException | None) -> str | None:
@@ -87,6 +87,7 @@ def _from_file(path: str) -> ModuleType:
     return module
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """Its type, and the first line of what it says."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -234,7 +234,6 @@ def test_serve_reports_mistakes_as_a_file_would(tmp_path: Path) -> None:
         (["check"], 78, "there is no configuration"),
         (["check", "-c", "missing.toml"], 78, "missing.toml: no such file or folder"),
         (["--config", "missing.toml"], 78, "missing.toml: no such file or folder"),
-        (["serve", "main:app", "--reload"], 2, "not supported yet"),
         (["serve", "main:app", "--ssl-version", "3"], 2, "write TLSv1.2 or TLSv1.3"),
         (["convert", "missing.toml", "x.yaml"], 78, "missing.toml: cannot be read"),
     ],

@@ -1,0 +1,31 @@
+"""A configuration as it runs in development: one worker each, everything shown. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from servd.config.load import Loaded
+from servd.config.service import Service
+
+
+def developed(loaded: Loaded) -> Loaded:
+    """`loaded` with one worker a service, the whole environment handed on, and verbose logs for
+    people.
+    """
+    config = loaded.config
+    log = config.daemon.log.model_copy(update={"format": "console", "level": "debug", "file": ""})
+    daemon = config.daemon.model_copy(update={"log": log})
+    services = {name: _developed(service) for name, service in config.services.items()}
+    parts = {name: dataclasses.replace(p, development=True) for name, p in loaded.parts.items()}
+    config = config.model_copy(update={"daemon": daemon, "services": services})
+    return dataclasses.replace(loaded, config=config, parts=parts)
+
+
+def _developed(service: Service) -> Service:
+    return service.model_copy(
+        update={
+            "workers": min(1, service.workers) if service.workers != "auto" else 1,
+            "env_passthrough": ("*",),
+            "log": service.log.model_copy(update={"level": "debug"}),
+        }
+    )
