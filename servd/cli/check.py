@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
             )
             return Exit.CONFIG
         raise
+    if not loaded.errors:
+        loaded = _of_machine(_of_code(loaded) if imports else loaded)
     failures = _imports(loaded) if imports and not loaded.errors else {}
     if as_json:
         print_json(
@@ -54,15 +57,39 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
     return Exit.OK
 
 
-def _imports(loaded: Loaded) -> dict[str, str]:
-    """What each app that cannot be imported said, by service."""
-    from servd.host import inspect_host
-    from servd.plan.build import build
+def _of_code(loaded: Loaded) -> Loaded:
+    """With what the code of BentoML services declares, and what is wrong there."""
+    from servd.discovery import Discovery
 
-    plan = build(loaded.config, inspect_host(loaded.config, os.environ), "/nonexistent")
+    return Discovery().complete(loaded, os.environ)
+
+
+def _of_machine(loaded: Loaded) -> Loaded:
+    """With what is too much for this machine."""
+    from servd.config.load import LoadError
+    from servd.gpus import first
+    from servd.host import inspect_host
+    from servd.plan.build import build_loaded
+
+    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
+    try:
+        found = first(loaded, plan, os.environ)[1]
+    except LoadError as error:
+        return error.loaded
+    return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
+
+
+def _imports(loaded: Loaded) -> dict[str, str]:
+    """What each app that cannot be imported said, by service. (The code of BentoML services has
+    been asked.)
+    """
+    from servd.host import inspect_host
+    from servd.plan.build import build_loaded
+
+    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
     failures: dict[str, str] = {}
     for service in plan.services:
-        if service.app is None:
+        if service.app is None or service.part is not None:
             continue
         argv = [*service.argv_of("servd.worker.try_import"), service.app.app]
         argv += [service.directory, "factory" if service.app.factory else ""]

@@ -76,6 +76,7 @@ class InvalidError(ServdError):
 
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:
+    from servd.gpus import first
     from servd.host import inspect_host
     from servd.plan.build import build_loaded
     from servd.plan.diff import diff
@@ -83,12 +84,13 @@ def _first_start(loaded: Loaded) -> dict[str, Any]:
     from servd.plan.render_changes import as_json
 
     plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
+    plan, found = first(loaded, plan, os.environ)
     return {
         "source": "first start",
         "changes": as_json(diff(Plan(), plan)),
         "by_hand": [],
         "restart_needed": [],
-        "warnings": [warning.summary() for warning in loaded.warnings],
+        "warnings": [warning.summary() for warning in (*loaded.warnings, *found)],
     }
 
 

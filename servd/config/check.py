@@ -32,6 +32,7 @@ _SHORTEST = {
 }
 """Seconds that a time has to have at least."""
 
+_MOST_GPUS = 1024
 _RUNNERS = ("app", "command", "bento")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
@@ -196,6 +197,24 @@ def limits_make_sense(checked: Checked) -> Iterator[Diagnostic]:
                 ("services", name, "timeouts", "request"),
                 "is longer than request_total, which ends every request before",
             )
+
+
+def gpus_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """A number of GPUs is a whole one, or the share of one that workers have in common."""
+    places: list[tuple[Path, object]] = [
+        (("services", name, "gpus"), service.gpus)
+        for name, service in checked.config.services.items()
+    ]
+    for path, asked in places:
+        if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
+            yield checked.problem(
+                path, f"{asked:g} GPUs: write a whole number, or a share of one such as 0.5"
+            )
+    there = checked.config.daemon.gpus
+    if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
+        yield checked.problem(
+            ("daemon", "gpus"), f"{there:g}: a machine has a whole number of GPUs"
+        )
 
 
 def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
@@ -420,6 +439,7 @@ RULES: tuple[Rule, ...] = (
     commands_make_sense,
     times_make_sense,
     limits_make_sense,
+    gpus_make_sense,
     tasks_are_commands,
     dependencies_exist,
     no_cycles,

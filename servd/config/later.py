@@ -13,10 +13,9 @@ from servd.config.model import Config
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
-LATER_TOP: tuple[Path, ...] = (("daemon", "gpus"),)
+LATER_TOP: tuple[Path, ...] = ()
 LATER_SERVICE: tuple[Path, ...] = (
     ("preload",),
-    ("gpus",),
     ("timeouts", "headers"),
     ("timeouts", "body"),
 )

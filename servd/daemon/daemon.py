@@ -41,9 +41,9 @@ from servd.daemon.traffic import Traffic
 from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
+from servd.gpus import first
 from servd.host import inspect_host
 from servd.plan.build import build_loaded
-from servd.plan.model import Plan
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.engine import Engine
 from servd.supervisor.sockets import SocketPool
@@ -141,7 +141,9 @@ class Daemon:
         self._signals: frozenset[signal.Signals] = frozenset()
         config = launching.loaded.config
         self.host = inspect_host(config, os.environ, ports=True)
-        self.plan: Plan = build_loaded(launching.loaded, self.host, folder.path)
+        plan = build_loaded(launching.loaded, self.host, folder.path)
+        self.plan, found = first(launching.loaded, plan, self.host.environ)
+        self.gpu_warnings = found
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -176,7 +178,7 @@ class Daemon:
         self.traffic.readings.start()
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
-        for warning in self.launching.loaded.warnings:
+        for warning in (*self.launching.loaded.warnings, *self.gpu_warnings):
             log.warning("config warning", warning=warning.summary())
         failed = await self._first_start()
         if (

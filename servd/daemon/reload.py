@@ -18,10 +18,12 @@ from servd.config.model import Config
 from servd.daemon.request import Outcome, OutdatedError, Report, Request
 from servd.daemon.settings import SettingsChange, changed_keys, needs_restart
 from servd.errors import ConfigError, ServdError
+from servd.gpus import equipped, mistake
 from servd.host import Host, inspect_host, read_texts
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
+from servd.plan.gpus import GpuError
 from servd.plan.model import Plan
 from servd.plan.overrides import (
     Override,
@@ -211,9 +213,20 @@ class Reloader:
         if request.act is not None:
             overrides = acted(overrides, request.act, file)
         overrides = differing(overrides, file)
-        plan = with_overrides(file, overrides)
+        plan = self._equipped(loaded, with_overrides(file, overrides), request)
         roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
         return Planned(loaded, file, overrides, plan, diff(running, plan, roll))
+
+    def _equipped(self, loaded: Loaded, plan: Plan, request: Request) -> Plan:
+        """Raises `ConfigError` where the file asks for too many GPUs, `RefusedError` where what is
+        done by hand does.
+        """
+        try:
+            return equipped(loaded, plan, self._host.environ, self._supervisor.plan)[0]
+        except GpuError as error:
+            if request.by_hand:
+                raise RefusedError(str(error)) from None
+            raise ConfigError([mistake(loaded, error)]) from None
 
     def _load(self) -> Loaded:
         self.seen = self._read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -194,9 +195,15 @@ def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list
         keys.append(KeyChange("user", "", "another account or other CPUs on this machine"))
     if unexplained("bento", "components", "workers") and _in_code(old) != _in_code(new):
         keys.append(KeyChange("bento", "", "its code declares something else"))
+    if unexplained("gpus") and any(map(operator.ne, old.gpus, new.gpus)):
+        keys.append(KeyChange("gpus", _dealt(old), _dealt(new)))
     if unexplained("python") and old.python != new.python:
         keys.append(KeyChange("python", old.python, new.python))
     return keys
+
+
+def _dealt(plan: ServicePlan) -> str:
+    return " ".join(",".join(ids) for ids in plan.gpus)
 
 
 def _in_code(plan: ServicePlan) -> object:

@@ -133,6 +133,8 @@ class ServicePlan:
     app: AppSpec | None = None
     command: tuple[str, ...] = ()
     part: Part | None = None
+    gpus: tuple[tuple[str, ...], ...] = ()
+    """GPUs of each worker, in turn; empty: nobody has asked for any."""
 
     @property
     def kind(self) -> Literal["app", "command"]:

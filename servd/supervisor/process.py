@@ -16,6 +16,7 @@ from typing import Any
 from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.host import running_as
+from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.supervisor.channel import WorkerChannel
 from servd.supervisor.counts import Counts
@@ -186,8 +187,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         return [self.launch.plan.python, "-I", "-S", _PROGRAM, str(channel)]
 
     def _environment(self, notify: str) -> Mapping[str, str]:
+        gpus = self.launch.plan.gpus
+        visible = {VISIBLE: ",".join(gpus[self.slot % len(gpus)])} if gpus else {}
         return {
             **self.launch.plan.environment,
+            **visible,
             names.WORKER: str(self.slot),
             names.GENERATION: str(self.launch.generation),
             names.NOTIFY_SOCKET: notify,
