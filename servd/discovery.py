@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -76,12 +76,30 @@ class Discovery:
         found = [*loaded.diagnostics, *expansion.diagnostics]
         found += [mistake for rule in AFTER_EXPANSION for mistake in rule(whole)]
         found += check_files(whole)
+        found += self._missing(whole, expansion, environ)
         return dataclasses.replace(
             loaded,
             config=expansion.config,
             parts=expansion.parts,
             diagnostics=tuple(in_order(found)),
         )
+
+    def _missing(
+        self, whole: Checked, expansion: Expansion, environ: Mapping[str, str]
+    ) -> Iterator[Diagnostic]:
+        """Variables that the code asks for, and that nobody sets."""
+        host = inspect_host(whole.config, environ)
+        plan = build(whole.config, host, "/nonexistent", parts=expansion.parts)
+        for name, part in expansion.parts.items():
+            there = plan.service(name).environment
+            for variable in part.declared.env:
+                if variable not in there:
+                    yield whole.problem(
+                        ("services", name.partition(".")[0], "bento"),
+                        f"{part.declared.name} needs the variable {variable}, which is not set",
+                        f'write env = {{ {variable} = "..." }}',
+                        code="env",
+                    )
 
     def _graph(self, service: ServicePlan) -> DeclaredGraph:
         """Raises `DiscoveryError`."""
