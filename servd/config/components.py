@@ -72,7 +72,9 @@ class Expansion:
             needs = tuple(Dependency(service=names[other]) for other in declared.depends)
             made = _with_declared(base, declared, said, is_entry=is_entry)
             depends_on = (*(base.depends_on if is_entry else ()), *needs)
-            services[names[each]] = made.model_copy(update={"depends_on": depends_on})
+            # components stand for themselves now
+            made = made.model_copy(update={"depends_on": depends_on, "components": {}})
+            services[names[each]] = made
             self.parts[names[each]] = Part(
                 declared=declared,
                 is_entry=is_entry,

@@ -1,0 +1,54 @@
+"""servd and BentoML in one environment, where kantoku's files lie over those of circus."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import httpx
+
+from harness import Servd, wait_until
+from with_bentoml import PYTHON, copied, environ
+
+CONFIG = """
+    [services.gw]
+    bento = "service:Gateway"
+    listen = "127.0.0.1:0"
+    [services.broken]
+    command = ["false"]
+    restart = { backoff = "100ms" }
+"""
+
+
+def test_the_files_are_kantokus() -> None:
+    code = "import circus, json; print(json.dumps([circus.__version__, circus.__file__]))"
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    version, _ = json.loads(done.stdout)
+    assert version.startswith("0.18.")
+
+
+def test_servd_runs_on_them_as_on_its_own(servd: Servd) -> None:
+    """kantoku ends everything as soon as one watcher has no process: it must not happen here."""
+    copied("graph", servd.folder)
+    servd.write(servd_toml=CONFIG)
+    daemon = servd.run("--config", "servd.toml", environ=environ(servd.folder), interpreter=PYTHON)
+    wait_until(lambda: daemon.find("service ready", service="gw"), "gw is ready")
+    wait_until(lambda: len(daemon.find("worker died", service="broken")) >= 3, "broken died often")
+
+    def rate() -> object:
+        body = {"text": "why does bread rise"}
+        return httpx.post(daemon.url("gw") + "/rate", json=body, timeout=20).json()
+
+    assert rate() == {"words": 4.0, "score": 4.0}
+    first = daemon.pids("gw.scorer")
+    os.kill(first[0], signal.SIGKILL)
+    wait_until(lambda: daemon.pids("gw.scorer") not in (first, []), "another scorer")
+    wait_until(lambda: daemon.service("gw.scorer")["state"] == "ready", "it is ready")
+    report = daemon.reload(CONFIG + "[services.gw.components.Tokenizer]\nworkers = 1\n")
+    assert report["outcome"] == "applied"
+    daemon.act("gw", "restart")
+    assert rate() == {"words": 4.0, "score": 4.0}
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []

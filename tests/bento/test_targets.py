@@ -1,0 +1,238 @@
+"""Whatever `bentoml serve` can be pointed at, servd can; and its commands with the word changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from harness import Servd, ServdProcess, free_port, servd_for_others, wait_until
+from with_bentoml import PYTHON, copied, environ
+
+WRITER = "service:Writer"
+
+
+def counts(daemon: ServdProcess, service: str) -> str:
+    url = daemon.service(service)["listen"][0]
+    return httpx.post(f"{url}/count", json={"upto": 2}, timeout=20).text
+
+
+def built(folder: Path) -> Path:
+    """A Bento of the streaming service, in a store of BentoML; the folder of the Bento."""
+    copied("streaming", folder)
+    (folder / "bentofile.yaml").write_text(f"service: {WRITER}\n")
+    done = subprocess.run(
+        [PYTHON, "-m", "bentoml", "build", "--version", "one", "--output", "tag", "."],
+        cwd=folder,
+        env={**os.environ, **environ(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "bentos" / "writer" / "one"
+
+
+def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(servd: Servd) -> None:
+    sources = servd.folder / "sources"
+    sources.mkdir()
+    bento = built(sources)
+    for path in sources.glob("*.py"):
+        path.rename(path.with_suffix(".gone"))
+    folder = servd.folder / "plain"
+    folder.mkdir()
+    copied("streaming", folder)
+    config = f"""
+        [defaults]
+        python = "{PYTHON}"
+        env = {{ BENTOML_HOME = "{sources}" }}
+        [services.tag]
+        bento = "writer:one"
+        listen = "127.0.0.1:0"
+        [services.latest]
+        bento = "writer:latest"
+        listen = "127.0.0.1:0"
+        [services.path]
+        bento = "{bento}"
+        listen = "127.0.0.1:0"
+        [services.folder]
+        bento = "plain"
+        listen = "127.0.0.1:0"
+    """
+    daemon = servd(config).ready()
+    for service in ("tag", "latest", "path", "folder"):
+        assert counts(daemon, service) == "0 1 ", service
+    schema = httpx.get(f"{daemon.url('tag')}/schema.json").json()
+    assert schema["name"] == "Writer"
+
+
+def test_serve_with_port_and_api_workers(servd: Servd) -> None:
+    """The first command of BentoML's page."""
+    copied("streaming", servd.folder)
+    port = str(free_port())
+    daemon = servd.run(
+        "serve", WRITER, "--port", port, "--api-workers", "2",
+        interpreter=PYTHON, environ=environ(servd.folder),
+    ).ready()  # fmt: skip
+    assert daemon.service("writer")["listen"] == [f"http://0.0.0.0:{port}"]
+    assert len(daemon.pids("writer")) == 2
+    assert httpx.post(f"http://127.0.0.1:{port}/count", json={"upto": 2}).text == "0 1 "
+    assert daemon.stop() == 0
+
+
+def test_serve_with_reload_and_development(servd: Servd) -> None:
+    """The second one: an edit is served; a broken one shows its traceback and changes nothing."""
+    copied("streaming", servd.folder)
+    daemon = servd.run(
+        "serve", WRITER, "--reload", "--development", "--host=127.0.0.1", "--port", str(free_port()),
+        interpreter=PYTHON, environ=environ(servd.folder),
+    )  # fmt: skip
+    wait_until(lambda: "servd ready" in daemon.output, "it is ready")
+    assert counts(daemon, "writer") == "0 1 "
+    file = servd.folder / "service.py"
+    code = file.read_text()
+    file.write_text(code.replace('f"{number} "', 'f"<{number}>"'))
+    wait_until(lambda: counts(daemon, "writer") == "<0><1>", "the edit is served")
+    file.write_text(code.replace("for number in range(upto):", "for number in range(upto:"))
+    wait_until(lambda: "SyntaxError" in daemon.output, "the traceback is shown")
+    wait_until(lambda: "reload failed" in daemon.output, "it was undone")
+    assert counts(daemon, "writer") == "<0><1>"
+    file.write_text(code)
+    wait_until(lambda: counts(daemon, "writer") == "0 1 ", "the next edit is served")
+    assert daemon.stop() == 0
+
+
+def test_serve_with_tls(servd: Servd) -> None:
+    """The third one."""
+    copied("streaming", servd.folder)
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(servd.folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(servd.folder / "cert.pem")
+    authority.cert_pem.write_to_path(servd.folder / "ca.pem")
+    port = free_port()
+    daemon = servd.run(
+        "serve", WRITER, "--port", str(port), "--api-workers", "2",
+        "--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem",
+        interpreter=PYTHON, environ=environ(servd.folder),
+    ).ready()  # fmt: skip
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(servd.folder / "ca.pem"))
+    answer = httpx.post(f"https://localhost:{port}/count", json={"upto": 2}, verify=context)
+    assert answer.text == "0 1 "
+    assert daemon.service("writer")["listen"] == [f"https://0.0.0.0:{port}"]
+
+
+def test_tls_and_port_as_the_code_declares_them(servd: Servd) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(servd.folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(servd.folder / "cert.pem")
+    port = free_port()
+    code = f"""
+        import bentoml
+
+        @bentoml.service(
+            workers="cpu_count", backlog=77,
+            http={{"host": "127.0.0.1", "port": {port}}},
+            ssl={{"enabled": True, "certfile": "cert.pem", "keyfile": "key.pem"}},
+        )
+        class Coded:
+            @bentoml.api
+            def hello(self) -> str:
+                return "hello"
+    """
+    config = f'[services.coded]\nbento = "service:Coded"\npython = "{PYTHON}"\n'
+    daemon = servd(config, service_py=code, environ=environ(servd.folder)).ready()
+    assert daemon.service("coded")["listen"] == [f"https://127.0.0.1:{port}"]
+    assert len(daemon.pids("coded")) == len(os.sched_getaffinity(0))
+    answer = httpx.post(f"https://127.0.0.1:{port}/hello", json={}, verify=False)
+    assert answer.text == "hello"
+
+
+def test_the_python_call_with_the_arguments_of_serve_http_production(tmp_path: Path) -> None:
+    copied("streaming", tmp_path)
+    port = free_port()
+    code = f"""
+import json, servd, httpx
+server = servd.serve(
+    bento_identifier="{WRITER}", working_dir="{tmp_path}", port={port}, host="127.0.0.1",
+    api_workers=2, threaded=True,
+)
+with server:
+    text = httpx.post(f"{{server.url()}}/count", json={{"upto": 2}}, timeout=20).text
+    workers = server.status()["services"][0]["workers"]["ready"]
+print(json.dumps([text, workers]))
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", code],
+        cwd="/",
+        env={**os.environ, **environ(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["0 1 ", 2]
+
+
+@pytest.fixture
+def shared() -> Iterator[Servd]:
+    yield from servd_for_others("sdb")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run services as another user")
+def test_the_code_of_a_service_with_a_user_is_never_run_as_root(shared: Servd) -> None:
+    """Neither by its workers nor when it is asked for what it declares."""
+    with tempfile.TemporaryDirectory(prefix="sdb", dir="/tmp") as home:
+        Path(home).chmod(0o777)
+        notes = Path(home) / "uids"
+        code = f"""
+            import os
+            import bentoml
+
+            with open("{notes}", "a") as file:
+                file.write(f"{{os.getuid()}}\\n")
+
+            @bentoml.service
+            class Inner:
+                @bentoml.api
+                def who(self) -> int:
+                    return os.getuid()
+
+            @bentoml.service
+            class Outer:
+                inner = bentoml.depends(Inner)
+
+                @bentoml.api
+                def who(self) -> int:
+                    return self.inner.who()
+        """
+        config = f"""
+            [services.outer]
+            bento = "service:Outer"
+            python = "{PYTHON}"
+            listen = "127.0.0.1:0"
+            user = "nobody"
+        """
+        if not _nobody_can_run(PYTHON):
+            pytest.skip("the environment is where nobody else can enter")
+        daemon = shared(config, service_py=code, environ=environ(Path(home))).ready()
+        nobody = "65534"
+        assert httpx.post(f"{daemon.url('outer')}/who", json={}).text == nobody
+        assert set(notes.read_text().split()) == {nobody}
+
+
+def _nobody_can_run(program: str) -> bool:
+    try:
+        done = subprocess.run([program, "-c", "import bentoml"], user="nobody", capture_output=True)
+    except OSError:
+        return False
+    return done.returncode == 0
