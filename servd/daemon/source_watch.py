@@ -20,6 +20,8 @@ TEMPLATES = (".html", ".jinja", ".jinja2", ".j2")
 
 _BACKSTOP_MS = 5000
 _AFTER_FAILURE = 2.0
+_CATCH_UP = 0.2
+"""Seconds after which a new watch is surely in place."""
 
 log = structlog.get_logger()
 
@@ -49,13 +51,17 @@ class SourceWatch:
     async def _run(self) -> None:
         from watchfiles import awatch
 
+        known: set[str] = set()
         while True:
             self._again.clear()
             folders = await asyncio.to_thread(self._folders)
+            fresh = set(folders) - known if known else set()
             known = set(folders)
             if not folders:
                 await self._again.wait()
                 continue
+            loop = asyncio.get_running_loop()
+            catching_up = loop.call_later(_CATCH_UP, self._react_to_all, fresh)
             try:
                 async for changes in awatch(
                     *folders,
@@ -75,6 +81,17 @@ class SourceWatch:
                 log.warning("sources cannot be watched", error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
+            except BaseException:
+                catching_up.cancel()
+                raise
+
+    def _react_to_all(self, folders: set[str]) -> None:
+        """What was put into new folders before they were watched."""
+        found: set[str] = set()
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                found |= {os.path.join(folder, name) for name in os.listdir(folder)}
+        self._react(found)
 
     def _folders(self) -> list[str]:
         self._ignored = {folder: Ignored(folder) for folder in _directories(self._plan)}

@@ -93,7 +93,7 @@ def with_gpus(plan: Plan, gpus: Gpus, before: Plan) -> Plan:
     if given is None:
         raise GpuError(
             wanted[-1].service,
-            f"{_sum(wanted)} do not fit on {_count(gpus.ids)}: a share is of one GPU",
+            f"{_sum(wanted)}: {_count(gpus.ids)}, and no share can be of two",
         )
     services = tuple(
         _equipped(service, given[service.name], gpus) if service.name in given else service

@@ -90,7 +90,7 @@ def test_serve_with_reload_and_development(servd: Servd) -> None:
     """The second one: an edit is served; a broken one shows its traceback and changes nothing."""
     copied("streaming", servd.folder)
     daemon = servd.run(
-        "serve", WRITER, "--reload", "--development", "--host=127.0.0.1", "--port", str(free_port()),
+        "serve", WRITER, "--reload", "--development", "--host=127.0.0.1", f"--port={free_port()}",
         interpreter=PYTHON, environ=environ(servd.folder),
     )  # fmt: skip
     wait_until(lambda: "servd ready" in daemon.output, "it is ready")
