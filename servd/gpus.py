@@ -64,7 +64,8 @@ def equipped(
 
 
 def _done_without(loaded: Loaded, wish: Wish) -> Diagnostic:
-    message = f"{wish.service} asks for {wish.each:g} GPU in its code: there is none here"
+    plural = "" if wish.each == 1 else "s"
+    message = f"{wish.service} asks for {wish.each:g} GPU{plural} in its code: there is none here"
     return _at(loaded, wish.service, message, warning=True)
 
 
