@@ -7,10 +7,8 @@ own environment.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,20 +17,13 @@ from servd.config.components import Expansion
 from servd.config.declared import DeclaredGraph
 from servd.config.files import check_files
 from servd.config.load import Loaded
+from servd.description import MODULE, Description, DescriptionError
 from servd.diagnostics import Diagnostic, in_order
 from servd.host import inspect_host, running_as
 from servd.plan.build import build
 from servd.plan.model import ServicePlan
 
 _AT_ONCE = 4
-
-
-class DiscoveryError(Exception):
-    """The code could not be asked; `trace` is its own traceback."""
-
-    def __init__(self, message: str, trace: str = "") -> None:
-        self.trace = trace
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +34,19 @@ class _Answer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Remembers the answers until one of the files changes that they came from."""
+    """Remembers the answers until one of the files changes that they came from. `begun` is who was
+    asked before the configuration was read.
+    """
 
+    begun: Description | None = None
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
+
+    def begin(self, loaded: Loaded, environ: Mapping[str, str]) -> Callable[[], Loaded]:
+        """`complete`, begun in a thread: what is returned waits for it."""
+        pool = ThreadPoolExecutor(1)
+        completed = pool.submit(self.complete, loaded, environ)
+        pool.shutdown(wait=False)
+        return completed.result
 
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
         """`loaded` with the components of its BentoML services, and with every mistake that only
@@ -63,7 +64,7 @@ class Discovery:
         for name, answer in answers.items():
             try:
                 graphs[name] = answer.result()
-            except DiscoveryError as error:
+            except DescriptionError as error:
                 path = ("services", name, "bento")
                 mistake = checked.problem(path, str(error), code="bento")
                 found.append(dataclasses.replace(mistake, trace=error.trace))
@@ -102,13 +103,14 @@ class Discovery:
                     )
 
     def _graph(self, service: ServicePlan) -> DeclaredGraph:
-        """Raises `DiscoveryError`."""
+        """Raises `DescriptionError`."""
         environment = tuple(sorted(service.environment.items()))
         key = (service.definition.bento, service.directory, service.python, environment)
         known = self._known.get(key)
         if known is not None and known.seen == _looks(tuple(known.seen)):
             return known.graph
-        graph = ask(service)
+        graph = ask(service, self.begun)
+        self.begun = None
         self._known[key] = _Answer(graph, _looks(graph.files))
         return graph
 
@@ -125,31 +127,15 @@ def _looks(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
     return found
 
 
-def ask(service: ServicePlan) -> DeclaredGraph:
-    """What the code of a BentoML service declares. Raises `DiscoveryError`."""
-    argv = service.argv_of("servd.worker.describe_bento")
+def ask(service: ServicePlan, begun: Description | None = None) -> DeclaredGraph:
+    """What the code of a BentoML service declares; of who was `begun` to be asked already, where
+    that is just the same. Raises `DescriptionError`.
+    """
+    argv = [*service.argv_of(MODULE), service.definition.bento, service.directory]
+    identity = running_as(service.identity.account, service.identity.gid)
+    if begun is None or begun.argv != tuple(argv) or begun.folder != service.directory or identity:
+        begun = Description(argv, service.directory, service.environment, **identity)
     try:
-        done = subprocess.run(
-            [*argv, service.definition.bento, service.directory],
-            cwd=service.directory,
-            env=dict(service.environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=service.startup,
-            **running_as(service.identity.account, service.identity.gid),
-        )
-    except subprocess.TimeoutExpired:
-        raise DiscoveryError(f"its code was not imported within {service.startup:g} s") from None
-    except OSError as error:
-        raise DiscoveryError(f"{service.python} cannot be run: {error.strerror}") from None
-    try:
-        document = json.loads(done.stdout)
-        if "error" not in document:
-            return DeclaredGraph.from_document(document)
-    except (ValueError, KeyError, TypeError):
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise DiscoveryError(said) from None
-    raise DiscoveryError(document["error"], document.get("trace") or "")
+        return DeclaredGraph.from_document(begun.document(service.startup))
+    except (KeyError, TypeError) as error:
+        raise DescriptionError(f"it said what is not understood: {error!r}") from None

@@ -20,16 +20,17 @@ def command(config: str | None) -> int:
     whatever changes in the sources is started anew (what ran goes on where that fails).
     """
     given = load_config(config).require()
+    from servd.discovery import Discovery
+
+    discovery = Discovery()
+    completed = discovery.begin(given, os.environ)
     from servd.admin.server import AdminServer
     from servd.config.development import developed
     from servd.config.load import load
     from servd.daemon.daemon import Launching, run
-    from servd.discovery import Discovery
-
-    discovery = Discovery()
 
     def read() -> Loaded:
         return developed(discovery.complete(load(given.path, os.environ), os.environ))
 
-    loaded = developed(discovery.complete(given, os.environ)).require()
+    loaded = developed(completed()).require()
     return run(Launching(loaded, read, AdminServer, watches_sources=True))

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 def run_config(config: str | None) -> int:
     """Runs the configuration; returns the exit status of the daemon."""
     given = load_config(config).require()  # warnings are the daemon's to log
-    from servd.admin.server import AdminServer
-    from servd.config.load import load
-    from servd.daemon.daemon import Launching, run
     from servd.discovery import Discovery
 
     discovery = Discovery()
+    completed = discovery.begin(given, os.environ)
+    from servd.admin.server import AdminServer
+    from servd.config.load import load
+    from servd.daemon.daemon import Launching, run
 
     def read() -> Loaded:
         return discovery.complete(load(given.path, os.environ), os.environ)
 
-    loaded = discovery.complete(given, os.environ).require()
-    return run(Launching(loaded, read, AdminServer))
+    return run(Launching(completed().require(), read, AdminServer))
 
 
 @click.command("run")

@@ -5,13 +5,17 @@ The options are those of `bentoml serve`, with its environment variables.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import click
 
 from servd.cli.bento_target import is_bento
+from servd.description import MODULE, Description
 from servd.errors import UsageError
 
 SOURCE = "<servd serve>"
@@ -22,7 +26,7 @@ _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "
 newest version that both sides have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServeOptions:
     """The options as they were given; None where they were not."""
 
@@ -47,16 +51,36 @@ class ServeOptions:
     factory: bool
     interface: str | None
 
+    @property
+    def directory(self) -> str:
+        """The working directory, absolute."""
+        return os.path.abspath(self.working_dir or ".")
+
+    @cached_property
+    def is_bento(self) -> bool:
+        """Whether the target is a BentoML service."""
+        return self.bento or is_bento(self.target, self.directory, os.environ)
+
+    def ask(self) -> Description | None:
+        """Begins to ask the code of a BentoML service what it declares: that takes longer than
+        reading a configuration, and both can be done at the same time.
+        """
+        if not self.is_bento or not os.path.isdir(self.directory):
+            return None
+        argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
+        asked = Description(argv, self.directory, os.environ)
+        atexit.register(asked.drop)
+        return asked
+
     def tables(self) -> dict[str, Any]:
         """The configuration that the options stand for."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         development = {"level": "debug"} if self.development else {}
-        directory = os.path.abspath(self.working_dir or ".")
-        bento = self.bento or is_bento(self.target, directory, os.environ)
+        bento = self.is_bento
         service = _given(
             **{"bento" if bento else "app": self.target},
             listen=f"{host}:{self.port}",
-            directory=directory,
+            directory=self.directory,
             factory=self.factory or None,
             interface=self.interface,
             backlog=self.backlog,
@@ -179,9 +203,11 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     """Serve TARGET without a configuration file: an app ("module:app", "path/file.py:app"), or a
     BentoML service ("service:MyService", a folder, a tag of a Bento).
     """
+    given = ServeOptions(**options)
+    begun = None if print_config else given.ask()
     from servd.config.dump import to_text
 
-    text = to_text(ServeOptions(**options).tables(), "toml")
+    text = to_text(given.tables(), "toml")
     if print_config:
         click.echo(text, nl=False)
         return 0
@@ -193,19 +219,23 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())
 
-    discovery = Discovery()
-    development = options["development"]
+    discovery = Discovery(begun)
+
+    def written() -> Loaded:
+        return load_sources([source], SOURCE, os.environ, Disk())
+
+    def finished(loaded: Loaded) -> Loaded:
+        return developed(loaded) if options["development"] else loaded
 
     def read() -> Loaded:
-        loaded = load_sources([source], SOURCE, os.environ, Disk())
-        loaded = discovery.complete(loaded, os.environ)
-        return developed(loaded) if development else loaded
+        return finished(discovery.complete(written(), os.environ))
 
-    loaded = read().require()
+    completed = discovery.begin(written().require(), os.environ)
     from servd.admin.server import AdminServer
     from servd.daemon.daemon import Launching, run
     from servd.daemon.runtime_dir import default_runtime_dir
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
+    loaded = finished(completed().require())
     return run(Launching(loaded, read, AdminServer, private, watches_sources=reload))

@@ -16,6 +16,7 @@ from servd.wire.block import Counters
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
 from servd.wire.worker_spec import AppSpec, WorkerSpec
+from servd.worker import collector
 from servd.worker.channel import Channel, DaemonWatch
 from servd.worker.confine import ConfineError, confine
 from servd.worker.events import EventWriter, configure_logging, users_traceback
@@ -23,6 +24,7 @@ from servd.worker.events import EventWriter, configure_logging, users_traceback
 
 def main() -> None:
     """Runs the worker; exits 3 when its app cannot be imported or started."""
+    collector.pause()
     channel = Channel(int(sys.argv[1]))
     text = channel.receive()
     if text is None:

@@ -27,6 +27,13 @@ _SERVER = ("traffic", "metrics", "logging", "ssl", "http", "grpc", "backlog", "r
 """Parts of a service's configuration that BentoML reads from its server's."""
 
 
+_LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
+"""Fault: after 100 requests, or 300 seconds, BentoML's client closes its session to a dependency
+under the requests that are in flight on it, which end with 500 (`SessionManager.get_session`). The
+sockets of the same machine need no new sessions. Who has said something else means it.
+"""
+
+
 class NoBentoMLError(AppLoadError):
     """There is no BentoML for this interpreter, or one that is too old."""
 
@@ -162,6 +169,8 @@ def _configure(name: str, spec: BentoSpec) -> None:
         if not spec.keeps_concurrency:
             part["traffic"]["max_concurrency"] = None
     service["workers"] = spec.workers  # each takes its share of max_concurrency
+    for name in dict(spec.reached_at):
+        whole["services"].get(name, {}).setdefault("runner_connection", _LONG_SESSIONS)
     BentoMLContainer.config.set(whole)
 
 

@@ -14,6 +14,7 @@ import os
 import sys
 from typing import Any
 
+from servd.worker import collector
 from servd.worker.bento import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError
@@ -26,6 +27,7 @@ _BUILD_FILES = ("bentofile.yaml", "pyproject.toml", "service.py", "bento.yaml")
 
 def main() -> None:
     """Exits 1 when there is nothing to describe."""
+    collector.pause()
     identifier, directory = sys.argv[1:3]
     sys.argv[1:] = []
     document = os.dup(1)

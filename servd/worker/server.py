@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import gc
 import signal
 import socket
 import ssl
@@ -20,6 +19,7 @@ from uvicorn.server import ServerState
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
+from servd.worker import collector
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
@@ -107,7 +107,7 @@ class WorkerServer(uvicorn.Server):
         self.started = True
         if self.accepts_at_once:
             await self.accept()
-        _spare_the_garbage_collector()
+        collector.resume()
         self.watchdog.start()
         notify("READY=1")
 
@@ -217,14 +217,6 @@ class WorkerServer(uvicorn.Server):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
-
-
-def _spare_the_garbage_collector() -> None:
-    """Everything that the app has loaded stays for good: no collection need look at it again. (A
-    full one would take tens of milliseconds, in which no request is answered.)
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def quietly(app: Any) -> Any:

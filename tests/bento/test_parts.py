@@ -298,3 +298,24 @@ def test_without_bentoml_one_line_says_what_to_install(servd: Servd) -> None:
             " 'servd[bentoml]', or name the python of an environment that has it" in first
         )
         assert "Traceback" not in done.stderr
+
+
+def test_many_calls_of_a_dependency_at_once_all_come_through_even_while_it_is_replaced(
+    servd: Servd,
+) -> None:
+    """BentoML's client closes its session under requests in flight after a hundred of them."""
+    import concurrent.futures
+
+    import httpx
+
+    daemon = graph(servd).ready()
+    url = daemon.url("gw") + "/rate"
+
+    def ask(_: int) -> int:
+        return httpx.post(url, json={"text": "a b"}, timeout=20).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(ask, n) for n in range(600)]
+        assert daemon.act("gw.scorer", "restart")["outcome"] == "applied"
+        assert daemon.act("gw.tokenizer", "restart")["outcome"] == "applied"
+        assert {answer.result() for answer in answers} == {200}
