@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from servd.config.check import AFTER_EXPANSION, Checked
+from servd.config.check import Checked, check
 from servd.config.components import Expansion
-from servd.config.declared import DeclaredGraph
+from servd.config.declared import DeclaredGraph, homes
 from servd.config.files import check_files
+from servd.config.later import not_supported_yet
 from servd.config.load import Loaded
 from servd.description import MODULE, Description, DescriptionError
-from servd.diagnostics import Diagnostic, in_order
+from servd.diagnostics import Diagnostic, Severity, in_order
 from servd.host import inspect_host, running_as
 from servd.plan.build import build
 from servd.plan.model import ServicePlan
@@ -40,6 +41,8 @@ class Discovery:
 
     begun: Description | None = None
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
+    _asking: set[Description] = field(default_factory=set)
+    _given_up: bool = False
 
     def begin(self, loaded: Loaded, environ: Mapping[str, str]) -> Callable[[], Loaded]:
         """`complete`, begun in a thread: what is returned waits for it."""
@@ -48,9 +51,18 @@ class Discovery:
         pool.shutdown(wait=False)
         return completed.result
 
+    def give_up(self) -> None:
+        """Ends whatever is being asked, for good."""
+        self._given_up = True
+        for description in list(self._asking):
+            description.drop()
+
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
         """`loaded` with the components of its BentoML services, and with every mistake that only
         their code shows.
+
+        Code that cannot be imported is a warning: what it said before stands, or else nothing is
+        known of it, and its workers say why they cannot start.
         """
         asked = [name for name, service in loaded.config.services.items() if service.bento]
         if not asked or loaded.errors or loaded.layers is None:
@@ -65,23 +77,22 @@ class Discovery:
             try:
                 graphs[name] = answer.result()
             except DescriptionError as error:
-                path = ("services", name, "bento")
-                mistake = checked.problem(path, str(error), code="bento")
+                severity: Severity = "error" if error.is_mistake else "warning"
+                graphs[name] = self._last(plan.service(name))
+                mistake = checked.problem(
+                    ("services", name, "bento"), str(error), severity=severity, code="code"
+                )
                 found.append(dataclasses.replace(mistake, trace=error.trace))
-        if found:
-            return dataclasses.replace(
-                loaded, diagnostics=tuple(in_order([*loaded.diagnostics, *found]))
-            )
         expansion = Expansion(checked, graphs)
-        whole = Checked(expansion.config, loaded.layers)
-        found = [*loaded.diagnostics, *expansion.diagnostics]
-        found += [mistake for rule in AFTER_EXPANSION for mistake in rule(whole)]
-        found += check_files(whole)
+        whole = Checked(expansion.config, loaded.layers, homes=homes(expansion.parts))
+        found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole), *check_files(whole)]
+        found += not_supported_yet(whole)
         found += self._missing(whole, expansion, environ)
         return dataclasses.replace(
             loaded,
             config=expansion.config,
             parts=expansion.parts,
+            secrets=expansion.secrets(loaded.secrets),
             diagnostics=tuple(in_order(found)),
         )
 
@@ -104,15 +115,42 @@ class Discovery:
 
     def _graph(self, service: ServicePlan) -> DeclaredGraph:
         """Raises `DescriptionError`."""
-        environment = tuple(sorted(service.environment.items()))
-        key = (service.definition.bento, service.directory, service.python, environment)
-        known = self._known.get(key)
+        known = self._known.get(_key(service))
         if known is not None and known.seen == _looks(tuple(known.seen)):
             return known.graph
-        graph = ask(service, self.begun)
-        self.begun = None
-        self._known[key] = _Answer(graph, _looks(graph.files))
+        graph = self._ask(service)
+        self._known[_key(service)] = _Answer(graph, _looks(graph.files))
         return graph
+
+    def _last(self, service: ServicePlan) -> DeclaredGraph:
+        """What the code said last, when it could be imported."""
+        known = self._known.get(_key(service))
+        return known.graph if known is not None else DeclaredGraph()
+
+    def _ask(self, service: ServicePlan) -> DeclaredGraph:
+        """What the code of a BentoML service declares; of who was `begun` to be asked already,
+        where that is just the same. Raises `DescriptionError`.
+        """
+        argv = (*service.argv_of(MODULE), service.definition.bento, service.directory)
+        identity = running_as(service.identity.account, service.identity.gid)
+        begun, self.begun = self.begun, None
+        if begun is None or (begun.argv, begun.folder) != (argv, service.directory) or identity:
+            begun = Description(argv, service.directory, service.environment, **identity)
+        self._asking.add(begun)
+        try:
+            if self._given_up:
+                begun.drop()
+            return DeclaredGraph.from_document(begun.document(service.startup))
+        except (KeyError, TypeError) as error:
+            raise DescriptionError(f"it said what is not understood: {error!r}") from None
+        finally:
+            self._asking.discard(begun)
+
+
+def _key(service: ServicePlan) -> tuple[object, ...]:
+    """What may make the answer another one, beside the code."""
+    environment = tuple(sorted(service.environment.items()))
+    return (service.definition.bento, service.directory, service.python, environment)
 
 
 def _looks(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
@@ -125,17 +163,3 @@ def _looks(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
         except OSError:
             found[file] = None
     return found
-
-
-def ask(service: ServicePlan, begun: Description | None = None) -> DeclaredGraph:
-    """What the code of a BentoML service declares; of who was `begun` to be asked already, where
-    that is just the same. Raises `DescriptionError`.
-    """
-    argv = [*service.argv_of(MODULE), service.definition.bento, service.directory]
-    identity = running_as(service.identity.account, service.identity.gid)
-    if begun is None or begun.argv != tuple(argv) or begun.folder != service.directory or identity:
-        begun = Description(argv, service.directory, service.environment, **identity)
-    try:
-        return DeclaredGraph.from_document(begun.document(service.startup))
-    except (KeyError, TypeError) as error:
-        raise DescriptionError(f"it said what is not understood: {error!r}") from None

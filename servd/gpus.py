@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from servd.config.check import Checked
+from servd.config.declared import homes
 from servd.config.load import Loaded, LoadError
 from servd.diagnostics import Diagnostic
 from servd.plan.gpus import VISIBLE, GpuError, Gpus, Wish, wishes, with_gpus
@@ -76,8 +77,8 @@ def mistake(loaded: Loaded, error: GpuError) -> Diagnostic:
 
 def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnostic:
     assert loaded.layers is not None
-    checked = Checked(loaded.config, loaded.layers)
-    path = ("services", service.partition(".")[0], "gpus")
+    checked = Checked(loaded.config, loaded.layers, homes=homes(loaded.parts))
+    path = ("services", service, "gpus")
     severity: Literal["warning", "error"] = "warning" if warning else "error"
     return checked.problem(path, message, severity=severity, code="gpus")
 

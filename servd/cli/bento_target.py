@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 _FOLDER_FILES = ("bentofile.yaml", "bento.yaml", "service.py")
+_DEEPEST = 5
 
 
 def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
@@ -14,20 +15,20 @@ def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
     a service, or a Bento in BentoML's store.
 
     Of an import string, the module's own source decides; what it imports from elsewhere is followed
-    through modules of the working directory.
+    through modules of the working directory. (What is not seen, a worker refuses to run as an app.)
     """
     where = os.path.join(working_dir, os.path.expanduser(target))
     if os.path.isdir(where):
         return any(os.path.exists(os.path.join(where, name)) for name in _FOLDER_FILES)
     module, _, attribute = target.partition(":")
-    source = _source_of(module, working_dir)
+    source = source_of(module, working_dir)
     if source is not None:
-        return _is_service(source, attribute.partition(".")[0], working_dir, 0)
+        return _Module(source, working_dir).has(attribute.partition(".")[0])
     home = environ.get("BENTOML_HOME") or os.path.expanduser("~/bentoml")
     return os.path.exists(os.path.join(home, "bentos", module, attribute or "latest"))
 
 
-def _source_of(module: str, folder: str) -> str | None:
+def source_of(module: str, folder: str) -> str | None:
     """The file of a module, or of a path of one."""
     stem = os.path.join(folder, module.replace(".", os.sep))
     for path in (os.path.join(folder, module), f"{stem}.py", os.path.join(stem, "__init__.py")):
@@ -36,45 +37,94 @@ def _source_of(module: str, folder: str) -> str | None:
     return None
 
 
-_DEEPEST = 5
+class _Module:
+    """The source of one module, as far as it tells of services."""
 
+    def __init__(self, path: str, working_dir: str, depth: int = 0) -> None:
+        self.path = path
+        self.working_dir = working_dir
+        self.depth = depth
+        try:
+            with open(path, "rb") as file:
+                body = ast.parse(file.read()).body
+        except (OSError, SyntaxError, ValueError):
+            body = []
+        self.statements = [node for statement in body for node in _at_top(statement)]
+        self.modules: set[str] = set()
+        self.decorators: set[str] = set()
+        for node in self.statements:
+            if isinstance(node, ast.Import):
+                self.modules |= {n.asname or n.name for n in node.names if n.name == "bentoml"}
+            elif isinstance(node, ast.ImportFrom) and node.module == "bentoml":
+                self.decorators |= {n.asname or n.name for n in node.names if n.name == "service"}
 
-def _is_service(path: str, attribute: str, working_dir: str, depth: int) -> bool:
-    """Whether `attribute` of the file is such a class; without an attribute, whether any is."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-        tree = ast.parse(text)
-    except (OSError, SyntaxError, ValueError):
-        return False
-    if b"bentoml" in text:
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and any(map(_decorates, node.decorator_list)):
-                if attribute in ("", node.name):
+    def has(self, name: str) -> bool:
+        """Whether `name` is a service; without a name, whether there is any."""
+        for node in self.statements:
+            if isinstance(node, ast.ClassDef):
+                if name in ("", node.name) and any(map(self._makes, node.decorator_list)):
                     return True
-            elif (
-                isinstance(node, ast.Assign)
-                and _decorates(node.value)
-                and any(isinstance(to, ast.Name) and to.id == attribute for to in node.targets)
-            ):
-                return True  # MyService = bentoml.service(...)(Inner)
-    if attribute and depth < _DEEPEST:
-        for node in tree.body:
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                named = any(isinstance(to, ast.Name) and to.id == name for to in targets)
+                if name and named and (self._makes(node.value) or self._is(node.value, name)):
+                    return True
+        return bool(name) and self._imports(name)
+
+    def _makes(self, node: ast.expr) -> bool:
+        """Whether it is `bentoml.service`, or what that makes."""
+        while isinstance(node, ast.Call):
+            node = node.func
+        if isinstance(node, ast.Attribute):
+            value = node.value
+            is_module = isinstance(value, ast.Name) and value.id in self.modules
+            return is_module and node.attr == "service"
+        return isinstance(node, ast.Name) and node.id in self.decorators
+
+    def _is(self, node: ast.expr, name: str) -> bool:
+        """Whether an expression is another name for a service: `Foo`, or `pack.module.Foo`."""
+        if isinstance(node, ast.Name):
+            return node.id != name and self.has(node.id)
+        if isinstance(node, ast.Attribute):
+            return self._elsewhere(ast.unparse(node.value), 0, node.attr)
+        return False
+
+    def _imports(self, name: str) -> bool:
+        for node in self.statements:
             if not isinstance(node, ast.ImportFrom):
                 continue
-            for name in node.names:
-                if (name.asname or name.name) == attribute:
-                    folder = os.path.dirname(path) if node.level else working_dir
-                    source = _source_of(node.module or "", folder)
-                    if source is not None:
-                        return _is_service(source, name.name, working_dir, depth + 1)
-    return False
+            for item in node.names:
+                if item.name == "*":
+                    found = self._elsewhere(node.module or "", node.level, name)
+                elif (item.asname or item.name) == name:
+                    found = self._elsewhere(node.module or "", node.level, item.name)
+                else:
+                    continue
+                if found:
+                    return True
+        return False
+
+    def _elsewhere(self, module: str, level: int, name: str) -> bool:
+        """Whether another module has such a service; `level` counts the dots before its name."""
+        folder = self.working_dir
+        if level:
+            folder = os.path.dirname(self.path)
+            for _ in range(level - 1):
+                folder = os.path.dirname(folder)
+        source = source_of(module, folder)
+        if source is None or self.depth >= _DEEPEST:
+            return False
+        return _Module(source, self.working_dir, self.depth + 1).has(name)
 
 
-def _decorates(node: ast.expr) -> bool:
-    """Whether it is `bentoml.service`, or what that makes."""
-    while isinstance(node, ast.Call):
-        node = node.func
-    if isinstance(node, ast.Attribute):
-        return node.attr == "service" and isinstance(node.value, ast.Name)
-    return isinstance(node, ast.Name) and node.id == "service"
+def _at_top(node: ast.stmt) -> list[ast.stmt]:
+    """A statement of a module, or those in its branches."""
+    if isinstance(node, ast.If):
+        return [n for s in (*node.body, *node.orelse) for n in _at_top(s)]
+    if isinstance(node, ast.Try):
+        handled = [s for handler in node.handlers for s in handler.body]
+        parts = (*node.body, *handled, *node.orelse, *node.finalbody)
+        return [n for s in parts for n in _at_top(s)]
+    if isinstance(node, ast.With):
+        return [n for s in node.body for n in _at_top(s)]
+    return [node]

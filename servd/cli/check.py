@@ -35,6 +35,7 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
     if not loaded.errors:
         loaded = _of_machine(_of_code(loaded) if imports else loaded)
     failures = _imports(loaded) if imports and not loaded.errors else {}
+    loaded = _without_failures(loaded)
     if as_json:
         print_json(
             {
@@ -79,6 +80,12 @@ def _of_machine(loaded: Loaded) -> Loaded:
     return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
 
 
+def _without_failures(loaded: Loaded) -> Loaded:
+    """Without the warnings about code that cannot be imported, which are shown as failures."""
+    kept = tuple(d for d in loaded.diagnostics if d.code != "code" or d.severity == "error")
+    return dataclasses.replace(loaded, diagnostics=kept)
+
+
 def _imports(loaded: Loaded) -> dict[str, str]:
     """What each app that cannot be imported said, by service. (The code of BentoML services has
     been asked.)
@@ -87,7 +94,9 @@ def _imports(loaded: Loaded) -> dict[str, str]:
     from servd.plan.build import build_loaded
 
     plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
-    failures: dict[str, str] = {}
+    failures = {
+        d.path.split(".")[1]: d.trace or d.message for d in loaded.warnings if d.code == "code"
+    }
     for service in plan.services:
         if service.app is None or service.part is not None:
             continue

@@ -33,4 +33,6 @@ def command(config: str | None) -> int:
         return developed(discovery.complete(load(given.path, os.environ), os.environ))
 
     loaded = developed(completed()).require()
-    return run(Launching(loaded, read, AdminServer, watches_sources=True))
+    return run(
+        Launching(loaded, read, AdminServer, watches_sources=True, give_up=discovery.give_up)
+    )

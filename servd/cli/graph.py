@@ -6,7 +6,7 @@ import os
 
 import click
 
-from servd.cli.output import print_json
+from servd.cli.output import print_json, say
 from servd.cli.source import config_option, load_whole
 
 
@@ -24,10 +24,13 @@ from servd.cli.source import config_option, load_whole
 def command(config: str | None, form: str, as_json: bool) -> None:
     """Show which service needs which."""
     loaded = load_whole(config)
+    from servd import diagnostics
     from servd.host import inspect_host
     from servd.plan import render
     from servd.plan.build import build_loaded
 
+    for warning in loaded.warnings:
+        say(diagnostics.render(warning, loaded.texts))
     plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
     if as_json:
         print_json(render.as_json(plan))

@@ -19,6 +19,13 @@ COMMANDS = (
 )  # fmt: skip
 
 
+_NO_CIRCUS = (
+    "servd: the files of circus are missing; kantoku, BentoML's fork of it, has the same ones, and"
+    f" took them along when it was removed: {sys.executable} -m pip install --force-reinstall"
+    " --no-deps circus"
+)
+
+
 class LazyGroup(click.Group):
     """Finds the command NAME as `command` in the module `servd.cli.NAME`."""
 
@@ -79,6 +86,11 @@ def main() -> None:
 
         show_error(error)
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "circus":
+            raise
+        click.echo(_NO_CIRCUS, err=True)
+        sys.exit(Exit.FAILED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: nobody is left to tell
         sys.exit(Exit.FAILED)

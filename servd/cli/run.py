@@ -27,7 +27,7 @@ def run_config(config: str | None) -> int:
     def read() -> Loaded:
         return discovery.complete(load(given.path, os.environ), os.environ)
 
-    return run(Launching(completed().require(), read, AdminServer))
+    return run(Launching(completed().require(), read, AdminServer, give_up=discovery.give_up))
 
 
 @click.command("run")

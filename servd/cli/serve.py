@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from servd.cli.bento_target import is_bento
+from servd.cli.bento_target import is_bento, source_of
 from servd.description import MODULE, Description
 from servd.errors import UsageError
 
@@ -121,7 +121,9 @@ class ServeOptions:
     def _name(self, *, bento: bool) -> str:
         """A name for the service: that of its module or file, or of the class of a BentoML one."""
         source, _, attribute = self.target.rpartition(":")
-        if bento and source and attribute.isidentifier():
+        if bento and source and not source_of(source, self.directory):
+            stem = source.lower()  # the name of a tag
+        elif bento and source and attribute.isidentifier():
             stem = attribute.lower()
         else:
             file = os.path.basename(os.path.abspath(source or self.target))
@@ -238,4 +240,13 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
     loaded = finished(completed().require())
-    return run(Launching(loaded, read, AdminServer, private, watches_sources=reload))
+    return run(
+        Launching(
+            loaded,
+            read,
+            AdminServer,
+            private,
+            watches_sources=reload,
+            give_up=discovery.give_up,
+        )
+    )

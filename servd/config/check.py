@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from servd import graph
 from servd.config.address import EVERY_V4, EVERY_V6, Address
+from servd.config.declared import RUN_ALIKE
 from servd.config.explain import did_you_mean
 from servd.config.layers import Layers
 from servd.config.merge import is_file_target
@@ -32,6 +33,10 @@ _SHORTEST = {
 }
 """Seconds that a time has to have at least."""
 
+_NOT_OF_COMPONENTS = (
+    "kind", "run", "ready", "activation", "stop_signal", "socket", "public_url", "proxy",
+    "root_path", "tls",
+)  # fmt: skip
 _MOST_GPUS = 1024
 _RUNNERS = ("app", "command", "bento")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -46,6 +51,24 @@ class Checked:
     config: Config
     layers: Layers
     damaged: bool = False
+    homes: Mapping[str, Path] = field(default_factory=dict)
+    """Where the settings of those services stand that the file does not name: components."""
+
+    def at(self, path: Path) -> Path:
+        """Where in the file the value stands that counts at `path`."""
+        home = self.homes.get(str(path[1])) if path[:1] == ("services",) and path[1:] else None
+        if home is None:
+            return path
+        own: Path = (*home, *path[2:])
+        ways: list[Path] = [own, ("defaults", *path[2:])] if path[2:] else [own]
+        if path[2:] and path[2] in RUN_ALIKE:
+            ways.insert(1, (*home[:2], *path[2:]))
+        return next((way for way in ways if self.layers.own(way)), own)
+
+    def own(self, path: Path) -> bool:
+        """Whether the file says something at `path` of just this service."""
+        home = self.homes.get(str(path[1]))
+        return self.layers.own((*home, *path[2:]) if home is not None else path)
 
     def problem(
         self,
@@ -58,6 +81,7 @@ class Checked:
         code: str = "invalid",
     ) -> Diagnostic:
         """A diagnostic at the value of `path` (or its key)."""
+        path = self.at(path)
         node, exact = self.layers.nearest(path)
         if not exact and not isinstance(node.value, dict):
             path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
@@ -80,7 +104,7 @@ def check(checked: Checked) -> list[Diagnostic]:
 
 def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
     """A service has exactly one of app, command and bento."""
-    for name in checked.config.services:
+    for name in checked.config.services.keys() - checked.homes.keys():
         path: Path = ("services", name)
         given = [key for key in _RUNNERS if checked.written((*path, key))]
         if not given and not checked.damaged:
@@ -123,8 +147,12 @@ def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
             message = "only a BentoML service has components"
             yield checked.problem((*path, "components"), message, at_key=True)
         for key in ("factory", "interface", "preload"):
-            if service.bento and checked.layers.own((*path, key)):
+            if service.bento and checked.own((*path, key)):
                 message = "means nothing for a BentoML service: its class is the app"
+                yield checked.problem((*path, key), message, at_key=True)
+        for key in _NOT_OF_COMPONENTS:
+            if name in checked.homes and checked.own((*path, key)):
+                message = "means nothing for a component, which only its service calls"
                 yield checked.problem((*path, key), message, at_key=True)
 
 
@@ -144,7 +172,7 @@ def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
             )
         for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
             limited = service.limits is not None and getattr(service.limits, key)
-            if limited and checked.layers.own((*path, "limits", key)):
+            if limited and checked.own((*path, "limits", key)):
                 yield checked.problem(
                     (*path, "limits", key),
                     "the requests of a command are its own: servd limits those of apps only",
@@ -158,11 +186,11 @@ def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Ite
     if service.health is None:
         return
     if service.kind == "task":
-        if checked.layers.own((*path, "health")):
+        if checked.own((*path, "health")):
             yield checked.problem((*path, "health"), "a task is well when it ends well")
     elif not binds_itself(service) and service.workers not in (0, 1):
         yield checked.problem(
-            (*path, "health" if checked.layers.own((*path, "health")) else "command"),
+            (*path, "health" if checked.own((*path, "health")) else "command"),
             "any of the workers that share the socket may answer a probe of its health",
             "write health = false, or workers = 1",
         )
@@ -276,6 +304,8 @@ def dependencies_exist(checked: Checked) -> Iterator[Diagnostic]:
         for index, dependency in enumerate(service.depends_on):
             path: Path = ("services", name, "depends_on", index)
             target = checked.config.services.get(dependency.service)
+            if target is None and _is_component(dependency.service, checked.config):
+                continue  # what components there are, only the code knows
             if dependency.service == name:
                 yield checked.problem(path, "the service depends on itself", code="cycle")
             elif target is None:
@@ -288,6 +318,16 @@ def dependencies_exist(checked: Checked) -> Iterator[Diagnostic]:
                 message = f'{shown(dependency.service)} never completes: it is no kind = "task"'
                 yield checked.problem(path, message)
             seen.add(dependency.service)
+
+
+def _is_component(name: str, config: Config) -> bool:
+    """Whether it may be a component of a BentoML service that has not been asked yet."""
+    entry = config.services.get(name.partition(".")[0])
+    return "." in name and entry is not None and bool(entry.bento) and not _is_expanded(config)
+
+
+def _is_expanded(config: Config) -> bool:
+    return any("." in name for name in config.services)
 
 
 def no_cycles(checked: Checked) -> Iterator[Diagnostic]:
@@ -452,6 +492,3 @@ RULES: tuple[Rule, ...] = (
     something_is_served,
     dependencies_run,
 )
-
-AFTER_EXPANSION: tuple[Rule, ...] = (addresses_are_free, tls_is_complete)
-"""Rules that what the code of BentoML services declares could break as well."""

@@ -8,25 +8,18 @@ file says of just this service (`[services.gw]`, `[services.gw.components.Tokeni
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from servd.config.address import Address
 from servd.config.check import Checked
-from servd.config.declared import Declared, DeclaredGraph, Part
+from servd.config.declared import RUN_ALIKE, Declared, DeclaredGraph, Part
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import shown
 from servd.config.service import Defaults, Dependency, Service, Table, Tls
 from servd.config.tree import Path
 from servd.diagnostics import Diagnostic
-
-RUN_ALIKE = (
-    "directory", "python", "env_file", "env", "env_passthrough", "user", "group", "umask",
-    "rlimits", "uvicorn", "log", "restart", "rollout", "watchdog", "threads",
-)  # fmt: skip
-"""What a component takes over from its service: whom, where and with what its workers run. The
-rest is its own: how many, on what, for how long, within which limits."""
 
 ALIKE_TIMEOUTS = ("startup", "drain")
 
@@ -52,7 +45,30 @@ class Expansion:
             services |= self._expanded(name, services[name], graph)
         self.config: Config = checked.config.model_copy(update={"services": services})
 
+    def secrets(self, secrets: Collection[Path]) -> frozenset[Path]:
+        """The paths of secrets, with those of what components have taken over or been given."""
+        found = set(secrets)
+        for name, part in self.parts.items():
+            entry = name.partition(".")[0]
+            if part.is_entry:
+                continue
+            for way in secrets:
+                if way[:2] != ("services", entry):
+                    continue
+                if way[2:4] == ("components", part.declared.name):
+                    found.add(("services", name, *way[4:]))
+                elif way[2] in RUN_ALIKE:
+                    found.add(("services", name, *way[2:]))
+        return frozenset(found)
+
     def _expanded(self, name: str, given: Service, graph: DeclaredGraph) -> dict[str, Service]:
+        if not graph.services:
+            unknown = {name: name}
+            self.parts[name] = Part(
+                Declared(name), True, unknown, keeps_timeout=True, keeps_concurrency=True,
+                unknown=True,
+            )  # fmt: skip
+            return {name: given.model_copy(update={"components": {}})}
         self.diagnostics += self._unknown(name, given, graph)
         names = {each: component_name(name, each, graph.entry) for each in graph.services}
         taken: dict[str, str] = {}
@@ -82,6 +98,7 @@ class Expansion:
                 keeps_timeout=made.timeouts.request is None,
                 keeps_concurrency=made.limits is None or not made.limits.concurrency,
                 gpus=0.0 if said("gpus") else declared.gpus,
+                tag=graph.tag,
             )
         return services
 

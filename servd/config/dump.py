@@ -27,6 +27,13 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
     Keys that have their default are left out unless `everything` is asked for.
     """
     dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
+    for name, service in loaded.config.services.items():
+        if service.components:  # they override the code: a default may be said on purpose
+            said = {
+                each: component.model_dump(mode="json", exclude_unset=True)
+                for each, component in service.components.items()
+            }
+            dumped["services"][name]["components"] = said
     result = mask_values(dumped, (), loaded.secrets)
     assert isinstance(result, dict)
     return result

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servd.config.layers import Layers
-from servd.config.model import Config
+from servd.config.check import Checked
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
@@ -21,8 +20,9 @@ LATER_SERVICE: tuple[Path, ...] = (
 )
 
 
-def not_supported_yet(config: Config, layers: Layers) -> list[Diagnostic]:
+def not_supported_yet(checked: Checked) -> list[Diagnostic]:
     """A mistake for every key of `LATER_*` that is set to something other than its default."""
+    config = checked.config
     paths = [path for path in LATER_TOP if _differs(config, path)]
     paths += [
         ("defaults", *path)
@@ -32,8 +32,8 @@ def not_supported_yet(config: Config, layers: Layers) -> list[Diagnostic]:
     for name, service in config.services.items():
         paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
     found: list[Diagnostic] = []
-    for path in paths:
-        place = layers.nearest(path)[0].key_place
+    for path in map(checked.at, paths):
+        place = checked.layers.nearest(path)[0].key_place
         found.append(Diagnostic(place, "not supported yet", dotted(path), code="not_supported"))
     return found
 

@@ -102,7 +102,7 @@ def load_sources(
     layers = Layers(anchor(environment_tree(environ), folder_of), root)
     config, invalid = validate(layers, damaged=gathered.damaged)
     checked = Checked(config, layers, gathered.damaged)
-    found += [*invalid, *check(checked), *not_supported_yet(config, layers), *check_files(checked)]
+    found += [*invalid, *check(checked), *not_supported_yet(checked), *check_files(checked)]
     return Loaded(
         config=config,
         path=path,

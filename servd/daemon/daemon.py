@@ -22,7 +22,7 @@ from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
 from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.metrics import Snapshot, snapshot
-from servd.daemon.reload import Reloader
+from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, admin_address, runtime_dir_of
 from servd.daemon.settings import SettingsChange
@@ -79,7 +79,7 @@ class Admin(Protocol):
 class Launching:
     """What the daemon is started with: the configuration, how to read it again, where to live
     when the configuration does not say, and who answers for it. In development, sources are
-    watched.
+    watched. `give_up` ends a reading that is under way, since the daemon stops.
     """
 
     loaded: Loaded
@@ -87,6 +87,7 @@ class Launching:
     admin: Callable[[Daemon], Admin]
     runtime_dir: str | None = None
     watches_sources: bool = False
+    give_up: Callable[[], None] = lambda: None
 
 
 def run(launching: Launching) -> int:
@@ -179,7 +180,7 @@ class Daemon:
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in (*self.launching.loaded.warnings, *self.gpu_warnings):
-            log.warning("config warning", warning=warning.summary())
+            tell_warning(warning)
         failed = await self._first_start()
         if (
             failed
@@ -206,6 +207,7 @@ class Daemon:
             notify_folder=self.folder.notify,
             environ=self.host.environ,
             sources=Sources() if self.launching.watches_sources else None,
+            plan_anew=lambda name: self.reload(Request(f"the code of {name} can be imported now")),
         )
         self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
@@ -411,6 +413,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         self.engine.stopping.set()
+        self.launching.give_up()
         configured = self.config.daemon.shutdown_timeout
         budget = stop_budget(self.supervisor.plan)
         timeout = budget if configured == "auto" else float(configured)

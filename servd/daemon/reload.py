@@ -17,6 +17,7 @@ from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.daemon.request import Outcome, OutdatedError, Report, Request
 from servd.daemon.settings import SettingsChange, changed_keys, needs_restart
+from servd.diagnostics import Diagnostic
 from servd.errors import ConfigError, ServdError
 from servd.gpus import equipped, mistake
 from servd.host import Host, inspect_host, read_texts
@@ -298,7 +299,7 @@ class Reloader:
             raise
         await settings.commit()
         for warning in planned.loaded.warnings:
-            log.warning("config warning", warning=warning.summary())
+            tell_warning(warning)
         changed = bool(planned.changes or changed_settings)
         self.file, self.overrides = planned.file, planned.overrides
         self.loaded = dataclasses.replace(
@@ -312,6 +313,12 @@ class Reloader:
         return Report(
             outcome, now, why, planned.changes, restart_needed=restart, drains=tuple(drains)
         )
+
+
+def tell_warning(warning: Diagnostic) -> None:
+    """Something that a person should know of a configuration that runs all the same."""
+    trace = {"exception": warning.trace} if warning.trace else {}
+    log.warning("config warning", warning=warning.summary(), **trace)
 
 
 def with_new_certificates(plan: Plan) -> Plan:

@@ -75,8 +75,10 @@ class SourceWatch:
                     changed = {os.path.realpath(path) for _, path in changes}
                     if changed:
                         self._react(changed)
-                    if any(os.path.isdir(path) and path not in known for path in changed):
-                        break  # a folder that is new is watched too
+                    moved = {path for path in changed if path in known or os.path.isdir(path)}
+                    if moved:
+                        known -= moved  # a folder that is new, or anew there, is watched too
+                        break
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
                 log.warning("sources cannot be watched", error=str(error))
                 with contextlib.suppress(TimeoutError):

@@ -52,7 +52,10 @@ def build(
     `runtime_dir` is the folder that holds the sockets between services; `secrets` are the paths of
     the configuration whose values are never shown; `parts` say which services are those of BentoML.
     """
-    needs = {name: [d.service for d in s.depends_on] for name, s in config.services.items()}
+    needs = {  # a component is none yet, where the code has not been asked
+        name: [d.service for d in service.depends_on if d.service in config.services]
+        for name, service in config.services.items()
+    }
     wanted_by = graph.dependents(needs)
     drafts = {
         name: _Draft(config, host, runtime_dir, name, wanted_by[name], parts.get(name))
@@ -308,7 +311,7 @@ class _Draft:
         given = self.given
         limits = given.limits or Limits()
         return AppSpec(
-            app=given.app or given.bento,
+            app=given.app or (self.part.tag if self.part is not None else "") or given.bento,
             factory=given.factory,
             interface=given.interface,
             directory=given.directory,
@@ -351,6 +354,7 @@ class _Draft:
             keeps_concurrency=part.keeps_concurrency,
             folder=self._folder("b", self.name),
             development=part.development,
+            unknown=part.unknown,
         )
 
 

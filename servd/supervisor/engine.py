@@ -18,7 +18,8 @@ from servd.supervisor.watcher import StartGate
 class Engine:
     """What all services share. `environ` is the daemon's own environment; `stopping` is set once
     the daemon shall end: nothing is begun any more that an end would have to wait for. `sources`
-    are noted in development only.
+    are noted in development only; `plan_anew` is called for a service whose code can be asked now
+    what it declares.
     """
 
     arbiter: ServdArbiter
@@ -30,4 +31,5 @@ class Engine:
     environ: Mapping[str, str]
     counts: Counts = field(default_factory=Counts)
     sources: Sources | None = None
+    plan_anew: Callable[[str], object] = lambda _: None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

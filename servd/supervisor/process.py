@@ -46,6 +46,7 @@ class Launch:
     counts: Counts
     accept: bool = True
     sources: Sources | None = None
+    plan_anew: Callable[[str], object] = field(default=lambda _: None, compare=False)
 
     @property
     def accepts_at_once(self) -> bool:
@@ -278,6 +279,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")
+            if message.get("loads_now"):
+                self.launch.plan_anew(self.launch.plan.name)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
         """Asks the worker over its channel to do something, and waits until it has.

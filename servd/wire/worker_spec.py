@@ -37,7 +37,8 @@ class BentoSpec:
     `service` is its name in the code ("": the one that clients see), `reached_at` maps names of the
     code to the addresses of those services, and `workers` is how many share what the code allows.
     BentoML's own `traffic.timeout` and `traffic.max_concurrency` are kept unless servd has limits
-    of its own for it. `folder` is for what lasts beyond one worker.
+    of its own for it. `folder` is for what lasts beyond one worker. Of one that is `unknown`,
+    the code could not be imported when it was planned.
     """
 
     service: str
@@ -47,6 +48,7 @@ class BentoSpec:
     keeps_concurrency: bool
     folder: str
     development: bool = False
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _serve(
     watch: DaemonWatch,
 ) -> None:
     from servd.worker import telemetry
-    from servd.worker.load_app import AppLoadError, missing_variable
+    from servd.worker.load_app import AppLoadError, LoadsNowError, missing_variable
 
     assert spec.app is not None
     channel = watch.channel
@@ -104,7 +104,11 @@ def _serve(
     except AppLoadError as error:
         cause = error.__cause__
         _tell_sources(spec, channel, cause)
-        channel.send(failed=str(error), missing_variable=missing_variable(cause))
+        channel.send(
+            failed=str(error),
+            missing_variable=missing_variable(cause),
+            loads_now=isinstance(error, LoadsNowError),
+        )
         fields = {"exception": users_traceback(cause)} if cause is not None else {}
         writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
         writer.close()

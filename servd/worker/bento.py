@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from servd.wire.worker_spec import BentoSpec
-from servd.worker.load_app import AppLoadError, in_one_line
+from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
 
 RESULTS = "BENTOML_RESULT_STORE"
 """BentoML's variable for the file that holds the results of tasks."""
@@ -65,10 +65,10 @@ def load_service(identifier: str, directory: str) -> Any:
     except BentoMLException as error:
         cause = _users_own(error)
         reason = _reason(str(error)) if cause is None else in_one_line(cause)
-        raise AppLoadError(f"cannot load {identifier}: {reason}") from cause
+        raise AppLoadError(reason) from cause
     except (Exception, SystemExit) as error:
         error.__traceback__ = _from_users_frames(error.__traceback__)
-        raise AppLoadError(f"cannot load {identifier}: {in_one_line(error)}") from error
+        raise AppLoadError(in_one_line(error) + _advice(error)) from error
     if not isinstance(service, Service):
         raise AppLoadError(
             f"{identifier} is no service of BentoML 1.2 or newer (a class with @bentoml.service)"
@@ -103,6 +103,13 @@ def _users_own(error: BaseException) -> BaseException | None:
     return cause if cause.__traceback__ is not None or isinstance(cause, SyntaxError) else None
 
 
+def _advice(error: BaseException) -> str:
+    """What may help where BentoML has nowhere to keep things."""
+    if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
+        return " (set BENTOML_HOME to a folder that the user of the service may write)"
+    return ""
+
+
 def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
     """A traceback from where it reaches code that is no library's."""
     while trace is not None:
@@ -120,6 +127,8 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
     Raises `AppLoadError`.
     """
     root = load_service(identifier, directory)
+    if spec.unknown:
+        raise LoadsNowError("its code can be imported now: what it declares is planned anew")
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.context import server_context
     from bentoml._internal.utils.uri import join_paths

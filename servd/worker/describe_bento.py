@@ -8,16 +8,18 @@ or `{"error": "...", "code": "bentoml" | "import", "trace": "..."}` when it cann
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
+import threading
 from typing import Any
 
 from servd.worker import collector
 from servd.worker.bento import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
-from servd.worker.load_app import AppLoadError
+from servd.worker.load_app import AppLoadError, in_one_line
 
 _BENTO_TIMEOUT = 60.0
 """BentoML's own default: who says nothing else has not said anything."""
@@ -30,6 +32,7 @@ def main() -> None:
     collector.pause()
     identifier, directory = sys.argv[1:3]
     sys.argv[1:] = []
+    threading.Thread(target=_end_with_who_asked, daemon=True).start()
     document = os.dup(1)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
@@ -38,11 +41,19 @@ def main() -> None:
     except AppLoadError as error:
         code = "bentoml" if isinstance(error, NoBentoMLError) else "import"
         trace = users_traceback(error.__cause__) if code == "import" else ""
-        found = {"error": str(error), "code": code, "trace": trace}
+        lead = "" if code == "bentoml" else f"cannot load {identifier}: "
+        found = {"error": lead + str(error), "code": code, "trace": trace}
     with open(document, "w", encoding="utf-8") as file:
         json.dump(found, file)
     sys.stdout.flush()
     os._exit(1 if "error" in found else 0)  # threads of the code have nothing more to do
+
+
+def _end_with_who_asked() -> None:
+    """Stdin is a pipe that nobody writes to: its end is the end of who wants to know."""
+    with contextlib.suppress(OSError):
+        os.read(0, 1)
+    os._exit(1)
 
 
 def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
@@ -53,13 +64,21 @@ def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
         services = root.all_services(exclude_urls=True)
         root.inject_config()
     except Exception as error:
-        raise AppLoadError(f"cannot read the configuration of {identifier}: {error}") from error
+        raise AppLoadError(f"its configuration is not valid: {in_one_line(error)}") from None
     configured = BentoMLContainer.config.services.get()
     return {
         "entry": root.name,
+        "tag": _tag(root, identifier, directory),
         "files": _files(root, identifier, directory),
         "services": [_described(service, configured[name]) for name, service in services.items()],
     }
+
+
+def _tag(root: Any, identifier: str, directory: str) -> str:
+    """The tag of a Bento out of BentoML's store, with the version that "latest" is now."""
+    if root.bento is None or os.path.isdir(os.path.join(directory, identifier)):
+        return ""
+    return str(root.bento.tag)
 
 
 def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:

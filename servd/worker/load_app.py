@@ -17,6 +17,10 @@ class AppLoadError(Exception):
     """
 
 
+class LoadsNowError(AppLoadError):
+    """The app could be had, but what it declares was not known when it was planned."""
+
+
 def load_app(target: str, *, factory: bool, directory: str) -> Any:
     """Imports `target` with `directory` first on sys.path; calls it when it is a `factory`.
 
@@ -38,11 +42,18 @@ def load_app(target: str, *, factory: bool, directory: str) -> Any:
         except AttributeError:
             raise AppLoadError(f'{source} has no attribute "{name}"') from None
     if not factory:
-        return app
+        return _refuse_bentoml(app, target)
     try:
         return app()
     except (Exception, SystemExit) as error:
         raise AppLoadError(f"the factory {target} failed: {in_one_line(error)}") from error
+
+
+def _refuse_bentoml(app: Any, target: str) -> Any:
+    """A service of BentoML can be called, but is no ASGI app."""
+    if type(app).__module__.startswith("_bentoml_sdk."):
+        raise AppLoadError(f'{target} is a BentoML service: write bento = "{target}" (or --bento)')
+    return app
 
 
 def missing_variable(error: BaseException | None) -> str | None:

@@ -52,3 +52,19 @@ def test_servd_runs_on_them_as_on_its_own(servd: Servd) -> None:
     assert rate() == {"words": 4.0, "score": 4.0}
     assert daemon.stop() == 0
     assert daemon.leftovers() == []
+
+
+def test_it_says_what_to_do_once_kantoku_has_taken_the_files_along(servd: Servd) -> None:
+    """As `pip uninstall kantoku` does, though circus is still installed."""
+    servd.write(servd_toml='[services.web]\ncommand = ["sleep", "100"]\n')
+    gone = "import sys; sys.modules['circus'] = None; from servd.cli.main import main; main()"
+    done = subprocess.run(
+        [PYTHON, "-c", gone, "run", "--config", "servd.toml"],
+        cwd=servd.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("servd: the files of circus are missing")
+    assert "pip install --force-reinstall --no-deps circus" in done.stderr
+    assert "Traceback" not in done.stderr

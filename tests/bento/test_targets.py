@@ -236,3 +236,44 @@ def _nobody_can_run(program: str) -> bool:
     except OSError:
         return False
     return done.returncode == 0
+
+
+def test_a_service_that_is_taken_for_an_app_says_so(servd: Servd) -> None:
+    copied("streaming", servd.folder)
+    config = f'[services.it]\napp = "service:Writer"\npython = "{PYTHON}"\n'
+    daemon = servd(config, environ=environ(servd.folder))
+    died = daemon.wait_for("worker died", service="it")
+    assert 'service:Writer is a BentoML service: write bento = "service:Writer"' in died["reason"]
+
+
+def test_the_latest_bento_is_the_one_that_was_the_latest_when_it_was_planned(servd: Servd) -> None:
+    """A worker that is started again is no newer than the others; a reload brings the new one."""
+    import signal
+
+    built(servd.folder)
+    config = f"""
+        [services.it]
+        bento = "writer:latest"
+        listen = "127.0.0.1:0"
+        directory = "/"
+        python = "{PYTHON}"
+        env = {{ BENTOML_HOME = "{servd.folder}" }}
+    """
+    daemon = servd(config).ready()
+    code = (servd.folder / "service.py").read_text().replace("{number} ", "{number}!")
+    (servd.folder / "service.py").write_text(code)
+    done = subprocess.run(
+        [PYTHON, "-m", "bentoml", "build", "--version", "two", "--output", "tag", "."],
+        cwd=servd.folder,
+        env={**os.environ, **environ(servd.folder)},
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    (pid,) = daemon.pids("it")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: daemon.pids("it") not in ([], [pid]), "another worker")
+    wait_until(lambda: daemon.service("it")["state"] == "ready", "it is ready")
+    assert counts(daemon, "it") == "0 1 "
+    report = daemon.reload()
+    assert [(c["service"], c["kind"]) for c in report["changes"]] == [("it", "roll")]
+    assert counts(daemon, "it") == "0!1!"

@@ -15,6 +15,13 @@ FILES = {
     "again.py": "from decorated import Yes, No\nfrom pack import Yes as Other\n",
     "pack/__init__.py": "from .inner import Yes\n",
     "pack/inner.py": "import bentoml\n@bentoml.service\nclass Yes: ...\n",
+    "pack/sub/__init__.py": "",
+    "pack/sub/up.py": "from ..inner import Yes as Up\n",
+    "alias.py": "from bentoml import service as svc\n@svc\nclass Yes: ...\nOther = Yes\n",
+    "starred.py": "from pack.inner import *\nimport pack.inner\nMine = pack.inner.Yes\n",
+    "tried.py": "try:\n    from pack.inner import Yes\nexcept ImportError:\n    Yes = None\n",
+    "typed.py": "import bentoml as b\nYes: object = b.service(name='x')(int)\n",
+    "others.py": "# bentoml\n@registry.service\nclass app: ...\nservice = registry.service(1)\n",
     "mounts.py": "import bentoml\nfrom fastapi import FastAPI\napp = FastAPI()\n",
     "plain.py": "async def app(scope, receive, send): ...\n",
     "broken.py": "import bentoml\ndef (:\n",
@@ -26,11 +33,12 @@ FILES = {
 YES = [
     "decorated:Yes", "decorated.py:Yes", "decorated", "bare:Yes", "assigned:Yes", "again:Yes",
     "again:Other", "pack:Yes", "pack.inner:Yes", "folder", "./folder", "iris:one", "iris:latest",
-    "iris",
+    "iris", "pack.sub.up:Up", "alias:Yes", "alias:Other", "starred:Yes", "starred:Mine",
+    "tried:Yes", "typed:Yes",
 ]  # fmt: skip
 NO = [
     "decorated:No", "again:No", "mounts:app", "plain:app", "plain", "broken:Yes", "nowhere:app",
-    "empty", "iris:two",
+    "empty", "iris:two", "others:app", "others:service",
 ]  # fmt: skip
 
 

@@ -90,6 +90,22 @@ def test_a_module_that_was_missing_mends_the_service_that_wants_it(servd: Servd)
     wait_until(lambda: page(daemon, "one") == "e", "a new folder is watched")
 
 
+def test_a_folder_that_is_put_in_place_of_itself_is_still_watched(servd: Servd) -> None:
+    """As git does when another branch is checked out."""
+    import shutil
+
+    pack = servd.folder / "pack"
+    pack.mkdir()
+    (pack / "__init__.py").write_text('WORD = "a"')
+    daemon = dev(servd, config(one=""), one_py=app("pack"))
+    shutil.copytree(pack, servd.folder / "other")
+    shutil.rmtree(pack)
+    (servd.folder / "other").rename(pack)
+    for word in ("b", "c"):
+        (pack / "__init__.py").write_text(f'WORD = "{word}"')
+        wait_until(lambda word=word: page(daemon, "one") == word, f"{word} is served")  # type: ignore[misc]
+
+
 def test_what_git_ignores_starts_nothing(servd: Servd) -> None:
     (servd.folder / "generated").mkdir()
     (servd.folder / ".gitignore").write_text("generated/\n*_pb.py\n")
