@@ -153,10 +153,13 @@ class Server:
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
-        """Where a service listens (the only one, without a name): `http://localhost:PORT` for every
-        interface. Raises `ServdError` for one that is not there, or listens nowhere.
+        """Where a service listens (the only one that listens outside, without a name):
+        `http://localhost:PORT` for every interface. Raises `ServdError` for one that is not there,
+        or listens nowhere.
         """
         services = self._admin.services([name] if name is not None else [])
+        if len(services) > 1:
+            services = [s for s in services if s["listen"]] or services
         if len(services) != 1:
             raise ServdError(f"which one? there is: {', '.join(s['name'] for s in services)}")
         (found,) = services

@@ -91,7 +91,7 @@ def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change
 def _interrupting(change: Change) -> Change:
     """What would replace workers side by side cannot, where one of both binds its own address."""
     both = (change.before, change.after)
-    alone = any(plan is not None and plan.binds_itself for plan in both)
+    alone = any(plan is not None and plan.stands_alone for plan in both)
     if change.before is None or not alone or change.kind in ("live", "scale"):
         return change
     return dataclasses.replace(change, kind="interrupt")

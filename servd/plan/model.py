@@ -160,6 +160,13 @@ class ServicePlan:
         return bool(self.command) and binds_itself(self.definition)
 
     @property
+    def stands_alone(self) -> bool:
+        """Whether two of it cannot run side by side: it binds its address itself, or BentoML runs
+        a program behind it that does.
+        """
+        return self.binds_itself or (self.part is not None and self.part.declared.command)
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Where it can be reached, as people write it; `internal` ones are left out."""
         return tuple(

@@ -142,7 +142,7 @@ class Recycler:
     async def _replace(self, process: WorkerProcess, reason: str) -> None:
         watcher = self.team.watcher
         assert watcher is not None
-        if self.team.plan.binds_itself:
+        if self.team.plan.stands_alone:
             self._leaves(process, reason)
             await self.team.withhold([process.slot])
             with contextlib.suppress(FailedStartError):  # tried again, as any that dies

@@ -132,10 +132,12 @@ class Interrupt(Replace):
         self.old = self.service.current
         if self.old is not None:
             await self.old.retire()
-            if self.old.plan.app is None:  # else it has left, and drains
+            if (
+                self.old.plan.app is None or self.old.plan.stands_alone
+            ):  # else it has left, and drains
                 await self.old.ended()
         for leaving in self.service.draining:  # what was stopped before has to leave its address
-            if leaving.plan.app is None:
+            if leaving.plan.app is None or leaving.plan.stands_alone:
                 await leaving.ended()
         generation = self._next()
         await generation.begin(trial=True)
@@ -279,7 +281,7 @@ def step_for(change: Change, service: Service) -> Step:
         return Adjust(change, service)
     if change.plan.is_task:
         return Task(change, service)
-    if change.kind == "interrupt" or (change.starts and change.plan.binds_itself):
+    if change.kind == "interrupt" or (change.starts and change.plan.stands_alone):
         return Interrupt(change, service)
     if change.starts:
         return Replace(change, service)

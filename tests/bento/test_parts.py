@@ -451,3 +451,53 @@ def test_many_calls_of_a_dependency_at_once_all_come_through_even_while_it_is_re
         assert daemon.act("gw.scorer", "restart")["outcome"] == "applied"
         assert daemon.act("gw.tokenizer", "restart")["outcome"] == "applied"
         assert {answer.result() for answer in answers} == {200}
+
+
+def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
+    servd: Servd,
+) -> None:
+    """Its program binds a port: two of them cannot stand side by side."""
+    import httpx
+
+    from harness import free_port
+
+    port = free_port()
+    code = f"""
+        import os, sys
+        import bentoml
+
+        @bentoml.service(http={{"proxy_port": {port}}}, workers=1,
+                         cmd=[sys.executable, "program.py", "{port}"])
+        class Gateway:
+            pass
+    """
+    program = """
+        import http.server, os, sys
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                body = str(os.getpid()).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        address = ("127.0.0.1", int(sys.argv[1]))
+        http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+    """
+    daemon = servd(
+        CONFIG, service_py=code, program_py=program, environ=environ(servd.folder)
+    ).ready()
+    url = daemon.url("gw") + "/any"
+    first = httpx.get(url, timeout=30).text
+    report = daemon.act("gw", "restart")
+    assert [c["kind"] for c in report["changes"]] == ["interrupt"]
+    assert report["outcome"] == "applied"
+    assert httpx.get(url, timeout=30).text != first
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from harness import Servd, ServdProcess, free_port, servd_for_others, wait_until
 from with_bentoml import PYTHON, copied, environ
 
 WRITER = "service:Writer"
+SAMPLE = Path(__file__).parents[2] / "sample-configs" / "bentoml"
 
 
 def counts(daemon: ServdProcess, service: str) -> str:
@@ -70,6 +72,21 @@ def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(ser
         assert counts(daemon, service) == "0 1 ", service
     schema = httpx.get(f"{daemon.url('tag')}/schema.json").json()
     assert schema["name"] == "Writer"
+
+
+def test_the_sample(servd: Servd) -> None:
+    folder = servd.folder / "bentoml"
+    shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    port = str(free_port())
+    daemon = servd.run(
+        "--config", "servd.toml", interpreter=PYTHON, folder=folder,
+        environ={"PORT": port, **environ(servd.folder)},
+    ).ready()  # fmt: skip
+    body = {"text": "the cat and the dog"}
+    counted = httpx.post(f"http://127.0.0.1:{port}/count", json=body, timeout=20)
+    assert counted.json() == {"the": 2, "cat": 1, "and": 1, "dog": 1}
+    assert len(daemon.pids("my.tokenizer")) == 3
+    assert daemon.stop() == 0
 
 
 def test_serve_with_port_and_api_workers(servd: Servd) -> None:
