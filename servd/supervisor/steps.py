@@ -128,18 +128,19 @@ class Interrupt(Replace):
     old: Generation | None = None
 
     async def prepare(self) -> None:
-        """The gap is as long as the old takes to leave its address and the new to be ready."""
+        """The gap is as long as the old takes to end and the new to be ready. Where servd binds,
+        the address is there all the while, and connections wait.
+        """
         self.old = self.service.current
+        generation = self._next() if self.after.app is not None else None
         if self.old is not None:
             await self.old.retire()
-            if (
-                self.old.plan.app is None or self.old.plan.stands_alone
-            ):  # else it has left, and drains
+            if self.old.plan.app is None or self.old.plan.stands_alone:  # others drain meanwhile
                 await self.old.ended()
         for leaving in self.service.draining:  # what was stopped before has to leave its address
             if leaving.plan.app is None or leaving.plan.stands_alone:
                 await leaving.ended()
-        generation = self._next()
+        generation = generation or self._next()
         await generation.begin(trial=True)
         self.service.refresh()
         await generation.until_ready()

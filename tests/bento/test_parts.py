@@ -456,7 +456,9 @@ def test_many_calls_of_a_dependency_at_once_all_come_through_even_while_it_is_re
 def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
     servd: Servd,
 ) -> None:
-    """Its program binds a port: two of them cannot stand side by side."""
+    """Its program binds a port: two of them cannot stand side by side. Nobody is turned away."""
+    import threading
+
     import httpx
 
     from harness import free_port
@@ -467,35 +469,38 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
         import bentoml
 
         @bentoml.service(http={{"proxy_port": {port}}}, workers=1,
-                         cmd=[sys.executable, "program.py", "{port}"])
+                         cmd=[sys.executable, "-m", "uvicorn", "program:app", "--port={port}"])
         class Gateway:
             pass
     """
     program = """
-        import http.server, os, sys
+        import os
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                body = str(os.getpid()).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        address = ("127.0.0.1", int(sys.argv[1]))
-        http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
     """
     daemon = servd(
         CONFIG, service_py=code, program_py=program, environ=environ(servd.folder)
     ).ready()
     url = daemon.url("gw") + "/any"
     first = httpx.get(url, timeout=30).text
-    report = daemon.act("gw", "restart")
+    found: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            found.append(httpx.get(url, timeout=30).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        report = daemon.act("gw", "restart")
+    finally:
+        over.set()
+        asking.join()
+    assert set(found) == {200}
     assert [c["kind"] for c in report["changes"]] == ["interrupt"]
     assert report["outcome"] == "applied"
     assert httpx.get(url, timeout=30).text != first
