@@ -25,6 +25,8 @@ SELF_BINDING = ("{port}", "{host}", "{uds}")
 
 _SHORTEST = {
     "watchdog": 0.2,
+    "timeouts.headers": 0.1,
+    "timeouts.body": 0.1,
     "timeouts.request": 0.001,
     "timeouts.request_total": 0.001,
     "health.interval": 0.1,

@@ -13,11 +13,7 @@ from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 
 LATER_TOP: tuple[Path, ...] = ()
-LATER_SERVICE: tuple[Path, ...] = (
-    ("preload",),
-    ("timeouts", "headers"),
-    ("timeouts", "body"),
-)
+LATER_SERVICE: tuple[Path, ...] = (("preload",),)
 
 
 def not_supported_yet(checked: Checked) -> list[Diagnostic]:

@@ -167,6 +167,19 @@ DurationOrAuto = Annotated[
     PlainSerializer(_print_or_auto),
     WithJsonSchema(_duration_schema("auto")),
 ]
+Size = Annotated[
+    int,
+    PlainValidator(parse_size),
+    PlainSerializer(print_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _SIZE_PATTERN},
+                {"type": "integer", "minimum": 0},
+            ]
+        }
+    ),
+]
 SizeOrNone = Annotated[
     int | None,
     PlainValidator(or_word("none", parse_size, None)),

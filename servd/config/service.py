@@ -29,6 +29,7 @@ from servd.config.scalars import (
     Listen,
     OctalMode,
     PercentOrCount,
+    Size,
     SizeOrNone,
     Text,
 )
@@ -104,6 +105,8 @@ class Limits(Table):
     )
     max_age: DurationOrNone = Field(None, description="Recycle a worker that is older than this.")
     memory: SizeOrNone = Field(None, description="Recycle a worker that uses more than this.")
+    head: Size = Field(65536, description="Request line and headers of a request; then 431.")
+    body: SizeOrNone = Field(None, description="Body of a request; then 413.")
 
 
 class Health(Table):
@@ -177,6 +180,9 @@ class UvicornOptions(Table):
         "auto", description="WebSocket implementation."
     )
     lifespan: Literal["auto", "on", "off"] = Field("auto", description="ASGI lifespan protocol.")
+    ws_max_size: Size = Field(16777216, description="One message of a WebSocket.")
+    ws_ping_interval: DurationOrNone = Field(20.0, description="Between two pings of a WebSocket.")
+    ws_ping_timeout: DurationOrNone = Field(20.0, description="For the answer to a ping.")
 
 
 class Tls(Table):

@@ -336,6 +336,13 @@ class _Draft:
             max_requests=limits.max_requests,
             max_requests_jitter=limits.max_requests_jitter,
             health_path=given.health.path if given.health is not None else "",
+            headers=given.timeouts.headers,
+            body=given.timeouts.body,
+            head_limit=limits.head,
+            body_limit=limits.body,
+            ws_max_size=given.uvicorn.ws_max_size,
+            ws_ping_interval=given.uvicorn.ws_ping_interval,
+            ws_ping_timeout=given.uvicorn.ws_ping_timeout,
             bento=self._bento(self.part) if self.part is not None else None,
         )
 

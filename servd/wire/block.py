@@ -20,8 +20,9 @@ METHODS = (
 """Methods that are told apart; any other is `_OTHER`, as OpenTelemetry calls it, so that a client
 that makes methods up makes no new series."""
 
-REASONS = ("concurrency",)
-"""Why a request is rejected: `limits.concurrency` (and the queue) are full."""
+REASONS = ("concurrency", "body")
+"""Why a request is rejected: `limits.concurrency` (and the queue) are full, or its body is larger
+than `limits.body`."""
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of durations, in seconds; one more bucket holds what is longer."""

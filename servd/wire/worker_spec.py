@@ -80,6 +80,13 @@ class AppSpec:
     max_requests: int
     max_requests_jitter: int
     health_path: str
+    headers: float
+    body: float
+    head_limit: int
+    body_limit: int | None
+    ws_max_size: int
+    ws_ping_interval: float | None
+    ws_ping_timeout: float | None
     bento: BentoSpec | None = None
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, end, is_chunked, refuse
+
 _SHORTEST = 0.05
 """Seconds between two looks, which go through all connections."""
 
@@ -50,7 +52,56 @@ class ThriftyProtocol(HttpToolsProtocol):
 
     idle_since = 0.0
     idle: IdleConnections
-    """The same for all connections of a server: an attribute of a subclass."""
+    head_limit: int
+    body_limit: int | None
+    """The same for all connections of a server: attributes of a subclass. Bytes of a request's line
+    and headers, and of its body, beyond which it is refused (the parser itself has no limits)."""
+
+    received = 0
+    head_bytes = 0
+    body_bytes = 0
+    body_of: object = None
+    body_in_chunks = False
+    awaited_before: Awaited | None = None
+    awaited_since = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """As Uvicorn's own, for heads that are not too long: 431 (RFC 6585, 5)."""
+        super().data_received(data)
+        scope = self.scope
+        if scope is None or (self.cycle is not None and self.cycle.scope is scope):
+            self.head_bytes = 0
+            return
+        self.head_bytes += len(data)
+        if self.head_bytes > self.head_limit and not self.transport.is_closing():
+            refuse(self, 431, "Request Header Fields Too Large")
+
+    def on_body(self, body: bytes) -> None:
+        """As Uvicorn's own; that some has come is noted, and what is too much refused. (What says
+        its length is refused before; this is for the others.)
+        """
+        self.received += 1
+        if self.body_limit is not None:
+            if self.body_of is not self.scope:
+                self.body_of, self.body_bytes = self.scope, 0
+                self.body_in_chunks = is_chunked(self.headers)
+            self.body_bytes += len(body) if self.body_in_chunks else 0
+            if self.body_bytes > self.body_limit:
+                end(self, BODY, 413, "Content Too Large")
+                return
+        super().on_body(body)
+
+    @property
+    def awaited(self) -> Awaited | None:
+        """What of a request is missing, unless it is not the client's turn."""
+        scope, cycle = self.scope, self.cycle
+        if scope is None:
+            return Awaited(NOTHING, None)
+        if cycle is None or cycle.scope is not scope:
+            return Awaited(HEAD, id(scope))
+        if not cycle.more_body or self.flow.read_paused or cycle.waiting_for_100_continue:
+            return None
+        return Awaited(BODY, self.received)
 
     def on_response_complete(self) -> None:
         """As Uvicorn's own, but for what happens where nothing waits in the pipeline."""

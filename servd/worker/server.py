@@ -23,6 +23,7 @@ from servd.worker import collector
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
+from servd.worker.slow_clients import SlowClients
 from servd.worker.threads import size_pools
 from servd.worker.watchdog import Watchdog
 
@@ -49,6 +50,10 @@ def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         root_path=spec.root_path,
+        h11_max_incomplete_event_size=spec.head_limit,
+        ws_max_size=spec.ws_max_size,
+        ws_ping_interval=spec.ws_ping_interval,
+        ws_ping_timeout=spec.ws_ping_timeout,
         backlog=spec.backlog,
         timeout_keep_alive=spec.keep_alive,  # type: ignore[arg-type]  # call_later takes floats
     )
@@ -131,19 +136,36 @@ class WorkerServer(uvicorn.Server):
             return made
 
         self.servers = [
-            await loop.create_server(protocol, sock=sock, ssl=context, backlog=config.backlog)
+            await loop.create_server(
+                protocol,
+                sock=sock,
+                ssl=context,
+                backlog=config.backlog,
+                ssl_handshake_timeout=self.spec.headers if context is not None else None,
+            )
             for sock, context in self.listeners
         ]
+        slow = SlowClients(self.server_state.connections, self.spec.headers, self.spec.body)
+        slow.begin(loop)
 
     def _protocol_class(self) -> Any:
         """Uvicorn's protocol class, thriftier where it is the one for httptools."""
         http: Any = self.config.http_protocol_class
         if not http.__module__.endswith(".httptools_impl"):
-            return http
+            from servd.worker.h11_protocol import PatientH11Protocol
+
+            self.requests.doubts_lengths = True
+
+            class H11(PatientH11Protocol):
+                body_limit = self.spec.body_limit
+
+            return H11
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
         class Protocol(ThriftyProtocol):
             idle = IdleConnections(self.server_state.connections, self.spec.keep_alive)
+            head_limit = self.spec.head_limit
+            body_limit = self.spec.body_limit
 
         return Protocol
 

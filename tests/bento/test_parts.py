@@ -386,7 +386,6 @@ MISTAKES = [
     (f'{TOKENIZER}kind = "task"', "means nothing for a component, which only its service calls"),
     (f"{TOKENIZER}preload = true", "means nothing for a BentoML service: its class is the app"),
     (f"{TOKENIZER}limits = {{ queue = 5 }}", 'means nothing without "concurrency"'),
-    (f'{TOKENIZER}timeouts = {{ body = "5s" }}', "not supported yet"),
     (f'{TOKENIZER}user = "nosuch"', 'there is no user "nosuch"'),
     (f'{TOKENIZER}env_file = "no.env"', "/no.env: No such file or directory"),
     (f"{TOKENIZER}gpus = 1.5", "1.5 GPUs: write a whole number, or a share of one such as 0.5"),

@@ -388,7 +388,6 @@ timeouts = { request = "5s", body = "5s" }
 """
     assert mistakes(folder, text) == [
         "5:1 services.web.preload: not supported yet",
-        "8:30 services.web.timeouts.body: not supported yet",
     ]
 
 

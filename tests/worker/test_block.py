@@ -29,7 +29,7 @@ def test_what_a_worker_counts_the_daemon_reads() -> None:
     assert totals.seconds == pytest.approx(100.3015)
     assert totals.buckets[0] == 2  # up to and with one millisecond
     assert totals.buckets[-1] == 1
-    assert totals.rejected == {"concurrency": 1}
+    assert totals.rejected == {"concurrency": 1, "body": 0}
     assert totals.dropped == 7
     assert reading.gauge(block.IN_FLIGHT) == 3
 

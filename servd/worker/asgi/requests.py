@@ -22,6 +22,9 @@ from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Request, current, nowhere
 
 RETRY_AFTER = (b"retry-after", b"1")
+CLOSE = (b"connection", b"close")
+_TWO_LENGTHS = "a request has either content-length or transfer-encoding"
+_TOO_LARGE = "the body is larger than this service takes"
 _BUSY = "this worker answers as many requests as it may; try again"
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
 _HUNG_UP = {"status": 499}
@@ -56,6 +59,8 @@ class Requests:
         self.live: dict[Request, None] = {}
         self.stuck: set[Request] = set()
         self.exempt = exempt_paths(spec.root_path, spec.health_path)
+        self.body_limit = spec.body_limit
+        self.doubts_lengths = False
         self.places: Places | None = None
         if spec.concurrency:
             self.places = Places(spec.concurrency, spec.queue, self._waiting)
@@ -85,7 +90,14 @@ class Requests:
         error: BaseException | None = None
         try:
             places = self.places
-            if places is None or scope["path"] in self.exempt:
+            if self.doubts_lengths and _has_two_lengths(scope):
+                for message in problem(request, 400, _TWO_LENGTHS, CLOSE):
+                    await request.send(message)
+            elif self.body_limit is not None and _announced(scope) > self.body_limit:
+                self.counters.rejected("body")
+                for message in problem(request, 413, _TOO_LARGE, CLOSE):
+                    await request.send(message)
+            elif places is None or scope["path"] in self.exempt:
                 await self.app(scope, receive, request.send)
             elif places.free > 0:
                 places.free -= 1
@@ -211,6 +223,22 @@ def exempt_paths(root_path: str, health_path: str) -> frozenset[str]:
     the root path in front.
     """
     return frozenset(root_path + path for path in ("/metrics", health_path) if path)
+
+
+def _has_two_lengths(scope: Any) -> bool:
+    """Whether another server could see another end of its body (RFC 9112, 6.1 and 11.2): httptools
+    refuses such a request, h11 does not.
+    """
+    names = {name for name, _ in scope["headers"]}
+    return {b"content-length", b"transfer-encoding"} <= names
+
+
+def _announced(scope: Any) -> int:
+    """Bytes of the body that a request says it has; 0 when it does not say."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 def _has_hung_up(request: Request) -> bool:

@@ -1,0 +1,95 @@
+"""Clients that send a request a byte at a time hold a connection and nothing else: not for longer
+than `timeouts.headers` for its head, and `timeouts.body` for each pause in its body.
+
+Uvicorn waits for ever for both. One look now and then at all connections finds them, so that no
+request pays for a timer: a connection is closed at most `_LOOKS` of the time too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import Any, NamedTuple
+
+_LOOKS = 8
+"""So many looks in the shorter of both times."""
+
+_SHORTEST, _LONGEST = 0.02, 1.0
+"""Seconds between two looks."""
+
+NOTHING = "nothing"
+HEAD = "head"
+BODY = "body"
+
+log = logging.getLogger("servd.worker")
+
+
+class Awaited(NamedTuple):
+    """What a connection waits for: `NOTHING` has come at all, the rest of the `HEAD`, more of the
+    `BODY`. `mark` is another one when some of it has come.
+    """
+
+    what: str
+    mark: object
+
+
+class SlowClients:
+    """Ends those of `connections` on which a request comes too slowly. Times are seconds."""
+
+    def __init__(self, connections: set[Any], headers: float, body: float) -> None:
+        self.connections = connections
+        self.limits = {NOTHING: headers, HEAD: headers, BODY: body}
+        self.pause = min(_LONGEST, max(_SHORTEST, min(headers, body) / _LOOKS))
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Looks from now on."""
+        loop.call_later(self.pause, self._look, loop, context=contextvars.Context())
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in list(self.connections):
+            awaited = connection.awaited
+            if awaited is None:
+                connection.awaited_before = None
+            elif connection.awaited_before != awaited:
+                connection.awaited_before = awaited
+                connection.awaited_since = now
+            elif now - connection.awaited_since >= self.limits[awaited.what]:
+                log.info("a request came too slowly: %s of it is missing", awaited.what)
+                end(connection, awaited.what)
+        self.begin(loop)
+
+
+def end(connection: Any, what: str, status: int = 408, reason: str = "Request Timeout") -> None:
+    """Closes a connection: with 408 (RFC 9110, 15.5.9), or another status, where a request has
+    begun, and no answer.
+    """
+    cycle = connection.cycle
+    if what == HEAD or (what == BODY and not cycle.response_started):
+        refuse(connection, status, reason)
+    if what == BODY and cycle is not None:
+        cycle.disconnected = True  # the app hears of it as of any client that has gone
+        cycle.message_event.set()
+    connection.transport.close()
+
+
+def is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body comes without saying how long it is."""
+    return any(name == b"transfer-encoding" for name, _ in headers)
+
+
+def refuse(connection: Any, status: int, reason: str) -> None:
+    """Writes an answer to a request that no app will see, and closes the connection."""
+    body = reason.encode()
+    lines = [
+        f"HTTP/1.1 {status} {reason}".encode(),
+        *(name + b": " + value for name, value in connection.server_state.default_headers),
+        b"content-type: text/plain; charset=utf-8",
+        b"content-length: " + str(len(body)).encode(),
+        b"connection: close",
+        b"",
+        body,
+    ]
+    connection.transport.write(b"\r\n".join(lines))
+    connection.transport.close()
