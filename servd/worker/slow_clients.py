@@ -18,6 +18,9 @@ _LOOKS = 8
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds between two looks."""
 
+_AT_ONCE, _BREATH = 4, 0.002
+"""So many are ended in one go, and seconds until the next."""
+
 NOTHING = "nothing"
 HEAD = "head"
 BODY = "body"
@@ -48,6 +51,7 @@ class SlowClients:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
+        due: list[Any] = []
         for connection in list(self.connections):
             awaited = connection.awaited
             if awaited is None:
@@ -56,9 +60,22 @@ class SlowClients:
                 connection.awaited_before = awaited
                 connection.awaited_since = now
             elif now - connection.awaited_since >= self.limits[awaited.what]:
-                log.info("a request came too slowly: %s of it is missing", awaited.what)
-                end(connection, awaited.what)
+                due.append(connection)
+        if due:
+            log.info("requests came too slowly: their connections are closed: %d", len(due))
+            self._end_some(loop, due)
         self.begin(loop)
+
+    def _end_some(self, loop: asyncio.AbstractEventLoop, due: list[Any]) -> None:
+        """Ends a few, and the rest a little later: others shall not wait for all of them."""
+        for connection in due[-_AT_ONCE:]:
+            awaited = connection.awaited
+            if awaited is not None and awaited == connection.awaited_before:
+                end(connection, awaited.what)
+        del due[-_AT_ONCE:]
+        if due:
+            context = contextvars.Context()
+            loop.call_later(_BREATH, self._end_some, loop, due, context=context)
 
 
 def end(connection: Any, what: str, status: int = 408, reason: str = "Request Timeout") -> None:
