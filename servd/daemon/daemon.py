@@ -22,6 +22,7 @@ from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
 from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.metrics import Snapshot, snapshot
+from servd.daemon.periodic import Periodic
 from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, admin_address, runtime_dir_of
@@ -175,6 +176,10 @@ class Daemon:
         self.admin.open(config.admin)
         self._take_signals()
         self._hold_the_lifeline()
+        if self.systemd.watchdog:
+            # a third: a late one must not look like none (sd_watchdog_enabled(3) wants a half)
+            self.signs = Periodic(self.systemd.watchdog / 3, self.systemd.alive)
+            self.signs.start()
         self.sweeper.sweeps.start()
         self.traffic.readings.start()
         if sys.platform != "linux":

@@ -19,6 +19,7 @@ from typing import IO, Any
 import structlog
 
 from servd.config.model import DaemonLog
+from servd.daemon import journald
 from servd.errors import StartError
 
 MOST_WAITING = 20_000
@@ -54,6 +55,7 @@ class LogSink:
         self.dropped = 0
         self._stream = stream or open_log(options)
         self._console = self._renderer()
+        self._journal = self._way_to_journal() if stream is None else None
         self._waiting: collections.deque[bytes] = collections.deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -67,6 +69,15 @@ class LogSink:
         if form == "console" or (form == "auto" and not self.options.file and terminal):
             return console_renderer(colours=terminal)
         return None
+
+    def _way_to_journal(self) -> journald.Journal | None:
+        """Where stderr goes to systemd's journal anyway, and nobody has asked for a form."""
+        if self.options.file or self.options.format != "auto" or not journald.is_stderr(os.environ):
+            return None
+        try:
+            return journald.Journal()
+        except OSError:
+            return None
 
     def put(self, line: bytes) -> None:
         """Queues one event (a line of JSON without its end)."""
@@ -85,9 +96,13 @@ class LogSink:
                     self._wake.wait()
                 lines = list(self._waiting)
                 self._waiting.clear()
-                stream, console = self._stream, self._console
+                stream, console, journal = self._stream, self._console, self._journal
             if not lines:
                 return
+            if journal is not None:
+                for line in lines:
+                    journal.put(line)
+                continue
             if console is not None:
                 lines = [console(line) for line in lines]
             self._write(stream, b"\n".join(lines) + b"\n")
@@ -106,6 +121,7 @@ class LogSink:
         with self._wake:
             old, self._stream, self.options = self._stream, stream, options
             self._console = self._renderer()
+            self._journal = self._way_to_journal()
         old.close()
 
     def reopen(self) -> None:

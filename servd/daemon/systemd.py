@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import time
 
-from servd.wire.names import NOTIFY_SOCKET
+from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from servd.wire.notify import notify
 
 
 class Systemd:
     """The service manager above us, if there is one.
 
-    Takes NOTIFY_SOCKET out of the environment, so that no worker takes it for its own.
+    Takes its variables out of the environment, so that no worker takes them for its own.
     """
 
     def __init__(self) -> None:
         self.address = os.environ.pop(NOTIFY_SOCKET, None)
+        microseconds = os.environ.pop(WATCHDOG_USEC, "")
+        of_us = os.environ.pop(WATCHDOG_PID, str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(microseconds) / 1e6 if microseconds.isdecimal() and of_us else 0.0
+        """Seconds after which systemd ends a daemon that gives no sign of life; 0: never."""
 
     def _tell(self, *lines: str) -> None:
         if self.address:
@@ -36,6 +40,10 @@ class Systemd:
         """
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
+
+    async def alive(self) -> None:
+        """A sign of life: of the loop, since it is that which may hang."""
+        self._tell("WATCHDOG=1")
 
     def status(self, status: str) -> None:
         """A line for `systemctl status`."""

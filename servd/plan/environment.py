@@ -17,7 +17,15 @@ BASE = (
 )  # fmt: skip
 """Names that every worker takes over from the daemon."""
 
-_OWN = ("SERVD_*", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_*")
+_OWN = (
+    "SERVD_*",
+    "JOURNAL_STREAM",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_*",
+)
 """Names that belong to one process and are never taken over."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

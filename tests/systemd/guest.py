@@ -83,10 +83,8 @@ def install() -> None:
     for name in ("servd.toml", "main.py"):
         run("install", "-g", "servd", "-m", "0640", str(HERE / name), "/etc/servd")
     run("install", "-m", "0644", str(shipped / "servd.service"), "/etc/systemd/system")
-    drop_in = Path("/etc/systemd/system/servd.service.d/log.conf")  # no journal runs in here
-    drop_in.parent.mkdir()
-    drop_in.write_text("[Service]\nStandardError=append:/run/sandbox/servd.log\n")
     run("install", "-d", "-m", "0777", "/opt/everybody")
+    run("systemctl", "start", "systemd-journald.socket", "systemd-journald.service")
     run("systemctl", "daemon-reload")
 
 
@@ -125,6 +123,41 @@ def reload() -> None:
     CONFIG.write_text(valid)
 
 
+def hang() -> None:
+    """A daemon that gives no sign of life, under a shorter watchdog."""
+    wait_for(lambda: show("ActiveState") == "active")
+    folder = Path("/etc/systemd/system/servd.service.d")
+    folder.mkdir(exist_ok=True)
+    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=2\nRestartSec=100ms\n")
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", "servd")
+    daemon = int(show("MainPID"))
+    time.sleep(3)
+    facts["outlives_the_watchdog"] = int(show("MainPID")) == daemon
+    os.kill(daemon, signal.SIGSTOP)
+    wait_for(lambda: int(show("MainPID")) not in (0, daemon))
+    wait_for(lambda: show("ActiveState") == "active")
+    facts["after_the_hang"] = ask()
+    (folder / "watchdog.conf").unlink()
+    run("systemctl", "daemon-reload")
+    facts["journal_of_systemd"] = journal("-u", "init.scope", "UNIT=servd.service")
+
+
+def journal(*matches: str) -> list[dict[str, Any]]:
+    """Entries of the journal."""
+    done = run("journalctl", "--no-pager", "-o", "json", *matches)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def read_journal() -> None:
+    """What the journal has of servd and its services, by their fields."""
+    facts["journal_of_web"] = journal("SERVD_SERVICE=web")
+    facts["journal_of_errors"] = journal("-u", "servd", "-p", "err")
+    facts["journal_for_people"] = run(
+        "journalctl", "--no-pager", "-u", "servd", "-o", "cat", "-n", "400"
+    ).stdout
+
+
 def stop() -> None:
     wait_for(lambda: show("ActiveState") == "active")
     before = time.monotonic()
@@ -153,7 +186,11 @@ try:
     live()
     wait_for(lambda: show("ActiveState") == "active")
     reload()
+    hang()
+    read_journal()
     stop()
     misconfigure()
 finally:
+    said = run("journalctl", "--no-pager", "-u", "servd", "-o", "short-precise").stdout
+    (HERE / "servd.log").write_text(said)
     (HERE / "facts.json").write_text(json.dumps(facts))

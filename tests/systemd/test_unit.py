@@ -174,6 +174,31 @@ def test_a_reload_returns_when_it_is_done_and_fails_when_it_was_undone(
 
 
 @pytest.mark.slow
+def test_a_daemon_that_hangs_is_ended_and_started_again(facts: dict[str, Any]) -> None:
+    assert facts["outlives_the_watchdog"]
+    assert facts["after_the_hang"]["user"] == "servd"
+
+
+@pytest.mark.slow
+def test_the_journal_knows_the_fields_of_events(facts: dict[str, Any]) -> None:
+    entries = facts["journal_of_web"]
+    by_event = {entry["SERVD_EVENT"]: entry for entry in entries}
+    ready = by_event["service ready"]
+    assert ready["MESSAGE"].startswith("web: service ready")
+    assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("6", "servd")
+    assert ready["_SYSTEMD_UNIT"] == "servd.service"
+    request = by_event["request"]
+    assert request["SERVD_HTTP_RESPONSE_STATUS_CODE"] == "200"
+    assert request["SERVD_WORKER"] == "0"
+    assert {entry["SERVD_SERVICE"] for entry in entries} == {"web"}
+    failed = [e for e in facts["journal_of_errors"] if e.get("SERVD_EVENT") == "reload failed"]
+    assert "nosuch" in failed[0]["MESSAGE"]
+    assert failed[0]["PRIORITY"] == "3"
+    assert "web: worker ready" in facts["journal_for_people"]
+    assert '{"timestamp"' not in facts["journal_for_people"]
+
+
+@pytest.mark.slow
 def test_stop_is_clean_and_leaves_nothing(facts: dict[str, Any]) -> None:
     assert facts["stop"] == 0
     assert facts["stop_seconds"] < 20

@@ -1,0 +1,127 @@
+"""The journal of systemd, by its native protocol: every field of an event is one of the entry's, so
+that `journalctl SERVD_SERVICE=web -p warning` finds it.
+
+Protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Who has its stderr connected to the journal
+is told so by JOURNAL_STREAM (systemd.exec(5)).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+ADDRESS = "/run/systemd/journal/socket"
+STREAM = "JOURNAL_STREAM"
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Levels as syslog(3) has them."""
+
+_F_ADD_SEALS = getattr(fcntl, "F_ADD_SEALS", 1033)
+_ALL_SEALS = 0x0F
+_NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]+")
+_LONGEST_NAME = 64
+_NOT_IN_MESSAGE = frozenset(
+    {"timestamp", "level", "event", "service", "worker", "generation", "pid"}
+)
+
+
+def is_stderr(environ: Mapping[str, str]) -> bool:
+    """Whether what this process writes to stderr goes to the journal anyway."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get(STREAM) == f"{found.st_dev}:{found.st_ino}" and os.path.exists(ADDRESS)
+
+
+class Journal:
+    """A way into the journal."""
+
+    def __init__(self, address: str = ADDRESS) -> None:
+        """Raises OSError when there is none."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(address)
+
+    def put(self, line: bytes) -> None:
+        """One event: a JSON object, or any text. What cannot be written is lost, as the journal's
+        own rate limits lose it.
+        """
+        entry = _entry(line)
+        try:
+            self._socket.send(entry)
+        except OSError as error:
+            if error.errno in (errno.EMSGSIZE, errno.ENOBUFS):
+                self._put_large(entry)
+
+    def _put_large(self, entry: bytes) -> None:
+        """By a sealed file in memory."""
+        try:
+            descriptor = os.memfd_create("servd-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            try:
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(entry)
+                fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+                self._socket.sendmsg([], [rights])
+            finally:
+                os.close(descriptor)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Gives the socket back."""
+        self._socket.close()
+
+
+def _entry(line: bytes) -> bytes:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        event = {"event": line.decode(errors="replace")}
+    fields = {
+        "MESSAGE": message(event),
+        "PRIORITY": str(PRIORITIES.get(str(event.get("level")), 6)),
+        "SYSLOG_IDENTIFIER": "servd",
+    }
+    for key, value in event.items():
+        if key not in ("timestamp", "level"):
+            fields[field_name(key)] = value if isinstance(value, str) else json.dumps(value)
+    return b"".join(_field(name, value) for name, value in fields.items())
+
+
+def message(event: Mapping[str, Any]) -> str:
+    """An event in one line for people; a traceback below it."""
+    service = event.get("service")
+    lead = f"{service}: " if service else ""
+    rest = [
+        f"{key}={value}" if isinstance(value, str | int | float) else f"{key}={json.dumps(value)}"
+        for key, value in event.items()
+        if key not in _NOT_IN_MESSAGE and key not in ("exception", "last_lines")
+    ]
+    below = [str(event["exception"])] if event.get("exception") else []
+    below += [f"  | {text}" for text in event.get("last_lines") or ()]
+    return "\n".join([lead + " ".join([str(event.get("event", "")), *rest]), *below])
+
+
+def field_name(key: str) -> str:
+    """The name of a field of the journal: `http.response.status_code` is
+    SERVD_HTTP_RESPONSE_STATUS_CODE.
+    """
+    return f"SERVD_{_NOT_IN_NAMES.sub('_', key.upper())}"[:_LONGEST_NAME]
+
+
+def _field(name: str, value: str) -> bytes:
+    content = value.encode(errors="replace")
+    if b"\n" not in content:
+        return name.encode() + b"=" + content + b"\n"
+    return name.encode() + b"\n" + struct.pack("<Q", len(content)) + content + b"\n"
