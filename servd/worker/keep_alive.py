@@ -10,10 +10,12 @@ import asyncio
 import contextvars
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, end, is_chunked, refuse
 
+_INVALID = "Invalid HTTP request received."
 _SHORTEST = 0.05
 """Seconds between two looks, which go through all connections."""
 
@@ -66,13 +68,29 @@ class ThriftyProtocol(HttpToolsProtocol):
     awaited_since = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """As Uvicorn's own, for heads that are not too long: 431 (RFC 6585, 5)."""
-        super().data_received(data)
-        scope = self.scope
-        if scope is None or (self.cycle is not None and self.cycle.scope is scope):
-            self.head_bytes = 0
+        """As Uvicorn's own (which has a timer to cancel first, and is not called, since this runs
+        for every request), for heads that are not too long: 431 (RFC 6585, 5).
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
             return
-        self.head_bytes += len(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._unsupported_upgrade_warning()
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            self._head_goes_on(len(data))
+        elif self.head_bytes:
+            self.head_bytes = 0
+
+    def _head_goes_on(self, received: int) -> None:
+        self.head_bytes += received
         if self.head_bytes > self.head_limit and not self.transport.is_closing():
             refuse(self, 431, "Request Header Fields Too Large")
 
