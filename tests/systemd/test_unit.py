@@ -27,11 +27,62 @@ analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="ne
 
 
 @analyze
-def test_the_unit_is_clean(tmp_path: Path) -> None:
-    unit = tmp_path / "servd.service"
-    unit.write_text(UNIT.read_text().replace("/opt/servd/bin/servd", "/bin/true"))
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "names", [["servd.service"], ["servd@.service"], ["servd.service", "servd.socket"]]
+)
+def test_the_units_are_clean(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        text = (UNIT.parent / name).read_text().replace("/opt/servd/bin/servd", "/bin/true")
+        (tmp_path / name).write_text(text)
+    named = [f"./{name.replace('@', '@shop')}" for name in names]
+    if named != [f"./{name}" for name in names]:
+        (tmp_path / "servd@shop.service").symlink_to("servd@.service")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *named], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@analyze
+def test_the_unit_of_a_user_is_clean(tmp_path: Path) -> None:
+    text = (UNIT.parent / "user" / "servd.service").read_text()
+    (tmp_path / "servd.service").write_text(text.replace("%h/.local/bin/servd", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "--user", "verify", "./servd.service"],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_instance_differs_in_its_configuration_alone() -> None:
+    def settings(name: str) -> set[str]:
+        lines = (UNIT.parent / name).read_text().splitlines()
+        return {line for line in lines if line and not line.startswith("#")}
+
+    one, each = settings("servd.service"), settings("servd@.service")
+    assert {line.replace("%i", "servd") for line in each - one} == {
+        "Description=servd serving daemon, servd.toml",
+        "ExecStart=/opt/servd/bin/servd --config /etc/servd/servd.toml",
+        "ExecReload=/opt/servd/bin/servd reload --config /etc/servd/servd.toml",
+        "RuntimeDirectory=servd-servd",
+        "StateDirectory=servd/servd",
+    }
+
+
+@analyze
+def test_a_daemon_that_stays_root_is_hardened_too(tmp_path: Path) -> None:
+    drop_in = (UNIT.parent / "as-root.conf").read_text()
+    (tmp_path / "servd.service").write_text(UNIT.read_text() + drop_in)
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=35", "./servd.service"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @analyze

@@ -1,0 +1,1 @@
+"""The same plan for other engines: pure functions from a configuration to text."""
