@@ -10,6 +10,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -181,6 +182,60 @@ def misconfigure() -> None:
     facts["mended_start"] = run("systemctl", "start", "servd").returncode
 
 
+def run_as_others() -> None:
+    """The drop-in for a daemon that stays root, and a service with a user of its own."""
+    run("systemctl", "stop", "servd")
+    valid = CONFIG.read_text()
+    run("install", "-m", "0644", str(CONFIG.parent / "main.py"), "/opt/everybody")
+    CONFIG.write_text(valid + 'user = "nobody"\ndirectory = "/opt/everybody"\n')
+    drop_in = Path("/etc/systemd/system/servd.service.d/as-root.conf")
+    drop_in.write_text((CODE / "servd" / "systemd" / "as-root.conf").read_text())
+    run("systemctl", "daemon-reload")
+    facts["start_as_root"] = run("systemctl", "start", "servd").returncode
+    facts["as_another"] = ask()
+    daemon = int(show("MainPID"))
+    facts["daemon_as_root"] = Path(f"/proc/{daemon}/status").read_text()
+    facts["restart_as_root"] = run("systemctl", "reload", "servd").returncode
+    run("systemctl", "stop", "servd")
+    drop_in.unlink()
+    CONFIG.write_text(valid)
+    run("systemctl", "daemon-reload")
+
+
+def activate() -> None:
+    """systemd holds the address: restarts under load refuse nobody."""
+    run("systemctl", "stop", "servd")
+    shipped = CODE / "servd" / "systemd" / "servd.socket"
+    run("install", "-m", "0644", str(shipped), "/etc/systemd/system")
+    CONFIG.write_text(CONFIG.read_text().replace('"127.0.0.1:80"', '"fd:web"'))
+    run("systemctl", "daemon-reload")
+    facts["start_socket"] = run("systemctl", "start", "servd.socket").returncode
+    facts["activated"] = ask()  # which starts it
+    wait_for(lambda: show("ActiveState") == "active")
+    answered, lost = [0], []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            try:
+                ask()
+                answered[0] += 1
+            except Exception as error:
+                lost.append(repr(error))
+
+    asking = [threading.Thread(target=load) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    facts["restarts_of_activated"] = [
+        run("systemctl", "restart", "servd").returncode for _ in range(3)
+    ]
+    over.set()
+    for thread in asking:
+        thread.join()
+    facts["activated_load"] = [answered[0], lost]
+    run("systemctl", "stop", "servd.socket", "servd.service")
+
+
 try:
     install()
     live()
@@ -190,6 +245,8 @@ try:
     read_journal()
     stop()
     misconfigure()
+    run_as_others()
+    activate()
 finally:
     said = run("journalctl", "--no-pager", "-u", "servd", "-o", "short-precise").stdout
     (HERE / "servd.log").write_text(said)

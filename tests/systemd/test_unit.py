@@ -266,6 +266,26 @@ def test_an_invalid_config_fails_the_start_and_is_not_tried_again(facts: dict[st
 
 
 @pytest.mark.slow
+def test_a_daemon_that_stays_root_runs_services_as_others(facts: dict[str, Any]) -> None:
+    assert facts["start_as_root"] == 0
+    assert facts["as_another"]["user"] == "nobody"
+    assert re.search(r"^Uid:\s+0\s", facts["daemon_as_root"], re.MULTILINE)
+    assert facts["restart_as_root"] == 0
+
+
+@pytest.mark.slow
+def test_restarts_of_a_daemon_whose_address_systemd_holds_lose_nothing(
+    facts: dict[str, Any],
+) -> None:
+    assert facts["start_socket"] == 0
+    assert facts["activated"]["user"] == "servd"
+    assert facts["restarts_of_activated"] == [0, 0, 0]
+    answered, lost = facts["activated_load"]
+    assert lost == []
+    assert answered > 10
+
+
+@pytest.mark.slow
 def test_the_sandbox_leaves_the_machine_alone(facts: dict[str, Any]) -> None:
     with pytest.raises(KeyError):
         pwd.getpwnam("servd")
