@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import trustme
 
@@ -134,6 +135,10 @@ def test_an_encrypted_key_opens_with_its_password_from_a_file(
     daemon = servd(config(keyfile_password="${file:password}"), main_py=APP).ready()
     assert handshake(daemon, client_context(authority)) == "TLSv1.3"
     assert "open sesame" not in daemon.output
+    for process in [psutil.Process(daemon.pid), *daemon.descendants()]:
+        known = " ".join([*process.cmdline(), *process.environ().values()])
+        assert "open sesame" not in known
+        assert "PRIVATE KEY" not in known
 
 
 def test_other_services_reach_a_tls_service_without_it(servd: Servd, authority: trustme.CA) -> None:
