@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from servd.config.check import Checked, check
+from servd.config.check import check
+from servd.config.checked import Checked
 from servd.config.components import Expansion
 from servd.config.declared import DeclaredGraph, homes
 from servd.config.files import check_files

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from servd.config.check import Checked
+from servd.config.checked import Checked
 from servd.config.declared import homes
 from servd.config.load import Loaded, LoadError
 from servd.diagnostics import Diagnostic

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servd.config.check import binds_itself
+from servd.config.check_runners import binds_itself
 from servd.config.env_file import read_env_file
 from servd.config.model import Config
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from servd import graph
 from servd.config.address import EVERY_V4, EVERY_V6, Address
-from servd.config.declared import RUN_ALIKE
+from servd.config.check_runners import (
+    app_is_a_target,
+    bentos_make_sense,
+    commands_make_sense,
+    something_to_run,
+    tasks_are_commands,
+)
+from servd.config.checked import Checked, Rule
 from servd.config.explain import did_you_mean
-from servd.config.layers import Layers
-from servd.config.merge import is_file_target
 from servd.config.model import Config
-from servd.config.scalars import joined, print_duration, shown
-from servd.config.service import Service
-from servd.config.tree import Path, dotted
-from servd.diagnostics import Diagnostic, Severity
-
-SELF_BINDING = ("{port}", "{host}", "{uds}")
-"""Placeholders of a command that binds its own address."""
+from servd.config.scalars import print_duration, shown
+from servd.config.tree import Path
+from servd.diagnostics import Diagnostic
 
 _SHORTEST = {
     "watchdog": 0.2,
@@ -35,167 +35,13 @@ _SHORTEST = {
 }
 """Seconds that a time has to have at least."""
 
-_NOT_OF_COMPONENTS = (
-    "kind", "run", "ready", "activation", "stop_signal", "socket", "public_url", "proxy",
-    "root_path", "tls",
-)  # fmt: skip
 _MOST_GPUS = 1024
-_RUNNERS = ("app", "command", "bento")
-_APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
-_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What the rules look at: the configuration as far as it is valid, and what was written."""
-
-    config: Config
-    layers: Layers
-    damaged: bool = False
-    homes: Mapping[str, Path] = field(default_factory=dict)
-    """Where the settings of those services stand that the file does not name: components."""
-
-    def at(self, path: Path) -> Path:
-        """Where in the file the value stands that counts at `path`."""
-        home = self.homes.get(str(path[1])) if path[:1] == ("services",) and path[1:] else None
-        if home is None:
-            return path
-        own: Path = (*home, *path[2:])
-        ways: list[Path] = [own, ("defaults", *path[2:])] if path[2:] else [own]
-        if path[2:] and path[2] in RUN_ALIKE:
-            ways.insert(1, (*home[:2], *path[2:]))
-        return next((way for way in ways if self.layers.own(way)), own)
-
-    def own(self, path: Path) -> bool:
-        """Whether the file says something at `path` of just this service."""
-        home = self.homes.get(str(path[1]))
-        return self.layers.own((*home, *path[2:]) if home is not None else path)
-
-    def problem(
-        self,
-        path: Path,
-        message: str,
-        hint: str = "",
-        *,
-        at_key: bool = False,
-        severity: Severity = "error",
-        code: str = "invalid",
-    ) -> Diagnostic:
-        """A diagnostic at the value of `path` (or its key)."""
-        path = self.at(path)
-        node, exact = self.layers.nearest(path)
-        if not exact and not isinstance(node.value, dict):
-            path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
-            exact = True
-        place = node.key_place if at_key or not exact else node.place
-        return Diagnostic(place, message, dotted(path), hint, severity, code)
-
-    def written(self, path: Path) -> bool:
-        """Whether somebody wrote something at `path`, valid or not."""
-        return self.layers.nearest(path)[1]
-
-
-Rule = Callable[[Checked], Iterator[Diagnostic]]
 
 
 def check(checked: Checked) -> list[Diagnostic]:
     """What every rule finds."""
     return [diagnostic for rule in RULES for diagnostic in rule(checked)]
-
-
-def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
-    """A service has exactly one of app, command and bento."""
-    for name in checked.config.services.keys() - checked.homes.keys():
-        path: Path = ("services", name)
-        given = [key for key in _RUNNERS if checked.written((*path, key))]
-        if not given and not checked.damaged:
-            yield checked.problem(
-                path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
-            )
-        for key in given:
-            if checked.layers.nearest((*path, key))[0].value in ("", ()):
-                yield checked.problem((*path, key), "must not be empty")
-        if len(given) > 1:
-            yield checked.problem(
-                (*path, given[1]), f"{joined(given)}: only one can run", at_key=True
-            )
-
-
-def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
-    """An app is "module:attr" or "path/file.py:app"."""
-    for name, service in checked.config.services.items():
-        if not service.app:
-            continue
-        path: Path = ("services", name, "app")
-        target, _, attribute = service.app.rpartition(":")
-        if is_file_target(service.app):
-            if not _ATTRIBUTE.fullmatch(attribute):
-                yield checked.problem(path, f"{shown(attribute)} is not the name of an attribute")
-        elif not _APP.fullmatch(service.app):
-            hint = f'did you mean "{service.app}:app"?' if not target else ""
-            yield checked.problem(
-                path,
-                f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"',
-                hint,
-            )
-
-
-def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
-    """A BentoML service is not asked for what only an app has; nobody else has components."""
-    for name, service in checked.config.services.items():
-        path: Path = ("services", name)
-        if service.components and not service.bento:
-            message = "only a BentoML service has components"
-            yield checked.problem((*path, "components"), message, at_key=True)
-        for key in ("factory", "interface", "preload"):
-            if service.bento and checked.own((*path, key)):
-                message = "means nothing for a BentoML service: its class is the app"
-                yield checked.problem((*path, key), message, at_key=True)
-        for key in _NOT_OF_COMPONENTS:
-            if name in checked.homes and checked.own((*path, key)):
-                message = "means nothing for a component, which only its service calls"
-                yield checked.problem((*path, key), message, at_key=True)
-
-
-def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
-    """What only apps have is not asked of a command, and binding is possible as it is asked for."""
-    for name, service in checked.config.services.items():
-        if not service.command:
-            continue
-        path: Path = ("services", name)
-        if not service.command[0]:
-            yield checked.problem((*path, "command"), "the program's name is empty")
-        if service.tls is not None:
-            yield checked.problem(
-                (*path, "tls"),
-                "a command ends TLS by itself; servd does it for apps only",
-                at_key=True,
-            )
-        for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
-            limited = service.limits is not None and getattr(service.limits, key)
-            if limited and checked.own((*path, "limits", key)):
-                yield checked.problem(
-                    (*path, "limits", key),
-                    "the requests of a command are its own: servd limits those of apps only",
-                )
-        yield from _binding_makes_sense(checked, path, service)
-        yield from _workers_can_be_asked(checked, path, service)
-
-
-def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
-    """Workers on one socket cannot be told apart from outside."""
-    if service.health is None:
-        return
-    if service.kind == "task":
-        if checked.own((*path, "health")):
-            yield checked.problem((*path, "health"), "a task is well when it ends well")
-    elif not binds_itself(service) and service.workers not in (0, 1):
-        yield checked.problem(
-            (*path, "health" if checked.own((*path, "health")) else "command"),
-            "any of the workers that share the socket may answer a probe of its health",
-            "write health = false, or workers = 1",
-        )
 
 
 def times_make_sense(checked: Checked) -> Iterator[Diagnostic]:
@@ -244,57 +90,6 @@ def gpus_make_sense(checked: Checked) -> Iterator[Diagnostic]:
     if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
         yield checked.problem(
             ("daemon", "gpus"), f"{there:g}: a machine has a whole number of GPUs"
-        )
-
-
-def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
-    """A task is one program that runs to its end."""
-    for name, service in checked.config.services.items():
-        if service.kind != "task":
-            continue
-        path: Path = ("services", name)
-        if not service.command and (service.app or service.bento):
-            runner = "app" if service.app else "bento"
-            message = f"{shown(runner)} never ends: a task is a command that runs to its end"
-            yield checked.problem((*path, "kind"), message)
-        if service.workers not in (0, 1, "auto"):
-            yield checked.problem((*path, "workers"), "a task runs once, in one process")
-
-
-def binds_itself(service: Service) -> bool:
-    """Whether a command binds its address by itself rather than taking a socket from servd."""
-    if service.activation != "auto":
-        return service.activation == "self"
-    return any(word in argument for argument in service.command for word in SELF_BINDING)
-
-
-def _binding_makes_sense(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
-    if binds_itself(service):
-        if service.workers not in (0, 1):
-            yield checked.problem(
-                (*path, "workers"),
-                "a command that binds its own address can have one worker only",
-                "use {fd} or LISTEN_FDS to share a socket",
-            )
-        kinds = {address.kind for address in service.listen}
-        for word, kind in (("{port}", "unix"), ("{uds}", "tcp")):
-            if kinds == {kind} and any(word in argument for argument in service.command):
-                yield checked.problem(
-                    (*path, "command"), f"{word} has no value: the service listens on {kind}"
-                )
-        return
-    if service.ready in ("port", "http") and any(a.kind != "internal" for a in service.listen):
-        yield checked.problem(
-            (*path, "ready"),
-            "servd binds the address, so anything that shares it may answer a probe",
-            'use "notify" or "started"',
-        )
-    if service.activation == "fd" and any(
-        word in argument for argument in service.command for word in SELF_BINDING
-    ):
-        yield checked.problem(
-            (*path, "activation"),
-            'with activation = "fd" servd binds: {port}, {host} and {uds} have no meaning',
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from servd.config.address import Address
-from servd.config.check import Checked
+from servd.config.checked import Checked
 from servd.config.declared import RUN_ALIKE, Declared, DeclaredGraph, Part
 from servd.config.explain import did_you_mean
 from servd.config.model import Config

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from servd.config.check import Checked
+from servd.config.checked import Checked
 from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
 from servd.config.service import Service, Tls

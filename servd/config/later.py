@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servd.config.check import Checked
+from servd.config.checked import Checked
 from servd.config.tree import Path, dotted
 from servd.diagnostics import Diagnostic
 

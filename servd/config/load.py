@@ -11,7 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from servd.config.check import Checked, check
+from servd.config.check import check
+from servd.config.checked import Checked
 from servd.config.declared import Part
 from servd.config.files import check_files
 from servd.config.find import Disk, Files, Source, config_error, is_yaml, members

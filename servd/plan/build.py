@@ -10,7 +10,7 @@ from typing import Literal
 
 from servd import graph
 from servd.config.address import UNIX_PATH_LIMIT, Address
-from servd.config.check import binds_itself
+from servd.config.check_runners import binds_itself
 from servd.config.declared import Part
 from servd.config.load import Loaded
 from servd.config.model import Config

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from servd.config.address import Address
-from servd.config.check import binds_itself
+from servd.config.check_runners import binds_itself
 from servd.config.declared import Part
 from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path

@@ -1,0 +1,169 @@
+"""Rules about what runs: apps, BentoML services, commands and tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from servd.config.checked import Checked
+from servd.config.merge import is_file_target
+from servd.config.scalars import joined, shown
+from servd.config.service import Service
+from servd.config.tree import Path
+from servd.diagnostics import Diagnostic
+
+SELF_BINDING = ("{port}", "{host}", "{uds}")
+"""Placeholders of a command that binds its own address."""
+
+_NOT_OF_COMPONENTS = (
+    "kind", "run", "ready", "activation", "stop_signal", "socket", "public_url", "proxy",
+    "root_path", "tls",
+)  # fmt: skip
+_RUNNERS = ("app", "command", "bento")
+_APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
+    """A service has exactly one of app, command and bento."""
+    for name in checked.config.services.keys() - checked.homes.keys():
+        path: Path = ("services", name)
+        given = [key for key in _RUNNERS if checked.written((*path, key))]
+        if not given and not checked.damaged:
+            yield checked.problem(
+                path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
+            )
+        for key in given:
+            if checked.layers.nearest((*path, key))[0].value in ("", ()):
+                yield checked.problem((*path, key), "must not be empty")
+        if len(given) > 1:
+            yield checked.problem(
+                (*path, given[1]), f"{joined(given)}: only one can run", at_key=True
+            )
+
+
+def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
+    """An app is "module:attr" or "path/file.py:app"."""
+    for name, service in checked.config.services.items():
+        if not service.app:
+            continue
+        path: Path = ("services", name, "app")
+        target, _, attribute = service.app.rpartition(":")
+        if is_file_target(service.app):
+            if not _ATTRIBUTE.fullmatch(attribute):
+                yield checked.problem(path, f"{shown(attribute)} is not the name of an attribute")
+        elif not _APP.fullmatch(service.app):
+            hint = f'did you mean "{service.app}:app"?' if not target else ""
+            yield checked.problem(
+                path,
+                f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"',
+                hint,
+            )
+
+
+def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """A BentoML service is not asked for what only an app has; nobody else has components."""
+    for name, service in checked.config.services.items():
+        path: Path = ("services", name)
+        if service.components and not service.bento:
+            message = "only a BentoML service has components"
+            yield checked.problem((*path, "components"), message, at_key=True)
+        for key in ("factory", "interface", "preload"):
+            if service.bento and checked.own((*path, key)):
+                message = "means nothing for a BentoML service: its class is the app"
+                yield checked.problem((*path, key), message, at_key=True)
+        for key in _NOT_OF_COMPONENTS:
+            if name in checked.homes and checked.own((*path, key)):
+                message = "means nothing for a component, which only its service calls"
+                yield checked.problem((*path, key), message, at_key=True)
+
+
+def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+    """What only apps have is not asked of a command, and binding is possible as it is asked for."""
+    for name, service in checked.config.services.items():
+        if not service.command:
+            continue
+        path: Path = ("services", name)
+        if not service.command[0]:
+            yield checked.problem((*path, "command"), "the program's name is empty")
+        if service.tls is not None:
+            yield checked.problem(
+                (*path, "tls"),
+                "a command ends TLS by itself; servd does it for apps only",
+                at_key=True,
+            )
+        for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
+            limited = service.limits is not None and getattr(service.limits, key)
+            if limited and checked.own((*path, "limits", key)):
+                yield checked.problem(
+                    (*path, "limits", key),
+                    "the requests of a command are its own: servd limits those of apps only",
+                )
+        yield from _binding_makes_sense(checked, path, service)
+        yield from _workers_can_be_asked(checked, path, service)
+
+
+def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    """Workers on one socket cannot be told apart from outside."""
+    if service.health is None:
+        return
+    if service.kind == "task":
+        if checked.own((*path, "health")):
+            yield checked.problem((*path, "health"), "a task is well when it ends well")
+    elif not binds_itself(service) and service.workers not in (0, 1):
+        yield checked.problem(
+            (*path, "health" if checked.own((*path, "health")) else "command"),
+            "any of the workers that share the socket may answer a probe of its health",
+            "write health = false, or workers = 1",
+        )
+
+
+def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
+    """A task is one program that runs to its end."""
+    for name, service in checked.config.services.items():
+        if service.kind != "task":
+            continue
+        path: Path = ("services", name)
+        if not service.command and (service.app or service.bento):
+            runner = "app" if service.app else "bento"
+            message = f"{shown(runner)} never ends: a task is a command that runs to its end"
+            yield checked.problem((*path, "kind"), message)
+        if service.workers not in (0, 1, "auto"):
+            yield checked.problem((*path, "workers"), "a task runs once, in one process")
+
+
+def binds_itself(service: Service) -> bool:
+    """Whether a command binds its address by itself rather than taking a socket from servd."""
+    if service.activation != "auto":
+        return service.activation == "self"
+    return any(word in argument for argument in service.command for word in SELF_BINDING)
+
+
+def _binding_makes_sense(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+    if binds_itself(service):
+        if service.workers not in (0, 1):
+            yield checked.problem(
+                (*path, "workers"),
+                "a command that binds its own address can have one worker only",
+                "use {fd} or LISTEN_FDS to share a socket",
+            )
+        kinds = {address.kind for address in service.listen}
+        for word, kind in (("{port}", "unix"), ("{uds}", "tcp")):
+            if kinds == {kind} and any(word in argument for argument in service.command):
+                yield checked.problem(
+                    (*path, "command"), f"{word} has no value: the service listens on {kind}"
+                )
+        return
+    if service.ready in ("port", "http") and any(a.kind != "internal" for a in service.listen):
+        yield checked.problem(
+            (*path, "ready"),
+            "servd binds the address, so anything that shares it may answer a probe",
+            'use "notify" or "started"',
+        )
+    if service.activation == "fd" and any(
+        word in argument for argument in service.command for word in SELF_BINDING
+    ):
+        yield checked.problem(
+            (*path, "activation"),
+            'with activation = "fd" servd binds: {port}, {host} and {uds} have no meaning',
+        )
