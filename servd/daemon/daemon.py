@@ -22,6 +22,7 @@ from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
 from servd.daemon.logs import LogSink, configure, now, open_log
 from servd.daemon.metrics import Snapshot, snapshot
+from servd.daemon.orphans import Adopted, LeftWorkers
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
@@ -47,6 +48,7 @@ from servd.host import inspect_host
 from servd.plan.build import build_loaded
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.engine import Engine
+from servd.supervisor.roster import Roster, left_behind
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor, stop_budget
@@ -56,6 +58,8 @@ from servd.wire import listen_fds, names
 HEAD_START = 1.0
 """Seconds for which the workers that start have the machine for themselves: what the admin API and
 the watching of files import would only be in their way."""
+
+_LOOK_FOR_ADOPTED = 0.5
 
 log = structlog.get_logger()
 
@@ -146,6 +150,7 @@ class Daemon:
         plan = build_loaded(launching.loaded, self.host, folder.path)
         self.plan, found = first(launching.loaded, plan, self.host.environ)
         self.gpu_warnings = found
+        self.left = LeftWorkers(left_behind(folder.roster), self.plan)
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -175,6 +180,9 @@ class Daemon:
         )
         self.admin.open(config.admin)
         self._take_signals()
+        if os.getpid() == 1:
+            self.adopted = Periodic(_LOOK_FOR_ADOPTED, Adopted().look)
+            self.adopted.start()
         self._hold_the_lifeline()
         if self.systemd.watchdog:
             # a third: a late one must not look like none (sd_watchdog_enabled(3) wants a half)
@@ -186,6 +194,7 @@ class Daemon:
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in (*self.launching.loaded.warnings, *self.gpu_warnings):
             tell_warning(warning)
+        await self.left.make_room()
         failed = await self._first_start()
         if (
             failed
@@ -211,6 +220,7 @@ class Daemon:
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
+            roster=Roster(self.folder.roster),
             sources=Sources() if self.launching.watches_sources else None,
             plan_anew=lambda name: self.reload(Request(f"the code of {name} can be imported now")),
         )
@@ -429,6 +439,7 @@ class Daemon:
         for periodic in (self.sweeper.sweeps, self.traffic.readings, self.certificates.looks):
             await periodic.stop()
         graceful = await self._stop_services(timeout)
+        await self.left.stop()
         await self.hooks.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
         self.record.close()

@@ -96,6 +96,11 @@ class RuntimeDir:
         """Where the daemon keeps its own copies of them."""
         return os.path.join(self.path, PRIVATE, APP_METRICS)
 
+    @property
+    def roster(self) -> str:
+        """The file that lists the workers."""
+        return os.path.join(self.path, PRIVATE, "workers.json")
+
     def open(self) -> None:
         """Makes the folder with the right modes and takes the lock.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.counts import Counts
 from servd.supervisor.output import Sink
+from servd.supervisor.roster import Roster
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.sources import Sources
 from servd.supervisor.watcher import StartGate
@@ -30,6 +31,7 @@ class Engine:
     notify_folder: str
     environ: Mapping[str, str]
     counts: Counts = field(default_factory=Counts)
+    roster: Roster = field(default_factory=Roster)
     sources: Sources | None = None
     plan_anew: Callable[[str], object] = lambda _: None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

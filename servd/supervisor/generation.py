@@ -182,8 +182,8 @@ class Generation:
         number, folder = self.number, engine.notify_folder
         sink, now, counts, sources = engine.sink, engine.now, engine.counts, engine.sources
         return Launch(
-            plan, number, tuple(sockets), folder, sink, now, counts, accept, sources,
-            engine.plan_anew,
+            plan, number, tuple(sockets), folder, sink, now, counts, engine.roster, accept,
+            sources, engine.plan_anew,
         )  # fmt: skip
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:

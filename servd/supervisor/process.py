@@ -22,6 +22,7 @@ from servd.supervisor.channel import WorkerChannel
 from servd.supervisor.counts import Counts
 from servd.supervisor.notify_socket import NotifySocket
 from servd.supervisor.output import LastLines, OutputPipe, Sink
+from servd.supervisor.roster import Roster
 from servd.supervisor.sources import Sources
 from servd.wire import names
 from servd.wire.block import Reading
@@ -44,6 +45,7 @@ class Launch:
     sink: Sink
     now: Callable[[], str]
     counts: Counts
+    roster: Roster
     accept: bool = True
     sources: Sources | None = None
     plan_anew: Callable[[str], object] = field(default=lambda _: None, compare=False)
@@ -165,6 +167,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 **running_as(identity.account, identity.gid),
             )
             undo.pop_all()
+        launch.roster.add(self.pid)
         self._notify = notify
         self._channel = WorkerChannel(ours, self._said, self._hung_up)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
@@ -324,6 +327,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """
         with contextlib.ExitStack() as steps:  # carried out from the last to the first
             steps.callback(self._has_exited, status)
+            steps.callback(self.launch.roster.remove, self.pid)
             if self.counters is not None:
                 steps.callback(self.launch.counts.close, self.launch.plan.name, self.counters)
             steps.callback(self._notify.close)

@@ -1,0 +1,84 @@
+"""Which processes are workers of this daemon, on disk: the next one ends what a killed one left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A process that was a worker. Its start time (clock ticks since boot, proc(5)) tells it from
+    another one that has got its pid since.
+    """
+
+    pid: int
+    started: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether it is still there, and not only waiting to be reaped."""
+        return started_at(self.pid) == self.started
+
+    def kill(self) -> None:
+        """Ends it with its group, at once."""
+        if self.lives:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+class Roster:
+    """The list, written a moment after every change; "" is no file."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self._known: dict[int, int] = {}
+        self._writing: asyncio.Handle | None = None
+
+    def add(self, pid: int) -> None:
+        """A worker was started."""
+        started = started_at(pid)
+        if started is not None:
+            self._known[pid] = started
+            self._write_soon()
+
+    def remove(self, pid: int) -> None:
+        """A worker has been reaped."""
+        if self._known.pop(pid, None) is not None:
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._path and self._writing is None:
+            self._writing = asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._writing = None
+        beside = f"{self._path}.new"
+        with contextlib.suppress(OSError):  # without it, what is left ends by itself
+            with open(beside, "w", encoding="utf-8") as file:
+                json.dump(list(self._known.items()), file)
+            os.replace(beside, self._path)
+
+
+def left_behind(path: str) -> list[Left]:
+    """The workers of the daemon before that still live."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = [Left(int(pid), int(started)) for pid, started in json.load(file)]
+    except (OSError, ValueError, TypeError):
+        return []
+    return [left for left in found if left.lives]
+
+
+def started_at(pid: int) -> int | None:
+    """When a process began; None for one that is not there, or has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
