@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +26,17 @@ from servd.diagnostics import Diagnostic, Severity, in_order
 from servd.host import inspect_host, running_as
 from servd.plan.build import build
 from servd.plan.model import ServicePlan
+from servd.wire.notify import notify
 
 _AT_ONCE = 4
+_MOST_TIMES = 3
+"""Code that is edited faster than it can be asked is asked again by the next reload."""
+
+_AFTERWARDS = 10.0
+"""Seconds until the daemon itself says how long it needs."""
+
+_CLOCK_STEP = 20_000_000
+"""Nanoseconds by which the times of files may lag behind the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +58,30 @@ class Discovery:
 
     def begin(self, loaded: Loaded, environ: Mapping[str, str]) -> Callable[[], Loaded]:
         """`complete`, begun in a thread: what is returned waits for it."""
+        if any(service.bento for service in loaded.config.services.values()):
+            longest = max(s.timeouts.startup for s in loaded.config.services.values())
+            extension = f"EXTEND_TIMEOUT_USEC={int((longest + _AFTERWARDS) * 1e6)}"
+            notify("STATUS=Asking BentoML services what they declare", extension)
         pool = ThreadPoolExecutor(1)
         completed = pool.submit(self.complete, loaded, environ)
         pool.shutdown(wait=False)
         return completed.result
+
+    def finished(self, completed: Callable[[], Loaded]) -> Loaded:
+        """What was begun, once it is there; a signal to stop ends the process with 0 meanwhile, as
+        it does later. For the main thread, before there is a loop.
+        """
+
+        def stop(*_: object) -> None:
+            self.give_up()
+            raise SystemExit(0)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return completed()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def give_up(self) -> None:
         """Ends whatever is being asked, for good."""
@@ -119,8 +150,13 @@ class Discovery:
         known = self._known.get(_key(service))
         if known is not None and known.seen == _looks(tuple(known.seen)):
             return known.graph
-        graph = self._ask(service)
-        self._known[_key(service)] = _Answer(graph, _looks(graph.files))
+        for _ in range(_MOST_TIMES):
+            begun = time.time_ns() - _CLOCK_STEP
+            graph = self._ask(service)
+            seen = _looks(graph.files)
+            if all(state is not None and state[0] < begun for state in seen.values()):
+                self._known[_key(service)] = _Answer(graph, seen)
+                break  # else a file was written while it was being read
         return graph
 
     def _last(self, service: ServicePlan) -> DeclaredGraph:
@@ -160,7 +196,7 @@ def _looks(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
     for file in files:
         try:
             status = os.stat(file)
-            found[file] = (status.st_mtime_ns, status.st_size)
+            found[file] = (max(status.st_mtime_ns, status.st_ctime_ns), status.st_size)
         except OSError:
             found[file] = None
     return found

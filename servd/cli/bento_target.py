@@ -69,7 +69,23 @@ class _Module:
                 named = any(isinstance(to, ast.Name) and to.id == name for to in targets)
                 if name and named and (self._makes(node.value) or self._is(node.value, name)):
                     return True
-        return bool(name) and self._imports(name)
+        if not name:
+            return False
+        # a name that is nowhere in a module that uses BentoML is a mistake in that
+        return self._imports(name) or (bool(self.modules) and not self._names(name))
+
+    def _names(self, name: str) -> bool:
+        """Whether the module may have something of this name."""
+        for node in self.statements:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found = node.name == name
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                found = any((n.asname or n.name) in (name, "*") for n in node.names)
+            else:
+                found = any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node))
+            if found:
+                return True
+        return False
 
     def _makes(self, node: ast.expr) -> bool:
         """Whether it is `bentoml.service`, or what that makes."""

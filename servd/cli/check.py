@@ -55,6 +55,9 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
     if not as_json:
         names = ", ".join(sorted(loaded.config.services)) or "no services"
         click.echo(f"{loaded.path} is valid: {names}")
+        asked = [name for name, s in loaded.config.services.items() if s.bento and not imports]
+        if asked:
+            say(f"the code of {', '.join(asked)} was not asked: --imports does that")
     return Exit.OK
 
 

@@ -32,7 +32,7 @@ def command(config: str | None) -> int:
     def read() -> Loaded:
         return developed(discovery.complete(load(given.path, os.environ), os.environ))
 
-    loaded = developed(completed()).require()
+    loaded = developed(discovery.finished(completed)).require()
     return run(
         Launching(loaded, read, AdminServer, watches_sources=True, give_up=discovery.give_up)
     )

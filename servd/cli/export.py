@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import click
 
 from servd.cli.source import config_option, config_path, load_whole
+from servd.errors import UsageError
 
 
 @click.command("export")
@@ -21,6 +23,9 @@ from servd.cli.source import config_option, config_path, load_whole
 def command(engine: str, config: str | None, user: str, name: str, output: str | None) -> None:
     """Write units of systemd that are fitted to the configuration."""
     del engine  # there is one
+    for option, given in (("--name", name), ("--user", user)):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", given):
+            raise UsageError(f"{option} {given}: write letters, digits, and _ . @ - between them")
     path = os.path.abspath(config_path(config))
     loaded = load_whole(config)
     from servd.export.systemd import Installation, units

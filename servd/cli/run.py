@@ -27,7 +27,11 @@ def run_config(config: str | None) -> int:
     def read() -> Loaded:
         return discovery.complete(load(given.path, os.environ), os.environ)
 
-    return run(Launching(completed().require(), read, AdminServer, give_up=discovery.give_up))
+    return run(
+        Launching(
+            discovery.finished(completed).require(), read, AdminServer, give_up=discovery.give_up
+        )
+    )
 
 
 @click.command("run")

@@ -239,7 +239,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    loaded = finished(completed().require())
+    loaded = finished(discovery.finished(completed).require())
     return run(
         Launching(
             loaded,

@@ -54,7 +54,10 @@ class Journal:
         """One event: a JSON object, or any text. What cannot be written is lost, as the journal's
         own rate limits lose it.
         """
-        entry = _entry(line)
+        try:
+            entry = _entry(line)
+        except Exception:  # whatever a program may have written
+            entry = _field("MESSAGE", line.decode(errors="replace"))
         try:
             self._socket.send(entry)
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -35,6 +36,7 @@ class SourceWatch:
         self._plan = Plan()
         self._config: frozenset[str] = frozenset()
         self._ignored: dict[str, Ignored] = {}
+        self._begun = time.time()
         self._again = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -55,13 +57,13 @@ class SourceWatch:
         while True:
             self._again.clear()
             folders = await asyncio.to_thread(self._folders)
-            fresh = set(folders) - known if known else set()
+            fresh, since = set(folders) - known, 0.0 if known else self._begun
             known = set(folders)
             if not folders:
                 await self._again.wait()
                 continue
             loop = asyncio.get_running_loop()
-            catching_up = loop.call_later(_CATCH_UP, self._react_to_all, fresh)
+            catching_up = loop.call_later(_CATCH_UP, self._react_to_all, fresh, since)
             try:
                 async for changes in awatch(
                     *folders,
@@ -87,12 +89,12 @@ class SourceWatch:
                 catching_up.cancel()
                 raise
 
-    def _react_to_all(self, folders: set[str]) -> None:
-        """What was put into new folders before they were watched."""
+    def _react_to_all(self, folders: set[str], since: float) -> None:
+        """What was put into folders before they were watched, and after `since`."""
         found: set[str] = set()
         for folder in folders:
             with contextlib.suppress(OSError):
-                found |= {os.path.join(folder, name) for name in os.listdir(folder)}
+                found |= {e.path for e in os.scandir(folder) if e.stat().st_ctime >= since}
         self._react(found)
 
     def _folders(self) -> list[str]:

@@ -203,7 +203,7 @@ def _writable(config: Config, installed: Installation) -> Iterator[str]:
     own = f"/run/{installed.name}"
     outside = sorted(path for path in found if path != own and not path.startswith(f"{own}/"))
     if outside:
-        yield f"ReadWritePaths={_command(outside)}"
+        yield f"ReadWritePaths={_literal(shlex.join(outside))}"
 
 
 def _protect_home(config: Config, plan: Plan, installed: Installation) -> str:

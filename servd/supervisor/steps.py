@@ -132,7 +132,8 @@ class Interrupt(Replace):
         the address is there all the while, and connections wait.
         """
         self.old = self.service.current
-        generation = self._next() if self.after.app is not None else None
+        stays = self.old is not None and self.old.plan.app is not None
+        generation = self._next() if stays and self.after.app is not None else None
         if self.old is not None:
             await self.old.retire()
             if self.old.plan.app is None or self.old.plan.stands_alone:  # others drain meanwhile

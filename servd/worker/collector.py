@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 
 _usual = gc.get_threshold()
+_RARE = (1_000_000, *_usual[1:])
+"""As good as never, and no number that an app would set."""
 
 
 def pause() -> None:
     """No collection starts by itself from now on."""
-    gc.set_threshold(0)
+    gc.set_threshold(*_RARE)
 
 
 def resume() -> None:
@@ -22,5 +24,5 @@ def resume() -> None:
     by itself has it so.)
     """
     gc.freeze()
-    if gc.get_threshold()[0] == 0:
+    if gc.get_threshold() == _RARE:
         gc.set_threshold(*_usual)

@@ -5,29 +5,19 @@ from __future__ import annotations
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, end, is_chunked
+from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited
 
 
 class PatientH11Protocol(H11Protocol):
     """Counts what it receives."""
 
-    body_limit: int | None
-    """The same for all connections of a server: an attribute of a subclass."""
-
     received = 0
-    body_bytes = 0
     awaited_before: Awaited | None = None
     awaited_since = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """As Uvicorn's own, for bodies that are not too large; how chunks are marked counts too."""
+        """As Uvicorn's own."""
         self.received += 1
-        if self.body_limit is not None:
-            in_body = self.conn.their_state is h11.SEND_BODY and is_chunked(self.headers)
-            self.body_bytes = self.body_bytes + len(data) if in_body else 0
-            if self.body_bytes > self.body_limit:
-                end(self, BODY, 413, "Content Too Large")
-                return
         super().data_received(data)
 
     @property

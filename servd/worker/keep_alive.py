@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, end, is_chunked, refuse
+from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
 
 _INVALID = "Invalid HTTP request received."
 _SHORTEST = 0.05
@@ -55,15 +55,12 @@ class ThriftyProtocol(HttpToolsProtocol):
     idle_since = 0.0
     idle: IdleConnections
     head_limit: int
-    body_limit: int | None
     """The same for all connections of a server: attributes of a subclass. Bytes of a request's line
-    and headers, and of its body, beyond which it is refused (the parser itself has no limits)."""
+    and headers, beyond which it is refused (the parser itself has no limit)."""
 
     received = 0
     head_bytes = 0
-    body_bytes = 0
-    body_of: object = None
-    body_in_chunks = False
+    head_of: object = None
     awaited_before: Awaited | None = None
     awaited_since = 0.0
 
@@ -71,6 +68,9 @@ class ThriftyProtocol(HttpToolsProtocol):
         """As Uvicorn's own (which has a timer to cancel first, and is not called, since this runs
         for every request), for heads that are not too long: 431 (RFC 6585, 5).
         """
+        if len(data) > self.head_limit and self._begins_too_long(data):
+            refuse(self, 431, "Request Header Fields Too Large")
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -86,27 +86,38 @@ class ThriftyProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             self._head_goes_on(len(data))
-        elif self.head_bytes:
-            self.head_bytes = 0
+
+    def _begins_too_long(self, data: bytes) -> bool:
+        """Whether a request begins with `data` whose head does not end within the limit."""
+        cycle = self.cycle
+        between = cycle is None or (cycle.scope is self.scope and self.is_idle)
+        if self.scope is not None and not between:
+            return False
+        return data.find(b"\r\n\r\n", 0, self.head_limit) < 0
 
     def _head_goes_on(self, received: int) -> None:
+        """Counts what belongs to an incomplete head: not the read in which it began, since that may
+        hold whole requests before it.
+        """
+        if self.head_of is not self.scope:
+            self.head_of, self.head_bytes = self.scope, 0
+            return
         self.head_bytes += received
         if self.head_bytes > self.head_limit and not self.transport.is_closing():
-            refuse(self, 431, "Request Header Fields Too Large")
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._read_no_more()
+            else:
+                refuse(self, 431, "Request Header Fields Too Large")
+
+    def _read_no_more(self) -> None:
+        """What has been asked is answered, and the connection closed then."""
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+        self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        """As Uvicorn's own; that some has come is noted, and what is too much refused. (What says
-        its length is refused before; this is for the others.)
-        """
+        """As Uvicorn's own; that some has come is noted."""
         self.received += 1
-        if self.body_limit is not None:
-            if self.body_of is not self.scope:
-                self.body_of, self.body_bytes = self.scope, 0
-                self.body_in_chunks = is_chunked(self.headers)
-            self.body_bytes += len(body) if self.body_in_chunks else 0
-            if self.body_bytes > self.body_limit:
-                end(self, BODY, 413, "Content Too Large")
-                return
         super().on_body(body)
 
     @property
@@ -115,9 +126,12 @@ class ThriftyProtocol(HttpToolsProtocol):
         scope, cycle = self.scope, self.cycle
         if scope is None:
             return Awaited(NOTHING, None)
+        if self.flow.read_paused:
+            return None  # it is we who do not read
         if cycle is None or cycle.scope is not scope:
-            return Awaited(HEAD, id(scope))
-        if not cycle.more_body or self.flow.read_paused or cycle.waiting_for_100_continue:
+            answering = cycle is not None and not cycle.response_complete
+            return None if answering else Awaited(HEAD, id(scope))
+        if not cycle.more_body or cycle.waiting_for_100_continue:
             return None
         return Awaited(BODY, self.received)
 

@@ -155,17 +155,12 @@ class WorkerServer(uvicorn.Server):
             from servd.worker.h11_protocol import PatientH11Protocol
 
             self.requests.doubts_lengths = True
-
-            class H11(PatientH11Protocol):
-                body_limit = self.spec.body_limit
-
-            return H11
+            return PatientH11Protocol
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
         class Protocol(ThriftyProtocol):
             idle = IdleConnections(self.server_state.connections, self.spec.keep_alive)
             head_limit = self.spec.head_limit
-            body_limit = self.spec.body_limit
 
         return Protocol
 

@@ -21,6 +21,8 @@ _SHORTEST, _LONGEST = 0.02, 1.0
 _AT_ONCE, _BREATH = 4, 0.002
 """So many are ended in one go, and seconds until the next."""
 
+_MOST_TOLD = 5
+
 NOTHING = "nothing"
 HEAD = "head"
 BODY = "body"
@@ -62,7 +64,9 @@ class SlowClients:
             elif now - connection.awaited_since >= self.limits[awaited.what]:
                 due.append(connection)
         if due:
-            log.info("requests came too slowly: their connections are closed: %d", len(due))
+            whose = {c.client[0] for c in due if c.client}
+            told = ", ".join(sorted(whose)[:_MOST_TOLD]) or "unix sockets"
+            log.info("requests came too slowly: %d connections of %s closed", len(due), told)
             self._end_some(loop, due)
         self.begin(loop)
 
@@ -78,22 +82,16 @@ class SlowClients:
             loop.call_later(_BREATH, self._end_some, loop, due, context=context)
 
 
-def end(connection: Any, what: str, status: int = 408, reason: str = "Request Timeout") -> None:
-    """Closes a connection: with 408 (RFC 9110, 15.5.9), or another status, where a request has
-    begun, and no answer.
-    """
+def end(connection: Any, what: str) -> None:
+    """Closes a connection: with 408 (RFC 9110, 15.5.9) where a request has begun, and no answer."""
     cycle = connection.cycle
     if what == HEAD or (what == BODY and not cycle.response_started):
-        refuse(connection, status, reason)
+        refuse(connection, 408, "Request Timeout")
     if what == BODY and cycle is not None:
+        cycle.ended_with = 408
         cycle.disconnected = True  # the app hears of it as of any client that has gone
         cycle.message_event.set()
     connection.transport.close()
-
-
-def is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a body comes without saying how long it is."""
-    return any(name == b"transfer-encoding" for name, _ in headers)
 
 
 def refuse(connection: Any, status: int, reason: str) -> None:

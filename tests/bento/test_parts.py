@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import textwrap
 from typing import Any
 
 import psutil
@@ -229,7 +230,7 @@ def test_a_daemon_that_ends_while_it_asks_leaves_nobody_behind(servd: Servd) -> 
     daemon = servd(CONFIG, service_py=SLOW, environ=environ(servd.folder))
     process = asked(servd)
     daemon.send(signal.SIGTERM)
-    daemon.wait()
+    assert daemon.wait() == 0
     wait_until(lambda: not alive([process]), "who was asked has ended")
 
 
@@ -243,6 +244,36 @@ def test_a_stop_does_not_wait_for_code_that_is_being_asked(servd: Servd) -> None
     assert daemon.stop() == 0
     assert not alive([process])
     assert daemon.leftovers() == []
+
+
+def test_an_edit_while_the_code_is_asked_is_not_missed(servd: Servd) -> None:
+    """What was written after the code was read must not pass for what it said."""
+    asking = """
+        import os, time
+        import bentoml
+
+        open("asked", "w").write(str(os.getpid()))
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+
+        @bentoml.service
+        class Inner:
+            @bentoml.api
+            def hello(self) -> str:
+                return "hello"
+
+        @bentoml.service
+        class Gateway:
+            NEEDS
+    """
+    code = textwrap.dedent(asking)
+    daemon = servd(CONFIG, service_py=code.replace("NEEDS", "pass"), environ=environ(servd.folder))
+    asked(servd)
+    later = code.replace("NEEDS", "inner = bentoml.depends(Inner)")
+    (servd.folder / "service.py").write_text(later)
+    (servd.folder / "go").touch()
+    daemon.ready()
+    assert {s["name"] for s in daemon.status()["services"]} == {"gw", "gw.inner"}
 
 
 def test_secrets_of_components_are_never_shown(servd: Servd) -> None:

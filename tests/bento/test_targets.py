@@ -14,7 +14,7 @@ import httpx
 import pytest
 import trustme
 
-from harness import Servd, ServdProcess, free_port, servd_for_others, wait_until
+from harness import Servd, ServdProcess, command, free_port, servd_for_others, wait_until
 from with_bentoml import PYTHON, copied, environ
 
 WRITER = "service:Writer"
@@ -253,6 +253,22 @@ def _nobody_can_run(program: str) -> bool:
     except OSError:
         return False
     return done.returncode == 0
+
+
+def test_a_name_that_is_not_there_is_said_at_once(servd: Servd) -> None:
+    copied("streaming", servd.folder)
+    for target in ("service:Writter", "service.py:Writter"):
+        daemon = servd.run("serve", target, interpreter=PYTHON, environ=environ(servd.folder))
+        assert daemon.wait() == 78
+        assert f'cannot load {target}: Attribute "Writter" not found' in daemon.output
+
+
+def test_check_says_whose_code_it_has_not_asked(servd: Servd) -> None:
+    copied("streaming", servd.folder)
+    servd.write(servd_toml=f'[services.it]\nbento = "{WRITER}"\n')
+    done = command("check", folder=servd.folder)
+    assert done.returncode == 0
+    assert "the code of it was not asked: --imports does that" in done.stderr
 
 
 def test_a_service_that_is_taken_for_an_app_says_so(servd: Servd) -> None:

@@ -67,6 +67,17 @@ def test_places_to_write_to_are_those_of_the_configuration(tmp_path: Path) -> No
     assert "ReadWritePaths" not in exported(tmp_path, PLAIN)["servd.service"]
 
 
+def test_odd_names_are_written_as_systemd_reads_them(tmp_path: Path) -> None:
+    text = PLAIN + """listen = "unix:/run/we ird/%i $HOME 'q'/x.sock"\n"""
+    unit = exported(tmp_path, text.replace("$", "$$"))["servd.service"]
+    assert value(unit, "ReadWritePaths") == """'/run/we ird/%%i $HOME '"'"'q'"'"''"""
+    for arguments in (("--name", "../x"), ("--name", "my unit"), ("--user", "a b")):
+        (tmp_path / "servd.toml").write_text(PLAIN)
+        done = command("export", "systemd", *arguments, folder=tmp_path)
+        assert done.returncode == 2
+        assert "write letters, digits" in done.stderr
+
+
 def test_memory_is_bounded_where_each_service_is(tmp_path: Path) -> None:
     limited = PLAIN + 'workers = 2\nlimits = { memory = "1GiB" }\n'
     unit = exported(tmp_path, limited)["servd.service"]

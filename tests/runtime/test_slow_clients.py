@@ -178,7 +178,62 @@ def test_a_body_that_is_too_large_is_refused(daemon: ServdProcess) -> None:
                 client.sendall(b"200\r\n" + b"x" * 512 + b"\r\n")
                 time.sleep(0.001)
         with contextlib.suppress(ConnectionResetError):
-            assert rest(client).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+            assert rest(client).startswith(b"HTTP/1.1 413 ")
+    wait_until(
+        lambda: daemon.metric("servd_requests_rejected_total", **labels) == 2, "both are counted"
+    )
+    labels = {"service": "web", "method": "POST", "code": "413"}
+    assert daemon.metric("servd_requests_total", **labels) == 2
+
+
+def test_a_body_in_many_small_chunks_counts_by_its_bytes(daemon: ServdProcess) -> None:
+    body = b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n"
+    with connected(daemon) as client:
+        head = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        client.sendall(head + body)
+        assert b"\r\n2000\r\n" in rest(client)
+
+
+def get(path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *lines, "", ""]).encode()
+
+
+def test_pipelined_requests_are_answered_however_they_are_cut(daemon: ServdProcess) -> None:
+    """Neither what came before an unfinished head counts for it, nor the time of answers."""
+    last = get("/last", "connection: close")
+    with connected(daemon) as client:
+        client.sendall(get("/thinks") + get("/next") + last[:9])
+        time.sleep(0.1)
+        client.sendall(last[9:])
+        assert rest(client).count(b"HTTP/1.1 200 OK") == 3
+    with connected(daemon) as client:
+        upload = HEAD + b"content-length: 9000\r\n\r\n" + b"x" * 9000
+        client.sendall(upload + last[:1])
+        time.sleep(0.1)
+        client.sendall(last[1:])
+        assert rest(client).count(b"HTTP/1.1 200 OK") == 2
+    with connected(daemon) as client:
+        sending = threading.Thread(target=client.sendall, args=(get("/many") * 1000 + last,))
+        sending.start()
+        assert rest(client).count(b"HTTP/1.1 200 OK") == 1001
+        sending.join()
+
+
+def test_a_refusal_never_takes_the_place_of_an_answer_that_is_due(daemon: ServdProcess) -> None:
+    chunks = b"transfer-encoding: chunked\r\n\r\n" + b"1000\r\n" + b"x" * 4096 + b"\r\n"
+    for more in (
+        HEAD + chunks + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 3,
+        HEAD + b"x: y\r\n" * 900,
+    ):
+        with connected(daemon) as client:
+            client.sendall(get("/thinks"))
+            time.sleep(0.1)
+            client.sendall(more[:2000])
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                client.sendall(more[2000:])
+            with contextlib.suppress(ConnectionResetError):
+                assert rest(client).startswith(b"HTTP/1.1 200 OK")
 
 
 SMUGGLING = {

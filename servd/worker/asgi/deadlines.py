@@ -92,21 +92,12 @@ class Deadlines:
         client need not wait for that end.
         """
         waited = request.age()
-        server, request.out = request.out, nowhere
         current.set(request)  # in a context of the timer's own
         what = (request.scope["method"], request.scope["path"], waited)
         loop = asyncio.get_running_loop()
-        if request.start is None:
-            logger.warning("request timed out: %s %s after %.1f s", *what)
-            detail = f"no answer within {waited:.1f} s"
-            request.start, body = problem(request, 504, detail)
-            request.answering = loop.create_task(_answer(server, request.start, body))
-        else:
-            logger.warning("response aborted: %s %s after %.1f s", *what)
-            request.answering = loop.create_future()
-            request.answering.set_result(None)
-            _abort(server)
-        request.owner.finish(request)
+        said = "request timed out" if request.start is None else "response aborted"
+        logger.warning(f"{said}: %s %s after %.1f s", *what)
+        answer_instead(request, 504, f"no answer within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
             grace = min(LONGEST_GRACE, max(SHORTEST_GRACE, waited))
@@ -115,6 +106,22 @@ class Deadlines:
     def _look_after(self, request: Request) -> None:
         if request.threads or (request.task is not None and not request.task.done()):
             self.stuck(request)
+
+
+def answer_instead(
+    request: Request, status: int, detail: str, *headers: tuple[bytes, bytes]
+) -> None:
+    """Answers in the app's place, or breaks off what it has begun; `end_of` waits for that."""
+    server, request.out = request.out, nowhere
+    loop = asyncio.get_running_loop()
+    if request.start is None:
+        request.start, body = problem(request, status, detail, *headers)
+        request.answering = loop.create_task(_answer(server, request.start, body))
+    else:
+        request.answering = loop.create_future()
+        request.answering.set_result(None)
+        _abort(server)
+    request.owner.finish(request)
 
 
 async def end_of(request: Request, error: BaseException | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from servd.wire import block
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
-from servd.worker.asgi.deadlines import Deadlines, end_of
+from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
 from servd.worker.asgi.places import Places
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Request, current, nowhere
@@ -27,7 +27,7 @@ _TWO_LENGTHS = "a request has either content-length or transfer-encoding"
 _TOO_LARGE = "the body is larger than this service takes"
 _BUSY = "this worker answers as many requests as it may; try again"
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
-_HUNG_UP = {"status": 499}
+_HUNG_UP = 499
 """What is counted for a client that went away before its answer began (as nginx has it)."""
 _PATIENCE = 0.5
 """Seconds that a client may take to make room for the end of its stream."""
@@ -88,6 +88,8 @@ class Requests:
         if self._bind is not None:
             self._bind(request_id=request.id)
         error: BaseException | None = None
+        if self.body_limit is not None:
+            receive = self._bounded(request, receive, self.body_limit)
         try:
             places = self.places
             if self.doubts_lengths and _has_two_lengths(scope):
@@ -118,12 +120,31 @@ class Requests:
             gauges[block.IN_FLIGHT] = len(live)
             if not request.over and request.answering is None:
                 if request.start is None and _has_hung_up(request):
-                    request.start = _HUNG_UP
+                    request.start = {"status": _ended_with(request)}
                 self.finish(request)
         if request.answering is not None:
             self._unstick(request)
             await end_of(request, error)
         request.task = None  # which holds the context that holds the request
+
+    def _bounded(self, request: Request, receive: Any, limit: int) -> Any:
+        """`receive` for bodies that do not say how long they are: what is more than the limit is
+        answered with 413, and for the app the client has gone.
+        """
+        total = 0
+
+        async def bounded() -> Any:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total <= limit:
+                return message
+            if request.answering is None and not request.over:
+                self.counters.rejected("body")
+                answer_instead(request, 413, _TOO_LARGE, CLOSE)
+            return {"type": "http.disconnect"}
+
+        return bounded
 
     async def _in_turn(self, places: Places, request: Request, receive: Any) -> None:
         """Runs the app once there is a place again, or answers 503 at once."""
@@ -239,6 +260,12 @@ def _announced(scope: Any) -> int:
         if name == b"content-length":
             return int(value)
     return 0
+
+
+def _ended_with(request: Request) -> int:
+    """Why a client has gone: of itself, or since it sent too slowly."""
+    cycle = getattr(request.out, "__self__", None)
+    return int(getattr(cycle, "ended_with", _HUNG_UP))
 
 
 def _has_hung_up(request: Request) -> bool:
