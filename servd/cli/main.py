@@ -13,9 +13,9 @@ from servd.cli.source import config_option
 from servd.errors import Exit, ServdError
 
 COMMANDS = (
-    "check", "completion", "convert", "dashboard", "dev", "events", "export", "graph", "init",
-    "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve", "show", "start",
-    "status", "stop", "top",
+    "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
+    "init", "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve", "show",
+    "start", "status", "stop", "top",
 )  # fmt: skip
 
 
