@@ -50,6 +50,11 @@ def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(ser
     folder = servd.folder / "plain"
     folder.mkdir()
     copied("streaming", folder)
+    named = servd.folder / "named"
+    named.mkdir()
+    copied("streaming", named)
+    (named / "service.py").rename(named / "elsewhere.py")
+    (named / "bentofile.yaml").write_text("service: elsewhere:Writer\n")
     config = f"""
         [defaults]
         python = "{PYTHON}"
@@ -66,9 +71,12 @@ def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(ser
         [services.folder]
         bento = "plain"
         listen = "127.0.0.1:0"
+        [services.bentofile]
+        bento = "named"
+        listen = "127.0.0.1:0"
     """
     daemon = servd(config).ready()
-    for service in ("tag", "latest", "path", "folder"):
+    for service in ("tag", "latest", "path", "folder", "bentofile"):
         assert counts(daemon, service) == "0 1 ", service
     schema = httpx.get(f"{daemon.url('tag')}/schema.json").json()
     assert schema["name"] == "Writer"
