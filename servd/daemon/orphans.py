@@ -14,7 +14,7 @@ import structlog
 
 from servd.plan.model import Plan
 from servd.supervisor import bind
-from servd.supervisor.roster import Left
+from servd.supervisor.roster import Left, is_dead
 
 _LOOK_EVERY = 0.05
 _FOR_ADDRESSES = 10.0
@@ -96,7 +96,7 @@ class Adopted:
 
     async def look(self) -> None:
         """Reaps what was dead at the last look already."""
-        dead = {pid for pid in _children() if _is_dead(pid)}
+        dead = {pid for pid in _children() if is_dead(pid)}
         for pid in dead & self._dead:
             _reap(pid)
         self._dead = dead
@@ -113,11 +113,3 @@ def _children() -> Collection[int]:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False

@@ -76,9 +76,19 @@ def left_behind(path: str) -> list[Left]:
 
 def started_at(pid: int) -> int | None:
     """When a process began; None for one that is not there, or has ended."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended and waits to be reaped."""
+    return _stat(pid)[:1] == ["Z"]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s stat from its third on: the state; [] for no such process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+            return file.read().rpartition(")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+        return []

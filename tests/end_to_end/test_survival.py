@@ -82,15 +82,19 @@ def started_again(servd: Servd, first: ServdProcess) -> ServdProcess:
     return second.ready()
 
 
-def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd: Servd) -> None:
+def stubborn(drain: str) -> str:
+    """A configuration with a program that does not end by itself."""
     port = free_port()
-    config = f"""
+    return f"""
         [services.stubborn]
         command = ["{sys.executable}", "stubborn.py", "{{port}}"]
         listen = "127.0.0.1:{port}"
-        timeouts = {{ drain = "100ms" }}
+        timeouts = {{ drain = "{drain}" }}
     """
-    first = servd(config, stubborn_py=STUBBORN).ready()
+
+
+def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd: Servd) -> None:
+    first = servd(stubborn(drain="100ms"), stubborn_py=STUBBORN).ready()
     (pid,) = first.pids("stubborn")
     process = psutil.Process(pid)
     os.kill(first.pid, signal.SIGKILL)
@@ -104,14 +108,7 @@ def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd
 
 
 def test_a_stop_ends_what_a_killed_daemon_has_left(servd: Servd) -> None:
-    port = free_port()
-    config = f"""
-        [services.stubborn]
-        command = ["{sys.executable}", "stubborn.py", "{{port}}"]
-        listen = "127.0.0.1:{port}"
-        timeouts = {{ drain = "30s" }}
-    """
-    first = servd(config, stubborn_py=STUBBORN).ready()
+    first = servd(stubborn(drain="30s"), stubborn_py=STUBBORN).ready()
     process = psutil.Process(first.pids("stubborn")[0])
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
