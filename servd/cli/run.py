@@ -13,24 +13,27 @@ if TYPE_CHECKING:
     from servd.config.load import Loaded
 
 
-def run_config(config: str | None) -> int:
-    """Runs the configuration; returns the exit status of the daemon."""
+def run_config(config: str | None, *, development: bool = False) -> int:
+    """Runs the configuration, as it is or for development; returns the daemon's exit status."""
     given = load_config(config).require()  # warnings are the daemon's to log
     from servd.discovery import Discovery
 
     discovery = Discovery()
     completed = discovery.begin(given, os.environ)
     from servd.admin.server import AdminServer
+    from servd.config.development import developed
     from servd.config.load import load
     from servd.daemon.daemon import Launching, run
 
-    def read() -> Loaded:
-        return discovery.complete(load(given.path, os.environ), os.environ)
+    def as_it_runs(loaded: Loaded) -> Loaded:
+        return developed(loaded) if development else loaded
 
+    def read() -> Loaded:
+        return as_it_runs(discovery.complete(load(given.path, os.environ), os.environ))
+
+    loaded = as_it_runs(discovery.finished(completed)).require()
     return run(
-        Launching(
-            discovery.finished(completed).require(), read, AdminServer, give_up=discovery.give_up
-        )
+        Launching(loaded, read, AdminServer, watches_sources=development, give_up=discovery.give_up)
     )
 
 
