@@ -132,6 +132,8 @@ class Discovery:
         self, whole: Checked, expansion: Expansion, environ: Mapping[str, str]
     ) -> Iterator[Diagnostic]:
         """Variables that the code asks for, and that nobody sets."""
+        if not any(part.declared.env for part in expansion.parts.values()):
+            return
         host = inspect_host(whole.config, environ)
         plan = build(whole.config, host, "/nonexistent", parts=expansion.parts)
         for name, part in expansion.parts.items():

@@ -15,6 +15,7 @@ from servd.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
+    from servd.plan.model import Plan
 
 
 @click.command("check")
@@ -32,9 +33,12 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
             )
             return Exit.CONFIG
         raise
+    failures: dict[str, str] = {}
     if not loaded.errors:
-        loaded = _of_machine(_of_code(loaded) if imports else loaded)
-    failures = _imports(loaded) if imports and not loaded.errors else {}
+        loaded = _of_code(loaded) if imports else loaded
+        plan = _planned(loaded)
+        loaded = _of_machine(loaded, plan)
+        failures = _imports(loaded, plan) if imports and not loaded.errors else failures
     loaded = _without_failures(loaded)
     if as_json:
         print_json(
@@ -68,14 +72,19 @@ def _of_code(loaded: Loaded) -> Loaded:
     return Discovery().complete(loaded, os.environ)
 
 
-def _of_machine(loaded: Loaded) -> Loaded:
-    """With what is too much for this machine."""
-    from servd.config.load import LoadError
-    from servd.gpus import first
+def _planned(loaded: Loaded) -> Plan:
+    """What would run here."""
     from servd.host import inspect_host
     from servd.plan.build import build_loaded
 
-    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
+    return build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
+
+
+def _of_machine(loaded: Loaded, plan: Plan) -> Loaded:
+    """With what is too much for this machine."""
+    from servd.config.load import LoadError
+    from servd.gpus import first
+
     try:
         found = first(loaded, plan, os.environ)[1]
     except LoadError as error:
@@ -89,14 +98,10 @@ def _without_failures(loaded: Loaded) -> Loaded:
     return dataclasses.replace(loaded, diagnostics=kept)
 
 
-def _imports(loaded: Loaded) -> dict[str, str]:
+def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
     """What each app that cannot be imported said, by service. (The code of BentoML services has
     been asked.)
     """
-    from servd.host import inspect_host
-    from servd.plan.build import build_loaded
-
-    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
     failures = {
         d.path.split(".")[1]: d.trace or d.message for d in loaded.warnings if d.code == "code"
     }
