@@ -37,7 +37,6 @@ class Expansion:
 
     def __init__(self, checked: Checked, graphs: Mapping[str, DeclaredGraph]) -> None:
         self.checked = checked
-        self.graphs = graphs
         self.parts: dict[str, Part] = {}
         self.diagnostics: list[Diagnostic] = []
         services = dict(checked.config.services)

@@ -23,10 +23,6 @@ from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
 RESULTS = "BENTOML_RESULT_STORE"
 """BentoML's variable for the file that holds the results of tasks."""
 
-_SERVER = ("traffic", "metrics", "logging", "ssl", "http", "grpc", "backlog", "runner_probe")
-"""Parts of a service's configuration that BentoML reads from its server's."""
-
-
 _LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
 """Fault: after 100 requests, or 300 seconds, BentoML's client closes its session to a dependency
 under the requests that are in flight on it, which end with 500 (`SessionManager.get_session`). The
@@ -178,8 +174,8 @@ def _configure(name: str, spec: BentoSpec) -> None:
         if not spec.keeps_concurrency:
             part["traffic"]["max_concurrency"] = None
     service["workers"] = spec.workers  # each takes its share of max_concurrency
-    for name in dict(spec.reached_at):
-        whole["services"].get(name, {}).setdefault("runner_connection", _LONG_SESSIONS)
+    for other in dict(spec.reached_at):
+        whole["services"].get(other, {}).setdefault("runner_connection", _LONG_SESSIONS)
     BentoMLContainer.config.set(whole)
 
 

@@ -2,7 +2,7 @@
 than `timeouts.headers` for its head, and `timeouts.body` for each pause in its body.
 
 Uvicorn waits for ever for both. One look now and then at all connections finds them, so that no
-request pays for a timer: a connection is closed at most `_LOOKS` of the time too late.
+request pays for a timer: a connection is closed at most an eighth of the shorter time too late.
 """
 
 from __future__ import annotations
