@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 DEADLINE = 40.0
@@ -361,6 +362,29 @@ def servd_for_others(prefix: str) -> Iterator[Servd]:
         maker._short.chmod(0o755)
         yield maker
     shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def python_for_others(packages: str, needed: str) -> Iterator[str]:
+    """An interpreter that any user can run, with servd and what is in the folder `packages` of an
+    environment (which may be for its owner alone). Skips where there is none that has `needed`.
+    """
+    system = Path("/usr/bin") / Path(packages).parent.name
+    if not system.exists():
+        pytest.skip(f"needs {system}")
+    folder = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        subprocess.run([system, "-m", "venv", "--without-pip", folder / "v"], check=True)
+        own = folder / "v" / "lib" / system.name / "site-packages"
+        (own / "servd.pth").write_text(f"{packages}\n{Path(__file__).parents[1]}\n")
+        found = str(folder / "v" / "bin" / "python")
+        tried = subprocess.run([found, "-c", f"import {needed}"], user="nobody")
+        if tried.returncode != 0:
+            pytest.skip("another user cannot read this environment")
+        yield found
+    finally:
+        shutil.rmtree(folder)
 
 
 def servd_for(folder: Path) -> Iterator[Servd]:

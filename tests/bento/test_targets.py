@@ -14,8 +14,16 @@ import httpx
 import pytest
 import trustme
 
-from harness import Servd, ServdProcess, command, free_port, servd_for_others, wait_until
-from with_bentoml import PYTHON, copied, environ
+from harness import (
+    Servd,
+    ServdProcess,
+    command,
+    free_port,
+    python_for_others,
+    servd_for_others,
+    wait_until,
+)
+from with_bentoml import PYTHON, copied, environ, packages
 
 WRITER = "service:Writer"
 SAMPLE = Path(__file__).parents[2] / "sample-configs" / "bentoml"
@@ -213,8 +221,15 @@ def shared() -> Iterator[Servd]:
     yield from servd_for_others("sdb")
 
 
+@pytest.fixture
+def python() -> Iterator[str]:
+    """BentoML's environment, for an interpreter that any user can run."""
+    with python_for_others(packages(), "bentoml") as found:
+        yield found
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run services as another user")
-def test_the_code_of_a_service_with_a_user_is_never_run_as_root(shared: Servd) -> None:
+def test_the_code_of_a_service_with_a_user_is_never_run_as_root(shared: Servd, python: str) -> None:
     """Neither by its workers nor when it is asked for what it declares."""
     with tempfile.TemporaryDirectory(prefix="sdb", dir="/tmp") as home:
         Path(home).chmod(0o777)
@@ -243,24 +258,14 @@ def test_the_code_of_a_service_with_a_user_is_never_run_as_root(shared: Servd) -
         config = f"""
             [services.outer]
             bento = "service:Outer"
-            python = "{PYTHON}"
+            python = "{python}"
             listen = "127.0.0.1:0"
             user = "nobody"
         """
-        if not _nobody_can_run(PYTHON):
-            pytest.skip("the environment is where nobody else can enter")
         daemon = shared(config, service_py=code, environ=environ(Path(home))).ready()
         nobody = "65534"
         assert httpx.post(f"{daemon.url('outer')}/who", json={}).text == nobody
         assert set(notes.read_text().split()) == {nobody}
-
-
-def _nobody_can_run(program: str) -> bool:
-    try:
-        done = subprocess.run([program, "-c", "import bentoml"], user="nobody", capture_output=True)
-    except OSError:
-        return False
-    return done.returncode == 0
 
 
 def test_a_name_that_is_not_there_is_said_at_once(servd: Servd) -> None:

@@ -23,6 +23,12 @@ PYTHON = str(HERE.parent.parent / ".venv-bentoml" / "bin" / "python")
 """Made by `.ci/setup bentoml`: servd and BentoML, with kantoku's files where circus's were."""
 
 
+def packages() -> str:
+    """The folder of what is installed there."""
+    (found,) = Path(PYTHON).parents[1].glob("lib/python3.*/site-packages")
+    return str(found)
+
+
 def environ(home: Path) -> dict[str, str]:
     """Where BentoML keeps what it has; nobody is told of it."""
     return {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import stat
 import subprocess
-import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import DEADLINE, Servd, servd_for_others, wait_until
+from harness import DEADLINE, Servd, python_for_others, servd_for_others, wait_until
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-ROOT = Path(__file__).parents[2]
 NOBODY, WWW = pwd.getpwnam("nobody"), pwd.getpwnam("www-data")
 
 
@@ -32,22 +28,10 @@ def servd() -> Iterator[Servd]:
 
 
 @pytest.fixture
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def python() -> Iterator[str]:
     """An interpreter with servd that any user can run."""
-    system = f"/usr/bin/python3.{sys.version_info.minor}"
-    if not Path(system).exists():
-        pytest.skip(f"needs {system}")
-    folder = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
-    folder.chmod(0o755)
-    subprocess.run([system, "-m", "venv", "--without-pip", folder / "v"], check=True)
-    packages = folder / "v" / "lib" / Path(system).name / "site-packages"
-    (packages / "servd.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-    found = str(folder / "v" / "bin" / "python")
-    check = [found, "-c", "import servd.daemon.daemon"]
-    if subprocess.run(check, user=NOBODY.pw_uid).returncode != 0:
-        pytest.skip("another user cannot read this environment")
-    yield found
-    shutil.rmtree(folder)
+    with python_for_others(sysconfig.get_path("purelib"), "servd.daemon.daemon") as found:
+        yield found
 
 
 REPORT = """
