@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -66,22 +65,6 @@ class Discovery:
         completed = pool.submit(self.complete, loaded, environ)
         pool.shutdown(wait=False)
         return completed.result
-
-    def finished(self, completed: Callable[[], Loaded]) -> Loaded:
-        """What was begun, once it is there; a signal to stop ends the process with 0 meanwhile, as
-        it does later. For the main thread, before there is a loop.
-        """
-
-        def stop(*_: object) -> None:
-            self.give_up()
-            raise SystemExit(0)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            return completed()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def give_up(self) -> None:
         """Ends whatever is being asked, for good."""

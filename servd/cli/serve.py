@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from servd.cli.bento_target import is_bento, source_of
+from servd.cli.launch import Start, launch
 from servd.description import MODULE, Description
 from servd.errors import UsageError
 
@@ -213,40 +214,16 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     if print_config:
         click.echo(text, nl=False)
         return 0
-    from servd.config.development import developed
     from servd.config.find import Disk, Source
     from servd.config.load import Loaded, load_sources
-    from servd.discovery import Discovery
+    from servd.daemon.runtime_dir import default_runtime_dir
 
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())
 
-    discovery = Discovery(begun)
-
     def written() -> Loaded:
         return load_sources([source], SOURCE, os.environ, Disk())
 
-    def finished(loaded: Loaded) -> Loaded:
-        return developed(loaded) if options["development"] else loaded
-
-    def read() -> Loaded:
-        return finished(discovery.complete(written(), os.environ))
-
-    completed = discovery.begin(written().require(), os.environ)
-    from servd.admin.server import AdminServer
-    from servd.daemon.daemon import Launching, run
-    from servd.daemon.runtime_dir import default_runtime_dir
-
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    loaded = finished(discovery.finished(completed).require())
-    return run(
-        Launching(
-            loaded,
-            read,
-            AdminServer,
-            private,
-            watches_sources=reload,
-            give_up=discovery.give_up,
-        )
-    )
+    return launch(Start(written, options["development"], reload, private, begun))

@@ -42,6 +42,7 @@ from servd.daemon.systemd import Systemd
 from servd.daemon.traffic import Traffic
 from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
+from servd.early_signals import EarlySignals
 from servd.errors import Exit, StartError
 from servd.gpus import first
 from servd.host import inspect_host
@@ -82,14 +83,16 @@ class Admin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launching:
-    """What the daemon is started with: the configuration, how to read it again, where to live
-    when the configuration does not say, and who answers for it. In development, sources are
-    watched. `give_up` ends a reading that is under way, since the daemon stops.
+    """What the daemon is started with: the configuration, how to read it again, who answers for
+    it, which signals came early, and where to live when the configuration does not say. In
+    development, sources are watched. `give_up` ends a reading that is under way, since the daemon
+    stops.
     """
 
     loaded: Loaded
     read: Callable[[], Loaded]
     admin: Callable[[Daemon], Admin]
+    early: EarlySignals
     runtime_dir: str | None = None
     watches_sources: bool = False
     give_up: Callable[[], None] = lambda: None
@@ -384,6 +387,8 @@ class Daemon:
         self._signals = frozenset(handlers)
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        if self.launching.early.asked_to_reload:
+            self.reload(Request("SIGHUP"))
 
     def _hold_the_lifeline(self) -> None:
         """Ends with whoever started us and holds the other end of a pipe (see `servd.serve`)."""

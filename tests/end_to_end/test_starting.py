@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import socket
 import time
 
 import httpx
+import pytest
 
-from harness import Servd, command, wait_until
+from harness import Servd, ServdProcess, command, wait_until
 
 APP = """
     async def app(scope, receive, send):
@@ -331,4 +334,54 @@ def test_a_daemon_with_few_descriptors_serves(servd: Servd) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert daemon.ready().get("web").text == "ok"
+    assert daemon.stop() == 0
+
+
+WAITING = """
+    [services.web]
+    app = "main:app"
+    env = { WORD = "${file:word}" }
+"""
+"""A configuration that is being read for as long as nobody writes to the pipe `word`."""
+
+
+def being_read(servd: Servd) -> tuple[ServdProcess, int]:
+    """A daemon that reads its configuration, and the pipe by which that comes to an end."""
+    os.mkfifo(servd.folder / "word")
+    daemon = servd(WAITING, main_py=APP)
+
+    def opened() -> int:
+        try:
+            return os.open(servd.folder / "word", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return 0  # no reader yet
+            raise
+
+    return daemon, wait_until(opened, "the configuration is being read")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_ends_a_daemon_well_that_still_reads_its_configuration(
+    servd: Servd, number: signal.Signals
+) -> None:
+    daemon, pipe = being_read(servd)
+    daemon.send(number)
+    assert daemon.wait() == 0
+    os.close(pipe)
+    assert daemon.output == ""
+
+
+def test_other_signals_do_not_end_a_daemon_that_still_reads_its_configuration(
+    servd: Servd,
+) -> None:
+    daemon, pipe = being_read(servd)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        daemon.send(number)
+    (servd.folder / "word").unlink()
+    (servd.folder / "word").write_text("another")
+    os.write(pipe, b"word")
+    os.close(pipe)
+    daemon.ready()
+    assert daemon.wait_for("reload finished")["why"] == "SIGHUP"
     assert daemon.stop() == 0

@@ -1,0 +1,60 @@
+"""How every command that runs the daemon starts it: what it imports is imported while the code of
+BentoML services is being asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from servd.early_signals import EarlySignals
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+    from servd.description import Description
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is to be run: `load` reads the configuration, `begun` is who was asked before that.
+    Without a `runtime_dir` it follows from the configuration.
+    """
+
+    load: Callable[[], Loaded]
+    development: bool = False
+    watches_sources: bool = False
+    runtime_dir: str | None = None
+    begun: Description | None = None
+
+
+def launch(start: Start) -> int:
+    """Runs the daemon in the foreground; returns its exit status."""
+    with EarlySignals() as early:
+        from servd.discovery import Discovery
+
+        discovery = Discovery(start.begun)
+        early.give_up = discovery.give_up
+        completed = discovery.begin(start.load().require(), os.environ)
+        from servd.admin.server import AdminServer
+        from servd.config.development import developed
+        from servd.daemon.daemon import Launching, run
+
+        def as_it_runs(loaded: Loaded) -> Loaded:
+            return developed(loaded) if start.development else loaded
+
+        def read() -> Loaded:
+            return as_it_runs(discovery.complete(start.load(), os.environ))
+
+        return run(
+            Launching(
+                as_it_runs(completed()).require(),  # warnings are the daemon's to log
+                read,
+                AdminServer,
+                early,
+                start.runtime_dir,
+                watches_sources=start.watches_sources,
+                give_up=discovery.give_up,
+            )
+        )
