@@ -15,6 +15,7 @@ from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.reading import WELL, entity_tag, known
 from servd.daemon.request import Request
 from servd.daemon.status import ReloadStatus, reload_status
+from servd.daemon.upgrade import UpgradeReport
 from servd.plan.overrides import Scale, Start, Stop, needed
 
 if TYPE_CHECKING:
@@ -113,6 +114,24 @@ def _all_services(app: FastAPI, daemon: Daemon) -> None:
     async def restart_all(by: Called, body: Wait = None) -> ReloadStatus:
         request = Request("restart of all", read=False, roll_all=True)
         return await _made(daemon, request, body or Waiting(), by)
+
+    @app.post(
+        "/v1/upgrade",
+        summary="Replace the daemon by one that is started anew",
+        responses=documented(_409="Refused, or the new one cannot run: the old one goes on"),
+    )
+    async def upgrade() -> UpgradeReport:
+        report = await asyncio.shield(daemon.upgrades.request())
+        if report.error is not None:
+            problem = Problem(
+                title="The new servd cannot take over",
+                status=409,
+                detail=report.error,
+                outcome=report.outcome,
+                last_lines=list(report.last_lines),
+            )
+            raise ProblemError(problem)
+        return report
 
 
 def _one_service(app: FastAPI, daemon: Daemon) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from servd.admin.guard import guard_for
 from servd.admin.metrics import Metrics
 from servd.config.address import Address
 from servd.config.model import AdminConfig
+from servd.daemon.handover import HandedSocket
 from servd.daemon.runtime_dir import admin_address
 from servd.daemon.settings import SettingsChange
 from servd.errors import StartError
@@ -42,13 +43,22 @@ class Place:
 
 class Endpoint:
     """The sockets of one address with the server behind them; `app` may be replaced at any time.
-    Raises `StartError`.
+    Those that were `handed` over are used where they are of this address: they are `shared` with
+    the daemon that had them before. Raises `StartError`.
     """
 
-    def __init__(self, place: Place, app: Any) -> None:
+    def __init__(self, place: Place, app: Any, handed: Sequence[HandedSocket] = ()) -> None:
         self.place = place
         self.app = app
         self.inode: tuple[int, int] | None = None
+        self._server: AdminUvicorn | None = None
+        self._serving: asyncio.Task[None] | None = None
+        mine = [item for item in handed if item.key == self.key]
+        self.shared = bool(mine)
+        if mine:
+            self.socks = [socket.socket(fileno=item.fd) for item in mine]
+            self.inode = mine[0].inode
+            return
         try:
             if place.address.kind == "unix":
                 sock, self.inode = bind.bind_unix(_plan(place))
@@ -58,8 +68,17 @@ class Endpoint:
         except OSError as error:
             why = bind.reason(error)
             raise StartError(f"{place.key}: cannot listen on {place.address}: {why}") from None
-        self._server: AdminUvicorn | None = None
-        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def key(self) -> str:
+        """What another daemon knows it by."""
+        return f"{self.place.key} {self.place.address}"
+
+    @property
+    def handed(self) -> list[HandedSocket]:
+        """Its sockets, for another daemon."""
+        path = self.place.address.path
+        return [HandedSocket(self.key, sock.fileno(), path, self.inode) for sock in self.socks]
 
     def serve(self) -> None:
         """Answers from now on; who connected before has waited."""
@@ -84,6 +103,8 @@ class Endpoint:
             await asyncio.wait({self._serving})
         for sock in self.socks:
             sock.close()
+        if self.shared:
+            return
         with contextlib.suppress(OSError):
             if self.inode is not None and bind.inode(self.place.address.path) == self.inode:
                 os.unlink(self.place.address.path)
@@ -104,11 +125,30 @@ class Outlet:
         self._endpoint: Endpoint | None = None
         self._closing: dict[asyncio.Task[None], Endpoint] = {}
 
-    def open(self, config: AdminConfig) -> None:
+    def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
         """Takes the address. Raises `StartError`."""
         place = self.place(config)
         if place is not None:
-            self._endpoint = Endpoint(place, self.app(config, place.address))
+            self._endpoint = Endpoint(place, self.app(config, place.address), handed)
+
+    @property
+    def handed(self) -> list[HandedSocket]:
+        """What another daemon may have."""
+        return self._endpoint.handed if self._endpoint is not None else []
+
+    def hand_over(self, keys: Collection[str]) -> None:
+        """Another daemon has those of its sockets."""
+        if self._endpoint is not None:
+            self._endpoint.shared = self._endpoint.key in keys
+
+    def own(self) -> None:
+        """What was handed over is nobody else's any more, and open to whom the config says."""
+        if self._endpoint is None or not self._endpoint.shared:
+            return
+        self._endpoint.shared = False
+        if self._endpoint.place.address.kind == "unix":
+            with contextlib.suppress(StartError):
+                _open_to(self._endpoint.place)
 
     def start(self) -> None:
         """Answers from now on."""
@@ -196,10 +236,24 @@ class AdminServer:
         """The API as it may be called at an address. Raises `StartError`."""
         return guard_for(self._answer, config, address)
 
-    def open(self, config: AdminConfig) -> None:
+    def open(self, config: AdminConfig, handed: Sequence[HandedSocket] = ()) -> None:
         """Takes the sockets, before anything else is started. Raises `StartError`."""
         for outlet in self._outlets:
-            outlet.open(config)
+            outlet.open(config, handed)
+
+    def handed(self) -> list[HandedSocket]:
+        """The sockets, for a daemon that takes the place of this one."""
+        return [item for outlet in self._outlets for item in outlet.handed]
+
+    def hand_over(self, keys: Collection[str]) -> None:
+        """That daemon has those with these keys."""
+        for outlet in self._outlets:
+            outlet.hand_over(keys)
+
+    def own(self) -> None:
+        """The daemon that the sockets are of has left them to this one."""
+        for outlet in self._outlets:
+            outlet.own()
 
     async def start(self) -> None:
         """Answers from now on."""

@@ -92,7 +92,7 @@ def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> in
     """
     client = admin_client(options.config, options.admin)
     body = {"wait_drained": options.wait_drained, **body}
-    answer = _watched(client, lambda: client.post(route, **body), options)
+    answer = watched(client, lambda: client.post(route, **body), options)
     if answer is None:
         say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
         return Exit.FAILED
@@ -121,7 +121,7 @@ def service_route(name: str, verb: str) -> str:
     return f"/v1/services/{quote(name, safe='')}/{verb}"
 
 
-def _watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
+def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
     """The answer, with the progress meanwhile; None when the time is over."""
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     heard: queue.SimpleQueue[Answer | Exception | dict[str, Any]] = queue.SimpleQueue()

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servd.early_signals import EarlySignals
+from servd.errors import ServdError
+from servd.wire.names import HANDOVER
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
+    from servd.daemon.predecessor import Predecessor
     from servd.description import Description
 
 
@@ -31,6 +34,20 @@ class Start:
 
 def launch(start: Start) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
+    predecessor = None
+    if HANDOVER in os.environ:
+        from servd.daemon.predecessor import take
+
+        predecessor = take(os.environ)
+    try:
+        return _run(start, predecessor)
+    except ServdError as error:
+        if predecessor is not None:
+            predecessor.failed(str(error))
+        raise
+
+
+def _run(start: Start, predecessor: Predecessor | None) -> int:
     with EarlySignals() as early:
         from servd.discovery import Discovery
 
@@ -39,7 +56,8 @@ def launch(start: Start) -> int:
         completed = discovery.begin(start.load().require(), os.environ)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
-        from servd.daemon.daemon import Launching, run
+        from servd.daemon.launching import Launching
+        from servd.daemon.run import run
 
         def as_it_runs(loaded: Loaded) -> Loaded:
             return developed(loaded) if start.development else loaded
@@ -56,5 +74,6 @@ def launch(start: Start) -> int:
                 start.runtime_dir,
                 watches_sources=start.watches_sources,
                 give_up=discovery.give_up,
+                predecessor=predecessor,
             )
         )

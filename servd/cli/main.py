@@ -15,7 +15,7 @@ from servd.errors import Exit, ServdError
 COMMANDS = (
     "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
     "init", "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve", "show",
-    "start", "status", "stop", "top",
+    "start", "status", "stop", "top", "upgrade",
 )  # fmt: skip
 
 

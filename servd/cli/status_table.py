@@ -20,6 +20,8 @@ def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
     """A table of the services, with what is wrong below each, and the last reload."""
     config = status["config"]
     head = f"servd {status['version']}  {status['state']}  pid {status['pid']}"
+    if status["predecessor"] is not None:
+        head += f"  (its predecessor drains: pid {status['predecessor']})"
     generation = f"  (generation {config['generation']})"
     lines = [head, cut(config["path"], WIDTH - len(generation)) + generation, ""]
     names = [service["name"] for service in status["services"]]

@@ -7,27 +7,27 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
 from servd._version import __version__
-from servd.config.load import Loaded
-from servd.config.model import AdminConfig, Config
+from servd.config.model import Config
 from servd.daemon.certificates import CertificateWatch
 from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
-from servd.daemon.logs import LogSink, configure, now, open_log
+from servd.daemon.launching import Launching
+from servd.daemon.lifeline import Lifeline
+from servd.daemon.logs import now
 from servd.daemon.metrics import Snapshot, snapshot
 from servd.daemon.orphans import Adopted, LeftWorkers
+from servd.daemon.own_settings import OwnSettings
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
-from servd.daemon.runtime_dir import RuntimeDir, admin_address, runtime_dir_of
-from servd.daemon.settings import SettingsChange
+from servd.daemon.runtime_dir import RuntimeDir, admin_address
 from servd.daemon.source_watch import SourceWatch
 from servd.daemon.status import (
     ConfigStatus,
@@ -37,16 +37,19 @@ from servd.daemon.status import (
     last_status,
     service_status,
 )
+from servd.daemon.succession import Succession
+from servd.daemon.successor import Ready, Successor
 from servd.daemon.sweeper import Sweeper
 from servd.daemon.systemd import Systemd
 from servd.daemon.traffic import Traffic
+from servd.daemon.upgrade import Upgrades
 from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
-from servd.early_signals import EarlySignals
 from servd.errors import Exit, StartError
 from servd.gpus import first
 from servd.host import inspect_host
 from servd.plan.build import build_loaded
+from servd.plan.overrides import differing, with_overrides
 from servd.supervisor.arbiter import ServdArbiter
 from servd.supervisor.engine import Engine
 from servd.supervisor.roster import Roster, left_behind
@@ -54,7 +57,6 @@ from servd.supervisor.sockets import SocketPool
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor, stop_budget
 from servd.supervisor.watcher import StartGate
-from servd.wire import listen_fds, names
 
 HEAD_START = 1.0
 """Seconds for which the workers that start have the machine for themselves: what the admin API and
@@ -63,67 +65,6 @@ the watching of files import would only be in their way."""
 _LOOK_FOR_ADOPTED = 0.5
 
 log = structlog.get_logger()
-
-
-class Admin(Protocol):
-    """The part that answers whoever asks the daemon for something."""
-
-    def open(self, config: AdminConfig) -> None:
-        """Takes its address. Raises `StartError`."""
-
-    async def start(self) -> None:
-        """Answers from now on."""
-
-    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
-        """Prepares another address. Raises `StartError`."""
-
-    async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Launching:
-    """What the daemon is started with: the configuration, how to read it again, who answers for
-    it, which signals came early, and where to live when the configuration does not say. In
-    development, sources are watched. `give_up` ends a reading that is under way, since the daemon
-    stops.
-    """
-
-    loaded: Loaded
-    read: Callable[[], Loaded]
-    admin: Callable[[Daemon], Admin]
-    early: EarlySignals
-    runtime_dir: str | None = None
-    watches_sources: bool = False
-    give_up: Callable[[], None] = lambda: None
-
-
-def run(launching: Launching) -> int:
-    """Runs a valid configuration in the foreground until it is told to stop.
-
-    Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
-    runtime folder or its admin socket cannot be had.
-    """
-    loaded = launching.loaded
-    config = loaded.config
-    inherited = listen_fds.take(os.environ)
-    systemd = Systemd()
-    folder = RuntimeDir(
-        runtime_dir_of(config, loaded.path, launching.runtime_dir),
-        ours=not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ,
-    )
-    folder.open()
-    try:
-        sink = LogSink(config.daemon.log)
-        try:
-            record = Record(sink)
-            configure(record.by_daemon, config.daemon.log.level)
-            daemon = Daemon(launching, folder, record, systemd, SocketPool(inherited))
-            return asyncio.run(daemon.main())
-        finally:
-            sink.close()
-    finally:
-        folder.close()
 
 
 class Daemon:
@@ -145,15 +86,23 @@ class Daemon:
         self.pool = pool
         self.sweeper = Sweeper(folder)
         self.cpu = CpuMeter()
+        self.lifeline = Lifeline(os.environ)
         self.started_at = now()
         self._has_started = False
+        self._at_once: list[str] = []
+        self._closing: asyncio.Task[None] | None = None
         self._signals: frozenset[signal.Signals] = frozenset()
-        config = launching.loaded.config
-        self.host = inspect_host(config, os.environ, ports=True)
-        plan = build_loaded(launching.loaded, self.host, folder.path)
-        self.plan, found = first(launching.loaded, plan, self.host.environ)
-        self.gpu_warnings = found
-        self.left = LeftWorkers(left_behind(folder.roster), self.plan)
+        loaded, before = launching.loaded, launching.predecessor
+        left = before.handover if before is not None else None
+        known_ports = left.ports if left is not None else {}
+        self.host = inspect_host(loaded.config, os.environ, ports=True, known_ports=known_ports)
+        self.file = build_loaded(loaded, self.host, folder.path)
+        by_hand = left.overrides(loaded.config) if left is not None else {}
+        self.overrides = differing(by_hand, self.file)
+        plan = with_overrides(self.file, self.overrides)
+        self.plan, self.gpu_warnings = first(loaded, plan, self.host.environ)
+        orphans = left_behind(folder.private) if left is None else []
+        self.left = LeftWorkers(orphans, self.plan)
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -172,7 +121,7 @@ class Daemon:
     async def main(self) -> int:
         """First start, then whatever the signals ask for, then the stop."""
         self._assemble()
-        config = self.config
+        config, before = self.config, self.launching.predecessor
         log.info(
             "servd started",
             version=__version__,
@@ -180,35 +129,29 @@ class Daemon:
             services=len(self.plan.services),
             runtime_dir=self.folder.path,
             admin=self._admin_address(config),
+            **({"replaces": before.handover.pid} if before is not None else {}),
         )
-        self.admin.open(config.admin)
+        self.admin.open(config.admin, before.handover.admin if before is not None else [])
         self._take_signals()
         if os.getpid() == 1:
             self.adopted = Periodic(_LOOK_FOR_ADOPTED, Adopted().look)
             self.adopted.start()
-        self._hold_the_lifeline()
+        self.lifeline.hold(self._cut_off)
         if self.systemd.watchdog:
             # a third: a late one must not look like none (sd_watchdog_enabled(3) wants a half)
             self.signs = Periodic(self.systemd.watchdog / 3, self.systemd.alive)
             self.signs.start()
-        self.sweeper.sweeps.start()
-        self.traffic.readings.start()
         if sys.platform != "linux":
             log.warning("not Linux: workers do not notice the daemon's death by signal")
         for warning in (*self.launching.loaded.warnings, *self.gpu_warnings):
             tell_warning(warning)
-        await self.left.make_room()
-        failed = await self._first_start()
-        if (
-            failed
-            and config.daemon.on_start_failure == "exit"
-            and not self.engine.stopping.is_set()
-        ):
+        starts = await (self._first_start() if self.succession is None else self._take_over())
+        if starts or self.engine.stopping.is_set():
+            await self.engine.stopping.wait()
             await self._stop()
-            return Exit.START_FAILED
-        await self.engine.stopping.wait()
+            return Exit.OK
         await self._stop()
-        return Exit.OK
+        return Exit.START_FAILED
 
     def _assemble(self) -> None:
         """Makes the parts, inside the loop that they live in."""
@@ -223,26 +166,31 @@ class Daemon:
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
-            roster=Roster(self.folder.roster),
+            roster=Roster(self.folder.private),
             sources=Sources() if self.launching.watches_sources else None,
             plan_anew=lambda name: self.reload(Request(f"the code of {name} can be imported now")),
         )
         self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
+        self.hooks = Hooks(config.hooks, self._config_folder(), self.host.environ)
         self.reloader = Reloader(
             self.launching.loaded,
             self.launching.read,
             self.host,
             self.supervisor,
-            self,
+            OwnSettings(self.record, self.admin, self.hooks, self.gate, self._places),
             now,
             self.record.boot,
         )
-        self.reloader.file = self.plan
-        self.hooks = Hooks(config.hooks, self._config_folder(), self.host.environ)
-        self.record.on_event = self.hooks.take
+        self.reloader.file = self.file
+        self.reloader.overrides = self.overrides
         self.certificates = CertificateWatch(self.supervisor)
         self.traffic = Traffic(self.engine.counts)
+        self.upgrades = Upgrades(self, is_owned=self.lifeline.held)
+        before = self.launching.predecessor
+        self.succession = Succession(self, before) if before is not None else None
+        self.record.on_event = self.hooks.take
+        self._periodics = [self.sweeper.sweeps, self.traffic.readings, self.certificates.looks]
         self.watch = FileWatch(self.reload)
         self.watch.has_read(self.launching.loaded)
         self.sources: SourceWatch | None = None
@@ -263,8 +211,11 @@ class Daemon:
     def _places(self, config: Config) -> int:
         return config.daemon.start_concurrency or 2 * self.host.usable_cpus
 
-    async def _first_start(self) -> dict[str, str]:
-        """Starts everything; a signal to stop ends the waiting."""
+    async def _first_start(self) -> bool:
+        """Starts everything; a signal to stop ends the waiting. False where something could not
+        start, and `on_start_failure` says that the daemon shall end then.
+        """
+        await self.left.make_room()
         longest = max((s.startup for s in self.plan.services), default=0.0)
         budget = longest * max(1, len(self.plan.services)) + 10
         self.systemd.starting(f"Starting {len(self.plan.services)} services", budget)
@@ -272,20 +223,49 @@ class Daemon:
         stopping = asyncio.ensure_future(self.engine.stopping.wait())
         either = {starting, stopping}
         await asyncio.wait(either, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
-        self._look_at_files()
-        await self.admin.start()
-        self.certificates.looks.start()
+        await self._begin_to_watch()
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not starting.done():
             starting.cancel()
-            return {}
+            return True
         failed = starting.result()
+        self._says_ready(**({"failed": sorted(failed)} if failed else {}))
+        return not failed or self.config.daemon.on_start_failure != "exit"
+
+    async def _take_over(self) -> bool:
+        """Takes the place of the daemon before; False where that goes on."""
+        assert self.succession is not None
+        if not await self.succession.take_over():
+            return False
+        await self._begin_to_watch()
+        self._says_ready()
+        return True
+
+    async def _begin_to_watch(self) -> None:
+        """What is done beside running the services."""
+        self._look_at_files()
+        await self.admin.start()
+        for periodic in self._periodics:
+            periodic.start()
+
+    def _says_ready(self, **details: object) -> None:
         status = self.supervisor.summary
         self._has_started = True
         self.systemd.ready(status)
-        log.info("servd ready", status=status, **({"failed": sorted(failed)} if failed else {}))
-        return failed
+        log.info("servd ready", status=status, **details)
+
+    def hand_over(self, successor: Successor, ready: Ready) -> None:
+        """From now on it is the next daemon that runs; what is left to be done here is to drain."""
+        self.pool.hand_over(ready.taken)
+        self.admin.hand_over(ready.admin)
+        self.folder.hand_over()
+        self.systemd.replaced_by(successor.pid)
+        self.reloader.why_too_late = "servd was replaced meanwhile: ask again"
+        self._at_once = ready.at_once
+        self._closing = asyncio.get_running_loop().create_task(self.admin.stop())
+        successor.tell(yours=True, reload=self.reloader.busy)
+        self.engine.stopping.set()
 
     def reload(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload; the future is its report."""
@@ -308,38 +288,6 @@ class Daemon:
         if self.state == "reloading":
             self.systemd.ready(self.supervisor.summary)
 
-    async def prepare(self, before: Config, after: Config) -> SettingsChange:
-        """Prepares what a reload changes of the daemon itself. Raises `StartError`."""
-        change = SettingsChange()
-        if before.daemon.log != after.daemon.log:
-            stream = open_log(after.daemon.log)
-
-            async def adopt() -> None:
-                self.sink.adopt(after.daemon.log, stream)
-                configure(self.record.by_daemon, after.daemon.log.level)
-
-            async def forget() -> None:
-                stream.close()
-
-            change.commits.append(adopt)
-            change.undoes.append(forget)
-        if before.admin != after.admin:
-            try:
-                admin = await self.admin.change(before.admin, after.admin)
-            except StartError:
-                await change.undo()
-                raise
-            change.commits += admin.commits
-            change.undoes += admin.undoes
-
-        async def take_over() -> None:
-            self.gate.places = self._places(after)
-            self.gate.wake()
-            self.hooks.hooks = after.hooks
-
-        change.commits.append(take_over)
-        return change
-
     def status(self) -> Status:
         """What runs, as it is now."""
         loaded, reloader = self.reloader.loaded, self.reloader
@@ -357,6 +305,7 @@ class Daemon:
             last_reload=last_status(reloader.last),
             last_act=last_status(reloader.last_act),
             services=self.services_status(),
+            predecessor=self.succession.draining if self.succession is not None else None,
         )
 
     def snapshot(self) -> Snapshot:
@@ -381,7 +330,7 @@ class Daemon:
             signal.SIGINT: partial(self._asked_to_stop, signal.SIGINT),
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGHUP: lambda: self.reload(Request("SIGHUP")),
-            signal.SIGUSR2: partial(self._not_yet, "SIGUSR2"),
+            signal.SIGUSR2: self.upgrades.ask,
             signal.SIGCHLD: self.arbiter.manage_watchers,
         }
         self._signals = frozenset(handlers)
@@ -390,26 +339,16 @@ class Daemon:
         if self.launching.early.asked_to_reload:
             self.reload(Request("SIGHUP"))
 
-    def _hold_the_lifeline(self) -> None:
-        """Ends with whoever started us and holds the other end of a pipe (see `servd.serve`)."""
-        text = os.environ.pop(names.LIFELINE, "")
-        if not text.isdecimal():
-            return
-        descriptor = int(text)
-        os.set_inheritable(descriptor, False)
-        loop = asyncio.get_running_loop()
-
-        def cut() -> None:
-            loop.remove_reader(descriptor)
-            log.info("stopping", reason="whoever started servd has ended")
-            self.engine.stopping.set()
-
-        loop.add_reader(descriptor, cut)
+    def _cut_off(self) -> None:
+        log.info("stopping", reason="whoever started servd has ended")
+        self.engine.stopping.set()
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
         if self.engine.stopping.is_set():
             log.warning("stopping at once", signal=number.name)
             self.supervisor.kill()
+            if self.succession is not None:
+                self.succession.hurry()
             return
         log.info("stopping", signal=number.name)
         self.engine.stopping.set()
@@ -421,9 +360,6 @@ class Daemon:
             log.error("log not reopened", error=str(error))
         else:
             log.info("log reopened")
-
-    def _not_yet(self, name: str) -> None:
-        log.warning(f"{name} is not supported yet", signal=name)
 
     def _leave_signals(self) -> None:
         """One that comes now, when all is over, must not change how we end: the loop gives each its
@@ -438,26 +374,41 @@ class Daemon:
         budget = stop_budget(self.supervisor.plan)
         timeout = budget if configured == "auto" else float(configured)
         self.systemd.stopping(timeout + 5)
+        await self.upgrades.stop()
         await self.watch.stop()
         if self.sources is not None:
             await self.sources.stop()
-        for periodic in (self.sweeper.sweeps, self.traffic.readings, self.certificates.looks):
+        for periodic in self._periodics:
             await periodic.stop()
-        graceful = await self._stop_services(timeout)
+        end = asyncio.get_running_loop().time() + timeout
+        graceful = await self._stop_services(end)
+        if self.succession is not None:
+            await self.succession.see_off(end - asyncio.get_running_loop().time())
         await self.left.stop()
         await self.hooks.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
         self.record.close()
-        await self.admin.stop()
+        if self._closing is None:
+            await self.admin.stop()
+        else:
+            await self._closing
+            self.engine.roster.close()
         self._leave_signals()
 
-    async def _stop_services(self, timeout: float) -> bool:
-        """Undoes a reload that is under way, then ends everything; both within `timeout`."""
+    async def _stop_services(self, end: float) -> bool:
+        """Undoes a reload that is under way, then ends everything; both until `end`."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
         try:
-            await asyncio.wait_for(self.reloader.stop(), timeout)
+            await asyncio.wait_for(self.reloader.stop(), end - loop.time())
         except TimeoutError:
             self.supervisor.kill()
             await self.reloader.stop()
-        return await self.supervisor.stop(max(0.0, end - loop.time()))
+        successor = self.upgrades.successor
+        if successor is None:
+            return await self.supervisor.stop(max(0.0, end - loop.time()))
+        why = self.upgrades.why
+        await self.supervisor.release(self._at_once, why)
+        successor.tell(released=self._at_once)
+        return await self.supervisor.stop(
+            max(0.0, end - loop.time()), why, lambda name: successor.tell(ended=[name])
+        )

@@ -83,7 +83,7 @@ class Planned:
 class Reloader:
     """Knows the configuration that is in force, and brings another one into force.
 
-    `boot` names this run of the daemon.
+    `boot` names this run of the daemon. Whoever holds `turn` keeps reloads waiting.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Reloader:
         self._now = now
         self._waiting: deque[tuple[Request, asyncio.Future[Report]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self.turn = asyncio.Lock()
+        self.why_too_late = "servd is stopping"
 
     def request(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
@@ -142,7 +144,8 @@ class Reloader:
         while self._waiting:
             request, future = self._waiting.popleft()
             try:
-                report = await self._reload(request)
+                async with self.turn:
+                    report = await self._reload(request)
             except asyncio.CancelledError:
                 if not future.done():
                     future.set_result(self._too_late(request))
@@ -171,7 +174,7 @@ class Reloader:
         self._waiting.clear()
 
     def _too_late(self, request: Request) -> Report:
-        return Report("rolled_back", self._now(), request.why, error="servd is stopping")
+        return Report("rolled_back", self._now(), request.why, error=self.why_too_late)
 
     @property
     def busy(self) -> bool:
@@ -201,7 +204,7 @@ class Reloader:
         loaded = self._load() if request.read else self.loaded
         running = self._supervisor.plan
         if request.read:
-            ports = _ports(running)
+            ports = ports_of(running)
             environ = self._host.environ
             host = inspect_host(loaded.config, environ, ports=True, known_ports=ports)
             file = build_loaded(loaded, host, running.runtime_dir)
@@ -341,7 +344,7 @@ def _all_that_roll(plan: Plan) -> set[str]:
     return {s.name for s in plan.services if not (s.is_task and s.definition.run == "once")}
 
 
-def _ports(plan: Plan) -> dict[str, int]:
+def ports_of(plan: Plan) -> dict[str, int]:
     """Ports that were chosen for commands that bind themselves: they keep them."""
     return {
         service.name: service.addresses[0].port

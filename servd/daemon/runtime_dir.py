@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,14 +72,16 @@ class RuntimeDir:
     """The folder, made and locked; a second daemon on it is refused with the pid of the first.
 
     At the end it is removed if this daemon made it, or if it is `ours` by name, even though a
-    killed one made it.
+    killed one made it. `lock` is the descriptor that holds it: a daemon that takes the place of
+    this one gets it, and nobody else can come between.
     """
 
     def __init__(self, path: str, *, ours: bool = False) -> None:
         self.path = path
         self.ours = ours
-        self._lock = -1
-        self._made: list[str] = []
+        self.lock = -1
+        self.made: list[str] = []
+        self._owned = False
 
     @property
     def notify(self) -> str:
@@ -97,9 +99,9 @@ class RuntimeDir:
         return os.path.join(self.path, PRIVATE, APP_METRICS)
 
     @property
-    def roster(self) -> str:
-        """The file that lists the workers."""
-        return os.path.join(self.path, PRIVATE, "workers.json")
+    def private(self) -> str:
+        """The folder that no other user can enter."""
+        return os.path.join(self.path, PRIVATE)
 
     def open(self) -> None:
         """Makes the folder with the right modes and takes the lock.
@@ -130,6 +132,21 @@ class RuntimeDir:
                 f"the runtime folder {where} cannot be used: {error.strerror}"
             ) from None
 
+    def adopt(self, lock: int, made: Sequence[str]) -> None:
+        """The folder of the daemon before, which goes on using it until `own`."""
+        os.set_inheritable(lock, False)
+        self.lock, self.made = lock, list(made)
+
+    def own(self) -> None:
+        """It is this daemon's alone to say who runs here, and to clean up."""
+        self._owned = True
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
+
+    def hand_over(self) -> None:
+        """It is the next daemon's from now on."""
+        self._owned = False
+
     def _make_parents(self, path: str, mode: int) -> None:
         missing: list[str] = []
         while not os.path.isdir(path):
@@ -138,12 +155,12 @@ class RuntimeDir:
         for folder in reversed(missing):
             os.mkdir(folder, mode)
             os.chmod(folder, mode)
-            self._made.append(folder)
+            self.made.append(folder)
 
     def _make(self, path: str, mode: int) -> None:
         try:
             os.mkdir(path, mode)
-            self._made.append(path)
+            self.made.append(path)
         except FileExistsError:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
@@ -160,25 +177,28 @@ class RuntimeDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+            pid = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
-            self._made.clear()
+            self.made.clear()
             raise StartError(f"another servd (pid {pid}) runs with {self.path}") from None
-        self._lock = lock
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
+        self.lock = lock
+        self.own()
 
     def close(self) -> None:
-        """Removes what was put there and, where this daemon made it, the folder."""
-        if self._lock >= 0:
+        """Removes what was put there and, where this daemon made it, the folder; nothing of it
+        where another daemon lives there.
+        """
+        if self.lock >= 0 and self._owned:
             for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
             if self.ours:
                 with contextlib.suppress(OSError):
                     os.rmdir(self.path)
-        for folder in reversed(self._made):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-        self._made.clear()
+        if self._owned or self.lock < 0:
+            for folder in reversed(self.made):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+        self.made.clear()
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1

@@ -133,7 +133,7 @@ class ServiceStatus:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The whole daemon. `state` is starting, running, reloading or stopping; `last_act` is what was
-    done by hand last.
+    done by hand last; `predecessor` is the pid of a daemon whose place it took, while that drains.
     """
 
     version: str
@@ -144,6 +144,7 @@ class Status:
     last_reload: ReloadStatus | None
     last_act: ReloadStatus | None
     services: list[ServiceStatus]
+    predecessor: int | None
 
 
 def last_status(report: Report | None) -> ReloadStatus | None:

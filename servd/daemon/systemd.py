@@ -12,10 +12,15 @@ from servd.wire.notify import notify
 class Systemd:
     """The service manager above us, if there is one.
 
-    Takes its variables out of the environment, so that no worker takes them for its own.
+    Takes its variables out of the environment, so that no worker takes them for its own; `environ`
+    has them for a daemon that takes our place. While it is `mute` nothing is said: systemd hears
+    the main process alone (NotifyAccess=main).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, mute: bool = False) -> None:
+        wanted = (NOTIFY_SOCKET, WATCHDOG_USEC)
+        self.environ = {name: os.environ[name] for name in wanted if name in os.environ}
+        self.mute = mute
         self.address = os.environ.pop(NOTIFY_SOCKET, None)
         microseconds = os.environ.pop(WATCHDOG_USEC, "")
         of_us = os.environ.pop(WATCHDOG_PID, str(os.getpid())) == str(os.getpid())
@@ -23,7 +28,7 @@ class Systemd:
         """Seconds after which systemd ends a daemon that gives no sign of life; 0: never."""
 
     def _tell(self, *lines: str) -> None:
-        if self.address:
+        if self.address and not self.mute:
             notify(*lines, address=self.address)
 
     def starting(self, status: str, seconds: float) -> None:
@@ -40,6 +45,11 @@ class Systemd:
         """
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
+
+    def replaced_by(self, pid: int) -> None:
+        """The main process is another one; it says everything from now on."""
+        self._tell(f"MAINPID={pid}")
+        self.mute = True
 
     async def alive(self) -> None:
         """A sign of life: of the loop, since it is that which may hang."""

@@ -55,6 +55,21 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
     return tuple(ordered)
 
 
+def client_auth(plan: ServicePlan) -> str:
+    """How clients are asked for certificates; "" without TLS."""
+    return plan.tls.client_auth if plan.tls is not None else ""
+
+
+def overlap_is_unsafe(before: str, new: ServicePlan) -> bool:
+    """Whether workers of `new` must not accept from one socket with workers whose `client_auth` is
+    `before`: plain beside TLS, or a stricter check beside a laxer one.
+    """
+    after = client_auth(new)
+    if not (before and after):
+        return before != after
+    return _STRICTNESS.index(after) > _STRICTNESS.index(before)
+
+
 def patched(plan: Plan, changes: Collection[Change]) -> Plan:
     """The plan that `changes` lead to."""
     services = plan.by_name
@@ -105,8 +120,7 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
     if key == "tls.client_auth":
         assert old.tls is not None
         assert new.tls is not None
-        tightened = _STRICTNESS.index(new.tls.client_auth) > _STRICTNESS.index(old.tls.client_auth)
-        return "switch" if tightened else "roll"
+        return "switch" if overlap_is_unsafe(old.tls.client_auth, new) else "roll"
     if key == "workers" and new.is_task and old.workers and new.workers:
         return "live"  # it runs once, whatever is asked for
     return kind

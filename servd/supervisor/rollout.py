@@ -48,7 +48,7 @@ class Rollout:
             await self._prepare()
             await _together(self._made(step, step.accept()) for step in self.steps.values())
         except BaseException:
-            await to_the_end(self._undo())
+            await to_the_end(self.undo())
             raise
 
     async def commit(self) -> None:
@@ -116,7 +116,8 @@ class Rollout:
             log.exception("internal error", service=name)
             raise ApplyError(name, f"internal error: {error!r}") from error
 
-    async def _undo(self) -> None:
+    async def undo(self) -> None:
+        """Takes back what was prepared, in the opposite order."""
         if self._begun:
             log.info("reload undone", services=[step.change.service for step in self._begun])
         for step in reversed(self._begun):

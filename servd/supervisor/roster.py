@@ -1,9 +1,10 @@
-"""Which processes are workers of this daemon, on disk: the next one ends what a killed one left."""
+"""Which processes are workers of a daemon, on disk: the next one ends what a killed one left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -32,10 +33,12 @@ class Left:
 
 
 class Roster:
-    """The list, written a moment after every change; "" is no file."""
+    """The list of one daemon, in a `folder` where others that are on their way out may have theirs;
+    written a moment after every change; "" is no file.
+    """
 
-    def __init__(self, path: str = "") -> None:
-        self._path = path
+    def __init__(self, folder: str = "") -> None:
+        self._path = os.path.join(folder, f"workers-{os.getpid()}.json") if folder else ""
         self._known: dict[int, int] = {}
         self._writing: asyncio.Handle | None = None
 
@@ -51,6 +54,14 @@ class Roster:
         if self._known.pop(pid, None) is not None:
             self._write_soon()
 
+    def close(self) -> None:
+        """Nobody is left: the list goes."""
+        if self._writing is not None:
+            self._writing.cancel()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
     def _write_soon(self) -> None:
         if self._path and self._writing is None:
             self._writing = asyncio.get_running_loop().call_soon(self._write)
@@ -64,13 +75,14 @@ class Roster:
             os.replace(beside, self._path)
 
 
-def left_behind(path: str) -> list[Left]:
-    """The workers of the daemon before that still live."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = [Left(int(pid), int(started)) for pid, started in json.load(file)]
-    except (OSError, ValueError, TypeError):
-        return []
+def left_behind(folder: str) -> list[Left]:
+    """The workers of daemons before this one that still live; their lists are removed."""
+    found: list[Left] = []
+    for path in glob.glob(os.path.join(glob.escape(folder), "workers-*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            with open(path, encoding="utf-8") as file:
+                found += [Left(int(pid), int(started)) for pid, started in json.load(file)]
+            os.unlink(path)
     return [left for left in found if left.lives]
 
 

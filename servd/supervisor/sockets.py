@@ -12,7 +12,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from servd.config.address import EVERY_V4, EVERY_V6
@@ -32,7 +32,9 @@ EMPTYING_SECONDS = 2.0
 class Bound:
     """One listening socket, counted by the listeners that use it.
 
-    `path` and `inode` are of a unix socket's file; an `inherited` one belongs to who started us.
+    `path` and `inode` are of a unix socket's file; an `inherited` one belongs to who started us. A
+    `shared` one is another daemon's as well, which takes our place or whose place we take: it goes
+    on there, whatever becomes of it here.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Bound:
     path: str = ""
     inode: tuple[int, int] | None = None
     inherited: bool = False
+    shared: bool = False
     users: int = 0
 
     @property
@@ -76,7 +79,8 @@ class Bound:
     def close(self) -> None:
         """Closes the socket and removes a unix socket's file, if it is still the same one."""
         self.sock.close()
-        self._unlink()
+        if not self.shared:
+            self._unlink()
 
     def _unlink(self) -> None:
         if self.inode is not None:
@@ -126,13 +130,16 @@ class Listener:
 class SocketPool:
     """All listening sockets of the daemon, by their numeric address and counted by use, so that
     what two generations (or two services that swap addresses) both want is bound once.
+
+    `chosen` are the ports that the system chose, by the keys of their plans.
     """
 
     def __init__(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
         self.bound: dict[str, Bound] = {}
         self.inherited = {name: list(fds) for name, fds in (inherited or {}).items()}
-        self._chosen: dict[str, int] = {}
+        self.chosen: dict[str, int] = {}
         self._vacated: list[Bound] = []
+        self._offered: dict[str, Bound] = {}
 
     def acquire(self, plan: SocketPlan) -> Listener:
         """A listener for `plan`, of sockets that are bound now if nobody has them yet.
@@ -158,8 +165,27 @@ class SocketPool:
             raise
         return listener
 
+    def offer(self, items: Iterable[Bound], chosen: Mapping[str, int]) -> None:
+        """Sockets of the daemon whose place this one takes: bound already, for who wants them."""
+        self._offered = {item.key: item for item in items}
+        self.chosen = dict(chosen)
+
+    def own(self) -> None:
+        """From now on what is used here is nobody else's; what was offered in vain is let go."""
+        for item in self.bound.values():
+            item.shared = False
+        for item in self._offered.values():
+            item.sock.close()
+        self._offered.clear()
+
+    def hand_over(self, keys: Collection[str]) -> None:
+        """The daemon that takes the place of this one has these as well."""
+        for key in self.bound.keys() & set(keys):
+            self.bound[key].shared = True
+
     def vacate(self, listeners: Sequence[Listener]) -> list[Bound]:
-        """The sockets that nobody but `listeners` uses (an inherited one is somebody else's too).
+        """The sockets that nobody but `listeners` uses (those that are inherited or shared are
+        somebody else's too).
         They are about to go, and nobody gets them any more: who wants their address meanwhile gets
         a socket of its own.
         """
@@ -167,7 +193,8 @@ class SocketPool:
         going = [
             item
             for item in {id(item): item for item in own}.values()
-            if item.users == sum(other is item for other in own) and not item.inherited
+            if item.users == sum(other is item for other in own)
+            and not (item.inherited or item.shared)
         ]
         for item in going:
             if self.bound.get(item.key) is item:
@@ -186,17 +213,22 @@ class SocketPool:
                     self._vacated.remove(item)
                 else:
                     del self.bound[item.key]
-                self._chosen.pop(listener.plan.key, None)
+                self.chosen.pop(listener.plan.key, None)
         for item in self.bound.values():
             if item.port:
                 bind.share_port(item.sock, shared=False)
 
     def close(self) -> None:
         """Closes everything that is still open."""
-        for item in (*self.bound.values(), *self._vacated):
+        for item in (*self.bound.values(), *self._vacated, *self._offered.values()):
             item.close()
         self.bound.clear()
         self._vacated.clear()
+        self._offered.clear()
+
+    def _known(self, key: str) -> Bound | None:
+        """A socket that is there already."""
+        return self.bound.get(key) or self._offered.pop(key, None)
 
     def _use(self, listener: Listener, item: Bound) -> None:
         self.bound[item.key] = item
@@ -205,7 +237,7 @@ class SocketPool:
 
     def _take(self, listener: Listener, key: str) -> None:
         """The unix socket of the listener's path."""
-        item = self.bound.get(key)
+        item = self._known(key)
         if item is None:
             sock, inode = bind.bind_unix(listener.plan)
             item = Bound(key, sock, listener.plan.address.path, inode)
@@ -216,7 +248,7 @@ class SocketPool:
         off; port 0 is one free port for all, and the same one as long as somebody uses it.
         """
         plan = listener.plan
-        port = plan.address.port or self._chosen.get(plan.key, 0)
+        port = plan.address.port or self.chosen.get(plan.key, 0)
         for attempt in range(_PORT_TRIES):
             try:
                 self._acquire_all(listener, port)
@@ -227,12 +259,12 @@ class SocketPool:
                 if port != 0 or error.errno != errno.EADDRINUSE or attempt == _PORT_TRIES - 1:
                     raise
         if plan.address.port == 0:
-            self._chosen[plan.key] = listener.port
+            self.chosen[plan.key] = listener.port
 
     def _acquire_all(self, listener: Listener, port: int) -> None:
         missing: OSError | None = None
         for family, host in bind.hosts(listener.plan.address):
-            item = self.bound.get(f"{host}|{port}") if port else None
+            item = self._known(f"{host}|{port}") if port else None
             try:
                 item = item or self._bind(family, host, port)
             except OSError as error:
@@ -249,7 +281,7 @@ class SocketPool:
         try:
             sock = bind.bind_tcp(family, host, port)
         except OSError as error:
-            mine = [*self.bound.values(), *self._vacated]
+            mine = [*self.bound.values(), *self._vacated, *self._offered.values()]
             ours = [item for item in mine if item.covers(family, host, port)]
             if error.errno != errno.EADDRINUSE or not ours:
                 raise

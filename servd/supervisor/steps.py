@@ -25,10 +25,15 @@ class Replace(Step):
         """The new generation is ready; it accepts only where nobody serves yet."""
         generation = self._next()
         self.handover = self._must_hand_over(generation)
-        at_once = not (self.handover or self.service.serves)
+        at_once = self._serves_nobody and not self.handover
         await generation.begin(accept=at_once or generation.plan.app is None, trial=True)
         self.service.refresh()
         await generation.until_ready()
+
+    @property
+    def _serves_nobody(self) -> bool:
+        """Whether a client would not be answered now."""
+        return not self.service.serves
 
     def _next(self) -> Generation:
         """The new generation, with its sockets."""
@@ -266,6 +271,9 @@ class Defer(Step):
         old = self.service.promote(self.generation)
         if old is not None:
             await self.service.retire(old)
+
+    async def until_possible(self) -> None:
+        """Returns when nothing but what it needs is in its way."""
 
     async def undo(self) -> None:
         """The addresses are given back."""

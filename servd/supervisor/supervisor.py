@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from servd.supervisor.rollout import Rollout, to_the_end
 from servd.supervisor.service import Service
 from servd.supervisor.step import Step
 from servd.supervisor.steps import Defer, step_for
+from servd.supervisor.succession import Heritage, Inherit, Predecessor, succeed
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ class Supervisor:
         self.services: dict[str, Service] = {}
         self.leaving: set[Service] = set()
         self._adding: dict[str, Service] = {}
-        self._numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_at_start: dict[str, str] = {}
         self._overdue = 0
@@ -45,8 +46,8 @@ class Supervisor:
 
         def number() -> int:
             """Numbers of a name are never used twice, whatever becomes of the service."""
-            self._numbers[name] = self._numbers.get(name, 0) + 1
-            return self._numbers[name]
+            self.numbers[name] = self.numbers.get(name, 0) + 1
+            return self.numbers[name]
 
         return Service(plan, self.engine, number)
 
@@ -65,6 +66,41 @@ class Supervisor:
         await asyncio.sleep(0)
         return dict(self._failed_at_start)
 
+    async def take_over(self, plan: Plan, heritage: Heritage) -> None:
+        """Starts every service beside the same one of the daemon before, all or none: that goes on
+        until all is ready here.
+
+        Raises `ApplyError` when everything was undone, and what `Predecessor.agree` raises.
+        """
+        self.engine.arbiter.begin()
+        services = {s.name: self._service(s) for s in plan.services}
+        steps: dict[str, Step] = {}
+        deferred: set[str] = set()
+        for change in diff(Plan(), plan):  # dependencies come first
+            name = change.service
+            steps[name] = succeed(change, services[name], heritage, deferred)
+            if isinstance(steps[name], Defer):
+                deferred.add(name)
+        rollout = Rollout(steps, plan.graph)
+        self._adding = services
+        try:
+            await rollout.prepare()
+            await to_the_end(self._agreed(rollout, plan, services, heritage.predecessor))
+        finally:
+            self._adding = {}
+
+    async def _agreed(
+        self, rollout: Rollout, plan: Plan, services: dict[str, Service], predecessor: Predecessor
+    ) -> None:
+        unsafe = [n for n, s in rollout.steps.items() if isinstance(s, Inherit) and s.unsafe]
+        try:
+            await predecessor.agree(unsafe)
+        except BaseException:
+            await rollout.undo()
+            raise
+        self.engine.pool.own()
+        await self._commit(rollout, plan, services, retry=True)
+
     def _start_anew(self, service: Service) -> None:
         """Takes the service's addresses and lets it start when it can; failures are reported."""
         try:
@@ -75,6 +111,11 @@ class Supervisor:
             service.fail(str(error))
             return
         service.starter = asyncio.get_running_loop().create_task(self._start_one(service))
+
+    async def _start_deferred(self, step: Defer) -> None:
+        await step.until_possible()
+        if not self.engine.stopping.is_set():
+            self._start_anew(step.service)
 
     async def _start_one(self, service: Service) -> None:
         """Waits for what the service needs, then starts it."""
@@ -159,8 +200,8 @@ class Supervisor:
         for name, step in steps.items():
             if step.change.kind == "remove":
                 self._let_go(self.services.pop(name), step)
-            elif isinstance(step, Defer) and not self.engine.stopping.is_set():
-                self._start_anew(step.service)
+            elif isinstance(step, Defer):
+                step.service.starter = self._keep(self._start_deferred(step))
         if not self.engine.stopping.is_set():
             self.retry(self.services if retry else steps)
         return [self._keep(step.ended()) for step in steps.values()]
@@ -223,15 +264,24 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def stop(self, timeout: float) -> bool:
-        """Stops dependents before their dependencies, independent ones at the same time.
+    async def release(self, names: Collection[str], why: str) -> None:
+        """Begins the end of these services: returns once they accept nothing any more."""
+        known = [self.services[name] for name in names if name in self.services]
+        await asyncio.gather(*(service.leave(why) for service in known))
+
+    async def stop(
+        self,
+        timeout: float,
+        why: str = "servd stops",
+        on_end: Callable[[str], None] = lambda name: None,
+    ) -> bool:
+        """Stops dependents before their dependencies, independent ones at the same time. `on_end`
+        is told of each that has ended.
 
         After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
         """
         steps = {
-            change.service: Remove(
-                replace(change, why="servd stops"), self.services[change.service]
-            )
+            change.service: Remove(replace(change, why=why), self.services[change.service])
             for change in diff(self.plan, Plan())
         }
         self._connect(steps)
@@ -239,7 +289,7 @@ class Supervisor:
         graceful = True
         try:
             async with asyncio.timeout(timeout):
-                await self._remove(list(steps.values()))
+                await self._remove(list(steps.values()), on_end)
         except TimeoutError:
             graceful = False
             log.warning("shutdown timeout: killing what is left", seconds=timeout)
@@ -251,10 +301,14 @@ class Supervisor:
         await self.engine.arbiter.end()
         return graceful and not self._overdue and not any(s.overdue for s in leaving)
 
-    async def _remove(self, steps: list[Remove]) -> None:
+    async def _remove(self, steps: list[Remove], on_end: Callable[[str], None]) -> None:
+        async def one(step: Remove) -> None:
+            await step.ended()
+            on_end(step.change.service)
+
         for step in steps:
             step.begin()
-        await asyncio.gather(*(step.ended() for step in steps))
+        await asyncio.gather(*(one(step) for step in steps))
         await asyncio.gather(*(service.gone() for service in self.leaving))
 
     def kill(self) -> None:

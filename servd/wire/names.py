@@ -25,5 +25,8 @@ of RFC 7464); everything else is text that the program printed."""
 STARTUP_FAILURE = 3
 """Exit status of a worker whose app could not be imported or started, as Uvicorn has it."""
 
+HANDOVER = "SERVD_HANDOVER_FD"
+"""Names the descriptor by which a new daemon speaks with the one whose place it takes."""
+
 LIFELINE = "SERVD_LIFELINE_FD"
 """Names the descriptor whose end tells the daemon that whoever started it has ended."""

@@ -55,6 +55,7 @@ def test_the_status_has_what_the_readme_says(servd: Servd) -> None:
     status = daemon.status()
     assert {*status} == {
         "version", "pid", "state", "started_at", "config", "last_reload", "last_act", "services",
+        "predecessor",
     }  # fmt: skip
     assert (status["pid"], status["state"], status["last_reload"]) == (daemon.pid, "running", None)
     assert status["config"]["path"] == str(servd.folder / "servd.toml")

@@ -1,0 +1,38 @@
+"""The pipe that ends with whoever started the daemon from Python (see `servd.serve`)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, MutableMapping
+
+from servd.wire.names import LIFELINE
+
+
+class Lifeline:
+    """Taken out of the environment, so that nobody else holds on to it; `held` says whether there
+    is one.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        text = environ.pop(LIFELINE, "")
+        self._descriptor = int(text) if text.isdecimal() else -1
+        if self.held:
+            os.set_inheritable(self._descriptor, False)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds the other end, or did."""
+        return self._descriptor >= 0
+
+    def hold(self, on_cut: Callable[[], None]) -> None:
+        """Calls `on_cut`, in the running loop, once the other end is gone."""
+        if not self.held:
+            return
+        loop = asyncio.get_running_loop()
+
+        def cut() -> None:
+            loop.remove_reader(self._descriptor)
+            on_cut()
+
+        loop.add_reader(self._descriptor, cut)

@@ -1,0 +1,55 @@
+"""Running a daemon in the foreground, from what it lives in to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from servd.daemon.daemon import Daemon
+from servd.daemon.journal import Record
+from servd.daemon.launching import Launching
+from servd.daemon.logs import LogSink, configure
+from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
+from servd.daemon.systemd import Systemd
+from servd.supervisor.sockets import SocketPool
+from servd.wire import listen_fds
+
+
+def run(launching: Launching) -> int:
+    """Runs a valid configuration in the foreground until it is told to stop.
+
+    Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
+    runtime folder or its admin socket cannot be had.
+    """
+    config = launching.loaded.config
+    pool = SocketPool(listen_fds.take(os.environ))
+    systemd = Systemd(mute=launching.predecessor is not None)
+    folder = _runtime_dir(launching, pool)
+    try:
+        sink = LogSink(config.daemon.log)
+        try:
+            record = Record(sink)
+            configure(record.by_daemon, config.daemon.log.level)
+            daemon = Daemon(launching, folder, record, systemd, pool)
+            return asyncio.run(daemon.main())
+        finally:
+            sink.close()
+    finally:
+        folder.close()
+
+
+def _runtime_dir(launching: Launching, pool: SocketPool) -> RuntimeDir:
+    """The folder, ready to be used: a new one, or that of the daemon before, with its sockets."""
+    config = launching.loaded.config
+    ours = not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ
+    if launching.predecessor is None:
+        path = runtime_dir_of(config, launching.loaded.path, launching.runtime_dir)
+        folder = RuntimeDir(path, ours=ours)
+        folder.open()
+        return folder
+    left = launching.predecessor.handover
+    folder = RuntimeDir(left.runtime_dir, ours=ours)
+    folder.adopt(left.lock, left.made)
+    pool.inherited = left.inherited
+    pool.offer((item.bound() for item in left.sockets), left.chosen)
+    return folder
