@@ -89,6 +89,7 @@ class ServdProcess:
         self.log_path = runtime.with_suffix(".log")
         self._log = self.log_path.open("wb")
         self.known: dict[int, psutil.Process] = {}
+        self.main: psutil.Process | None = None
         self.process = subprocess.Popen(
             [interpreter, "-m", "servd", *arguments],
             cwd=folder,
@@ -102,7 +103,14 @@ class ServdProcess:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return self.process.pid if self.main is None else self.main.pid
+
+    @property
+    def over(self) -> bool:
+        """Whether the daemon that runs now has ended."""
+        if self.main is None:
+            return self.process.poll() is not None
+        return not alive([self.main])
 
     @property
     def output(self) -> str:
@@ -134,7 +142,7 @@ class ServdProcess:
         """The first such event, waiting for it while the daemon lives."""
 
         def look() -> dict[str, Any] | None:
-            over = self.process.poll() is not None
+            over = self.over
             found = self.find(event, **fields)
             if found:
                 return found[0]
@@ -234,6 +242,18 @@ class ServdProcess:
         answer: dict[str, Any] = self.ask("POST", "/v1/reload", json=body).json()
         return answer
 
+    def upgrade(self) -> dict[str, Any]:
+        """Has the daemon replaced; returns the answer. From then on the new one is meant."""
+        answer: dict[str, Any] = self.ask("POST", "/v1/upgrade").json()
+        if answer.get("outcome") == "replaced":
+            self.is_replaced_by(answer["pid"])
+        return answer
+
+    def is_replaced_by(self, pid: int) -> None:
+        """Another process is the daemon now."""
+        self.main = psutil.Process(pid)
+        self.known[pid] = self.main
+
     def status(self) -> dict[str, Any]:
         """The daemon's status."""
         answer: dict[str, Any] = self.ask("GET", "/v1/status").json()
@@ -267,7 +287,7 @@ class ServdProcess:
         self.known |= {process.pid: process for process in self.descendants()}
 
     def send(self, number: int) -> None:
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stops the daemon and returns its exit status; nothing may be left of it."""
@@ -278,7 +298,12 @@ class ServdProcess:
         return status
 
     def wait(self) -> int:
-        """The exit status, once the daemon has ended by itself."""
+        """The exit status, once the daemon has ended by itself. One that is no child of ours tells
+        nobody its own: it has ended well when it said so.
+        """
+        if self.main is not None:
+            wait_until(lambda: self.over, "servd has ended")
+            return 0 if self.find("servd stopped", pid=self.pid) else 1
         try:
             return self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
@@ -293,6 +318,9 @@ class ServdProcess:
     def clean_up(self) -> None:
         """Ends whatever is left, however the test went."""
         self.remember()
+        if self.main is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.main.kill()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -16,6 +16,7 @@ import structlog
 from servd._version import __version__
 from servd.config.model import Config
 from servd.daemon.certificates import CertificateWatch
+from servd.daemon.fd_store import FdStore
 from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
 from servd.daemon.launching import Launching
@@ -77,6 +78,7 @@ class Daemon:
         record: Record,
         systemd: Systemd,
         pool: SocketPool,
+        store: FdStore,
     ) -> None:
         self.launching = launching
         self.folder = folder
@@ -84,6 +86,7 @@ class Daemon:
         self.sink = record.sink
         self.systemd = systemd
         self.pool = pool
+        self.store = store
         self.sweeper = Sweeper(folder)
         self.cpu = CpuMeter()
         self.lifeline = Lifeline(os.environ)
@@ -252,6 +255,8 @@ class Daemon:
     def _says_ready(self, **details: object) -> None:
         status = self.supervisor.summary
         self._has_started = True
+        self.pool.own()  # what was offered, and nobody wanted
+        self.store.update(self.pool)
         self.systemd.ready(status)
         log.info("servd ready", status=status, **details)
 
@@ -284,6 +289,7 @@ class Daemon:
 
     def _after_reading(self) -> None:
         self._look_at_files()
+        self.store.update(self.pool)
         self.certificates.look(datetime.now(UTC))
         if self.state == "reloading":
             self.systemd.ready(self.supervisor.summary)
@@ -405,6 +411,7 @@ class Daemon:
             await self.reloader.stop()
         successor = self.upgrades.successor
         if successor is None:
+            self.pool.hand_over(self.store.stored)
             return await self.supervisor.stop(max(0.0, end - loop.time()))
         why = self.upgrades.why
         await self.supervisor.release(self._at_once, why)

@@ -46,7 +46,8 @@ class ByHand:
 class Handover:
     """The document. `made` are folders that are to be removed at the end; `chosen` ports are those
     of addresses without one, `ports` those of programs that bind themselves; `inherited` sockets
-    were handed to the first daemon; `generation` and `digest` are of the configuration.
+    were handed to the first daemon, `stored` ones are what systemd keeps; `generation` and `digest`
+    are of the configuration.
     """
 
     pid: int
@@ -58,6 +59,7 @@ class Handover:
     admin: list[HandedSocket]
     inherited: dict[str, list[int]]
     chosen: dict[str, int]
+    stored: dict[str, str]
     ports: dict[str, int]
     generation: int
     digest: str

@@ -6,6 +6,7 @@ import asyncio
 import os
 
 from servd.daemon.daemon import Daemon
+from servd.daemon.fd_store import FdStore
 from servd.daemon.journal import Record
 from servd.daemon.launching import Launching
 from servd.daemon.logs import LogSink, configure
@@ -25,12 +26,17 @@ def run(launching: Launching) -> int:
     pool = SocketPool(listen_fds.take(os.environ))
     systemd = Systemd(mute=launching.predecessor is not None)
     folder = _runtime_dir(launching, pool)
+    store = FdStore(systemd)
+    if launching.predecessor is None:
+        store.adopt(pool.inherited, pool)
+    else:
+        store.stored = dict(launching.predecessor.handover.stored)
     try:
         sink = LogSink(config.daemon.log)
         try:
             record = Record(sink)
             configure(record.by_daemon, config.daemon.log.level)
-            daemon = Daemon(launching, folder, record, systemd, pool)
+            daemon = Daemon(launching, folder, record, systemd, pool, store)
             return asyncio.run(daemon.main())
         finally:
             sink.close()

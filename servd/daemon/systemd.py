@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Sequence
 
-from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
+from servd.wire.names import FDSTORE, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from servd.wire.notify import notify
 
 
@@ -18,18 +20,19 @@ class Systemd:
     """
 
     def __init__(self, *, mute: bool = False) -> None:
-        wanted = (NOTIFY_SOCKET, WATCHDOG_USEC)
+        wanted = (NOTIFY_SOCKET, WATCHDOG_USEC, FDSTORE)
         self.environ = {name: os.environ[name] for name in wanted if name in os.environ}
         self.mute = mute
         self.address = os.environ.pop(NOTIFY_SOCKET, None)
+        os.environ.pop(FDSTORE, None)
         microseconds = os.environ.pop(WATCHDOG_USEC, "")
         of_us = os.environ.pop(WATCHDOG_PID, str(os.getpid())) == str(os.getpid())
         self.watchdog = int(microseconds) / 1e6 if microseconds.isdecimal() and of_us else 0.0
         """Seconds after which systemd ends a daemon that gives no sign of life; 0: never."""
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if self.address and not self.mute:
-            notify(*lines, address=self.address)
+            notify(*lines, address=self.address, descriptors=descriptors)
 
     def starting(self, status: str, seconds: float) -> None:
         """Says what is being waited for, and that it may take so long."""
@@ -54,6 +57,14 @@ class Systemd:
     async def alive(self) -> None:
         """A sign of life: of the loop, since it is that which may hang."""
         self._tell("WATCHDOG=1")
+
+    def store(self, name: str, sock: socket.socket) -> None:
+        """Has a socket kept for the next start."""
+        self._tell("FDSTORE=1", f"FDNAME={name}", descriptors=[sock.fileno()])
+
+    def forget(self, name: str) -> None:
+        """Has a socket kept no longer."""
+        self._tell("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def status(self, status: str) -> None:
         """A line for `systemctl status`."""

@@ -140,6 +140,7 @@ class Upgrades:
             admin=daemon.admin.handed(),
             inherited=pool.inherited,
             chosen=pool.chosen,
+            stored=daemon.store.stored,
             ports=ports_of(supervisor.plan),
             generation=reloader.generation,
             digest=reloader.loaded.digest,

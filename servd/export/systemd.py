@@ -61,6 +61,10 @@ class Installation:
     name: str = "servd"
 
 
+_STORED = 512
+"""Listening sockets that systemd keeps while servd is restarted."""
+
+
 def units(config: Config, plan: Plan, installed: Installation) -> dict[str, str]:
     """The text of each file, by its name: the service, and a socket for each `fd:NAME`."""
     found = {f"{installed.name}.service": _service(config, plan, installed)}
@@ -94,6 +98,8 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
         "TimeoutStartSec=60",
         f"TimeoutStopSec={_stop_seconds(plan):g}",
         "WatchdogSec=30",
+        f"FileDescriptorStoreMax={_STORED}",
+        f"Environment=FDSTORE={_STORED}",  # systemd before 254 does not say it itself
         "KillMode=mixed",
         "Restart=on-failure",
         "RestartSec=5",

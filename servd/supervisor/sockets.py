@@ -33,8 +33,8 @@ class Bound:
     """One listening socket, counted by the listeners that use it.
 
     `path` and `inode` are of a unix socket's file; an `inherited` one belongs to who started us. A
-    `shared` one is another daemon's as well, which takes our place or whose place we take: it goes
-    on there, whatever becomes of it here.
+    `shared` one is somebody else's as well, who takes our place or whose place we take: it goes on
+    there, whatever becomes of it here. An `internal` one is between services alone.
     """
 
     key: str
@@ -43,6 +43,7 @@ class Bound:
     inode: tuple[int, int] | None = None
     inherited: bool = False
     shared: bool = False
+    internal: bool = False
     users: int = 0
 
     @property
@@ -155,6 +156,7 @@ class SocketPool:
             else:
                 self._adopt(listener)
             for item in listener.bound:
+                item.internal = plan.internal
                 if item.users == 1:  # else somebody's, until it is `settle`d
                     item.sock.listen(plan.backlog)
         except OSError as error:
@@ -179,7 +181,7 @@ class SocketPool:
         self._offered.clear()
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """The daemon that takes the place of this one has these as well."""
+        """Whoever takes the place of this daemon has these as well."""
         for key in self.bound.keys() & set(keys):
             self.bound[key].shared = True
 

@@ -25,6 +25,9 @@ of RFC 7464); everything else is text that the program printed."""
 STARTUP_FAILURE = 3
 """Exit status of a worker whose app could not be imported or started, as Uvicorn has it."""
 
+FDSTORE = "FDSTORE"
+"""How many descriptors systemd keeps for a service (sd_notify(3))."""
+
 HANDOVER = "SERVD_HANDOVER_FD"
 """Names the descriptor by which a new daemon speaks with the one whose place it takes."""
 

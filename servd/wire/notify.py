@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 
 
-def notify(*lines: str, address: str | None = None) -> bool:
-    """Sends `lines` to `address`, or to the socket that the environment names.
+def notify(*lines: str, address: str | None = None, descriptors: Sequence[int] = ()) -> bool:
+    """Sends `lines` to `address`, or to the socket that the environment names, with `descriptors`.
 
     Returns whether there was one. A receiver that is gone or full is not an error: notifications
     are advice.
@@ -22,7 +23,7 @@ def notify(*lines: str, address: str | None = None) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         try:
             sender.connect(address)
-            sender.send("\n".join(lines).encode())
+            socket.send_fds(sender, ["\n".join(lines).encode()], descriptors)
         except OSError:
             return False
     return True

@@ -3,6 +3,7 @@ what it saw to /run/sandbox/facts.json. What should have been seen is in test_un
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,69 @@ def run_as_others() -> None:
     run("systemctl", "daemon-reload")
 
 
+@contextlib.contextmanager
+def load(name: str) -> Iterator[None]:
+    """Asks without a pause: the facts `name` are how many were answered, and what was lost."""
+    answered, lost = [0], []
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                ask()
+                answered[0] += 1
+            except Exception as error:
+                lost.append(repr(error))
+
+    asking = [threading.Thread(target=work) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    yield
+    over.set()
+    for thread in asking:
+        thread.join()
+    facts[name] = [answered[0], lost]
+
+
+def restart() -> None:
+    """servd's own sockets, which systemd keeps meanwhile."""
+    wait_for(lambda: show("ActiveState") == "active")
+    facts["stored"] = int(show("NFileDescriptorStore"))
+    with load("restart_load"):
+        facts["own_restarts"] = [run("systemctl", "restart", "servd").returncode for _ in range(3)]
+    valid = CONFIG.read_text()
+    CONFIG.write_text(valid.replace("127.0.0.1:80", "127.0.0.1:81"))
+    facts["moved"] = run("systemctl", "reload", "servd").returncode
+    facts["stored_after_the_move"] = int(show("NFileDescriptorStore"))
+    CONFIG.write_text(valid)
+    facts["moved_by_a_restart"] = run("systemctl", "restart", "servd").returncode
+    facts["stored_after_the_restart"] = int(show("NFileDescriptorStore"))
+
+
+def upgrade() -> None:
+    """The daemon is replaced, by a signal and by the command; then a new version is broken."""
+    facts["daemons"] = daemons = [int(show("MainPID"))]
+    with load("upgrade_load"):
+        for _ in range(2):
+            os.kill(daemons[-1], signal.SIGUSR2)
+            wait_for(lambda: int(show("MainPID")) != daemons[-1])
+            daemons.append(int(show("MainPID")))
+            wait_for(lambda: show("StatusText") == "1 of 1 services ready")
+        done = run("/opt/servd/bin/servd", "upgrade", "--wait-drained", "--config", str(CONFIG))
+        facts["upgrade"] = [done.returncode, done.stdout]
+        daemons.append(int(show("MainPID")))
+        program = Path("/opt/servd/bin/servd")
+        valid = program.read_text()
+        program.write_text("#!/opt/servd/bin/python\nraise ImportError('a broken version')\n")
+        run("systemctl", "kill", "-s", "USR2", "--kill-who=main", "servd")
+        facts["broken_upgrade"] = wait_for(
+            lambda: journal("-u", "servd", "SERVD_EVENT=upgrade failed")
+        )[0]["MESSAGE"]
+        program.write_text(valid)
+    facts["after_the_upgrades"] = [int(show("MainPID")), show("ActiveState"), show("NRestarts")]
+    facts["reload_after_the_upgrades"] = run("systemctl", "reload", "servd").returncode
+
+
 def activate() -> None:
     """systemd holds the address: restarts under load refuse nobody."""
     run("systemctl", "stop", "servd")
@@ -212,27 +276,10 @@ def activate() -> None:
     facts["start_socket"] = run("systemctl", "start", "servd.socket").returncode
     facts["activated"] = ask()  # which starts it
     wait_for(lambda: show("ActiveState") == "active")
-    answered, lost = [0], []
-    over = threading.Event()
-
-    def load() -> None:
-        while not over.is_set():
-            try:
-                ask()
-                answered[0] += 1
-            except Exception as error:
-                lost.append(repr(error))
-
-    asking = [threading.Thread(target=load) for _ in range(4)]
-    for thread in asking:
-        thread.start()
-    facts["restarts_of_activated"] = [
-        run("systemctl", "restart", "servd").returncode for _ in range(3)
-    ]
-    over.set()
-    for thread in asking:
-        thread.join()
-    facts["activated_load"] = [answered[0], lost]
+    with load("activated_load"):
+        facts["restarts_of_activated"] = [
+            run("systemctl", "restart", "servd").returncode for _ in range(3)
+        ]
     run("systemctl", "stop", "servd.socket", "servd.service")
 
 
@@ -241,6 +288,8 @@ try:
     live()
     wait_for(lambda: show("ActiveState") == "active")
     reload()
+    restart()
+    upgrade()
     hang()
     read_journal()
     stop()

@@ -225,6 +225,35 @@ def test_a_reload_returns_when_it_is_done_and_fails_when_it_was_undone(
 
 
 @pytest.mark.slow
+def test_restarts_lose_nothing_where_systemd_keeps_the_sockets(facts: dict[str, Any]) -> None:
+    assert facts["stored"] == 1
+    assert facts["own_restarts"] == [0, 0, 0]
+    answered, lost = facts["restart_load"]
+    assert lost == []
+    assert answered > 10
+
+
+@pytest.mark.slow
+def test_a_socket_is_kept_no_longer_than_it_is_wanted(facts: dict[str, Any]) -> None:
+    assert (facts["moved"], facts["stored_after_the_move"]) == (0, 1)
+    assert (facts["moved_by_a_restart"], facts["stored_after_the_restart"]) == (0, 1)
+
+
+@pytest.mark.slow
+def test_the_daemon_is_replaced_under_the_unit_and_nothing_is_lost(facts: dict[str, Any]) -> None:
+    daemons = facts["daemons"]
+    assert len(set(daemons)) == 4
+    assert facts["upgrade"][0] == 0
+    assert facts["upgrade"][1].endswith(f"pid {daemons[-1]}\n")
+    assert "it ended with 1 before it was ready" in facts["broken_upgrade"]
+    answered, lost = facts["upgrade_load"]
+    assert lost == []
+    assert answered > 10
+    assert facts["after_the_upgrades"] == [daemons[-1], "active", "0"]
+    assert facts["reload_after_the_upgrades"] == 0
+
+
+@pytest.mark.slow
 def test_a_daemon_that_hangs_is_ended_and_started_again(facts: dict[str, Any]) -> None:
     assert facts["outlives_the_watchdog"]
     assert facts["after_the_hang"]["user"] == "servd"
