@@ -163,6 +163,8 @@ def test_as_the_first_process_it_reaps_orphans_and_ends_gracefully(servd: Servd)
 
         wait_until(lambda: len(adopted()) == 1, "the orphan has ended")
         wait_until(lambda: not dead(daemon), "and was reaped")
+        daemon.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "restart the container" in log.read_text(), "it cannot be replaced")
         daemon.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert '"graceful": true' in log.read_text()

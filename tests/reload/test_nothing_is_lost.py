@@ -368,7 +368,8 @@ def test_a_worker_that_was_starting_meanwhile_has_the_new_certificate(
     assert client.tally.lost == []
 
 
-def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA) -> None:
+@pytest.mark.parametrize("how", ["reload", "upgrade"])
+def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA, how: str) -> None:
     """A client that knows what the port speaks never meets the other: what waits in the queue
     is answered by workers of one kind only.
     """
@@ -381,6 +382,16 @@ def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA) -> 
     daemon = servd(plain, main_py=PLAIN).ready()
     context = trusting(authority)
     sequence: list[str] = []
+
+    def change(config: str) -> None:
+        if how == "upgrade":
+            daemon.edit(config)
+            answer = daemon.upgrade()
+            assert answer.get("outcome") == "replaced", answer
+            return
+        answer = daemon.reload(config)
+        assert answer.get("outcome") == "applied", answer
+        assert answer["changes"][0]["kind"] == "switch"
 
     async def look(stop: asyncio.Event) -> None:
         """What the port speaks, seen by connections one after the other."""
@@ -398,13 +409,11 @@ def test_tls_comes_and_goes_on_one_port(servd: Servd, authority: trustme.CA) -> 
     async def main() -> None:
         stop = asyncio.Event()
         looking = asyncio.ensure_future(look(stop))
-        for config, kind in ((secure, "switch"), (plain, "switch")):
-            answer = await asyncio.to_thread(daemon.reload, config)
-            assert answer.get("outcome") == "applied", answer
-            assert answer["changes"][0]["kind"] == kind
+        for config, speaks in ((secure, "tls"), (plain, "plain")):
+            await asyncio.to_thread(change, config)
             looks = len(sequence)
             async with asyncio.timeout(DEADLINE):
-                while len(sequence) < looks + 3:  # noqa: ASYNC110
+                while len(sequence) < looks + 3 or sequence[-1] != speaks:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             if config is secure:
                 _, writer = await asyncio.open_connection("localhost", port, ssl=context)
