@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from apps import PLAIN, web
-from harness import DEADLINE, Servd, ServdProcess, wait_until
+from harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -301,3 +301,61 @@ def test_the_address_opens_the_page_once(servd: Servd, browser: Browser, page: P
         expect(thief.locator("#notice")).to_contain_text("run `servd dashboard`")
         assert thief.locator(".card").count() == 0
         other.close()
+
+
+ATTACK = """async ([base, token]) => {
+    const tries = [];
+    for (const mode of ["cors", "no-cors"])
+        for (const [method, route] of [
+            ["GET", "/v1/status"], ["POST", "/v1/services/web/stop"], ["POST", "/v1/reload"],
+            ["POST", "/v1/upgrade"]])
+            for (const headers of [{}, {"Content-Type": "text/plain"},
+                                   {"Authorization": "Bearer " + token}])
+                tries.push([route, {method, mode, headers, credentials: "include",
+                                    body: method === "POST" ? "{}" : undefined}]);
+    const read = [];
+    for (const [route, options] of tries)
+        try {
+            const answer = await fetch(base + route, options);
+            read.push(answer.type === "opaque" ? "" : await answer.text());
+        } catch (refused) { read.push(""); }
+    return read;
+}"""
+"""What a page can try that knows the address, and even the token of the API."""
+
+FORM = """base => {
+    const frame = document.createElement("iframe");
+    frame.name = "elsewhere";
+    const form = document.createElement("form");
+    Object.assign(form, {method: "POST", action: base + "/v1/services/web/stop",
+                         target: "elsewhere", enctype: "text/plain"});
+    document.body.append(frame, form);
+    form.submit();
+}"""
+
+
+def test_a_page_of_somebody_else_reaches_nothing(servd: Servd, browser: Browser) -> None:
+    """In a browser of this machine, where the real page is open beside it."""
+    token = "correct horse battery staple"
+    admin = f"http://127.0.0.1:{free_port()}"
+    listen = admin.removeprefix("http://")
+    config = f'[admin]\nlisten = "{listen}"\ntoken = "{token}"\n{web(1)}'
+    daemon = servd(config, main_py=PLAIN).ready()
+    shown_token = {"authorization": f"Bearer {token}"}
+    context = browser.new_context()
+    own, foreign = context.new_page(), context.new_page()
+    with dashboard(daemon) as url:
+        own.goto(url)
+        expect(own.locator("[data-service=web]")).to_be_visible()
+        foreign.goto(daemon.url("web"))  # another origin: its port differs
+        for base in (admin, url.partition("/#")[0]):
+            assert set(foreign.evaluate(ATTACK, [base, token])) == {""}, base
+            with foreign.expect_response(f"{base}/v1/services/web/stop") as answer:
+                foreign.evaluate(FORM, base)
+            assert answer.value.status in (401, 403)
+        own.goto("about:blank")
+    context.close()
+    status = httpx.get(f"{admin}/v1/status", headers=shown_token).json()
+    assert (status["last_reload"], status["last_act"]) == (None, None)
+    assert status["pid"] == daemon.pid
+    assert [service["state"] for service in status["services"]] == ["ready"]
