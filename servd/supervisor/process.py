@@ -215,7 +215,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def _spec(self, inherited: Mapping[str, int]) -> WorkerSpec:
         """What the process is told, beside its environment."""
         plan = self.launch.plan
-        affinity = plan.identity.affinity
+        identity = plan.identity
+        affinity = identity.affinity
         return WorkerSpec(
             service=plan.name,
             worker=self.slot,
@@ -226,8 +227,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             ),
             app=plan.app,
             argv=tuple(a.replace("{worker}", str(self.slot)) for a in plan.command),
-            rlimits=plan.identity.rlimits,
+            rlimits=identity.rlimits,
             cpus=affinity[self.slot % len(affinity)] if affinity else (),
+            no_new_privs=identity.account is not None or identity.gid is not None,
             tls=plan.tls,
             accept=self.launch.accepts_at_once,
             watchdog=plan.watchdog,

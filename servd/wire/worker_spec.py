@@ -118,6 +118,7 @@ class WorkerSpec:
     argv: tuple[str, ...] = ()
     rlimits: tuple[tuple[str, int], ...] = ()
     cpus: tuple[int, ...] = ()
+    no_new_privs: bool = False
     tls: TlsSpec | None = None
     accept: bool = True
     watchdog: float | None = None

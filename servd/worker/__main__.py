@@ -45,7 +45,7 @@ def main() -> None:
     faulthandler.enable()
     configure_logging(writer, spec.app.log_level)
     try:
-        confine(spec.rlimits, spec.cpus)
+        confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:
         channel.send(failed=str(error))
         writer.event("error", str(error))

@@ -1,4 +1,4 @@
-"""Resource limits and CPUs of this process, set by itself.
+"""Resource limits, CPUs and rights of this process, set by itself.
 
 The daemon could set them from outside only as the same user or with CAP_SYS_RESOURCE and
 CAP_SYS_NICE (prlimit(2), sched_setaffinity(2)), which root in a container often has not.
@@ -6,20 +6,28 @@ CAP_SYS_NICE (prlimit(2), sched_setaffinity(2)), which root in a container often
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterable, Sequence
+
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 class ConfineError(Exception):
     """A limit or CPU cannot be had; the message says which, and what can."""
 
 
-def confine(limits: Iterable[Sequence[object]], cpus: Sequence[int]) -> None:
-    """Sets soft and hard `limits` (name and value, -1 is unlimited), and runs on `cpus` only.
+def confine(limits: Iterable[Sequence[object]], cpus: Sequence[int], *, no_new_privs: bool) -> None:
+    """Sets soft and hard `limits` (name and value, -1 is unlimited), and runs on `cpus` only. With
+    `no_new_privs`, nothing that is started from here gains rights by setuid bits or capabilities of
+    files (prctl(2), PR_SET_NO_NEW_PRIVS; Linux): that of this thread, and of those it starts.
 
     Raises `ConfineError`.
     """
+    if no_new_privs and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     for name, value in limits:
         kind = getattr(resource, f"RLIMIT_{str(name).upper()}", None)
         if kind is None:

@@ -38,7 +38,7 @@ def main() -> None:
     announce_watchdog(spec["watchdog"])
     environment = os.environ | listen_fds.lay([item["fd"] for item in spec["sockets"]], names)
     try:
-        confine(spec["rlimits"], spec["cpus"])
+        confine(spec["rlimits"], spec["cpus"], no_new_privs=spec["no_new_privs"])
     except ConfineError as error:
         channel.send(failed=str(error))
         print(error, file=sys.stderr)

@@ -38,6 +38,7 @@ REPORT = """
     import os, pwd, sys
     print("I am", pwd.getpwuid(os.getuid()).pw_name, os.getgid(), sorted(os.getgroups()),
           oct(os.umask(0)), os.environ["HOME"], os.environ["USER"])
+    print(next(line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")).split())
     try:
         os.setuid(0)
         print("root again")
@@ -66,6 +67,7 @@ def test_a_program_of_root_runs_as_its_user_and_cannot_go_back(servd: Servd, pyt
     daemon.wait_for(
         f"I am www-data {nogroup} {supplementary} 0o77 {WWW.pw_dir} www-data", service="lowly"
     )
+    daemon.wait_for("['NoNewPrivs:', '1']")
     daemon.wait_for("no way back")
 
 
@@ -100,13 +102,16 @@ def test_services_of_different_users_reach_each_other_and_strangers_do_not(
 
             async def app(scope, receive, send):
                 assert scope["type"] == "http"
-                body = pwd.getpwuid(os.getuid()).pw_name.encode()
+                name = pwd.getpwuid(os.getuid()).pw_name
+                status = open("/proc/self/status").read()
+                gains_nothing = "NoNewPrivs: 1" in status.replace(chr(9), " ")
+                body = f"{name} {gains_nothing}".encode()
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": body})
         """,
     )
     daemon = servd.run("--config", "servd.toml", interpreter=python).ready()
-    assert daemon.get("front").text == "nobody"
+    assert daemon.get("front").text == "nobody True"
     internal = daemon.runtime / "s" / "back.sock"
     assert internal.stat().st_uid == WWW.pw_uid
     assert stat.S_IMODE(internal.stat().st_mode) == 0o600
