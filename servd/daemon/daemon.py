@@ -25,6 +25,7 @@ from servd.daemon.logs import now
 from servd.daemon.metrics import Snapshot, snapshot
 from servd.daemon.orphans import Adopted, LeftWorkers
 from servd.daemon.own_settings import OwnSettings
+from servd.daemon.parts import Parts
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
@@ -39,7 +40,6 @@ from servd.daemon.status import (
     service_status,
 )
 from servd.daemon.succession import Succession
-from servd.daemon.successor import Ready, Successor
 from servd.daemon.sweeper import Sweeper
 from servd.daemon.systemd import Systemd
 from servd.daemon.traffic import Traffic
@@ -92,8 +92,6 @@ class Daemon:
         self.lifeline = Lifeline(os.environ)
         self.started_at = now()
         self._has_started = False
-        self._at_once: list[str] = []
-        self._closing: asyncio.Task[None] | None = None
         self._signals: frozenset[signal.Signals] = frozenset()
         loaded, before = launching.loaded, launching.predecessor
         left = before.handover if before is not None else None
@@ -189,9 +187,13 @@ class Daemon:
         self.reloader.overrides = self.overrides
         self.certificates = CertificateWatch(self.supervisor)
         self.traffic = Traffic(self.engine.counts)
-        self.upgrades = Upgrades(self, is_owned=self.lifeline.held)
+        parts = Parts(
+            self.folder, self.pool, self.store, self.systemd, self.admin, self.supervisor,
+            self.reloader,
+        )  # fmt: skip
+        self.upgrades = Upgrades(parts, lambda: self.state, is_owned=self.lifeline.held)
         before = self.launching.predecessor
-        self.succession = Succession(self, before) if before is not None else None
+        self.succession = Succession(parts, before) if before is not None else None
         self.record.on_event = self.hooks.take
         self._periodics = [self.sweeper.sweeps, self.traffic.readings, self.certificates.looks]
         self.watch = FileWatch(self.reload)
@@ -239,7 +241,7 @@ class Daemon:
     async def _take_over(self) -> bool:
         """Takes the place of the daemon before; False where that goes on."""
         assert self.succession is not None
-        if not await self.succession.take_over():
+        if not await self.succession.take_over(self.plan):
             return False
         await self._begin_to_watch()
         self._says_ready()
@@ -259,18 +261,6 @@ class Daemon:
         self.store.update(self.pool)
         self.systemd.ready(status)
         log.info("servd ready", status=status, **details)
-
-    def hand_over(self, successor: Successor, ready: Ready) -> None:
-        """From now on it is the next daemon that runs; what is left to be done here is to drain."""
-        self.pool.hand_over(ready.taken)
-        self.admin.hand_over(ready.admin)
-        self.folder.hand_over()
-        self.systemd.replaced_by(successor.pid)
-        self.reloader.why_too_late = "servd was replaced meanwhile: ask again"
-        self._at_once = ready.at_once
-        self._closing = asyncio.get_running_loop().create_task(self.admin.stop())
-        successor.tell(yours=True, reload=self.reloader.busy)
-        self.engine.stopping.set()
 
     def reload(self, request: Request) -> asyncio.Future[Report]:
         """Asks for a reload; the future is its report."""
@@ -394,10 +384,10 @@ class Daemon:
         await self.hooks.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
         self.record.close()
-        if self._closing is None:
+        if self.upgrades.replaced is None:
             await self.admin.stop()
         else:
-            await self._closing
+            await self.upgrades.replaced.closing
             self.engine.roster.close()
         self._leave_signals()
 
@@ -409,13 +399,8 @@ class Daemon:
         except TimeoutError:
             self.supervisor.kill()
             await self.reloader.stop()
-        successor = self.upgrades.successor
-        if successor is None:
-            self.pool.hand_over(self.store.stored)
-            return await self.supervisor.stop(max(0.0, end - loop.time()))
-        why = self.upgrades.why
-        await self.supervisor.release(self._at_once, why)
-        successor.tell(released=self._at_once)
-        return await self.supervisor.stop(
-            max(0.0, end - loop.time()), why, lambda name: successor.tell(ended=[name])
-        )
+        seconds = max(0.0, end - loop.time())
+        if self.upgrades.replaced is not None:
+            return await self.upgrades.replaced.end(self.supervisor, seconds)
+        self.pool.hand_over(self.store.stored)
+        return await self.supervisor.stop(seconds)

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from servd.config.load import Loaded
-from servd.config.model import AdminConfig
-from servd.daemon.handover import HandedSocket
+from servd.daemon.admin import Admin
 from servd.daemon.predecessor import Predecessor
-from servd.daemon.settings import SettingsChange
 from servd.early_signals import EarlySignals
 
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
-
-
-class Admin(Protocol):
-    """The part that answers whoever asks the daemon for something."""
-
-    def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
-        """Takes its address: what was handed over, or a new one. Raises `StartError`."""
-
-    async def start(self) -> None:
-        """Answers from now on."""
-
-    async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
-        """Prepares another address. Raises `StartError`."""
-
-    def handed(self) -> list[HandedSocket]:
-        """The sockets, for a daemon that takes the place of this one."""
-
-    def hand_over(self, keys: Collection[str]) -> None:
-        """That daemon has those with these keys."""
-
-    def own(self) -> None:
-        """The daemon that the sockets are of has left them to this one."""
-
-    async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

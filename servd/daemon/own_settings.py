@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from servd.config.model import Config
+from servd.daemon.admin import Admin
 from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
-from servd.daemon.launching import Admin
 from servd.daemon.logs import configure, open_log
 from servd.daemon.settings import SettingsChange
 from servd.errors import StartError

@@ -6,45 +6,45 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from servd.daemon.parts import Parts
 from servd.daemon.predecessor import Predecessor
 from servd.daemon.request import Request
 from servd.errors import ServdError
+from servd.plan.model import Plan
 from servd.supervisor.rollout import ApplyError
 from servd.supervisor.succession import Heritage
-
-if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
 
 _AT_ONCE = 5.0
 """Seconds in which the daemon before ends when it is told to end at once."""
 
 
 class Succession:
-    """One daemon's way to the place of another. `done` says whether it is there."""
+    """A daemon's way to the place of another. `done` says whether it is there."""
 
-    def __init__(self, daemon: Daemon, predecessor: Predecessor) -> None:
+    def __init__(self, parts: Parts, predecessor: Predecessor) -> None:
         self.predecessor = predecessor
         self.done = False
-        self._daemon = daemon
-        predecessor.taken = lambda: [*daemon.pool.bound]
-        predecessor.admin = lambda: [item.key for item in daemon.admin.handed()]
+        self._parts = parts
+        predecessor.taken = lambda: [*parts.pool.bound]
+        predecessor.admin = lambda: [item.key for item in parts.admin.handed()]
         predecessor.taken_over = self._taken_over
 
-    async def take_over(self) -> bool:
+    async def take_over(self, plan: Plan) -> bool:
         """Starts everything beside the daemon before; True once that has left it to us, False
         where it goes on.
         """
-        daemon, left = self._daemon, self.predecessor.handover
+        left, supervisor, reloader = (
+            self.predecessor.handover, self._parts.supervisor, self._parts.reloader
+        )  # fmt: skip
         self.predecessor.listen()
-        daemon.supervisor.numbers = dict(left.numbers)
-        changed = daemon.reloader.loaded.digest != left.digest
-        daemon.reloader.generation = left.generation + changed
+        supervisor.numbers = dict(left.numbers)
+        reloader.generation = left.generation + (reloader.loaded.digest != left.digest)
         heritage = Heritage(left.services, self.predecessor)
-        async with daemon.reloader.turn:
-            taking = asyncio.ensure_future(daemon.supervisor.take_over(daemon.plan, heritage))
-            stopping = asyncio.ensure_future(daemon.engine.stopping.wait())
+        async with reloader.turn:
+            taking = asyncio.ensure_future(supervisor.take_over(plan, heritage))
+            stopping = asyncio.ensure_future(supervisor.engine.stopping.wait())
             await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             taking.cancel()
@@ -61,11 +61,11 @@ class Succession:
     def _taken_over(self, message: dict[str, Any]) -> None:
         """From now on it is this daemon that runs."""
         self.done = True
-        self._daemon.folder.own()
-        self._daemon.admin.own()
-        self._daemon.systemd.mute = False
+        self._parts.folder.own()
+        self._parts.admin.own()
+        self._parts.systemd.mute = False
         if message.get("reload"):
-            self._daemon.reload(Request("asked for while servd was replaced"))
+            self._parts.reloader.request(Request("asked for while servd was replaced"))
 
     @property
     def draining(self) -> int | None:
