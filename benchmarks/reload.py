@@ -113,9 +113,18 @@ class Servd:
             raise SystemExit(f"servd did not reload: {answer}")
         return time.monotonic() - started
 
+    def upgrade(self) -> None:
+        """Replaces the daemon itself."""
+        answer = self.admin.post("/v1/upgrade").json()
+        if answer.get("outcome") != "replaced":
+            raise SystemExit(f"servd was not replaced: {answer}")
+        self.wait()
+
     def close(self) -> None:
+        daemon = psutil.Process(self.admin.get("/v1/status").json()["pid"])
         self.admin.close()
-        self.process.terminate()
+        daemon.terminate()
+        daemon.wait()
         self.process.wait()
 
 
@@ -201,6 +210,14 @@ def servd_rows(reloads: int) -> Iterator[Row]:
     port = free_port()
     with servd(plain(port, 4)) as daemon:
         yield run("servd, 4 workers", reloads, daemon, StrictClient("127.0.0.1", port))
+    port = free_port()
+    with servd(plain(port, 4)) as daemon:
+        client = StrictClient("127.0.0.1", port)
+
+        async def upgrade() -> None:
+            await asyncio.to_thread(daemon.upgrade)
+
+        yield asyncio.run(under_load("servd, itself replaced", client, 10, upgrade))
     port = free_port()
 
     def two_levels(value: int) -> str:
