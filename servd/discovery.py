@@ -17,7 +17,7 @@ from servd.config.check import check
 from servd.config.checked import Checked
 from servd.config.components import Expansion
 from servd.config.declared import DeclaredGraph, homes
-from servd.config.files import check_files
+from servd.config.files import check_files_of
 from servd.config.later import not_supported_yet
 from servd.config.load import Loaded
 from servd.description import MODULE, Description, DescriptionError
@@ -100,7 +100,8 @@ class Discovery:
                 found.append(dataclasses.replace(mistake, trace=error.trace))
         expansion = Expansion(checked, graphs)
         whole = Checked(expansion.config, loaded.layers, homes=homes(expansion.parts))
-        found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole), *check_files(whole)]
+        found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]
+        found += check_files_of(expansion.parts, whole)
         found += not_supported_yet(whole)
         found += self._missing(whole, expansion, environ)
         return dataclasses.replace(

@@ -11,7 +11,7 @@ import pwd
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from servd.config.checked import Checked
@@ -26,18 +26,8 @@ EXPIRES_SOON_DAYS = 14
 
 def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnostic]:
     """Every mistake in what the configuration names outside itself, as of `now`."""
-    now = now or datetime.now(UTC)
-    found: list[Diagnostic] = []
     config = checked.config
-    for name, service in config.services.items():
-        path: Path = ("services", name)
-        found += _directory(checked, path, service)
-        found += _target(checked, path, service)
-        found += _interpreter(checked, path, service)
-        found += _env_file(checked, (*path, "env_file"), service.env_file)
-        found += _account(checked, path, service)
-        if service.tls is not None:
-            found += _tls(checked, (*path, "tls"), service.tls, now)
+    found = check_files_of(config.services, checked, now)
     found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
     if config.admin.group:
         found += _group(checked, ("admin", "group"), config.admin.group)
@@ -46,6 +36,25 @@ def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnosti
     for index, hook in enumerate(config.hooks):
         if hook.command:
             found += _hook_program(checked, ("hooks", index, "command"), hook.command[0])
+    return found
+
+
+def check_files_of(
+    names: Iterable[str], checked: Checked, now: datetime | None = None
+) -> list[Diagnostic]:
+    """The same, of these services alone."""
+    now = now or datetime.now(UTC)
+    found: list[Diagnostic] = []
+    for name in names:
+        service = checked.config.services[name]
+        path: Path = ("services", name)
+        found += _directory(checked, path, service)
+        found += _target(checked, path, service)
+        found += _interpreter(checked, path, service)
+        found += _env_file(checked, (*path, "env_file"), service.env_file)
+        found += _account(checked, path, service)
+        if service.tls is not None:
+            found += _tls(checked, (*path, "tls"), service.tls, now)
     return found
 
 
