@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import math
 import os
@@ -16,6 +15,8 @@ from typing import Any
 from servd.config.check_runners import binds_itself
 from servd.config.env_file import read_env_file
 from servd.config.model import Config
+from servd.errors import StartError
+from servd.shortage import is_shortage
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +180,33 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def read_texts(files: Iterable[str]) -> dict[str, str]:
-    """The text of those `files` that can be read."""
+    """The text of those `files` that can be read. Raises `StartError` for want of descriptors or
+    memory: then nothing is known about a file.
+    """
     texts: dict[str, str] = {}
     for path in set(files) - {""}:
-        with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8") as file:
-            texts[path] = file.read()
+        try:
+            with open(path, encoding="utf-8") as file:
+                texts[path] = file.read()
+        except UnicodeDecodeError:
+            continue
+        except OSError as error:
+            _not_for_want(path, error)
     return texts
+
+
+def _not_for_want(path: str, error: OSError) -> None:
+    if is_shortage(error):
+        raise StartError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _variables(file: str) -> Mapping[str, str]:
     try:
         return read_env_file(file)
-    except (OSError, ValueError):
+    except OSError as error:
+        _not_for_want(file, error)
+        return {}
+    except ValueError:
         return {}
 
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from servd.daemon.request import OutdatedError, Report
 from servd.errors import ConfigError
 from servd.plan.overrides import RefusedError
+from servd.shortage import is_shortage, shortage_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -82,6 +83,15 @@ def install(app: FastAPI) -> None:
     async def refused(_: Request, error: RefusedError) -> Response:
         return answer(
             Problem(title=str(error), status=409, detail=error.hint or "nothing was changed")
+        )
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(RuntimeError)
+    async def in_want(_: Request, error: Exception) -> Response:
+        if not is_shortage(error):
+            raise error
+        return answer(
+            Problem(title="servd cannot answer now", status=503, detail=shortage_of(error))
         )
 
     @app.exception_handler(OutdatedError)

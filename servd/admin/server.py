@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from servd.admin.guard import guard_for
 from servd.admin.metrics import Metrics
+from servd.admin.plain import answer_plainly
 from servd.config.address import Address
 from servd.config.model import AdminConfig
 from servd.daemon.handover import HandedSocket
@@ -23,6 +24,7 @@ from servd.daemon.settings import SettingsChange
 from servd.errors import StartError
 from servd.host import group_id
 from servd.plan.model import SocketPlan
+from servd.shortage import is_shortage, shortage_of
 from servd.supervisor import bind
 
 if TYPE_CHECKING:
@@ -94,7 +96,21 @@ class Endpoint:
             self._server.end()
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
+        """What the app answers; where it has not what it takes, that is said in its place."""
+        begun = False
+
+        async def sending(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        except (OSError, RuntimeError) as error:
+            if begun or not is_shortage(error):
+                raise
+            why = f"servd cannot answer now: {shortage_of(error)}\n"
+            await answer_plainly(send, 503, "text/plain; charset=utf-8", why.encode())
 
     async def close(self, patience: float | None = 5.0) -> None:
         """Answers what has been asked, within `patience` seconds, then goes."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+import structlog
 import uvicorn
+
+from servd.wire.accepting import Accepting
 
 _READING = 1.0
 """Seconds within which a client has to take what is being sent when the server ends."""
+
+log = structlog.get_logger()
 
 PATIENCE = 5.0
 """Seconds that requests in flight get when the server ends."""
@@ -33,6 +39,27 @@ class AdminUvicorn(uvicorn.Server):
         )
         super().__init__(config)
         self._exit = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts connections, in our own way."""
+        config, loop = self.config, asyncio.get_running_loop()
+        await self.lifespan.startup()
+
+        def protocol() -> asyncio.Protocol:
+            made: Any = config.http_protocol_class
+            connection: asyncio.Protocol = made(
+                config=config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            )
+            return connection
+
+        doors = [Accepting(sock, protocol, _say) for sock in sockets or ()]
+        for door in doors:
+            door.begin(config.backlog)
+        self.servers = doors  # type: ignore[assignment]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,3 +84,7 @@ class AdminUvicorn(uvicorn.Server):
             transport: Any = getattr(connection, "transport", None)
             if transport is not None and transport.get_write_buffer_size():
                 transport.abort()
+
+
+def _say(level: str, event: str, **fields: object) -> None:
+    getattr(log, level)(event, by="the admin API", **fields)

@@ -4,7 +4,6 @@ for the sake of finding; everything after it works on values.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from servd.diagnostics import Diagnostic, Place
 from servd.errors import ConfigError
+from servd.shortage import matches
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 LARGEST_FILE = 16 * 2**20
@@ -35,7 +35,7 @@ class Files(Protocol):
         ...
 
     def glob(self, pattern: str) -> list[str]:
-        """Files that match, sorted; empty when none does."""
+        """Files that match, sorted; empty when none does. Raises OSError."""
         ...
 
 
@@ -51,8 +51,8 @@ class Disk:
         return content
 
     def glob(self, pattern: str) -> list[str]:
-        """Files that match `pattern`, sorted."""
-        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        """Files that match `pattern`, sorted. Raises OSError where that cannot be known now."""
+        return [path for path in matches(pattern) if os.path.isfile(path)]
 
 
 def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigError:

@@ -207,7 +207,13 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
             continue
         folder = folder_of(pattern.place.file)
         gathered.patterns.append(os.path.join(folder, pattern.value))
-        matches = files.glob(gathered.patterns[-1])
+        try:
+            matches = files.glob(gathered.patterns[-1])
+        except OSError as error:
+            message = f"cannot look for {pattern.value}: {error.strerror}"
+            mistake = Diagnostic(pattern.place, message, "include", code="file")
+            gathered.diagnostics.append(mistake)
+            continue
         if not matches and not any(sign in pattern.value for sign in "*?["):
             message = f"there is no file {pattern.value}"
             mistake = Diagnostic(pattern.place, message, "include", code="file")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
+import math
+import time
 from collections.abc import Callable
 
 import structlog
@@ -25,7 +27,28 @@ _CATCH_UP = 0.2
 
 _AFTER_FAILURE = 2.0
 
+_SAY_AGAIN = 60.0
+"""Seconds after which trouble that lasts is said once more."""
+
 log = structlog.get_logger()
+
+
+class Trouble:
+    """Says why files cannot be watched: at once, and then now and again."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def say(self, error: Exception) -> None:
+        """It cannot be done just now."""
+        now = time.monotonic()
+        if now - self._said.get(str(error), -math.inf) >= _SAY_AGAIN:
+            self._said = {str(error): now}
+            log.warning(
+                "files cannot be watched",
+                error=str(error),
+                then=f"tried every {_AFTER_FAILURE:g} s",
+            )
 
 
 class FileWatch:
@@ -40,17 +63,21 @@ class FileWatch:
         self._watching: tuple[frozenset[str], float] | None = None
         self._again = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._trouble = Trouble()
         self._since = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def has_read(self, loaded: Loaded) -> None:
         """Notes what is in the files of the first configuration, before any watching."""
         self._choose(loaded, loaded)
-        self._seen = self._contents()
+        self.about_to_read()
 
     def about_to_read(self) -> None:
         """Notes what is in the files now: what changes from here on, a reader may have missed."""
-        self._seen = self._contents()
+        contents = self._contents()
+        if contents is not None:
+            self._seen = contents
 
     def look_at(self, read: Loaded, running: Loaded) -> None:
         """Watches the files of `read`, valid or not, and the certificates of what is `running`,
@@ -58,12 +85,13 @@ class FileWatch:
         """
         self._choose(read, running)
         contents = self._contents()
-        self._seen = {**contents, **self._seen}
+        if contents is not None:
+            self._seen = {**contents, **self._seen}
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif self._wanted != self._watching:
             self._again.set()
-        if contents != self._seen:
+        if contents is not None and contents != self._seen:
             self._wait_for_quiet(self._quiet)
 
     def _choose(self, read: Loaded, running: Loaded) -> None:
@@ -76,8 +104,15 @@ class FileWatch:
     def _wanted(self) -> tuple[frozenset[str], float]:
         return self._config.folders | self._certificates.folders, self._quiet
 
-    def _contents(self) -> dict[str, bytes]:
-        return self._config.contents() | self._certificates.contents()
+    def _contents(self) -> dict[str, bytes] | None:
+        """None while it cannot be known: then it is looked at again."""
+        try:
+            return self._config.contents() | self._certificates.contents()
+        except OSError:
+            self._looking = self._looking or asyncio.get_running_loop().call_later(
+                _AFTER_FAILURE, self._look
+            )
+            return None
 
     async def _run(self) -> None:
         from watchfiles import awatch
@@ -106,7 +141,7 @@ class FileWatch:
                     if self._wanted != self._watching:
                         break  # a link leads elsewhere now
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
-                log.warning("files cannot be watched", error=str(error))
+                self._trouble.say(error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
                 self._look()
@@ -125,7 +160,9 @@ class FileWatch:
 
     def _look(self) -> None:
         """Looks for what no event told of."""
-        if self._contents() != self._seen:
+        self._looking = None
+        contents = self._contents()
+        if contents is not None and contents != self._seen:
             self._wait_for_quiet(self._quiet)
 
     def check(self) -> None:
@@ -133,7 +170,10 @@ class FileWatch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        before, self._seen = self._seen, self._contents()
+        contents = self._contents()
+        if contents is None:
+            return
+        before, self._seen = self._seen, contents
         changed = {
             path
             for path in before.keys() | self._seen.keys()
@@ -153,8 +193,9 @@ class FileWatch:
 
     async def stop(self) -> None:
         """Ends the watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
         if self._task is not None:
             self._again.set()
             self._task.cancel()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from servd.config.find import EXTENSIONS
 from servd.config.load import Loaded
+from servd.shortage import is_shortage, matches
 
 _MOST_LINKS = 40
 _LARGEST = 16 * 2**20
@@ -33,9 +34,12 @@ class WatchList:
         return frozenset(_there(folder) for folder in found)
 
     def contents(self) -> dict[str, bytes]:
-        """A digest of what is in each file now, or why it cannot be read."""
-        matches = {path for pattern in self.patterns for path in glob.glob(pattern, recursive=True)}
-        return {path: _content(path) for path in self.files | matches}
+        """A digest of what is in each file now, or why it cannot be read.
+
+        Raises OSError where a shortage (of descriptors) keeps that from being known.
+        """
+        found = {path for pattern in self.patterns for path in matches(pattern)}
+        return {path: _content(path) for path in self.files | found}
 
 
 def of_config(loaded: Loaded) -> WatchList:
@@ -103,4 +107,6 @@ def _content(path: str) -> bytes:
         with open(path, "rb") as file:
             return hashlib.sha256(file.read(_LARGEST)).digest()
     except OSError as error:
+        if is_shortage(error):
+            raise
         return str(error.errno).encode()

@@ -4,6 +4,8 @@ what the dead have counted stays in the sum.
 
 from __future__ import annotations
 
+import os
+
 from servd.wire import block
 from servd.wire.block import Reading, Totals
 
@@ -19,7 +21,11 @@ class Counts:
     def open(self, service: str) -> tuple[int, Reading]:
         """A block for a new worker: the descriptor to hand over, and our side. Raises OSError."""
         descriptor = block.create(f"servd-{service}")
-        reading = Reading(descriptor)
+        try:
+            reading = Reading(descriptor)  # takes a descriptor of its own
+        except OSError:
+            os.close(descriptor)
+            raise
         self._live.setdefault(service, set()).add(reading)
         return descriptor, reading
 

@@ -8,6 +8,7 @@ import socket
 
 from servd.config.address import Address
 from servd.plan.model import HealthPlan
+from servd.shortage import is_shortage
 from servd.supervisor.channel import UnansweredError
 from servd.supervisor.process import WorkerProcess
 
@@ -38,7 +39,10 @@ async def connect_privately(process: WorkerProcess) -> Connection:
 
 
 async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
-    """Why a worker does not answer 2xx or 3xx; empty when it does."""
+    """Why a worker does not answer 2xx or 3xx; empty when it does.
+
+    Raises OSError when the daemon has not even what it takes to ask.
+    """
     what = f"GET {plan.path}"
     try:
         async with asyncio.timeout(plan.timeout):
@@ -54,6 +58,8 @@ async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
     except TimeoutError:
         return f"{what} was not answered within {plan.timeout:g} s"
     except OSError as error:
+        if is_shortage(error):
+            raise
         return f"{what} failed: {error.strerror or error}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"

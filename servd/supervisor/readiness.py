@@ -96,7 +96,10 @@ async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float |
     end = loop.time() + patience if patience is not None else None
     pause = _FIRST_PAUSE
     while not process.exited.done():
-        process.unwell = await why_unwell(process, health)
+        try:
+            process.unwell = await why_unwell(process, health)
+        except OSError as error:  # ours: it is asked again until its time is over
+            process.unwell = f"it could not be asked: {error.strerror}"
         if not process.unwell:
             return
         if end is not None and loop.time() >= end:

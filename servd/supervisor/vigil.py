@@ -108,10 +108,16 @@ class Vigil:
             return
 
     async def _health(self, plan: HealthPlan) -> None:
-        process, failures = self.process, 0
+        process, failures, loop = self.process, 0, asyncio.get_running_loop()
         while not process.stopping:
             await asyncio.sleep(plan.interval)
-            why = await why_unwell(process, plan)
+            began = loop.time()
+            try:
+                why = await why_unwell(process, plan)
+            except OSError:  # a shortage of the daemon's: it blames no worker for that
+                continue
+            if why and loop.time() - began > plan.timeout + min(_OUR_OWN_DELAY, plan.timeout / 2):
+                continue  # nor for its own sleep
             failures = failures + 1 if why else 0
             if failures >= plan.failures and not process.stopping:
                 process.unwell = why

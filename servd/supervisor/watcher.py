@@ -10,6 +10,7 @@ from typing import Protocol
 
 from circus.watcher import Watcher
 
+from servd.shortage import is_shortage
 from servd.supervisor.process import Launch, WorkerProcess
 from servd.supervisor.respawn import Death, History, after_death
 
@@ -187,7 +188,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             process = self._process_class(self.launch, slot, self)
         except OSError as error:
             death = Death(status=-1, was_ready=False, lived=0.0)
-            self.observer.not_spawned(slot, error, self._remember(slot, death))
+            history = self._remember(slot, death, over=not is_shortage(error))
+            self.observer.not_spawned(slot, error, history)
             self.manage_later()
             return False
         self.processes[process.pid] = process
@@ -232,11 +234,14 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             if process.reap() is not None:
                 self.reap_process(pid, process._worker.returncode)
 
-    def _remember(self, slot: int, death: Death) -> History:
+    def _remember(self, slot: int, death: Death, *, over: bool = True) -> History:
+        """Notes a death; where it may not be `over` with that, a start is tried again for ever."""
         books = self._books(slot)
         history = books.get(slot, History())
         jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
         restart, now = self.launch.plan.restart, self._loop.time()
+        if not over and restart.policy != "never":
+            restart = restart.model_copy(update={"policy": "always", "give_up_after": 0})
         books[slot] = after_death(history, death, restart, now, jitter)
         return books[slot]
 

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 from collections.abc import Sequence
 
 from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 
+_sender: socket.socket | None = None
+"""Kept open: a process that is out of descriptors must still be able to say that it lives."""
 
-def notify(*lines: str, address: str | None = None, descriptors: Sequence[int] = ()) -> bool:
+
+def notify(
+    *lines: str,
+    address: str | None = None,
+    descriptors: Sequence[int] = (),
+    wait: bool = True,
+) -> bool:
     """Sends `lines` to `address`, or to the socket that the environment names, with `descriptors`.
 
-    Returns whether there was one. A receiver that is gone or full is not an error: notifications
-    are advice.
+    Returns whether there was one. A receiver that is gone is not an error, nor, unless it is to
+    `wait`, one whose queue is full: notifications are advice.
     """
+    global _sender
     address = address or os.environ.get(NOTIFY_SOCKET)
     if not address:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        try:
-            sender.connect(address)
-            socket.send_fds(sender, ["\n".join(lines).encode()], descriptors)
-        except OSError:
-            return False
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    flags = 0 if wait else socket.MSG_DONTWAIT
+    try:
+        if _sender is None:
+            _sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        text = "\n".join(lines).encode()
+        _sender.sendmsg([text], rights if descriptors else [], flags, address)
+    except OSError:
+        return False
     return True
 
 

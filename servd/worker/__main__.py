@@ -124,6 +124,7 @@ def _serve(
     application = build_application(app, spec.app, outlets, traces)
     server = WorkerServer(application, spec, _listeners(spec, context))
     server.report = channel.send
+    server.say = writer.event
     control = Control(server, context, channel)
 
     def started(loop: asyncio.AbstractEventLoop) -> None:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
+from servd.wire.accepting import Accepting
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
@@ -79,6 +80,7 @@ class WorkerServer(uvicorn.Server):
         self.accepts_at_once = spec.accept
         self.on_loop: Callable[[asyncio.AbstractEventLoop], None] = _nothing
         self.report: Callable[..., None] = _nothing
+        self.say: Callable[..., None] = _nothing
         self._exit = asyncio.Event()
         self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
@@ -135,16 +137,13 @@ class WorkerServer(uvicorn.Server):
             self._accepted.add(made)
             return made
 
-        self.servers = [
-            await loop.create_server(
-                protocol,
-                sock=sock,
-                ssl=context,
-                backlog=config.backlog,
-                ssl_handshake_timeout=self.spec.headers if context is not None else None,
-            )
+        doors = [
+            Accepting(sock, protocol, self.say, context=context, handshake=self.spec.headers)
             for sock, context in self.listeners
         ]
+        for door in doors:
+            door.begin(config.backlog)
+        self.servers = doors  # type: ignore[assignment]
         slow = SlowClients(self.server_state.connections, self.spec.headers, self.spec.body)
         slow.begin(loop)
 

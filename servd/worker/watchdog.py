@@ -36,5 +36,5 @@ class Watchdog:
 
     def _beat(self) -> None:
         if self.seconds is not None and self._loop is not None:
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1", wait=False)  # a daemon that is held up holds nobody up
             self._next = self._loop.call_later(self.seconds / _BEATS, self._beat)
