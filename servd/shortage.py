@@ -1,5 +1,5 @@
-"""Failures for want of something that the machine, or this process, has run out of: they are nobody's
-mistake, and over as soon as there is enough again.
+"""Failures for want of something that the machine, or this process, has run out of: nobody has made
+a mistake, and they are over as soon as there is enough again.
 """
 
 from __future__ import annotations

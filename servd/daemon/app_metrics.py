@@ -16,11 +16,10 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
@@ -52,7 +51,7 @@ class AppMetrics:
             return self._families(service)
 
     def fold(self, service: str) -> None:
-        """Takes over what processes have left that have ended."""
+        """Takes over what processes have left that have ended. Raises OSError, and keeps that."""
         with self._reading:
             list(self._living(service))
 
@@ -97,12 +96,26 @@ class AppMetrics:
             return
         os.makedirs(folder, 0o700, exist_ok=True)
         file = os.path.join(folder, f"{kind}_{FOLDED}.db")
-        sums: Any = MmapedDict(file)  # type: ignore[no-untyped-call]
-        try:
-            for entry in _entries(content):
-                sums.write_value(entry.key, sums.read_value(entry.key)[0] + entry.value, 0.0)
-        finally:
-            sums.close()
+        sums = {entry.key: entry for entry in _entries(_bytes_of(file))}
+        for entry in _entries(content):
+            known = sums.get(entry.key)
+            sums[entry.key] = (
+                entry if known is None else entry.with_value(known.value + entry.value)
+            )
+        body = b"".join(entry.content for entry in sums.values())
+        # written, not mapped: where the disk is full, that is an error, and no SIGBUS
+        with open(f"{file}.new", "wb") as fresh:
+            fresh.write(_LENGTH.pack(_HEAD + len(body)) + bytes(_HEAD - _LENGTH.size) + body)
+        os.replace(f"{file}.new", file)
+
+
+def _bytes_of(file: str) -> bytes:
+    """What has been folded so far."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except FileNotFoundError:
+        return b""
 
 
 def _content(path: str) -> bytes | None:
@@ -137,6 +150,11 @@ class _Entry:
     value: float
     content: bytes
     is_reserved: bool
+
+    def with_value(self, value: float) -> _Entry:
+        """The same, with another value, of no particular time."""
+        content = self.content[: -_VALUES.size] + _VALUES.pack(value, 0.0)
+        return replace(self, value=value, content=content)
 
 
 def _entries(content: bytes) -> Iterator[_Entry]:

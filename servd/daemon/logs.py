@@ -9,9 +9,11 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -20,10 +22,20 @@ import structlog
 
 from servd.config.model import DaemonLog
 from servd.daemon import journald
+from servd.daemon.log_stream import LogStream
 from servd.errors import StartError
 
 MOST_WAITING = 20_000
-"""Lines that may wait to be written; beyond that, new ones are dropped."""
+MOST_BYTES = 64 * 2**20
+"""Lines that may wait to be written, and their bytes; beyond that, new ones are dropped."""
+
+SAY_AGAIN = 10.0
+"""Seconds between two times that lost lines are said."""
+
+_LAST_WORDS = 2.0
+"""Seconds for what waits to be written at the end."""
+
+log = structlog.get_logger()
 
 
 def now() -> str:
@@ -53,10 +65,15 @@ class LogSink:
     def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
         self.options = options
         self.dropped = 0
-        self._stream = stream or open_log(options)
+        self._stream = LogStream(stream or open_log(options))
         self._console = self._renderer()
         self._journal = self._way_to_journal() if stream is None else None
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._size = 0
+        self._lost, self._why = 0, ""
+        self._say_at = self._trouble_at = 0.0
+        self._works = True
+        self._end = math.inf
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="servd-log", daemon=True)
@@ -64,7 +81,7 @@ class LogSink:
 
     def _renderer(self) -> Any:
         """For people on a terminal; None where events are written as they are."""
-        terminal = self._stream.isatty()
+        terminal = self._stream.raw.isatty()
         form = self.options.format
         if form == "console" or (form == "auto" and not self.options.file and terminal):
             return console_renderer(colours=terminal)
@@ -82,44 +99,84 @@ class LogSink:
     def put(self, line: bytes) -> None:
         """Queues one event (a line of JSON without its end)."""
         with self._wake:
-            if len(self._waiting) >= MOST_WAITING:
-                self.dropped += 1
+            full = len(self._waiting) >= MOST_WAITING or self._size + len(line) > MOST_BYTES
+            if full and threading.current_thread() is not self._thread:  # what it says has room
+                self._lose(1, "they could not be written fast enough")
                 return
             self._waiting.append(line)
+            self._size += len(line)
             self._wake.notify()
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the loop
         while True:
             with self._wake:
-                while not self._waiting and not self._closing:
-                    self._wake.wait()
+                while not self._waiting and not self._closing and not self._is_time_to_say:
+                    self._wake.wait(self._until_said)
                 lines = list(self._waiting)
                 self._waiting.clear()
+                self._size = 0
                 stream, console, journal = self._stream, self._console, self._journal
-            if not lines:
-                return
             if journal is not None:
                 for line in lines:
                     journal.put(line)
-                continue
-            if console is not None:
-                lines = [console(line) for line in lines]
-            self._write(stream, b"\n".join(lines) + b"\n")
+            elif lines:
+                try:
+                    self._write(stream, lines, console)
+                except Exception as error:  # no line, whatever is in it, may end the log
+                    self._lose(len(lines), f"internal error: {error!r}")
+            if self._is_time_to_say:
+                self._say_what_is_lost()
+            elif not lines and self._closing:
+                return
 
-    @staticmethod
-    def _write(stream: IO[bytes], content: bytes) -> None:
-        view = memoryview(content)
-        try:
-            while view:
-                view = view[stream.write(view) :]
-        except (OSError, ValueError):
-            pass  # a full disk or a closed terminal takes the log, not the services
+    def _write(self, stream: LogStream, lines: list[bytes], console: Any) -> None:
+        """Takes the log, not the services, when it fails: what is lost is counted. What `stream`
+        has not taken when another one has come into its place is for that.
+        """
+        shown = lines if console is None else [console(line) for line in lines]
+        done, error = stream.write(
+            shown, lambda: stream is self._stream and time.monotonic() < self._end
+        )
+        self._works = done == len(lines)
+        if self._works:
+            return
+        with self._wake:
+            if stream is not self._stream:
+                self._waiting.extendleft(reversed(lines[done:]))
+                self._size += sum(map(len, lines[done:]))
+                return
+            self._lose(len(lines) - done, error or "nobody read them")
+        if error and time.monotonic() >= self._trouble_at:
+            self._trouble_at = time.monotonic() + 6 * SAY_AGAIN
+            log.error("log cannot be written", error=error, file=self.options.file or "stderr")
+
+    def _lose(self, lines: int, why: str) -> None:
+        self.dropped += lines
+        self._lost += lines
+        self._why = why
+
+    @property
+    def _until_said(self) -> float | None:
+        """Seconds until lost lines are to be said: once something can be written again."""
+        if not self._lost or not self._works or self._closing:
+            return None
+        return max(0.0, self._say_at - time.monotonic())
+
+    @property
+    def _is_time_to_say(self) -> bool:
+        return self._until_said == 0.0
+
+    def _say_what_is_lost(self) -> None:
+        with self._wake:
+            lines, self._lost = self._lost, 0
+            self._say_at = time.monotonic() + SAY_AGAIN
+        log.warning("log lines lost", lines=lines, reason=self._why, in_all=self.dropped)
 
     def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
         """Writes to `stream` from now on, as `options` say; the old one is closed."""
         with self._wake:
-            old, self._stream, self.options = self._stream, stream, options
+            old, self._stream, self.options = self._stream, LogStream(stream), options
             self._console = self._renderer()
             self._journal = self._way_to_journal()
         old.close()
@@ -133,15 +190,16 @@ class LogSink:
             return
         fresh = open_log(self.options)
         with self._wake:
-            old, self._stream = self._stream, fresh
+            old, self._stream = self._stream, LogStream(fresh)
         old.close()
 
     def close(self) -> None:
         """Writes what waits, for at most two seconds, and ends the thread."""
         with self._wake:
             self._closing = True
+            self._end = time.monotonic() + _LAST_WORDS
             self._wake.notify()
-        self._thread.join(2.0)
+        self._thread.join(_LAST_WORDS + 0.5)
 
 
 _COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")

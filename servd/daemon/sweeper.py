@@ -46,5 +46,8 @@ class Sweeper:
                 continue
             try:
                 self.app_metrics.fold(service)
+            except OSError as error:  # the disk is full: it is kept, and tried again
+                why = error.strerror or str(error)
+                log.warning("metrics of an app cannot be kept", service=service, error=why)
             except Exception:  # one service must not keep the others from being looked after
                 log.exception("metrics of an app cannot be kept", service=service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ class FailedStartError(StartError):
 def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> Exit:
     """The end of a worker that nobody asked to end. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
+    if status == -signal.SIGBUS and _is_full(process.launch.notify_folder):
+        reason += ": there is no room on the disk of the runtime folder"
     missing = process.report.missing_variable
     if missing is not None and missing in environ:
         reason += (
@@ -54,6 +57,15 @@ def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> Exit:
     if error.filename and isinstance(error, PermissionError) and account is not None:
         reason += f": the user {account.name} must be able to read and run it"
     return Exit(slot, 0, -1, reason)
+
+
+def _is_full(folder: str) -> bool:
+    """Whether less than a page is free there: whoever has mapped a file of its, gets a SIGBUS."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < mmap.PAGESIZE
 
 
 def describe(status: int) -> str:

@@ -10,6 +10,13 @@ import os
 import signal
 from dataclasses import dataclass
 
+import structlog
+
+_AGAIN = 2.0
+"""Seconds after which a list that could not be written is written again."""
+
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -41,6 +48,7 @@ class Roster:
         self._path = os.path.join(folder, f"workers-{os.getpid()}.json") if folder else ""
         self._known: dict[int, int] = {}
         self._writing: asyncio.Handle | None = None
+        self._stale = False
 
     def add(self, pid: int) -> None:
         """A worker was started."""
@@ -69,10 +77,17 @@ class Roster:
     def _write(self) -> None:
         self._writing = None
         beside = f"{self._path}.new"
-        with contextlib.suppress(OSError):  # without it, what is left ends by itself
+        try:
             with open(beside, "w", encoding="utf-8") as file:
                 json.dump(list(self._known.items()), file)
             os.replace(beside, self._path)
+        except OSError as error:  # without it, what is left ends by itself
+            if not self._stale:
+                log.warning("list of workers cannot be written", error=error.strerror)
+            self._stale = True
+            asyncio.get_running_loop().call_later(_AGAIN, self._write_soon)
+        else:
+            self._stale = False
 
 
 def left_behind(folder: str) -> list[Left]:
