@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -35,6 +37,24 @@ def limited(pid: int, kind: int, soft: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, kind, before)
+
+
+@contextlib.contextmanager
+def without_processes(pid: int) -> Iterator[None]:
+    """Lets a process that is not root's start neither processes nor threads. It is told by one of its
+    own user, since root in a container may not.
+    """
+    owner = os.stat(f"/proc/{pid}").st_uid
+
+    def limit(soft: str) -> None:
+        command = ["prlimit", f"--pid={pid}", f"--nproc={soft}:"]
+        subprocess.run(command, user=owner if os.geteuid() == 0 else None, check=True)
+
+    limit("1")
+    try:
+        yield
+    finally:
+        limit(str(resource.getrlimit(resource.RLIMIT_NPROC)[1]))
 
 
 @contextlib.contextmanager

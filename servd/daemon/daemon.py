@@ -27,6 +27,7 @@ from servd.daemon.orphans import Adopted, LeftWorkers
 from servd.daemon.own_settings import OwnSettings
 from servd.daemon.parts import Parts
 from servd.daemon.periodic import Periodic
+from servd.daemon.pool import SteadyPool
 from servd.daemon.reload import Reloader, tell_warning
 from servd.daemon.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, admin_address
@@ -121,6 +122,7 @@ class Daemon:
 
     async def main(self) -> int:
         """First start, then whatever the signals ask for, then the stop."""
+        asyncio.get_running_loop().set_default_executor(SteadyPool())
         self._assemble()
         config, before = self.config, self.launching.predecessor
         log.info(
