@@ -41,7 +41,7 @@ def limited(pid: int, kind: int, soft: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_processes(pid: int) -> Iterator[None]:
-    """Lets a process that is not root's start neither processes nor threads. It is told by one of its
+    """Lets a process that is not of root start no process and no thread. It is told by one of its
     own user, since root in a container may not.
     """
     owner = os.stat(f"/proc/{pid}").st_uid

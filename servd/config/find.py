@@ -12,6 +12,7 @@ from typing import Protocol
 
 from servd.diagnostics import Diagnostic, Place
 from servd.errors import ConfigError
+from servd.home import home
 from servd.shortage import matches
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
@@ -44,7 +45,7 @@ class Disk:
 
     def read(self, path: str) -> bytes:
         """The content of the file at `path`; raises OSError, also for one that is too large."""
-        with open(path, "rb") as file:
+        with open(os.path.join(home(), path), "rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise OSError(27, f"the file is larger than {LARGEST_FILE // 2**20} MiB")
@@ -92,12 +93,13 @@ def members(path: str) -> list[str]:
 
     Raises `ConfigError` when it is not there or a folder holds no config file.
     """
-    if not os.path.exists(path):
+    where = os.path.join(home(), path)
+    if not os.path.exists(where):
         raise config_error("no such file or folder", file=path)
-    if not os.path.isdir(path):
+    if not os.path.isdir(where):
         return [path]
     try:
-        names = sorted(os.listdir(path))
+        names = sorted(os.listdir(where))
     except OSError as error:
         raise config_error(f"cannot be read: {error.strerror}", file=path) from None
     found = [

@@ -24,6 +24,7 @@ from servd.config.model import Config
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.diagnostics import Diagnostic, Place, errors_in, in_order
 from servd.errors import ConfigError
+from servd.home import absolute, home
 
 _MOST_FILES = 1000
 
@@ -122,7 +123,7 @@ def folder_of(file: str) -> str:
     """The folder that relative paths of a file are relative to; the working directory for what
     is no file.
     """
-    return os.getcwd() if file.startswith("<") else os.path.dirname(os.path.abspath(file))
+    return home() if file.startswith("<") else os.path.dirname(absolute(file))
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     """Parses and interpolates `sources` and everything that they include."""
     gathered = _Gathered()
     waiting = list(sources)
-    seen = {os.path.realpath(source.file) for source in sources}
+    seen = {os.path.realpath(absolute(source.file)) for source in sources}
 
     def read(path: str, file: str) -> str:
         path = os.path.join(folder_of(file), path)
@@ -160,9 +161,9 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
         gathered.diagnostics += [*parsed.diagnostics, *unresolved]
         gathered.damaged |= parsed.damaged
         for file, place in _included(root, files, gathered):
-            if os.path.realpath(file) in seen:
+            if os.path.realpath(absolute(file)) in seen:
                 continue
-            seen.add(os.path.realpath(file))
+            seen.add(os.path.realpath(absolute(file)))
             if len(seen) > _MOST_FILES:
                 gathered.diagnostics.append(Diagnostic(place, "includes too many files", "include"))
                 return gathered
@@ -218,8 +219,9 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
             message = f"there is no file {pattern.value}"
             mistake = Diagnostic(pattern.place, message, "include", code="file")
             gathered.diagnostics.append(mistake)
+        is_relative = not os.path.isabs(pattern.value)
         result += [
-            (os.path.relpath(file) if not os.path.isabs(pattern.value) else file, pattern.place)
+            (os.path.relpath(file, home()) if is_relative else file, pattern.place)
             for file in matches
         ]
     return result

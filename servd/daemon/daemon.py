@@ -49,6 +49,7 @@ from servd.daemon.usage import CpuMeter
 from servd.daemon.watch import FileWatch
 from servd.errors import Exit, StartError
 from servd.gpus import first
+from servd.home import absolute
 from servd.host import inspect_host
 from servd.plan.build import build_loaded
 from servd.plan.overrides import differing, with_overrides
@@ -295,7 +296,7 @@ class Daemon:
             state=self.state,
             started_at=self.started_at,
             config=ConfigStatus(
-                os.path.abspath(loaded.path) if not loaded.path.startswith("<") else loaded.path,
+                absolute(loaded.path) if not loaded.path.startswith("<") else loaded.path,
                 loaded.digest,
                 reloader.generation,
                 reloader.loaded_at,

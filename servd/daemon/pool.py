@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class SteadyPool(ThreadPoolExecutor):
-    """Has one thread from the beginning, and goes on with those that it has where the system lets no
+    """Has a thread from the beginning, and goes on with those that it has where the system lets no
     other one start: then work waits for its turn, instead of failing.
     """
 
@@ -16,7 +16,7 @@ class SteadyPool(ThreadPoolExecutor):
 
     def _adjust_thread_count(self) -> None:
         try:
-            super()._adjust_thread_count()  # type: ignore[misc]  # no part of its interface
+            super()._adjust_thread_count()  # no part of its interface
         except RuntimeError:
             if not self._threads:
                 raise

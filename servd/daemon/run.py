@@ -12,6 +12,7 @@ from servd.daemon.launching import Launching
 from servd.daemon.logs import LogSink, configure
 from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
 from servd.daemon.systemd import Systemd
+from servd.home import stay
 from servd.supervisor.sockets import SocketPool
 from servd.wire import listen_fds
 
@@ -23,6 +24,7 @@ def run(launching: Launching) -> int:
     runtime folder or its admin socket cannot be had.
     """
     config = launching.loaded.config
+    stay()
     pool = SocketPool(listen_fds.take(os.environ))
     systemd = Systemd(mute=launching.predecessor is not None)
     folder = _runtime_dir(launching, pool)

@@ -12,6 +12,7 @@ import structlog
 
 from servd.daemon.ignored import Ignored
 from servd.daemon.request import Request
+from servd.home import absolute
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.sources import Sources
 
@@ -44,7 +45,7 @@ class SourceWatch:
         """Watches the sources of `plan` from now on; files of the `config` are no sources."""
         moved = _directories(plan) != _directories(self._plan)
         self._plan = plan
-        self._config = frozenset(os.path.realpath(file) for file in config)
+        self._config = frozenset(os.path.realpath(absolute(file)) for file in config)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif moved:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from servd.config.find import EXTENSIONS
 from servd.config.load import Loaded
+from servd.home import absolute
 from servd.shortage import is_shortage, matches
 
 _MOST_LINKS = 40
@@ -49,13 +50,13 @@ def of_config(loaded: Loaded) -> WatchList:
     config = loaded.config
     services = config.services.values()
     env_files = {config.defaults.env_file, *(service.env_file for service in services)} - {""}
-    files = {os.path.abspath(path) for path in (*loaded.files, *loaded.read, *env_files)}
+    files = {absolute(path) for path in (*loaded.files, *loaded.read, *env_files)}
     patterns = set(loaded.patterns)
-    if os.path.isdir(loaded.path):
-        folder = glob.escape(os.path.abspath(loaded.path))
+    if os.path.isdir(absolute(loaded.path)):
+        folder = glob.escape(absolute(loaded.path))
         patterns |= {os.path.join(folder, f"*{extension}") for extension in EXTENSIONS}
     else:
-        files.add(os.path.abspath(loaded.path))
+        files.add(absolute(loaded.path))
     return WatchList(frozenset(files), frozenset(patterns))
 
 
@@ -65,13 +66,13 @@ def of_certificates(loaded: Loaded) -> WatchList:
     for service in loaded.config.services.values():
         if service.tls is not None and service.tls.rotate:
             files |= {service.tls.certfile, service.tls.keyfile}
-    return WatchList(frozenset(os.path.abspath(path) for path in files - {""}))
+    return WatchList(frozenset(absolute(path) for path in files - {""}))
 
 
 def folders_of(path: str) -> set[str]:
     """The folder of the file at `path`, and those of every link that leads there."""
     found: set[str] = set()
-    waiting = _steps(os.path.abspath(path))
+    waiting = _steps(absolute(path))
     current = "/"
     links = 0
     while waiting:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,5 +68,47 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     assert daemon.reload()["outcome"] == "applied"
     assert len(daemon.pids("web")) == 3
     assert len(daemon.events) < 100
+    assert "Traceback" not in daemon.output
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["moved away", "deleted"])
+def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
+    servd: Servd, tmp_path: Path, how: str
+) -> None:
+    """The config's folder, in which the daemon and its workers work; paths are relative to it."""
+    folder = servd.folder = tmp_path / "app"
+    folder.mkdir()
+    servd.watching = True
+    config = TWO_WORKERS.replace("give_up_after = 3, ", "")
+    daemon = servd(config, main_py=APP).ready()
+    first, second = daemon.pids("web")
+    gone = "servd.toml: no such file or folder"
+    if how == "deleted":
+        shutil.rmtree(folder)
+    else:
+        folder.rename(tmp_path / "elsewhere")
+    assert daemon.wait_for("reload failed", why="a file changed")["error"] == gone
+    daemon.send(signal.SIGHUP)
+    assert daemon.wait_for("reload failed", why="SIGHUP")["error"] == gone
+    os.kill(first, signal.SIGKILL)
+    reason = f"could not be started: No such file or directory ({folder})"
+    daemon.wait_for("worker died", reason=reason)
+    assert daemon.get("web").text == str(second)
+    status = daemon.status()
+    assert status["config"]["path"] == str(folder / "servd.toml")
+    assert status["last_reload"]["error"] == gone
+    assert daemon.reload()["detail"] == gone
+    if how == "deleted":
+        folder.mkdir()
+        servd.write(main_py=APP)
+    else:
+        (tmp_path / "elsewhere").rename(folder)
+    daemon.edit(config + '[services.extra]\ncommand = ["sleep", "1000"]\n')
+    daemon.wait_for("worker ready", service="extra")
+    wait_until(lambda: daemon.service("web")["state"] == "ready", "both serve again")
+    assert daemon.pids("web")[1] == second
+    daemon.edit(config)
+    wait_until(lambda: len(daemon.status()["services"]) == 1, "it is watched as before")
     assert "Traceback" not in daemon.output
     assert daemon.stop() == 0
