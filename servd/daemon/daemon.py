@@ -16,6 +16,7 @@ import structlog
 from servd._version import __version__
 from servd.config.model import Config
 from servd.daemon.certificates import CertificateWatch
+from servd.daemon.clock import ClockWatch
 from servd.daemon.fd_store import FdStore
 from servd.daemon.hooks import Hooks
 from servd.daemon.journal import Record
@@ -198,7 +199,9 @@ class Daemon:
         before = self.launching.predecessor
         self.succession = Succession(parts, before) if before is not None else None
         self.record.on_event = self.hooks.take
-        self._periodics = [self.sweeper.sweeps, self.traffic.readings, self.certificates.looks]
+        self._periodics = [
+            self.sweeper.sweeps, self.traffic.readings, self.certificates.looks, ClockWatch().looks,
+        ]  # fmt: skip
         self.watch = FileWatch(self.reload)
         self.watch.has_read(self.launching.loaded)
         self.sources: SourceWatch | None = None

@@ -10,15 +10,13 @@ from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor import memory
 from servd.supervisor.probe import why_unwell
 from servd.supervisor.process import WorkerProcess
+from servd.supervisor.readiness import was_held_up
 
 MEMORY_SECONDS = 1.0
 """How often the memory of a worker with a limit is looked at."""
 
 _SHARE = 50
 """A look that took long is followed by a pause this many times as long."""
-
-_OUR_OWN_DELAY = 1.0
-"""When the daemon itself comes so many seconds late, no worker is blamed."""
 
 
 class Keeper(Protocol):
@@ -101,7 +99,7 @@ class Vigil:
                 return
             if process.last_sign != last or last is None:
                 continue
-            if late > min(_OUR_OWN_DELAY, seconds / 2):
+            if was_held_up(late, seconds):
                 process.last_sign = loop.time()
                 continue
             self.keeper.hung(process, seconds)
@@ -116,7 +114,7 @@ class Vigil:
                 why = await why_unwell(process, plan)
             except OSError:  # a shortage of the daemon's: it blames no worker for that
                 continue
-            if why and loop.time() - began > plan.timeout + min(_OUR_OWN_DELAY, plan.timeout / 2):
+            if why and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
                 continue  # nor for its own sleep
             failures = failures + 1 if why else 0
             if failures >= plan.failures and not process.stopping:

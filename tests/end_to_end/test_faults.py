@@ -8,15 +8,20 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
+import sys
 import sysconfig
+import textwrap
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults import APP, idling, times, without_processes
-from harness import Servd, python_for_others, servd_for_others, wait_until
+from harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
 
 TWO_WORKERS = """
     [services.web]
@@ -111,4 +116,173 @@ def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
     daemon.edit(config)
     wait_until(lambda: len(daemon.status()["services"]) == 1, "it is watched as before")
     assert "Traceback" not in daemon.output
+    assert daemon.stop() == 0
+
+
+SHIM = """
+    #define _GNU_SOURCE
+    #include <fcntl.h>
+    #include <stdlib.h>
+    #include <sys/mman.h>
+    #include <sys/syscall.h>
+    #include <sys/time.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    static volatile long *offset;
+
+    __attribute__((constructor)) static void begin(void) {
+        int file = open(getenv("CLOCK_OFFSET"), O_RDONLY | O_CLOEXEC);
+        offset = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+        close(file);
+    }
+
+    int clock_gettime(clockid_t clock, struct timespec *now) {
+        int result = syscall(SYS_clock_gettime, clock, now);
+        if (offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+            now->tv_sec += *offset;
+        return result;
+    }
+
+    int gettimeofday(struct timeval *now, void *zone) {
+        struct timespec found;
+        int result = clock_gettime(CLOCK_REALTIME, &found);
+        now->tv_sec = found.tv_sec;
+        now->tv_usec = found.tv_nsec / 1000;
+        return result;
+    }
+
+    time_t time(time_t *where) {
+        struct timespec found;
+        clock_gettime(CLOCK_REALTIME, &found);
+        if (where)
+            *where = found.tv_sec;
+        return found.tv_sec;
+    }
+"""
+CLOCK = """
+    import time
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        body = str(time.time()).encode()
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})
+"""
+DAY = 86400
+
+
+class Clock:
+    """The clock of processes with this environment."""
+
+    def __init__(self, folder: Path, compiler: str) -> None:
+        library, self._offset = folder / "clock.so", folder / "offset"
+        (folder / "clock.c").write_text(textwrap.dedent(SHIM))
+        command = [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "clock.c")]
+        subprocess.run(command, check=True)
+        self.environ = {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(self._offset)}
+        self._offset.write_bytes(bytes(8))
+
+    def put(self, seconds: int) -> None:
+        """Lets it be so many seconds before the true time."""
+        with open(self._offset, "r+b", buffering=0) as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    return Clock(tmp_path, compiler)
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY], ids=["forward", "back"])
+def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
+    servd: Servd, clock: Clock, jump: int
+) -> None:
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        workers = 2
+        watchdog = "500ms"
+        health = { path = "/", interval = "100ms", failures = 1 }
+        restart = { reset_after = "10m", backoff = "100ms" }
+        limits = { max_age = "1h" }
+        env_passthrough = ["LD_PRELOAD", "CLOCK_OFFSET"]
+    """
+    daemon = servd(config, main_py=CLOCK, environ=clock.environ).ready()
+    before = daemon.pids("web")
+    with idling(daemon.pid):
+        clock.put(jump)
+        assert daemon.wait_for("clock jumped")["seconds"] == pytest.approx(jump, abs=2)
+        assert float(daemon.get("web").text) == pytest.approx(time.time() + jump, abs=60)
+        last = datetime.fromisoformat(daemon.events[-1]["timestamp"])
+        assert abs(last - datetime.now(UTC) - timedelta(seconds=jump)) < timedelta(minutes=1)
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:  # over twice the watchdog's time
+            assert daemon.status()["services"][0]["state"] == "ready"
+            time.sleep(0.1)
+        assert daemon.pids("web") == before
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: before[0] not in daemon.pids("web"), "it is missed")
+        wait_until(lambda: daemon.service("web")["state"] == "ready", "it is replaced")
+        rolled = daemon.act("web", "restart")
+        assert (rolled["outcome"], rolled["seconds"] < 60) == ("applied", True)
+        clock.put(0)
+        wait_until(lambda: times(daemon, "clock jumped") == 2, "the way back too")
+        assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
+    assert not daemon.find("worker hung")
+    assert not daemon.find("worker to be recycled")
+    assert daemon.stop() == 0
+
+
+def everything_stands_still(daemon: ServdProcess, seconds: float) -> None:
+    """As when a machine or a container is paused: nobody has slept longer than the others."""
+    pids = [daemon.pid, *(process.pid for process in daemon.descendants())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)  # for which time itself stands still
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_pause_of_everything_is_said_and_no_worker_is_blamed(servd: Servd) -> None:
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        watchdog = "500ms"
+        health = { path = "/slow", interval = "100ms", timeout = "1s", failures = 1 }
+        timeouts = { startup = "10s" }
+    """
+    app = APP.replace("sleep(2)", "sleep(0.4)")
+    daemon = servd(config, main_py=app).ready()
+    (pid,) = daemon.pids("web")
+    everything_stands_still(daemon, 3.5)
+    assert daemon.wait_for("servd was held up")["seconds"] >= 2
+    for _ in range(20):  # longer than a probe takes
+        assert daemon.get("web").text == str(pid)
+        time.sleep(0.05)
+    assert daemon.pids("web") == [pid]
+    assert not daemon.find("worker hung")
+    assert not daemon.find("worker to be recycled")
+    assert daemon.stop() == 0
+
+
+def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> None:
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        timeouts = { startup = "2s" }
+    """
+    slow = "import time\nfor _ in range(10):\n    time.sleep(0.1)\n" + textwrap.dedent(APP)
+    daemon = servd(config, main_py=slow)
+    daemon.wait_for("worker started")
+    everything_stands_still(daemon, 3.5)
+    daemon.ready()
+    assert not daemon.find("worker died")
     assert daemon.stop() == 0
