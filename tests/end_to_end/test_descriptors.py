@@ -60,7 +60,8 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_once_there_are_
     late.join()
     assert answers[0].status_code == 200
     daemon.wait_for("connections are accepted again")
-    assert daemon.pids("web")[1] == second, "no worker was blamed for what the daemon lacks"
+    assert daemon.pids("web")[1] == second
+    assert not daemon.find("worker to be recycled"), "nobody is blamed for what the daemon lacks"
     assert daemon.reload()["outcome"] == "unchanged"
     assert times(daemon, "connections cannot be accepted") == 1
     assert len(daemon.events) < 100
@@ -180,3 +181,22 @@ def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
         daemon.wait_for("worker ended", pid=pid)
     assert answers == [str(pid)]
     assert not daemon.find("worker killed")
+
+
+def test_a_start_that_lacks_one_descriptor_gives_the_others_back() -> None:
+    code = """
+import os, resource
+from servd.supervisor.counts import Counts
+spare = os.dup(0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, spare + 1))
+os.close(spare)
+for _ in range(3):
+    try:
+        Counts().open("web")
+    except OSError as error:
+        print(error.strerror)
+os.close(os.dup(0))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.splitlines() == [NO_FILES] * 3, found.stderr
+    assert found.returncode == 0
