@@ -15,6 +15,7 @@ from typing import Any
 
 from servd.daemon.handover import Handover
 from servd.errors import ServdError
+from servd.home import home
 from servd.wire.names import HANDOVER
 
 _LOOK_EVERY = 0.02
@@ -121,6 +122,7 @@ def _spawn(
             [sys.executable, *sys.orig_argv[1:]],
             env={**environ, HANDOVER: str(theirs.fileno())},
             pass_fds=[theirs.fileno(), *handover.descriptors],
+            cwd=home(),
         )
     except OSError as error:
         ours.close()
