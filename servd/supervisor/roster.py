@@ -69,6 +69,7 @@ class Roster:
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+            self._path = ""
 
     def _write_soon(self) -> None:
         if self._path and self._writing is None:

@@ -160,7 +160,7 @@ def test_a_full_runtime_folder_costs_no_worker_and_the_list_of_them_is_written_l
         assert daemon.reload()["outcome"] == "unchanged"
     wait_until(lambda: daemon.service("web")["state"] == "ready", "it is back")
     (fresh,) = daemon.pids("web")
-    roster = seen / "private" / "workers.json"
+    roster = seen / "private" / f"workers-{daemon.pid}.json"
     here = {fresh, *daemon.pids("quiet")}
     wait_until(lambda: {p for p, _ in json.loads(roster.read_text())} == here, "the list")
     assert daemon.get("web").text == str(fresh)
