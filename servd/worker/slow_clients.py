@@ -55,6 +55,8 @@ class SlowClients:
         now = loop.time()
         due: list[Any] = []
         for connection in list(self.connections):
+            if not hasattr(connection, "awaited"):
+                continue  # a WebSocket by now
             awaited = connection.awaited
             if awaited is None:
                 connection.awaited_before = None
@@ -73,7 +75,7 @@ class SlowClients:
     def _end_some(self, loop: asyncio.AbstractEventLoop, due: list[Any]) -> None:
         """Ends a few, and the rest a little later: others shall not wait for all of them."""
         for connection in due[-_AT_ONCE:]:
-            awaited = connection.awaited
+            awaited = getattr(connection, "awaited", None)
             if awaited is not None and awaited == connection.awaited_before:
                 end(connection, awaited.what)
         del due[-_AT_ONCE:]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from harness import Servd, ServdProcess, wait_until
 
@@ -143,8 +144,6 @@ def test_whoever_waits_for_the_server_has_time(daemon: ServdProcess) -> None:
 
 
 def test_a_websocket_is_no_request_that_comes_slowly(daemon: ServdProcess) -> None:
-    from websockets.sync.client import connect
-
     with connect(daemon.url("web").replace("http", "ws")) as client:
         assert client.recv() == "late"
 
@@ -217,6 +216,15 @@ def test_pipelined_requests_are_answered_however_they_are_cut(daemon: ServdProce
         sending.start()
         assert rest(client).count(b"HTTP/1.1 200 OK") == 1001
         sending.join()
+
+
+def test_an_open_websocket_leaves_the_others_to_their_time(daemon: ServdProcess) -> None:
+    address = daemon.url("web").replace("http", "ws")
+    with connect(address), connected(daemon) as client:
+        time.sleep(0.6)  # the server has looked at both
+        client.sendall(HEAD[:20])
+        assert rest(client).startswith(b"HTTP/1.1 408")
+    assert "AttributeError" not in daemon.output
 
 
 def test_a_refusal_never_takes_the_place_of_an_answer_that_is_due(daemon: ServdProcess) -> None:
