@@ -52,6 +52,7 @@ class SlowClients:
         loop.call_later(self.pause, self._look, loop, context=contextvars.Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.begin(loop)
         now = loop.time()
         due: list[Any] = []
         for connection in list(self.connections):
@@ -70,7 +71,6 @@ class SlowClients:
             told = ", ".join(sorted(whose)[:_MOST_TOLD]) or "unix sockets"
             log.info("requests came too slowly: %d connections of %s closed", len(due), told)
             self._end_some(loop, due)
-        self.begin(loop)
 
     def _end_some(self, loop: asyncio.AbstractEventLoop, due: list[Any]) -> None:
         """Ends a few, and the rest a little later: others shall not wait for all of them."""
