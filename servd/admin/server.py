@@ -153,7 +153,7 @@ class Outlet:
         return self._endpoint.handed if self._endpoint is not None else []
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """Another daemon has those of its sockets."""
+        """Another daemon has those of its sockets; without any, none has."""
         if self._endpoint is not None:
             self._endpoint.shared = self._endpoint.key in keys
 
@@ -256,6 +256,10 @@ class AdminServer:
         """Takes the sockets, before anything else is started. Raises `StartError`."""
         for outlet in self._outlets:
             outlet.open(config, handed)
+        used = {item.key for item in self.handed()}
+        for item in handed:
+            if item.key not in used:
+                os.close(item.fd)  # its address is not ours any more
 
     def handed(self) -> list[HandedSocket]:
         """The sockets, for a daemon that takes the place of this one."""

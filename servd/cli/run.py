@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import click
@@ -14,9 +15,14 @@ def run_config(config: str | None, *, development: bool = False) -> int:
     """Runs the configuration, as it is or for development; returns the daemon's exit status."""
     from servd.config.load import load
 
-    path = config_path(config)
+    @functools.cache
+    def path() -> str:
+        return config_path(config)
+
     return launch(
-        Start(lambda: load(path, os.environ), development=development, watches_sources=development)
+        Start(
+            lambda: load(path(), os.environ), development=development, watches_sources=development
+        )
     )
 
 

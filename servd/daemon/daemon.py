@@ -59,7 +59,7 @@ from servd.supervisor.engine import Engine
 from servd.supervisor.roster import Roster, left_behind
 from servd.supervisor.sockets import SocketPool
 from servd.supervisor.sources import Sources
-from servd.supervisor.supervisor import Supervisor, stop_budget
+from servd.supervisor.supervisor import Supervisor, start_budget, stop_budget
 from servd.supervisor.watcher import StartGate
 
 HEAD_START = 1.0
@@ -95,6 +95,7 @@ class Daemon:
         self.lifeline = Lifeline(os.environ)
         self.started_at = now()
         self._has_started = False
+        self._told_to_stop = False
         self._signals: frozenset[signal.Signals] = frozenset()
         loaded, before = launching.loaded, launching.predecessor
         left = before.handover if before is not None else None
@@ -227,9 +228,8 @@ class Daemon:
         start, and `on_start_failure` says that the daemon shall end then.
         """
         await self.left.make_room()
-        longest = max((s.startup for s in self.plan.services), default=0.0)
-        budget = longest * max(1, len(self.plan.services)) + 10
-        self.systemd.starting(f"Starting {len(self.plan.services)} services", budget)
+        what = f"Starting {len(self.plan.services)} services"
+        self.systemd.starting(what, start_budget(self.plan))
         starting = asyncio.ensure_future(self.supervisor.start(self.plan))
         stopping = asyncio.ensure_future(self.engine.stopping.wait())
         either = {starting, stopping}
@@ -342,16 +342,18 @@ class Daemon:
             self.reload(Request("SIGHUP"))
 
     def _cut_off(self) -> None:
+        self._told_to_stop = True
         log.info("stopping", reason="whoever started servd has ended")
         self.engine.stopping.set()
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
-        if self.engine.stopping.is_set():
+        if self._told_to_stop:
             log.warning("stopping at once", signal=number.name)
             self.supervisor.kill()
             if self.succession is not None:
                 self.succession.hurry()
             return
+        self._told_to_stop = True
         log.info("stopping", signal=number.name)
         self.engine.stopping.set()
 
@@ -385,7 +387,9 @@ class Daemon:
         end = asyncio.get_running_loop().time() + timeout
         graceful = await self._stop_services(end)
         if self.succession is not None:
-            await self.succession.see_off(end - asyncio.get_running_loop().time())
+            replaced = self.upgrades.replaced is not None
+            left = max(0.0, end - asyncio.get_running_loop().time())
+            await self.succession.see_off(None if replaced else left)
         await self.left.stop()
         await self.hooks.stop()
         log.info("servd stopped", graceful=graceful, log_lines_dropped=self.sink.dropped)
@@ -394,7 +398,8 @@ class Daemon:
             await self.admin.stop()
         else:
             await self.upgrades.replaced.closing
-            self.engine.roster.close()
+            self.upgrades.replaced.heeding.cancel()
+        self.engine.roster.close()
         self._leave_signals()
 
     async def _stop_services(self, end: float) -> bool:
@@ -407,6 +412,11 @@ class Daemon:
             await self.reloader.stop()
         seconds = max(0.0, end - loop.time())
         if self.upgrades.replaced is not None:
-            return await self.upgrades.replaced.end(self.supervisor, seconds)
+            return await self.upgrades.replaced.end(self.supervisor, seconds, self._ended_before)
         self.pool.hand_over(self.store.stored)
         return await self.supervisor.stop(seconds)
+
+    async def _ended_before(self, name: str) -> None:
+        """Returns once a service has ended in the daemon before this one."""
+        if self.succession is not None:
+            await self.succession.predecessor.ended(name)

@@ -44,15 +44,16 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """The document. `made` are folders that are to be removed at the end; `chosen` ports are those
-    of addresses without one, `ports` those of programs that bind themselves; `inherited` sockets
-    were handed to the first daemon, `stored` ones are what systemd keeps; `generation` and `digest`
-    are of the configuration.
+    """The document. `runtime_dir_setting` is what the file says of the folder; `made` are folders
+    that are to be removed at the end; `chosen` ports are those of addresses without one, `ports`
+    those of programs that bind themselves; `inherited` sockets were handed to the first daemon,
+    `stored` ones are what systemd keeps; `generation` and `digest` are of the configuration.
     """
 
     pid: int
     version: str
     runtime_dir: str
+    runtime_dir_setting: str
     lock: int
     made: list[str]
     sockets: list[HandedSocket]

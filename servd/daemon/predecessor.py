@@ -29,14 +29,15 @@ class Predecessor:
     """Speaks with it by lines of JSON, until it has ended.
 
     `taken` and `admin` are the keys of the sockets that are used here as well; `taken_over` is
-    called as soon as it is we who run.
+    called as soon as it is we who run, `reload` when it was asked for a reload that it has left.
     """
 
     def __init__(self, channel: socket.socket, handover: Handover) -> None:
         self.handover = handover
         self.taken: Callable[[], Collection[str]] = list
         self.admin: Callable[[], Collection[str]] = list
-        self.taken_over: Callable[[dict[str, Any]], None] = lambda message: None
+        self.taken_over: Callable[[], None] = lambda: None
+        self.reload: Callable[[], None] = lambda: None
         self.gone = asyncio.Event()
         self._channel = channel
         self._released: set[str] = set()
@@ -48,6 +49,14 @@ class Predecessor:
     def failed(self, error: str, last_lines: Collection[str] = ()) -> None:
         """Says why this one cannot run."""
         self._tell(failed=error, last_lines=list(last_lines))
+
+    def expect(self, seconds: float) -> None:
+        """Says how long it may take until all is ready here."""
+        self._tell(within=seconds)
+
+    def hurry(self) -> None:
+        """Wants it to end at once."""
+        self._tell(hurry=True)
 
     def listen(self) -> None:
         """Takes what it says from now on, in the running loop."""
@@ -71,7 +80,8 @@ class Predecessor:
         message = await self._agreed
         if "yours" not in message:
             raise ServdError("the daemon before stops")
-        self.taken_over(message)
+        self.taken_over()
+        self._tell(mine=True)
 
     async def released(self, name: str) -> None:
         """Returns once the workers accept no more that a service has there."""
@@ -104,6 +114,8 @@ class Predecessor:
         self._released |= {*message.get("released", ()), *message.get("ended", ())}
         self._ended |= set(message.get("ended", ()))
         self._changed.set()
+        if "reload" in message:
+            self.reload()
         if "yours" in message or "stops" in message:
             self._answer(message)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 
 from servd.daemon.daemon import Daemon
 from servd.daemon.fd_store import FdStore
+from servd.daemon.handover import Handover
 from servd.daemon.journal import Record
 from servd.daemon.launching import Launching
 from servd.daemon.logs import LogSink, configure
@@ -23,6 +25,8 @@ def run(launching: Launching) -> int:
     Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
     runtime folder or its admin socket cannot be had.
     """
+    if launching.predecessor is not None:
+        launching = _in_the_same_folder(launching, launching.predecessor.handover)
     config = launching.loaded.config
     stay()
     pool = SocketPool(listen_fds.take(os.environ))
@@ -44,6 +48,14 @@ def run(launching: Launching) -> int:
             sink.close()
     finally:
         folder.close()
+
+
+def _in_the_same_folder(launching: Launching, left: Handover) -> Launching:
+    """What the configuration says of the runtime folder now needs a restart."""
+    config = launching.loaded.config
+    daemon = config.daemon.model_copy(update={"runtime_dir": left.runtime_dir_setting})
+    loaded = replace(launching.loaded, config=config.model_copy(update={"daemon": daemon}))
+    return replace(launching, loaded=loaded)
 
 
 def _runtime_dir(launching: Launching, pool: SocketPool) -> RuntimeDir:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-from typing import Any
 
+from servd.daemon.orphans import LeftWorkers
 from servd.daemon.parts import Parts
 from servd.daemon.predecessor import Predecessor
 from servd.daemon.request import Request
 from servd.errors import ServdError
 from servd.plan.model import Plan
 from servd.supervisor.rollout import ApplyError
+from servd.supervisor.roster import left_behind
 from servd.supervisor.succession import Heritage
+from servd.supervisor.supervisor import start_budget
 
 _AT_ONCE = 5.0
 """Seconds in which the daemon before ends when it is told to end at once."""
@@ -27,9 +27,12 @@ class Succession:
         self.predecessor = predecessor
         self.done = False
         self._parts = parts
+        self._looking: asyncio.Task[None] | None = None
+        self._orphans: LeftWorkers | None = None
         predecessor.taken = lambda: [*parts.pool.bound]
         predecessor.admin = lambda: [item.key for item in parts.admin.handed()]
         predecessor.taken_over = self._taken_over
+        predecessor.reload = self._reload
 
     async def take_over(self, plan: Plan) -> bool:
         """Starts everything beside the daemon before; True once that has left it to us, False
@@ -39,6 +42,7 @@ class Succession:
             self.predecessor.handover, self._parts.supervisor, self._parts.reloader
         )  # fmt: skip
         self.predecessor.listen()
+        self.predecessor.expect(start_budget(plan))
         supervisor.numbers = dict(left.numbers)
         reloader.generation = left.generation + (reloader.loaded.digest != left.digest)
         heritage = Heritage(left.services, self.predecessor)
@@ -58,14 +62,23 @@ class Succession:
                 self.predecessor.failed(str(error))
         return self.done
 
-    def _taken_over(self, message: dict[str, Any]) -> None:
+    def _taken_over(self) -> None:
         """From now on it is this daemon that runs."""
         self.done = True
         self._parts.folder.own()
         self._parts.admin.own()
         self._parts.systemd.mute = False
-        if message.get("reload"):
-            self._parts.reloader.request(Request("asked for while servd was replaced"))
+        self._looking = asyncio.get_running_loop().create_task(self._look_after_its_workers())
+
+    def _reload(self) -> None:
+        self._parts.reloader.request(Request("asked for while servd was replaced"))
+
+    async def _look_after_its_workers(self) -> None:
+        """Where the daemon before is killed while it drains, its workers are ours to end."""
+        await self.predecessor.gone.wait()
+        folder, pid = self._parts.folder.private, self.predecessor.handover.pid
+        self._orphans = LeftWorkers(left_behind(folder, pid), self._parts.supervisor.plan)
+        await self._orphans.make_room()
 
     @property
     def draining(self) -> int | None:
@@ -73,9 +86,9 @@ class Succession:
         drains = self.done and not self.predecessor.gone.is_set()
         return self.predecessor.handover.pid if drains else None
 
-    async def see_off(self, seconds: float) -> None:
+    async def see_off(self, seconds: float | None) -> None:
         """Returns once the daemon before has ended; after so many seconds it is told to end at
-        once.
+        once. (None: all the time that it needs.)
         """
         if not self.done:
             return
@@ -84,9 +97,12 @@ class Succession:
         self.hurry()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.predecessor.gone.wait(), _AT_ONCE)
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._orphans is not None:
+            await self._orphans.stop()
 
     def hurry(self) -> None:
         """Tells the daemon before to end at once: it has been draining since it was replaced."""
-        if (pid := self.draining) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        if self.draining is not None:
+            self.predecessor.hurry()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from servd.wire.names import HANDOVER
 
 _LOOK_EVERY = 0.02
 _LONGEST_LINE = 1 << 22
+_CONFIRMATION = 30.0
+"""Seconds in which it has to say that it has taken over: it has nothing else to do."""
+
 _GRACE = 10.0
 """Seconds that one which is not wanted after all has to end its workers."""
 
@@ -42,6 +46,11 @@ class Ready:
     taken: list[str]
     admin: list[str]
     at_once: list[str]
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Ready:
+        """From what it says; another version of servd may say more. Raises KeyError."""
+        return cls(**{field.name: message[field.name] for field in dataclasses.fields(cls)})
 
 
 class Successor:
@@ -72,20 +81,57 @@ class Successor:
         return self._process.pid
 
     async def ready(self, seconds: float) -> Ready:
-        """What it says once all its services are ready. Raises `UpgradeError`."""
+        """What it says once all its services are ready: within so many seconds, or within those
+        that it has said itself. Raises `UpgradeError`.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(seconds):
-                line = await self._reader.readline()
+            async with asyncio.timeout(seconds) as limit:
+                while True:
+                    message = await self._hear()
+                    if "within" in message:
+                        seconds = float(message["within"])
+                        limit.reschedule(loop.time() + seconds)
+                    elif "failed" in message:
+                        lines = tuple(str(line) for line in message.get("last_lines", ()))
+                        raise UpgradeError(str(message["failed"]), lines)
+                    elif "ready" in message:
+                        return Ready.of(message["ready"])
         except TimeoutError:
             raise UpgradeError(f"it was not ready within {seconds:.0f} s") from None
-        except (OSError, ValueError):
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+
+    async def confirms(self) -> None:
+        """Returns once it has taken over. Raises `UpgradeError` where it has not."""
+        try:
+            async with asyncio.timeout(_CONFIRMATION):
+                while "mine" not in await self._hear():
+                    pass
+        except TimeoutError:
+            raise UpgradeError("it did not take over") from None
+        except ValueError as error:
+            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+
+    async def heed(self, hurry: Callable[[], None]) -> None:
+        """Calls `hurry` when it wants us to end at once. Returns when it has ended."""
+        with contextlib.suppress(UpgradeError, ValueError):
+            while True:
+                if "hurry" in await self._hear():
+                    hurry()
+
+    async def _hear(self) -> dict[str, Any]:
+        """The next thing that it says. Raises `UpgradeError` when it has ended, and ValueError for
+        what is no message.
+        """
+        try:
+            line = await self._reader.readline()
+        except OSError:
             line = b""
         if not line:
             raise UpgradeError(f"{await self._end()} before it was ready: see what it has logged")
-        message = json.loads(line)
-        if "failed" in message:
-            raise UpgradeError(message["failed"], tuple(message["last_lines"]))
-        return Ready(**message["ready"])
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def tell(self, **message: Any) -> None:
         """Says something to it, if it is still there."""

@@ -54,6 +54,11 @@ class Systemd:
         self._tell(f"MAINPID={pid}")
         self.mute = True
 
+    def goes_on(self) -> None:
+        """The main process is this one after all."""
+        self.mute = False
+        self._tell(f"MAINPID={os.getpid()}")
+
     async def alive(self) -> None:
         """A sign of life: of the loop, since it is that which may hang."""
         self._tell("WATCHDOG=1")

@@ -5,9 +5,10 @@ with the same sockets and without a lost request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ from servd.daemon.reload import ports_of
 from servd.daemon.successor import Ready, Successor, UpgradeError
 from servd.plan.overrides import RefusedError
 from servd.supervisor.succession import before
-from servd.supervisor.supervisor import Supervisor
+from servd.supervisor.supervisor import Supervisor, start_budget
 
 _BEYOND = 60.0
 """Seconds that the new daemon gets beside the time that its services may take to start."""
@@ -47,23 +48,40 @@ class UpgradeReport:
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """What is left to do for a daemon that was replaced by `successor`. It begins with the services
-    `at_once`; `closing` the admin API is under way.
+    `at_once`; `closing` the admin API, and `heeding` what the successor wants, are under way.
     """
 
     successor: Successor
     at_once: list[str]
     closing: asyncio.Task[None]
+    heeding: asyncio.Task[None]
     why: str = "servd is replaced"
 
-    async def end(self, supervisor: Supervisor, seconds: float) -> bool:
-        """Drains everything and tells the successor of it; whether all ended by themselves."""
-        await supervisor.release(self.at_once, self.why)
-        self.successor.tell(released=self.at_once)
+    async def end(
+        self,
+        supervisor: Supervisor,
+        seconds: float,
+        ended_before: Callable[[str], Awaitable[None]],
+    ) -> bool:
+        """Drains everything and tells the successor of it; whether all ended by themselves.
+        `ended_before` returns once a service has ended in the daemon before this one, too.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await supervisor.release(self.at_once, self.why)
+                self.successor.tell(released=self.at_once)
+        telling: set[asyncio.Task[None]] = set()
 
-        def tell(name: str) -> None:
+        async def tell(name: str) -> None:
+            await ended_before(name)
             self.successor.tell(ended=[name])
 
-        return await supervisor.stop(seconds, self.why, tell)
+        def ended(name: str) -> None:
+            telling.add(loop.create_task(tell(name)))
+
+        return await supervisor.stop(max(0.0, end - loop.time()), self.why, ended)
 
 
 class Upgrades:
@@ -116,42 +134,61 @@ class Upgrades:
         async with self._parts.reloader.turn:
             log.info("upgrade started")
             try:
-                successor, ready = await self._successor()
-            except (UpgradeError, asyncio.CancelledError) as error:
-                reason = str(error) or "servd stops"
-                lines = error.last_lines if isinstance(error, UpgradeError) else ()
-                log.error("upgrade failed", error=reason, last_lines=list(lines))
+                successor, ready = await self._replaced()
+            except UpgradeError as error:
+                reason, lines = str(error), error.last_lines
+            except asyncio.CancelledError:
+                reason, lines = "servd stops", ()
+            except Exception as error:  # whoever waits must get an answer
+                log.exception("internal error")
+                reason, lines = f"internal error: {error!r}", ()
+            else:
                 seconds = round(time.monotonic() - started, 3)
-                return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
-            seconds = round(time.monotonic() - started, 3)
-            log.info("upgrade finished", successor=successor.pid, seconds=seconds)
-            self._hand_over(successor, ready)
-        return UpgradeReport("replaced", at, seconds, successor.pid, ready.version)
+                log.info("upgrade finished", successor=successor.pid, seconds=seconds)
+                return UpgradeReport("replaced", at, seconds, successor.pid, ready.version)
+        self._parts.pool.take_back()
+        log.error("upgrade failed", error=reason, last_lines=list(lines))
+        seconds = round(time.monotonic() - started, 3)
+        return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
 
-    def _hand_over(self, successor: Successor, ready: Ready) -> None:
-        """From now on it is the next daemon that runs."""
+    async def _replaced(self) -> tuple[Successor, Ready]:
+        """Who has taken over. Raises `UpgradeError`, and then nobody has."""
+        environ = {**os.environ, **self._parts.systemd.environ}
+        successor = await Successor.start(self._handover(), environ)
+        try:
+            budget = start_budget(self._parts.supervisor.plan) + _BEYOND
+            ready = await successor.ready(budget)
+            await self._hand_over(successor, ready)
+        except BaseException:
+            await successor.dismiss()
+            raise
+        return successor, ready
+
+    async def _hand_over(self, successor: Successor, ready: Ready) -> None:
+        """From now on it is the next daemon that runs; what was handed over is taken back where
+        that does not say so. Raises `UpgradeError`.
+        """
         parts = self._parts
         parts.pool.hand_over(ready.taken)
         parts.admin.hand_over(ready.admin)
         parts.folder.hand_over()
         parts.systemd.replaced_by(successor.pid)
-        parts.reloader.why_too_late = "servd was replaced meanwhile: ask again"
-        closing = asyncio.get_running_loop().create_task(parts.admin.stop())
-        self.replaced = Replaced(successor, ready.at_once, closing)
-        successor.tell(yours=True, reload=parts.reloader.busy)
-        parts.supervisor.engine.stopping.set()
-
-    async def _successor(self) -> tuple[Successor, Ready]:
-        """A new daemon that is ready to take over. Raises `UpgradeError`."""
-        environ = {**os.environ, **self._parts.systemd.environ}
-        successor = await Successor.start(self._handover(), environ)
-        plan = self._parts.supervisor.plan
-        longest = max((s.startup for s in plan.services), default=0.0)
+        successor.tell(yours=True)
         try:
-            return successor, await successor.ready(longest * len(plan.services) + _BEYOND)
+            await successor.confirms()
         except BaseException:
-            await successor.dismiss()
+            parts.admin.hand_over(())
+            parts.folder.own()
+            parts.systemd.goes_on()
             raise
+        if parts.reloader.busy:
+            successor.tell(reload=True)
+        parts.reloader.why_too_late = "servd was replaced meanwhile: ask again"
+        loop, hurry = asyncio.get_running_loop(), parts.supervisor.kill
+        closing = loop.create_task(parts.admin.stop())
+        heeding = loop.create_task(successor.heed(hurry))
+        self.replaced = Replaced(successor, ready.at_once, closing, heeding)
+        parts.supervisor.engine.stopping.set()
 
     def _handover(self) -> Handover:
         parts = self._parts
@@ -161,6 +198,7 @@ class Upgrades:
             pid=os.getpid(),
             version=__version__,
             runtime_dir=parts.folder.path,
+            runtime_dir_setting=reloader.loaded.config.daemon.runtime_dir,
             lock=parts.folder.lock,
             made=parts.folder.made,
             sockets=[

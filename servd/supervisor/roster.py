@@ -91,10 +91,12 @@ class Roster:
             self._stale = False
 
 
-def left_behind(folder: str) -> list[Left]:
-    """The workers of daemons before this one that still live; their lists are removed."""
+def left_behind(folder: str, of: int | str = "*") -> list[Left]:
+    """The workers of all daemons before this one (or of that with one pid) that still live; their
+    lists are removed.
+    """
     found: list[Left] = []
-    for path in glob.glob(os.path.join(glob.escape(folder), "workers-*.json")):
+    for path in glob.glob(os.path.join(glob.escape(folder), f"workers-{of}.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             with open(path, encoding="utf-8") as file:
                 found += [Left(int(pid), int(started)) for pid, started in json.load(file)]

@@ -122,6 +122,8 @@ class Listener:
         listen(2) on a listening socket changes its backlog at once.
         """
         for item in self.bound:
+            if item.shared:
+                continue  # until it is nobody else's
             item.sock.listen(self.plan.backlog)
             if item.inode is not None:
                 with contextlib.suppress(FileNotFoundError):  # somebody removed it
@@ -157,7 +159,7 @@ class SocketPool:
                 self._adopt(listener)
             for item in listener.bound:
                 item.internal = plan.internal
-                if item.users == 1:  # else somebody's, until it is `settle`d
+                if item.users == 1 and not item.shared:  # else somebody's, until it is `settle`d
                     item.sock.listen(plan.backlog)
         except OSError as error:
             self.release(listener)
@@ -174,11 +176,21 @@ class SocketPool:
 
     def own(self) -> None:
         """From now on what is used here is nobody else's; what was offered in vain is let go."""
-        for item in self.bound.values():
-            item.shared = False
+        self._unshare()
         for item in self._offered.values():
             item.sock.close()
         self._offered.clear()
+
+    def take_back(self) -> None:
+        """Nobody takes the place of this daemon after all."""
+        self._unshare()
+
+    def _unshare(self) -> None:
+        """Also the other's leave to bind beside one of ours is over."""
+        for item in self.bound.values():
+            item.shared = False
+            if item.port:
+                bind.share_port(item.sock, shared=False)
 
     def hand_over(self, keys: Collection[str]) -> None:
         """Whoever takes the place of this daemon has these as well."""

@@ -48,8 +48,8 @@ class Replace(Step):
         if self.change.kind == "switch":
             return True
         old = self.service.current
-        own = _public(old) if old is not None else {}
-        return any(item.users > 1 + (key in own) for key, item in _public(new).items())
+        own = public_sockets(old) if old is not None else {}
+        return any(item.users > 1 + (key in own) for key, item in public_sockets(new).items())
 
     async def accept(self) -> None:
         """The last moment at which the new generation may turn out not to stand."""
@@ -325,7 +325,7 @@ async def _resume(old: Generation, service: Service) -> None:
     service.refresh()
 
 
-def _public(generation: Generation) -> dict[str, Bound]:
+def public_sockets(generation: Generation) -> dict[str, Bound]:
     """The sockets that are not between services."""
     return {
         item.key: item

@@ -92,9 +92,9 @@ class Supervisor:
     async def _agreed(
         self, rollout: Rollout, plan: Plan, services: dict[str, Service], predecessor: Predecessor
     ) -> None:
-        unsafe = [n for n, s in rollout.steps.items() if isinstance(s, Inherit) and s.unsafe]
+        inheriting = [step for step in rollout.steps.values() if isinstance(step, Inherit)]
         try:
-            await predecessor.agree(unsafe)
+            await predecessor.agree({name for step in inheriting for name in step.owners})
         except BaseException:
             await rollout.undo()
             raise
@@ -324,6 +324,12 @@ class Supervisor:
         rest = ", ".join(f"{s.plan.name}: {s.state}" for s in wanted if not s.is_ready)
         text = f"{len(ready)} of {len(wanted)} services ready"
         return f"{text}; {rest}" if rest else text
+
+
+def start_budget(plan: Plan) -> float:
+    """Seconds after which a start cannot be expected to be over any more."""
+    longest = max((s.startup for s in plan.services), default=0.0)
+    return longest * max(1, len(plan.services)) + 10.0
 
 
 def stop_budget(plan: Plan, grace: float = 10.0) -> float:

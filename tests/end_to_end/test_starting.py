@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
+import termios
 import time
 
 import httpx
+import psutil
 import pytest
 
 from harness import Servd, ServdProcess, command, wait_until
@@ -358,7 +361,16 @@ def being_read(servd: Servd) -> tuple[ServdProcess, int]:
                 return 0  # no reader yet
             raise
 
-    return daemon, wait_until(opened, "the configuration is being read")
+    pipe = wait_until(opened, "the configuration is opened")
+    os.write(pipe, b"a ")
+    process = psutil.Process(daemon.pid)
+
+    def waits_for_more() -> bool:
+        left = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+        return not any(left) and process.status() == psutil.STATUS_SLEEPING
+
+    wait_until(waits_for_more, "the configuration is being read")
+    return daemon, pipe
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
