@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from bisect import bisect_left
@@ -157,9 +158,11 @@ class Reloader:
                 continue
             except Exception as error:  # whoever waits must get an answer
                 log.exception("internal error")
-                self.after_reading()
                 cause = f"internal error: {error!r}"
                 report = Report("rolled_back", self._now(), request.why, error=cause)
+                self._note(request, report)
+                with contextlib.suppress(Exception):  # the same may be in its way
+                    self.after_reading()
             if not future.done():
                 future.set_result(report)
 
@@ -250,14 +253,18 @@ class Reloader:
             raise
         seconds = round(time.monotonic() - started, 3)
         report = dataclasses.replace(report, seconds=seconds, since=self.loaded_at)
+        self._note(request, report)
+        self.after_reading()
+        return report
+
+    def _note(self, request: Request, report: Report) -> None:
+        """Keeps what became of it, and says it."""
         if request.by_hand:
             self.last_act = report
         else:
             self.last = report
             self.history.add(report)
-        self.after_reading()
         _tell(report)
-        return report
 
     async def _outcome(self, request: Request) -> Report:
         now, why = self._now(), request.why

@@ -35,7 +35,7 @@ class FailedStartError(StartError):
 def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> Exit:
     """The end of a worker that nobody asked to end. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
-    if status == -signal.SIGBUS and _is_full(process.launch.notify_folder):
+    if status == -signal.SIGBUS and _is_full(process.launch.engine.notify_folder):
         reason += ": there is no room on the disk of the runtime folder"
     missing = process.report.missing_variable
     if missing is not None and missing in environ:

@@ -173,18 +173,12 @@ class Generation:
         await self.watcher._start()
 
     def _launch(self, accept: bool) -> Launch:
-        plan, engine = self.plan, self.engine
         sockets = [
             (SocketSpec(listener.plan.name, 0, listener.plan.tls), sock)
             for listener in self.listeners
             for sock in listener.sockets
         ]
-        number, folder = self.number, engine.notify_folder
-        sink, now, counts, sources = engine.sink, engine.now, engine.counts, engine.sources
-        return Launch(
-            plan, number, tuple(sockets), folder, sink, now, counts, engine.roster, accept,
-            sources, engine.plan_anew,
-        )  # fmt: skip
+        return Launch(self.plan, self.number, tuple(sockets), self.engine, accept)
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
         """Waits for every worker (of `slots`). One that dies on trial, or is given up, ends the

@@ -11,7 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus.process import RUNNING, UNEXISTING, Process
 
@@ -19,14 +19,14 @@ from servd.host import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.supervisor.channel import WorkerChannel
-from servd.supervisor.counts import Counts
 from servd.supervisor.notify_socket import NotifySocket
-from servd.supervisor.output import LastLines, OutputPipe, Sink
-from servd.supervisor.roster import Roster
-from servd.supervisor.sources import Sources
+from servd.supervisor.output import LastLines, OutputPipe
 from servd.wire import names
 from servd.wire.block import Reading
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
+
+if TYPE_CHECKING:
+    from servd.supervisor.engine import Engine
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "program.py")
 
@@ -41,14 +41,8 @@ class Launch:
     plan: ServicePlan
     generation: int
     sockets: tuple[tuple[SocketSpec, socket.socket], ...]
-    notify_folder: str
-    sink: Sink
-    now: Callable[[], str]
-    counts: Counts
-    roster: Roster
+    engine: Engine
     accept: bool = True
-    sources: Sources | None = None
-    plan_anew: Callable[[str], object] = field(default=lambda _: None, compare=False)
 
     @property
     def accepts_at_once(self) -> bool:
@@ -115,7 +109,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.on_recycle: Callable[[str], None] = _nobody
         self.counters: Reading | None = None
         self.started_at = loop.time()
-        self.since = launch.now()
+        self.since = launch.engine.now()
         self._loop = loop
         self._pipes: list[OutputPipe] = []
         super().__init__(
@@ -136,7 +130,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
-            notify = NotifySocket(launch.notify_folder, owner, self._notified)
+            notify = NotifySocket(launch.engine.notify_folder, owner, self._notified)
             undo.callback(notify.close)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
@@ -150,8 +144,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             if launch.plan.app is not None:
                 inherited["events"] = outputs["events"][1]
                 os.set_blocking(inherited["events"], False)
-                inherited["counters"], self.counters = launch.counts.open(launch.plan.name)
-                undo.callback(launch.counts.close, launch.plan.name, self.counters)
+                inherited["counters"], self.counters = launch.engine.counts.open(launch.plan.name)
+                undo.callback(launch.engine.counts.close, launch.plan.name, self.counters)
                 handed.callback(os.close, inherited["counters"])
             sockets = [sock.fileno() for _, sock in launch.sockets]
             self._worker = subprocess.Popen(
@@ -167,7 +161,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 **running_as(identity.account, identity.gid),
             )
             undo.pop_all()
-        launch.roster.add(self.pid)
+        launch.engine.roster.add(self.pid)
         self._notify = notify
         self._channel = WorkerChannel(ours, self._said, self._hung_up)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
@@ -233,7 +227,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             tls=plan.tls,
             accept=self.launch.accepts_at_once,
             watchdog=plan.watchdog,
-            tells_sources=self.launch.sources is not None,
+            tells_sources=self.launch.engine.sources is not None,
             **inherited,
         )
 
@@ -247,7 +241,14 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         launch = self.launch
         for stream, descriptor in descriptors.items():
             self._pipes.append(
-                OutputPipe(descriptor, identity, stream, self.last_lines, launch.sink, launch.now)
+                OutputPipe(
+                    descriptor,
+                    identity,
+                    stream,
+                    self.last_lines,
+                    launch.engine.sink,
+                    launch.engine.now,
+                )
             )
 
     def _notified(self, fields: dict[str, str]) -> None:
@@ -279,13 +280,13 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         elif message.get("recycle") in RECYCLING:
             self.due = message["recycle"]
             self.on_recycle(self.due)
-        elif "sources" in message and self.launch.sources is not None:
-            self.launch.sources.note(self.launch.plan.name, message["sources"])
+        elif "sources" in message and self.launch.engine.sources is not None:
+            self.launch.engine.sources.note(self.launch.plan.name, message["sources"])
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")
             if message.get("loads_now"):
-                self.launch.plan_anew(self.launch.plan.name)
+                self.launch.engine.plan_anew(self.launch.plan.name)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
         """Asks the worker over its channel to do something, and waits until it has.
@@ -329,9 +330,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """
         with contextlib.ExitStack() as steps:  # carried out from the last to the first
             steps.callback(self._has_exited, status)
-            steps.callback(self.launch.roster.remove, self.pid)
+            steps.callback(self.launch.engine.roster.remove, self.pid)
             if self.counters is not None:
-                steps.callback(self.launch.counts.close, self.launch.plan.name, self.counters)
+                steps.callback(
+                    self.launch.engine.counts.close, self.launch.plan.name, self.counters
+                )
             steps.callback(self._notify.close)
             steps.callback(self._notify.read)
             steps.callback(self._channel.close)
