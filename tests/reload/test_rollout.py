@@ -28,9 +28,11 @@ def test_services_come_and_go_in_the_order_of_the_graph(servd: Servd) -> None:
     daemon = servd(one).ready()
     pids = daemon.pids("a")
     assert kinds(daemon.reload(chain)) == {"b": "add", "c": "add"}
+    daemon.wait_for("worker ready", service="c")
     ready = [e["service"] for e in daemon.find("worker ready")]
     assert ready == ["a", "b", "c"]
     assert kinds(daemon.reload(one, wait_drained=True)) == {"c": "remove", "b": "remove"}
+    daemon.wait_for("service stopped", service="b")
     stopped = [e["service"] for e in daemon.find("service stopped")]
     assert stopped == ["c", "b"]
     assert daemon.pids("a") == pids
