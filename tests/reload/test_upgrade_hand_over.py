@@ -139,12 +139,9 @@ def test_what_is_not_understood_is_a_failure_with_its_reason(servd: Servd) -> No
 
 
 def test_a_second_upgrade_lets_the_first_one_drain(servd: Servd) -> None:
-    def config(drain: str) -> str:
-        return web(extra=f'timeouts = {{ drain = "{drain}" }}')
-
-    daemon = servd(config("30s"), main_py=PLAIN.replace("sleep(1)", "sleep(14)")).ready()
+    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(6)")).ready()
     asking = Asking(daemon)
-    daemon.edit(config("100ms"))
+    daemon.edit('[daemon]\nshutdown_timeout = "100ms"\n' + web())
     replaced(daemon)
     replaced(daemon)
     assert asking.answer() == 200
