@@ -42,7 +42,8 @@ class Predecessor:
         self._channel = channel
         self._released: set[str] = set()
         self._ended: set[str] = set()
-        self._agreed: asyncio.Future[dict[str, Any]] | None = None
+        self._agreed: asyncio.Future[bool] | None = None
+        self._stops = False
         self._changed = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
 
@@ -67,6 +68,10 @@ class Predecessor:
         comes to the same. Raises `ServdError` where it stops instead.
         """
         self._agreed = asyncio.get_running_loop().create_future()
+        if self._stops:
+            self._answer(ours=False)
+        elif self.gone.is_set():
+            self._answer(ours=True)
         self._tell(
             ready={
                 "version": __version__,
@@ -75,10 +80,7 @@ class Predecessor:
                 "at_once": list(at_once),
             }
         )
-        if self.gone.is_set():
-            self._answer({"yours": True})
-        message = await self._agreed
-        if "yours" not in message:
+        if not await self._agreed:
             raise ServdError("the daemon before stops")
         self.taken_over()
         self._tell(mine=True)
@@ -108,7 +110,7 @@ class Predecessor:
             writer.close()
             self.gone.set()
             self._changed.set()
-            self._answer({"yours": True})
+            self._answer(ours=not self._stops)
 
     def _heard(self, message: dict[str, Any]) -> None:
         self._released |= {*message.get("released", ()), *message.get("ended", ())}
@@ -116,12 +118,15 @@ class Predecessor:
         self._changed.set()
         if "reload" in message:
             self.reload()
-        if "yours" in message or "stops" in message:
-            self._answer(message)
+        if "yours" in message:
+            self._answer(ours=True)
+        elif "stops" in message:
+            self._stops = True
+            self._answer(ours=False)
 
-    def _answer(self, message: dict[str, Any]) -> None:
+    def _answer(self, *, ours: bool) -> None:
         if self._agreed is not None and not self._agreed.done():
-            self._agreed.set_result(message)
+            self._agreed.set_result(ours)
 
     def _tell(self, **message: Any) -> None:
         with contextlib.suppress(OSError):  # it has died

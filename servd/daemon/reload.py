@@ -146,7 +146,8 @@ class Reloader:
             request, future = self._waiting.popleft()
             try:
                 async with self.turn:
-                    report = await self._reload(request)
+                    stopping = self._supervisor.engine.stopping.is_set()
+                    report = self._too_late(request) if stopping else await self._reload(request)
             except asyncio.CancelledError:
                 if not future.done():
                     future.set_result(self._too_late(request))

@@ -81,7 +81,9 @@ class Replaced:
         def ended(name: str) -> None:
             telling.add(loop.create_task(tell(name)))
 
-        return await supervisor.stop(max(0.0, end - loop.time()), self.why, ended)
+        graceful = await supervisor.stop(max(0.0, end - loop.time()), self.why, ended)
+        await asyncio.gather(*telling)
+        return graceful
 
 
 class Upgrades:
@@ -131,21 +133,21 @@ class Upgrades:
     async def _upgrade(self) -> UpgradeReport:
         """Waits for its turn among the reloads; none is made until it is over."""
         at, started = now(), time.monotonic()
-        async with self._parts.reloader.turn:
-            log.info("upgrade started")
-            try:
+        try:
+            async with self._parts.reloader.turn:
+                log.info("upgrade started")
                 successor, ready = await self._replaced()
-            except UpgradeError as error:
-                reason, lines = str(error), error.last_lines
-            except asyncio.CancelledError:
-                reason, lines = "servd stops", ()
-            except Exception as error:  # whoever waits must get an answer
-                log.exception("internal error")
-                reason, lines = f"internal error: {error!r}", ()
-            else:
-                seconds = round(time.monotonic() - started, 3)
-                log.info("upgrade finished", successor=successor.pid, seconds=seconds)
-                return UpgradeReport("replaced", at, seconds, successor.pid, ready.version)
+        except UpgradeError as error:
+            reason, lines = str(error), error.last_lines
+        except asyncio.CancelledError:
+            reason, lines = "servd stops", ()
+        except Exception as error:  # whoever waits must get an answer
+            log.exception("internal error")
+            reason, lines = f"internal error: {error!r}", ()
+        else:
+            seconds = round(time.monotonic() - started, 3)
+            log.info("upgrade finished", successor=successor.pid, seconds=seconds)
+            return UpgradeReport("replaced", at, seconds, successor.pid, ready.version)
         self._parts.pool.take_back()
         log.error("upgrade failed", error=reason, last_lines=list(lines))
         seconds = round(time.monotonic() - started, 3)

@@ -253,12 +253,11 @@ def test_workers_of_a_predecessor_that_is_killed_are_ended(servd: Servd) -> None
         [services.stubborn]
         command = ["{sys.executable}", "-c", "{stubborn}"]
         timeouts = {{ drain = "100ms" }}
-        {web()}
+        {web(extra='timeouts = { drain = "100ms" }')}
     """
-    daemon = servd(config, main_py=SLOW).ready()
+    daemon = servd(config, main_py=PLAIN).ready()
     (pid,) = daemon.pids("stubborn")
     worker, first = psutil.Process(pid), daemon.process
-    Asking(daemon)
     os.kill(pid, signal.SIGSTOP)  # it does not notice that its parent dies
     replaced(daemon)
     first.kill()
