@@ -72,6 +72,10 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+_ENDS = ("reload finished", "reload failed", "reload refused")
+"""What the daemon says at the end of whatever changes what runs."""
+
+
 class ServdProcess:
     """A daemon under test, with its log as it is written."""
 
@@ -191,9 +195,8 @@ class ServdProcess:
             return admin.request(method, route, **options)
 
     def act(self, name: str, verb: str, **body: Any) -> dict[str, Any]:
-        """Does something with a service by hand; returns the answer."""
-        answer: dict[str, Any] = self.ask("POST", f"/v1/services/{name}/{verb}", json=body).json()
-        return answer
+        """Does something with a service by hand; returns the answer, once the log has it too."""
+        return self._told("POST", f"/v1/services/{name}/{verb}", body)
 
     @contextlib.contextmanager
     def follow(self, route: str, last_id: str = "") -> Iterator[Iterator[dict[str, Any]]]:
@@ -236,11 +239,26 @@ class ServdProcess:
         beside.replace(self.folder / "servd.toml")
 
     def reload(self, config: str | None = None, **body: Any) -> dict[str, Any]:
-        """Reloads (after an edit, if there is one) and returns the answer."""
+        """Reloads (after an edit, if there is one) and returns the answer, once the log has it."""
         if config is not None:
             self.edit(config)
-        answer: dict[str, Any] = self.ask("POST", "/v1/reload", json=body).json()
+        return self._told("POST", "/v1/reload", body)
+
+    def _told(self, method: str, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Asks for something that the daemon logs last of all. The log is written by a thread of
+        its own: whatever happened is there once the end of it is. A log that tells no ends, or is
+        elsewhere, is not waited for.
+        """
+        quiet = '"servd started"' not in self.output
+        before = self._ends()
+        answer: dict[str, Any] = self.ask(method, route, json=body).json()
+        if not quiet and "outcome" in answer:
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: self._ends() > before, "the end is logged", deadline=2.0)
         return answer
+
+    def _ends(self) -> int:
+        return sum(self.output.count(f'"{end}"') for end in _ENDS)
 
     def upgrade(self) -> dict[str, Any]:
         """Has the daemon replaced; returns the answer. From then on the new one is meant."""
