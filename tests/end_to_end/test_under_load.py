@@ -33,7 +33,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head
-    size = int((await reader.readline()).strip(), 16)
+    size = int((await reader.readuntil(b"\r\n")).strip(), 16)
     body = await reader.readexactly(size + 2)
     await reader.readuntil(b"0\r\n\r\n")
     return int(body)
