@@ -258,7 +258,8 @@ class ServdProcess:
         return answer
 
     def _ends(self) -> int:
-        return sum(self.output.count(f'"{end}"') for end in _ENDS)
+        written = self.output
+        return sum(written.count(f'"{end}"') for end in _ENDS)
 
     def upgrade(self) -> dict[str, Any]:
         """Has the daemon replaced; returns the answer. From then on the new one is meant."""

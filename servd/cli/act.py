@@ -94,7 +94,6 @@ def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> in
     body = {"wait_drained": options.wait_drained, **body}
     answer = watched(client, lambda: client.post(route, **body), options)
     if answer is None:
-        say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
         return Exit.FAILED
     return show_outcome(answer, as_json=options.as_json, unchanged=unchanged)
 
@@ -122,7 +121,7 @@ def service_route(name: str, verb: str) -> str:
 
 
 def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
-    """The answer, with the progress meanwhile; None when the time is over."""
+    """The answer, with the progress meanwhile; None, which is said, when the time is over."""
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     heard: queue.SimpleQueue[Answer | Exception | dict[str, Any]] = queue.SimpleQueue()
     if not options.quiet:
@@ -141,6 +140,7 @@ def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions)
             item = heard.get(timeout=progress.patience(deadline))
         except queue.Empty:
             if deadline is not None and time.monotonic() >= deadline:
+                say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
                 return None
             progress.show()
             continue

@@ -25,7 +25,6 @@ def command(options: ActOptions) -> int:
     client = admin_client(options.config, options.admin)
     answer = watched(client, lambda: client.post("/v1/upgrade"), replace(options, quiet=True))
     if answer is None:
-        say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
         return Exit.FAILED
     body = answer.body if isinstance(answer.body, dict) else {}
     if not body or (answer.status == 404 and "outcome" not in body):

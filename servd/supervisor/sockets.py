@@ -130,6 +130,16 @@ class Listener:
                     bind.set_owner(item.path, self.plan)
 
 
+def tcp_key(host: str, port: int) -> str:
+    """What the pool knows a TCP socket by."""
+    return f"{host}|{port}"
+
+
+def unix_key(path: str) -> str:
+    """What the pool knows a unix socket by."""
+    return f"unix:{os.path.abspath(path)}"
+
+
 class SocketPool:
     """All listening sockets of the daemon, by their numeric address and counted by use, so that
     what two generations (or two services that swap addresses) both want is bound once.
@@ -154,7 +164,7 @@ class SocketPool:
             if plan.address.kind == "tcp":
                 self._acquire_tcp(listener)
             elif plan.address.kind == "unix":
-                self._take(listener, f"unix:{os.path.abspath(plan.address.path)}")
+                self._take(listener, unix_key(plan.address.path))
             else:
                 self._adopt(listener)
             for item in listener.bound:
@@ -176,19 +186,20 @@ class SocketPool:
 
     def own(self) -> None:
         """From now on what is used here is nobody else's; what was offered in vain is let go."""
-        self._unshare()
+        self.take_back()
         for item in self._offered.values():
             item.sock.close()
         self._offered.clear()
 
     def take_back(self) -> None:
-        """Nobody takes the place of this daemon after all."""
-        self._unshare()
-
-    def _unshare(self) -> None:
-        """Also the other's leave to bind beside one of ours is over."""
+        """Nobody else has what is used here."""
         for item in self.bound.values():
             item.shared = False
+        self._keep_ports()
+
+    def _keep_ports(self) -> None:
+        """Nobody may bind beside one of ours any more."""
+        for item in self.bound.values():
             if item.port:
                 bind.share_port(item.sock, shared=False)
 
@@ -228,9 +239,7 @@ class SocketPool:
                 else:
                     del self.bound[item.key]
                 self.chosen.pop(listener.plan.key, None)
-        for item in self.bound.values():
-            if item.port:
-                bind.share_port(item.sock, shared=False)
+        self._keep_ports()
 
     def close(self) -> None:
         """Closes everything that is still open."""
@@ -278,7 +287,7 @@ class SocketPool:
     def _acquire_all(self, listener: Listener, port: int) -> None:
         missing: OSError | None = None
         for family, host in bind.hosts(listener.plan.address):
-            item = self._known(f"{host}|{port}") if port else None
+            item = self._known(tcp_key(host, port)) if port else None
             try:
                 item = item or self._bind(family, host, port)
             except OSError as error:
@@ -302,7 +311,7 @@ class SocketPool:
             for item in ours:
                 bind.share_port(item.sock, shared=True)
             sock = bind.bind_tcp(family, host, port, share=True)
-        return Bound(f"{host}|{sock.getsockname()[1]}", sock)
+        return Bound(tcp_key(host, sock.getsockname()[1]), sock)
 
     def _adopt(self, listener: Listener) -> None:
         """Sockets that were handed to the daemon (sd_listen_fds(3))."""

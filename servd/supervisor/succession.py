@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +15,7 @@ from servd.plan.model import ServicePlan
 from servd.supervisor import bind
 from servd.supervisor.generation import Generation
 from servd.supervisor.service import Service
+from servd.supervisor.sockets import tcp_key, unix_key
 from servd.supervisor.step import Step
 from servd.supervisor.steps import Defer, Interrupt, Replace, Task, public_sockets
 
@@ -207,8 +207,8 @@ def _in_the_way(change: Change, heritage: Heritage) -> set[str]:
 def _keys(address: Address) -> list[str]:
     """What the pool knows the sockets of an address by."""
     if address.kind != "tcp":
-        return [f"unix:{os.path.abspath(address.path)}"]
+        return [unix_key(address.path)]
     try:
-        return [f"{host}|{address.port}" for _, host in bind.hosts(address)]
+        return [tcp_key(host, address.port) for _, host in bind.hosts(address)]
     except OSError:
         return []  # the program will say so

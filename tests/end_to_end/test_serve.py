@@ -69,6 +69,8 @@ def test_circus_opens_no_endpoint_of_its_own(servd: Servd) -> None:
     unix = {c.laddr for c in process.net_connections("unix") if c.laddr}
     notify = {path for path in unix if str(path).startswith(f"{daemon.runtime}/n/")}
     assert len(unix - notify) == 1, unix  # the admin socket, under the name that it was bound by
+    # the loop, the log and one for files: ZeroMQ would have threads of its own
+    assert len(process.threads()) == 3
     tasks = Path(f"/proc/{daemon.pid}/task").glob("*/comm")
     assert not [name for task in tasks if (name := task.read_text()).startswith("ZMQ")]
 
