@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import threading
 import time
@@ -98,8 +97,7 @@ def test_a_worker_whose_loop_stops_is_replaced_with_its_stack_in_the_log(servd: 
     assert (hung["worker"], hung["pid"], hung["level"]) == (died["worker"], died["pid"], "error")
     stack = [event["event"] for event in daemon.events if event.get("pid") == died["pid"]]
     assert "Fatal Python error: Aborted" in stack
-    # wherever in its loop it was met
-    assert any(re.search(r'main\.py", line [67] in app', line) for line in stack)
+    assert any('main.py", line 6 in app' in line for line in stack)
     assert served_meanwhile > 10
     assert len(before & set(daemon.pids("web"))) == 1
     assert daemon.metric("servd_worker_restarts_total", reason="watchdog", service="web") == 1
