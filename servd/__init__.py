@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from servd.api import load
     from servd.client import depends, depends_sync
     from servd.config.model import Config
-    from servd.errors import ConfigError, DependencyError, ServdError, StartError
-    from servd.server import Server, serve
+    from servd.core.errors import ConfigError, DependencyError, ServdError, StartError
+    from servd.embed import Server, serve
 
 __all__ = [
     "Config",
@@ -32,15 +32,15 @@ __all__ = [
 
 _HOME = {
     "Config": "servd.config.model",
-    "ConfigError": "servd.errors",
-    "DependencyError": "servd.errors",
-    "ServdError": "servd.errors",
-    "Server": "servd.server",
-    "StartError": "servd.errors",
+    "ConfigError": "servd.core.errors",
+    "DependencyError": "servd.core.errors",
+    "ServdError": "servd.core.errors",
+    "Server": "servd.embed",
+    "StartError": "servd.core.errors",
     "depends": "servd.client",
     "depends_sync": "servd.client",
     "load": "servd.api",
-    "serve": "servd.server",
+    "serve": "servd.embed",
 }
 
 

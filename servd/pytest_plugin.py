@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from servd.server import Server
+    from servd.embed import Server
 
 
 class Serve(Protocol):
@@ -29,7 +29,7 @@ class Serve(Protocol):
 @pytest.fixture
 def servd() -> Iterator[Serve]:
     """Runs a configuration or a target in the background, as `servd.serve` does."""
-    from servd.server import serve
+    from servd.embed import serve
 
     with contextlib.ExitStack() as running:
 

@@ -46,7 +46,7 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
     assert foreign - with_uvicorn == {"servd"}
     assert not foreign & {"pydantic", "circus", "fastapi", "structlog", "httpx", "cryptography"}
     parts = {n.split(".")[1] for n in modules_after(code) if n.startswith("servd.")}
-    assert parts == {"_version", "wire", "worker"}
+    assert parts == {"_version", "http", "wire", "worker"}
 
 
 def test_a_program_starts_through_the_standard_library_alone() -> None:
@@ -58,7 +58,7 @@ def test_a_program_starts_through_the_standard_library_alone() -> None:
 def test_the_command_line_names_its_commands_without_loading_the_rest() -> None:
     code = (
         "from servd.cli.main import COMMANDS\nimport importlib\n"
-        "for name in COMMANDS: importlib.import_module('servd.cli.' + name)"
+        "for name in COMMANDS: importlib.import_module('servd.cli.commands.' + name)"
     )
     heavy = {"pydantic", "circus", "fastapi", "structlog", "ruamel", "uvicorn", "cryptography"}
     assert {name.partition(".")[0] for name in modules_after(code)} & heavy == set()

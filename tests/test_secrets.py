@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servd.secrets import MASK, is_secret_name, mask_line, mask_url
+from servd.core.secrets import MASK, is_secret_name, mask_line, mask_url
 
 
 @pytest.mark.parametrize(

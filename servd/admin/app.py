@@ -8,10 +8,10 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from servd._version import __version__
-from servd.admin.acting import acting
-from servd.admin.page import showing
 from servd.admin.problem import documented, install
-from servd.admin.reading import measuring, probes, reading
+from servd.admin.routes_actions import acting
+from servd.admin.routes_page import showing
+from servd.admin.routes_status import measuring, probes, reading
 from servd.admin.streams import streaming
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from servd.admin.plain import answer_plainly
-from servd.config.address import Address
 from servd.config.model import AdminConfig
-from servd.errors import StartError
+from servd.core.address import Address
+from servd.core.errors import StartError
 
 
 class Token:

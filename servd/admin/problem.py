@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from servd.daemon.request import OutdatedError, Report
-from servd.errors import ConfigError
+from servd.core.errors import ConfigError
+from servd.core.exhaustion import is_shortage, shortage_of
+from servd.daemon.reload.request import OutdatedError, Report
 from servd.plan.overrides import RefusedError
-from servd.shortage import is_shortage, shortage_of
 
 MEDIA_TYPE = "application/problem+json"
 

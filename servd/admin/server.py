@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from servd.admin.guard import guard_for
 from servd.admin.metrics import Metrics
 from servd.admin.plain import answer_plainly
-from servd.config.address import Address
 from servd.config.model import AdminConfig
-from servd.daemon.handover import HandedSocket
+from servd.core import bind
+from servd.core.address import Address
+from servd.core.errors import StartError
+from servd.core.exhaustion import is_shortage, shortage_of
+from servd.daemon.reload.settings import SettingsChange
 from servd.daemon.runtime_dir import admin_address
-from servd.daemon.settings import SettingsChange
-from servd.errors import StartError
-from servd.host import group_id
+from servd.daemon.upgrade.state import HandedSocket
+from servd.host.facts import group_id
 from servd.plan.model import SocketPlan
-from servd.shortage import is_shortage, shortage_of
-from servd.supervisor import bind
 
 if TYPE_CHECKING:
     from servd.admin.uvicorn_server import AdminUvicorn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, Query, Response
 
 from servd.admin.problem import Problem, ProblemError, documented
-from servd.daemon.journal import PAUSE, Journal, Line
+from servd.daemon.log.buffer import PAUSE, Journal, Line
 
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon

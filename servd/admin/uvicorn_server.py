@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from servd.wire.accepting import Accepting
+from servd.http.acceptor import Accepting
 
 _READING = 1.0
 """Seconds within which a client has to take what is being sent when the server ends."""

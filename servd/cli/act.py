@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from servd.cli.admin_client import AdminClient, Answer, admin_client, admin_options
-from servd.cli.outcome import show_outcome
-from servd.cli.output import say
-from servd.errors import Exit, ServdError, UsageError
+from servd.cli.render.outcome import show_outcome
+from servd.cli.render.output import say
+from servd.control.client import AdminClient, Answer, admin_client, admin_options
+from servd.core.errors import Exit, ServdError, UsageError
 
 SHORTEST = 0.1
 """Seconds that can be waited for at least: asking takes some."""

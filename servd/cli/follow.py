@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import click
 
-from servd.cli.admin_client import admin_client, admin_options
-from servd.cli.completion import service_names
-from servd.cli.output import colours
+from servd.cli.commands.completion import service_names
+from servd.cli.render.output import colours
+from servd.control.client import admin_client, admin_options
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -75,7 +75,7 @@ def _level(data: str) -> int:
 def _shower(*, as_json: bool) -> Callable[[str], None]:
     if as_json:
         return _print
-    from servd.daemon.logs import console_renderer
+    from servd.daemon.log.sink import console_renderer
 
     render = console_renderer(colours=colours(sys.stdout))
     return lambda data: _print(render(data.encode()).decode(errors="replace"))

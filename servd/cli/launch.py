@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from servd.early_signals import EarlySignals
-from servd.errors import ServdError
+from servd.core.errors import ServdError
+from servd.daemon.early_signals import EarlySignals
 from servd.wire.names import HANDOVER
 
 if TYPE_CHECKING:
+    from servd.bento.describe_client import Description
     from servd.config.load import Loaded
-    from servd.daemon.predecessor import Predecessor
-    from servd.description import Description
+    from servd.daemon.upgrade.old_daemon import Predecessor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def launch(start: Start) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
     predecessor = None
     if HANDOVER in os.environ:
-        from servd.daemon.predecessor import take
+        from servd.daemon.upgrade.old_daemon import take
 
         predecessor = take(os.environ)
     try:
@@ -49,14 +49,14 @@ def launch(start: Start) -> int:
 
 def _run(start: Start, predecessor: Predecessor | None) -> int:
     with EarlySignals() as early:
-        from servd.discovery import Discovery
+        from servd.bento.discovery import Discovery
 
         discovery = Discovery(start.begun)
         early.give_up = discovery.give_up
         completed = discovery.begin(start.load().require(), os.environ)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
-        from servd.daemon.launching import Launching
+        from servd.daemon.options import Launching
         from servd.daemon.run import run
 
         def as_it_runs(loaded: Loaded) -> Loaded:

@@ -10,7 +10,7 @@ import click
 
 from servd._version import __version__
 from servd.cli.source import config_option
-from servd.errors import Exit, ServdError
+from servd.core.errors import Exit, ServdError
 
 COMMANDS = (
     "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
@@ -27,7 +27,7 @@ _NO_CIRCUS = (
 
 
 class LazyGroup(click.Group):
-    """Finds the command NAME as `command` in the module `servd.cli.NAME`."""
+    """Finds the command NAME as `command` in the module `servd.cli.commands.NAME`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, sorted."""
@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
         """The command, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"servd.cli.{cmd_name}")
+        module = importlib.import_module(f"servd.cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
 
@@ -67,7 +67,7 @@ def servd(ctx: click.Context, config: str | None) -> None:
     """
     ctx.obj = config
     if ctx.invoked_subcommand is None:
-        from servd.cli.run import run_config
+        from servd.cli.commands.run import run_config
 
         ctx.exit(run_config(config))
 
@@ -82,7 +82,7 @@ def main() -> None:
         error.show()
         sys.exit(Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED)
     except ServdError as error:
-        from servd.cli.output import show_error
+        from servd.cli.render.output import show_error
 
         show_error(error)
         sys.exit(error.exit_status)

@@ -28,7 +28,7 @@ def load_whole(explicit: str | None) -> Loaded:
 
     Raises `ConfigError` when there is none, or when there is any mistake.
     """
-    from servd.discovery import Discovery
+    from servd.bento.discovery import Discovery
 
     return Discovery().complete(load_config(explicit).require(), os.environ).require()
 

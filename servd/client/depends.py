@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from servd.errors import DependencyError
+from servd.core.errors import DependencyError
 from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, SERVICE
 
 if TYPE_CHECKING:

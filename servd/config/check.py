@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from servd import graph
-from servd.config.address import EVERY_V4, EVERY_V6, Address
 from servd.config.check_runners import (
     app_is_a_target,
     bentos_make_sense,
@@ -16,12 +14,14 @@ from servd.config.check_runners import (
     something_to_run,
     tasks_are_commands,
 )
-from servd.config.checked import Checked, Rule
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import print_duration, shown
 from servd.config.tree import Path
-from servd.diagnostics import Diagnostic
+from servd.config.validation_context import Checked, Rule
+from servd.core import graph
+from servd.core.address import EVERY_V4, EVERY_V6, Address
+from servd.core.diagnostics import Diagnostic
 
 _SHORTEST = {
     "watchdog": 0.2,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from servd.config.checked import Checked
 from servd.config.merge import is_file_target
 from servd.config.scalars import joined, shown
 from servd.config.service import Service
 from servd.config.tree import Path
-from servd.diagnostics import Diagnostic
+from servd.config.validation_context import Checked
+from servd.core.diagnostics import Diagnostic
 
 SELF_BINDING = ("{port}", "{host}", "{uds}")
 """Placeholders of a command that binds its own address."""

@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from servd.config.explain import table_at
-from servd.config.later import LATER_SERVICE, LATER_TOP
 from servd.config.load import Loaded
 from servd.config.service import Service
 from servd.config.tree import Path
-from servd.secrets import mask_values
+from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
+from servd.core.secrets import mask_values
 
 Format = str
 """`toml` or `yaml`."""

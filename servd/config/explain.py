@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from servd.config.model import Config
 from servd.config.scalars import joined, shown
 from servd.config.tree import Node, Path, dotted
-from servd.diagnostics import Diagnostic
-from servd.secrets import MASK
+from servd.core.diagnostics import Diagnostic
+from servd.core.secrets import MASK
 
 _EXPECTED = {
     "int_type": "a whole number",

@@ -14,12 +14,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from servd.config.checked import Checked
 from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
 from servd.config.service import Service, Tls
 from servd.config.tree import Path
-from servd.diagnostics import Diagnostic
+from servd.config.validation_context import Checked
+from servd.core.diagnostics import Diagnostic
 
 EXPIRES_SOON_DAYS = 14
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from servd.diagnostics import Diagnostic, Place
-from servd.errors import ConfigError
-from servd.home import home
-from servd.shortage import matches
+from servd.core.basedir import home
+from servd.core.diagnostics import Diagnostic, Place
+from servd.core.errors import ConfigError
+from servd.core.exhaustion import matches
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 LARGEST_FILE = 16 * 2**20

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from servd.config.tree import Node, OutsideText, Path, dotted, map_scalars
-from servd.diagnostics import Diagnostic
-from servd.secrets import is_secret_name
+from servd.core.diagnostics import Diagnostic
+from servd.core.secrets import is_secret_name
 
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<end>\})?)")
 _VARIABLE = re.compile(

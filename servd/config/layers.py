@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from servd.config.explain import explain
 from servd.config.model import Config
 from servd.config.tree import Node, OutsideText, Path, graft, nearest, plain
-from servd.diagnostics import Diagnostic, Place
+from servd.core.diagnostics import Diagnostic, Place
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")

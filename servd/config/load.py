@@ -11,20 +11,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from servd.config.bento.declared import Part
 from servd.config.check import check
-from servd.config.checked import Checked
-from servd.config.declared import Part
 from servd.config.files import check_files
 from servd.config.find import Disk, Files, Source, config_error, is_yaml, members
 from servd.config.interpolate import interpolate
-from servd.config.later import not_supported_yet
 from servd.config.layers import Layers, environment_tree, validate
 from servd.config.merge import anchor, merge
 from servd.config.model import Config
 from servd.config.tree import Node, Parsed, empty, walk
-from servd.diagnostics import Diagnostic, Place, errors_in, in_order
-from servd.errors import ConfigError
-from servd.home import absolute, home
+from servd.config.unsupported_keys import not_supported_yet
+from servd.config.validation_context import Checked
+from servd.core.basedir import absolute, home
+from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
+from servd.core.errors import ConfigError
 
 _MOST_FILES = 1000
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from servd.config.tree import Node, OutsideText, Path, dotted, graft, map_scalars
-from servd.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic
 
 PATH_KEYS = frozenset(
     {

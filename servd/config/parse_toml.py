@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from servd.config.tree import Node, Parsed, empty
-from servd.diagnostics import Diagnostic, Place
+from servd.core.diagnostics import Diagnostic, Place
 
 if TYPE_CHECKING:
     from tree_sitter import Node as SyntaxNode

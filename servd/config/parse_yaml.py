@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from servd.config.tree import Node, Parsed, empty
-from servd.diagnostics import Diagnostic, Place
+from servd.core.diagnostics import Diagnostic, Place
 
 _TAG = "tag:yaml.org,2002:"
 _MOST_NODES = 100_000

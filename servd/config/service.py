@@ -17,7 +17,6 @@ from pydantic import (
     field_validator,
 )
 
-from servd.config.address import INTERNAL
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
     Affinity,
@@ -34,6 +33,7 @@ from servd.config.scalars import (
     Text,
 )
 from servd.config.tree import OutsideText
+from servd.core.address import INTERNAL
 
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from servd.diagnostics import Diagnostic, Place
+from servd.core.diagnostics import Diagnostic, Place
 
 Path = tuple[str | int, ...]
 """The way to a node from the root: keys of tables and indices of lists."""

@@ -15,24 +15,25 @@ import structlog
 
 from servd._version import __version__
 from servd.config.model import Config
-from servd.daemon.certificates import CertificateWatch
-from servd.daemon.clock import ClockWatch
+from servd.core.basedir import absolute
+from servd.core.errors import Exit, StartError
+from servd.daemon.components import Parts
 from servd.daemon.fd_store import FdStore
 from servd.daemon.hooks import Hooks
-from servd.daemon.journal import Record
-from servd.daemon.launching import Launching
-from servd.daemon.lifeline import Lifeline
-from servd.daemon.logs import now
-from servd.daemon.metrics import Snapshot, snapshot
+from servd.daemon.log.buffer import Record
+from servd.daemon.log.sink import now
+from servd.daemon.metrics.compactor import Sweeper
+from servd.daemon.metrics.cpu import CpuMeter
+from servd.daemon.metrics.rates import Traffic
+from servd.daemon.metrics.snapshot import Snapshot, snapshot
+from servd.daemon.options import Launching
 from servd.daemon.orphans import Adopted, LeftWorkers
-from servd.daemon.own_settings import OwnSettings
-from servd.daemon.parts import Parts
+from servd.daemon.parent_watch import Lifeline
 from servd.daemon.periodic import Periodic
-from servd.daemon.pool import SteadyPool
-from servd.daemon.reload import Reloader, tell_warning
-from servd.daemon.request import Report, Request
+from servd.daemon.reload.own_settings import OwnSettings
+from servd.daemon.reload.reloader import Reloader, tell_warning
+from servd.daemon.reload.request import Report, Request
 from servd.daemon.runtime_dir import RuntimeDir, admin_address
-from servd.daemon.source_watch import SourceWatch
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
@@ -41,26 +42,25 @@ from servd.daemon.status import (
     last_status,
     service_status,
 )
-from servd.daemon.succession import Succession
-from servd.daemon.sweeper import Sweeper
 from servd.daemon.systemd import Systemd
-from servd.daemon.traffic import Traffic
-from servd.daemon.upgrade import Upgrades
-from servd.daemon.usage import CpuMeter
-from servd.daemon.watch import FileWatch
-from servd.errors import Exit, StartError
-from servd.gpus import first
-from servd.home import absolute
-from servd.host import inspect_host
+from servd.daemon.thread_pool import SteadyPool
+from servd.daemon.upgrade.takeover import Succession
+from servd.daemon.upgrade.upgrader import Upgrades
+from servd.daemon.watch.certificates import CertificateWatch
+from servd.daemon.watch.clock import ClockWatch
+from servd.daemon.watch.config_files import FileWatch
+from servd.daemon.watch.sources import SourceWatch
+from servd.host.facts import inspect_host
+from servd.host.gpus import first
 from servd.plan.build import build_loaded
 from servd.plan.overrides import differing, with_overrides
-from servd.supervisor.arbiter import ServdArbiter
-from servd.supervisor.engine import Engine
-from servd.supervisor.roster import Roster, left_behind
-from servd.supervisor.sockets import SocketPool
+from servd.supervisor.circus.arbiter import ServdArbiter
+from servd.supervisor.circus.watcher import StartGate
+from servd.supervisor.context import Engine
+from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor, start_budget, stop_budget
-from servd.supervisor.watcher import StartGate
+from servd.supervisor.worker_registry import Roster, left_behind
 
 HEAD_START = 1.0
 """Seconds for which the workers that start have the machine for themselves: what the admin API and

@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator, MutableMapping
 from urllib.parse import quote, unquote
 
+from servd.core import bind
 from servd.daemon.systemd import Systemd
-from servd.supervisor import bind
-from servd.supervisor.sockets import Bound, SocketPool
+from servd.supervisor.sockets.pool import Bound, SocketPool
 from servd.wire.names import FDSTORE
 
 _PREFIX = "servd.listen."

@@ -12,9 +12,9 @@ from collections.abc import Collection, Sequence
 
 import structlog
 
+from servd.core import bind
 from servd.plan.model import Plan
-from servd.supervisor import bind
-from servd.supervisor.roster import Left, is_dead
+from servd.supervisor.worker_registry import Left, is_dead
 
 _LOOK_EVERY = 0.05
 _FOR_ADDRESSES = 10.0

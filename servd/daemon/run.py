@@ -6,16 +6,16 @@ import asyncio
 import os
 from dataclasses import replace
 
+from servd.core.basedir import stay
 from servd.daemon.daemon import Daemon
 from servd.daemon.fd_store import FdStore
-from servd.daemon.handover import Handover
-from servd.daemon.journal import Record
-from servd.daemon.launching import Launching
-from servd.daemon.logs import LogSink, configure
+from servd.daemon.log.buffer import Record
+from servd.daemon.log.sink import LogSink, configure
+from servd.daemon.options import Launching
 from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
 from servd.daemon.systemd import Systemd
-from servd.home import stay
-from servd.supervisor.sockets import SocketPool
+from servd.daemon.upgrade.state import Handover
+from servd.supervisor.sockets.pool import SocketPool
 from servd.wire import listen_fds
 
 

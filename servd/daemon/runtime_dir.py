@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servd.config.address import UNIX_PATH_LIMIT, Address
-from servd.errors import StartError
+from servd.core.address import UNIX_PATH_LIMIT, Address
+from servd.core.errors import StartError
 
 if TYPE_CHECKING:  # the command line asks for paths without the weight of the model
     from servd.config.model import AdminConfig, Config

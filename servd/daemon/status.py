@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from servd.daemon.certificates import validity
-from servd.daemon.request import Report
-from servd.daemon.traffic import NOT_COUNTED, Traffic
-from servd.daemon.usage import CpuMeter
+from servd.daemon.metrics.cpu import CpuMeter
+from servd.daemon.metrics.rates import NOT_COUNTED, Traffic
+from servd.daemon.reload.request import Report
+from servd.daemon.watch.certificates import validity
 from servd.plan.model import ServicePlan
 from servd.plan.render_changes import Row, as_json
-from servd.supervisor import memory
+from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exits import Exit
 from servd.supervisor.generation import Generation
-from servd.supervisor.process import WorkerProcess
+from servd.supervisor.health import memory
 from servd.supervisor.service import Service, State
-from servd.wire.block import IN_FLIGHT
+from servd.wire.shm_counters import IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)

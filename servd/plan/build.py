@@ -8,15 +8,15 @@ import signal
 from collections.abc import Mapping
 from typing import Literal
 
-from servd import graph
-from servd.config.address import UNIX_PATH_LIMIT, Address
+from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
-from servd.config.declared import Part
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import Limits, Restart, Service
 from servd.config.tree import Path
-from servd.host import Host
+from servd.core import graph
+from servd.core.address import UNIX_PATH_LIMIT, Address
+from servd.host.facts import Host
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
 from servd.plan.model import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from servd.config.address import EVERY_V4, Address
+from servd.core.address import EVERY_V4, Address
 from servd.plan.model import SocketPlan
 from servd.wire.names import FIRST_FD
 

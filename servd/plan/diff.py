@@ -8,12 +8,12 @@ import operator
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from servd import graph
 from servd.config.kinds import service_kind
 from servd.config.tree import Path, differing, dotted
+from servd.core import graph
+from servd.core.secrets import MASK, mask_values
 from servd.plan.change import Change, ChangeKind, KeyChange
 from servd.plan.model import Plan, ServicePlan
-from servd.secrets import MASK, mask_values
 from servd.wire.names import DEPENDENCIES
 from servd.wire.worker_spec import TlsSpec
 

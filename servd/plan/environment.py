@@ -6,9 +6,9 @@ import fnmatch
 import json
 from collections.abc import Mapping
 
-from servd.config.declared import Part
+from servd.config.bento.declared import Part
 from servd.config.model import Config
-from servd.host import Host
+from servd.host.facts import Host
 from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
 
 BASE = (

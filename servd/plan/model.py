@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from servd.config.address import Address
+from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
-from servd.config.declared import Part
 from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
-from servd.host import Account
+from servd.core.address import Address
+from servd.host.facts import Account
 from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]
 
-ELSEWHERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "elsewhere.py")
+BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "bootstrap.py")
 """What runs our worker in an environment that has no servd."""
 
 USER_MARK = "~"
@@ -146,7 +146,7 @@ class ServicePlan:
         need not have servd.
         """
         if self.definition.python:
-            return [self.python, ELSEWHERE, module]
+            return [self.python, BOOTSTRAP, module]
         return [self.python, "-P", "-m", module]
 
     @property

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from servd import graph
 from servd.config.model import Config
-from servd.errors import ServdError
+from servd.core import graph
+from servd.core.errors import ServdError
 from servd.plan.model import Plan, ServicePlan
 
 

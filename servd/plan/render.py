@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servd import graph
+from servd.core import graph
 from servd.plan.model import Plan, ServicePlan
 
 

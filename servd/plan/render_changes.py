@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from typing_extensions import TypedDict
 
+from servd.core.secrets import MASK
 from servd.plan.change import Change
 from servd.plan.render import summary
-from servd.secrets import MASK
 
 NOTHING = "nothing differs (code is not compared: `servd restart` replaces workers for it)"
 _COLOURS = {"+": "32", "~": "33", "-": "31"}

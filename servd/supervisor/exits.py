@@ -8,9 +8,9 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from servd.errors import StartError
+from servd.core.errors import StartError
 from servd.plan.model import ServicePlan
-from servd.supervisor.process import WorkerProcess
+from servd.supervisor.circus.process import WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,18 @@ from typing import Any, Protocol
 
 from servd.plan.model import ServicePlan
 from servd.supervisor.app_folders import make_app_folders
-from servd.supervisor.channel import UnansweredError
-from servd.supervisor.counts import Counts
-from servd.supervisor.engine import Engine
+from servd.supervisor.circus.process import Launch, WorkerProcess
+from servd.supervisor.circus.watcher import ServiceWatcher
+from servd.supervisor.context import Engine
+from servd.supervisor.counters import Counts
 from servd.supervisor.exits import Exit, FailedStartError
-from servd.supervisor.process import Launch, WorkerProcess
-from servd.supervisor.readiness import NotReadyError, ready_or_over
-from servd.supervisor.recycle import Recycler
+from servd.supervisor.health.readiness import NotReadyError, ready_or_over
+from servd.supervisor.health.recycler import Recycler
+from servd.supervisor.io.channel import UnansweredError
 from servd.supervisor.respawn import History
-from servd.supervisor.sockets import Listener
-from servd.supervisor.telling import cut, tell
-from servd.supervisor.watcher import ServiceWatcher
-from servd.supervisor.witness import Witness
+from servd.supervisor.sockets.pool import Listener
+from servd.supervisor.worker_commands import cut, tell
+from servd.supervisor.worker_events import Witness
 from servd.wire.worker_spec import SocketSpec
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import structlog
 
-from servd.errors import StartError
+from servd.core.errors import StartError
 from servd.plan.model import ServicePlan
-from servd.supervisor.engine import Engine
+from servd.supervisor.context import Engine
 from servd.supervisor.exits import Exit
 from servd.supervisor.generation import Generation
 from servd.supervisor.respawn import History

@@ -9,18 +9,18 @@ from typing import Any
 
 import structlog
 
-from servd import graph
-from servd.errors import StartError
+from servd.core import graph
+from servd.core.errors import StartError
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
-from servd.supervisor.engine import Engine
-from servd.supervisor.removal import Remove
-from servd.supervisor.rollout import Rollout, to_the_end
+from servd.supervisor.apply.inherit import Heritage, Inherit, Predecessor, succeed
+from servd.supervisor.apply.removal import Remove
+from servd.supervisor.apply.step import Step
+from servd.supervisor.apply.steps import Defer, step_for
+from servd.supervisor.apply.transaction import Rollout, to_the_end
+from servd.supervisor.context import Engine
 from servd.supervisor.service import Service
-from servd.supervisor.step import Step
-from servd.supervisor.steps import Defer, step_for
-from servd.supervisor.succession import Heritage, Inherit, Predecessor, succeed
 
 log = structlog.get_logger()
 

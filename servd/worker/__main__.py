@@ -12,19 +12,19 @@ import sys
 from typing import Any
 
 from servd.wire import listen_fds
-from servd.wire.block import Counters
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
+from servd.wire.shm_counters import Counters
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker import collector
+from servd.worker import gc_tuning
 from servd.worker.channel import Channel, DaemonWatch
-from servd.worker.confine import ConfineError, confine
 from servd.worker.events import EventWriter, configure_logging, users_traceback
+from servd.worker.restrict import ConfineError, confine
 
 
 def main() -> None:
     """Runs the worker; exits 3 when its app cannot be imported or started."""
-    collector.pause()
+    gc_tuning.pause()
     channel = Channel(int(sys.argv[1]))
     text = channel.receive()
     if text is None:
@@ -64,7 +64,7 @@ def main() -> None:
 def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
     if spec.tls is None:
         return None
-    from servd.worker.tls import tls_context
+    from servd.http.tls import tls_context
 
     return tls_context(spec.tls)
 
@@ -160,7 +160,7 @@ def _tell_sources(spec: WorkerSpec, channel: Channel, error: BaseException | Non
 def _load(spec: AppSpec, worker: int) -> Any:
     """The app itself. Raises `AppLoadError`."""
     if spec.bento is not None:
-        from servd.worker.bento import load_bento
+        from servd.worker.bento.load import load_bento
 
         return load_bento(spec.app, spec.directory, spec.bento, worker)
     from servd.worker.load_app import load_app

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from servd.wire.block import Counters
+from servd.wire.shm_counters import Counters
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.proxy import proxy_headers

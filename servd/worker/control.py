@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from servd.http.tls import load_pair
 from servd.wire.worker_spec import TlsSpec
 from servd.worker.channel import Channel
 from servd.worker.events import set_log_level
-from servd.worker.tls import load_pair
 
 
 class Server(Protocol):

@@ -17,7 +17,7 @@ from servd.wire import listen_fds
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
 from servd.worker.channel import Channel, die_with_parent
-from servd.worker.confine import ConfineError, confine
+from servd.worker.restrict import ConfineError, confine
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses when there is no such program, and when it cannot be run, as shells have them."""

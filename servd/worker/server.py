@@ -16,11 +16,11 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
-from servd.wire.accepting import Accepting
+from servd.http.acceptor import Accepting
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker import collector
+from servd.worker import gc_tuning
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
@@ -114,7 +114,7 @@ class WorkerServer(uvicorn.Server):
         self.started = True
         if self.accepts_at_once:
             await self.accept()
-        collector.resume()
+        gc_tuning.resume()
         self.watchdog.start()
         notify("READY=1")
 

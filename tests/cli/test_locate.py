@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from servd.cli.admin_client import admin_client
-from servd.cli.locate import quick_socket
+from servd.control.client import admin_client
+from servd.control.locate import quick_socket
 
 SERVICE = '[services.web]\ncommand = ["true"]\n'
 
@@ -32,7 +32,7 @@ def test_it_is_where_the_whole_configuration_says(
         monkeypatch.setenv(name, value)
     quick = quick_socket(str(path), environ)
     assert quick is not None
-    monkeypatch.setattr("servd.cli.admin_client.quick_socket", lambda *_: None)
+    monkeypatch.setattr("servd.control.client.quick_socket", lambda *_: None)
     assert admin_client(str(path), None).place == quick
 
 

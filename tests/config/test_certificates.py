@@ -10,7 +10,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization as s
 
 from servd.config.load import load
-from servd.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic
 
 
 def found(folder: Path, **tls: str) -> list[Diagnostic]:

@@ -13,7 +13,7 @@ import pytest
 
 from servd.config.find import Disk, Source
 from servd.config.load import load_sources
-from servd.diagnostics import render
+from servd.core.diagnostics import render
 
 SAMPLES = sorted((Path(__file__).parents[2] / "sample-configs").glob("*/servd.*"))
 EVERYTHING = Path(__file__).parent / "everything.toml"

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servd import graph
+from servd.core import graph
 
 NAMES = st.sampled_from([f"n{number}" for number in range(12)])
 

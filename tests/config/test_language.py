@@ -9,7 +9,7 @@ import pytest
 
 from servd.config.load import Loaded, load
 from servd.config.model import Config
-from servd.diagnostics import render
+from servd.core.diagnostics import render
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def test_every_key_of_the_language_is_known() -> None:
 
 def test_the_later_tables_name_keys_that_exist() -> None:
     from servd.config.explain import table_at
-    from servd.config.later import LATER_SERVICE, LATER_TOP
+    from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
 
     paths = [*LATER_TOP, *(("services", "x", *path) for path in LATER_SERVICE)]
     for path in paths:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from servd.config.address import Address, parse_address
 from servd.config.env_file import EnvFileError, parse_env_file
 from servd.config.scalars import parse_duration, parse_size, print_duration, print_size
+from servd.core.address import Address, parse_address
 
 
 @given(st.integers(0, 10**9).map(lambda n: n / 1000))

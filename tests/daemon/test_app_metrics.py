@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict
 
-from servd.daemon.app_metrics import AppMetrics
+from servd.daemon.metrics.multiprocess import AppMetrics
 
 DEAD = 2**22 + 1
 """No process has this pid: it is above the largest (proc(5), pid_max)."""

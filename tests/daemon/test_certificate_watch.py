@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from servd.daemon.certificates import Validity, validity
+from servd.daemon.watch.certificates import Validity, validity
 
 BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
 

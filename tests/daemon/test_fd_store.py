@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from servd.config.address import Address
+from servd.core.address import Address
 from servd.daemon.fd_store import FdStore
 from servd.daemon.systemd import Systemd
 from servd.plan.model import SocketPlan
-from servd.supervisor.sockets import SocketPool
+from servd.supervisor.sockets.pool import SocketPool
 from servd.wire.notify import parse
 
 

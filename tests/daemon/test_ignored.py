@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from servd.daemon.ignored import Ignored
+from servd.daemon.watch.gitignore import Ignored
 
 RULES = {
     ".gitignore": "*.log\n!keep.log\nbuild/\n/top.py\ndocs/*.py\n**/deep/x.py\n",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from servd.daemon import journal
-from servd.daemon.journal import BYTES, LINES, MOST_SERVICES, Journal
+from servd.daemon.log import buffer
+from servd.daemon.log.buffer import BYTES, LINES, MOST_SERVICES, Journal
 
 
 def texts(journal: Journal, after: int = 0, *services: str) -> list[bytes]:
@@ -44,8 +44,8 @@ def test_many_busy_services_share_what_is_kept_of_all() -> None:
     for _ in range(200):
         for number in range(200):
             found.add(f"s{number}", b"x" * 2000)
-    assert sum(len(line) for line in texts(found)) <= journal.BYTES_OF_ALL
-    assert len(texts(found, 0, "s7")) == journal.BYTES_OF_ALL // 200 // 2000
+    assert sum(len(line) for line in texts(found)) <= buffer.BYTES_OF_ALL
+    assert len(texts(found, 0, "s7")) == buffer.BYTES_OF_ALL // 200 // 2000
 
 
 def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
@@ -89,4 +89,4 @@ def test_a_follower_that_nothing_comes_for_is_let_go_after_its_patience() -> Non
 
 
 def test_the_bounds_are_what_the_readme_says() -> None:
-    assert (journal.LINES, journal.BYTES) == (1000, 256 * 1024)
+    assert (buffer.LINES, buffer.BYTES) == (1000, 256 * 1024)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from servd.core.errors import StartError
 from servd.daemon.runtime_dir import RuntimeDir, default_runtime_dir, instance_name
-from servd.errors import StartError
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from servd.config.model import Config
-from servd.daemon.settings import changed_keys, needs_restart
+from servd.daemon.reload.settings import changed_keys, needs_restart
 
 
 def config(**tables: Any) -> Config:

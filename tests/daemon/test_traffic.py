@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from servd.daemon.traffic import Traffic, percentile
-from servd.supervisor.counts import Counts
-from servd.wire.block import BOUNDS, Counters
+from servd.daemon.metrics.rates import Traffic, percentile
+from servd.supervisor.counters import Counts
+from servd.wire.shm_counters import BOUNDS, Counters
 
 
 def buckets(**of: int) -> list[int]:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import servd
-from servd.server import arguments
+from servd.embed import arguments
 
 from harness import DEADLINE, alive, wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 from servd.config.load import load
 from servd.export.systemd import HARDENING, Installation, units
-from servd.host import inspect_host
+from servd.host.facts import inspect_host
 from servd.plan.build import build_loaded
 
 from harness import command

@@ -140,7 +140,7 @@ def test_the_command_line_says_whom_the_socket_belongs_to(servd: Servd) -> None:
     daemon = servd(CONFIG, main_py=PLAIN).ready()
     wait_until((daemon.runtime / "admin.sock").exists, "it is there")
     path = daemon.runtime / "admin.sock"
-    code = "from servd.cli.admin_client import AdminClient; import os; os.setgroups([]);"
+    code = "from servd.control.client import AdminClient; import os; os.setgroups([]);"
     code += f"os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid}); AdminClient({str(path)!r})"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}.get('/livez')"], capture_output=True, text=True, timeout=60

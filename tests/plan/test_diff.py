@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servd import graph
 from servd.config.model import Config
-from servd.host import Account, Host
+from servd.core import graph
+from servd.host.facts import Account, Host
 from servd.plan.build import build
 from servd.plan.change import Change
 from servd.plan.diff import diff, patched

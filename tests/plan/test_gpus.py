@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servd.config.model import Config
-from servd.host import Host
+from servd.host.facts import Host
 from servd.plan.build import build
 from servd.plan.diff import diff
 from servd.plan.gpus import GpuError, Gpus, with_gpus

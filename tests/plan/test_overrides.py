@@ -7,7 +7,7 @@ import pytest
 from servd.config.find import Disk, Source
 from servd.config.load import load_sources
 from servd.config.model import Config
-from servd.host import inspect_host
+from servd.host.facts import inspect_host
 from servd.plan.build import build
 from servd.plan.diff import diff
 from servd.plan.model import Plan

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from servd.supervisor.channel import LONGEST_MESSAGE, UnansweredError, WorkerChannel
+from servd.supervisor.io.channel import LONGEST_MESSAGE, UnansweredError, WorkerChannel
 
 
 class Listener:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 
-from servd.supervisor.output import LAST_LINES, LastLines, OutputPipe
+from servd.supervisor.io.output import LAST_LINES, LastLines, OutputPipe
 
 
 def read(*chunks: bytes) -> tuple[list[bytes], LastLines]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from servd.config.address import parse_address
-from servd.errors import StartError
+from servd.core.address import parse_address
+from servd.core.errors import StartError
 from servd.plan.model import SocketPlan
-from servd.supervisor.sockets import SocketPool
+from servd.supervisor.sockets.pool import SocketPool
 
 
 def plan(address: str, mode: int = 0o600) -> SocketPlan:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from servd.errors import Exit
+from servd.core.errors import Exit
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from servd.client.depends import DependencyAddress, address_of, depends, depends_sync
-from servd.errors import DependencyError
+from servd.core.errors import DependencyError
 
 
 def test_inside_servd_the_address_comes_from_the_daemon() -> None:

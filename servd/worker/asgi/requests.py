@@ -13,11 +13,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from servd.wire import block
+from servd.wire import shm_counters
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
+from servd.worker.asgi.concurrency import Places
 from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
-from servd.worker.asgi.places import Places
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Request, current, nowhere
 
@@ -44,7 +44,7 @@ class Requests:
         self,
         app: Any,
         spec: AppSpec,
-        counters: block.Counters,
+        counters: shm_counters.Counters,
         access_log: AccessLog | None,
         recycle: Callable[[str], None],
     ) -> None:
@@ -79,7 +79,7 @@ class Requests:
         current.set(request)
         live, gauges = self.live, self.gauges
         live[request] = None
-        gauges[block.IN_FLIGHT] = len(live)
+        gauges[shm_counters.IN_FLIGHT] = len(live)
         if self._timers:
             request.task = asyncio.current_task(self.loop)
             for timer in self._timers:
@@ -117,7 +117,7 @@ class Requests:
             error = raised
         finally:
             del live[request]
-            gauges[block.IN_FLIGHT] = len(live)
+            gauges[shm_counters.IN_FLIGHT] = len(live)
             if not request.over and request.answering is None:
                 if request.start is None and _has_hung_up(request):
                     request.start = {"status": _ended_with(request)}
@@ -168,11 +168,11 @@ class Requests:
         current.set(request := Request(scope, send, self))
         if self._bind is not None:
             self._bind(request_id=request.id)
-        self.gauges[block.WEBSOCKETS] += 1
+        self.gauges[shm_counters.WEBSOCKETS] += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self.gauges[block.WEBSOCKETS] -= 1
+            self.gauges[shm_counters.WEBSOCKETS] -= 1
 
     def finish(self, request: Request) -> None:
         """Counts and logs a request whose answer is complete, or never will be."""
@@ -196,16 +196,16 @@ class Requests:
         return self.deadlines.allowed(request)
 
     def _waiting(self, count: int) -> None:
-        self.gauges[block.QUEUED] = count
+        self.gauges[shm_counters.QUEUED] = count
 
     def _is_stuck(self, request: Request) -> None:
         self.stuck.add(request)
-        self.gauges[block.STUCK] = len(self.stuck)
+        self.gauges[shm_counters.STUCK] = len(self.stuck)
         self.recycle("stuck")
 
     def _unstick(self, request: Request) -> None:
         self.stuck.discard(request)
-        self.gauges[block.STUCK] = len(self.stuck)
+        self.gauges[shm_counters.STUCK] = len(self.stuck)
 
     @property
     def given_up(self) -> set[asyncio.Task[Any]]:

@@ -1,0 +1,88 @@
+"""Asking the code of a BentoML service what it declares: the process that does, and its answer.
+
+Standard library only, so that it can be asked before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MODULE = "servd.worker.bento.describe"
+
+
+class DescriptionError(Exception):
+    """The code could not be asked; `trace` is its own traceback. It is a mistake of the
+    configuration when there is no such code, and not when the code fails.
+    """
+
+    def __init__(self, message: str, trace: str = "", *, is_mistake: bool = False) -> None:
+        self.trace = trace
+        self.is_mistake = is_mistake
+        super().__init__(message)
+
+
+class Description:
+    """What is being asked, in a process of its own, from the moment that this is made."""
+
+    def __init__(
+        self, argv: Sequence[str], folder: str, environ: Mapping[str, str], **options: Any
+    ) -> None:
+        """`options` are those of Popen: whom the process runs as. Raises `DescriptionError`."""
+        self.argv = tuple(argv)
+        self.folder = folder
+        lifeline, self._lifeline = os.pipe()  # the process ends with whoever holds the other end
+        try:
+            self._process = subprocess.Popen(
+                self.argv,
+                cwd=folder,
+                env=dict(environ),
+                stdin=lifeline,
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                **options,
+            )
+        except OSError as error:
+            os.close(self._lifeline)
+            reason = f"{self.argv[0]} cannot be run: {error.strerror}"
+            raise DescriptionError(reason, is_mistake=True) from None
+        finally:
+            os.close(lifeline)
+
+    def document(self, seconds: float) -> dict[str, Any]:
+        """What the code declares, once it has been imported, which may take so long.
+
+        Raises `DescriptionError`.
+        """
+        try:
+            said, complained = self._process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.drop()
+            self._process.communicate()
+            raise DescriptionError(f"its code was not imported within {seconds:g} s") from None
+        finally:
+            os.close(self._lifeline)
+        try:
+            found: dict[str, Any] = json.loads(said)
+            if "error" not in found:
+                return found
+        except ValueError:
+            status = f"exit status {self._process.returncode}"
+            last = (complained.strip().splitlines() or [status])[-1]
+            raise DescriptionError(last) from None
+        trace = found.get("trace") or ""
+        raise DescriptionError(found["error"], trace, is_mistake=not trace)
+
+    def drop(self) -> None:
+        """Nobody wants to know any more: it ends, with whatever it has started."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)

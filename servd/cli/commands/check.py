@@ -1,0 +1,130 @@
+"""`servd check`: validates a configuration, and with --imports every app of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import click
+
+from servd.cli.render.output import diagnostic_json, print_json, say, show_diagnostics
+from servd.cli.source import config_option, load_config
+from servd.core.errors import ConfigError, Exit
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+    from servd.plan.model import Plan
+
+
+@click.command("check")
+@config_option
+@click.option("--imports", is_flag=True, help="Also import each app, in a process of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Mistakes as JSON on stdout.")
+def command(config: str | None, imports: bool, as_json: bool) -> int:
+    """Validate a configuration; every mistake is shown with its place. Exits 78 for mistakes."""
+    try:
+        loaded = load_config(config)
+    except ConfigError as error:
+        if as_json:
+            print_json(
+                {"valid": False, "diagnostics": [diagnostic_json(d) for d in error.diagnostics]}
+            )
+            return Exit.CONFIG
+        raise
+    failures: dict[str, str] = {}
+    if not loaded.errors:
+        loaded = _of_code(loaded) if imports else loaded
+        plan = _planned(loaded)
+        loaded = _of_machine(loaded, plan)
+        failures = _imports(loaded, plan) if imports and not loaded.errors else failures
+    loaded = _without_failures(loaded)
+    if as_json:
+        print_json(
+            {
+                "valid": not loaded.errors and not failures,
+                "diagnostics": [diagnostic_json(d) for d in loaded.diagnostics],
+                "imports": failures,
+            }
+        )
+    else:
+        show_diagnostics(loaded)
+        for name, text in failures.items():
+            say(f"services.{name}: the app cannot be imported\n{text}")
+    if loaded.errors:
+        return Exit.CONFIG
+    if failures:
+        return Exit.FAILED
+    if not as_json:
+        names = ", ".join(sorted(loaded.config.services)) or "no services"
+        click.echo(f"{loaded.path} is valid: {names}")
+        asked = [name for name, s in loaded.config.services.items() if s.bento and not imports]
+        if asked:
+            say(f"the code of {', '.join(asked)} was not asked: --imports does that")
+    return Exit.OK
+
+
+def _of_code(loaded: Loaded) -> Loaded:
+    """With what the code of BentoML services declares, and what is wrong there."""
+    from servd.bento.discovery import Discovery
+
+    return Discovery().complete(loaded, os.environ)
+
+
+def _planned(loaded: Loaded) -> Plan:
+    """What would run here."""
+    from servd.host.facts import inspect_host
+    from servd.plan.build import build_loaded
+
+    return build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
+
+
+def _of_machine(loaded: Loaded, plan: Plan) -> Loaded:
+    """With what is too much for this machine."""
+    from servd.config.load import LoadError
+    from servd.host.gpus import first
+
+    try:
+        found = first(loaded, plan, os.environ)[1]
+    except LoadError as error:
+        return error.loaded
+    return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
+
+
+def _without_failures(loaded: Loaded) -> Loaded:
+    """Without the warnings about code that cannot be imported, which are shown as failures."""
+    kept = tuple(d for d in loaded.diagnostics if d.code != "code" or d.severity == "error")
+    return dataclasses.replace(loaded, diagnostics=kept)
+
+
+def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
+    """What each app that cannot be imported said, by service. (The code of BentoML services has
+    been asked.)
+    """
+    failures = {
+        d.path.split(".")[1]: d.trace or d.message for d in loaded.warnings if d.code == "code"
+    }
+    for service in plan.services:
+        if service.app is None or service.part is not None:
+            continue
+        argv = [*service.argv_of("servd.worker.try_import"), service.app.app]
+        argv += [service.directory, "factory" if service.app.factory else ""]
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=service.directory,
+                env=dict(service.environment),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=service.startup,
+            )
+        except subprocess.TimeoutExpired:
+            failures[service.name] = f"the import did not end within {service.startup:g} s"
+            continue
+        if done.returncode != 0:
+            failures[service.name] = (done.stderr or done.stdout).rstrip()
+    return failures

@@ -1,0 +1,48 @@
+"""`servd dashboard`: the daemon's page, on a loopback port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import webbrowser
+from collections.abc import Iterator
+
+import click
+
+from servd.cli.render.output import say
+from servd.control.client import admin_client, admin_options
+
+
+@click.command("dashboard")
+@admin_options
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="[default: a free one]")
+@click.option("--browser/--no-browser", default=True, help="Open it in a browser.")
+def command(config: str | None, admin: str | None, port: int, browser: bool) -> None:
+    """Show the page of the daemon on a port of 127.0.0.1, until Ctrl-C.
+
+    The address holds a token that opens the page once.
+    """
+    client = admin_client(config, admin)
+    client.status()  # one that is not there is said now, and here
+    from servd.cli.dashboard.server import DashboardServer
+
+    server = DashboardServer(client, port)
+    click.echo(server.url)
+    say("open this address in a browser; it works once. Ctrl-C ends it")
+    with contextlib.ExitStack() as until_the_end:
+        if browser:
+            until_the_end.enter_context(_opened(server.url))
+        server.run()
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[None]:
+    """Opens the address in a browser: by a file that leads there and is ours alone, since everybody
+    can read the arguments of a program.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="servd-", suffix=".html") as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
+        file.flush()
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(f"file://{file.name}")
+        yield

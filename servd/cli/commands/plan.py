@@ -1,0 +1,110 @@
+"""`servd plan`: what a reload would do now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servd.cli.render.output import colours, print_json, say, say_restart_needed, workers
+from servd.cli.source import load_whole
+from servd.control.client import NoDaemonError, admin_client, admin_options
+from servd.core.errors import Exit, ServdError
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+
+CHANGES = 2
+
+
+@click.command("plan")
+@admin_options
+@click.option("--json", "as_json", is_flag=True, help="The changes as JSON.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with some, 1 on errors."
+)
+def command(config: str | None, admin: str | None, as_json: bool, detailed_exitcode: bool) -> int:
+    """Show what a reload would do now; without a running daemon, what a first start would do."""
+    try:
+        answer = _asked(config, admin)
+    except InvalidError as error:
+        for line in error.lines:
+            say(line)
+        return Exit.FAILED if detailed_exitcode else Exit.CONFIG
+    except ServdError as error:
+        if not detailed_exitcode:
+            raise
+        from servd.cli.render.output import show_error
+
+        show_error(error)
+        return Exit.FAILED
+    if as_json:
+        print_json(answer)
+    else:
+        _show(answer)
+    return CHANGES if detailed_exitcode and answer["changes"] else Exit.OK
+
+
+def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
+    """The plan, of the daemon where one runs.
+
+    Raises `InvalidError` for a file that the daemon finds invalid, `ConfigError` without a daemon.
+    """
+    client = admin_client(config, admin)
+    try:
+        answer = client.get("/v1/plan")
+    except NoDaemonError:
+        if admin:
+            raise
+        return _first_start(load_whole(config))
+    body = answer.body if isinstance(answer.body, dict) else {}
+    if answer.good and "changes" in body:
+        return body
+    if body.get("outcome") == "invalid":
+        raise InvalidError(body.get("details") or [body["title"]])
+    raise client.unexpected(answer)
+
+
+class InvalidError(ServdError):
+    """The file that the daemon read is not valid; `lines` has every mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
+def _first_start(loaded: Loaded) -> dict[str, Any]:
+    from servd.host.facts import inspect_host
+    from servd.host.gpus import first
+    from servd.plan.build import build_loaded
+    from servd.plan.diff import diff
+    from servd.plan.model import Plan
+    from servd.plan.render_changes import as_json
+
+    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
+    plan, found = first(loaded, plan, os.environ)
+    return {
+        "source": "first start",
+        "changes": as_json(diff(Plan(), plan)),
+        "by_hand": [],
+        "restart_needed": [],
+        "warnings": [warning.summary() for warning in (*loaded.warnings, *found)],
+    }
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from servd.plan.render_changes import as_text
+
+    if answer["source"] != "daemon":
+        say("no daemon runs for this configuration: this is what a first start would do")
+    click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
+    for item in answer["by_hand"]:
+        click.echo(
+            f"! {item['service']}: {workers(item['workers'])} by hand, the file says"
+            f" {item['file']}: kept until the file changes it"
+        )
+    for warning in answer["warnings"]:
+        say(warning)
+    say_restart_needed(answer["restart_needed"])

@@ -1,0 +1,47 @@
+"""`servd scale`: another number of workers, until the file changes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from servd.cli.act import ActOptions, act, act_options, service_route
+from servd.cli.commands.completion import service_names
+from servd.core.errors import Exit, UsageError
+
+
+@click.command("scale")
+@click.argument(
+    "targets", metavar="NAME=N...", nargs=-1, required=True, shell_complete=service_names
+)
+@click.option("--cascade", is_flag=True, help="With N = 0: stop the services that need it too.")
+@act_options
+def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int:
+    """Give service NAME another number of workers (N)."""
+    statuses = [
+        act(
+            replace(options, wait_drained=options.wait_drained or not workers),
+            service_route(name, "scale"),
+            f"{name} is stopped already" if not workers else f"{name} has {workers} already",
+            workers=workers,
+            cascade=cascade,
+        )
+        for name, workers in _wanted(targets).items()
+    ]
+    return next((status for status in statuses if status), Exit.OK)
+
+
+def _wanted(targets: tuple[str, ...]) -> dict[str, int]:
+    """Workers by name, of `web=2 api=3`, or of `web 2`. Raises `UsageError`."""
+    if len(targets) == 2 and "=" not in targets[0]:
+        targets = (f"{targets[0]}={targets[1]}",)
+    found: dict[str, int] = {}
+    for target in targets:
+        name, _, number = target.partition("=")
+        if not (number.isascii() and number.isdecimal()):
+            raise UsageError(f"scale {target}: write scale NAME=N, such as scale web=4")
+        if not name:
+            raise UsageError("the name of a service is missing")
+        found[name] = int(number)
+    return found

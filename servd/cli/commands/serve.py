@@ -1,0 +1,229 @@
+"""`servd serve TARGET`: one service without a file. Every option is a key of the configuration.
+
+The options are those of `bentoml serve`, with its environment variables.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import click
+
+from servd.bento.describe_client import MODULE, Description
+from servd.cli.bento_target import is_bento, source_of
+from servd.cli.launch import Start, launch
+from servd.core.errors import UsageError
+
+SOURCE = "<servd serve>"
+EVERY_V4 = "0.0.0.0"  # noqa: S104  # what `bentoml serve` listens on
+_CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
+_VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
+"""Names, and the numbers of Python's ssl.PROTOCOL_TLS and PROTOCOL_TLS_SERVER: both mean the
+newest version that both sides have."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options as they were given; None where they were not."""
+
+    target: str
+    bento: bool
+    host: str
+    port: int
+    backlog: int | None
+    workers: str | None
+    timeout: str | None
+    development: bool
+    working_dir: str | None
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+    ssl_keyfile_password: str | None
+    ssl_ca_certs: str | None
+    ssl_cert_reqs: str | None
+    ssl_version: str | None
+    ssl_ciphers: str | None
+    timeout_keep_alive: str | None
+    timeout_graceful_shutdown: str | None
+    factory: bool
+    interface: str | None
+
+    @property
+    def directory(self) -> str:
+        """The working directory, absolute."""
+        return os.path.abspath(self.working_dir or ".")
+
+    @cached_property
+    def is_bento(self) -> bool:
+        """Whether the target is a BentoML service."""
+        return self.bento or is_bento(self.target, self.directory, os.environ)
+
+    def ask(self) -> Description | None:
+        """Begins to ask the code of a BentoML service what it declares: that takes longer than
+        reading a configuration, and both can be done at the same time.
+        """
+        if not self.is_bento or not os.path.isdir(self.directory):
+            return None
+        argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
+        asked = Description(argv, self.directory, os.environ)
+        atexit.register(asked.drop)
+        return asked
+
+    def tables(self) -> dict[str, Any]:
+        """The configuration that the options stand for."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        development = {"level": "debug"} if self.development else {}
+        bento = self.is_bento
+        service = _given(
+            **{"bento" if bento else "app": self.target},
+            listen=f"{host}:{self.port}",
+            directory=self.directory,
+            factory=self.factory or None,
+            interface=self.interface,
+            backlog=self.backlog,
+            workers=self._workers(),
+            env_passthrough=["*"],
+            timeouts=_given(
+                request=_number(self.timeout),
+                keep_alive=_number(self.timeout_keep_alive),
+                drain=_number(self.timeout_graceful_shutdown),
+            ),
+            log=development,
+            tls=self._tls(),
+        )
+        daemon: dict[str, Any] = {"on_start_failure": "exit"}
+        if self.development:
+            daemon["log"] = {"format": "console", "level": "debug"}
+        return {"daemon": daemon, "services": {self._name(bento=bento): service}}
+
+    def _workers(self) -> int | float | str | None:
+        if self.development:
+            return 1
+        return "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
+
+    def _tls(self) -> dict[str, Any]:
+        reqs, version = self.ssl_cert_reqs, self.ssl_version
+        if version is not None and version not in _VERSIONS:
+            raise UsageError(f"--ssl-version {version}: write TLSv1.2 or TLSv1.3")
+        return _given(
+            certfile=_absolute(self.ssl_certfile),
+            keyfile=_absolute(self.ssl_keyfile),
+            keyfile_password=self.ssl_keyfile_password,
+            ca_certs=_absolute(self.ssl_ca_certs),
+            client_auth=_CLIENT_AUTH.get(reqs, reqs) if reqs is not None else None,
+            min_version=_VERSIONS[version] if version is not None else None,
+            ciphers=self.ssl_ciphers,
+        )
+
+    def _name(self, *, bento: bool) -> str:
+        """A name for the service: that of its module or file, or of the class of a BentoML one."""
+        source, _, attribute = self.target.rpartition(":")
+        if bento and source and not source_of(source, self.directory):
+            stem = source.lower()  # the name of a tag
+        elif bento and source and attribute.isidentifier():
+            stem = attribute.lower()
+        else:
+            file = os.path.basename(os.path.abspath(source or self.target))
+            stem = file.removesuffix(".py").rpartition(".")[2].lower()
+        name = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")
+        return name[:63] if name[:1].isalpha() else "web"
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None and value != {}}
+
+
+def _number(text: str | None) -> int | float | str | None:
+    """A number of the command line as one of TOML; anything else stays text, to be validated."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _absolute(path: str | None) -> str | None:
+    return os.path.abspath(path) if path is not None else None
+
+
+@click.command("serve")
+@click.argument("target", default=".")
+@click.option("--bento", is_flag=True, help="TARGET is a BentoML service, where that is not seen.")
+@click.option(
+    "--host",
+    default=EVERY_V4,
+    envvar="BENTOML_HOST",
+    show_default=True,
+    help="Interface to listen on.",
+)
+@click.option(
+    "--port",
+    "-p",
+    default=3000,
+    envvar="BENTOML_PORT",
+    show_default=True,
+    type=click.IntRange(0, 65535),
+)
+@click.option("--backlog", type=int, help="Connections that may wait.  [default: 2048]")
+@click.option(
+    "--workers",
+    "--api-workers",
+    "-w",
+    envvar="BENTOML_API_WORKERS",
+    help="Processes, or auto (cpu_count).  [default: 1]",
+)
+@click.option(
+    "--timeout",
+    envvar="BENTOML_TIMEOUT",
+    help="Until the first byte of an answer, then 504.  [default: none]",
+)
+@click.option("--development", is_flag=True, help="One worker, verbose console logs.")
+@click.option("--reload", is_flag=True, help="Restart when sources change.")
+@click.option("--production", is_flag=True, hidden=True, help="What it does anyway.")
+@click.option("--working-dir", help="Working directory, first on sys.path.  [default: .]")
+@click.option("--ssl-certfile", type=click.Path(), help="Certificate chain in PEM.")
+@click.option("--ssl-keyfile", type=click.Path(), help="Private key in PEM.")
+@click.option("--ssl-keyfile-password", help="Password of an encrypted key.")
+@click.option("--ssl-ca-certs", type=click.Path(), help="CAs that clients are checked by.")
+@click.option("--ssl-cert-reqs", help="Client certificates: none, optional, required (0, 1, 2).")
+@click.option("--ssl-version", help="Oldest version: TLSv1.2 or TLSv1.3.")
+@click.option("--ssl-ciphers", help="OpenSSL cipher list.")
+@click.option("--timeout-keep-alive", help="Idle kept connections.  [default: 5s]")
+@click.option("--timeout-graceful-shutdown", help="Drain at a stop.  [default: 30s]")
+@click.option("--factory", is_flag=True, help="TARGET is a function that makes the app.")
+@click.option("--interface", type=click.Choice(["auto", "asgi3", "asgi2", "wsgi"]))
+@click.option("--print-config", is_flag=True, help="Print the TOML that this stands for.")
+def command(print_config: bool, reload: bool, production: bool, **options: Any) -> int:
+    """Serve TARGET without a configuration file: an app ("module:app", "path/file.py:app"), or a
+    BentoML service ("service:MyService", a folder, a tag of a Bento).
+    """
+    given = ServeOptions(**options)
+    begun = None if print_config else given.ask()
+    from servd.config.dump import to_text
+
+    text = to_text(given.tables(), "toml")
+    if print_config:
+        click.echo(text, nl=False)
+        return 0
+    from servd.config.find import Disk, Source
+    from servd.config.load import Loaded, load_sources
+    from servd.daemon.runtime_dir import default_runtime_dir
+
+    escaped = text.replace("$", "$$")  # nothing of the command line is a reference
+    source = Source(SOURCE, escaped.encode())
+
+    def written() -> Loaded:
+        return load_sources([source], SOURCE, os.environ, Disk())
+
+    is_root = os.geteuid() == 0
+    private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
+    return launch(Start(written, options["development"], reload, private, begun))

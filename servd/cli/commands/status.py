@@ -1,0 +1,52 @@
+"""`servd status`: what runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from servd.cli.commands.completion import service_names
+from servd.cli.render.output import colours, print_json
+from servd.cli.render.status_table import detail_lines, status_lines
+from servd.control.client import AdminClient, admin_client, admin_options
+
+INTERVAL = 1.0
+"""Seconds between two looks of `--watch`."""
+
+
+@click.command("status")
+@click.argument("name", required=False, shell_complete=service_names)
+@admin_options
+@click.option("--watch", "-w", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def command(
+    name: str | None, config: str | None, admin: str | None, watch: bool, as_json: bool
+) -> None:
+    """Show what runs: services (or NAME with its workers), their states, and the last reload."""
+    client = admin_client(config, admin)
+    try:
+        while True:
+            status = _asked(client, name)
+            if as_json:
+                print_json(status)
+            else:
+                _show(status, name, clear=watch and sys.stdout.isatty())
+            if not watch:
+                return
+            time.sleep(INTERVAL)
+    except KeyboardInterrupt:
+        return
+
+
+def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
+    """The status, of one service where it has a `name`. Raises `ServdError`."""
+    return client.status() if name is None else client.services([name])[0]
+
+
+def _show(status: dict[str, Any], name: str | None, *, clear: bool) -> None:
+    lines = status_lines if name is None else detail_lines
+    text = "\n".join(lines(status, colour=colours(sys.stdout)))
+    click.echo(f"\x1b[H\x1b[J{text}" if clear else text)

@@ -1,0 +1,56 @@
+"""`servd upgrade`: another daemon takes the place of the one that runs, without a lost request."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import click
+
+from servd.cli.act import ActOptions, act_options, watched
+from servd.cli.render.output import print_json, say
+from servd.control.client import AdminClient, NoDaemonError, admin_client
+from servd.core.errors import Exit, ServdError
+
+_LOOK_EVERY = 0.1
+
+
+@click.command("upgrade")
+@act_options
+def command(options: ActOptions) -> int:
+    """Replace the running servd by a newly started one: another version of servd or of Python, with
+    the same sockets. Where the new one cannot run, the old one goes on.
+    """
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    client = admin_client(options.config, options.admin)
+    answer = watched(client, lambda: client.post("/v1/upgrade"), replace(options, quiet=True))
+    if answer is None:
+        return Exit.FAILED
+    body = answer.body if isinstance(answer.body, dict) else {}
+    if not body or (answer.status == 404 and "outcome" not in body):
+        raise ServdError("the running servd cannot be replaced: it is an older one, restart it")
+    drained = answer.good and (not options.wait_drained or _drained(client, deadline))
+    if options.as_json:
+        print_json(body)
+    elif answer.good:
+        seconds = body["seconds"]
+        click.echo(f"replaced in {seconds:.1f} s: servd {body['version']}, pid {body['pid']}")
+        if not drained:
+            say(f"not drained within {options.timeout:g} s: it goes on (see servd status)")
+    else:
+        say(f"{body.get('title', 'failed')}: {body.get('detail', '')}")
+        for line in body.get("last_lines", ()):
+            say(f"  | {line}")
+    return Exit.OK if drained else Exit.FAILED
+
+
+def _drained(client: AdminClient, deadline: float | None) -> bool:
+    """Waits until the daemon before has ended; False when the time is over."""
+    while deadline is None or time.monotonic() < deadline:
+        try:
+            if client.status().get("predecessor") is None:
+                return True
+        except NoDaemonError:
+            pass  # between the two of them, for a moment
+        time.sleep(_LOOK_EVERY)
+    return False

@@ -1,0 +1,58 @@
+"""What became of a reload, as the command line shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servd.cli.render.output import in_brief, print_json, say, say_restart_needed
+from servd.control.client import Answer
+from servd.core.errors import Exit, ServdError
+
+
+def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
+    """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason.
+    `unchanged` is what to say where nothing had to be done.
+    """
+    if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
+        raise ServdError("what answered is no servd, or another version of it")
+    if as_json:
+        print_json(answer.body)
+        return Exit.OK if answer.good else Exit.FAILED
+    if answer.good:
+        click.echo(_done(answer.body, unchanged))
+        say_restart_needed(answer.body["restart_needed"])
+        return Exit.OK
+    _failed(answer.body)
+    return Exit.FAILED
+
+
+def _done(body: dict[str, Any], unchanged: str) -> str:
+    if body["outcome"] == "unchanged" and unchanged:
+        return f"unchanged: {unchanged}"
+    if body["outcome"] == "unchanged":
+        since = body["since"][:19]
+        return (
+            f"unchanged: in force since {since}Z (code is not compared: `servd restart` rolls it)"
+        )
+    changes = in_brief(body["changes"]) or "the daemon itself"
+    return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
+
+
+def _failed(body: dict[str, Any]) -> None:
+    title = {"invalid": "invalid", "rolled_back": "rolled back"}.get(
+        body.get("outcome", ""), body.get("title", "failed")
+    )
+    details = body.get("details") or [body.get("detail", "")]
+    if len(details) == 1:
+        say(f"{title}: {details[0]}")
+    else:
+        say(f"{title}:")
+        for detail in details:
+            say(f"  {detail}")
+    for line in body.get("last_lines", ()):
+        say(f"  | {line}")
+    stops = body.get("detail") == "servd is stopping"
+    if body.get("outcome") in ("invalid", "rolled_back") and not stops:
+        say("what ran before goes on running")

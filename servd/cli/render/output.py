@@ -1,0 +1,113 @@
+"""How the command line shows things: results on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servd.core.diagnostics import Diagnostic, render
+from servd.core.errors import ConfigError, ServdError
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+
+
+def colours(stream: Any) -> bool:
+    """Whether a stream takes colours: a terminal, unless NO_COLOR says otherwise."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def say(message: str) -> None:
+    """A message for a person."""
+    click.echo(message, err=True)
+
+
+def write_new(path: str, text: str, *, force: bool) -> None:
+    """Writes a file, or stdout for "-"; one that is there is overwritten with `force` only.
+
+    Raises `ServdError`.
+    """
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    if os.path.exists(path) and not force:
+        raise ServdError(f"{path} is there already: --force overwrites it")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ServdError(f"cannot write {path}: {error.strerror}") from None
+    say(f"wrote {path}")
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` characters of a text; what was longer ends with an ellipsis."""
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+
+
+def workers(count: int) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} worker{'' if count == 1 else 's'}"
+
+
+def print_json(value: Any) -> None:
+    """A result for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
+    """`~ web roll, ~ api scale 2 -> 4, - old remove`."""
+    return ", ".join(
+        f"{c['sign']} {c['service']} {c['kind']}{_workers(c['keys'])}" for c in changes
+    )
+
+
+def _workers(keys: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(f" {k['before']} -> {k['after']}" for k in keys if k["key"] == "workers")
+
+
+def say_restart_needed(keys: Sequence[str]) -> None:
+    """Names keys that a reload cannot apply."""
+    for key in keys:
+        say(f"{key} takes effect when servd is restarted")
+
+
+def show_error(error: ServdError) -> None:
+    """An error, with its places when it is about a configuration."""
+    loaded = getattr(error, "loaded", None)
+    if loaded is not None:  # a LoadError, whose module is not imported just to ask
+        show_diagnostics(loaded)
+    elif isinstance(error, ConfigError):
+        for diagnostic in error.diagnostics:
+            say(diagnostic.summary())
+    else:
+        say(f"servd: {error}")
+
+
+def show_diagnostics(loaded: Loaded) -> None:
+    """Every mistake and warning with its line, then how many there are."""
+    for diagnostic in loaded.diagnostics:
+        say(render(diagnostic, loaded.texts, colour=colours(sys.stderr)))
+    if loaded.errors:
+        count = len(loaded.errors)
+        say(f"{count} mistake{'' if count == 1 else 's'} in {loaded.path}")
+
+
+def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A diagnostic for programs."""
+    return {
+        "file": diagnostic.place.file,
+        "line": diagnostic.place.line,
+        "column": diagnostic.place.column,
+        "severity": diagnostic.severity,
+        "code": diagnostic.code,
+        "path": diagnostic.path,
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
+        "trace": diagnostic.trace,
+    }

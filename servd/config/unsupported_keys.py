@@ -1,0 +1,45 @@
+"""Keys that are part of the language but that nothing acts on yet.
+
+Such a key is refused where it says something other than its default, so that nobody believes to
+have what is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servd.config.tree import Path, dotted
+from servd.config.validation_context import Checked
+from servd.core.diagnostics import Diagnostic
+
+LATER_TOP: tuple[Path, ...] = ()
+LATER_SERVICE: tuple[Path, ...] = (("preload",),)
+
+
+def not_supported_yet(checked: Checked) -> list[Diagnostic]:
+    """A mistake for every key of `LATER_*` that is set to something other than its default."""
+    config = checked.config
+    paths = [path for path in LATER_TOP if _differs(config, path)]
+    paths += [
+        ("defaults", *path)
+        for path in LATER_SERVICE
+        if path[0] in type(config.defaults).model_fields and _differs(config.defaults, path)
+    ]
+    for name, service in config.services.items():
+        paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
+    found: list[Diagnostic] = []
+    for path in map(checked.at, paths):
+        place = checked.layers.nearest(path)[0].key_place
+        found.append(Diagnostic(place, "not supported yet", dotted(path), code="not_supported"))
+    return found
+
+
+def _differs(model: Any, path: Path) -> bool:
+    """Whether the value at `path` below `model` is another than a model without it has."""
+    value = model
+    for step in path:
+        if value is None or not isinstance(step, str):
+            return False
+        default = type(value).model_fields[step].get_default(call_default_factory=True)
+        value = getattr(value, step)
+    return bool(value != default)

@@ -1,0 +1,266 @@
+"""Talking to the daemon: through its admin socket, or over TCP with a token."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import click
+
+from servd.cli.source import config_option
+from servd.control.locate import UNIT_SOCKET, quick_socket
+from servd.core.errors import Exit, ServdError, UsageError
+
+if TYPE_CHECKING:
+    from servd.config.load import Loaded
+
+
+TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # the name of it
+
+
+class NoDaemonError(ServdError):
+    """Nobody answers at the admin socket."""
+
+    exit_status: ClassVar[Exit] = Exit.NO_DAEMON
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the daemon said: an HTTP status, and JSON."""
+
+    status: int
+    body: Any
+
+    @property
+    def good(self) -> bool:
+        """Whether it did what was asked."""
+        return self.status < 400
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket: everything but the connecting is the standard library's."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self) -> None:
+        """Connects to the path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminClient:
+    """One daemon, at the path of a unix socket or a URL; over TCP it is shown the `token`."""
+
+    place: str
+    token: str = field(default="", repr=False)
+
+    def get(self, route: str) -> Answer:
+        """Asks for something. Raises `NoDaemonError`."""
+        return self.ask("GET", route)
+
+    def status(self) -> dict[str, Any]:
+        """What runs. Raises `NoDaemonError`, and `ServdError` where something else answers."""
+        answer = self.get("/v1/status")
+        body = answer.body if isinstance(answer.body, dict) else {}
+        if answer.good and "services" in body and "config" in body:
+            return body
+        raise self.unexpected(answer)
+
+    def services(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The status of these services, or of all. Raises as `status`, and `ServdError` for a name
+        that no service has.
+        """
+        known = {service["name"]: service for service in self.status()["services"]}
+        for name in names:
+            if name not in known:
+                raise ServdError(f'there is no service "{name}"; there is: {", ".join(known)}')
+        return [known[name] for name in names or known]
+
+    def unexpected(self, answer: Answer) -> ServdError:
+        """The error for an answer that servd's own command line can do nothing with."""
+        body = answer.body if isinstance(answer.body, dict) else {}
+        said = body.get("detail") or body.get("title")
+        if not answer.good and said:
+            return ServdError(f"servd at {self.place} says: {said} ({answer.status})")
+        return ServdError(f"what answers at {self.place} is no servd, or another version of it")
+
+    def post(self, route: str, **body: Any) -> Answer:
+        """Asks to do something, and waits until it is done. Raises `NoDaemonError`."""
+        return self.ask("POST", route, json.dumps(body))
+
+    def ask(self, method: str, route: str, body: str | None = None) -> Answer:
+        """One request, whatever it is answered. Raises `NoDaemonError`."""
+        connection = self.connection()
+        try:
+            answer = self._request(connection, method, route, body)
+            return Answer(answer.status, _json(answer.read()))
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from None
+        finally:
+            connection.close()
+
+    def follow(self, route: str) -> Iterator[str]:
+        """The data of server-sent events as they come, until the daemon ends the stream. First of
+        all an empty text, once the daemon has taken the request.
+
+        Raises `NoDaemonError`, and `ServdError` for what the daemon does not want to show.
+        """
+        connection = self.connection()
+        try:
+            answer = self._request(connection, "GET", route, None)
+            if answer.status >= 400:
+                raise self.unexpected(Answer(answer.status, _json(answer.read())))
+            if not answer.headers.get_content_type() == "text/event-stream":
+                raise self.unexpected(Answer(answer.status, None))
+            yield ""
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield line[6:].decode(errors="replace").rstrip("\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from None
+        finally:
+            connection.close()
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection that is not open yet."""
+        if "://" not in self.place:
+            return _UnixConnection(self.place)
+        url = urlsplit(self.place)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        return kind(url.hostname or "", url.port)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def _request(
+        self, connection: http.client.HTTPConnection, method: str, route: str, body: str | None
+    ) -> http.client.HTTPResponse:
+        """The answer, without its body yet. Raises `ServdError` where the token is not accepted."""
+        headers = self.headers
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, route, body, headers)
+        answer = connection.getresponse()
+        if answer.status == 401:
+            hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
+            raise ServdError(f"servd at {self.place} wants a token, and it {hint}")
+        return answer
+
+    def _gone(self, error: Exception) -> ServdError:
+        if isinstance(error, PermissionError):
+            return ServdError(
+                f"{self.place} is not open to you: it belongs to whoever runs servd"
+                " (admin.group opens it to a group)"
+            )
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError, socket.gaierror)):
+            return NoDaemonError(f"no servd answers at {self.place}: is it running?")
+        return NoDaemonError(f"servd at {self.place} went away: {error or 'no answer'}")
+
+
+def _json(content: bytes) -> Any:
+    """The answer's body; what is no JSON is a title of a problem."""
+    try:
+        return json.loads(content or b"null")
+    except ValueError:
+        return {"title": content.decode(errors="replace").strip()[:200]}
+
+
+def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config` and `--admin`, as every command has them that talks to the daemon."""
+    option = click.option(
+        "--admin",
+        metavar="ADDRESS",
+        envvar="SERVD_ADMIN",
+        help="unix:PATH, or http://HOST:PORT; default: what the configuration says.",
+    )
+    return config_option(option(command))
+
+
+def readable_part(loaded: Loaded) -> Loaded:
+    """What a file says before its syntax is broken: enough to find the daemon that refuses it."""
+    broken = [d.place for d in loaded.errors if d.code == "syntax" and d.place.file in loaded.texts]
+    if not broken:
+        return loaded
+    from servd.config.find import Disk, Source
+    from servd.config.load import load_sources
+
+    place = broken[0]
+    text = "".join(loaded.texts[place.file].splitlines(keepends=True)[: place.line - 1])
+    source = Source(place.file, text.encode())
+    return load_sources([source], loaded.path, os.environ, Disk())
+
+
+def admin_client(config: str | None, admin: str | None) -> AdminClient:
+    """The client for the daemon that `--admin` or the configuration names. A configuration with
+    mistakes in it is good enough for that.
+
+    Raises `ConfigError` where there is none, and `ServdError` where it says that there is no API.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"{TOKEN_VARIABLE} holds characters that no header can carry")
+    if admin:
+        return AdminClient(_place(admin), token)
+    from servd.cli.source import config_path, load_config
+
+    path = config_path(config)
+    if quick := quick_socket(path, os.environ):
+        return AdminClient(_units_or(quick, path))
+    from servd.daemon.runtime_dir import admin_address, runtime_dir_of
+
+    loaded = readable_part(load_config(config))
+    settings = loaded.config.admin
+    if not settings.enabled:
+        raise ServdError(f"{loaded.path} has admin.enabled = false: the daemon cannot be asked")
+    address = admin_address(settings, runtime_dir_of(loaded.config, loaded.path))
+    if address.kind == "tcp":
+        return AdminClient(f"http://{address.from_here}", token or _token(loaded))
+    return AdminClient(_units_or(address.path, loaded.path))
+
+
+def _units_or(socket_path: str, config: str) -> str:
+    """The socket, or that of the shipped unit where the config is the unit's."""
+    is_the_units = os.path.realpath(config).startswith("/etc/servd/")
+    if is_the_units and not os.path.exists(socket_path) and os.path.exists(UNIT_SOCKET):
+        return UNIT_SOCKET
+    return socket_path
+
+
+def _place(admin: str) -> str:
+    """A path or a URL. Raises `UsageError`."""
+    if "://" not in admin:
+        path = admin.removeprefix("unix:")
+        if not path or ("/" not in path and path.rpartition(":")[2].isdecimal()):
+            raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+        return path
+    url = urlsplit(admin)
+    try:
+        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # what is no port
+        whole = False
+    if not whole:
+        raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+    return admin
+
+
+def _token(loaded: Loaded) -> str:
+    """What the configuration says, as far as we may read it."""
+    settings = loaded.config.admin
+    if not settings.token_file:
+        return settings.token
+    try:
+        with open(settings.token_file, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise ServdError(f"{settings.token_file}: {error.strerror}") from None

@@ -1,0 +1,304 @@
+"""The daemon's log, and with it that of everything it runs.
+
+structlog renders what the daemon says; lines of workers arrive finished. Both end in one sink,
+whose thread writes: a slow terminal or disk drops lines (counted), and never stops the loop.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import IO, Any
+
+import structlog
+
+from servd.config.model import DaemonLog
+from servd.core.errors import StartError
+from servd.daemon.log import journald
+from servd.daemon.log.stream import LogStream
+
+MOST_WAITING = 20_000
+MOST_BYTES = 64 * 2**20
+"""Lines that may wait to be written, and their bytes; beyond that, new ones are dropped."""
+
+SAY_AGAIN = 10.0
+"""Seconds between two times that lost lines are said."""
+
+_LAST_WORDS = 2.0
+"""Seconds for what waits to be written at the end."""
+
+log = structlog.get_logger()
+
+
+def now() -> str:
+    """The time as it stands in events: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def open_log(options: DaemonLog) -> IO[bytes]:
+    """What the log is written to: the file, or stderr. Raises `StartError`."""
+    if not options.file:
+        return open(os.dup(2), "wb", buffering=0)
+    try:
+        return open(options.file, "ab", buffering=0)
+    except OSError as error:
+        raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
+
+
+TakeEvent = Callable[[str, bytes, bool], None]
+"""Takes the name of the service that a finished event is about ("": none), the event, and whether
+its level is one that is logged.
+"""
+
+
+class LogSink:
+    """Takes finished JSON events and writes them, as they are or for people."""
+
+    def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
+        self.options = options
+        self.dropped = 0
+        self._stream = LogStream(stream or open_log(options))
+        self._console = self._renderer()
+        self._journal = self._way_to_journal() if stream is None else None
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._size = 0
+        self._lost, self._why = 0, ""
+        self._say_at = self._trouble_at = 0.0
+        self._works = True
+        self._end = math.inf
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="servd-log", daemon=True)
+        self._thread.start()
+
+    def _renderer(self) -> Any:
+        """For people on a terminal; None where events are written as they are."""
+        terminal = self._stream.raw.isatty()
+        form = self.options.format
+        if form == "console" or (form == "auto" and not self.options.file and terminal):
+            return console_renderer(colours=terminal)
+        return None
+
+    def _way_to_journal(self) -> journald.Journal | None:
+        """Where stderr goes to systemd's journal anyway, and nobody has asked for a form."""
+        if self.options.file or self.options.format != "auto" or not journald.is_stderr(os.environ):
+            return None
+        try:
+            return journald.Journal()
+        except OSError:
+            return None
+
+    def put(self, line: bytes) -> None:
+        """Queues one event (a line of JSON without its end)."""
+        with self._wake:
+            full = len(self._waiting) >= MOST_WAITING or self._size + len(line) > MOST_BYTES
+            if full and threading.current_thread() is not self._thread:  # what it says has room
+                self._lose(1, "they could not be written fast enough")
+                return
+            self._waiting.append(line)
+            self._size += len(line)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the loop
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing and not self._is_time_to_say:
+                    self._wake.wait(self._until_said)
+                lines = list(self._waiting)
+                self._waiting.clear()
+                self._size = 0
+                stream, console, journal = self._stream, self._console, self._journal
+            if journal is not None:
+                for line in lines:
+                    journal.put(line)
+            elif lines:
+                try:
+                    self._write(stream, lines, console)
+                except Exception as error:  # no line, whatever is in it, may end the log
+                    self._lose(len(lines), f"internal error: {error!r}")
+            if self._is_time_to_say:
+                self._say_what_is_lost()
+            elif not lines and self._closing:
+                return
+
+    def _write(self, stream: LogStream, lines: list[bytes], console: Any) -> None:
+        """Takes the log, not the services, when it fails: what is lost is counted. What `stream`
+        has not taken when another one has come into its place is for that.
+        """
+        shown = lines if console is None else [console(line) for line in lines]
+        done, error = stream.write(
+            shown, lambda: stream is self._stream and time.monotonic() < self._end
+        )
+        self._works = done == len(lines)
+        if self._works:
+            return
+        with self._wake:
+            if stream is not self._stream:
+                self._waiting.extendleft(reversed(lines[done:]))
+                self._size += sum(map(len, lines[done:]))
+                return
+            self._lose(len(lines) - done, error or "nobody read them")
+        if error and time.monotonic() >= self._trouble_at:
+            self._trouble_at = time.monotonic() + 6 * SAY_AGAIN
+            log.error("log cannot be written", error=error, file=self.options.file or "stderr")
+
+    def _lose(self, lines: int, why: str) -> None:
+        self.dropped += lines
+        self._lost += lines
+        self._why = why
+
+    @property
+    def _until_said(self) -> float | None:
+        """Seconds until lost lines are to be said: once something can be written again."""
+        if not self._lost or not self._works or self._closing:
+            return None
+        return max(0.0, self._say_at - time.monotonic())
+
+    @property
+    def _is_time_to_say(self) -> bool:
+        return self._until_said == 0.0
+
+    def _say_what_is_lost(self) -> None:
+        with self._wake:
+            lines, self._lost = self._lost, 0
+            self._say_at = time.monotonic() + SAY_AGAIN
+        log.warning("log lines lost", lines=lines, reason=self._why, in_all=self.dropped)
+
+    def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
+        """Writes to `stream` from now on, as `options` say; the old one is closed."""
+        with self._wake:
+            old, self._stream, self.options = self._stream, LogStream(stream), options
+            self._console = self._renderer()
+            self._journal = self._way_to_journal()
+        old.close()
+
+    def reopen(self) -> None:
+        """Opens the log file anew, after it was moved away (SIGUSR1, logrotate).
+
+        Raises `StartError` when it cannot be opened; the old one stays in use then.
+        """
+        if not self.options.file:
+            return
+        fresh = open_log(self.options)
+        with self._wake:
+            old, self._stream = self._stream, LogStream(fresh)
+        old.close()
+
+    def close(self) -> None:
+        """Writes what waits, for at most two seconds, and ends the thread."""
+        with self._wake:
+            self._closing = True
+            self._end = time.monotonic() + _LAST_WORDS
+            self._wake.notify()
+        self._thread.join(_LAST_WORDS + 0.5)
+
+
+_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
+"""Of services in turn; red is for mistakes."""
+
+
+def console_renderer(*, colours: bool) -> Any:
+    """A function from a JSON event to the line that a person reads."""
+    render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
+    of_services: dict[str, str] = {}
+
+    def shown(line: bytes) -> bytes:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return line
+        if not isinstance(event, dict):
+            return line
+        text = "".join(f"\n    | {item}" for item in event.pop("last_lines", None) or ())
+        stamp = str(event.get("timestamp", ""))
+        event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
+        if "exception" in event:
+            text += "\n" + str(event.pop("exception"))
+        name = str(event.pop("service", ""))
+        if not colours:
+            lead = f"{name} | " if name else ""
+        else:
+            colour = of_services.setdefault(name, _COLOURS[len(of_services) % len(_COLOURS)])
+            lead = f"\033[{colour}m{name} |\033[0m " if name else ""
+        return (lead + str(render(None, "", event)) + text).encode()
+
+    return shown
+
+
+class _Logger:
+    """What structlog's last processor hands its text to, with the service that it is about."""
+
+    def __init__(self, take: TakeEvent) -> None:
+        self._take = take
+
+    def msg(self, text: str, service: str, logged: bool) -> None:
+        self._take(service, text.encode(), logged)
+
+    debug = info = warning = error = critical = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Records of libraries (asyncio, tornado) become events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )
+
+
+def configure(take: TakeEvent, level: str) -> None:
+    """Hands everything that this process says to `take`: what is of `level`, or more severe, is to
+    be logged; nothing of "info" and above is left out, since hooks and whoever follows events want
+    it, however quiet the log is. For process entry points only.
+    """
+    least = logging.getLevelName(level.upper())
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _with_pid,
+            _in_front("timestamp", "level", "event"),
+            _as_json(least),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)),
+        logger_factory=lambda *_: _Logger(take),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_ToStructlog()]
+    root.setLevel(logging.WARNING)
+
+
+def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Events about a worker carry its pid; all others the daemon's."""
+    event.setdefault("pid", os.getpid())
+    return event
+
+
+def _as_json(least: int) -> Any:
+    """Makes the arguments of `_Logger.msg`."""
+
+    def made(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str, bool], Any]:
+        logged = logging.getLevelName(str(event["level"]).upper()) >= least
+        return (json.dumps(event, default=str), str(event.get("service", "")), logged), {}
+
+    return made
+
+
+def _in_front(*keys: str) -> Any:
+    def ordered(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+        first = {key: event.pop(key) for key in keys if key in event}
+        return {**first, **event}
+
+    return ordered

@@ -1,0 +1,108 @@
+"""What there is to be measured of the daemon and everything it runs, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from servd.daemon.reload.reloader import History
+from servd.supervisor.circus.process import WORKER_STATES, WorkerProcess
+from servd.supervisor.generation import Generation
+from servd.supervisor.health import memory
+from servd.supervisor.service import Service
+from servd.supervisor.supervisor import Supervisor
+from servd.wire import shm_counters
+from servd.wire.shm_counters import Totals
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMemory:
+    """Resident memory of the workers with one index in one generation."""
+
+    worker: int
+    generation: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSample:
+    """One service: workers by state, their memory, its certificate (PEM; "" is none)."""
+
+    name: str
+    workers: dict[str, int]
+    memory: list[WorkerMemory]
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSample:
+    """What the workers of one service have counted, also where the service is gone."""
+
+    service: str
+    totals: Totals
+    in_flight: int
+    queued: int
+    websockets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is shown as metrics, but for what apps count themselves."""
+
+    services: list[ServiceSample]
+    requests: list[RequestSample]
+    restarts: dict[tuple[str, str], int]
+    reload_outcomes: dict[str, int]
+    reload_buckets: list[int]
+    reload_seconds: float
+    last_reload_successful: bool
+    dropped: int
+
+
+def snapshot(supervisor: Supervisor, reloads: History, dropped: int) -> Snapshot:
+    """Taken in the daemon's loop. `dropped` are the lines of the log that the daemon dropped."""
+    counts = supervisor.engine.counts
+    requests = [
+        RequestSample(
+            name,
+            counts.totals(name),
+            counts.gauge(name, shm_counters.IN_FLIGHT),
+            counts.gauge(name, shm_counters.QUEUED),
+            counts.gauge(name, shm_counters.WEBSOCKETS),
+        )
+        for name in counts.services
+    ]
+    services = [*supervisor.services.values(), *supervisor.leaving]
+    return Snapshot(
+        services=[service_sample(service) for service in services],
+        requests=requests,
+        restarts=dict(counts.restarts),
+        reload_outcomes=dict(reloads.outcomes),
+        reload_buckets=list(reloads.buckets),
+        reload_seconds=reloads.seconds,
+        last_reload_successful=reloads.last_successful,
+        dropped=dropped + sum(sample.totals.dropped for sample in requests),
+    )
+
+
+def service_sample(service: Service) -> ServiceSample:
+    """One service as it is now."""
+    states = dict.fromkeys(WORKER_STATES, 0)
+    used: dict[tuple[int, int], int] = {}
+    for generation, process in _processes(service):
+        states[process.state] += 1
+        key = (process.slot, generation.number)
+        used[key] = used.get(key, 0) + (memory.resident(process.pid) or 0)
+    return ServiceSample(
+        name=service.plan.name,
+        workers=states,
+        memory=[WorkerMemory(*key, size) for key, size in sorted(used.items())],
+        certificate=service.plan.tls.certificate if service.plan.tls is not None else "",
+    )
+
+
+def _processes(service: Service) -> Iterator[tuple[Generation, WorkerProcess]]:
+    for generation in (service.current, service.upcoming, *service.draining):
+        if generation is not None and generation.watcher is not None:
+            for process in generation.watcher.processes.values():
+                yield generation, process

@@ -1,0 +1,81 @@
+"""What the daemon is asked to change, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from servd.core.errors import ServdError
+from servd.plan.change import Change
+from servd.plan.overrides import Act
+
+Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a reload is asked to do: read the configuration anew, or only `certificates`, replace
+    services though they did not change (those in `roll`, or all), and what to do by hand.
+
+    `seen` are the revisions that whoever asks knows: where another is in force, nothing is done.
+    """
+
+    why: str
+    read: bool = True
+    certificates: bool = False
+    roll: frozenset[str] = frozenset()
+    roll_all: bool = False
+    act: Act | None = None
+    seen: frozenset[str] | None = None
+
+    def joins(self, other: Request) -> bool:
+        """Whether one reload may answer both. What is done by hand must not fail for the sake of
+        somebody else's edit, or of a certificate.
+        """
+        if any(request.act or request.seen is not None for request in (self, other)):
+            return False
+        return (self.read, self.certificates) == (other.read, other.certificates)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is about what runs alone, and not about what files say."""
+        return not (self.read or self.certificates)
+
+    def joined(self, other: Request) -> Request:
+        """Both requests as one."""
+        return Request(
+            why=self.why if other.why in self.why else f"{self.why}, {other.why}",
+            read=self.read,
+            certificates=self.certificates,
+            roll=self.roll | other.roll,
+            roll_all=self.roll_all or other.roll_all,
+        )
+
+
+class OutdatedError(ServdError):
+    """What runs is not what whoever asked has seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a reload.
+
+    `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
+    with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
+    only a restart of the daemon would apply. `since` is when what is in force now was applied.
+    `drains` are over when everything old has ended.
+    """
+
+    outcome: Outcome
+    at: str
+    why: str
+    changes: tuple[Change, ...] = ()
+    error: str | None = None
+    details: tuple[str, ...] = ()
+    service: str | None = None
+    last_lines: tuple[str, ...] = ()
+    restart_needed: tuple[str, ...] = ()
+    since: str = ""
+    seconds: float = 0.0
+    drains: tuple[asyncio.Task[Any], ...] = field(default=(), repr=False)

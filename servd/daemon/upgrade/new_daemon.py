@@ -1,0 +1,179 @@
+"""The daemon that takes the place of this one, as this one sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servd.core.basedir import home
+from servd.core.errors import ServdError
+from servd.daemon.upgrade.state import Handover
+from servd.wire.names import HANDOVER
+
+_LOOK_EVERY = 0.02
+_LONGEST_LINE = 1 << 22
+_CONFIRMATION = 30.0
+"""Seconds in which it has to say that it has taken over: it has nothing else to do."""
+
+_GRACE = 10.0
+"""Seconds that one which is not wanted after all has to end its workers."""
+
+
+class UpgradeError(ServdError):
+    """The new daemon cannot take over: the old goes on. `last_lines` are a failing worker's."""
+
+    def __init__(self, message: str, last_lines: tuple[str, ...] = ()) -> None:
+        self.last_lines = last_lines
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The new daemon is ready: `taken` are the sockets that it has, `admin` those of the admin API
+    among them, `at_once` the services that must not accept here any more when they do there.
+    """
+
+    version: str
+    taken: list[str]
+    admin: list[str]
+    at_once: list[str]
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Ready:
+        """From what it says; another version of servd may say more. Raises KeyError."""
+        return cls(**{field.name: message[field.name] for field in dataclasses.fields(cls)})
+
+
+class Successor:
+    """The new daemon, as the old one sees it."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, handover: Handover, environ: Mapping[str, str]) -> Successor:
+        """Starts it as this process was started. Raises `UpgradeError`."""
+        process, ours = _spawn(handover, environ)
+        streams = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
+        successor = cls(process, *streams)
+        successor._writer.write(handover.to_json() + b"\n")
+        return successor
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self._process.pid
+
+    async def ready(self, seconds: float) -> Ready:
+        """What it says once all its services are ready: within so many seconds, or within those
+        that it has said itself. Raises `UpgradeError`.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                while True:
+                    message = await self._hear()
+                    if "within" in message:
+                        seconds = float(message["within"])
+                        limit.reschedule(loop.time() + seconds)
+                    elif "failed" in message:
+                        lines = tuple(str(line) for line in message.get("last_lines", ()))
+                        raise UpgradeError(str(message["failed"]), lines)
+                    elif "ready" in message:
+                        return Ready.of(message["ready"])
+        except TimeoutError:
+            raise UpgradeError(f"it was not ready within {seconds:.0f} s") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+
+    async def confirms(self) -> None:
+        """Returns once it has taken over. Raises `UpgradeError` where it has not."""
+        try:
+            async with asyncio.timeout(_CONFIRMATION):
+                while "mine" not in await self._hear():
+                    pass
+        except TimeoutError:
+            raise UpgradeError("it did not take over") from None
+        except ValueError as error:
+            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+
+    async def heed(self, hurry: Callable[[], None]) -> None:
+        """Calls `hurry` when it wants us to end at once. Returns when it has ended."""
+        with contextlib.suppress(UpgradeError, ValueError):
+            while True:
+                if "hurry" in await self._hear():
+                    hurry()
+
+    async def _hear(self) -> dict[str, Any]:
+        """The next thing that it says. Raises `UpgradeError` when it has ended, and ValueError for
+        what is no message.
+        """
+        try:
+            line = await self._reader.readline()
+        except OSError:
+            line = b""
+        if not line:
+            raise UpgradeError(f"{await self._end()} before it was ready: see what it has logged")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def tell(self, **message: Any) -> None:
+        """Says something to it, if it is still there."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def dismiss(self) -> None:
+        """Ends it, with its workers."""
+        self.tell(stops=True)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_GRACE):
+                await self._end()
+        except TimeoutError:
+            self._process.kill()
+            await self._end()
+        self._writer.close()
+
+    async def _end(self) -> str:
+        """How it has ended, once it has."""
+        while (status := self._process.poll()) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_EVERY)  # who handles SIGCHLD does not know it
+        return f"it was ended by signal {-status}" if status < 0 else f"it ended with {status}"
+
+
+def _spawn(
+    handover: Handover, environ: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """The process, and our end of the channel to it. Raises `UpgradeError`."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:]],
+            env={**environ, HANDOVER: str(theirs.fileno())},
+            pass_fds=[theirs.fileno(), *handover.descriptors],
+            cwd=home(),
+        )
+    except OSError as error:
+        ours.close()
+        raise UpgradeError(f"{sys.executable} cannot be started: {error.strerror}") from None
+    finally:
+        theirs.close()
+    ours.setblocking(False)
+    return process, ours

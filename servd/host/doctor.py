@@ -1,0 +1,170 @@
+"""What of this machine and this installation would trouble servd. Impure: it looks, no more."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from servd.config.model import Config
+from servd.host.facts import read_quota, usable_cpus, usable_ids
+
+Level = Literal["ok", "warning", "problem"]
+
+_LEAST_UVICORN = (0, 51)
+_FEW_FILES = 4096
+_FEW_WATCHES = 8192
+_CAP_NET_BIND_SERVICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `advice` says what helps where it is not well."""
+
+    level: Level
+    what: str
+    advice: str = ""
+
+
+def examine(config: Config | None, environ: Mapping[str, str]) -> list[Finding]:
+    """Everything that is worth saying; with a `config`, what it needs of the machine too."""
+    findings = [found for look in LOOKS for found in look()]
+    if config is not None:
+        findings += _low_ports(config)
+        findings += _gpus(config, environ)
+    return findings
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("ok", f"Python {sys.version.split()[0]} ({sys.executable})")
+    if sys.platform != "linux":
+        yield Finding("warning", f"{sys.platform} is for development only", "run it on Linux")
+
+
+def _circus() -> Iterator[Finding]:
+    """Which distribution's files the package circus has: BentoML's fork has the same names."""
+    both = _version("circus"), _version("kantoku")
+    if importlib.util.find_spec("circus") is None:
+        yield Finding(
+            "problem",
+            "the files of circus are missing",
+            f"{sys.executable} -m pip install --force-reinstall --no-deps circus",
+        )
+    elif all(both):
+        yield Finding(
+            "ok",
+            f"circus {both[0]} and kantoku {both[1]} share their files: servd runs on either"
+            " (remove kantoku, and circus has to be installed again)",
+        )
+    else:
+        yield Finding("ok", f"circus {both[0] or both[1]}")
+
+
+def _uvicorn() -> Iterator[Finding]:
+    version = _version("uvicorn")
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < _LEAST_UVICORN:
+        yield Finding(
+            "problem", f"uvicorn {version or 'is missing'}", "pip install 'uvicorn>=0.51'"
+        )
+        return
+    missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
+    if missing:
+        what = f"uvicorn {version} without {' and '.join(missing)} is several times slower"
+        yield Finding("warning", what, "pip install 'uvicorn[standard]'")
+    else:
+        yield Finding("ok", f"uvicorn {version} with uvloop and httptools")
+
+
+def _extras() -> Iterator[Finding]:
+    bentoml = _version("bentoml")
+    if bentoml and not bentoml.startswith("1.4."):
+        yield Finding("warning", f"bentoml {bentoml} is not one that servd knows", "use 1.4")
+    elif bentoml:
+        yield Finding("ok", f"bentoml {bentoml}")
+
+
+def _limits() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    if not unlimited and soft < _FEW_FILES:
+        yield Finding(
+            "warning",
+            f"{soft} open files at most: every connection is one",
+            f"ulimit -n {min(65536, hard)}, or LimitNOFILE= in a unit",
+        )
+    else:
+        yield Finding("ok", f"open files: {'any number' if unlimited else soft}")
+    cpus = usable_ids()
+    quota = read_quota()
+    usable = usable_cpus(cpus, quota)
+    yield Finding("ok", f'CPUs: {usable} of {os.cpu_count()} (workers = "auto" has so many)')
+
+
+def _watches() -> Iterator[Finding]:
+    """The kernel's watches, by which edits are seen (inotify(7))."""
+    watches = _number("/proc/sys/fs/inotify/max_user_watches")
+    if watches is not None and watches < _FEW_WATCHES:
+        yield Finding(
+            "warning",
+            f"{watches} watches of files: edits may be seen late",
+            "sysctl fs.inotify.max_user_watches=65536",
+        )
+
+
+def _low_ports(config: Config) -> Iterator[Finding]:
+    ports = sorted(
+        {a.port for s in config.services.values() for a in s.listen if a.kind == "tcp" and a.port}
+    )
+    least = _number("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 0
+    low = [str(port) for port in ports if port < least]
+    if low and not _may_bind_low_ports():
+        yield Finding(
+            "problem",
+            f"ports below {least} are not for this user: {', '.join(low)}",
+            "start it by systemd with CAP_NET_BIND_SERVICE, or take higher ports",
+        )
+
+
+def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    from servd.host.gpus import usable_gpus
+
+    if any(service.gpus for service in config.services.values()):
+        there = usable_gpus(config.daemon.gpus, environ).ids
+        level: Level = "ok" if there else "problem"
+        advice = "" if there else "pip install nvidia-ml-py, or say daemon.gpus = N"
+        yield Finding(level, f"GPUs: {', '.join(there) or 'none'}", advice)
+
+
+def _may_bind_low_ports() -> bool:
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+        return bool(int(fields["CapEff"], 16) >> _CAP_NET_BIND_SERVICE & 1)
+    except (OSError, KeyError, ValueError):
+        return os.geteuid() == 0
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python, _circus, _uvicorn, _extras, _limits, _watches,
+)  # fmt: skip

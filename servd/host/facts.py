@@ -1,0 +1,235 @@
+"""Facts of the machine that planning needs, gathered once into a frozen value. Impure."""
+
+from __future__ import annotations
+
+import grp
+import math
+import os
+import pwd
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servd.config.check_runners import binds_itself
+from servd.config.env_file import read_env_file
+from servd.config.model import Config
+from servd.core.errors import StartError
+from servd.core.exhaustion import is_shortage
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of this machine, with the groups that its processes get."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known about this machine and this process.
+
+    `cpus` are the ids that this process may run on, `usable_cpus` how many of them a cgroup's
+    quota leaves; `ports` are free ports for commands that bind themselves, by service;
+    `pem_files` is the text of certificates and keys, read before any worker drops its rights.
+    """
+
+    cpus: tuple[int, ...]
+    usable_cpus: int
+    is_root: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    env_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+    pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    python: str = ""
+
+
+def inspect_host(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    ports: bool = False,
+    known_ports: Mapping[str, int] | None = None,
+) -> Host:
+    """The facts that planning `config` needs.
+
+    `ports` asks the system for free ports, which only a real start needs; `known_ports` are those
+    that running services have already. What is missing (a user, a file) is left out: `check_files`
+    has reported it.
+    """
+    import sys
+
+    cpus = usable_ids()
+    users = {s.user for s in config.services.values()} | {
+        s.socket.owner for s in config.services.values()
+    }
+    groups = {s.group for s in config.services.values()} | {
+        s.socket.group for s in config.services.values()
+    }
+    files = {s.env_file for s in config.services.values()} | {config.defaults.env_file}
+    pem_files = {
+        file
+        for s in config.services.values()
+        if s.tls is not None
+        for file in (s.tls.certfile, s.tls.keyfile, s.tls.ca_certs)
+    }
+    return Host(
+        cpus=cpus,
+        usable_cpus=usable_cpus(cpus, read_quota()),
+        is_root=os.geteuid() == 0,
+        environ=dict(environ),
+        accounts={name: user for name in users - {""} if (user := account(name))},
+        groups={name: found for name in groups - {""} if (found := group_id(name)) is not None},
+        env_files={file: _variables(file) for file in files - {""}},
+        ports=_free_ports(config, known_ports or {}) if ports else {},
+        pem_files=read_texts(pem_files),
+        python=sys.executable,
+    )
+
+
+def running_as(account: Account | None, gid: int | None) -> dict[str, Any]:
+    """`subprocess.Popen`'s arguments for whom a process runs as; only root can choose."""
+    if os.geteuid() != 0:
+        return {}
+    options: dict[str, Any] = {}
+    if gid is not None:
+        options |= {"group": gid, "extra_groups": []}
+    if account is not None:
+        options |= {"user": account.uid, "extra_groups": list(account.groups)}
+    return options
+
+
+def account(name: str) -> Account | None:
+    """The user called `name`, if there is one."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    groups = tuple(os.getgrouplist(name, entry.pw_gid))
+    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
+
+
+def group_id(name: str) -> int | None:
+    """The id of the group called `name`, if there is one."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def usable_ids() -> tuple[int, ...]:
+    """The CPUs that this process may run on (sched_getaffinity(2))."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def usable_cpus(cpus: tuple[int, ...], quota: float | None) -> int:
+    """How many workers keep the CPUs busy: those of the affinity, capped by a cgroup's quota."""
+    return max(1, min(len(cpus), math.ceil(quota) if quota else len(cpus)))
+
+
+def read_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float | None:
+    """CPUs that the tightest cgroup around this process leaves (cpu.max, or cfs_quota_us)."""
+    tightest: float | None = None
+    for folder in _cgroup_folders(root, membership):
+        for quota in (_quota_v2(folder), _quota_v1(folder)):
+            if quota is not None:
+                tightest = quota if tightest is None else min(tightest, quota)
+    return tightest
+
+
+def _cgroup_folders(root: str, membership: str) -> list[Path]:
+    try:
+        lines = Path(membership).read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = Path(root, "cpu") if controllers else Path(root)
+        own = top / path.lstrip("/")
+        folders += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
+    return folders
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()[:2]
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def read_texts(files: Iterable[str]) -> dict[str, str]:
+    """The text of those `files` that can be read. Raises `StartError` for want of descriptors or
+    memory: then nothing is known about a file.
+    """
+    texts: dict[str, str] = {}
+    for path in set(files) - {""}:
+        try:
+            with open(path, encoding="utf-8") as file:
+                texts[path] = file.read()
+        except UnicodeDecodeError:
+            continue
+        except OSError as error:
+            _not_for_want(path, error)
+    return texts
+
+
+def _not_for_want(path: str, error: OSError) -> None:
+    if is_shortage(error):
+        raise StartError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _variables(file: str) -> Mapping[str, str]:
+    try:
+        return read_env_file(file)
+    except OSError as error:
+        _not_for_want(file, error)
+        return {}
+    except ValueError:
+        return {}
+
+
+def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
+    """A free loopback port for each command that wants one and listens on none of its own; the
+    `known` one where there is one.
+    """
+    held: list[socket.socket] = []
+    ports: dict[str, int] = {}
+    try:
+        for name, service in sorted(config.services.items()):
+            wants = any("{port}" in argument for argument in service.command)
+            has = any(a.kind == "tcp" and a.port for a in service.listen)
+            if not (service.command and binds_itself(service) and wants and not has):
+                continue
+            if name in known:
+                ports[name] = known[name]
+            else:
+                probe = socket.socket()
+                held.append(probe)
+                probe.bind(("127.0.0.1", 0))
+                ports[name] = probe.getsockname()[1]
+    finally:
+        for probe in held:
+            probe.close()
+    return ports

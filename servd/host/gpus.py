@@ -1,0 +1,95 @@
+"""The GPUs of this machine, and who gets which. Impure: asks NVML, where that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from servd.config.bento.declared import homes
+from servd.config.load import Loaded, LoadError
+from servd.config.validation_context import Checked
+from servd.core.diagnostics import Diagnostic
+from servd.plan.gpus import VISIBLE, GpuError, Gpus, Wish, wishes, with_gpus
+from servd.plan.model import Plan
+
+
+def usable_gpus(
+    configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
+) -> Gpus:
+    """The GPUs that workers may be given: those of `daemon.gpus` or, when that is "auto", those
+    that this process may use itself (CUDA_VISIBLE_DEVICES), else all that NVML knows.
+    """
+    if isinstance(configured, tuple):
+        return Gpus(tuple(str(each) for each in configured), declared=True)
+    if configured != "auto":
+        return Gpus(tuple(str(each) for each in range(int(configured))), declared=True)
+    if VISIBLE in environ:
+        named = [each.strip() for each in environ[VISIBLE].split(",")]
+        usable = named[: named.index("-1")] if "-1" in named else named
+        return Gpus(tuple(each for each in usable if each), ordered=False)
+    return Gpus(tuple(str(each) for each in range(_nvml_count())))
+
+
+def _nvml_count() -> int:
+    """How many GPUs the driver knows (NVML counts them in the order of the PCI bus)."""
+    try:
+        import pynvml
+    except ImportError:
+        return 0
+    try:
+        pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetCount())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:  # no driver, or no right to ask it
+        return 0
+
+
+def equipped(
+    loaded: Loaded, plan: Plan, environ: Mapping[str, str], before: Plan
+) -> tuple[Plan, list[Diagnostic]]:
+    """`plan` with the GPUs of every worker, and warnings.
+
+    Where a machine has no GPU, one that only the code of a BentoML service asks for is done
+    without, as BentoML itself does. Raises `GpuError`.
+    """
+    wanted = wishes(plan)
+    if not wanted:
+        return plan, []
+    gpus = usable_gpus(loaded.config.daemon.gpus, environ)
+    if gpus.ids or gpus.declared or not all(wish.shared for wish in wanted):
+        return with_gpus(plan, gpus, before), []
+    return plan, [_done_without(loaded, wish) for wish in wanted]
+
+
+def _done_without(loaded: Loaded, wish: Wish) -> Diagnostic:
+    plural = "" if wish.each == 1 else "s"
+    message = f"{wish.service} asks for {wish.each:g} GPU{plural} in its code: there is none here"
+    return _at(loaded, wish.service, message, warning=True)
+
+
+def mistake(loaded: Loaded, error: GpuError) -> Diagnostic:
+    """An error at the place that asks for too much."""
+    return _at(loaded, error.service, str(error), warning=False)
+
+
+def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnostic:
+    assert loaded.layers is not None
+    checked = Checked(loaded.config, loaded.layers, homes=homes(loaded.parts))
+    path = ("services", service, "gpus")
+    severity: Literal["warning", "error"] = "warning" if warning else "error"
+    return checked.problem(path, message, severity=severity, code="gpus")
+
+
+def first(loaded: Loaded, plan: Plan, environ: Mapping[str, str]) -> tuple[Plan, list[Diagnostic]]:
+    """`plan` with the GPUs of every worker at a first start, and warnings.
+
+    Raises `LoadError` when more is asked for than there is.
+    """
+    try:
+        return equipped(loaded, plan, environ, Plan())
+    except GpuError as error:
+        found = (*loaded.diagnostics, mistake(loaded, error))
+        raise LoadError(dataclasses.replace(loaded, diagnostics=found)) from None

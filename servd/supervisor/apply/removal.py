@@ -1,0 +1,79 @@
+"""How services end: those that go, and those that are kept stopped."""
+
+from __future__ import annotations
+
+import asyncio
+
+from servd.plan.change import Change
+from servd.supervisor.apply.step import Step
+from servd.supervisor.generation import Generation
+from servd.supervisor.service import Service
+
+
+class Remove(Step):
+    """The service goes, once nobody who needed it is answering any more."""
+
+    def __init__(self, change: Change, service: Service) -> None:
+        super().__init__(change, service)
+        self.needed_by: list[Step] = []
+        self.dependents: list[Service] = []
+        self.gone: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+        self._waits = False
+
+    def begin(self) -> None:
+        """Starts the end. Removals begin one after the other, dependents before what they need."""
+        users = [step.leaving for step in self.needed_by if step.leaving is not None]
+        users += [old for service in self.dependents for old in service.draining]
+        users = [user for user in users if not user.over]
+        removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
+        self._waits = bool(users or removed)
+        going = self._go(self.service.current, users, removed)
+        self.gone = asyncio.get_running_loop().create_task(going)
+
+    async def retire(self) -> None:
+        """Returns once it accepts no more, or at once where something that drains may call it."""
+        if not self._waits:
+            await self._left.wait()
+
+    @property
+    def why(self) -> str:
+        """The reason of it, for people."""
+        return self.change.why
+
+    async def ended(self) -> None:
+        """Returns when nothing of the service is left."""
+        if self.gone is not None:
+            await asyncio.shield(self.gone)
+
+    async def _go(
+        self,
+        generation: Generation | None,
+        users: list[Generation],
+        removed: list[asyncio.Task[None]],
+    ) -> None:
+        """Ends `generation`, and not one that has taken its place while we waited."""
+        try:
+            for user in users:
+                await user.ended()
+            if removed:
+                await asyncio.wait(removed)
+            if self.service.current is generation:
+                await self.service.leave(self.why)
+        finally:
+            self._left.set()
+        await self.service.gone()
+
+
+class Halt(Remove):
+    """The service is kept stopped: all of it goes, but for its name."""
+
+    async def retire(self) -> None:
+        """As for a removal; its definition stays."""
+        self.service.plan = self.after
+        await super().retire()
+
+    @property
+    def why(self) -> str:
+        """The reason of it, for people."""
+        return "kept stopped"

@@ -1,0 +1,331 @@
+"""A generation of one service: Circus's watcher, with slots, back-off and drains of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from circus.watcher import Watcher
+
+from servd.core.exhaustion import is_shortage
+from servd.supervisor.circus.process import Launch, WorkerProcess
+from servd.supervisor.respawn import Death, History, after_death
+
+KILL_GRACE = 6.0
+"""Seconds beyond `timeouts.drain` that a worker has to stop its app, before SIGKILL."""
+
+UNREADY_GRACE = 5.0
+"""Seconds that a worker gets which was not ready yet: no request waits for it."""
+
+
+class StartGate:
+    """Bounds how many workers may be starting at once (`start_concurrency`).
+
+    `wake` is called when a place is free again.
+    """
+
+    def __init__(self, places: int, wake: Callable[[], None]) -> None:
+        self.places = places
+        self.wake = wake
+        self._inside: set[WorkerProcess] = set()
+
+    @property
+    def open(self) -> bool:
+        """Whether one more may start."""
+        return len(self._inside) < self.places
+
+    def enter(self, process: WorkerProcess) -> None:
+        """`process` is starting."""
+        self._inside.add(process)
+
+    def leave(self, process: WorkerProcess) -> None:
+        """`process` is ready, or has ended."""
+        if process in self._inside:
+            self._inside.discard(process)
+            self.wake()
+
+
+class Observer(Protocol):
+    """What a watcher tells its service."""
+
+    def spawned(self, process: WorkerProcess) -> None:
+        """A process was started."""
+
+    def died(self, process: WorkerProcess, status: int, history: History) -> None:
+        """A process ended without being asked to."""
+
+    def overdue(self, process: WorkerProcess, seconds: float) -> None:
+        """A process did not end in time when it was asked to, and is killed."""
+
+    def leaves(self, process: WorkerProcess, why: str) -> None:
+        """A process is asked to end."""
+
+    def left(self, process: WorkerProcess, status: int) -> None:
+        """A process ended that was asked to."""
+
+    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
+        """The system could not start a process."""
+
+
+class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
+    """Keeps `workers` processes of one generation running.
+
+    `processes` maps pids to processes, as everywhere in Circus; each process has a slot, from 0,
+    which is its SERVD_WORKER and carries its history of deaths.
+
+    `attempts` are deaths of processes that were to take the place of one which goes on.
+
+    A slot on `trial` is filled once, and not again after a death; a `withheld` one is left empty.
+    `why_ending` is what those are told of that end without a reason of their own.
+    """
+
+    processes: dict[int, WorkerProcess]
+    numprocesses: int
+
+    def __init__(self, launch: Launch, observer: Observer, gate: StartGate) -> None:
+        super().__init__(
+            f"{launch.plan.name}@{launch.generation}",
+            "servd worker",
+            numprocesses=launch.plan.workers,
+            working_dir=launch.plan.directory,
+            autostart=False,
+        )
+        self.launch = launch
+        self.observer = observer
+        self.gate = gate
+        self.history: dict[int, History] = {}
+        self.attempts: dict[int, History] = {}
+        self.trial: set[int] = set()
+        self.withheld: set[int] = set()
+        self.why_ending = "stopped"
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _process_class(self) -> type[WorkerProcess]:
+        return WorkerProcess
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a slot is empty that will not be filled any more."""
+        return self.gives_up(self.empty_slots())
+
+    def gives_up(self, slots: Iterable[int]) -> bool:
+        """Whether one of `slots` is empty and will not be filled any more."""
+        return any(
+            self.history[slot].over or (slot in self.trial and self.history[slot].failures)
+            for slot in set(self.empty_slots()) & set(slots)
+            if slot in self.history
+        )
+
+    def failed_lately(self, times: int) -> bool:
+        """Whether a slot has had so many deaths in a row, and since then no worker that has proved
+        itself for `restart.reset_after`.
+        """
+        proof = self.launch.plan.restart.reset_after
+        proven = {p.slot for p in self.processes.values() if p.was_ready and p.lived >= proof}
+        return any(
+            history.failures >= times and slot < self.numprocesses and slot not in proven
+            for slot, history in self.history.items()
+        )
+
+    def try_anew(self, slots: Iterable[int]) -> None:
+        """Fills `slots` on trial, whatever became of them before."""
+        for slot in slots:
+            self.trial.add(slot)
+            self.history.pop(slot, None)
+        self.manage_processes()
+
+    def empty_slots(self) -> list[int]:
+        """Slots without a process that should have one."""
+        taken = {p.slot for p in self.processes.values() if not p.stopping} | self.withheld
+        return [slot for slot in range(self.numprocesses) if slot not in taken]
+
+    def retry(self) -> None:
+        """Forgets every pause and every giving up, and fills the slots."""
+        self.history.clear()
+        self.attempts.clear()
+        self._cancel_timer()
+        self.manage_processes()
+
+    def accept_from_now_on(self, launch: Launch) -> None:
+        """Whatever is started from now on is started with `launch`, and kept running."""
+        self.launch = launch
+        self.trial.clear()
+
+    async def end_slots(self, slots: Iterable[int]) -> None:
+        """Drains the workers of `slots`."""
+        ending = set(slots)
+        await self._end([p for p in self.processes.values() if p.slot in ending], None, None)
+
+    async def _start(self) -> None:
+        """Starts as many workers as the gate lets in; the rest follow."""
+        if self.is_stopped():
+            self._status = "active"
+        self.manage_processes()
+
+    def manage_processes(self) -> None:
+        """Fills empty slots whose pause is over. Never blocks and never waits."""
+        if not self.is_active() or not self.respawn:
+            return
+        now = self._loop.time()
+        for slot in self.empty_slots():
+            history = self.history.get(slot, History())
+            if history.over or (slot in self.trial and history.failures):
+                continue
+            if history.until > now:
+                self._wake_at(history.until)
+            elif self.gate.open:
+                self.spawn_process(slot)
+
+    def spawn_process(self, recovery_wid: int | None = None) -> bool:
+        """Starts a process in the slot. A failure to start is a death like any other."""
+        slot = recovery_wid or 0
+        try:
+            process = self._process_class(self.launch, slot, self)
+        except OSError as error:
+            death = Death(status=-1, was_ready=False, lived=0.0)
+            history = self._remember(slot, death, over=not is_shortage(error))
+            self.observer.not_spawned(slot, error, history)
+            self.manage_later()
+            return False
+        self.processes[process.pid] = process
+        self.gate.enter(process)
+        self.observer.spawned(process)
+        return True
+
+    def start_beside(self, process: WorkerProcess) -> WorkerProcess | None:
+        """Starts another process in the place of `process`, which goes on for now; None when the
+        system cannot. If it dies first, that is no fault of the place (see `attempts`).
+        """
+        if not self.is_active() or not self.spawn_process(process.slot):
+            return None
+        return next(reversed(self.processes.values()))
+
+    def _books(self, slot: int) -> dict[int, History]:
+        """Where the death of a process of `slot` is remembered: with the attempts, where another
+        one goes on in its place.
+        """
+        taken = any(p.slot == slot and not p.stopping for p in self.processes.values())
+        if not taken:
+            self.attempts.pop(slot, None)
+        return self.attempts if taken else self.history
+
+    def reap_process(self, pid: int, status: int | None = None) -> None:
+        """Takes a dead process out. One that nobody stopped gets its history and is replaced."""
+        process = self.processes.pop(pid, None)
+        if process is None:
+            return
+        result = process.reap() if status is None else status
+        if process.stopping or not self.is_active():
+            self.observer.left(process, result or 0)
+            return
+        was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
+        death = Death(result or 0, was_ready, process.lived)
+        self.observer.died(process, result or 0, self._remember(process.slot, death))
+        self.manage_later()
+
+    def reap_processes(self) -> None:
+        """Takes out whatever has ended."""
+        for pid, process in list(self.processes.items()):
+            if process.reap() is not None:
+                self.reap_process(pid, process._worker.returncode)
+
+    def _remember(self, slot: int, death: Death, *, over: bool = True) -> History:
+        """Notes a death; where it may not be `over` with that, a start is tried again for ever."""
+        books = self._books(slot)
+        history = books.get(slot, History())
+        jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
+        restart, now = self.launch.plan.restart, self._loop.time()
+        if not over and restart.policy != "never":
+            restart = restart.model_copy(update={"policy": "always", "give_up_after": 0})
+        books[slot] = after_death(history, death, restart, now, jitter)
+        return books[slot]
+
+    def manage_later(self) -> None:
+        """Looks for empty slots once the present turn of the loop is over."""
+        self._loop.call_soon(self.manage_processes)
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is None or self._timer.cancelled() or self._timer.when() > when:
+            self._cancel_timer()
+            self._timer = self._loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self.manage_processes()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def ask_to_end(self, process: WorkerProcess, stop_signal: int | None = None) -> None:
+        """Asks a process to drain, once."""
+        if process.stopping:
+            return
+        self.observer.leaves(process, process.leaves_for or self.why_ending)
+        process.stopping = True
+        plan = self.launch.plan
+        number = plan.stop_signal if plan.command else signal.SIGTERM
+        process.signal_self(stop_signal or number)
+
+    async def kill_process(
+        self,
+        process: WorkerProcess,
+        stop_signal: int | None = None,
+        graceful_timeout: float | None = None,
+    ) -> bool:
+        """Asks a process to drain and waits for its end; at the deadline its group is killed.
+
+        Returns whether it ended by itself.
+        """
+        self.ask_to_end(process, stop_signal)
+        plan = self.launch.plan
+        patience = plan.drain + KILL_GRACE if graceful_timeout is None else graceful_timeout
+        if not process.was_ready:
+            patience = min(patience, UNREADY_GRACE)
+        try:
+            await asyncio.wait_for(asyncio.shield(process.exited), patience)
+        except TimeoutError:
+            self.observer.overdue(process, patience)
+            process.signal_group(signal.SIGKILL)
+            await process.exited
+            return False
+        return True
+
+    async def kill_processes(
+        self, stop_signal: int | None = None, graceful_timeout: float | None = None
+    ) -> None:
+        """Asks all processes to drain, at the same time."""
+        await self._end(self.processes.values(), stop_signal, graceful_timeout)
+
+    async def _end(
+        self,
+        processes: Iterable[WorkerProcess],
+        stop_signal: int | None,
+        graceful_timeout: float | None,
+    ) -> None:
+        ends = [self.kill_process(p, stop_signal, graceful_timeout) for p in list(processes)]
+        await asyncio.gather(*ends)
+
+    async def _stop(self, close_output_streams: bool = False) -> None:
+        """Drains everything; nothing is started any more."""
+        if self.is_stopped():
+            return
+        self._status = "stopping"
+        self._cancel_timer()
+        await self.kill_processes()
+        self._status = "stopped"
+
+    def kill_now(self) -> None:
+        """Ends every process group at once; nothing is started any more."""
+        if self.is_active():
+            self._status = "stopping"
+            self._cancel_timer()
+        for process in list(self.processes.values()):
+            process.stopping = True
+            process.signal_group(signal.SIGKILL)

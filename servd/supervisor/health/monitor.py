@@ -1,0 +1,148 @@
+"""Looking after one worker that is ready: its signs of life, its health, its age, its memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from servd.plan.model import HealthPlan, ServicePlan
+from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health import memory
+from servd.supervisor.health.probe import why_unwell
+from servd.supervisor.health.readiness import was_held_up
+
+MEMORY_SECONDS = 1.0
+"""How often the memory of a worker with a limit is looked at."""
+
+_SHARE = 50
+"""A look that took long is followed by a pause this many times as long."""
+
+
+class Keeper(Protocol):
+    """Who acts on what a vigil notices."""
+
+    def hung(self, process: WorkerProcess, seconds: float) -> None:
+        """No sign of life has come for so long."""
+
+    def unwell(self, process: WorkerProcess, why: str) -> None:
+        """It has failed its probes in a row."""
+
+    def recovered(self, process: WorkerProcess) -> None:
+        """It was unwell, and is well again."""
+
+    def hopeless(self, process: WorkerProcess, **details: Any) -> None:
+        """It is over a limit from its very beginning, as its successor would be."""
+
+    def due(self, process: WorkerProcess, reason: str, **details: Any) -> None:
+        """It has reached a limit."""
+
+
+class Vigil:
+    """Watches one worker until it has ended."""
+
+    def __init__(self, process: WorkerProcess, plan: ServicePlan, keeper: Keeper) -> None:
+        self.process = process
+        self.keeper = keeper
+        self.since = asyncio.get_running_loop().time()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.renew(plan)
+        process.exited.add_done_callback(lambda _: self.end())
+
+    def renew(self, plan: ServicePlan) -> None:
+        """Goes on as `plan` has it now."""
+        self.end()
+        watchdog = self._watchdog(plan)
+        if watchdog is not None:
+            self._begin(self._signs_of_life(watchdog))
+        if plan.health is not None:
+            self._begin(self._health(plan.health))
+        elif self.process.unwell:
+            self._well_again()
+        if plan.limits.max_age is not None:
+            self._begin(self._age(plan.limits.max_age))
+        if plan.limits.memory is not None:
+            self._begin(self._memory(plan.limits.memory))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+    def end(self) -> None:
+        """Looks no more."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    def _watchdog(self, plan: ServicePlan) -> float | None:
+        """Seconds of silence that are too many. A program was told them when it was started, and
+        cannot be told anew: it may take as long as it was told.
+        """
+        if plan.app is not None:
+            return plan.watchdog
+        told = self.process.launch.plan.watchdog
+        return max(told, plan.watchdog) if told is not None and plan.watchdog is not None else None
+
+    async def _signs_of_life(self, seconds: float) -> None:
+        """Armed from the beginning for servd's worker, which gives signs before it is ready; for a
+        program from its first sign on.
+        """
+        process, loop = self.process, asyncio.get_running_loop()
+        if process.last_sign is not None:
+            process.last_sign = loop.time()
+        while not process.stopping:
+            last = process.last_sign
+            due = (last if last is not None else loop.time()) + seconds
+            await asyncio.sleep(due - loop.time())
+            late = loop.time() - due
+            process.listen_for_signs()
+            if process.stopping:  # its drain has a deadline of its own
+                return
+            if process.last_sign != last or last is None:
+                continue
+            if was_held_up(late, seconds):
+                process.last_sign = loop.time()
+                continue
+            self.keeper.hung(process, seconds)
+            return
+
+    async def _health(self, plan: HealthPlan) -> None:
+        process, failures, loop = self.process, 0, asyncio.get_running_loop()
+        while not process.stopping:
+            await asyncio.sleep(plan.interval)
+            began = loop.time()
+            try:
+                why = await why_unwell(process, plan)
+            except OSError:  # a shortage of the daemon's: it blames no worker for that
+                continue
+            if why and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
+                continue  # nor for its own sleep
+            failures = failures + 1 if why else 0
+            if failures >= plan.failures and not process.stopping:
+                process.unwell = why
+                self.keeper.unwell(process, why)
+            elif not why and process.unwell:
+                self._well_again()
+
+    def _well_again(self) -> None:
+        self.process.unwell = ""
+        self.keeper.recovered(self.process)
+
+    async def _age(self, longest: float) -> None:
+        ready_for = asyncio.get_running_loop().time() - self.since
+        await asyncio.sleep(max(0.0, longest - ready_for))
+        self.keeper.due(self.process, "max_age", seconds=round(self.process.lived, 1))
+
+    async def _memory(self, limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        pause = MEMORY_SECONDS
+        if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
+            self.keeper.hopeless(self.process, bytes=used, limit=limit)
+            return
+        while True:
+            await asyncio.sleep(pause)
+            before = loop.time()
+            used = await asyncio.to_thread(memory.over, self.process.pid, limit)
+            if used:
+                self.keeper.due(self.process, "memory", bytes=used, limit=limit)
+                return
+            pause = max(MEMORY_SECONDS, _SHARE * (loop.time() - before))

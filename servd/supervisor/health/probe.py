@@ -1,0 +1,82 @@
+"""Asking a worker over HTTP whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from servd.core.address import Address
+from servd.core.exhaustion import is_shortage
+from servd.plan.model import HealthPlan
+from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.io.channel import UnansweredError
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect_to(address: Address) -> Connection:
+    """A connection to `address`. Raises OSError."""
+    if address.kind == "unix":
+        return await asyncio.open_unix_connection(address.path)
+    return await asyncio.open_connection(address.from_here.host, address.port)
+
+
+async def connect_privately(process: WorkerProcess) -> Connection:
+    """A connection to this one worker of servd's own, which no sibling can answer in its place.
+
+    Raises OSError and `UnansweredError`.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with theirs:
+            await process.ask("probe", descriptor=theirs.fileno())
+        ours.setblocking(False)
+        return await asyncio.open_unix_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        raise
+
+
+async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
+    """Why a worker does not answer 2xx or 3xx; empty when it does.
+
+    Raises OSError when the daemon has not even what it takes to ask.
+    """
+    what = f"GET {plan.path}"
+    try:
+        async with asyncio.timeout(plan.timeout):
+            reader, writer = await (
+                connect_to(plan.address) if plan.address is not None else connect_privately(process)
+            )
+            try:
+                status = await _status(plan, reader, writer)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError:
+        return f"{what} was not answered within {plan.timeout:g} s"
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return f"{what} failed: {error.strerror or error}"
+    except (UnansweredError, ValueError) as error:
+        return f"{what} failed: {error}"
+    return "" if 200 <= status < 400 else f"{what} answered {status}"
+
+
+async def _status(
+    plan: HealthPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> int:
+    """The status of the answer. Raises OSError, and ValueError when it is not HTTP."""
+    request = (
+        f"GET {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\n"
+        "User-Agent: servd\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(request.encode())
+    line = await reader.readline()
+    words = line.split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise ValueError("the answer is not HTTP" if line else "the connection was closed")
+    return int(words[1])

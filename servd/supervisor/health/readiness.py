@@ -1,0 +1,123 @@
+"""When a worker is ready: it said READY=1, a probe succeeds, or as much as can be known."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
+from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health.probe import connect_to, why_unwell
+
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+
+PROOF_SECONDS = 0.25
+"""How long a program that tells nothing of its readiness has to live to pass for started."""
+
+
+_OUR_OWN_DELAY = 1.0
+"""When the daemon itself comes so many seconds late, no worker is blamed."""
+
+
+def was_held_up(late: float, seconds: float) -> bool:
+    """Whether the daemon, which is `late` after a wait for so many seconds, has slept itself."""
+    return late > min(_OUR_OWN_DELAY, seconds / 2)
+
+
+class NotReadyError(Exception):
+    """A worker was not ready in time; the message says what was waited for."""
+
+
+async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_trial: bool) -> None:
+    """Returns when the worker is ready, or has ended.
+
+    Raises `NotReadyError` when it is neither within `timeouts.startup`, or when probes fail for
+    longer than `health.start_failures` forgives.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + plan.startup
+        try:
+            async with asyncio.timeout_at(due):
+                await _says_or_shows(process, plan.ready, on_trial=on_trial)
+                if plan.app is not None and plan.health is not None and process.is_alive():
+                    await _is_well(process, plan.health, plan.ready.patience)
+            break
+        except TimeoutError:
+            if was_held_up(loop.time() - due, plan.startup):
+                continue  # the worker was too, perhaps: it has all its time once more
+            cause = f": {process.unwell}" if process.unwell else ""
+            raise NotReadyError(f"was not ready within {plan.startup:g} s{cause}") from None
+    process.unwell = ""
+
+
+async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:
+    over: set[asyncio.Future[Any]] = {process.exited}
+    if plan.mode == "exit":
+        await asyncio.wait(over)
+        return
+    if plan.mode == "started":
+        # all that can be known is that the program was run, and on trial, that it did not end
+        await asyncio.wait({*over, process.left_alone}, return_when=asyncio.FIRST_COMPLETED)
+        if on_trial:
+            await asyncio.wait(over, timeout=PROOF_SECONDS)
+        return
+    asked: set[asyncio.Future[Any]] = set()
+    if plan.mode in ("port", "http"):
+        asked = {asyncio.ensure_future(_asked_until_ready(process, plan))}
+    waited = {*over, process.says_ready, *asked}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        for task in asked:
+            if task.done():
+                task.result()
+    finally:
+        for task in asked:
+            task.cancel()
+
+
+async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:
+    """Returns once the plan's port accepts, or its path answers 2xx or 3xx."""
+    pause = _FIRST_PAUSE
+    while plan.mode == "port":
+        if await _accepts(plan):
+            return
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    assert plan.address is not None
+    health = HealthPlan(plan.address, plan.path, plan.host, 0.0, plan.timeout, 0)
+    await _is_well(process, health, plan.patience)
+
+
+async def _accepts(plan: ReadyPlan) -> bool:
+    assert plan.address is not None
+    try:
+        async with asyncio.timeout(plan.timeout):
+            _, writer = await connect_to(plan.address)
+            writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return True
+
+
+async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float | None) -> None:
+    """Returns once a probe succeeds, or the worker has ended. Raises `NotReadyError` after
+    `patience` seconds.
+
+    Nothing tells when to ask, so it is asked with pauses that grow from 20 ms to half a second.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience if patience is not None else None
+    pause = _FIRST_PAUSE
+    while not process.exited.done():
+        try:
+            process.unwell = await why_unwell(process, health)
+        except OSError as error:  # ours: it is asked again until its time is over
+            process.unwell = f"it could not be asked: {error.strerror}"
+        if not process.unwell:
+            return
+        if end is not None and loop.time() >= end:
+            raise NotReadyError(f"was not healthy within {patience:g} s: {process.unwell}")
+        await asyncio.wait({process.exited}, timeout=pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

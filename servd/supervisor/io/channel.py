@@ -1,0 +1,124 @@
+"""The daemon's end of the private channel to one worker: lines of JSON, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from servd.supervisor.io.output import READ_SIZE, waiting_bytes
+
+ANSWER_SECONDS = 10.0
+"""How long a worker may take to do what it is asked to."""
+
+LONGEST_MESSAGE = 256 * 1024
+"""Bytes after which a worker that ends no message is not listened to any more."""
+
+_SPEC_SECONDS = 5.0
+
+
+class UnansweredError(Exception):
+    """A worker did not do what it was asked to; the message says why."""
+
+
+class WorkerChannel:
+    """Asks a worker for things, and hands what it says unasked to `said`. `hung_up` is called when
+    it closes its end.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        said: Callable[[dict[str, Any]], None],
+        hung_up: Callable[[], None],
+    ) -> None:
+        self.said = said
+        self.hung_up = hung_up
+        self._socket = sock
+        self._buffer = b""
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), self.hear)
+
+    def tell(self, text: str) -> None:
+        """Hands the first message over. The channel holds more than that, so this does not wait."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.settimeout(_SPEC_SECONDS)
+            self._socket.sendall(text.encode() + b"\n")
+        self._socket.setblocking(False)
+
+    async def ask(
+        self,
+        do: str,
+        ended: asyncio.Future[int],
+        *,
+        descriptor: int | None = None,
+        **details: Any,
+    ) -> None:
+        """Asks for something, handing a descriptor over with it, and waits until it is done.
+
+        Raises `UnansweredError` when the worker cannot, has `ended`, or does not answer in time.
+        """
+        number = next(self._numbers)
+        answer: asyncio.Future[str] = self._loop.create_future()
+        self._answers[number] = answer
+        try:
+            message = json.dumps({"ask": number, "do": do, **details}).encode() + b"\n"
+            try:
+                if descriptor is None:
+                    self._socket.send(message)
+                else:
+                    socket.send_fds(self._socket, [message], [descriptor])
+            except OSError:
+                raise UnansweredError("it is gone") from None
+            waited: set[asyncio.Future[Any]] = {answer, ended}
+            done, _ = await asyncio.wait(
+                waited, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if answer not in done:
+                gone = ended in done
+                raise UnansweredError("it ended" if gone else f"no answer in {ANSWER_SECONDS:g} s")
+            if answer.result():
+                raise UnansweredError(answer.result())
+        finally:
+            del self._answers[number]
+
+    def hear(self) -> int:
+        """Takes what has arrived; returns how many bytes that was."""
+        try:
+            chunk = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            chunk = b""
+        if not chunk or len(self._buffer) + len(chunk) > LONGEST_MESSAGE:
+            self._loop.remove_reader(self._socket.fileno())
+            self.hung_up()
+            return 0
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(Exception):  # a worker may send anything
+                self._take(json.loads(line))
+        return len(chunk)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "answer" not in message:
+            self.said(message)
+            return
+        asked = self._answers.get(message["answer"])
+        if asked is not None and not asked.done():
+            asked.set_result(str(message.get("error") or ""))
+
+    def close(self) -> None:
+        """Takes the rest, and closes."""
+        waiting = waiting_bytes(self._socket.fileno())  # what comes later may never end
+        while waiting > 0 and (taken := self.hear()):
+            waiting -= taken
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()

@@ -1,0 +1,332 @@
+"""Listening sockets: bound here, shared with workers, owned by addresses and not by services.
+
+Circus's own are not used: they lack TCP_NODELAY, IPV6_V6ONLY and the modes of unix sockets, and a
+watcher that uses any of them hands all of them to its processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from servd.core import bind
+from servd.core.address import EVERY_V4, EVERY_V6
+from servd.core.errors import StartError
+from servd.plan.model import SocketPlan, url_of
+
+_PORT_TRIES = 20
+HANDSHAKE_SECONDS = 0.3
+"""How long a connection from another machine may take from its SYN into the accept queue."""
+
+EMPTYING_SECONDS = 2.0
+"""How long workers may take to accept what waits at an address that goes."""
+
+
+@dataclass(slots=True, eq=False)
+class Bound:
+    """One listening socket, counted by the listeners that use it.
+
+    `path` and `inode` are of a unix socket's file; an `inherited` one belongs to who started us. A
+    `shared` one is somebody else's as well, who takes our place or whose place we take: it goes on
+    there, whatever becomes of it here. An `internal` one is between services alone.
+    """
+
+    key: str
+    sock: socket.socket
+    path: str = ""
+    inode: tuple[int, int] | None = None
+    inherited: bool = False
+    shared: bool = False
+    internal: bool = False
+    users: int = 0
+
+    @property
+    def host(self) -> str:
+        """The numeric host of a TCP socket."""
+        return str(self.sock.getsockname()[0])
+
+    @property
+    def port(self) -> int:
+        """The port of a TCP socket; 0 for others."""
+        name = self.sock.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    def covers(self, family: int, host: str, port: int) -> bool:
+        """Whether it and a TCP socket of these could be bound at the same time only by sharing."""
+        if self.path or self.inherited or self.sock.family != family or self.port != port:
+            return False
+        return host == self.host or bool({EVERY_V4, EVERY_V6} & {host, self.host})
+
+    async def empty(self) -> None:
+        """Lets nobody connect any more, and waits until all that had connected are accepted.
+
+        Workers must still be accepting.
+        """
+        self._unlink()
+        bind.refuse_new(self.sock)
+        if not self.path and not ipaddress.ip_address(self.host).is_loopback:
+            await asyncio.sleep(HANDSHAKE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EMPTYING_SECONDS):
+                while bind.has_waiting(self.sock):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)  # nothing tells when a queue gets empty
+
+    def close(self) -> None:
+        """Closes the socket and removes a unix socket's file, if it is still the same one."""
+        self.sock.close()
+        if not self.shared:
+            self._unlink()
+
+    def _unlink(self) -> None:
+        if self.inode is not None:
+            with contextlib.suppress(OSError):
+                if bind.inode(self.path) == self.inode:
+                    os.unlink(self.path)
+
+
+@dataclass(slots=True)
+class Listener:
+    """What one address stands for: a name or `:PORT` can be several sockets."""
+
+    plan: SocketPlan
+    bound: list[Bound] = field(default_factory=list)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets themselves."""
+        return [item.sock for item in self.bound]
+
+    @property
+    def port(self) -> int:
+        """The port that was bound, also where 0 was asked for; 0 for a unix socket."""
+        return self.bound[0].port
+
+    @property
+    def url(self) -> str:
+        """Where people reach it: with the port that was bound, where any was asked for."""
+        address = self.plan.address
+        if address.kind == "tcp":
+            address = replace(address, port=self.port)
+        return url_of(address, tls=self.plan.tls)
+
+    def settle(self) -> None:
+        """Gives sockets that others have bound the backlog of this plan, and a unix socket's file
+        its mode and owner. Raises OSError.
+
+        listen(2) on a listening socket changes its backlog at once.
+        """
+        for item in self.bound:
+            if item.shared:
+                continue  # until it is nobody else's
+            item.sock.listen(self.plan.backlog)
+            if item.inode is not None:
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                    bind.set_owner(item.path, self.plan)
+
+
+def tcp_key(host: str, port: int) -> str:
+    """What the pool knows a TCP socket by."""
+    return f"{host}|{port}"
+
+
+def unix_key(path: str) -> str:
+    """What the pool knows a unix socket by."""
+    return f"unix:{os.path.abspath(path)}"
+
+
+class SocketPool:
+    """All listening sockets of the daemon, by their numeric address and counted by use, so that
+    what two generations (or two services that swap addresses) both want is bound once.
+
+    `chosen` are the ports that the system chose, by the keys of their plans.
+    """
+
+    def __init__(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
+        self.bound: dict[str, Bound] = {}
+        self.inherited = {name: list(fds) for name, fds in (inherited or {}).items()}
+        self.chosen: dict[str, int] = {}
+        self._vacated: list[Bound] = []
+        self._offered: dict[str, Bound] = {}
+
+    def acquire(self, plan: SocketPlan) -> Listener:
+        """A listener for `plan`, of sockets that are bound now if nobody has them yet.
+
+        Raises `StartError`, which says what is in the way.
+        """
+        listener = Listener(plan)
+        try:
+            if plan.address.kind == "tcp":
+                self._acquire_tcp(listener)
+            elif plan.address.kind == "unix":
+                self._take(listener, unix_key(plan.address.path))
+            else:
+                self._adopt(listener)
+            for item in listener.bound:
+                item.internal = plan.internal
+                if item.users == 1 and not item.shared:  # else somebody's, until it is `settle`d
+                    item.sock.listen(plan.backlog)
+        except OSError as error:
+            self.release(listener)
+            raise StartError(f"cannot listen on {plan.address}: {bind.reason(error)}") from None
+        except StartError:
+            self.release(listener)
+            raise
+        return listener
+
+    def offer(self, items: Iterable[Bound], chosen: Mapping[str, int]) -> None:
+        """Sockets of the daemon whose place this one takes: bound already, for who wants them."""
+        self._offered = {item.key: item for item in items}
+        self.chosen = dict(chosen)
+
+    def own(self) -> None:
+        """From now on what is used here is nobody else's; what was offered in vain is let go."""
+        self.take_back()
+        for item in self._offered.values():
+            item.sock.close()
+        self._offered.clear()
+
+    def take_back(self) -> None:
+        """Nobody else has what is used here."""
+        for item in self.bound.values():
+            item.shared = False
+        self._keep_ports()
+
+    def _keep_ports(self) -> None:
+        """Nobody may bind beside one of ours any more."""
+        for item in self.bound.values():
+            if item.port:
+                bind.share_port(item.sock, shared=False)
+
+    def hand_over(self, keys: Collection[str]) -> None:
+        """Whoever takes the place of this daemon has these as well."""
+        for key in self.bound.keys() & set(keys):
+            self.bound[key].shared = True
+
+    def vacate(self, listeners: Sequence[Listener]) -> list[Bound]:
+        """The sockets that nobody but `listeners` uses (those that are inherited or shared are
+        somebody else's too).
+        They are about to go, and nobody gets them any more: who wants their address meanwhile gets
+        a socket of its own.
+        """
+        own = [item for listener in listeners for item in listener.bound]
+        going = [
+            item
+            for item in {id(item): item for item in own}.values()
+            if item.users == sum(other is item for other in own)
+            and not (item.inherited or item.shared)
+        ]
+        for item in going:
+            if self.bound.get(item.key) is item:
+                del self.bound[item.key]
+                self._vacated.append(item)
+        return going
+
+    def release(self, listener: Listener) -> None:
+        """Gives a listener back; sockets that nobody else uses are closed."""
+        while listener.bound:
+            item = listener.bound.pop()
+            item.users -= 1
+            if item.users == 0:
+                item.close()
+                if item in self._vacated:
+                    self._vacated.remove(item)
+                else:
+                    del self.bound[item.key]
+                self.chosen.pop(listener.plan.key, None)
+        self._keep_ports()
+
+    def close(self) -> None:
+        """Closes everything that is still open."""
+        for item in (*self.bound.values(), *self._vacated, *self._offered.values()):
+            item.close()
+        self.bound.clear()
+        self._vacated.clear()
+        self._offered.clear()
+
+    def _known(self, key: str) -> Bound | None:
+        """A socket that is there already."""
+        return self.bound.get(key) or self._offered.pop(key, None)
+
+    def _use(self, listener: Listener, item: Bound) -> None:
+        self.bound[item.key] = item
+        item.users += 1
+        listener.bound.append(item)
+
+    def _take(self, listener: Listener, key: str) -> None:
+        """The unix socket of the listener's path."""
+        item = self._known(key)
+        if item is None:
+            sock, inode = bind.bind_unix(listener.plan)
+            item = Bound(key, sock, listener.plan.address.path, inode)
+        self._use(listener, item)
+
+    def _acquire_tcp(self, listener: Listener) -> None:
+        """Sockets for every numeric address. `:PORT` is both families, IPv4 alone where IPv6 is
+        off; port 0 is one free port for all, and the same one as long as somebody uses it.
+        """
+        plan = listener.plan
+        port = plan.address.port or self.chosen.get(plan.key, 0)
+        for attempt in range(_PORT_TRIES):
+            try:
+                self._acquire_all(listener, port)
+                break
+            except OSError as error:
+                # with port 0, the port that was free for one family may be taken for the other
+                self.release(listener)
+                if port != 0 or error.errno != errno.EADDRINUSE or attempt == _PORT_TRIES - 1:
+                    raise
+        if plan.address.port == 0:
+            self.chosen[plan.key] = listener.port
+
+    def _acquire_all(self, listener: Listener, port: int) -> None:
+        missing: OSError | None = None
+        for family, host in bind.hosts(listener.plan.address):
+            item = self._known(tcp_key(host, port)) if port else None
+            try:
+                item = item or self._bind(family, host, port)
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                missing = error
+                continue
+            self._use(listener, item)
+            port = item.port
+        if not listener.bound:
+            raise missing or OSError(errno.EADDRNOTAVAIL, "no address")
+
+    def _bind(self, family: int, host: str, port: int) -> Bound:
+        try:
+            sock = bind.bind_tcp(family, host, port)
+        except OSError as error:
+            mine = [*self.bound.values(), *self._vacated, *self._offered.values()]
+            ours = [item for item in mine if item.covers(family, host, port)]
+            if error.errno != errno.EADDRINUSE or not ours:
+                raise
+            for item in ours:
+                bind.share_port(item.sock, shared=True)
+            sock = bind.bind_tcp(family, host, port, share=True)
+        return Bound(tcp_key(host, sock.getsockname()[1]), sock)
+
+    def _adopt(self, listener: Listener) -> None:
+        """Sockets that were handed to the daemon (sd_listen_fds(3))."""
+        name = listener.plan.address.name
+        descriptors = self.inherited.get(name)
+        if not descriptors:
+            given = ", ".join(sorted(self.inherited)) or "none"
+            raise StartError(
+                f"no socket named {name} was handed over (LISTEN_FDNAMES has: {given})"
+            )
+        for index, descriptor in enumerate(descriptors):
+            key = f"fd:{name}#{index}"
+            item = self.bound.get(key)
+            if item is None:
+                sock = socket.socket(fileno=os.dup(descriptor))
+                bind.prepare(sock)
+                item = Bound(key, sock, inherited=True)
+            self._use(listener, item)

@@ -1,0 +1,218 @@
+"""BentoML services, as BentoML's own worker runs them: loaded, given their configuration, and made
+into an ASGI app.
+
+What is used of BentoML 1.4 beyond its public names is what its command `bentoml serve` uses:
+`_bentoml_impl.loader`, `_bentoml_impl.server` and the container of its configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from servd.wire.worker_spec import BentoSpec
+from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
+
+RESULTS = "BENTOML_RESULT_STORE"
+"""BentoML's variable for the file that holds the results of tasks."""
+
+_LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
+"""Fault: after 100 requests, or 300 seconds, BentoML's client closes its session to a dependency
+under the requests that are in flight on it, which end with 500 (`SessionManager.get_session`). The
+sockets of the same machine need no new sessions. Who has said something else means it.
+"""
+
+
+class NoBentoMLError(AppLoadError):
+    """There is no BentoML for this interpreter, or one that is too old."""
+
+
+def load_service(identifier: str, directory: str) -> Any:
+    """The BentoML service that an import string, a folder, a built Bento's path or tag names.
+
+    The working directory becomes that of the service's code, as under `bentoml serve`. Raises
+    `AppLoadError`; its `__cause__` is the exception of the user's code, if there was one.
+    """
+    if importlib.util.find_spec("bentoml") is None:
+        raise NoBentoMLError(
+            f"{sys.executable} has no bentoml: pip install 'servd[bentoml]',"
+            " or name the python of an environment that has it"
+        )
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    try:
+        from _bentoml_impl.loader import load
+        from _bentoml_sdk import Service
+        from bentoml.exceptions import BentoMLException
+    except ImportError as error:
+        raise NoBentoMLError(
+            f"this bentoml is not one that servd knows (1.4): {in_one_line(error)}"
+        ) from error
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        service = load(identifier, working_dir=directory, standalone_load=True)
+    except BentoMLException as error:
+        cause = _users_own(error)
+        reason = _reason(str(error)) if cause is None else in_one_line(cause)
+        raise AppLoadError(reason) from cause
+    except (Exception, SystemExit) as error:
+        error.__traceback__ = _from_users_frames(error.__traceback__)
+        raise AppLoadError(in_one_line(error) + _advice(error)) from error
+    if not isinstance(service, Service):
+        raise AppLoadError(
+            f"{identifier} is no service of BentoML 1.2 or newer (a class with @bentoml.service)"
+        )
+    return service
+
+
+_BOTH_WAYS = re.compile(r"importing by python module path: '(.+)'\.?$", re.DOTALL)
+_ADVICE = re.compile(r"If you are trying to import a runtime-only module.*", re.DOTALL)
+
+
+def _reason(message: str) -> str:
+    """What BentoML says, in one line: where it tried both, why there is no such module, and that
+    there is no such Bento either.
+    """
+    found = _BOTH_WAYS.search(message)
+    text = found[1] if found is not None else message
+    also = ", and there is no Bento of that name" if found is not None else ""
+    return " ".join(_ADVICE.sub("", text).split()).rstrip(".") + also
+
+
+def _users_own(error: BaseException) -> BaseException | None:
+    """The exception of the user's code that BentoML wrapped, if that is what happened: not that
+    the module itself, or what it should hold, is not there.
+    """
+    cause = error.__cause__ or error.__context__
+    while cause is not None and type(cause).__module__.startswith("bentoml"):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    cause.__traceback__ = _from_users_frames(cause.__traceback__)
+    return cause if cause.__traceback__ is not None or isinstance(cause, SyntaxError) else None
+
+
+def _advice(error: BaseException) -> str:
+    """What may help where BentoML has nowhere to keep things."""
+    if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
+        return " (set BENTOML_HOME to a folder that the user of the service may write)"
+    return ""
+
+
+def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from where it reaches code that is no library's."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        ours = os.path.dirname(os.path.dirname(__file__))
+        libraries = ("<frozen", os.path.dirname(os.__file__), ours)
+        if not (file.startswith(libraries) or "site-packages" in file):
+            return trace
+        trace = trace.tb_next
+    return None
+
+
+def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
+    """The ASGI app of one service of a BentoML graph, for the worker with this index.
+
+    Raises `AppLoadError`.
+    """
+    root = load_service(identifier, directory)
+    if spec.unknown:
+        raise LoadsNowError("its code can be imported now: what it declares is planned anew")
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.context import server_context
+    from bentoml._internal.utils.uri import join_paths
+
+    BentoMLContainer.remote_runner_mapping.set(dict(spec.reached_at))
+    server_context.worker_index = worker + 1  # BentoML counts from 1
+    try:
+        service = root.find_dependent_by_name(spec.service) if spec.service else root
+        server_context.service_type = "service" if spec.service else "entry_service"
+        server_context.service_name = service.name
+        server_context.service_routes = [
+            join_paths(service.path_prefix, api.route) for api in service.apis.values()
+        ]
+        bento = service.bento
+        server_context.bento_name = bento.tag.name if bento is not None else service.name
+        server_context.bento_version = (
+            bento.tag.version or "not available" if bento is not None else "not available"
+        )
+        BentoMLContainer.development_mode.set(spec.development)
+        service.inject_config()
+        _configure(service.name, spec)
+        if service.needs_task_db():
+            os.environ.setdefault(RESULTS, os.path.join(spec.folder, "task_result.db"))
+        with _first_of_all(spec) as is_first:
+            if is_first:
+                _deploy(service)
+        from _bentoml_impl.server.app import ServiceAppFactory
+
+        return ServiceAppFactory(service, is_main=not spec.service)()
+    except (Exception, SystemExit) as error:
+        name = spec.service or identifier
+        raise AppLoadError(f"cannot set up {name}: {in_one_line(error)}") from error
+
+
+def _configure(name: str, spec: BentoSpec) -> None:
+    """What servd does, BentoML need not do too: the access log always, deadlines and limits where
+    the configuration of servd has them.
+    """
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    whole = BentoMLContainer.config.get()
+    service, server = whole["services"][name], whole["api_server"]
+    for part in (service, server):
+        part["logging"]["access"]["enabled"] = False
+        if not spec.keeps_timeout:
+            part["traffic"]["timeout"] = None
+        if not spec.keeps_concurrency:
+            part["traffic"]["max_concurrency"] = None
+    service["workers"] = spec.workers  # each takes its share of max_concurrency
+    for other in dict(spec.reached_at):
+        whole["services"].get(other, {}).setdefault("runner_connection", _LONG_SESSIONS)
+    BentoMLContainer.config.set(whole)
+
+
+@contextlib.contextmanager
+def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
+    """Whether this worker is the first of its generation: the others wait until it is done. One
+    that failed leaves the work to the next.
+    """
+    generation = os.environ.get("SERVD_GENERATION", "0")
+    path = os.path.join(spec.folder, "deployed")
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = file.read().split()
+        yield generation not in done
+        if generation not in done:
+            file.seek(0)
+            file.truncate()
+            file.write(" ".join([*done[-20:], generation]))
+
+
+def _deploy(service: Any) -> None:
+    """What `bentoml serve` does once before its workers start: models, hooks, the tasks' results.
+    Results of before are kept: a client may still ask for them.
+    """
+    if service.bento is not None:
+        for model in service.bento.info.all_models:
+            model.to_model().resolve()
+    else:
+        for model in service.models:
+            model.resolve()
+    for name in dir(service.inner):
+        member = getattr(service.inner, name)
+        if callable(member) and getattr(member, "__bentoml_deployment_hook__", False):
+            member()
+    results = os.environ.get(RESULTS, "")
+    if service.needs_task_db() and results and not os.path.exists(results):
+        from _bentoml_impl.tasks.result import Sqlite3Store
+
+        Sqlite3Store.init_db(results)
