@@ -46,7 +46,8 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
     assert foreign - with_uvicorn == {"servd"}
     assert not foreign & {"pydantic", "circus", "fastapi", "structlog", "httpx", "cryptography"}
     parts = {n.split(".")[1] for n in modules_after(code) if n.startswith("servd.")}
-    assert parts == {"_version", "http", "wire", "worker"}
+    assert parts == {"_version", "core", "http", "wire", "worker"}
+    assert {n for n in modules_after(code) if n.startswith("servd.core.")} == {"servd.core.context"}
 
 
 def test_a_program_starts_through_the_standard_library_alone() -> None:
@@ -68,3 +69,9 @@ def test_public_names_are_sorted_and_can_be_had() -> None:
     assert servd.__all__ == sorted(servd.__all__)
     for name in servd.__all__:
         assert getattr(servd, name) is not None
+
+
+def test_embedding_loads_no_command_line() -> None:
+    loaded = {name.partition(".")[0] for name in modules_after("import servd; servd.serve")}
+    assert "servd" in loaded
+    assert not loaded & {"click", "pydantic", "circus", "fastapi", "structlog", "uvicorn"}

@@ -21,10 +21,10 @@ from servd.core import bind
 from servd.core.address import Address
 from servd.core.errors import StartError
 from servd.core.exhaustion import is_shortage, shortage_of
+from servd.core.handed_socket import HandedSocket
+from servd.core.paths import admin_address
 from servd.daemon.reload.settings import SettingsChange
-from servd.daemon.runtime_dir import admin_address
-from servd.daemon.upgrade.state import HandedSocket
-from servd.host.facts import group_id
+from servd.host.identity import group_id
 from servd.plan.model import SocketPlan
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class AdminServer:
     def _api_place(self, config: AdminConfig) -> Place | None:
         if not config.enabled:
             return None
-        return Place("admin", admin_address(config, self.daemon.folder.path), config.group)
+        return Place("admin", admin_address(config.listen, self.daemon.folder.path), config.group)
 
     def _api(self, config: AdminConfig, address: Address) -> Any:
         """The API as it may be called at an address. Raises `StartError`."""

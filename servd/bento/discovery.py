@@ -22,7 +22,8 @@ from servd.config.load import Loaded
 from servd.config.unsupported_keys import not_supported_yet
 from servd.config.validation_context import Checked
 from servd.core.diagnostics import Diagnostic, Severity, in_order
-from servd.host.facts import inspect_host, running_as
+from servd.host.facts import inspect_host
+from servd.host.identity import running_as
 from servd.plan.build import build
 from servd.plan.model import ServicePlan
 from servd.wire.notify import notify

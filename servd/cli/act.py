@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.outcome import show_outcome
 from servd.cli.render.output import say
-from servd.control.client import AdminClient, Answer, admin_client, admin_options
+from servd.control.client import AdminClient, Answer
 from servd.core.errors import Exit, ServdError, UsageError
 
 SHORTEST = 0.1

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
 from servd.cli.render.output import colours
-from servd.control.client import admin_client, admin_options
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 

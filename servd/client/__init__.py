@@ -1,4 +1,8 @@
-"""`servd.depends`: HTTP clients that reach the services a service depends on."""
+"""`servd.depends`: HTTP clients of an app for the services that it depends on.
+
+Uses: httpx, `wire`, `core`.
+Used by: apps.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from servd.worker.asgi.request import current
+from servd.core.context import calling_request
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 """Methods whose calls may be made again (RFC 9110, 9.2.2)."""
@@ -51,7 +51,7 @@ class Call:
 
         Raises `httpx.PoolTimeout` when it has none.
         """
-        caller = current.get()
+        caller = calling_request.get()
         if caller is None:
             return
         for header, value in caller.handed_on():

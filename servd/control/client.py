@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import click
-
-from servd.cli.source import config_option
-from servd.control.locate import UNIT_SOCKET, quick_socket
-from servd.core.errors import Exit, ServdError, UsageError
-
-if TYPE_CHECKING:
-    from servd.config.load import Loaded
-
+from servd.core.errors import Exit, ServdError
 
 TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # the name of it
 
@@ -60,7 +51,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class AdminClient:
     """One daemon, at the path of a unix socket or a URL; over TCP it is shown the `token`."""
 
-    place: str
+    endpoint: str
     token: str = field(default="", repr=False)
 
     def get(self, route: str) -> Answer:
@@ -90,8 +81,8 @@ class AdminClient:
         body = answer.body if isinstance(answer.body, dict) else {}
         said = body.get("detail") or body.get("title")
         if not answer.good and said:
-            return ServdError(f"servd at {self.place} says: {said} ({answer.status})")
-        return ServdError(f"what answers at {self.place} is no servd, or another version of it")
+            return ServdError(f"servd at {self.endpoint} says: {said} ({answer.status})")
+        return ServdError(f"what answers at {self.endpoint} is no servd, or another version of it")
 
     def post(self, route: str, **body: Any) -> Answer:
         """Asks to do something, and waits until it is done. Raises `NoDaemonError`."""
@@ -132,9 +123,9 @@ class AdminClient:
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection that is not open yet."""
-        if "://" not in self.place:
-            return _UnixConnection(self.place)
-        url = urlsplit(self.place)
+        if "://" not in self.endpoint:
+            return _UnixConnection(self.endpoint)
+        url = urlsplit(self.endpoint)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         return kind(url.hostname or "", url.port)
 
@@ -154,18 +145,18 @@ class AdminClient:
         answer = connection.getresponse()
         if answer.status == 401:
             hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
-            raise ServdError(f"servd at {self.place} wants a token, and it {hint}")
+            raise ServdError(f"servd at {self.endpoint} wants a token, and it {hint}")
         return answer
 
     def _gone(self, error: Exception) -> ServdError:
         if isinstance(error, PermissionError):
             return ServdError(
-                f"{self.place} is not open to you: it belongs to whoever runs servd"
+                f"{self.endpoint} is not open to you: it belongs to whoever runs servd"
                 " (admin.group opens it to a group)"
             )
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError, socket.gaierror)):
-            return NoDaemonError(f"no servd answers at {self.place}: is it running?")
-        return NoDaemonError(f"servd at {self.place} went away: {error or 'no answer'}")
+            return NoDaemonError(f"no servd answers at {self.endpoint}: is it running?")
+        return NoDaemonError(f"servd at {self.endpoint} went away: {error or 'no answer'}")
 
 
 def _json(content: bytes) -> Any:
@@ -174,93 +165,3 @@ def _json(content: bytes) -> Any:
         return json.loads(content or b"null")
     except ValueError:
         return {"title": content.decode(errors="replace").strip()[:200]}
-
-
-def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--config` and `--admin`, as every command has them that talks to the daemon."""
-    option = click.option(
-        "--admin",
-        metavar="ADDRESS",
-        envvar="SERVD_ADMIN",
-        help="unix:PATH, or http://HOST:PORT; default: what the configuration says.",
-    )
-    return config_option(option(command))
-
-
-def readable_part(loaded: Loaded) -> Loaded:
-    """What a file says before its syntax is broken: enough to find the daemon that refuses it."""
-    broken = [d.place for d in loaded.errors if d.code == "syntax" and d.place.file in loaded.texts]
-    if not broken:
-        return loaded
-    from servd.config.find import Disk, Source
-    from servd.config.load import load_sources
-
-    place = broken[0]
-    text = "".join(loaded.texts[place.file].splitlines(keepends=True)[: place.line - 1])
-    source = Source(place.file, text.encode())
-    return load_sources([source], loaded.path, os.environ, Disk())
-
-
-def admin_client(config: str | None, admin: str | None) -> AdminClient:
-    """The client for the daemon that `--admin` or the configuration names. A configuration with
-    mistakes in it is good enough for that.
-
-    Raises `ConfigError` where there is none, and `ServdError` where it says that there is no API.
-    """
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not (token.isascii() and token.isprintable()):
-        raise UsageError(f"{TOKEN_VARIABLE} holds characters that no header can carry")
-    if admin:
-        return AdminClient(_place(admin), token)
-    from servd.cli.source import config_path, load_config
-
-    path = config_path(config)
-    if quick := quick_socket(path, os.environ):
-        return AdminClient(_units_or(quick, path))
-    from servd.daemon.runtime_dir import admin_address, runtime_dir_of
-
-    loaded = readable_part(load_config(config))
-    settings = loaded.config.admin
-    if not settings.enabled:
-        raise ServdError(f"{loaded.path} has admin.enabled = false: the daemon cannot be asked")
-    address = admin_address(settings, runtime_dir_of(loaded.config, loaded.path))
-    if address.kind == "tcp":
-        return AdminClient(f"http://{address.from_here}", token or _token(loaded))
-    return AdminClient(_units_or(address.path, loaded.path))
-
-
-def _units_or(socket_path: str, config: str) -> str:
-    """The socket, or that of the shipped unit where the config is the unit's."""
-    is_the_units = os.path.realpath(config).startswith("/etc/servd/")
-    if is_the_units and not os.path.exists(socket_path) and os.path.exists(UNIT_SOCKET):
-        return UNIT_SOCKET
-    return socket_path
-
-
-def _place(admin: str) -> str:
-    """A path or a URL. Raises `UsageError`."""
-    if "://" not in admin:
-        path = admin.removeprefix("unix:")
-        if not path or ("/" not in path and path.rpartition(":")[2].isdecimal()):
-            raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
-        return path
-    url = urlsplit(admin)
-    try:
-        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:  # what is no port
-        whole = False
-    if not whole:
-        raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
-    return admin
-
-
-def _token(loaded: Loaded) -> str:
-    """What the configuration says, as far as we may read it."""
-    settings = loaded.config.admin
-    if not settings.token_file:
-        return settings.token
-    try:
-        with open(settings.token_file, encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError as error:
-        raise ServdError(f"{settings.token_file}: {error.strerror}") from None

@@ -12,9 +12,9 @@ import socket
 import stat
 import struct
 import sys
+from typing import Protocol
 
 from servd.core.address import EVERY_V4, Address
-from servd.plan.model import SocketPlan
 
 _SO_ATTACH_FILTER = 26
 _WITHOUT_SYN = (  # classic BPF over the TCP header: drop SYN without ACK, let all else through
@@ -24,6 +24,21 @@ _WITHOUT_SYN = (  # classic BPF over the TCP header: drop SYN without ACK, let a
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0xFFFFFFFF),  # keep
 )
+
+
+class UnixSocketOptions(Protocol):
+    """What a unix socket is bound with. `owner` and `group` are ids; None leaves them alone."""
+
+    @property
+    def address(self) -> Address: ...
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def owner(self) -> int | None: ...
+    @property
+    def group(self) -> int | None: ...
 
 
 def reason(error: OSError) -> str:
@@ -78,13 +93,13 @@ def hosts(address: Address) -> list[tuple[int, str]]:
     return sorted(unique)
 
 
-def bind_unix(plan: SocketPlan) -> tuple[socket.socket, tuple[int, int]]:
+def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int]]:
     """A unix socket, bound beside its path and renamed over it once its mode is right.
 
     So nobody ever meets it with the wrong permissions, and a stale file of a dead process gives
     way. One that answers is somebody's: EADDRINUSE.
     """
-    path = plan.address.path
+    path = options.address.path
     if _answers(path):
         raise OSError(errno.EADDRINUSE, "in use")
     beside = f"{os.path.dirname(path)}/.{secrets.token_hex(4)}"
@@ -92,8 +107,8 @@ def bind_unix(plan: SocketPlan) -> tuple[socket.socket, tuple[int, int]]:
     try:
         sock.bind(beside)
         try:
-            set_owner(beside, plan)
-            sock.listen(plan.backlog)
+            set_owner(beside, options)
+            sock.listen(options.backlog)
             os.rename(beside, path)
         except OSError:
             os.unlink(beside)
@@ -133,12 +148,12 @@ def inode(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def set_owner(path: str, plan: SocketPlan) -> None:
-    """Gives the file of a unix socket the mode, owner and group of `plan`. Raises OSError."""
-    os.chmod(path, plan.mode)
-    if plan.owner is not None or plan.group is not None:
-        owner = plan.owner if plan.owner is not None else -1
-        os.chown(path, owner, plan.group if plan.group is not None else -1)
+def set_owner(path: str, options: UnixSocketOptions) -> None:
+    """Gives the file of a unix socket the mode, owner and group of `options`. Raises OSError."""
+    os.chmod(path, options.mode)
+    if options.owner is not None or options.group is not None:
+        owner = options.owner if options.owner is not None else -1
+        os.chown(path, owner, options.group if options.group is not None else -1)
 
 
 def share_port(sock: socket.socket, *, shared: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from servd.config.model import AdminConfig
+from servd.core.handed_socket import HandedSocket
 from servd.daemon.reload.settings import SettingsChange
-from servd.daemon.upgrade.state import HandedSocket
 
 
 class Admin(Protocol):

@@ -17,6 +17,7 @@ from servd._version import __version__
 from servd.config.model import Config
 from servd.core.basedir import absolute
 from servd.core.errors import Exit, StartError
+from servd.core.paths import admin_address
 from servd.daemon.components import Parts
 from servd.daemon.fd_store import FdStore
 from servd.daemon.hooks import Hooks
@@ -33,7 +34,7 @@ from servd.daemon.periodic import Periodic
 from servd.daemon.reload.own_settings import OwnSettings
 from servd.daemon.reload.reloader import Reloader, tell_warning
 from servd.daemon.reload.request import Report, Request
-from servd.daemon.runtime_dir import RuntimeDir, admin_address
+from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
@@ -213,7 +214,7 @@ class Daemon:
 
     def _admin_address(self, config: Config) -> str:
         """For people, who may want to hand it to `--admin`."""
-        address = admin_address(config.admin, self.folder.path)
+        address = admin_address(config.admin.listen, self.folder.path)
         return str(address) if config.admin.enabled else "none"
 
     def _config_folder(self) -> str:

@@ -7,15 +7,16 @@ import os
 from dataclasses import replace
 
 from servd.core.basedir import stay
+from servd.core.paths import runtime_dir_of
 from servd.daemon.daemon import Daemon
 from servd.daemon.fd_store import FdStore
 from servd.daemon.log.buffer import Record
 from servd.daemon.log.sink import LogSink, configure
 from servd.daemon.options import Launching
-from servd.daemon.runtime_dir import RuntimeDir, runtime_dir_of
+from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.systemd import Systemd
 from servd.daemon.upgrade.state import Handover
-from servd.supervisor.sockets.pool import SocketPool
+from servd.supervisor.sockets.pool import Bound, SocketPool
 from servd.wire import listen_fds
 
 
@@ -63,7 +64,9 @@ def _runtime_dir(launching: Launching, pool: SocketPool) -> RuntimeDir:
     config = launching.loaded.config
     ours = not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ
     if launching.predecessor is None:
-        path = runtime_dir_of(config, launching.loaded.path, launching.runtime_dir)
+        path = runtime_dir_of(
+            config.daemon.runtime_dir, launching.loaded.path, launching.runtime_dir
+        )
         folder = RuntimeDir(path, ours=ours)
         folder.open()
         return folder
@@ -71,5 +74,5 @@ def _runtime_dir(launching: Launching, pool: SocketPool) -> RuntimeDir:
     folder = RuntimeDir(left.runtime_dir, ours=ours)
     folder.adopt(left.lock, left.made)
     pool.inherited = left.inherited
-    pool.offer((item.bound() for item in left.sockets), left.chosen)
+    pool.offer(map(Bound.inherit, left.sockets), left.chosen)
     return folder

@@ -8,64 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import re
 import shutil
 import stat
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from servd.core.address import UNIX_PATH_LIMIT, Address
+from servd.core.address import UNIX_PATH_LIMIT
 from servd.core.errors import StartError
-
-if TYPE_CHECKING:  # the command line asks for paths without the weight of the model
-    from servd.config.model import AdminConfig, Config
 
 SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
 _LOCK = "servd.lock"
 _LONGEST_NAME_INSIDE = len("/s/0123456789abcdef.sock")
-
-
-def instance_name(config_path: str) -> str:
-    """A name for the daemon of one config, the same for every way to write its path."""
-    real = os.path.realpath(config_path)
-    stem = re.sub(r"[^a-z0-9]+", "-", Path(real).parent.name.lower()).strip("-")[:24]
-    return f"{stem or 'servd'}-{hashlib.sha256(real.encode()).hexdigest()[:8]}"
-
-
-def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:
-    """Where the daemon of a config keeps its runtime folder, unless the config says otherwise.
-
-    systemd's $RUNTIME_DIRECTORY, then /run/servd for root and $XDG_RUNTIME_DIR for a user (root's
-    own $XDG_RUNTIME_DIR would shut out the workers of other users), then a folder under the
-    temporary one.
-    """
-    if given := environ.get("RUNTIME_DIRECTORY"):
-        return given.split(":")[0]
-    name = instance_name(config_path)
-    if is_root:
-        return f"/run/servd/{name}"
-    if runtime := environ.get("XDG_RUNTIME_DIR"):
-        return os.path.join(runtime, "servd", name)
-    return os.path.join(tempfile.gettempdir(), f"servd-{os.getuid()}", name)
-
-
-def runtime_dir_of(config: Config, path: str, otherwise: str | None = None) -> str:
-    """The runtime folder of the daemon that runs `config`, which was read from `path`."""
-    is_root = os.geteuid() == 0
-    return (
-        config.daemon.runtime_dir
-        or otherwise
-        or default_runtime_dir(path, os.environ, is_root=is_root)
-    )
-
-
-def admin_address(config: AdminConfig, runtime_dir: str) -> Address:
-    """Where the admin API of the daemon listens that has this runtime folder."""
-    return config.listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))
 
 
 class RuntimeDir:

@@ -1,1 +1,5 @@
-"""The same plan for other engines: pure functions from a configuration to text."""
+"""The same plan for other engines.
+
+Uses: `plan`, `config`, `core`.
+Used by: `cli`.
+"""

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import grp
 import math
 import os
-import pwd
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from servd.config.check_runners import binds_itself
 from servd.config.env_file import read_env_file
 from servd.config.model import Config
 from servd.core.errors import StartError
 from servd.core.exhaustion import is_shortage
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user of this machine, with the groups that its processes get."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    home: str
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What is known about this machine and this process.
-
-    `cpus` are the ids that this process may run on, `usable_cpus` how many of them a cgroup's
-    quota leaves; `ports` are free ports for commands that bind themselves, by service;
-    `pem_files` is the text of certificates and keys, read before any worker drops its rights.
-    """
-
-    cpus: tuple[int, ...]
-    usable_cpus: int
-    is_root: bool = False
-    environ: Mapping[str, str] = field(default_factory=dict)
-    accounts: Mapping[str, Account] = field(default_factory=dict)
-    groups: Mapping[str, int] = field(default_factory=dict)
-    env_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    ports: Mapping[str, int] = field(default_factory=dict)
-    pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
-    python: str = ""
+from servd.host.identity import account, group_id
+from servd.plan.host import Host
 
 
 def inspect_host(
@@ -92,36 +58,6 @@ def inspect_host(
         pem_files=read_texts(pem_files),
         python=sys.executable,
     )
-
-
-def running_as(account: Account | None, gid: int | None) -> dict[str, Any]:
-    """`subprocess.Popen`'s arguments for whom a process runs as; only root can choose."""
-    if os.geteuid() != 0:
-        return {}
-    options: dict[str, Any] = {}
-    if gid is not None:
-        options |= {"group": gid, "extra_groups": []}
-    if account is not None:
-        options |= {"user": account.uid, "extra_groups": list(account.groups)}
-    return options
-
-
-def account(name: str) -> Account | None:
-    """The user called `name`, if there is one."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    groups = tuple(os.getgrouplist(name, entry.pw_gid))
-    return Account(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
-
-
-def group_id(name: str) -> int | None:
-    """The id of the group called `name`, if there is one."""
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return None
 
 
 def usable_ids() -> tuple[int, ...]:

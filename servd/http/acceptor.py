@@ -31,7 +31,7 @@ Say = Callable[..., None]
 """Takes the level and the name of an event, and its fields by their names."""
 
 
-class Accepting:
+class Acceptor:
     """Hands every connection of a listening socket to a protocol of its own.
 
     In Uvicorn's `servers` it stands for one of asyncio's: it has `close` and `wait_closed`.

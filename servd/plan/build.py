@@ -16,9 +16,9 @@ from servd.config.service import Limits, Restart, Service
 from servd.config.tree import Path
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
-from servd.host.facts import Host
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
+from servd.plan.host import Host
 from servd.plan.model import (
     USER_MARK,
     DependencyPlan,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from servd.config.bento.declared import Part
 from servd.config.model import Config
-from servd.host.facts import Host
+from servd.plan.host import Host
 from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
 
 BASE = (

@@ -12,7 +12,7 @@ from servd.config.check_runners import binds_itself
 from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
 from servd.core.address import Address
-from servd.host.facts import Account
+from servd.plan.host import Account
 from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]

@@ -7,7 +7,6 @@ import contextlib
 import copy
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
-from servd.http.acceptor import Accepting
+from servd.http.base_server import BaseServer, Listener
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
@@ -30,8 +29,6 @@ from servd.worker.watchdog import Watchdog
 
 _LAST_WORDS = 0.2
 """Seconds for probes that are under way when a worker ends."""
-
-Listener = tuple[socket.socket, ssl.SSLContext | None]
 
 
 def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
@@ -64,14 +61,14 @@ def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
     return config
 
 
-class WorkerServer(uvicorn.Server):
+class WorkerServer(BaseServer):
     """A server that is ready when its app has started, and that drains on SIGTERM and SIGINT."""
 
     def __init__(
         self, application: Application, spec: WorkerSpec, listeners: list[Listener]
     ) -> None:
         assert spec.app is not None
-        super().__init__(uvicorn_config(spec.app, application.whole))
+        super().__init__(uvicorn_config(spec.app, application.whole), self._log)
         self.spec = spec.app
         self.listeners = listeners
         self.application = application
@@ -81,7 +78,6 @@ class WorkerServer(uvicorn.Server):
         self.on_loop: Callable[[asyncio.AbstractEventLoop], None] = _nothing
         self.report: Callable[..., None] = _nothing
         self.say: Callable[..., None] = _nothing
-        self._exit = asyncio.Event()
         self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
         self._drain: Drain | None = None
@@ -94,11 +90,6 @@ class WorkerServer(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.begin_exit)
         yield
-
-    def begin_exit(self) -> None:
-        """Starts the drain, now or as soon as the app has started."""
-        self.should_exit = True
-        self._exit.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the app, accepts unless that is to wait for the daemon's word, says READY=1."""
@@ -122,30 +113,19 @@ class WorkerServer(uvicorn.Server):
         """Accepts connections from now on, unless the exit has begun."""
         if self.servers or self.should_exit:
             return
-        loop = asyncio.get_running_loop()
-        config = self.config
-
         http = self._protocol_class()
 
         def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = http(
-                config=config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-                _loop=loop,
-            )
+            made = self.connection(http)
             self._accepted.add(made)
             return made
 
-        doors = [
-            Accepting(sock, protocol, self.say, context=context, handshake=self.spec.headers)
-            for sock, context in self.listeners
-        ]
-        for door in doors:
-            door.begin(config.backlog)
-        self.servers = doors  # type: ignore[assignment]
+        self.accept_on(self.listeners, protocol, handshake=self.spec.headers)
         slow = SlowClients(self.server_state.connections, self.spec.headers, self.spec.body)
-        slow.begin(loop)
+        slow.begin(asyncio.get_running_loop())
+
+    def _log(self, level: str, event: str, **fields: object) -> None:
+        self.say(level, event, **fields)
 
     def _protocol_class(self) -> Any:
         """Uvicorn's protocol class, thriftier where it is the one for httptools."""
@@ -167,16 +147,10 @@ class WorkerServer(uvicorn.Server):
         """Serves a connection of the daemon, which asks for the health of this worker: the app
         itself, past everything that is done around a request.
         """
-        loop = asyncio.get_running_loop()
         config = copy.copy(self.config)
         config.loaded_app = quietly(self.application.probed)
-        made = config.http_protocol_class(  # type: ignore[call-arg]
-            config=config,
-            server_state=self._probes,
-            app_state=self.lifespan.state,
-            _loop=loop,
-        )
-        await loop.connect_accepted_socket(lambda: made, sock)
+        made = self.connection(config.http_protocol_class, self._probes, config)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: made, sock)
 
     def hurry(self) -> None:
         """Ends a drain now."""

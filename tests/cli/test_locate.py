@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from servd.control.client import admin_client
-from servd.control.locate import quick_socket
+from servd.control.locate import client_of, quick_socket
 
 SERVICE = '[services.web]\ncommand = ["true"]\n'
 
@@ -32,8 +31,8 @@ def test_it_is_where_the_whole_configuration_says(
         monkeypatch.setenv(name, value)
     quick = quick_socket(str(path), environ)
     assert quick is not None
-    monkeypatch.setattr("servd.control.client.quick_socket", lambda *_: None)
-    assert admin_client(str(path), None).place == quick
+    monkeypatch.setattr("servd.control.locate.quick_socket", lambda *_: None)
+    assert client_of(str(path)).endpoint == quick
 
 
 @pytest.mark.parametrize(

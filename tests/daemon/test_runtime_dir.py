@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from servd.core.errors import StartError
-from servd.daemon.runtime_dir import RuntimeDir, default_runtime_dir, instance_name
+from servd.core.paths import default_runtime_dir, instance_name
+from servd.daemon.runtime_dir import RuntimeDir
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servd.config.model import Config
-from servd.host.facts import Account, Host
 from servd.plan.build import build, internal_path
+from servd.plan.host import Account, Host
 from servd.plan.model import Plan, ServicePlan
 
 HOST = Host(

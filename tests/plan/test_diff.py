@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from servd.config.model import Config
 from servd.core import graph
-from servd.host.facts import Account, Host
 from servd.plan.build import build
 from servd.plan.change import Change
 from servd.plan.diff import diff, patched
+from servd.plan.host import Account, Host
 from servd.plan.model import Plan
 from servd.plan.render_changes import as_json, as_text
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servd.config.model import Config
-from servd.host.facts import Host
 from servd.plan.build import build
 from servd.plan.diff import diff
 from servd.plan.gpus import GpuError, Gpus, with_gpus
+from servd.plan.host import Host
 from servd.plan.model import Plan
 
 HOST = Host(cpus=(0,), usable_cpus=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from servd.config.model import Config
-from servd.host.facts import Host
 from servd.plan.build import build
+from servd.plan.host import Host
 from servd.plan.render import as_dot, as_json, as_mermaid, as_text
 
 PLAN = build(

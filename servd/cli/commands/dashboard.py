@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.output import say
-from servd.control.client import admin_client, admin_options
 
 
 @click.command("dashboard")

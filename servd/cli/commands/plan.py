@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.output import colours, print_json, say, say_restart_needed, workers
 from servd.cli.source import load_whole
-from servd.control.client import NoDaemonError, admin_client, admin_options
+from servd.control.client import NoDaemonError
 from servd.core.errors import Exit, ServdError
 
 if TYPE_CHECKING:

@@ -216,7 +216,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
         return 0
     from servd.config.find import Disk, Source
     from servd.config.load import Loaded, load_sources
-    from servd.daemon.runtime_dir import default_runtime_dir
+    from servd.core.paths import default_runtime_dir
 
     escaped = text.replace("$", "$$")  # nothing of the command line is a reference
     source = Source(SOURCE, escaped.encode())

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
 from servd.cli.render.output import colours, print_json
 from servd.cli.render.status_table import detail_lines, status_lines
-from servd.control.client import AdminClient, admin_client, admin_options
+from servd.control.client import AdminClient
 
 INTERVAL = 1.0
 """Seconds between two looks of `--watch`."""

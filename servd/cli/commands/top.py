@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.output import in_brief
 from servd.cli.render.status_table import number, size, where
-from servd.control.client import AdminClient, admin_client, admin_options
+from servd.control.client import AdminClient
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

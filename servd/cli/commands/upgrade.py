@@ -8,8 +8,9 @@ from dataclasses import replace
 import click
 
 from servd.cli.act import ActOptions, act_options, watched
+from servd.cli.admin_options import admin_client
 from servd.cli.render.output import print_json, say
-from servd.control.client import AdminClient, NoDaemonError, admin_client
+from servd.control.client import AdminClient, NoDaemonError
 from servd.core.errors import Exit, ServdError
 
 _LOOK_EVERY = 0.1

@@ -37,7 +37,7 @@ class DashboardServer:
 
     def __init__(self, client: AdminClient, port: int) -> None:
         self.admin = client
-        self.base = client.place if "://" in client.place else "http://servd"
+        self.base = client.endpoint if "://" in client.endpoint else "http://servd"
         self.one_time: str | None = secrets.token_urlsafe(24)
         self.session = secrets.token_urlsafe(24)
         self._socket = socket.socket()
@@ -82,10 +82,10 @@ class DashboardServer:
 
     def _client(self) -> httpx.AsyncClient:
         """A way to the daemon: without a limit of time, since acts last as long as they do."""
-        place, shown = self.admin.place, self.admin.headers
-        if "://" in place:
+        endpoint, shown = self.admin.endpoint, self.admin.headers
+        if "://" in endpoint:
             return httpx.AsyncClient(headers=shown, timeout=_FOR_EVER)
-        transport = httpx.AsyncHTTPTransport(uds=place)
+        transport = httpx.AsyncHTTPTransport(uds=endpoint)
         return httpx.AsyncClient(transport=transport, timeout=_FOR_EVER)
 
     async def _page(self, request: Request) -> Response:

@@ -1,0 +1,5 @@
+"""Events and lines of workers, on their way to the log, to followers, and to hooks.
+
+Uses: structlog, `config`, `core`.
+Used by: `daemon`, `admin`, `cli` (rendering).
+"""

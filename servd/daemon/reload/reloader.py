@@ -20,12 +20,13 @@ from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError, ServdError
 from servd.daemon.reload.request import Outcome, OutdatedError, Report, Request
 from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart
-from servd.host.facts import Host, inspect_host, read_texts
+from servd.host.facts import inspect_host, read_texts
 from servd.host.gpus import equipped, mistake
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.gpus import GpuError
+from servd.plan.host import Host
 from servd.plan.model import Plan
 from servd.plan.overrides import (
     Override,

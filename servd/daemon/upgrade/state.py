@@ -4,33 +4,15 @@ numbers, which the new process inherits, and what cannot be read from the config
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
 from servd.config.model import Config
 from servd.core.errors import ServdError
+from servd.core.handed_socket import HandedSocket
 from servd.plan.overrides import Override
 from servd.supervisor.apply.inherit import Before
-from servd.supervisor.sockets.pool import Bound
-
-
-@dataclass(frozen=True, slots=True)
-class HandedSocket:
-    """A listening socket: the address that it is known by, its descriptor, and which file it has
-    when it is a unix socket.
-    """
-
-    key: str
-    fd: int
-    path: str = ""
-    inode: tuple[int, int] | None = None
-
-    def bound(self) -> Bound:
-        """The socket, shared with the daemon that hands it over."""
-        sock = socket.socket(fileno=self.fd)
-        return Bound(self.key, sock, self.path, self.inode, shared=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from servd.daemon.components import Parts
 from servd.daemon.log.sink import now
 from servd.daemon.reload.reloader import ports_of
 from servd.daemon.upgrade.new_daemon import Ready, Successor, UpgradeError
-from servd.daemon.upgrade.state import ByHand, HandedSocket, Handover
+from servd.daemon.upgrade.state import ByHand, Handover
 from servd.plan.overrides import RefusedError
 from servd.supervisor.apply.inherit import before
 from servd.supervisor.supervisor import Supervisor, start_budget
@@ -203,11 +203,7 @@ class Upgrades:
             runtime_dir_setting=reloader.loaded.config.daemon.runtime_dir,
             lock=parts.folder.lock,
             made=parts.folder.made,
-            sockets=[
-                HandedSocket(item.key, item.sock.fileno(), item.path, item.inode)
-                for item in pool.bound.values()
-                if not item.inherited
-            ],
+            sockets=[item.handed() for item in pool.bound.values() if not item.inherited],
             admin=parts.admin.handed(),
             inherited=pool.inherited,
             chosen=pool.chosen,

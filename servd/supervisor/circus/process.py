@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus.process import RUNNING, UNEXISTING, Process
 
-from servd.host.facts import running_as
+from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.supervisor.io.channel import WorkerChannel

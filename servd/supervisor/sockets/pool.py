@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from servd.core import bind
 from servd.core.address import EVERY_V4, EVERY_V6
 from servd.core.errors import StartError
+from servd.core.handed_socket import HandedSocket
 from servd.plan.model import SocketPlan, url_of
 
 _PORT_TRIES = 20
@@ -45,6 +46,16 @@ class Bound:
     shared: bool = False
     internal: bool = False
     users: int = 0
+
+    @classmethod
+    def inherit(cls, handed: HandedSocket) -> Bound:
+        """A socket of the daemon before, shared with it."""
+        sock = socket.socket(fileno=handed.fd)
+        return cls(handed.key, sock, handed.path, handed.inode, shared=True)
+
+    def handed(self) -> HandedSocket:
+        """The same socket, for the next daemon."""
+        return HandedSocket(self.key, self.sock.fileno(), self.path, self.inode)
 
     @property
     def host(self) -> str:

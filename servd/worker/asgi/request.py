@@ -8,7 +8,9 @@ import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from servd.core.context import calling_request
 
 Message = Any
 Send = Callable[[Message], Awaitable[None]]
@@ -139,7 +141,7 @@ class Request:
         return None if allowed is None else self.begun + allowed - perf_counter()
 
 
-current: ContextVar[Request | None] = ContextVar("servd_request", default=None)
+current = cast("ContextVar[Request | None]", calling_request)
 """The request that the running code answers; in threads of the pool too."""
 
 

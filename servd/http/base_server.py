@@ -1,0 +1,71 @@
+"""Uvicorn's server as servd runs it, in workers and in the daemon: on sockets that are bound
+already, with `Acceptor` in place of the event loop's own accept, and without Uvicorn's signals and
+tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from servd.http.acceptor import Acceptor, Say
+
+Listener = tuple[socket.socket, ssl.SSLContext | None]
+"""A listening socket, and the TLS context of its connections."""
+
+
+class BaseServer(uvicorn.Server):
+    """Serves one ASGI application until `begin_exit`."""
+
+    def __init__(self, config: uvicorn.Config, say: Say) -> None:
+        """`say` takes what there is to log about accepting."""
+        super().__init__(config)
+        self._say = say
+        self._exit = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to whoever runs the loop."""
+        yield
+
+    def connection(
+        self, protocol: Any, state: ServerState | None = None, config: uvicorn.Config | None = None
+    ) -> asyncio.Protocol:
+        """A new connection of this server, handled by the class `protocol`."""
+        made: asyncio.Protocol = protocol(
+            config=config or self.config,
+            server_state=state or self.server_state,
+            app_state=self.lifespan.state,
+            _loop=asyncio.get_running_loop(),
+        )
+        return made
+
+    def accept_on(
+        self, listeners: Iterable[Listener], protocol: Any, handshake: float | None = None
+    ) -> None:
+        """Accepts connections from now on, each handled by what `protocol` makes; a TLS handshake
+        may take `handshake` seconds.
+        """
+        acceptors = [
+            Acceptor(sock, protocol, self._say, context=context, handshake=handshake)
+            for sock, context in listeners
+        ]
+        for acceptor in acceptors:
+            acceptor.begin(self.config.backlog)
+        self.servers = acceptors  # type: ignore[assignment]
+
+    def begin_exit(self) -> None:
+        """Ends `main_loop`, now or as soon as the startup is over."""
+        self.should_exit = True
+        self._exit.set()
+
+    async def main_loop(self) -> None:
+        """Waits for the exit; Uvicorn's own wakes ten times a second."""
+        await self._exit.wait()

@@ -1,0 +1,38 @@
+"""What planning needs to know about the machine, as one frozen value. `servd.host` gathers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of this machine, with the groups that its processes get."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known about this machine and this process.
+
+    `cpus` are the ids that this process may run on, `usable_cpus` how many of them a cgroup's
+    quota leaves; `ports` are free ports for commands that bind themselves, by service;
+    `pem_files` is the text of certificates and keys, read before any worker drops its rights.
+    """
+
+    cpus: tuple[int, ...]
+    usable_cpus: int
+    is_root: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    env_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+    pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    python: str = ""

@@ -1,0 +1,37 @@
+"""The house: which package may import which, what each is for, and that names mean one thing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "servd"
+AT_THE_TOP = {"__init__", "__main__", "_version", "api", "embed", "pytest_plugin"}
+
+
+def test_imports_point_one_way() -> None:
+    """The contracts stand in pyproject.toml; the layers name every module (`exhaustive`)."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "0 broken" in done.stdout
+
+
+def test_no_module_is_loose() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == AT_THE_TOP
+
+
+def test_each_package_says_what_it_holds_what_it_uses_and_who_uses_it() -> None:
+    packages = [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    assert len(packages) > 20
+    for path in packages:
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        lines = said.splitlines()
+        assert any(line.startswith("Uses: ") for line in lines), path
+        assert any(line.startswith("Used by: ") for line in lines), path
+        assert len(lines) <= 8, path
