@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from servd.core.errors import ConfigError
 from servd.core.exhaustion import is_shortage, shortage_of
-from servd.daemon.reload.request import OutdatedError, Report
+from servd.daemon.reload.request import OutdatedError, ReloadReport
 from servd.plan.overrides import RefusedError
 
 MEDIA_TYPE = "application/problem+json"
@@ -105,7 +105,7 @@ def answer(problem: Problem) -> Response:
     return JSONResponse(content, problem.status, media_type=MEDIA_TYPE)
 
 
-def of_report(report: Report) -> Problem:
+def of_report(report: ReloadReport) -> Problem:
     """Why a reload failed."""
     invalid = report.outcome == "invalid"
     return Problem(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.routes_status import WELL, entity_tag, known
-from servd.daemon.reload.request import Request
+from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.daemon.upgrade.upgrader import UpgradeReport
 from servd.plan.overrides import Scale, Start, Stop, needed
@@ -108,11 +108,11 @@ def _all_services(app: FastAPI, daemon: Daemon) -> None:
     @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
     async def reload(by: Called, body: Whole = None) -> ReloadStatus:
         asked = body or ReloadBody()
-        return await _made(daemon, Request("the admin API", roll_all=asked.roll), asked, by)
+        return await _made(daemon, ReloadRequest("the admin API", roll_all=asked.roll), asked, by)
 
     @app.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
     async def restart_all(by: Called, body: Wait = None) -> ReloadStatus:
-        request = Request("restart of all", read=False, roll_all=True)
+        request = ReloadRequest("restart of all", read=False, roll_all=True)
         return await _made(daemon, request, body or Waiting(), by)
 
     @app.post(
@@ -146,7 +146,7 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
         stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
         roll = _unwell(daemon, name) | {name}
         act = Start(name) if stopped else None
-        request = Request(f"restart of {name}", read=False, roll=roll, act=act)
+        request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
         status = await _made(daemon, request, body or Waiting(), by)
         await _until_well(daemon, name)
         return status
@@ -159,7 +159,7 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     async def start(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
         roll = _unwell(daemon, name)
-        request = Request(f"start of {name}", read=False, roll=roll, act=Start(name))
+        request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=Start(name))
         status = await _made(daemon, request, body or Waiting(), by)
         await _until_well(daemon, name)
         return status
@@ -168,7 +168,7 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     async def stop(name: str, by: Called, body: Halting = None) -> ReloadStatus:
         known(daemon, name)
         asked = body or StopBody()
-        request = Request(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
+        request = ReloadRequest(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
         return await _made(daemon, request, asked, by)
 
     @app.post(
@@ -180,7 +180,7 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
         known(daemon, name)
         act = Scale(name, body.workers, body.cascade)
         body.wait_drained = body.wait_drained or not body.workers
-        request = Request(f"scale of {name}", read=False, act=act)
+        request = ReloadRequest(f"scale of {name}", read=False, act=act)
         status = await _made(daemon, request, body, by)
         if body.workers:
             await _until_well(daemon, name)
@@ -209,7 +209,7 @@ async def _until_well(daemon: Daemon, name: str) -> None:
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))
 
 
-async def _made(daemon: Daemon, request: Request, asked: Waiting, by: Caller) -> ReloadStatus:
+async def _made(daemon: Daemon, request: ReloadRequest, asked: Waiting, by: Caller) -> ReloadStatus:
     """The report, once it is over; a failure is an error. It is carried out even where whoever
     asked goes away.
     """

@@ -35,7 +35,7 @@ _BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EndpointConfig:
     """Where something listens, and the group that may use it; `key` is what the config calls it."""
 
     key: str
@@ -49,7 +49,9 @@ class Endpoint:
     the daemon that had them before. Raises `StartError`.
     """
 
-    def __init__(self, place: Place, app: Any, handed: Sequence[HandedSocket] = ()) -> None:
+    def __init__(
+        self, place: EndpointConfig, app: Any, handed: Sequence[HandedSocket] = ()
+    ) -> None:
         self.place = place
         self.app = app
         self.inode: tuple[int, int] | None = None
@@ -126,7 +128,7 @@ class Endpoint:
                 os.unlink(self.place.address.path)
 
 
-class Outlet:
+class AdminListener:
     """One application at the address that the config gives it: none, or one, which a reload can
     move. `app` makes it for an address.
     """
@@ -134,7 +136,7 @@ class Outlet:
     def __init__(
         self,
         app: Callable[[AdminConfig, Address], Any],
-        place: Callable[[AdminConfig], Place | None],
+        place: Callable[[AdminConfig], EndpointConfig | None],
     ) -> None:
         self.app = app
         self.place = place
@@ -209,7 +211,7 @@ class Outlet:
             change.undoes.append(fresh.close)
         return change
 
-    def _endpoint_at(self, place: Place, config: AdminConfig) -> Endpoint:
+    def _endpoint_at(self, place: EndpointConfig, config: AdminConfig) -> Endpoint:
         """Another endpoint beside the one that there is. Raises `StartError`."""
         app = self.app(config, place.address)
         try:
@@ -239,14 +241,16 @@ class AdminServer:
         self.metrics = Metrics(daemon)
         self._app: Any = None
         self._outlets = [
-            Outlet(self._api, self._api_place),
-            Outlet(lambda config, address: self.metrics, _metrics_place),
+            AdminListener(self._api, self._api_place),
+            AdminListener(lambda config, address: self.metrics, _metrics_place),
         ]
 
-    def _api_place(self, config: AdminConfig) -> Place | None:
+    def _api_place(self, config: AdminConfig) -> EndpointConfig | None:
         if not config.enabled:
             return None
-        return Place("admin", admin_address(config.listen, self.daemon.folder.path), config.group)
+        return EndpointConfig(
+            "admin", admin_address(config.listen, self.daemon.folder.path), config.group
+        )
 
     def _api(self, config: AdminConfig, address: Address) -> Any:
         """The API as it may be called at an address. Raises `StartError`."""
@@ -308,13 +312,13 @@ class AdminServer:
             await outlet.stop()
 
 
-def _metrics_place(config: AdminConfig) -> Place | None:
+def _metrics_place(config: AdminConfig) -> EndpointConfig | None:
     if config.metrics is None:
         return None
-    return Place("admin.metrics", config.metrics, config.group)
+    return EndpointConfig("admin.metrics", config.metrics, config.group)
 
 
-def _open_to(place: Place) -> None:
+def _open_to(place: EndpointConfig) -> None:
     """Gives the socket's file the mode and group of `place`. Raises `StartError`."""
     try:
         bind.set_owner(place.address.path, _plan(place))
@@ -322,7 +326,7 @@ def _open_to(place: Place) -> None:
         raise StartError(f"{place.key}: {place.address}: {error.strerror}") from None
 
 
-def _plan(place: Place) -> SocketPlan:
+def _plan(place: EndpointConfig) -> SocketPlan:
     """A unix socket as `place` has it. Raises `StartError`."""
     found = group_id(place.group) if place.group else None
     if place.group and found is None:

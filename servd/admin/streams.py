@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, Query, Response
 
 from servd.admin.problem import Problem, ProblemError, documented
-from servd.daemon.log.buffer import PAUSE, Journal, Line
+from servd.daemon.log.buffer import PAUSE, Line, LogBuffer
 
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
@@ -47,7 +47,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class StreamQuery:
     """What a client wants to see."""
 
     follow: bool
@@ -63,18 +63,18 @@ def wish(
     last_event_id: Annotated[
         str, Header(description="Go on after this one instead of showing lines of the past.")
     ] = "",
-) -> Wish:
+) -> StreamQuery:
     """The wish of a request."""
-    return Wish(follow, lines, tuple(service or ()), last_event_id)
+    return StreamQuery(follow, lines, tuple(service or ()), last_event_id)
 
 
-Wished = Annotated[Wish, Depends(wish)]
+Wished = Annotated[StreamQuery, Depends(wish)]
 
 
 class Follower:
     """One client's position in a journal."""
 
-    def __init__(self, journal: Journal, boot: str, wish: Wish) -> None:
+    def __init__(self, journal: LogBuffer, boot: str, wish: StreamQuery) -> None:
         self.journal = journal
         self.boot = boot
         self.wish = wish
@@ -169,7 +169,7 @@ def streaming(app: FastAPI, daemon: Daemon) -> None:
     """The routes that can be followed."""
     streams: set[object] = set()
 
-    def stream(journal: Journal, wish: Wish) -> Response:
+    def stream(journal: LogBuffer, wish: StreamQuery) -> Response:
         if len(streams) >= MOST_STREAMS:
             title = f"{MOST_STREAMS} clients follow already"
             raise ProblemError(Problem(title=title, status=503))

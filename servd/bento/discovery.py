@@ -20,7 +20,7 @@ from servd.config.check import check
 from servd.config.files import check_files_of
 from servd.config.load import Loaded
 from servd.config.unsupported_keys import not_supported_yet
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity, in_order
 from servd.host.facts import inspect_host
 from servd.host.identity import running_as
@@ -83,7 +83,7 @@ class Discovery:
         asked = [name for name, service in loaded.config.services.items() if service.bento]
         if not asked or loaded.errors or loaded.layers is None:
             return loaded
-        checked = Checked(loaded.config, loaded.layers)
+        checked = ValidationContext(loaded.config, loaded.layers)
         plan = build(loaded.config, inspect_host(loaded.config, environ), "/nonexistent")
         graphs: dict[str, DeclaredGraph] = {}
         found: list[Diagnostic] = []
@@ -100,7 +100,7 @@ class Discovery:
                 )
                 found.append(dataclasses.replace(mistake, trace=error.trace))
         expansion = Expansion(checked, graphs)
-        whole = Checked(expansion.config, loaded.layers, homes=homes(expansion.parts))
+        whole = ValidationContext(expansion.config, loaded.layers, homes=homes(expansion.parts))
         found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]
         found += check_files_of(expansion.parts, whole)
         found += not_supported_yet(whole)
@@ -114,7 +114,7 @@ class Discovery:
         )
 
     def _missing(
-        self, whole: Checked, expansion: Expansion, environ: Mapping[str, str]
+        self, whole: ValidationContext, expansion: Expansion, environ: Mapping[str, str]
     ) -> Iterator[Diagnostic]:
         """Variables that the code asks for, and that nobody sets."""
         if not any(part.declared.env for part in expansion.parts.values()):

@@ -16,11 +16,11 @@ from servd.wire.names import HANDOVER
 if TYPE_CHECKING:
     from servd.bento.describe_client import Description
     from servd.config.load import Loaded
-    from servd.daemon.upgrade.old_daemon import Predecessor
+    from servd.daemon.upgrade.old_daemon import OldDaemon
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class LaunchOptions:
     """What is to be run: `load` reads the configuration, `begun` is who was asked before that.
     Without a `runtime_dir` it follows from the configuration.
     """
@@ -32,7 +32,7 @@ class Start:
     begun: Description | None = None
 
 
-def launch(start: Start) -> int:
+def launch(start: LaunchOptions) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
     predecessor = None
     if HANDOVER in os.environ:
@@ -47,7 +47,7 @@ def launch(start: Start) -> int:
         raise
 
 
-def _run(start: Start, predecessor: Predecessor | None) -> int:
+def _run(start: LaunchOptions, predecessor: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
 
@@ -56,7 +56,7 @@ def _run(start: Start, predecessor: Predecessor | None) -> int:
         completed = discovery.begin(start.load().require(), os.environ)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
-        from servd.daemon.options import Launching
+        from servd.daemon.options import DaemonOptions
         from servd.daemon.run import run
 
         def as_it_runs(loaded: Loaded) -> Loaded:
@@ -66,7 +66,7 @@ def _run(start: Start, predecessor: Predecessor | None) -> int:
             return as_it_runs(discovery.complete(start.load(), os.environ))
 
         return run(
-            Launching(
+            DaemonOptions(
                 as_it_runs(completed()).require(),  # warnings are the daemon's to log
                 read,
                 AdminServer,

@@ -18,7 +18,7 @@ from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import print_duration, shown
 from servd.config.tree import Path
-from servd.config.validation_context import Checked, Rule
+from servd.config.validation_context import Rule, ValidationContext
 from servd.core import graph
 from servd.core.address import EVERY_V4, EVERY_V6, Address
 from servd.core.diagnostics import Diagnostic
@@ -39,12 +39,12 @@ _MOST_GPUS = 1024
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
 
 
-def check(checked: Checked) -> list[Diagnostic]:
+def check(checked: ValidationContext) -> list[Diagnostic]:
     """What every rule finds."""
     return [diagnostic for rule in RULES for diagnostic in rule(checked)]
 
 
-def times_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No time is so short that a daemon would do nothing else, or a worker never live."""
     for name, service in checked.config.services.items():
         for key, shortest in _SHORTEST.items():
@@ -58,7 +58,7 @@ def times_make_sense(checked: Checked) -> Iterator[Diagnostic]:
                 )
 
 
-def limits_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No limit stands alone that means nothing without another."""
     for name, service in checked.config.services.items():
         limits, timeouts = service.limits, service.timeouts
@@ -75,7 +75,7 @@ def limits_make_sense(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
-def gpus_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A number of GPUs is a whole one, or the share of one that workers have in common."""
     places: list[tuple[Path, object]] = [
         (("services", name, "gpus"), service.gpus)
@@ -93,7 +93,7 @@ def gpus_make_sense(checked: Checked) -> Iterator[Diagnostic]:
         )
 
 
-def dependencies_exist(checked: Checked) -> Iterator[Diagnostic]:
+def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
     """Every dependency is another service, named once, with a condition that it can meet."""
     names = sorted(checked.config.services)
     for name, service in checked.config.services.items():
@@ -127,7 +127,7 @@ def _is_expanded(config: Config) -> bool:
     return any("." in name for name in config.services)
 
 
-def no_cycles(checked: Checked) -> Iterator[Diagnostic]:
+def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No service needs itself, by however many steps; the message shows the path."""
     services = checked.config.services
     needs = {
@@ -143,7 +143,7 @@ def no_cycles(checked: Checked) -> Iterator[Diagnostic]:
         )
 
 
-def names_differ(checked: Checked) -> Iterator[Diagnostic]:
+def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No two names are the same but for case: files and metrics would fall together."""
     node, exact = checked.layers.nearest(("services",))
     first: dict[str, str] = {}
@@ -155,7 +155,7 @@ def names_differ(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
-def addresses_are_free(checked: Checked) -> Iterator[Diagnostic]:
+def addresses_are_free(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No two services listen on one address."""
     listeners = [
         (("services", name, "listen", index), address)
@@ -190,7 +190,7 @@ def _covers(wide: Address, narrow: Address) -> bool:
     )
 
 
-def internal_stands_alone(checked: Checked) -> Iterator[Diagnostic]:
+def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
     """No address can stand beside "internal", which says that there is none."""
     for name, service in checked.config.services.items():
         if len(service.listen) > 1:
@@ -201,7 +201,7 @@ def internal_stands_alone(checked: Checked) -> Iterator[Diagnostic]:
                     )
 
 
-def tls_is_complete(checked: Checked) -> Iterator[Diagnostic]:
+def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
     """TLS has a certificate and a key, and client certificates something to be checked by."""
     for name, service in checked.config.services.items():
         if service.tls is None:
@@ -217,7 +217,7 @@ def tls_is_complete(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
-def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
+def admin_is_guarded(checked: ValidationContext) -> Iterator[Diagnostic]:
     """The admin API listens on TCP with a token only."""
     admin = checked.config.admin
     if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
@@ -233,7 +233,7 @@ def admin_is_guarded(checked: Checked) -> Iterator[Diagnostic]:
         yield checked.problem(("admin", "metrics"), 'write "HOST:PORT" or "unix:PATH"')
 
 
-def hooks_do_something(checked: Checked) -> Iterator[Diagnostic]:
+def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A hook has either a command or a URL."""
     for index, hook in enumerate(checked.config.hooks):
         if bool(hook.command) == bool(hook.url):
@@ -246,7 +246,7 @@ def hooks_do_something(checked: Checked) -> Iterator[Diagnostic]:
             yield checked.problem(("hooks", index, "timeout"), "a call needs some time")
 
 
-def something_is_served(checked: Checked) -> Iterator[Diagnostic]:
+def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A configuration without services does nothing."""
     if not checked.config.services and not checked.damaged:
         if checked.written(("services",)):
@@ -256,7 +256,7 @@ def something_is_served(checked: Checked) -> Iterator[Diagnostic]:
         )
 
 
-def dependencies_run(checked: Checked) -> Iterator[Diagnostic]:
+def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A dependency that is kept stopped keeps its dependents waiting."""
     for name, service in checked.config.services.items():
         for index, dependency in enumerate(service.depends_on):

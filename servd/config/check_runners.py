@@ -9,7 +9,7 @@ from servd.config.merge import is_file_target
 from servd.config.scalars import joined, shown
 from servd.config.service import Service
 from servd.config.tree import Path
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 
 SELF_BINDING = ("{port}", "{host}", "{uds}")
@@ -24,7 +24,7 @@ _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)
 _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
+def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A service has exactly one of app, command and bento."""
     for name in checked.config.services.keys() - checked.homes.keys():
         path: Path = ("services", name)
@@ -42,7 +42,7 @@ def something_to_run(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
-def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
+def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
     """An app is "module:attr" or "path/file.py:app"."""
     for name, service in checked.config.services.items():
         if not service.app:
@@ -61,7 +61,7 @@ def app_is_a_target(checked: Checked) -> Iterator[Diagnostic]:
             )
 
 
-def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A BentoML service is not asked for what only an app has; nobody else has components."""
     for name, service in checked.config.services.items():
         path: Path = ("services", name)
@@ -78,7 +78,7 @@ def bentos_make_sense(checked: Checked) -> Iterator[Diagnostic]:
                 yield checked.problem((*path, key), message, at_key=True)
 
 
-def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
+def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """What only apps have is not asked of a command, and binding is possible as it is asked for."""
     for name, service in checked.config.services.items():
         if not service.command:
@@ -103,7 +103,9 @@ def commands_make_sense(checked: Checked) -> Iterator[Diagnostic]:
         yield from _workers_can_be_asked(checked, path, service)
 
 
-def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _workers_can_be_asked(
+    checked: ValidationContext, path: Path, service: Service
+) -> Iterator[Diagnostic]:
     """Workers on one socket cannot be told apart from outside."""
     if service.health is None:
         return
@@ -118,7 +120,7 @@ def _workers_can_be_asked(checked: Checked, path: Path, service: Service) -> Ite
         )
 
 
-def tasks_are_commands(checked: Checked) -> Iterator[Diagnostic]:
+def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A task is one program that runs to its end."""
     for name, service in checked.config.services.items():
         if service.kind != "task":
@@ -139,7 +141,9 @@ def binds_itself(service: Service) -> bool:
     return any(word in argument for argument in service.command for word in SELF_BINDING)
 
 
-def _binding_makes_sense(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _binding_makes_sense(
+    checked: ValidationContext, path: Path, service: Service
+) -> Iterator[Diagnostic]:
     if binds_itself(service):
         if service.workers not in (0, 1):
             yield checked.problem(

@@ -18,13 +18,13 @@ from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
 from servd.config.service import Service, Tls
 from servd.config.tree import Path
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 
 EXPIRES_SOON_DAYS = 14
 
 
-def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnostic]:
+def check_files(checked: ValidationContext, now: datetime | None = None) -> list[Diagnostic]:
     """Every mistake in what the configuration names outside itself, as of `now`."""
     config = checked.config
     found = check_files_of(config.services, checked, now)
@@ -40,7 +40,7 @@ def check_files(checked: Checked, now: datetime | None = None) -> list[Diagnosti
 
 
 def check_files_of(
-    names: Iterable[str], checked: Checked, now: datetime | None = None
+    names: Iterable[str], checked: ValidationContext, now: datetime | None = None
 ) -> list[Diagnostic]:
     """The same, of these services alone."""
     now = now or datetime.now(UTC)
@@ -58,7 +58,7 @@ def check_files_of(
     return found
 
 
-def _token_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
     """It holds something, which is not for everybody."""
     unreadable = list(_readable(checked, path, file))
     if unreadable:
@@ -73,12 +73,12 @@ def _token_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]
             )
 
 
-def _hook_program(checked: Checked, path: Path, program: str) -> Iterator[Diagnostic]:
+def _hook_program(checked: ValidationContext, path: Path, program: str) -> Iterator[Diagnostic]:
     if shutil.which(program) is None:
         yield checked.problem(path, f"{program} is not there, or not executable", code="file")
 
 
-def _readable(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+def _readable(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
     try:
         with open(file, "rb"):
             return
@@ -86,13 +86,13 @@ def _readable(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
         yield checked.problem(path, f"cannot read {file}: {error.strerror}", code="file")
 
 
-def _directory(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _directory(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     if not os.path.isdir(service.directory):
         reason = "is not a folder" if os.path.exists(service.directory) else "does not exist"
         yield checked.problem((*path, "directory"), f"{service.directory} {reason}", code="file")
 
 
-def _target(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _target(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     if service.app and is_file_target(service.app):
         yield from _readable(checked, (*path, "app"), service.app.rpartition(":")[0])
     elif service.command and service.command[0] and os.path.isdir(service.directory):
@@ -108,7 +108,7 @@ def _target(checked: Checked, path: Path, service: Service) -> Iterator[Diagnost
             )
 
 
-def _interpreter(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _interpreter(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     """The interpreter of another environment; what is in it is looked at when it is started."""
     if service.python and shutil.which(service.python) is None:
         reason = "is not executable" if os.path.exists(service.python) else "is not there"
@@ -120,7 +120,7 @@ def _interpreter(checked: Checked, path: Path, service: Service) -> Iterator[Dia
         )
 
 
-def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
+def _env_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
     if not file:
         return
     try:
@@ -132,7 +132,7 @@ def _env_file(checked: Checked, path: Path, file: str) -> Iterator[Diagnostic]:
         yield checked.problem(path, str(error), code="file")
 
 
-def _group(checked: Checked, path: Path, group: str) -> Iterator[Diagnostic]:
+def _group(checked: ValidationContext, path: Path, group: str) -> Iterator[Diagnostic]:
     try:
         if group:
             grp.getgrnam(group)
@@ -140,7 +140,7 @@ def _group(checked: Checked, path: Path, group: str) -> Iterator[Diagnostic]:
         yield checked.problem(path, f'there is no group "{group}"', code="user")
 
 
-def _account(checked: Checked, path: Path, service: Service) -> Iterator[Diagnostic]:
+def _account(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     try:
         user = pwd.getpwnam(service.user) if service.user else None
     except KeyError:
@@ -159,7 +159,7 @@ def _account(checked: Checked, path: Path, service: Service) -> Iterator[Diagnos
         yield checked.problem((*path, "user"), message, code="user")
 
 
-def _tls(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
+def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
     unreadable = [
         problem
         for key in ("certfile", "keyfile", "ca_certs")
@@ -176,7 +176,7 @@ def _tls(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Diag
         yield from _ciphers(checked, path, tls)
 
 
-def _pair(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
+def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
     """The certificate is one, the key is its key, and neither is out of date."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -239,7 +239,7 @@ def _pair(checked: Checked, path: Path, tls: Tls, now: datetime) -> Iterator[Dia
         )
 
 
-def _authorities(checked: Checked, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+def _authorities(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
     import ssl
 
     try:
@@ -249,7 +249,7 @@ def _authorities(checked: Checked, path: Path, tls: Tls) -> Iterator[Diagnostic]
         yield checked.problem((*path, "ca_certs"), message, code="tls")
 
 
-def _ciphers(checked: Checked, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+def _ciphers(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
     import ssl
 
     try:

@@ -21,7 +21,7 @@ from servd.config.merge import anchor, merge
 from servd.config.model import Config
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.unsupported_keys import not_supported_yet
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.basedir import absolute, home
 from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
 from servd.core.errors import ConfigError
@@ -103,7 +103,7 @@ def load_sources(
     root = anchor(root, folder_of)
     layers = Layers(anchor(environment_tree(environ), folder_of), root)
     config, invalid = validate(layers, damaged=gathered.damaged)
-    checked = Checked(config, layers, gathered.damaged)
+    checked = ValidationContext(config, layers, gathered.damaged)
     found += [*invalid, *check(checked), *not_supported_yet(checked), *check_files(checked)]
     return Loaded(
         config=config,

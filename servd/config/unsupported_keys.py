@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from servd.config.tree import Path, dotted
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 
 LATER_TOP: tuple[Path, ...] = ()
 LATER_SERVICE: tuple[Path, ...] = (("preload",),)
 
 
-def not_supported_yet(checked: Checked) -> list[Diagnostic]:
+def not_supported_yet(checked: ValidationContext) -> list[Diagnostic]:
     """A mistake for every key of `LATER_*` that is set to something other than its default."""
     config = checked.config
     paths = [path for path in LATER_TOP if _differs(config, path)]

@@ -13,7 +13,7 @@ from servd.core.diagnostics import Diagnostic, Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ValidationContext:
     """What the rules look at: the configuration as far as it is valid, and what was written."""
 
     config: Config
@@ -62,4 +62,4 @@ class Checked:
         return self.layers.nearest(path)[1]
 
 
-Rule = Callable[[Checked], Iterator[Diagnostic]]
+Rule = Callable[[ValidationContext], Iterator[Diagnostic]]

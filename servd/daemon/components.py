@@ -14,7 +14,7 @@ from servd.supervisor.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class DaemonComponents:
     """What is handed over and taken over."""
 
     folder: RuntimeDir

@@ -18,22 +18,22 @@ from servd.config.model import Config
 from servd.core.basedir import absolute
 from servd.core.errors import Exit, StartError
 from servd.core.paths import admin_address
-from servd.daemon.components import Parts
+from servd.daemon.components import DaemonComponents
 from servd.daemon.fd_store import FdStore
 from servd.daemon.hooks import Hooks
-from servd.daemon.log.buffer import Record
+from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import now
-from servd.daemon.metrics.compactor import Sweeper
+from servd.daemon.metrics.compactor import MetricsCompactor
 from servd.daemon.metrics.cpu import CpuMeter
-from servd.daemon.metrics.rates import Traffic
+from servd.daemon.metrics.rates import RequestRates
 from servd.daemon.metrics.snapshot import Snapshot, snapshot
-from servd.daemon.options import Launching
-from servd.daemon.orphans import Adopted, LeftWorkers
-from servd.daemon.parent_watch import Lifeline
+from servd.daemon.options import DaemonOptions
+from servd.daemon.orphans import OrphanCleaner, ZombieReaper
+from servd.daemon.parent_watch import ParentWatch
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload.own_settings import OwnSettings
 from servd.daemon.reload.reloader import Reloader, tell_warning
-from servd.daemon.reload.request import Report, Request
+from servd.daemon.reload.request import ReloadReport, ReloadRequest
 from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.status import (
     ConfigStatus,
@@ -44,8 +44,8 @@ from servd.daemon.status import (
     service_status,
 )
 from servd.daemon.systemd import Systemd
-from servd.daemon.thread_pool import SteadyPool
-from servd.daemon.upgrade.takeover import Succession
+from servd.daemon.thread_pool import ResilientThreadPool
+from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
 from servd.daemon.watch.certificates import CertificateWatch
 from servd.daemon.watch.clock import ClockWatch
@@ -56,12 +56,12 @@ from servd.host.gpus import first
 from servd.plan.build import build_loaded
 from servd.plan.overrides import differing, with_overrides
 from servd.supervisor.circus.arbiter import ServdArbiter
-from servd.supervisor.circus.watcher import StartGate
-from servd.supervisor.context import Engine
+from servd.supervisor.circus.watcher import StartLimiter
+from servd.supervisor.context import SupervisorContext
 from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor, start_budget, stop_budget
-from servd.supervisor.worker_registry import Roster, left_behind
+from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
 
 HEAD_START = 1.0
 """Seconds for which the workers that start have the machine for themselves: what the admin API and
@@ -77,9 +77,9 @@ class Daemon:
 
     def __init__(
         self,
-        launching: Launching,
+        launching: DaemonOptions,
         folder: RuntimeDir,
-        record: Record,
+        record: LogRouter,
         systemd: Systemd,
         pool: SocketPool,
         store: FdStore,
@@ -91,9 +91,9 @@ class Daemon:
         self.systemd = systemd
         self.pool = pool
         self.store = store
-        self.sweeper = Sweeper(folder)
+        self.sweeper = MetricsCompactor(folder)
         self.cpu = CpuMeter()
-        self.lifeline = Lifeline(os.environ)
+        self.lifeline = ParentWatch(os.environ)
         self.started_at = now()
         self._has_started = False
         self._told_to_stop = False
@@ -107,8 +107,8 @@ class Daemon:
         self.overrides = differing(by_hand, self.file)
         plan = with_overrides(self.file, self.overrides)
         self.plan, self.gpu_warnings = first(loaded, plan, self.host.environ)
-        orphans = left_behind(folder.private) if left is None else []
-        self.left = LeftWorkers(orphans, self.plan)
+        orphans = orphaned_workers(folder.private) if left is None else []
+        self.left = OrphanCleaner(orphans, self.plan)
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -126,7 +126,7 @@ class Daemon:
 
     async def main(self) -> int:
         """First start, then whatever the signals ask for, then the stop."""
-        asyncio.get_running_loop().set_default_executor(SteadyPool())
+        asyncio.get_running_loop().set_default_executor(ResilientThreadPool())
         self._assemble()
         config, before = self.config, self.launching.predecessor
         log.info(
@@ -141,7 +141,7 @@ class Daemon:
         self.admin.open(config.admin, before.handover.admin if before is not None else [])
         self._take_signals()
         if os.getpid() == 1:
-            self.adopted = Periodic(_LOOK_FOR_ADOPTED, Adopted().look)
+            self.adopted = Periodic(_LOOK_FOR_ADOPTED, ZombieReaper().look)
             self.adopted.start()
         self.lifeline.hold(self._cut_off)
         if self.systemd.watchdog:
@@ -164,8 +164,8 @@ class Daemon:
         """Makes the parts, inside the loop that they live in."""
         self.arbiter = ServdArbiter()
         config = self.launching.loaded.config
-        self.gate = StartGate(self._places(config), self.arbiter.manage_watchers)
-        self.engine = Engine(
+        self.gate = StartLimiter(self._places(config), self.arbiter.manage_watchers)
+        self.engine = SupervisorContext(
             arbiter=self.arbiter,
             pool=self.pool,
             gate=self.gate,
@@ -173,9 +173,11 @@ class Daemon:
             now=now,
             notify_folder=self.folder.notify,
             environ=self.host.environ,
-            roster=Roster(self.folder.private),
+            roster=WorkerRegistry(self.folder.private),
             sources=Sources() if self.launching.watches_sources else None,
-            plan_anew=lambda name: self.reload(Request(f"the code of {name} can be imported now")),
+            plan_anew=lambda name: self.reload(
+                ReloadRequest(f"the code of {name} can be imported now")
+            ),
         )
         self.supervisor = Supervisor(self.engine)
         self.admin = self.launching.admin(self)
@@ -192,14 +194,14 @@ class Daemon:
         self.reloader.file = self.file
         self.reloader.overrides = self.overrides
         self.certificates = CertificateWatch(self.supervisor)
-        self.traffic = Traffic(self.engine.counts)
-        parts = Parts(
+        self.traffic = RequestRates(self.engine.counts)
+        parts = DaemonComponents(
             self.folder, self.pool, self.store, self.systemd, self.admin, self.supervisor,
             self.reloader,
         )  # fmt: skip
         self.upgrades = Upgrades(parts, lambda: self.state, is_owned=self.lifeline.held)
         before = self.launching.predecessor
-        self.succession = Succession(parts, before) if before is not None else None
+        self.succession = Takeover(parts, before) if before is not None else None
         self.record.on_event = self.hooks.take
         self._periodics = [
             self.sweeper.sweeps, self.traffic.readings, self.certificates.looks, ClockWatch().looks,
@@ -269,7 +271,7 @@ class Daemon:
         self.systemd.ready(status)
         log.info("servd ready", status=status, **details)
 
-    def reload(self, request: Request) -> asyncio.Future[Report]:
+    def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Asks for a reload; the future is its report."""
         return self.reloader.request(request)
 
@@ -332,7 +334,7 @@ class Daemon:
             signal.SIGTERM: partial(self._asked_to_stop, signal.SIGTERM),
             signal.SIGINT: partial(self._asked_to_stop, signal.SIGINT),
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGHUP: lambda: self.reload(Request("SIGHUP")),
+            signal.SIGHUP: lambda: self.reload(ReloadRequest("SIGHUP")),
             signal.SIGUSR2: self.upgrades.ask,
             signal.SIGCHLD: self.arbiter.manage_watchers,
         }
@@ -340,7 +342,7 @@ class Daemon:
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         if self.launching.early.asked_to_reload:
-            self.reload(Request("SIGHUP"))
+            self.reload(ReloadRequest("SIGHUP"))
 
     def _cut_off(self) -> None:
         self._told_to_stop = True

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from servd.config.load import Loaded
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.early_signals import EarlySignals
-from servd.daemon.upgrade.old_daemon import Predecessor
+from servd.daemon.upgrade.old_daemon import OldDaemon
 
 if TYPE_CHECKING:
     from servd.daemon.daemon import Daemon
 
 
 @dataclass(frozen=True, slots=True)
-class Launching:
+class DaemonOptions:
     """What the daemon is started with: the configuration, how to read it again, who answers for
     it, which signals came early, and where to live when the configuration does not say. In
     development, sources are watched. `give_up` ends a reading that is under way, since the daemon
@@ -30,4 +30,4 @@ class Launching:
     runtime_dir: str | None = None
     watches_sources: bool = False
     give_up: Callable[[], None] = lambda: None
-    predecessor: Predecessor | None = None
+    predecessor: OldDaemon | None = None

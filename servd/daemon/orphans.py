@@ -14,7 +14,7 @@ import structlog
 
 from servd.core import bind
 from servd.plan.model import Plan
-from servd.supervisor.worker_registry import Left, is_dead
+from servd.supervisor.worker_registry import OrphanedWorker, is_dead
 
 _LOOK_EVERY = 0.05
 _FOR_ADDRESSES = 10.0
@@ -26,10 +26,10 @@ _GRACE = 5.0
 log = structlog.get_logger()
 
 
-class LeftWorkers:
+class OrphanCleaner:
     """Lets the workers of a killed daemon drain, and ends those that do not."""
 
-    def __init__(self, left: Sequence[Left], plan: Plan) -> None:
+    def __init__(self, left: Sequence[OrphanedWorker], plan: Plan) -> None:
         self._left = list(left)
         self._plan = plan
         self._patience = max((s.drain for s in plan.services), default=0.0) + _GRACE
@@ -86,7 +86,7 @@ def _held(plan: Plan) -> bool:
     return False
 
 
-class Adopted:
+class ZombieReaper:
     """As PID 1: reaps processes whose parents have gone. Who is started here is reaped by who
     started it, at once: what has been dead for two looks is nobody else's.
     """

@@ -9,7 +9,7 @@ from collections.abc import Callable, MutableMapping
 from servd.wire.names import LIFELINE
 
 
-class Lifeline:
+class ParentWatch:
     """Taken out of the environment, so that nobody else holds on to it; `held` says whether there
     is one.
     """

@@ -10,17 +10,17 @@ from servd.core.basedir import stay
 from servd.core.paths import runtime_dir_of
 from servd.daemon.daemon import Daemon
 from servd.daemon.fd_store import FdStore
-from servd.daemon.log.buffer import Record
+from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import LogSink, configure
-from servd.daemon.options import Launching
+from servd.daemon.options import DaemonOptions
 from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.systemd import Systemd
-from servd.daemon.upgrade.state import Handover
+from servd.daemon.upgrade.state import UpgradeState
 from servd.supervisor.sockets.pool import Bound, SocketPool
 from servd.wire import listen_fds
 
 
-def run(launching: Launching) -> int:
+def run(launching: DaemonOptions) -> int:
     """Runs a valid configuration in the foreground until it is told to stop.
 
     Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
@@ -41,7 +41,7 @@ def run(launching: Launching) -> int:
     try:
         sink = LogSink(config.daemon.log)
         try:
-            record = Record(sink)
+            record = LogRouter(sink)
             configure(record.by_daemon, config.daemon.log.level)
             daemon = Daemon(launching, folder, record, systemd, pool, store)
             return asyncio.run(daemon.main())
@@ -51,7 +51,7 @@ def run(launching: Launching) -> int:
         folder.close()
 
 
-def _in_the_same_folder(launching: Launching, left: Handover) -> Launching:
+def _in_the_same_folder(launching: DaemonOptions, left: UpgradeState) -> DaemonOptions:
     """What the configuration says of the runtime folder now needs a restart."""
     config = launching.loaded.config
     daemon = config.daemon.model_copy(update={"runtime_dir": left.runtime_dir_setting})
@@ -59,7 +59,7 @@ def _in_the_same_folder(launching: Launching, left: Handover) -> Launching:
     return replace(launching, loaded=loaded)
 
 
-def _runtime_dir(launching: Launching, pool: SocketPool) -> RuntimeDir:
+def _runtime_dir(launching: DaemonOptions, pool: SocketPool) -> RuntimeDir:
     """The folder, ready to be used: a new one, or that of the daemon before, with its sockets."""
     config = launching.loaded.config
     ours = not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from servd.daemon.metrics.cpu import CpuMeter
-from servd.daemon.metrics.rates import NOT_COUNTED, Traffic
-from servd.daemon.reload.request import Report
+from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
+from servd.daemon.reload.request import ReloadReport
 from servd.daemon.watch.certificates import validity
 from servd.plan.model import ServicePlan
 from servd.plan.render_changes import Row, as_json
 from servd.supervisor.circus.process import WorkerProcess
-from servd.supervisor.exits import Exit
+from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
-from servd.supervisor.service import Service, State
+from servd.supervisor.service import ManagedService, State
 from servd.wire.shm_counters import IN_FLIGHT
 
 
@@ -84,7 +84,7 @@ class DrainStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class WorkersOverride:
     """A number of workers that was set by hand, and the one that the file says instead."""
 
     workers: int
@@ -117,7 +117,7 @@ class ServiceStatus:
     processes: list[ProcessStatus]
     draining: list[DrainStatus]
     coming: Coming | None
-    by_hand: ByHand | None
+    by_hand: WorkersOverride | None
     crash_loop: bool
     kind: str
     requests: int | None
@@ -126,7 +126,7 @@ class ServiceStatus:
     p99_ms: float | None
     certificate_expires_at: str | None
     restarts: int
-    last_exit: Exit | None
+    last_exit: WorkerExit | None
     error: str | None
 
 
@@ -147,12 +147,12 @@ class Status:
     predecessor: int | None
 
 
-def last_status(report: Report | None) -> ReloadStatus | None:
+def last_status(report: ReloadReport | None) -> ReloadStatus | None:
     """A report, if there is one, as it is shown."""
     return reload_status(report) if report is not None else None
 
 
-def reload_status(report: Report) -> ReloadStatus:
+def reload_status(report: ReloadReport) -> ReloadStatus:
     """A report as it is shown."""
     return ReloadStatus(
         outcome=report.outcome,
@@ -174,11 +174,11 @@ class View:
     """What a service is looked at with: `file` has the services as the configuration says."""
 
     cpu: CpuMeter
-    traffic: Traffic
+    traffic: RequestRates
     file: Mapping[str, ServicePlan]
 
 
-def service_status(service: Service, view: View) -> ServiceStatus:
+def service_status(service: ManagedService, view: View) -> ServiceStatus:
     """A service as it is now."""
     current, upcoming = service.current, service.upcoming
     counts = service.plan.app is not None
@@ -219,11 +219,11 @@ def _kind(plan: ServicePlan) -> str:
     return "task" if plan.is_task else plan.kind
 
 
-def _by_hand(service: Service, file: Mapping[str, ServicePlan]) -> ByHand | None:
+def _by_hand(service: ManagedService, file: Mapping[str, ServicePlan]) -> WorkersOverride | None:
     said = file.get(service.plan.name)
     if said is None or said.workers == service.plan.workers:
         return None
-    return ByHand(service.plan.workers, said.workers)
+    return WorkersOverride(service.plan.workers, said.workers)
 
 
 def _expires_at(plan: ServicePlan) -> str | None:
@@ -231,7 +231,7 @@ def _expires_at(plan: ServicePlan) -> str | None:
     return found.ends.isoformat().replace("+00:00", "Z") if found is not None else None
 
 
-def _listen(service: Service) -> list[str]:
+def _listen(service: ManagedService) -> list[str]:
     """Where it can be reached: with the ports that were really bound."""
     if service.current is None or not service.current.listeners:
         return list(service.plan.urls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 
-class SteadyPool(ThreadPoolExecutor):
+class ResilientThreadPool(ThreadPoolExecutor):
     """Has a thread from the beginning, and goes on with those that it has where the system lets no
     other one start: then work waits for its turn, instead of failing.
     """

@@ -8,27 +8,27 @@ from typing import Literal
 
 from servd.config.bento.declared import homes
 from servd.config.load import Loaded, LoadError
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
-from servd.plan.gpus import VISIBLE, GpuError, Gpus, Wish, wishes, with_gpus
+from servd.plan.gpus import VISIBLE, GpuError, GpuInventory, GpuRequest, wishes, with_gpus
 from servd.plan.model import Plan
 
 
 def usable_gpus(
     configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
-) -> Gpus:
+) -> GpuInventory:
     """The GPUs that workers may be given: those of `daemon.gpus` or, when that is "auto", those
     that this process may use itself (CUDA_VISIBLE_DEVICES), else all that NVML knows.
     """
     if isinstance(configured, tuple):
-        return Gpus(tuple(str(each) for each in configured), declared=True)
+        return GpuInventory(tuple(str(each) for each in configured), declared=True)
     if configured != "auto":
-        return Gpus(tuple(str(each) for each in range(int(configured))), declared=True)
+        return GpuInventory(tuple(str(each) for each in range(int(configured))), declared=True)
     if VISIBLE in environ:
         named = [each.strip() for each in environ[VISIBLE].split(",")]
         usable = named[: named.index("-1")] if "-1" in named else named
-        return Gpus(tuple(each for each in usable if each), ordered=False)
-    return Gpus(tuple(str(each) for each in range(_nvml_count())))
+        return GpuInventory(tuple(each for each in usable if each), ordered=False)
+    return GpuInventory(tuple(str(each) for each in range(_nvml_count())))
 
 
 def _nvml_count() -> int:
@@ -64,7 +64,7 @@ def equipped(
     return plan, [_done_without(loaded, wish) for wish in wanted]
 
 
-def _done_without(loaded: Loaded, wish: Wish) -> Diagnostic:
+def _done_without(loaded: Loaded, wish: GpuRequest) -> Diagnostic:
     plural = "" if wish.each == 1 else "s"
     message = f"{wish.service} asks for {wish.each:g} GPU{plural} in its code: there is none here"
     return _at(loaded, wish.service, message, warning=True)
@@ -77,7 +77,7 @@ def mistake(loaded: Loaded, error: GpuError) -> Diagnostic:
 
 def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnostic:
     assert loaded.layers is not None
-    checked = Checked(loaded.config, loaded.layers, homes=homes(loaded.parts))
+    checked = ValidationContext(loaded.config, loaded.layers, homes=homes(loaded.parts))
     path = ("services", service, "gpus")
     severity: Literal["warning", "error"] = "warning" if warning else "error"
     return checked.problem(path, message, severity=severity, code="gpus")

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from servd.http.acceptor import Acceptor, Say
 
-Listener = tuple[socket.socket, ssl.SSLContext | None]
+ServerSocket = tuple[socket.socket, ssl.SSLContext | None]
 """A listening socket, and the TLS context of its connections."""
 
 
@@ -48,7 +48,7 @@ class BaseServer(uvicorn.Server):
         return made
 
     def accept_on(
-        self, listeners: Iterable[Listener], protocol: Any, handshake: float | None = None
+        self, listeners: Iterable[ServerSocket], protocol: Any, handshake: float | None = None
     ) -> None:
         """Accepts connections from now on, each handled by what `protocol` makes; a TLS handshake
         may take `handshake` seconds.

@@ -29,7 +29,7 @@ class GpuError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class GpuRequest:
     """What one service asks for: `each` for every worker or, when `shared`, for all together; or
     just the GPUs `named`.
     """
@@ -51,7 +51,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpus:
+class GpuInventory:
     """The GPUs of this machine. `ordered` says that their numbers are those of the PCI bus, which
     CUDA has to be told; `declared` that somebody has said how many there are.
     """
@@ -61,23 +61,23 @@ class Gpus:
     declared: bool = False
 
 
-def wishes(plan: Plan) -> list[Wish]:
+def wishes(plan: Plan) -> list[GpuRequest]:
     """What the services that run ask for."""
-    found: list[Wish] = []
+    found: list[GpuRequest] = []
     for service in plan.services:
         wanted = service.definition.gpus
         if isinstance(wanted, tuple):
             if wanted:
                 ids = tuple(str(each) for each in wanted)
-                found.append(Wish(service.name, service.workers, named=ids))
+                found.append(GpuRequest(service.name, service.workers, named=ids))
         elif wanted:
-            found.append(Wish(service.name, service.workers, wanted))
+            found.append(GpuRequest(service.name, service.workers, wanted))
         elif service.part is not None and service.part.gpus:
-            found.append(Wish(service.name, service.workers, service.part.gpus, shared=True))
+            found.append(GpuRequest(service.name, service.workers, service.part.gpus, shared=True))
     return [wish for wish in found if wish.workers]
 
 
-def with_gpus(plan: Plan, gpus: Gpus, before: Plan) -> Plan:
+def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
     """`plan` with the GPUs of every worker, as they are in `before` where that is possible.
 
     Raises `GpuError`.
@@ -102,14 +102,14 @@ def with_gpus(plan: Plan, gpus: Gpus, before: Plan) -> Plan:
     return dataclasses.replace(plan, services=services)
 
 
-def _equipped(service: ServicePlan, given: Sequence[Ids], gpus: Gpus) -> ServicePlan:
+def _equipped(service: ServicePlan, given: Sequence[Ids], gpus: GpuInventory) -> ServicePlan:
     environment = dict(service.environment)
     if gpus.ordered:
         environment.setdefault(ORDER, "PCI_BUS_ID")
     return dataclasses.replace(service, gpus=tuple(given), environment=environment)
 
 
-def _are_possible(wanted: Sequence[Wish], there: Ids) -> None:
+def _are_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
     """Raises `GpuError` for what cannot be, however it is dealt out."""
     named: set[str] = set()
     for wish in wanted:
@@ -131,7 +131,7 @@ def _are_possible(wanted: Sequence[Wish], there: Ids) -> None:
             raise GpuError(wish.service, f"{_sum(counted)}, but {_count(there)}{pinned}")
 
 
-def _sum(wanted: Sequence[Wish]) -> str:
+def _sum(wanted: Sequence[GpuRequest]) -> str:
     """`3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
     counted = [wish for wish in wanted if not wish.named]
     total = sum(wish.each * wish.portions for wish in counted)
@@ -146,7 +146,7 @@ def _count(there: Ids) -> str:
 
 
 def _dealt(
-    wanted: Sequence[Wish], there: Ids, held: dict[str, tuple[Ids, ...]], *, spread: bool
+    wanted: Sequence[GpuRequest], there: Ids, held: dict[str, tuple[Ids, ...]], *, spread: bool
 ) -> dict[str, list[Ids]] | None:
     """The GPUs of each worker of each service; None where it does not come out."""
     left = dict.fromkeys(there, 1.0)
@@ -154,7 +154,7 @@ def _dealt(
     for wish in wanted:
         for each in wish.named:
             left[each] = 0.0
-    open_portions: list[tuple[Wish, int]] = []
+    open_portions: list[tuple[GpuRequest, int]] = []
     for wish in wanted:
         given[wish.service] = [wish.named] * wish.workers
         if not wish.named:
@@ -172,7 +172,7 @@ def _dealt(
     return given
 
 
-def _kept(wish: Wish, held: tuple[Ids, ...], left: dict[str, float]) -> list[Ids]:
+def _kept(wish: GpuRequest, held: tuple[Ids, ...], left: dict[str, float]) -> list[Ids]:
     """What the first workers have already, as far as that is what they shall have."""
     kept: list[Ids] = []
     for ids in held[: wish.portions]:

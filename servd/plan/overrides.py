@@ -64,11 +64,11 @@ class Start:
     service: str
 
 
-Act = Scale | Stop | Start
+ManualAction = Scale | Stop | Start
 """Something that a person asks for by hand."""
 
 
-def acted(overrides: Overrides, act: Act, file: Plan) -> dict[str, Override]:
+def acted(overrides: Overrides, act: ManualAction, file: Plan) -> dict[str, Override]:
     """The overrides once `act` is done, beside a `file` that stands for itself.
 
     Raises `RefusedError`.

@@ -7,29 +7,29 @@ from __future__ import annotations
 import os
 
 from servd.wire import shm_counters
-from servd.wire.shm_counters import Reading, Totals
+from servd.wire.shm_counters import CounterView, Totals
 
 
-class Counts:
+class CounterRegistry:
     """The blocks of the workers that live, and the sums of those that have ended."""
 
     def __init__(self) -> None:
         self.restarts: dict[tuple[str, str], int] = {}
-        self._live: dict[str, set[Reading]] = {}
+        self._live: dict[str, set[CounterView]] = {}
         self._ended: dict[str, Totals] = {}
 
-    def open(self, service: str) -> tuple[int, Reading]:
+    def open(self, service: str) -> tuple[int, CounterView]:
         """A block for a new worker: the descriptor to hand over, and our side. Raises OSError."""
         descriptor = shm_counters.create(f"servd-{service}")
         try:
-            reading = Reading(descriptor)  # takes a descriptor of its own
+            reading = CounterView(descriptor)  # takes a descriptor of its own
         except OSError:
             os.close(descriptor)
             raise
         self._live.setdefault(service, set()).add(reading)
         return descriptor, reading
 
-    def close(self, service: str, reading: Reading) -> None:
+    def close(self, service: str, reading: CounterView) -> None:
         """Takes the counts of a worker that has ended over."""
         self._live[service].discard(reading)
         self._ended.setdefault(service, Totals()).add(reading.totals())
@@ -44,7 +44,7 @@ class Counts:
         """Every service that has had a worker which counts."""
         return sorted({*self._live, *self._ended})
 
-    def live(self, service: str) -> frozenset[Reading]:
+    def live(self, service: str) -> frozenset[CounterView]:
         """The blocks of the workers that live."""
         return frozenset(self._live.get(service, ()))
 

@@ -14,7 +14,7 @@ from servd.supervisor.circus.process import WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class WorkerExit:
     """How a worker ended, for people."""
 
     worker: int
@@ -27,12 +27,12 @@ class Exit:
 class FailedStartError(StartError):
     """A generation is not what it should be. `last` is how its worker ended, where one did."""
 
-    def __init__(self, message: str, last: Exit | None = None) -> None:
+    def __init__(self, message: str, last: WorkerExit | None = None) -> None:
         super().__init__(message)
         self.last = last
 
 
-def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> Exit:
+def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> WorkerExit:
     """The end of a worker that nobody asked to end. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
     if status == -signal.SIGBUS and _is_full(process.launch.engine.notify_folder):
@@ -45,10 +45,10 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
         )
     proven = process.was_ready and process.lived >= process.launch.plan.restart.reset_after
     last_lines = () if proven else tuple(process.last_lines.text())
-    return Exit(process.slot, process.pid, status, reason, last_lines)
+    return WorkerExit(process.slot, process.pid, status, reason, last_lines)
 
 
-def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> Exit:
+def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> WorkerExit:
     """The end of a worker that the system could not even start."""
     reason = f"could not be started: {error.strerror or error}"
     if error.filename:
@@ -56,7 +56,7 @@ def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> Exit:
     account = plan.identity.account
     if error.filename and isinstance(error, PermissionError) and account is not None:
         reason += f": the user {account.name} must be able to read and run it"
-    return Exit(slot, 0, -1, reason)
+    return WorkerExit(slot, 0, -1, reason)
 
 
 def _is_full(folder: str) -> bool:

@@ -13,20 +13,20 @@ from servd.plan.model import ServicePlan
 from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.circus.process import Launch, WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
-from servd.supervisor.context import Engine
-from servd.supervisor.counters import Counts
-from servd.supervisor.exits import Exit, FailedStartError
+from servd.supervisor.context import SupervisorContext
+from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.exits import FailedStartError, WorkerExit
 from servd.supervisor.health.readiness import NotReadyError, ready_or_over
 from servd.supervisor.health.recycler import Recycler
 from servd.supervisor.io.channel import UnansweredError
-from servd.supervisor.respawn import History
+from servd.supervisor.respawn import RestartHistory
 from servd.supervisor.sockets.pool import Listener
 from servd.supervisor.worker_commands import cut, tell
-from servd.supervisor.worker_events import Witness
+from servd.supervisor.worker_events import WorkerEventRecorder
 from servd.wire.worker_spec import SocketSpec
 
 
-class Owner(Protocol):
+class GenerationOwner(Protocol):
     """The service that a generation is of."""
 
     log: Any
@@ -34,7 +34,7 @@ class Owner(Protocol):
     def refresh(self) -> None:
         """Something about the workers has changed."""
 
-    def lost(self, generation: Generation, exit_: Exit, history: History) -> None:
+    def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
         """A worker ended without being asked to."""
 
     def killed(self) -> None:
@@ -44,7 +44,9 @@ class Owner(Protocol):
 class Generation:
     """Runs one `ServicePlan` under one number."""
 
-    def __init__(self, plan: ServicePlan, number: int, engine: Engine, owner: Owner) -> None:
+    def __init__(
+        self, plan: ServicePlan, number: int, engine: SupervisorContext, owner: GenerationOwner
+    ) -> None:
         self.plan = plan
         self.number = number
         self.engine = engine
@@ -56,7 +58,7 @@ class Generation:
         self.accepts = False
         self.start_failures = 0
         self.growing = 0
-        self.last_exit: Exit | None = None
+        self.last_exit: WorkerExit | None = None
         self.recycler = Recycler(self)
         self._ending: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -88,7 +90,7 @@ class Generation:
         return next((f"worker {p.slot}: {p.unwell}" for p in self.processes if p.unwell), "")
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> CounterRegistry:
         """Where restarts are counted."""
         return self.engine.counts
 
@@ -162,7 +164,9 @@ class Generation:
         """
         self.accepts = accept
         make_app_folders(self.plan)
-        self.watcher = ServiceWatcher(self._launch(accept), Witness(self), self.engine.gate)
+        self.watcher = ServiceWatcher(
+            self._launch(accept), WorkerEventRecorder(self), self.engine.gate
+        )
         if not trial:
             self.recycler.prove()
         else:

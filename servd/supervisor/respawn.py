@@ -12,7 +12,7 @@ JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RestartHistory:
     """What is remembered of one worker slot.
 
     `failures` counts deaths in a row; nothing may start before `until` (of the same clock as
@@ -41,22 +41,22 @@ class Death:
 
 
 def after_death(
-    history: History, death: Death, restart: Restart, now: float, jitter: float = 0.0
-) -> History:
+    history: RestartHistory, death: Death, restart: Restart, now: float, jitter: float = 0.0
+) -> RestartHistory:
     """The history after `death`. `jitter` is a number from -1 to 1.
 
     A worker that was ready is replaced at once the first time; one that never got ready, or dies
     again, waits `backoff`, then longer by `backoff_factor` each time, up to `backoff_max`.
     """
     if restart.policy == "never" or (restart.policy == "on-failure" and not death.failed):
-        return History(history.failures, history.until, "policy")
+        return RestartHistory(history.failures, history.until, "policy")
     proven = death.was_ready and death.lived >= restart.reset_after
     failures = 1 if proven else history.failures + 1
     if restart.give_up_after and failures >= restart.give_up_after:
-        return History(failures, now, "gave_up")
+        return RestartHistory(failures, now, "gave_up")
     steps = failures - 1 if death.was_ready else failures
     pause = 0.0
     if steps > 0:
         grown = restart.backoff * restart.backoff_factor ** min(steps - 1, 64)
         pause = min(restart.backoff_max, grown) * (1 + JITTER * jitter)
-    return History(failures, now + pause)
+    return RestartHistory(failures, now + pause)

@@ -11,10 +11,10 @@ import structlog
 
 from servd.core.errors import StartError
 from servd.plan.model import ServicePlan
-from servd.supervisor.context import Engine
-from servd.supervisor.exits import Exit
+from servd.supervisor.context import SupervisorContext
+from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
-from servd.supervisor.respawn import History
+from servd.supervisor.respawn import RestartHistory
 
 State = Literal[
     "waiting", "starting", "ready", "rolling", "degraded", "backoff",
@@ -42,19 +42,21 @@ class Milestones:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Service:
+class ManagedService:
     """What runs under one name: a current generation, at times one that is on its way in
     (`upcoming`), and those on their way out (`draining`).
     """
 
-    def __init__(self, plan: ServicePlan, engine: Engine, number: Callable[[], int]) -> None:
+    def __init__(
+        self, plan: ServicePlan, engine: SupervisorContext, number: Callable[[], int]
+    ) -> None:
         self.plan = plan
         self.engine = engine
         self.state: State = "waiting"
         self.error = ""
         self.restarts = 0
         self.overdue = 0
-        self.last_exit: Exit | None = None
+        self.last_exit: WorkerExit | None = None
         self.milestones = Milestones()
         self.current: Generation | None = None
         self.upcoming: Generation | None = None
@@ -221,7 +223,7 @@ class Service:
         """A worker did not end in time."""
         self.overdue += 1
 
-    def lost(self, generation: Generation, exit_: Exit, history: History) -> None:
+    def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
         """A worker ended without being asked to: says so, and what happens next."""
         pause = max(0.0, history.until - asyncio.get_running_loop().time())
         what = {"gave_up": "given up", "policy": "not restarted"}.get(
@@ -245,7 +247,7 @@ class Service:
             then=what,
         )
 
-    def _says_it_loops(self, exit_: Exit, history: History) -> None:
+    def _says_it_loops(self, exit_: WorkerExit, history: RestartHistory) -> None:
         self.log.error(
             "crash loop",
             worker=exit_.worker,

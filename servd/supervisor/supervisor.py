@@ -14,13 +14,13 @@ from servd.core.errors import StartError
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
-from servd.supervisor.apply.inherit import Heritage, Inherit, Predecessor, succeed
+from servd.supervisor.apply.inherit import Inherit, InheritedState, PreviousDaemon, inheriting_step
 from servd.supervisor.apply.removal import Remove
 from servd.supervisor.apply.step import Step
 from servd.supervisor.apply.steps import Defer, step_for
-from servd.supervisor.apply.transaction import Rollout, to_the_end
-from servd.supervisor.context import Engine
-from servd.supervisor.service import Service
+from servd.supervisor.apply.transaction import ApplyTransaction, to_the_end
+from servd.supervisor.context import SupervisorContext
+from servd.supervisor.service import ManagedService
 
 log = structlog.get_logger()
 
@@ -30,18 +30,18 @@ class Supervisor:
     nothing of it at the stop.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SupervisorContext) -> None:
         self.engine = engine
         self.plan = Plan()
-        self.services: dict[str, Service] = {}
-        self.leaving: set[Service] = set()
-        self._adding: dict[str, Service] = {}
+        self.services: dict[str, ManagedService] = {}
+        self.leaving: set[ManagedService] = set()
+        self._adding: dict[str, ManagedService] = {}
         self.numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed_at_start: dict[str, str] = {}
         self._overdue = 0
 
-    def _service(self, plan: ServicePlan) -> Service:
+    def _service(self, plan: ServicePlan) -> ManagedService:
         name = plan.name
 
         def number() -> int:
@@ -49,7 +49,7 @@ class Supervisor:
             self.numbers[name] = self.numbers.get(name, 0) + 1
             return self.numbers[name]
 
-        return Service(plan, self.engine, number)
+        return ManagedService(plan, self.engine, number)
 
     async def start(self, plan: Plan) -> dict[str, str]:
         """Starts every service as soon as its dependencies have met their conditions.
@@ -66,7 +66,7 @@ class Supervisor:
         await asyncio.sleep(0)
         return dict(self._failed_at_start)
 
-    async def take_over(self, plan: Plan, heritage: Heritage) -> None:
+    async def take_over(self, plan: Plan, heritage: InheritedState) -> None:
         """Starts every service beside the same one of the daemon before, all or none: that goes on
         until all is ready here.
 
@@ -78,10 +78,10 @@ class Supervisor:
         deferred: set[str] = set()
         for change in diff(Plan(), plan):  # dependencies come first
             name = change.service
-            steps[name] = succeed(change, services[name], heritage, deferred)
+            steps[name] = inheriting_step(change, services[name], heritage, deferred)
             if isinstance(steps[name], Defer):
                 deferred.add(name)
-        rollout = Rollout(steps, plan.graph)
+        rollout = ApplyTransaction(steps, plan.graph)
         self._adding = services
         try:
             await rollout.prepare()
@@ -90,7 +90,11 @@ class Supervisor:
             self._adding = {}
 
     async def _agreed(
-        self, rollout: Rollout, plan: Plan, services: dict[str, Service], predecessor: Predecessor
+        self,
+        rollout: ApplyTransaction,
+        plan: Plan,
+        services: dict[str, ManagedService],
+        predecessor: PreviousDaemon,
     ) -> None:
         inheriting = [step for step in rollout.steps.values() if isinstance(step, Inherit)]
         try:
@@ -101,7 +105,7 @@ class Supervisor:
         self.engine.pool.own()
         await self._commit(rollout, plan, services, retry=True)
 
-    def _start_anew(self, service: Service) -> None:
+    def _start_anew(self, service: ManagedService) -> None:
         """Takes the service's addresses and lets it start when it can; failures are reported."""
         try:
             if service.current is None or service.current.has_ended:
@@ -117,7 +121,7 @@ class Supervisor:
         if not self.engine.stopping.is_set():
             self._start_anew(step.service)
 
-    async def _start_one(self, service: Service) -> None:
+    async def _start_one(self, service: ManagedService) -> None:
         """Waits for what the service needs, then starts it."""
         if not all(self._met(dependency) for dependency in service.plan.depends_on):
             needs = ", ".join(d.service for d in service.plan.depends_on if not self._met(d))
@@ -138,7 +142,7 @@ class Supervisor:
         service = self.services.get(dependency.service)
         return service is not None and service.meets(dependency.condition)
 
-    async def _wait_for(self, service: Service, dependency: DependencyPlan) -> None:
+    async def _wait_for(self, service: ManagedService, dependency: DependencyPlan) -> None:
         """Waits until a dependency has met its condition; one that fails leaves the service
         waiting, and the start as a whole not waiting for it.
         """
@@ -160,7 +164,7 @@ class Supervisor:
             reached.cancel()
             settled.cancel()
 
-    def _report(self, service: Service, reason: str) -> None:
+    def _report(self, service: ManagedService, reason: str) -> None:
         """Says clearly, once, that a service could not start."""
         self._failed_at_start[service.plan.name] = reason
         last = service.last_exit
@@ -181,7 +185,7 @@ class Supervisor:
         steps = self._steps(changes, services)
         self._connect(steps)
         needs = plan.graph
-        rollout = Rollout(steps, {name: needs[name] for name in graph.order(needs)})
+        rollout = ApplyTransaction(steps, {name: needs[name] for name in graph.order(needs)})
         self._adding = added
         try:
             await rollout.prepare()
@@ -190,7 +194,12 @@ class Supervisor:
             self._adding = {}
 
     async def _commit(
-        self, rollout: Rollout, plan: Plan, added: dict[str, Service], *, retry: bool
+        self,
+        rollout: ApplyTransaction,
+        plan: Plan,
+        added: dict[str, ManagedService],
+        *,
+        retry: bool,
     ) -> list[asyncio.Task[Any]]:
         """Past the point of no return: brings the new into force, with the books about it."""
         await rollout.commit()
@@ -206,7 +215,9 @@ class Supervisor:
             self.retry(self.services if retry else steps)
         return [self._keep(step.ended()) for step in steps.values()]
 
-    def _steps(self, changes: Collection[Change], services: dict[str, Service]) -> dict[str, Step]:
+    def _steps(
+        self, changes: Collection[Change], services: dict[str, ManagedService]
+    ) -> dict[str, Step]:
         """A step for each change. What cannot run yet for the sake of a service that is not made
         ready by these changes goes on waiting, and fails nothing.
         """
@@ -237,7 +248,7 @@ class Supervisor:
                     self.services[other] for other in needed_by[name] if other in self.services
                 ]
 
-    def _let_go(self, service: Service, step: Step) -> None:
+    def _let_go(self, service: ManagedService, step: Step) -> None:
         assert isinstance(step, Remove)
         self.leaving.add(service)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servd.supervisor.circus.process import WorkerProcess
-from servd.supervisor.exits import Exit, exit_of, not_spawned, why_restarted
-from servd.supervisor.respawn import History
+from servd.supervisor.exits import WorkerExit, exit_of, not_spawned, why_restarted
+from servd.supervisor.respawn import RestartHistory
 
 if TYPE_CHECKING:
     from servd.supervisor.generation import Generation
 
 
-class Witness:
+class WorkerEventRecorder:
     """The observer of a generation's watcher."""
 
     def __init__(self, generation: Generation) -> None:
@@ -37,7 +37,7 @@ class Witness:
             return "start"
         return "more workers are wanted" if generation.growing else "new generation"
 
-    def died(self, process: WorkerProcess, status: int, history: History) -> None:
+    def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
         """A worker ended without being asked to: say why, and what happens next."""
         generation = self.generation
         if generation.plan.is_task and status == 0:
@@ -51,7 +51,7 @@ class Witness:
             generation.counts.restarted(generation.plan.name, why_restarted(process, status))
         self._lost(exit_of(process, status, generation.engine.environ), history)
 
-    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
+    def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
         """The system could not start a worker: a failure like any other."""
         generation = self.generation
         generation.start_failures += 1
@@ -59,7 +59,7 @@ class Witness:
             generation.counts.restarted(generation.plan.name, "startup")
         self._lost(not_spawned(generation.plan, slot, error), history)
 
-    def _lost(self, exit_: Exit, history: History) -> None:
+    def _lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
         generation = self.generation
         generation.last_exit = exit_
         generation.owner.lost(generation, exit_, history)

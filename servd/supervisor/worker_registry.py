@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class OrphanedWorker:
     """A process that was a worker. Its start time (clock ticks since boot, proc(5)) tells it from
     another one that has got its pid since.
     """
@@ -39,7 +39,7 @@ class Left:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-class Roster:
+class WorkerRegistry:
     """The list of one daemon, in a `folder` where others that are on their way out may have theirs;
     written a moment after every change; "" is no file.
     """
@@ -91,15 +91,17 @@ class Roster:
             self._stale = False
 
 
-def left_behind(folder: str, of: int | str = "*") -> list[Left]:
+def orphaned_workers(folder: str, of: int | str = "*") -> list[OrphanedWorker]:
     """The workers of all daemons before this one (or of that with one pid) that still live; their
     lists are removed.
     """
-    found: list[Left] = []
+    found: list[OrphanedWorker] = []
     for path in glob.glob(os.path.join(glob.escape(folder), f"workers-{of}.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             with open(path, encoding="utf-8") as file:
-                found += [Left(int(pid), int(started)) for pid, started in json.load(file)]
+                found += [
+                    OrphanedWorker(int(pid), int(started)) for pid, started in json.load(file)
+                ]
             os.unlink(path)
     return [left for left in found if left.lives]
 

@@ -128,7 +128,7 @@ class Totals:
             self.requests[key] = self.requests.get(key, 0) + count
 
 
-class Reading:
+class CounterView:
     """The daemon's side of a block."""
 
     def __init__(self, descriptor: int) -> None:

@@ -15,7 +15,7 @@ from servd.worker.channel import Channel
 from servd.worker.events import set_log_level
 
 
-class Server(Protocol):
+class ControlledServer(Protocol):
     """What a request of the daemon acts on."""
 
     async def accept(self) -> None:
@@ -39,7 +39,7 @@ class Control:
     is empty where it was done.
     """
 
-    server: Server
+    server: ControlledServer
     context: ssl.SSLContext | None
     channel: Channel
 

@@ -22,7 +22,7 @@ from servd.worker.asgi.requests import Requests
 logger = logging.getLogger("servd.worker")
 
 CLOSE = (b"connection", b"close")
-Counts = dict[str, int]
+DrainCounts = dict[str, int]
 _POLL = 0.02
 _LONGEST_POLL = 0.1
 _LAST_WORDS = 0.2
@@ -45,7 +45,7 @@ class Drain:
         accepted: WeakSet[Any],
         requests: Requests,
         keep_alive: float,
-        report: Callable[[Counts], None],
+        report: Callable[[DrainCounts], None],
     ) -> None:
         self.state = state
         self.accepted = accepted
@@ -87,7 +87,7 @@ class Drain:
         """The deadline is now."""
         self._hurry.set()
 
-    def counts(self) -> Counts:
+    def counts(self) -> DrainCounts:
         """What the drain still waits for, by its kind."""
         websockets = sum(_is_websocket(c) for c in self.state.connections)
         busy = [c for c in self.state.connections if not _is_websocket(c) and _is_busy(c)]
@@ -119,7 +119,7 @@ class Drain:
         """
         await asyncio.sleep(_POLL)  # for what was accepted in the very last turn of the loop
         pause = _POLL
-        reported: Counts = {}
+        reported: DrainCounts = {}
         while self.state.connections or self._tasks() or self._handshakes():
             counts = self.counts()
             if counts != reported:

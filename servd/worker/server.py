@@ -15,7 +15,7 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
-from servd.http.base_server import BaseServer, Listener
+from servd.http.base_server import BaseServer, ServerSocket
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
@@ -65,7 +65,7 @@ class WorkerServer(BaseServer):
     """A server that is ready when its app has started, and that drains on SIGTERM and SIGINT."""
 
     def __init__(
-        self, application: Application, spec: WorkerSpec, listeners: list[Listener]
+        self, application: Application, spec: WorkerSpec, listeners: list[ServerSocket]
     ) -> None:
         assert spec.app is not None
         super().__init__(uvicorn_config(spec.app, application.whole), self._log)

@@ -6,15 +6,15 @@ import asyncio
 import threading
 
 from servd.daemon.log import buffer
-from servd.daemon.log.buffer import BYTES, LINES, MOST_SERVICES, Journal
+from servd.daemon.log.buffer import BYTES, LINES, MOST_SERVICES, LogBuffer
 
 
-def texts(journal: Journal, after: int = 0, *services: str) -> list[bytes]:
+def texts(journal: LogBuffer, after: int = 0, *services: str) -> list[bytes]:
     return [line.text for line in journal.after(after, services, most=50_000)[0]]
 
 
 def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() -> None:
-    found = Journal()
+    found = LogBuffer()
     for number in range(6):
         found.add("ab"[number % 2], b"%d" % number)
     assert texts(found) == [b"0", b"1", b"2", b"3", b"4", b"5"]
@@ -26,7 +26,7 @@ def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() ->
 
 
 def test_it_is_bounded_in_lines_and_in_bytes_for_each_service() -> None:
-    found = Journal()
+    found = LogBuffer()
     found.add("quiet", b"still here")
     for number in range(3 * LINES):
         found.add("busy", b"%d" % number)
@@ -40,7 +40,7 @@ def test_it_is_bounded_in_lines_and_in_bytes_for_each_service() -> None:
 
 
 def test_many_busy_services_share_what_is_kept_of_all() -> None:
-    found = Journal()
+    found = LogBuffer()
     for _ in range(200):
         for number in range(200):
             found.add(f"s{number}", b"x" * 2000)
@@ -49,7 +49,7 @@ def test_many_busy_services_share_what_is_kept_of_all() -> None:
 
 
 def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
-    found = Journal()
+    found = LogBuffer()
     for number in range(LINES + 10):
         found.add("busy", b"%d" % number)
     assert found.after(0)[1]
@@ -59,7 +59,7 @@ def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
 
 
 def test_services_that_come_and_go_do_not_make_it_grow() -> None:
-    found = Journal()
+    found = LogBuffer()
     for number in range(MOST_SERVICES + 50):
         found.add(f"s{number}", b"x")
     assert len(texts(found)) == MOST_SERVICES
@@ -67,7 +67,7 @@ def test_services_that_come_and_go_do_not_make_it_grow() -> None:
 
 def test_a_follower_wakes_for_a_line_from_any_thread_and_for_the_end() -> None:
     async def main() -> None:
-        found = Journal()
+        found = LogBuffer()
         for _ in range(50):
             newest = found.newest
             threading.Thread(target=found.add, args=("web", b"x")).start()
@@ -83,7 +83,7 @@ def test_a_follower_wakes_for_a_line_from_any_thread_and_for_the_end() -> None:
 
 def test_a_follower_that_nothing_comes_for_is_let_go_after_its_patience() -> None:
     async def main() -> None:
-        await asyncio.wait_for(Journal().more(0, patience=0.01), timeout=10)
+        await asyncio.wait_for(LogBuffer().more(0, patience=0.01), timeout=10)
 
     asyncio.run(main())
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servd.daemon.metrics.rates import Traffic, percentile
-from servd.supervisor.counters import Counts
+from servd.daemon.metrics.rates import RequestRates, percentile
+from servd.supervisor.counters import CounterRegistry
 from servd.wire.shm_counters import BOUNDS, Counters
 
 
@@ -36,11 +36,11 @@ def test_percentiles_are_spread_evenly_within_a_bucket(
 
 
 def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
-    counts = Counts()
+    counts = CounterRegistry()
     descriptor, reading = counts.open("web")
     worker = Counters(descriptor)
     worker.answered("GET", 200, 0.0005)
-    traffic = Traffic(counts)
+    traffic = RequestRates(counts)
     assert traffic.service("web").per_second == 0.0  # nothing is known yet
     traffic.read()
     assert traffic.service("web").p99_ms is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from servd.config.model import Config
 from servd.plan.build import build
 from servd.plan.diff import diff
-from servd.plan.gpus import GpuError, Gpus, with_gpus
+from servd.plan.gpus import GpuError, GpuInventory, with_gpus
 from servd.plan.host import Host
 from servd.plan.model import Plan
 
@@ -22,8 +22,8 @@ def plan(**services: dict[str, object]) -> Plan:
     return build(Config.model_validate({"services": made}), HOST, "/run/x")
 
 
-def ids(count: int) -> Gpus:
-    return Gpus(tuple(str(each) for each in range(count)))
+def ids(count: int) -> GpuInventory:
+    return GpuInventory(tuple(str(each) for each in range(count)))
 
 
 def dealt(
@@ -73,7 +73,7 @@ def test_more_workers_with_gpus_are_a_scale_and_nobody_else_changes() -> None:
 
 def test_other_gpus_are_a_roll() -> None:
     before = with_gpus(plan(a={"gpus": 1}), ids(4), NO_PLAN)
-    after = with_gpus(plan(a={"gpus": 1}), Gpus(("7",)), before)
+    after = with_gpus(plan(a={"gpus": 1}), GpuInventory(("7",)), before)
     (change,) = diff(before, after)
     assert (change.kind, [(k.key, k.before, k.after) for k in change.keys]) == (
         "roll",

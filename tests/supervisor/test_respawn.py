@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servd.config.service import Restart
-from servd.supervisor.respawn import Death, History, after_death
+from servd.supervisor.respawn import Death, RestartHistory, after_death
 
 CRASH = Death(status=-9, was_ready=True, lived=5.0)
 YOUNG = Death(status=1, was_ready=False, lived=0.1)
 
 
 def pauses(death: Death, restart: Restart, times: int) -> list[float]:
-    history = History()
+    history = RestartHistory()
     result = []
     for _ in range(times):
         history = after_death(history, death, restart, now=100.0)
@@ -34,24 +34,24 @@ def test_pauses_grow_up_to_the_longest() -> None:
 
 
 def test_a_long_life_starts_from_the_beginning() -> None:
-    history = History(failures=5)
+    history = RestartHistory(failures=5)
     old = Death(status=1, was_ready=True, lived=61.0)
     assert after_death(history, old, Restart(), 0.0).failures == 1
 
 
 def test_giving_up_counts_failures_in_a_row() -> None:
     restart = Restart(give_up_after=2)
-    first = after_death(History(), YOUNG, restart, 0.0)
+    first = after_death(RestartHistory(), YOUNG, restart, 0.0)
     assert first.over == ""
     assert after_death(first, YOUNG, restart, 0.0).over == "gave_up"
 
 
 def test_policies_decide_which_deaths_are_followed_by_a_start() -> None:
     done = Death(status=0, was_ready=True, lived=1.0)
-    assert after_death(History(), done, Restart(policy="on-failure"), 0.0).over == "policy"
-    assert after_death(History(), CRASH, Restart(policy="on-failure"), 0.0).over == ""
-    assert after_death(History(), CRASH, Restart(policy="never"), 0.0).over == "policy"
-    assert after_death(History(), done, Restart(policy="always"), 0.0).over == ""
+    assert after_death(RestartHistory(), done, Restart(policy="on-failure"), 0.0).over == "policy"
+    assert after_death(RestartHistory(), CRASH, Restart(policy="on-failure"), 0.0).over == ""
+    assert after_death(RestartHistory(), CRASH, Restart(policy="never"), 0.0).over == "policy"
+    assert after_death(RestartHistory(), done, Restart(policy="always"), 0.0).over == ""
 
 
 @given(
@@ -61,7 +61,7 @@ def test_policies_decide_which_deaths_are_followed_by_a_start() -> None:
 def test_no_pause_is_ever_longer_than_the_longest_with_its_jitter(
     deaths: list[Death], jitter: float
 ) -> None:
-    history = History()
+    history = RestartHistory()
     for death in deaths:
         history = after_death(history, death, Restart(), 0.0, jitter)
         assert 0.0 <= history.until <= 30.0 * 1.1

@@ -8,14 +8,14 @@ import os
 
 import pytest
 
-from servd.supervisor.counters import Counts
+from servd.supervisor.counters import CounterRegistry
 from servd.wire import shm_counters
-from servd.wire.shm_counters import Counters, Reading, Totals, create
+from servd.wire.shm_counters import Counters, CounterView, Totals, create
 
 
 def test_what_a_worker_counts_the_daemon_reads() -> None:
     descriptor = create("test")
-    reading, counters = Reading(descriptor), Counters(descriptor)
+    reading, counters = CounterView(descriptor), Counters(descriptor)
     counters.answered("GET", 200, 0.0005)
     counters.answered("GET", 200, 0.3)
     counters.answered("BREW", 418, 100.0)
@@ -35,7 +35,7 @@ def test_what_a_worker_counts_the_daemon_reads() -> None:
 
 
 def test_sums_never_go_back_when_workers_end() -> None:
-    counts = Counts()
+    counts = CounterRegistry()
     for seen in range(5):
         descriptor, reading = counts.open("web")
         counters = Counters(descriptor)
@@ -63,7 +63,7 @@ def test_a_block_cannot_be_made_smaller() -> None:
 
 def test_nonsense_in_a_block_is_read_as_numbers() -> None:
     descriptor = create("test")
-    reading = Reading(descriptor)
+    reading = CounterView(descriptor)
     with contextlib.closing(mmap.mmap(descriptor, shm_counters.SIZE)) as memory:
         memory[:] = b"\xff" * shm_counters.SIZE
     os.close(descriptor)

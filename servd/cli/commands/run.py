@@ -7,7 +7,7 @@ import os
 
 import click
 
-from servd.cli.launch import Start, launch
+from servd.cli.launch import LaunchOptions, launch
 from servd.cli.source import config_option, config_path
 
 
@@ -20,7 +20,7 @@ def run_config(config: str | None, *, development: bool = False) -> int:
         return config_path(config)
 
     return launch(
-        Start(
+        LaunchOptions(
             lambda: load(path(), os.environ), development=development, watches_sources=development
         )
     )

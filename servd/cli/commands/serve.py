@@ -16,7 +16,7 @@ import click
 
 from servd.bento.describe_client import MODULE, Description
 from servd.cli.bento_target import is_bento, source_of
-from servd.cli.launch import Start, launch
+from servd.cli.launch import LaunchOptions, launch
 from servd.core.errors import UsageError
 
 SOURCE = "<servd serve>"
@@ -226,4 +226,4 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    return launch(Start(written, options["development"], reload, private, begun))
+    return launch(LaunchOptions(written, options["development"], reload, private, begun))

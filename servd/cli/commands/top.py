@@ -31,9 +31,9 @@ _STYLES = {
     "stopped": "bright_black",
 }  # fmt: skip
 
-Service = Mapping[str, Any]
+ServiceRow = Mapping[str, Any]
 
-_ORDERS: Mapping[str, tuple[str, Callable[[Service], Any]]] = {
+_ORDERS: Mapping[str, tuple[str, Callable[[ServiceRow], Any]]] = {
     "g": ("graph", lambda service: 0),
     "n": ("name", lambda service: service["name"]),
     "r": ("requests", lambda service: -(service["rps"] or 0)),
@@ -127,7 +127,7 @@ def _screen(status: dict[str, Any], order: str, height: int | None) -> Renderabl
     return Group(*parts)
 
 
-def _table(services: list[Service], most: int | None) -> Table:
+def _table(services: list[ServiceRow], most: int | None) -> Table:
     """A row for each service, and one for each of its workers, as far as they fit."""
     from rich.table import Table
 
@@ -145,7 +145,7 @@ def _table(services: list[Service], most: int | None) -> Table:
     return table
 
 
-def _rows(service: Service) -> Iterator[tuple[RenderableType, ...]]:
+def _rows(service: ServiceRow) -> Iterator[tuple[RenderableType, ...]]:
     from rich.text import Text
 
     workers = service["workers"]
@@ -178,9 +178,9 @@ def _styled(state: str) -> Text:
     return Text(state, style=_STYLES.get(state, ""))
 
 
-def _cpu(service: Service) -> float:
+def _cpu(service: ServiceRow) -> float:
     return sum(process["cpu_percent"] or 0.0 for process in service["processes"])
 
 
-def _memory(service: Service) -> int:
+def _memory(service: ServiceRow) -> int:
     return sum(process["rss_bytes"] or 0 for process in service["processes"])

@@ -17,7 +17,7 @@ from servd.config.model import Config
 from servd.config.scalars import shown
 from servd.config.service import Defaults, Dependency, Service, Table, Tls
 from servd.config.tree import Path
-from servd.config.validation_context import Checked
+from servd.config.validation_context import ValidationContext
 from servd.core.address import Address
 from servd.core.diagnostics import Diagnostic
 
@@ -35,7 +35,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 class Expansion:
     """The configuration with the components of its BentoML services."""
 
-    def __init__(self, checked: Checked, graphs: Mapping[str, DeclaredGraph]) -> None:
+    def __init__(self, checked: ValidationContext, graphs: Mapping[str, DeclaredGraph]) -> None:
         self.checked = checked
         self.parts: dict[str, Part] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -148,7 +148,7 @@ def component_name(service: str, component: str, entry: str) -> str:
 class _Said:
     """Whether the file says something of just this service."""
 
-    def __init__(self, checked: Checked, own: Path) -> None:
+    def __init__(self, checked: ValidationContext, own: Path) -> None:
         self._checked = checked
         self._own = own
 

@@ -64,7 +64,7 @@ class _Ring:
         return found[::-1]
 
 
-class Journal:
+class LogBuffer:
     """The last lines of everything, numbered from 1 in the order in which they came.
 
     Lines may be added from any thread; all else belongs to the daemon's loop.
@@ -155,7 +155,7 @@ class Journal:
         self._wake()
 
 
-class Record:
+class LogRouter:
     """Everything that is logged: written to the sink, and the last of it kept. What the daemon says
     itself are `events` (`on_event` is told of each); `logs` have that and all that workers write.
 
@@ -164,8 +164,8 @@ class Record:
 
     def __init__(self, sink: LogSink) -> None:
         self.sink = sink
-        self.events = Journal()
-        self.logs = Journal()
+        self.events = LogBuffer()
+        self.logs = LogBuffer()
         self.boot = secrets.token_hex(4)
         self.on_event: Callable[[bytes], None] = lambda line: None
 

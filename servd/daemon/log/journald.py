@@ -42,7 +42,7 @@ def is_stderr(environ: Mapping[str, str]) -> bool:
     return environ.get(STREAM) == f"{found.st_dev}:{found.st_ino}" and os.path.exists(ADDRESS)
 
 
-class Journal:
+class JournaldClient:
     """A way into the journal."""
 
     def __init__(self, address: str = ADDRESS) -> None:

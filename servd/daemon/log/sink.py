@@ -87,12 +87,12 @@ class LogSink:
             return console_renderer(colours=terminal)
         return None
 
-    def _way_to_journal(self) -> journald.Journal | None:
+    def _way_to_journal(self) -> journald.JournaldClient | None:
         """Where stderr goes to systemd's journal anyway, and nobody has asked for a form."""
         if self.options.file or self.options.format != "auto" or not journald.is_stderr(os.environ):
             return None
         try:
-            return journald.Journal()
+            return journald.JournaldClient()
         except OSError:
             return None
 

@@ -21,7 +21,7 @@ SECONDS = 30.0
 """How often what the dead have left is folded, where nobody asks for metrics."""
 
 
-class Sweeper:
+class MetricsCompactor:
     """Folds the files of processes that have ended. Loads prometheus_client when there is one."""
 
     def __init__(self, folder: RuntimeDir) -> None:

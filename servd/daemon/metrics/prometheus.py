@@ -24,7 +24,7 @@ from servd.wire.shm_counters import BOUNDS
 log = structlog.get_logger()
 
 
-class Exposition:
+class PrometheusRenderer:
     """Renders snapshots, with what apps count themselves. Blocks: to be called in a thread."""
 
     def __init__(self, apps: AppMetrics) -> None:

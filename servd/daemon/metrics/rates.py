@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servd.daemon.periodic import Periodic
-from servd.supervisor.counters import Counts
-from servd.wire.shm_counters import BOUNDS, Reading
+from servd.supervisor.counters import CounterRegistry
+from servd.wire.shm_counters import BOUNDS, CounterView
 
 WINDOW = 10.0
 """Seconds that the figures are about."""
@@ -66,13 +66,13 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     return 1000 * BOUNDS[-1]
 
 
-class Traffic:
+class RequestRates:
     """Watches the counters of all workers."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: CounterRegistry) -> None:
         self._counts = counts
         self._services: dict[str, _Track] = {}
-        self._workers: dict[Reading, _Track] = {}
+        self._workers: dict[CounterView, _Track] = {}
         self.readings = Periodic(TICK, self._read)
 
     async def _read(self) -> None:
@@ -93,7 +93,7 @@ class Traffic:
         track = self._services.get(name, _Track())
         return track.rate(time.monotonic(), self._counts.buckets(name))
 
-    def worker(self, reading: Reading) -> Rate:
+    def worker(self, reading: CounterView) -> Rate:
         """Of one worker that lives."""
         track = self._workers.get(reading, _Track())
         return track.rate(time.monotonic(), reading.buckets)

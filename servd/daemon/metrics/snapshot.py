@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from servd.daemon.reload.reloader import History
+from servd.daemon.reload.reloader import ReloadStatistics
 from servd.supervisor.circus.process import WORKER_STATES, WorkerProcess
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
-from servd.supervisor.service import Service
+from servd.supervisor.service import ManagedService
 from servd.supervisor.supervisor import Supervisor
 from servd.wire import shm_counters
 from servd.wire.shm_counters import Totals
@@ -59,7 +59,7 @@ class Snapshot:
     dropped: int
 
 
-def snapshot(supervisor: Supervisor, reloads: History, dropped: int) -> Snapshot:
+def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) -> Snapshot:
     """Taken in the daemon's loop. `dropped` are the lines of the log that the daemon dropped."""
     counts = supervisor.engine.counts
     requests = [
@@ -85,7 +85,7 @@ def snapshot(supervisor: Supervisor, reloads: History, dropped: int) -> Snapshot
     )
 
 
-def service_sample(service: Service) -> ServiceSample:
+def service_sample(service: ManagedService) -> ServiceSample:
     """One service as it is now."""
     states = dict.fromkeys(WORKER_STATES, 0)
     used: dict[tuple[int, int], int] = {}
@@ -101,7 +101,7 @@ def service_sample(service: Service) -> ServiceSample:
     )
 
 
-def _processes(service: Service) -> Iterator[tuple[Generation, WorkerProcess]]:
+def _processes(service: ManagedService) -> Iterator[tuple[Generation, WorkerProcess]]:
     for generation in (service.current, service.upcoming, *service.draining):
         if generation is not None and generation.watcher is not None:
             for process in generation.watcher.processes.values():

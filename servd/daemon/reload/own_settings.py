@@ -8,10 +8,10 @@ from servd.config.model import Config
 from servd.core.errors import StartError
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.hooks import Hooks
-from servd.daemon.log.buffer import Record
+from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import configure, open_log
 from servd.daemon.reload.settings import SettingsChange
-from servd.supervisor.circus.watcher import StartGate
+from servd.supervisor.circus.watcher import StartLimiter
 
 
 class OwnSettings:
@@ -19,10 +19,10 @@ class OwnSettings:
 
     def __init__(
         self,
-        record: Record,
+        record: LogRouter,
         admin: Admin,
         hooks: Hooks,
-        gate: StartGate,
+        gate: StartLimiter,
         places: Callable[[Config], int],
     ) -> None:
         self.record = record

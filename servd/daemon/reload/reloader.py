@@ -18,7 +18,7 @@ from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError, ServdError
-from servd.daemon.reload.request import Outcome, OutdatedError, Report, Request
+from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
 from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart
 from servd.host.facts import inspect_host, read_texts
 from servd.host.gpus import equipped, mistake
@@ -43,7 +43,7 @@ from servd.wire.shm_counters import BOUNDS
 log = structlog.get_logger()
 
 
-class History:
+class ReloadStatistics:
     """Reloads since the daemon began: how many came out how, and how long they took in all, with
     one count for each bucket of durations.
     """
@@ -54,7 +54,7 @@ class History:
         self.seconds = 0.0
         self.last_successful = True
 
-    def add(self, report: Report) -> None:
+    def add(self, report: ReloadReport) -> None:
         """One more is over."""
         self.outcomes[report.outcome] += 1
         self.buckets[bisect_left(BOUNDS, report.seconds)] += 1
@@ -105,9 +105,9 @@ class Reloader:
         self.boot = boot
         self._revision = 1
         self.loaded_at = now()
-        self.last: Report | None = None
-        self.last_act: Report | None = None
-        self.history = History()
+        self.last: ReloadReport | None = None
+        self.last_act: ReloadReport | None = None
+        self.history = ReloadStatistics()
         self.seen = loaded
         self.before_reading: Callable[[], None] = lambda: None
         self.after_reading: Callable[[], None] = lambda: None
@@ -116,12 +116,12 @@ class Reloader:
         self._supervisor = supervisor
         self._settings = settings
         self._now = now
-        self._waiting: deque[tuple[Request, asyncio.Future[Report]]] = deque()
+        self._waiting: deque[tuple[ReloadRequest, asyncio.Future[ReloadReport]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self.turn = asyncio.Lock()
         self.why_too_late = "servd is stopping"
 
-    def request(self, request: Request) -> asyncio.Future[Report]:
+    def request(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Asks for a reload. One runs at a time; whatever is asked for meanwhile becomes one more,
         whose report all who asked get; what is asked for by hand takes its turn.
 
@@ -161,7 +161,7 @@ class Reloader:
             except Exception as error:  # whoever waits must get an answer
                 log.exception("internal error")
                 cause = f"internal error: {error!r}"
-                report = Report("rolled_back", self._now(), request.why, error=cause)
+                report = ReloadReport("rolled_back", self._now(), request.why, error=cause)
                 self._note(request, report)
                 with contextlib.suppress(Exception):  # the same may be in its way
                     self.after_reading()
@@ -178,8 +178,8 @@ class Reloader:
                 future.set_result(self._too_late(request))
         self._waiting.clear()
 
-    def _too_late(self, request: Request) -> Report:
-        return Report("rolled_back", self._now(), request.why, error=self.why_too_late)
+    def _too_late(self, request: ReloadRequest) -> ReloadReport:
+        return ReloadReport("rolled_back", self._now(), request.why, error=self.why_too_late)
 
     @property
     def busy(self) -> bool:
@@ -195,13 +195,13 @@ class Reloader:
 
     async def plan(self, roll: Collection[str] = ()) -> Planned:
         """What a reload would do now. Raises `ConfigError`."""
-        return await asyncio.to_thread(self._plan, Request("plan", roll=frozenset(roll)))
+        return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll=frozenset(roll)))
 
     def restart_needed(self, after: Config) -> tuple[str, ...]:
         """Keys in which `after` differs from what the daemon was started with, in vain."""
         return needs_restart(changed_keys(self.loaded.config, after))
 
-    def _plan(self, request: Request) -> Planned:
+    def _plan(self, request: ReloadRequest) -> Planned:
         """Reads and compares; in a thread, since files may be slow.
 
         Raises `ConfigError` and `RefusedError`.
@@ -226,7 +226,7 @@ class Reloader:
         roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
         return Planned(loaded, file, overrides, plan, diff(running, plan, roll))
 
-    def _equipped(self, loaded: Loaded, plan: Plan, request: Request) -> Plan:
+    def _equipped(self, loaded: Loaded, plan: Plan, request: ReloadRequest) -> Plan:
         """Raises `ConfigError` where the file asks for too many GPUs, `RefusedError` where what is
         done by hand does.
         """
@@ -241,7 +241,7 @@ class Reloader:
         self.seen = self._read()
         return self.seen.require()
 
-    async def _reload(self, request: Request) -> Report:
+    async def _reload(self, request: ReloadRequest) -> ReloadReport:
         started = time.monotonic()
         if request.seen is not None and self.revision not in request.seen:
             raise OutdatedError("what runs has changed since it was looked at")
@@ -259,7 +259,7 @@ class Reloader:
         self.after_reading()
         return report
 
-    def _note(self, request: Request, report: Report) -> None:
+    def _note(self, request: ReloadRequest, report: ReloadReport) -> None:
         """Keeps what became of it, and says it."""
         if request.by_hand:
             self.last_act = report
@@ -268,7 +268,7 @@ class Reloader:
             self.history.add(report)
         _tell(report)
 
-    async def _outcome(self, request: Request) -> Report:
+    async def _outcome(self, request: ReloadRequest) -> ReloadReport:
         now, why = self._now(), request.why
         try:
             planned = await asyncio.to_thread(self._plan, request)
@@ -276,13 +276,13 @@ class Reloader:
             details = tuple(diagnostic.summary() for diagnostic in error.diagnostics)
             first = details[0] if details else str(error)
             trace = "\n".join(d.trace for d in error.diagnostics if d.trace).splitlines()
-            return Report(
+            return ReloadReport(
                 "invalid", now, why, error=first, details=details, last_lines=tuple(trace)
             )
         except RefusedError:
             raise
         except ServdError as error:
-            return Report("invalid", now, why, error=str(error))
+            return ReloadReport("invalid", now, why, error=str(error))
         log.info("reload planned", why=why, changes=_in_brief(planned.changes))
         before, after = self.loaded.config, planned.loaded.config
         changed_settings = changed_keys(before, after)
@@ -290,14 +290,14 @@ class Reloader:
         try:
             settings = await self._settings.prepare(before, after)
         except ServdError as error:
-            return Report("rolled_back", now, why, planned.changes, error=str(error))
+            return ReloadReport("rolled_back", now, why, planned.changes, error=str(error))
         try:
             drains = await self._supervisor.apply(
                 planned.changes, planned.plan, retry=not request.by_hand
             )
         except ApplyError as error:
             await settings.undo()
-            return Report(
+            return ReloadReport(
                 "rolled_back",
                 now,
                 why,
@@ -322,7 +322,7 @@ class Reloader:
             self._revision += 1
             self.loaded_at = now
         outcome: Outcome = "applied" if changed else "unchanged"
-        return Report(
+        return ReloadReport(
             outcome, now, why, planned.changes, restart_needed=restart, drains=tuple(drains)
         )
 
@@ -373,7 +373,7 @@ def _in_brief(changes: Collection[Change]) -> list[str]:
     return [f"{change.sign} {change.service} {change.kind}" for change in changes]
 
 
-def _tell(report: Report) -> None:
+def _tell(report: ReloadReport) -> None:
     """The reload as one event, with everything that a person needs to act."""
     fields: dict[str, Any] = {
         "outcome": report.outcome,

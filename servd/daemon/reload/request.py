@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from servd.core.errors import ServdError
 from servd.plan.change import Change
-from servd.plan.overrides import Act
+from servd.plan.overrides import ManualAction
 
 Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReloadRequest:
     """What a reload is asked to do: read the configuration anew, or only `certificates`, replace
     services though they did not change (those in `roll`, or all), and what to do by hand.
 
@@ -26,10 +26,10 @@ class Request:
     certificates: bool = False
     roll: frozenset[str] = frozenset()
     roll_all: bool = False
-    act: Act | None = None
+    act: ManualAction | None = None
     seen: frozenset[str] | None = None
 
-    def joins(self, other: Request) -> bool:
+    def joins(self, other: ReloadRequest) -> bool:
         """Whether one reload may answer both. What is done by hand must not fail for the sake of
         somebody else's edit, or of a certificate.
         """
@@ -42,9 +42,9 @@ class Request:
         """Whether it is about what runs alone, and not about what files say."""
         return not (self.read or self.certificates)
 
-    def joined(self, other: Request) -> Request:
+    def joined(self, other: ReloadRequest) -> ReloadRequest:
         """Both requests as one."""
-        return Request(
+        return ReloadRequest(
             why=self.why if other.why in self.why else f"{self.why}, {other.why}",
             read=self.read,
             certificates=self.certificates,
@@ -58,7 +58,7 @@ class OutdatedError(ServdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReloadReport:
     """What became of a reload.
 
     `error` says in one line why it failed, `details` are all mistakes of an invalid configuration

@@ -13,15 +13,15 @@ from servd.config.tree import differing, dotted
 
 log = structlog.get_logger()
 
-Act = Callable[[], Awaitable[None]]
+AsyncAction = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class SettingsChange:
     """Prepared changes of the daemon's own settings, to be committed or undone as one."""
 
-    commits: list[Act] = field(default_factory=list)
-    undoes: list[Act] = field(default_factory=list)
+    commits: list[AsyncAction] = field(default_factory=list)
+    undoes: list[AsyncAction] = field(default_factory=list)
 
     async def commit(self) -> None:
         """Brings the new settings into force."""
@@ -32,7 +32,7 @@ class SettingsChange:
         await _all(reversed(self.undoes))
 
 
-async def _all(acts: Iterable[Act]) -> None:
+async def _all(acts: Iterable[AsyncAction]) -> None:
     """One failure is no reason to leave the others out."""
     for act in acts:
         try:

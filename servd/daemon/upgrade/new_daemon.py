@@ -16,7 +16,7 @@ from typing import Any
 
 from servd.core.basedir import home
 from servd.core.errors import ServdError
-from servd.daemon.upgrade.state import Handover
+from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.names import HANDOVER
 
 _LOOK_EVERY = 0.02
@@ -53,7 +53,7 @@ class Ready:
         return cls(**{field.name: message[field.name] for field in dataclasses.fields(cls)})
 
 
-class Successor:
+class NewDaemon:
     """The new daemon, as the old one sees it."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Successor:
         self._writer = writer
 
     @classmethod
-    async def start(cls, handover: Handover, environ: Mapping[str, str]) -> Successor:
+    async def start(cls, handover: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
         """Starts it as this process was started. Raises `UpgradeError`."""
         process, ours = _spawn(handover, environ)
         streams = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
@@ -159,7 +159,7 @@ class Successor:
 
 
 def _spawn(
-    handover: Handover, environ: Mapping[str, str]
+    handover: UpgradeState, environ: Mapping[str, str]
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The process, and our end of the channel to it. Raises `UpgradeError`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -14,7 +14,7 @@ import structlog
 
 from servd._version import __version__
 from servd.core.errors import ServdError
-from servd.daemon.upgrade.state import Handover
+from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.names import HANDOVER
 
 _PATIENCE = 10.0
@@ -25,14 +25,14 @@ _CHUNK = 1 << 16
 log = structlog.get_logger()
 
 
-class Predecessor:
+class OldDaemon:
     """Speaks with it by lines of JSON, until it has ended.
 
     `taken` and `admin` are the keys of the sockets that are used here as well; `taken_over` is
     called as soon as it is we who run, `reload` when it was asked for a reload that it has left.
     """
 
-    def __init__(self, channel: socket.socket, handover: Handover) -> None:
+    def __init__(self, channel: socket.socket, handover: UpgradeState) -> None:
         self.handover = handover
         self.taken: Callable[[], Collection[str]] = list
         self.admin: Callable[[], Collection[str]] = list
@@ -133,7 +133,7 @@ class Predecessor:
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def take(environ: MutableMapping[str, str]) -> Predecessor | None:
+def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
     """The daemon that has started this process to take its place; None where nobody has.
 
     Raises `ServdError` when what it says is not understood.
@@ -153,7 +153,7 @@ def take(environ: MutableMapping[str, str]) -> Predecessor | None:
             document += chunk
     except OSError as error:
         raise ServdError(f"the running servd cannot be asked: {error}") from None
-    predecessor = Predecessor(channel, Handover.from_json(document))
+    predecessor = OldDaemon(channel, UpgradeState.from_json(document))
     for descriptor in predecessor.handover.descriptors:
         os.set_inheritable(descriptor, False)
     return predecessor

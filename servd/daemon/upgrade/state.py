@@ -12,11 +12,11 @@ from servd.config.model import Config
 from servd.core.errors import ServdError
 from servd.core.handed_socket import HandedSocket
 from servd.plan.overrides import Override
-from servd.supervisor.apply.inherit import Before
+from servd.supervisor.apply.inherit import InheritedService
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class OverrideRecord:
     """What was set by hand while the file said `file`."""
 
     workers: int | None
@@ -25,7 +25,7 @@ class ByHand:
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class UpgradeState:
     """The document. `runtime_dir_setting` is what the file says of the folder; `made` are folders
     that are to be removed at the end; `chosen` ports are those of addresses without one, `ports`
     those of programs that bind themselves; `inherited` sockets were handed to the first daemon,
@@ -47,8 +47,8 @@ class Handover:
     generation: int
     digest: str
     numbers: dict[str, int]
-    services: dict[str, Before]
-    by_hand: dict[str, ByHand]
+    services: dict[str, InheritedService]
+    by_hand: dict[str, OverrideRecord]
 
     @property
     def descriptors(self) -> list[int]:
@@ -69,7 +69,7 @@ class Handover:
         return _DOCUMENT.dump_json(self)
 
     @classmethod
-    def from_json(cls, text: bytes) -> Handover:
+    def from_json(cls, text: bytes) -> UpgradeState:
         """Raises `ServdError` for what another version of servd has written in another way."""
         try:
             return _DOCUMENT.validate_json(text)
@@ -82,4 +82,4 @@ class Handover:
             ) from None
 
 
-_DOCUMENT = TypeAdapter(Handover)
+_DOCUMENT = TypeAdapter(UpgradeState)

@@ -6,29 +6,29 @@ import asyncio
 import contextlib
 
 from servd.core.errors import ServdError
-from servd.daemon.components import Parts
-from servd.daemon.orphans import LeftWorkers
-from servd.daemon.reload.request import Request
-from servd.daemon.upgrade.old_daemon import Predecessor
+from servd.daemon.components import DaemonComponents
+from servd.daemon.orphans import OrphanCleaner
+from servd.daemon.reload.request import ReloadRequest
+from servd.daemon.upgrade.old_daemon import OldDaemon
 from servd.plan.model import Plan
-from servd.supervisor.apply.inherit import Heritage
+from servd.supervisor.apply.inherit import InheritedState
 from servd.supervisor.apply.transaction import ApplyError
 from servd.supervisor.supervisor import start_budget
-from servd.supervisor.worker_registry import left_behind
+from servd.supervisor.worker_registry import orphaned_workers
 
 _AT_ONCE = 5.0
 """Seconds in which the daemon before ends when it is told to end at once."""
 
 
-class Succession:
+class Takeover:
     """A daemon's way to the place of another. `done` says whether it is there."""
 
-    def __init__(self, parts: Parts, predecessor: Predecessor) -> None:
+    def __init__(self, parts: DaemonComponents, predecessor: OldDaemon) -> None:
         self.predecessor = predecessor
         self.done = False
         self._parts = parts
         self._looking: asyncio.Task[None] | None = None
-        self._orphans: LeftWorkers | None = None
+        self._orphans: OrphanCleaner | None = None
         predecessor.taken = lambda: [*parts.pool.bound]
         predecessor.admin = lambda: [item.key for item in parts.admin.handed()]
         predecessor.taken_over = self._taken_over
@@ -45,7 +45,7 @@ class Succession:
         self.predecessor.expect(start_budget(plan))
         supervisor.numbers = dict(left.numbers)
         reloader.generation = left.generation + (reloader.loaded.digest != left.digest)
-        heritage = Heritage(left.services, self.predecessor)
+        heritage = InheritedState(left.services, self.predecessor)
         async with reloader.turn:
             taking = asyncio.ensure_future(supervisor.take_over(plan, heritage))
             stopping = asyncio.ensure_future(supervisor.engine.stopping.wait())
@@ -71,13 +71,13 @@ class Succession:
         self._looking = asyncio.get_running_loop().create_task(self._look_after_its_workers())
 
     def _reload(self) -> None:
-        self._parts.reloader.request(Request("asked for while servd was replaced"))
+        self._parts.reloader.request(ReloadRequest("asked for while servd was replaced"))
 
     async def _look_after_its_workers(self) -> None:
         """Where the daemon before is killed while it drains, its workers are ours to end."""
         await self.predecessor.gone.wait()
         folder, pid = self._parts.folder.private, self.predecessor.handover.pid
-        self._orphans = LeftWorkers(left_behind(folder, pid), self._parts.supervisor.plan)
+        self._orphans = OrphanCleaner(orphaned_workers(folder, pid), self._parts.supervisor.plan)
         await self._orphans.make_room()
 
     @property

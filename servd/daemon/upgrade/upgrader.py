@@ -15,13 +15,13 @@ from typing import Literal
 import structlog
 
 from servd._version import __version__
-from servd.daemon.components import Parts
+from servd.daemon.components import DaemonComponents
 from servd.daemon.log.sink import now
 from servd.daemon.reload.reloader import ports_of
-from servd.daemon.upgrade.new_daemon import Ready, Successor, UpgradeError
-from servd.daemon.upgrade.state import ByHand, Handover
+from servd.daemon.upgrade.new_daemon import NewDaemon, Ready, UpgradeError
+from servd.daemon.upgrade.state import OverrideRecord, UpgradeState
 from servd.plan.overrides import RefusedError
-from servd.supervisor.apply.inherit import before
+from servd.supervisor.apply.inherit import inherited_service
 from servd.supervisor.supervisor import Supervisor, start_budget
 
 _BEYOND = 60.0
@@ -51,7 +51,7 @@ class Replaced:
     `at_once`; `closing` the admin API, and `heeding` what the successor wants, are under way.
     """
 
-    successor: Successor
+    successor: NewDaemon
     at_once: list[str]
     closing: asyncio.Task[None]
     heeding: asyncio.Task[None]
@@ -91,7 +91,9 @@ class Upgrades:
     one has come out well: what is left to be done is to drain. `state` is what the daemon does.
     """
 
-    def __init__(self, parts: Parts, state: Callable[[], str], *, is_owned: bool) -> None:
+    def __init__(
+        self, parts: DaemonComponents, state: Callable[[], str], *, is_owned: bool
+    ) -> None:
         self.replaced: Replaced | None = None
         self._parts = parts
         self._state = state
@@ -153,10 +155,10 @@ class Upgrades:
         seconds = round(time.monotonic() - started, 3)
         return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
 
-    async def _replaced(self) -> tuple[Successor, Ready]:
+    async def _replaced(self) -> tuple[NewDaemon, Ready]:
         """Who has taken over. Raises `UpgradeError`, and then nobody has."""
         environ = {**os.environ, **self._parts.systemd.environ}
-        successor = await Successor.start(self._handover(), environ)
+        successor = await NewDaemon.start(self._handover(), environ)
         try:
             budget = start_budget(self._parts.supervisor.plan) + _BEYOND
             ready = await successor.ready(budget)
@@ -166,7 +168,7 @@ class Upgrades:
             raise
         return successor, ready
 
-    async def _hand_over(self, successor: Successor, ready: Ready) -> None:
+    async def _hand_over(self, successor: NewDaemon, ready: Ready) -> None:
         """From now on it is the next daemon that runs; what was handed over is taken back where
         that does not say so. Raises `UpgradeError`.
         """
@@ -192,11 +194,11 @@ class Upgrades:
         self.replaced = Replaced(successor, ready.at_once, closing, heeding)
         parts.supervisor.engine.stopping.set()
 
-    def _handover(self) -> Handover:
+    def _handover(self) -> UpgradeState:
         parts = self._parts
         reloader, supervisor, pool = parts.reloader, parts.supervisor, parts.pool
         services = reloader.loaded.config.services
-        return Handover(
+        return UpgradeState(
             pid=os.getpid(),
             version=__version__,
             runtime_dir=parts.folder.path,
@@ -212,9 +214,11 @@ class Upgrades:
             generation=reloader.generation,
             digest=reloader.loaded.digest,
             numbers=supervisor.numbers,
-            services={name: before(service) for name, service in supervisor.services.items()},
+            services={
+                name: inherited_service(service) for name, service in supervisor.services.items()
+            },
             by_hand={
-                name: ByHand(override.workers, override.stopped, services[name].workers)
+                name: OverrideRecord(override.workers, override.stopped, services[name].workers)
                 for name, override in reloader.overrides.items()
                 if name in services
             },

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from servd.config.load import Loaded
-from servd.daemon.reload.request import Request
+from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
 BACKSTOP_SECONDS = 10.0
@@ -54,7 +54,7 @@ class Trouble:
 class FileWatch:
     """Watches the files of the configuration that was read last, and certificates in use."""
 
-    def __init__(self, ask: Callable[[Request], object]) -> None:
+    def __init__(self, ask: Callable[[ReloadRequest], object]) -> None:
         self._ask = ask
         self._config = WatchList()
         self._certificates = WatchList()
@@ -180,9 +180,9 @@ class FileWatch:
             if before.get(path) != self._seen.get(path) and self._matters(path)
         }
         if changed - self._certificates.files:
-            self._ask(Request("a file changed"))
+            self._ask(ReloadRequest("a file changed"))
         if changed & self._certificates.files:
-            self._ask(Request("a certificate changed", read=False, certificates=True))
+            self._ask(ReloadRequest("a certificate changed", read=False, certificates=True))
 
     def _matters(self, path: str) -> bool:
         """Whether it is still watched; a file that is gone may have matched a pattern."""

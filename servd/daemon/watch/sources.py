@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from servd.core.basedir import absolute
-from servd.daemon.reload.request import Request
+from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.gitignore import Ignored
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.sources import Sources
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 class SourceWatch:
     """Watches the folders of all services, without what `.gitignore` leaves out."""
 
-    def __init__(self, ask: Callable[[Request], object], sources: Sources) -> None:
+    def __init__(self, ask: Callable[[ReloadRequest], object], sources: Sources) -> None:
         self._ask = ask
         self._sources = sources
         self._plan = Plan()
@@ -115,7 +115,7 @@ class SourceWatch:
                 because.add(os.path.basename(path))
         if services:
             why = f"{', '.join(sorted(because))} changed"
-            self._ask(Request(why, roll=frozenset(services)))
+            self._ask(ReloadRequest(why, roll=frozenset(services)))
 
     def concerned(self, path: str) -> set[str]:
         """The services that a changed file is part of.

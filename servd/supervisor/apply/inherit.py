@@ -16,12 +16,12 @@ from servd.plan.model import ServicePlan
 from servd.supervisor.apply.step import Step
 from servd.supervisor.apply.steps import Defer, Interrupt, Replace, Task, public_sockets
 from servd.supervisor.generation import Generation
-from servd.supervisor.service import Service
+from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import tcp_key, unix_key
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class InheritedService:
     """A service as the daemon before has it: whether a client would be answered, how clients are
     asked for certificates ("": without TLS), the task that has been completed, the sockets that it
     shows to the world by their keys, and the addresses that its program binds itself.
@@ -34,7 +34,7 @@ class Before:
     binds: tuple[str, ...] = ()
 
 
-class Predecessor(Protocol):
+class PreviousDaemon(Protocol):
     """The daemon before."""
 
     async def agree(self, at_once: Collection[str]) -> None:
@@ -50,18 +50,18 @@ class Predecessor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Heritage:
+class InheritedState:
     """What the daemon before leaves: its services by their names, and itself."""
 
-    services: Mapping[str, Before]
-    predecessor: Predecessor
+    services: Mapping[str, InheritedService]
+    predecessor: PreviousDaemon
 
 
-def before(service: Service) -> Before:
+def inherited_service(service: ManagedService) -> InheritedService:
     """A service, as the next daemon needs to know it."""
     current = service.current
     completed = service.plan.is_task and current is not None and current.completed
-    return Before(
+    return InheritedService(
         serves=service.serves or completed,
         client_auth=client_auth(service.plan),
         completed=task_mark(service.plan) if completed else "",
@@ -90,7 +90,7 @@ class Inherit(Replace):
     must have left it first.
     """
 
-    def __init__(self, change: Change, service: Service, heritage: Heritage) -> None:
+    def __init__(self, change: Change, service: ManagedService, heritage: InheritedState) -> None:
         super().__init__(change, service)
         self.heritage = heritage
         self.owners: set[str] = set()
@@ -127,7 +127,7 @@ class Inherit(Replace):
         await super().take_over()
 
 
-class Inherited(Step):
+class InheritTask(Step):
     """A task that need not run again: it was completed before."""
 
     async def retire(self) -> None:
@@ -138,13 +138,17 @@ class Inherited(Step):
         self.service.complete()
 
 
-class Await(Defer):
+class AwaitPrevious(Defer):
     """What cannot run here beside the old: it starts, with its addresses, once `owners` of the
     daemon before have ended.
     """
 
     def __init__(
-        self, change: Change, service: Service, predecessor: Predecessor, owners: Collection[str]
+        self,
+        change: Change,
+        service: ManagedService,
+        predecessor: PreviousDaemon,
+        owners: Collection[str],
     ) -> None:
         super().__init__(change, service)
         self.predecessor = predecessor
@@ -162,8 +166,8 @@ class Await(Defer):
             await self.predecessor.ended(name)
 
 
-def succeed(
-    change: Change, service: Service, heritage: Heritage, deferred: Collection[str]
+def inheriting_step(
+    change: Change, service: ManagedService, heritage: InheritedState, deferred: Collection[str]
 ) -> Step:
     """The step that takes a service over, where those in `deferred` are not expected to be ready.
 
@@ -174,12 +178,12 @@ def succeed(
     needs_deferred = any(d.service in deferred for d in plan.depends_on)
     if plan.is_task:
         if old is not None and plan.definition.run == "once" and old.completed == task_mark(plan):
-            return Inherited(change, service)
+            return InheritTask(change, service)
         if old is not None and not old.completed:  # a run of it may be under way
-            return Await(change, service, heritage.predecessor, {change.service})
+            return AwaitPrevious(change, service, heritage.predecessor, {change.service})
         return Defer(change, service) if needs_deferred else Task(change, service)
     if plan.workers and (owners := _in_the_way(change, heritage)):
-        return Await(change, service, heritage.predecessor, owners)
+        return AwaitPrevious(change, service, heritage.predecessor, owners)
     serves = old is not None and old.serves
     if not serves and plan.workers and (old is not None or needs_deferred):
         return Defer(change, service)
@@ -188,7 +192,7 @@ def succeed(
     return Inherit(change, service, heritage)
 
 
-def _in_the_way(change: Change, heritage: Heritage) -> set[str]:
+def _in_the_way(change: Change, heritage: InheritedState) -> set[str]:
     """Services of the daemon before that must have ended first: programs that bind an address
     themselves, and whatever there has an address that such a program wants now.
     """

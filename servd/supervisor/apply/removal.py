@@ -7,16 +7,16 @@ import asyncio
 from servd.plan.change import Change
 from servd.supervisor.apply.step import Step
 from servd.supervisor.generation import Generation
-from servd.supervisor.service import Service
+from servd.supervisor.service import ManagedService
 
 
 class Remove(Step):
     """The service goes, once nobody who needed it is answering any more."""
 
-    def __init__(self, change: Change, service: Service) -> None:
+    def __init__(self, change: Change, service: ManagedService) -> None:
         super().__init__(change, service)
         self.needed_by: list[Step] = []
-        self.dependents: list[Service] = []
+        self.dependents: list[ManagedService] = []
         self.gone: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
         self._waits = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from servd.plan.change import Change
 from servd.plan.model import ServicePlan
 from servd.supervisor.generation import Generation
-from servd.supervisor.service import Service
+from servd.supervisor.service import ManagedService
 
 
 class Step:
@@ -19,7 +19,7 @@ class Step:
     disruptive = False
     """Whether preparing it takes something away from what runs: such steps come last."""
 
-    def __init__(self, change: Change, service: Service) -> None:
+    def __init__(self, change: Change, service: ManagedService) -> None:
         self.change = change
         self.service = service
         self.leaving: Generation | None = None

@@ -11,7 +11,7 @@ from servd.supervisor.apply.removal import Halt, Remove
 from servd.supervisor.apply.step import Step
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.generation import Generation
-from servd.supervisor.service import Service
+from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import Bound
 
 
@@ -93,7 +93,7 @@ class Batches(Replace):
 
     disruptive = True
 
-    def __init__(self, change: Change, service: Service) -> None:
+    def __init__(self, change: Change, service: ManagedService) -> None:
         super().__init__(change, service)
         self._swapped: list[list[int]] = []
 
@@ -281,7 +281,7 @@ class Defer(Step):
             self.generation.release()
 
 
-def step_for(change: Change, service: Service) -> Step:
+def step_for(change: Change, service: ManagedService) -> Step:
     """The step that makes `change`."""
     if change.kind == "remove":
         return Remove(change, service)
@@ -313,7 +313,7 @@ def verify_tls(plan: ServicePlan) -> None:
         raise StartError(f"the TLS certificate and key cannot be used: {error}") from None
 
 
-async def _resume(old: Generation, service: Service) -> None:
+async def _resume(old: Generation, service: ManagedService) -> None:
     """Starts again what had to end for something that failed; not while the daemon stops."""
     await old.ended()
     if service.engine.stopping.is_set():

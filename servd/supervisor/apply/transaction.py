@@ -32,7 +32,7 @@ class ApplyError(ServdError):
         super().__init__(f"{service}: {cause}")
 
 
-class Rollout:
+class ApplyTransaction:
     """Makes steps in two phases. `needs` is the graph that shall be."""
 
     def __init__(self, steps: Mapping[str, Step], needs: Graph) -> None:

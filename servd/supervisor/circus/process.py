@@ -22,11 +22,11 @@ from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
 from servd.wire import names
-from servd.wire.shm_counters import Reading
+from servd.wire.shm_counters import CounterView
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
 
 if TYPE_CHECKING:
-    from servd.supervisor.context import Engine
+    from servd.supervisor.context import SupervisorContext
 
 _PROGRAM = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "worker", "program.py"
@@ -43,7 +43,7 @@ class Launch:
     plan: ServicePlan
     generation: int
     sockets: tuple[tuple[SocketSpec, socket.socket], ...]
-    engine: Engine
+    engine: SupervisorContext
     accept: bool = True
 
     @property
@@ -64,7 +64,7 @@ RECYCLING = frozenset({"max_requests", "stuck"})
 
 
 @dataclass(slots=True)
-class Report:
+class WorkerReport:
     """What a process said of itself over its channel before it ended."""
 
     failed: str = ""
@@ -101,7 +101,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.closed: asyncio.Future[None] = loop.create_future()
         self.left_alone: asyncio.Future[None] = loop.create_future()
         self.last_lines = LastLines()
-        self.report = Report()
+        self.report = WorkerReport()
         self.was_ready = False
         self.unwell = ""
         self.ended_for = ""
@@ -109,7 +109,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.last_sign: float | None = None
         self.due = ""
         self.on_recycle: Callable[[str], None] = _nobody
-        self.counters: Reading | None = None
+        self.counters: CounterView | None = None
         self.started_at = loop.time()
         self.since = launch.engine.now()
         self._loop = loop

@@ -12,7 +12,7 @@ from circus.watcher import Watcher
 
 from servd.core.exhaustion import is_shortage
 from servd.supervisor.circus.process import Launch, WorkerProcess
-from servd.supervisor.respawn import Death, History, after_death
+from servd.supervisor.respawn import Death, RestartHistory, after_death
 
 KILL_GRACE = 6.0
 """Seconds beyond `timeouts.drain` that a worker has to stop its app, before SIGKILL."""
@@ -21,7 +21,7 @@ UNREADY_GRACE = 5.0
 """Seconds that a worker gets which was not ready yet: no request waits for it."""
 
 
-class StartGate:
+class StartLimiter:
     """Bounds how many workers may be starting at once (`start_concurrency`).
 
     `wake` is called when a place is free again.
@@ -48,13 +48,13 @@ class StartGate:
             self.wake()
 
 
-class Observer(Protocol):
+class WatcherObserver(Protocol):
     """What a watcher tells its service."""
 
     def spawned(self, process: WorkerProcess) -> None:
         """A process was started."""
 
-    def died(self, process: WorkerProcess, status: int, history: History) -> None:
+    def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
         """A process ended without being asked to."""
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
@@ -66,7 +66,7 @@ class Observer(Protocol):
     def left(self, process: WorkerProcess, status: int) -> None:
         """A process ended that was asked to."""
 
-    def not_spawned(self, slot: int, error: OSError, history: History) -> None:
+    def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
         """The system could not start a process."""
 
 
@@ -85,7 +85,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     processes: dict[int, WorkerProcess]
     numprocesses: int
 
-    def __init__(self, launch: Launch, observer: Observer, gate: StartGate) -> None:
+    def __init__(self, launch: Launch, observer: WatcherObserver, gate: StartLimiter) -> None:
         super().__init__(
             f"{launch.plan.name}@{launch.generation}",
             "servd worker",
@@ -96,8 +96,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.launch = launch
         self.observer = observer
         self.gate = gate
-        self.history: dict[int, History] = {}
-        self.attempts: dict[int, History] = {}
+        self.history: dict[int, RestartHistory] = {}
+        self.attempts: dict[int, RestartHistory] = {}
         self.trial: set[int] = set()
         self.withheld: set[int] = set()
         self.why_ending = "stopped"
@@ -173,7 +173,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         now = self._loop.time()
         for slot in self.empty_slots():
-            history = self.history.get(slot, History())
+            history = self.history.get(slot, RestartHistory())
             if history.over or (slot in self.trial and history.failures):
                 continue
             if history.until > now:
@@ -205,7 +205,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return None
         return next(reversed(self.processes.values()))
 
-    def _books(self, slot: int) -> dict[int, History]:
+    def _books(self, slot: int) -> dict[int, RestartHistory]:
         """Where the death of a process of `slot` is remembered: with the attempts, where another
         one goes on in its place.
         """
@@ -234,10 +234,10 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             if process.reap() is not None:
                 self.reap_process(pid, process._worker.returncode)
 
-    def _remember(self, slot: int, death: Death, *, over: bool = True) -> History:
+    def _remember(self, slot: int, death: Death, *, over: bool = True) -> RestartHistory:
         """Notes a death; where it may not be `over` with that, a start is tried again for ever."""
         books = self._books(slot)
-        history = books.get(slot, History())
+        history = books.get(slot, RestartHistory())
         jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
         restart, now = self.launch.plan.restart, self._loop.time()
         if not over and restart.policy != "never":

@@ -19,7 +19,7 @@ _SHARE = 50
 """A look that took long is followed by a pause this many times as long."""
 
 
-class Keeper(Protocol):
+class HealthListener(Protocol):
     """Who acts on what a vigil notices."""
 
     def hung(self, process: WorkerProcess, seconds: float) -> None:
@@ -38,10 +38,10 @@ class Keeper(Protocol):
         """It has reached a limit."""
 
 
-class Vigil:
+class HealthMonitor:
     """Watches one worker until it has ended."""
 
-    def __init__(self, process: WorkerProcess, plan: ServicePlan, keeper: Keeper) -> None:
+    def __init__(self, process: WorkerProcess, plan: ServicePlan, keeper: HealthListener) -> None:
         self.process = process
         self.keeper = keeper
         self.since = asyncio.get_running_loop().time()

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
-from servd.supervisor.counters import Counts
+from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.exits import FailedStartError
-from servd.supervisor.health.monitor import Vigil
+from servd.supervisor.health.monitor import HealthMonitor
 
 ABORT_GRACE = 0.5
 """Seconds for a hung worker to write its stack to the log, before SIGKILL."""
@@ -29,7 +29,7 @@ class Team(Protocol):
     log: Any
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> CounterRegistry:
         """Where restarts are counted."""
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -50,7 +50,7 @@ class Recycler:
 
     def __init__(self, team: Team) -> None:
         self.team = team
-        self._vigils: dict[WorkerProcess, Vigil] = {}
+        self._vigils: dict[WorkerProcess, HealthMonitor] = {}
         self._waiting: dict[WorkerProcess, str] = {}
         self._proven = asyncio.Event()
         self._busy = False
@@ -58,7 +58,7 @@ class Recycler:
     def watch(self, process: WorkerProcess) -> None:
         """Looks after a worker from now on, which has just become ready."""
         process.on_recycle = lambda reason: self.due(process, reason)
-        self._vigils[process] = Vigil(process, self.team.plan, self)
+        self._vigils[process] = HealthMonitor(process, self.team.plan, self)
         process.exited.add_done_callback(lambda _: self._forget(process))
         if process.due:
             self.due(process, process.due)

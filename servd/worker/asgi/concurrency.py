@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable
 
 
-class Places:
+class ConcurrencyLimiter:
     """A bounded number of places, first come, first served. `waits` is told how many wait."""
 
     def __init__(self, places: int, queue: int, waits: Callable[[int], None]) -> None:

@@ -28,7 +28,7 @@ _PREFIX = os.urandom(6).hex()
 _COUNT = itertools.count(1)
 
 
-class Owner(Protocol):
+class RequestOwner(Protocol):
     """What all requests of a worker share."""
 
     def allowed(self, request: Request) -> float | None:
@@ -56,7 +56,7 @@ class Request:
     _id: str | None = None
     _trace: str | None = None
 
-    def __init__(self, scope: Any, out: Send, owner: Owner) -> None:
+    def __init__(self, scope: Any, out: Send, owner: RequestOwner) -> None:
         self.scope = scope
         self.out = out
         self.owner = owner

@@ -16,7 +16,7 @@ from typing import Any
 from servd.wire import shm_counters
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
-from servd.worker.asgi.concurrency import Places
+from servd.worker.asgi.concurrency import ConcurrencyLimiter
 from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Request, current, nowhere
@@ -61,9 +61,9 @@ class Requests:
         self.exempt = exempt_paths(spec.root_path, spec.health_path)
         self.body_limit = spec.body_limit
         self.doubts_lengths = False
-        self.places: Places | None = None
+        self.places: ConcurrencyLimiter | None = None
         if spec.concurrency:
-            self.places = Places(spec.concurrency, spec.queue, self._waiting)
+            self.places = ConcurrencyLimiter(spec.concurrency, spec.queue, self._waiting)
         self.deadlines = Deadlines(self.live, spec.request, spec.request_total, self._is_stuck)
         self._timers = self.deadlines.timers
         jitter = random.randint(0, spec.max_requests_jitter)  # noqa: S311  # spreads recycling
@@ -146,7 +146,7 @@ class Requests:
 
         return bounded
 
-    async def _in_turn(self, places: Places, request: Request, receive: Any) -> None:
+    async def _in_turn(self, places: ConcurrencyLimiter, request: Request, receive: Any) -> None:
         """Runs the app once there is a place again, or answers 503 at once."""
         if places.full:
             self.counters.rejected("concurrency")
