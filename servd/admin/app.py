@@ -16,10 +16,10 @@ from servd.admin.streams import streaming
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 
-def build(daemon: Daemon, metrics: Metrics) -> FastAPI:
+def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
     """The application for one daemon."""
     app = FastAPI(
         title="servd",

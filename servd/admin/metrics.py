@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from servd.admin.plain import answer_plainly
 
 if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 _NOT_FOUND = b"there is /metrics here, and nothing else\n"
 
@@ -19,21 +19,22 @@ class Metrics:
     in a thread.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
+    def __init__(self, daemon: asyncio.Future[DaemonView]) -> None:
+        self._daemon = daemon
         self._rendering = asyncio.Lock()
-        self._exposition: Any = None
+        self._renderer: Any = None
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """The text and its content type."""
         async with self._rendering:
-            return await asyncio.to_thread(self._render, self.daemon.snapshot(), accept)
+            daemon = await self._daemon
+            return await asyncio.to_thread(self._render, daemon, daemon.snapshot(), accept)
 
-    def _render(self, taken: Any, accept: str) -> tuple[bytes, str]:
-        if self._exposition is None:
+    def _render(self, daemon: DaemonView, taken: Any, accept: str) -> tuple[bytes, str]:
+        if self._renderer is None:
             module = importlib.import_module("servd.daemon.metrics.prometheus")
-            self._exposition = module.Exposition(self.daemon.sweeper.app_metrics)
-        found: tuple[bytes, str] = self._exposition.render(taken, accept)
+            self._renderer = module.PrometheusRenderer(daemon.app_metrics())
+        found: tuple[bytes, str] = self._renderer.render(taken, accept)
         return found
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

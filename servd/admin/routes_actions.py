@@ -19,7 +19,7 @@ from servd.daemon.upgrade.upgrader import UpgradeReport
 from servd.plan.overrides import Scale, Start, Stop, needed
 
 if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 MOST_WORKERS = 4096
 """Workers of one service that can be asked for."""
@@ -98,13 +98,13 @@ Wait = Annotated[Waiting | None, Body()]
 Halting = Annotated[StopBody | None, Body()]
 
 
-def acting(app: FastAPI, daemon: Daemon) -> None:
+def acting(app: FastAPI, daemon: DaemonView) -> None:
     """The routes that change what runs. Each answers once it is done, or undone."""
     _all_services(app, daemon)
     _one_service(app, daemon)
 
 
-def _all_services(app: FastAPI, daemon: Daemon) -> None:
+def _all_services(app: FastAPI, daemon: DaemonView) -> None:
     @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
     async def reload(by: Called, body: Whole = None) -> ReloadStatus:
         asked = body or ReloadBody()
@@ -134,7 +134,7 @@ def _all_services(app: FastAPI, daemon: Daemon) -> None:
         return report
 
 
-def _one_service(app: FastAPI, daemon: Daemon) -> None:
+def _one_service(app: FastAPI, daemon: DaemonView) -> None:
     @app.post(
         "/v1/services/{name}/restart",
         summary="Replace the workers of a service; start it where it was stopped by hand",
@@ -142,7 +142,7 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
     )
     async def restart(name: str, by: Called, body: Wait = None) -> ReloadStatus:
         known(daemon, name)
-        overrides, file = daemon.reloader.overrides, daemon.reloader.file
+        overrides, file = daemon.reloader.desired.overrides, daemon.reloader.desired.declared
         stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
         roll = _unwell(daemon, name) | {name}
         act = Start(name) if stopped else None
@@ -187,17 +187,17 @@ def _one_service(app: FastAPI, daemon: Daemon) -> None:
         return status
 
 
-def _unwell(daemon: Daemon, name: str) -> frozenset[str]:
+def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:
     """What of a service and all that it needs has to be started anew for it to be well."""
     services = daemon.supervisor.services
-    chain = [each for each in needed(name, daemon.reloader.file) if each in services]
+    chain = [each for each in needed(name, daemon.reloader.desired.declared) if each in services]
     found = {each for each in chain if services[each].state in _FAR_FROM_WELL}
     if services[name].state in _NOT_WELL:
         found.add(name)
     return frozenset(each for each in found if services[each].plan.workers)
 
 
-async def _until_well(daemon: Daemon, name: str) -> None:
+async def _until_well(daemon: DaemonView, name: str) -> None:
     """Waits for a service that is still about to start. Raises `ProblemError` where it does not."""
     service = daemon.supervisor.services.get(name)
     if service is None or service.state not in ("waiting", "starting"):
@@ -209,7 +209,9 @@ async def _until_well(daemon: Daemon, name: str) -> None:
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))
 
 
-async def _made(daemon: Daemon, request: ReloadRequest, asked: Waiting, by: Caller) -> ReloadStatus:
+async def _made(
+    daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller
+) -> ReloadStatus:
     """The report, once it is over; a failure is an error. It is carried out even where whoever
     asked goes away.
     """

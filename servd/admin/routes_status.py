@@ -17,7 +17,7 @@ from servd.plan.render_changes import Row, as_json
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 WELL = ("ready", "completed", "rolling")
 """States of a service that a client is answered in, or that has done what it should."""
@@ -41,12 +41,12 @@ class PlanAnswer(BaseModel):
     warnings: list[str]
 
 
-def entity_tag(daemon: Daemon) -> str:
+def entity_tag(daemon: DaemonView) -> str:
     """Of what runs: another after everything that was applied (RFC 9110, section 8.8.3)."""
     return f'"{daemon.reloader.revision}"'
 
 
-def known(daemon: Daemon, name: str) -> None:
+def known(daemon: DaemonView, name: str) -> None:
     """Raises `ProblemError` where there is no such service."""
     if name not in daemon.supervisor.services:
         names = ", ".join(sorted(daemon.supervisor.services))
@@ -56,7 +56,7 @@ def known(daemon: Daemon, name: str) -> None:
         raise ProblemError(problem)
 
 
-def probes(app: FastAPI, daemon: Daemon) -> None:
+def probes(app: FastAPI, daemon: DaemonView) -> None:
     """The routes for load balancers and the like."""
 
     @app.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon answers")
@@ -85,7 +85,7 @@ def probes(app: FastAPI, daemon: Daemon) -> None:
         )
 
 
-def _readiness(daemon: Daemon, exclude: Collection[str]) -> tuple[list[str], bool]:
+def _readiness(daemon: DaemonView, exclude: Collection[str]) -> tuple[list[str], bool]:
     """A line for each service with workers wanted, and whether all are ready."""
     lines: list[str] = []
     ready = daemon.state != "stopping"
@@ -99,7 +99,7 @@ def _readiness(daemon: Daemon, exclude: Collection[str]) -> tuple[list[str], boo
     return lines, ready
 
 
-def reading(app: FastAPI, daemon: Daemon) -> None:
+def reading(app: FastAPI, daemon: DaemonView) -> None:
     """The routes that show what runs, and what would."""
 
     @app.get(
@@ -132,7 +132,7 @@ def reading(app: FastAPI, daemon: Daemon) -> None:
             bool, Query(alias="all", description="Keys that have their default too.")
         ] = False,
     ) -> dict[str, Any]:
-        return effective(daemon.reloader.loaded, everything=everything)
+        return effective(daemon.reloader.desired.loaded, everything=everything)
 
     @app.get(
         "/v1/plan",
@@ -144,17 +144,19 @@ def reading(app: FastAPI, daemon: Daemon) -> None:
             planned = await daemon.reloader.plan()
         except ConfigError as error:
             raise ProblemError(of_config(error)) from None
-        shall = planned.plan.by_name
+        desired = planned.desired
+        shall = desired.plan.by_name
+        config = desired.loaded.config
         return PlanAnswer(
             source="daemon",
             changes=as_json(planned.changes),
             by_hand=[
                 ByHandAnswer(service=s.name, workers=shall[s.name].workers, file=s.workers)
-                for s in planned.file.services
-                if s.name in planned.overrides
+                for s in desired.declared.services
+                if s.name in desired.overrides
             ],
-            restart_needed=list(daemon.reloader.restart_needed(planned.loaded.config)),
-            warnings=[warning.summary() for warning in planned.loaded.warnings],
+            restart_needed=list(daemon.reloader.restart_needed(config)),
+            warnings=[warning.summary() for warning in desired.loaded.warnings],
         )
 
 

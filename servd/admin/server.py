@@ -29,7 +29,7 @@ from servd.plan.model import SocketPlan
 
 if TYPE_CHECKING:
     from servd.admin.uvicorn_server import AdminUvicorn
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 _BACKLOG = 128
 
@@ -236,20 +236,21 @@ class AdminListener:
 class AdminServer:
     """The admin API of a daemon, and its metrics."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
-        self.metrics = Metrics(daemon)
+    def __init__(self, runtime_dir: str) -> None:
+        self._runtime_dir = runtime_dir
+        self._daemon: asyncio.Future[DaemonView] = asyncio.get_running_loop().create_future()
+        self._metrics = Metrics(self._daemon)
         self._app: Any = None
         self._outlets = [
             AdminListener(self._api, self._api_place),
-            AdminListener(lambda config, address: self.metrics, _metrics_place),
+            AdminListener(lambda config, address: self._metrics, _metrics_place),
         ]
 
     def _api_place(self, config: AdminConfig) -> EndpointConfig | None:
         if not config.enabled:
             return None
         return EndpointConfig(
-            "admin", admin_address(config.listen, self.daemon.folder.path), config.group
+            "admin", admin_address(config.listen, self._runtime_dir), config.group
         )
 
     def _api(self, config: AdminConfig, address: Address) -> Any:
@@ -279,8 +280,9 @@ class AdminServer:
         for outlet in self._outlets:
             outlet.own()
 
-    async def start(self) -> None:
-        """Answers from now on."""
+    async def start(self, daemon: DaemonView) -> None:
+        """Answers from now on, about `daemon`."""
+        self._daemon.set_result(daemon)
         for outlet in self._outlets:
             outlet.start()
 
@@ -290,7 +292,7 @@ class AdminServer:
         """
         if self._app is None:
             module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
-            self._app = self._app or module.build(self.daemon, self.metrics)
+            self._app = self._app or module.build(await self._daemon, self._metrics)
         await self._app(scope, receive, send)
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:

@@ -34,20 +34,20 @@ class LaunchOptions:
 
 def launch(start: LaunchOptions) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
-    predecessor = None
+    previous = None
     if HANDOVER in os.environ:
         from servd.daemon.upgrade.old_daemon import take
 
-        predecessor = take(os.environ)
+        previous = take(os.environ)
     try:
-        return _run(start, predecessor)
+        return _run(start, previous)
     except ServdError as error:
-        if predecessor is not None:
-            predecessor.failed(str(error))
+        if previous is not None:
+            previous.failed(str(error))
         raise
 
 
-def _run(start: LaunchOptions, predecessor: OldDaemon | None) -> int:
+def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
 
@@ -74,6 +74,6 @@ def _run(start: LaunchOptions, predecessor: OldDaemon | None) -> int:
                 start.runtime_dir,
                 watches_sources=start.watches_sources,
                 give_up=discovery.give_up,
-                predecessor=predecessor,
+                previous=previous,
             )
         )

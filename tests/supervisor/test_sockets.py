@@ -138,7 +138,7 @@ def test_an_address_that_goes_can_be_taken_again_at_once(short: Path) -> None:
     async def main(address: str) -> None:
         pool = SocketPool()
         old = pool.acquire(plan(address))
-        for item in pool.vacate([old]):
+        for item in pool.detach([old]):
             await item.empty()
         new = pool.acquire(plan(address))
         assert new.sockets[0] is not old.sockets[0]
