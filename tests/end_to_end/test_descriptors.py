@@ -14,8 +14,8 @@ import time
 import httpx
 import pytest
 
-from faults import APP, idling, times, without_descriptors
-from harness import DEADLINE, Servd, wait_until
+from support.faults import APP, idling, times, without_descriptors
+from support.harness import DEADLINE, Servd, wait_until
 
 TWO_WORKERS = """
     include = ["conf.d/*.toml"]

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from faults import APP, idling, times, without_processes
-from harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
+from support.faults import APP, idling, times, without_processes
+from support.harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
 
 TWO_WORKERS = """
     [services.web]
