@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +52,18 @@ def test_folders_of_tests_mirror_the_packages() -> None:
     assert len(folders) > 20
     others = {folder for folder in folders if not (PACKAGE / folder / "__init__.py").exists()}
     assert {str(folder) for folder in others} == {"end_to_end", "systemd"}
+
+
+def test_code_in_texts_of_tests_imports_what_there_is() -> None:
+    """What a test has another process run is text, which neither mypy nor a rename looks into."""
+    pattern = re.compile(r"from (servd(?:\.\w+)+) import (\w+(?:, \w+)*)")
+    found = {
+        (module, name)
+        for path in TESTS.rglob("*.py")
+        for module, names in pattern.findall(path.read_text())
+        for name in names.split(", ")
+    }
+    assert len(found) > 100
+    for module, name in sorted(found):
+        loaded = importlib.import_module(module)
+        assert hasattr(loaded, name) or importlib.util.find_spec(f"{module}.{name}"), (module, name)

@@ -103,7 +103,7 @@ def test_a_pattern_without_descriptors_is_a_mistake_and_not_an_empty_list(servd:
     servd.write(a_toml="")
     code = f"""
 import resource
-from servd.shortage import matches
+from servd.core.exhaustion import matches
 assert matches("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
@@ -186,13 +186,13 @@ def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
 def test_a_start_that_lacks_one_descriptor_gives_the_others_back() -> None:
     code = """
 import os, resource
-from servd.supervisor.counts import Counts
+from servd.supervisor.counters import CounterRegistry
 spare = os.dup(0)
 resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, spare + 1))
 os.close(spare)
 for _ in range(3):
     try:
-        Counts().open("web")
+        CounterRegistry().open("web")
     except OSError as error:
         print(error.strerror)
 os.close(os.dup(0))

@@ -57,13 +57,13 @@ def another_version(servd: Servd, patch: str) -> None:
     code = f"""
         __path__ = [{str(real)!r}]
         exec(compile(open({str(real / "__init__.py")!r}).read(), "servd", "exec"))
-        from servd.daemon.predecessor import Predecessor
-        tell = Predecessor._tell
+        from servd.daemon.upgrade.old_daemon import OldDaemon
+        tell = OldDaemon._tell
 
         def patched(self, **message):
             {patch}
 
-        Predecessor._tell = patched
+        OldDaemon._tell = patched
     """
     (folder / "__init__.py").write_text(textwrap.dedent(code))
 
