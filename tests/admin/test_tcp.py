@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from pathlib import Path
 
 import httpx
@@ -129,17 +128,12 @@ def test_tcp_without_a_usable_token_is_a_mistake(tmp_path: Path, admin: str, mis
 def test_a_reload_that_moves_the_api_is_answered_though_it_lasts(servd: Servd) -> None:
     slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(8)")
     daemon = servd(web(1), main_py=slow).ready()
-    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
-    asking.start()
-    wait_until(
-        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
-    )
-    with daemon.follow("/v1/events?lines=0") as events:
+    with daemon.asking("web", "/slow"), daemon.follow("/v1/events?lines=0") as events:
+        daemon.begun("web")
         daemon.edit(f'[admin]\nlisten = "unix:{servd.folder}/other.sock"\n' + web(2))
         answer = daemon.ask("POST", "/v1/reload", json={"wait_drained": True})
         assert answer.json()["outcome"] == "applied"
         assert next(events)["data"]["event"] == "reload started"  # it goes on, where it was
-    asking.join()
     assert not [event for event in daemon.events if event["level"] == "error"]
     assert daemon.stop() == 0
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import sys
 import textwrap
+import threading
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from support.harness import Servd, ServdProcess, alive, command, wait_until
+from support.apps import PID_IN_A_CHUNK
+from support.harness import Servd, ServdProcess, alive, command, free_port, wait_until
 from support.with_bentoml import PYTHON, copied, environ
 
 CONFIG = f"""
@@ -35,8 +39,6 @@ def rate(daemon: ServdProcess, text: str = "why does bread rise") -> Any:
 
 
 def httpx_post(daemon: ServdProcess, path: str, body: dict[str, Any]) -> Any:
-    import httpx
-
     return httpx.post(daemon.url("gw") + path, json=body, timeout=20)
 
 
@@ -346,8 +348,6 @@ def test_limits_of_the_file_are_servds_and_those_of_the_code_bentomls(servd: Ser
         listen = "127.0.0.1:0"
         timeouts = {{ request = "1s" }}
     """
-    import httpx
-
     daemon = servd(config, service_py=code, environ=environ(servd.folder)).ready()
     with httpx.Client(timeout=20) as client:
         coded = client.post(daemon.url("coded") + "/wait", json={"seconds": 5})
@@ -386,8 +386,6 @@ def test_deployment_hooks_run_once_before_the_workers_of_a_generation(servd: Ser
 
 
 def test_results_of_tasks_outlive_their_worker(servd: Servd) -> None:
-    import httpx
-
     copied("streaming", servd.folder)
     config = CONFIG.replace("Gateway", "Writer")
     daemon = servd(config, environ=environ(servd.folder)).ready()
@@ -466,10 +464,6 @@ def test_many_calls_of_a_dependency_at_once_all_come_through_even_while_it_is_re
     servd: Servd,
 ) -> None:
     """BentoML's client closes its session under requests in flight after a hundred of them."""
-    import concurrent.futures
-
-    import httpx
-
     daemon = graph(servd).ready()
     url = daemon.url("gw") + "/rate"
 
@@ -487,12 +481,6 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
     servd: Servd,
 ) -> None:
     """Its program binds a port: two of them cannot stand side by side. Nobody is turned away."""
-    import threading
-
-    import httpx
-
-    from support.harness import free_port
-
     port = free_port()
     code = f"""
         import os, sys
@@ -503,16 +491,8 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
         class Gateway:
             pass
     """
-    program = """
-        import os
-
-        async def app(scope, receive, send):
-            assert scope["type"] == "http"
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
-    """
     daemon = servd(
-        CONFIG, service_py=code, program_py=program, environ=environ(servd.folder)
+        CONFIG, service_py=code, program_py=PID_IN_A_CHUNK, environ=environ(servd.folder)
     ).ready()
     url = daemon.url("gw") + "/any"
     first = httpx.get(url, timeout=30).text

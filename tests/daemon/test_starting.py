@@ -15,14 +15,9 @@ import httpx
 import psutil
 import pytest
 
+from support.apps import OK
 from support.harness import Servd, ServdProcess, command, wait_until
 
-APP = """
-    async def app(scope, receive, send):
-        assert scope["type"] == "http"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
-"""
 BROKEN = 'raise ValueError("the model is not there")\n'
 
 
@@ -51,7 +46,7 @@ def test_a_service_starts_only_once_its_dependency_is_ready(servd: Servd) -> Non
 
         app = FastAPI(lifespan=lifespan)
     """
-    daemon = servd(config, main_py=APP, slow_py=slow).ready()
+    daemon = servd(config, main_py=OK, slow_py=slow).ready()
     order = [(e["event"], e["service"]) for e in daemon.events if "service" in e]
     at = {event: index for index, event in enumerate(order)}
     assert at["service ready", "middle"] < at["service starting", "top"]
@@ -72,7 +67,7 @@ def test_an_app_that_cannot_be_imported_is_reported_with_its_own_traceback(servd
         app = "main:app"
         depends_on = ["bad"]
     """
-    daemon = servd(config, main_py=APP, broken_py="import helper\n", helper_py=BROKEN)
+    daemon = servd(config, main_py=OK, broken_py="import helper\n", helper_py=BROKEN)
     failed = daemon.wait_for("service cannot start", service="bad")
     assert failed["exit_status"] == 3
     assert "ValueError: the model is not there" in failed["error"]
@@ -100,9 +95,9 @@ def test_a_service_that_recovers_lets_its_dependents_start(servd: Servd) -> None
         app = "main:app"
         depends_on = ["flaky"]
     """
-    daemon = servd(config, main_py=APP, flaky_py=BROKEN)
+    daemon = servd(config, main_py=OK, flaky_py=BROKEN)
     daemon.wait_for("service cannot start", service="flaky")
-    servd.write(flaky_py=APP)
+    servd.write(flaky_py=OK)
     daemon.wait_for("service ready", service="needy")
     assert daemon.stop() == 0
 
@@ -117,7 +112,7 @@ def test_on_start_failure_exit_ends_the_daemon_with_3(servd: Servd) -> None:
         app = "broken:app"
         timeouts = { startup = "1s" }
     """
-    daemon = servd(config, main_py=APP, broken_py=BROKEN)
+    daemon = servd(config, main_py=OK, broken_py=BROKEN)
     assert daemon.wait() == 3
     assert daemon.find("service cannot start", service="bad")
     assert daemon.leftovers() == []
@@ -186,7 +181,7 @@ def test_a_busy_port_is_named_and_the_rest_goes_on(servd: Servd) -> None:
             app = "main:app"
             listen = "127.0.0.1:0"
         """
-        daemon = servd(config, main_py=APP).ready()
+        daemon = servd(config, main_py=OK).ready()
         failed = daemon.find("service cannot start", service="busy")[0]
         assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in failed["error"]
         assert daemon.get("good").text == "ok"
@@ -194,7 +189,7 @@ def test_a_busy_port_is_named_and_the_rest_goes_on(servd: Servd) -> None:
 
 
 def test_mistakes_in_the_config_end_with_78_and_their_places(servd: Servd) -> None:
-    daemon = servd('[services.web]\napp = "main:app"\nworkers = "many"\n', main_py=APP)
+    daemon = servd('[services.web]\napp = "main:app"\nworkers = "many"\n', main_py=OK)
     assert daemon.wait() == 78
     assert "servd.toml:3:11: services.web.workers:" in daemon.output
     assert 'workers = "many"' in daemon.output
@@ -202,7 +197,7 @@ def test_mistakes_in_the_config_end_with_78_and_their_places(servd: Servd) -> No
 
 
 def test_a_second_daemon_on_one_runtime_folder_is_refused_with_the_pid(servd: Servd) -> None:
-    first = servd('[services.web]\napp = "main:app"\n', main_py=APP).ready()
+    first = servd('[services.web]\napp = "main:app"\n', main_py=OK).ready()
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(first.runtime)}
     second = command("--config", "servd.toml", folder=servd.folder, environ=environ)
     assert second.returncode == 1
@@ -229,14 +224,14 @@ def test_no_more_workers_start_at_once_than_allowed(servd: Servd) -> None:
         app = "main:app"
         workers = 3
     """
-    daemon = servd(config, main_py=APP).ready()
+    daemon = servd(config, main_py=OK).ready()
     steps = [e["event"] for e in daemon.events if e["event"] in ("worker started", "worker ready")]
     assert steps == ["worker started", "worker ready"] * 3
 
 
 def test_a_killed_worker_is_replaced_at_once_and_the_others_go_on(servd: Servd) -> None:
     config = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
-    daemon = servd(config, main_py=APP).ready()
+    daemon = servd(config, main_py=OK).ready()
     before = daemon.workers("web")
     import os
 
@@ -294,7 +289,7 @@ def test_a_daemon_without_stdin_stdout_and_stderr_serves(servd: Servd) -> None:
     import sys
 
     servd.write(
-        main_py=APP,
+        main_py=OK,
         servd_toml="""
             [daemon]
             log = { file = "servd.log" }
@@ -327,9 +322,7 @@ def test_a_daemon_without_stdin_stdout_and_stderr_serves(servd: Servd) -> None:
 def test_a_daemon_with_few_descriptors_serves(servd: Servd) -> None:
     import resource
 
-    servd.write(
-        main_py=APP, servd_toml='[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
-    )
+    servd.write(main_py=OK, servd_toml='[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n')
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))
     try:
@@ -351,7 +344,7 @@ WAITING = """
 def being_read(servd: Servd) -> tuple[ServdProcess, int]:
     """A daemon that reads its configuration, and the pipe by which that comes to an end."""
     os.mkfifo(servd.folder / "word")
-    daemon = servd(WAITING, main_py=APP)
+    daemon = servd(WAITING, main_py=OK)
 
     def opened() -> int:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import signal
 import socket
@@ -31,9 +30,7 @@ SLOW = """
 def test_eight_slow_requests_in_flight_are_all_answered(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
     daemon = servd(config, slow_py=SLOW).ready()
-    url = daemon.url("web")
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(httpx.get, f"{url}/?3", timeout=DEADLINE) for _ in range(8)]
+    with daemon.asking("web", "/?3", times=8) as answers:
         wait_until(lambda: len(daemon.find("asked")) == 8, "eight requests in flight")
         assert daemon.stop() == 0
         texts = [answer.result() for answer in answers]
@@ -64,9 +61,7 @@ def test_dependents_drain_before_their_dependencies(servd: Servd) -> None:
             return (await servd.depends("backend").get("/?0.5")).text
     """
     daemon = servd(config, slow_py=SLOW, gateway_py=gateway).ready()
-    url = daemon.url("gateway")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.get, url, timeout=DEADLINE)
+    with daemon.asking("gateway") as (answer,):
         daemon.wait_for("asked", service="gateway")
         assert daemon.stop() == 0
         assert answer.result().json() == "done"
@@ -82,9 +77,7 @@ def test_a_request_beyond_the_drain_is_cut_and_the_daemon_ends(servd: Servd) -> 
         timeouts = { drain = "500ms" }
     """
     daemon = servd(config, slow_py=SLOW).ready()
-    url = daemon.url("web")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.get, f"{url}/?30", timeout=DEADLINE)
+    with daemon.asking("web", "/?30") as (answer,):
         daemon.wait_for("asked")
         began = time.monotonic()
         assert daemon.stop() == 0
@@ -110,9 +103,7 @@ def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> Non
         timeouts = { drain = "100ms" }
     """
     daemon = servd(config, blocked_py=blocked).ready()
-    url = daemon.url("web")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.get, url, timeout=DEADLINE)
+    with daemon.asking("web") as (answer,):
         daemon.wait_for("asked")
         assert daemon.stop() == 0
         with pytest.raises(httpx.HTTPError):
@@ -124,9 +115,7 @@ def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> Non
 def test_a_second_signal_ends_everything_at_once(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
     daemon = servd(config, slow_py=SLOW).ready()
-    url = daemon.url("web")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.get, f"{url}/?30", timeout=DEADLINE)
+    with daemon.asking("web", "/?30") as (answer,):
         daemon.wait_for("asked")
         daemon.remember()
         daemon.send(signal.SIGTERM)
@@ -202,9 +191,7 @@ def test_workers_drain_and_end_when_the_daemon_is_killed(servd: Servd) -> None:
     """SIGKILL of the daemon: the request in flight is answered, and no worker stays."""
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
     daemon = servd(config, slow_py=SLOW).ready()
-    url = daemon.url("web")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.get, f"{url}/?1.5", timeout=DEADLINE)
+    with daemon.asking("web", "/?1.5") as (answer,):
         daemon.wait_for("asked")
         workers = [psutil.Process(pid) for pid in daemon.workers("web").values()]
         daemon.remember()

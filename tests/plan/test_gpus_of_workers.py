@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from support.apps import OK
 from support.harness import Servd, ServdProcess, command
 from support.with_bentoml import PYTHON, environ
 
-APP = """
-    async def app(scope, receive, send):
-        assert scope["type"] == "http"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
-"""
 CONFIG = """
     [daemon]
     gpus = 2
@@ -38,7 +33,7 @@ def visible(daemon: ServdProcess, service: str) -> list[str]:
 
 
 def test_each_worker_sees_its_own(servd: Servd) -> None:
-    daemon = servd(CONFIG, main_py=APP).ready()
+    daemon = servd(CONFIG, main_py=OK).ready()
     assert visible(daemon, "big") == ["0"]
     assert visible(daemon, "small") == ["1", "1"]
     before = daemon.pids("small"), daemon.pids("big")
@@ -61,7 +56,7 @@ def test_each_worker_sees_its_own(servd: Servd) -> None:
 
 
 def test_a_first_start_that_asks_for_too_much_is_a_config_error(servd: Servd) -> None:
-    servd.write(servd_toml=CONFIG.replace("gpus = 1", "gpus = 4"), main_py=APP)
+    servd.write(servd_toml=CONFIG.replace("gpus = 1", "gpus = 4"), main_py=OK)
     for arguments in (("--config", "servd.toml"), ("check",), ("plan",)):
         done = command(*arguments, folder=servd.folder)
         assert done.returncode == 78, arguments
@@ -80,7 +75,7 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "message"), BAD)
 def test_what_is_no_number_of_gpus(servd: Servd, text: str, message: str) -> None:
-    servd.write(servd_toml=f'[services.web]\napp = "main:app"\n{text}\n', main_py=APP)
+    servd.write(servd_toml=f'[services.web]\napp = "main:app"\n{text}\n', main_py=OK)
     done = command("check", folder=servd.folder)
     assert done.returncode == 78
     assert f"servd.toml:3:8: services.web.gpus: {message}" in done.stderr
@@ -110,7 +105,7 @@ def test_what_the_code_of_a_bentoml_service_asks_for_is_for_all_its_workers(serv
         app = "main:app"
         gpus = 1
     """
-    daemon = servd(config, service_py=BENTO, main_py=APP, environ=environ(servd.folder)).ready()
+    daemon = servd(config, service_py=BENTO, main_py=OK, environ=environ(servd.folder)).ready()
     assert visible(daemon, "model") == ["0,1", "0,1"]
     assert visible(daemon, "web") == ["2"]
     daemon.edit(config.replace("gpus = 3", "gpus = 2"))

@@ -8,16 +8,8 @@ import signal
 import time
 from dataclasses import dataclass, field
 
+from support.apps import PID_IN_A_CHUNK
 from support.harness import DEADLINE, Servd
-
-APP = """
-    import os
-
-    async def app(scope, receive, send):
-        assert scope["type"] == "http"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
-"""
 
 
 @dataclass
@@ -75,7 +67,7 @@ async def load(address: tuple[str, int], victim: int) -> Tally:
 
 def test_only_connections_of_the_killed_worker_fail(servd: Servd) -> None:
     config = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
-    daemon = servd(config, main_py=APP).ready()
+    daemon = servd(config, main_py=PID_IN_A_CHUNK).ready()
     host, port = daemon.url("web").removeprefix("http://").split(":")
     victim, survivor = daemon.workers("web")[0], daemon.workers("web")[1]
     tally = asyncio.run(load((host, int(port)), victim))

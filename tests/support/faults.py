@@ -13,19 +13,6 @@ import psutil
 
 from support.harness import ServdProcess
 
-APP = """
-    import asyncio, os
-
-    async def app(scope, receive, send):
-        assert scope["type"] == "http"
-        if scope["path"] == "/slow":
-            await asyncio.sleep(2)
-        body = str(os.getpid()).encode()
-        await send({"type": "http.response.start", "status": 200,
-                    "headers": [(b"content-length", str(len(body)).encode())]})
-        await send({"type": "http.response.body", "body": body})
-"""
-
 
 @contextlib.contextmanager
 def limited(pid: int, kind: int, soft: int) -> Iterator[None]:

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,22 @@ class ServdProcess:
     def get(self, service: str, path: str = "/", **options: Any) -> httpx.Response:
         """One request on a connection of its own."""
         return httpx.get(self.url(service) + path, timeout=DEADLINE, **options)
+
+    @contextlib.contextmanager
+    def asking(
+        self, service: str, path: str = "/", times: int = 1
+    ) -> Iterator[list[Future[httpx.Response]]]:
+        """Asks meanwhile; the block is left when every answer is there, or that there is none."""
+        url = self.url(service) + path
+        with ThreadPoolExecutor(times) as pool:
+            yield [pool.submit(httpx.get, url, timeout=DEADLINE) for _ in range(times)]
+
+    def begun(self, service: str, requests: int = 1) -> None:
+        """Waits until so many requests are in flight."""
+        wait_until(
+            lambda: self.metric("servd_requests_in_flight", service=service) == requests,
+            f"{requests} requests have begun",
+        )
 
     def workers(self, service: str) -> dict[int, int]:
         """Pids of the workers that are ready, by index."""

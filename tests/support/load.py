@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from support.harness import ServdProcess
 from support.strict_client import StrictClient, Tally
 
 
-def client_of(daemon: ServdProcess, service: str = "web") -> StrictClient:
+def client_of(daemon: ServdProcess, service: str = "web", **options: Any) -> StrictClient:
+    """A client of the service's first address; `options` are those of `StrictClient`."""
     host, _, port = daemon.url(service).rpartition("//")[2].rpartition(":")
-    return StrictClient(host, int(port))
+    return StrictClient(host, int(port), **options)
 
 
 def under_load(client: StrictClient, *acts: Callable[[], object]) -> Tally:

@@ -9,41 +9,14 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from support.apps import LASTING
 from support.harness import DEADLINE, Servd
 
-APP = """
-    import asyncio, hashlib
-    from fastapi import FastAPI, Request, WebSocket
-    from fastapi.responses import StreamingResponse
-
-    app = FastAPI()
-
-    @app.websocket("/echo")
-    async def echo(socket: WebSocket):
-        await socket.accept()
-        async for text in socket.iter_text():
-            await socket.send_text(text)
-
-    @app.get("/stream")
-    async def stream(count: int):
-        async def lines():
-            for number in range(count):
-                yield f"data: {number}\\n\\n"
-                await asyncio.sleep(0.1)
-        return StreamingResponse(lines(), media_type="text/event-stream")
-
-    @app.post("/upload")
-    async def upload(request: Request):
-        digest = hashlib.sha256()
-        async for chunk in request.stream():
-            digest.update(chunk)
-        return digest.hexdigest()
-"""
 CONFIG = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\ntimeouts = { drain = "10s" }\n'
 
 
 def test_a_websocket_echoes_and_ends_with_1012_at_a_stop(servd: Servd) -> None:
-    daemon = servd(CONFIG.replace("10s", "1s"), main_py=APP).ready()
+    daemon = servd(CONFIG.replace("10s", "1s"), main_py=LASTING).ready()
     url = daemon.url("web").replace("http", "ws") + "/echo"
     with connect(url, open_timeout=DEADLINE) as socket:
         socket.send("hello")
@@ -56,7 +29,7 @@ def test_a_websocket_echoes_and_ends_with_1012_at_a_stop(servd: Servd) -> None:
 
 
 def test_a_stream_that_has_begun_runs_to_its_end_at_a_stop(servd: Servd) -> None:
-    daemon = servd(CONFIG, main_py=APP).ready()
+    daemon = servd(CONFIG, main_py=LASTING).ready()
     with httpx.stream("GET", f"{daemon.url('web')}/stream?count=15", timeout=DEADLINE) as answer:
         lines = answer.iter_lines()
         assert next(lines) == "data: 0"
@@ -71,6 +44,6 @@ def test_an_upload_in_chunks_arrives_whole(servd: Servd) -> None:
     import hashlib
 
     chunks = [bytes([number]) * 100_000 for number in range(50)]
-    daemon = servd(CONFIG, main_py=APP).ready()
+    daemon = servd(CONFIG, main_py=LASTING).ready()
     answer = httpx.post(f"{daemon.url('web')}/upload", content=iter(chunks), timeout=DEADLINE)
     assert answer.json() == hashlib.sha256(b"".join(chunks)).hexdigest()

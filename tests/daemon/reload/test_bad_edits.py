@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Any
 
@@ -10,26 +9,20 @@ import pytest
 
 from support.apps import BINDS_ITSELF, PLAIN, web
 from support.harness import Servd, ServdProcess, command
-from support.strict_client import StrictClient
+from support.load import client_of, under_load
 
 RAISES = 'raise RuntimeError("no such model")\n'
 HANGS = """
     async def app(scope, receive, send):
-        import asyncio
-        print("loading for ever")
+                print("loading for ever")
         await asyncio.sleep(3600)
 """
 
 
 def refused(daemon: ServdProcess, config: str) -> dict[str, Any]:
     """The answer to a reload that fails, under a load that loses nothing by it."""
-    host, _, port = daemon.url("web").rpartition("//")[2].rpartition(":")
     answers: list[dict[str, Any]] = []
-
-    async def work() -> None:
-        answers.append(await asyncio.to_thread(daemon.reload, config))
-
-    tally = asyncio.run(StrictClient(host, int(port)).during(work))
+    tally = under_load(client_of(daemon), lambda: answers.append(daemon.reload(config)))
     assert tally.lost == []
     assert set(tally.answers) == {"1"}
     return answers[0]

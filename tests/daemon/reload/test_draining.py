@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 
 import httpx
@@ -11,42 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
+from support.apps import LASTING
 from support.harness import DEADLINE, Servd, ServdProcess, wait_until
-
-APP = """
-    import asyncio, os
-    from fastapi import FastAPI, WebSocket
-    from fastapi.responses import StreamingResponse
-
-    app = FastAPI()
-
-    @app.websocket("/echo")
-    async def echo(socket: WebSocket):
-        await socket.accept()
-        async for text in socket.iter_text():
-            await socket.send_text(text)
-
-    @app.get("/stream")
-    async def stream(media: str = "text/event-stream"):
-        async def lines():
-            try:
-                while True:
-                    yield "data: tick\\n\\n"
-                    await asyncio.sleep(0.05)
-            finally:
-                print("stream ended")
-        return StreamingResponse(lines(), media_type=media)
-
-    @app.get("/")
-    async def value():
-        return os.environ["V"]
-
-    @app.get("/slow")
-    async def slow(seconds: float):
-        print("slow begins")
-        await asyncio.sleep(seconds)
-        return os.environ["V"]
-"""
 
 
 def config(value: int, drain: str) -> str:
@@ -75,7 +40,7 @@ def waits_for(daemon: ServdProcess, what: str) -> None:
 
 
 def test_a_websocket_is_closed_with_1012_at_the_deadline_and_not_before(servd: Servd) -> None:
-    daemon = servd(config(1, "2s"), main_py=APP).ready()
+    daemon = servd(config(1, "2s"), main_py=LASTING).ready()
     with open_socket(daemon) as socket:
         started = time.monotonic()
         answer = daemon.reload(config(2, "2s"))
@@ -95,8 +60,8 @@ def test_a_websocket_is_closed_with_1012_at_the_deadline_and_not_before(servd: S
 
 
 def test_an_event_stream_ends_cleanly_at_the_deadline_and_not_before(servd: Servd) -> None:
-    daemon = servd(config(1, "1500ms"), main_py=APP).ready()
-    with httpx.stream("GET", daemon.url("web") + "/stream", timeout=DEADLINE) as answer:
+    daemon = servd(config(1, "1500ms"), main_py=LASTING).ready()
+    with httpx.stream("GET", daemon.url("web") + "/ticks", timeout=DEADLINE) as answer:
         lines = answer.iter_lines()
         assert next(lines) == "data: tick"
         assert daemon.reload(config(2, "1500ms"))["outcome"] == "applied"
@@ -110,8 +75,8 @@ def test_an_event_stream_ends_cleanly_at_the_deadline_and_not_before(servd: Serv
 
 
 def test_a_download_that_is_cut_does_not_pass_for_whole(servd: Servd) -> None:
-    daemon = servd(config(1, "500ms"), main_py=APP).ready()
-    url = daemon.url("web") + "/stream?media=application/octet-stream"
+    daemon = servd(config(1, "500ms"), main_py=LASTING).ready()
+    url = daemon.url("web") + "/ticks?media=application/octet-stream"
     with httpx.stream("GET", url, timeout=DEADLINE) as answer:
         chunks = answer.iter_raw()
         next(chunks)
@@ -121,21 +86,16 @@ def test_a_download_that_is_cut_does_not_pass_for_whole(servd: Servd) -> None:
 
 
 def test_a_request_in_flight_is_answered_by_the_old_generation(servd: Servd) -> None:
-    daemon = servd(config(1, "10s"), main_py=APP).ready()
-    found: list[str] = []
-    slow = threading.Thread(
-        target=lambda: found.append(daemon.get("web", "/slow?seconds=1.5").json())
-    )
-    slow.start()
-    daemon.wait_for("slow begins", generation=1)
-    assert daemon.reload(config(2, "10s"))["outcome"] == "applied"
-    assert daemon.get("web").json() == "2"
-    slow.join()
-    assert found == ["1"]
+    daemon = servd(config(1, "10s"), main_py=LASTING).ready()
+    with daemon.asking("web", "/slow?seconds=1.5") as (answer,):
+        daemon.wait_for("slow begins", generation=1)
+        assert daemon.reload(config(2, "10s"))["outcome"] == "applied"
+        assert daemon.get("web").json() == "2"
+    assert answer.result().json() == "1"
 
 
 def test_at_most_two_generations_drain_and_the_oldest_gives_way(servd: Servd) -> None:
-    daemon = servd(config(1, "30s"), main_py=APP).ready()
+    daemon = servd(config(1, "30s"), main_py=LASTING).ready()
     with contextlib.ExitStack() as stack:
         sockets = []
         for value in range(2, 5):
@@ -156,7 +116,7 @@ def test_at_most_two_generations_drain_and_the_oldest_gives_way(servd: Servd) ->
 
 
 def test_wait_drained_waits_for_the_old_generation(servd: Servd) -> None:
-    daemon = servd(config(1, "1s"), main_py=APP).ready()
+    daemon = servd(config(1, "1s"), main_py=LASTING).ready()
     with open_socket(daemon):
         started = time.monotonic()
         assert daemon.reload(config(2, "1s"), wait_drained=True)["outcome"] == "applied"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import trustme
 
 from support.apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from support.harness import Servd, ServdProcess, wait_until
-from support.strict_client import StrictClient
+from support.load import client_of, under_load
 
 GRAPH = f"""
     [services.front]
@@ -95,15 +94,10 @@ def test_a_stopped_service_refuses_connections_and_comes_back(servd: Servd) -> N
 
 def test_a_request_in_flight_is_answered_when_its_service_is_stopped(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    found: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: found.append(daemon.get("web", "/slow")))
-    asking.start()
-    wait_until(
-        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
-    )
-    daemon.act("web", "stop")
-    asking.join()
-    assert (found[0].status_code, found[0].text) == (200, "1")
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        daemon.act("web", "stop")
+    assert (answer.result().status_code, answer.result().text) == (200, "1")
 
 
 def test_what_others_need_is_stopped_with_them_or_not_at_all(servd: Servd) -> None:
@@ -262,16 +256,12 @@ def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -
     chain = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
     slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(3)")
     daemon = servd(chain, main_py=slow).ready()
-    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
-    asking.start()
-    wait_until(
-        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
-    )
-    old = daemon.pids("back")
-    stopped = daemon.act("back", "stop", cascade=True, wait_drained=False)
-    assert stopped["outcome"] == "applied"
-    assert daemon.act("web", "start")["outcome"] == "applied"
-    asking.join()
+    with daemon.asking("web", "/slow"):
+        daemon.begun("web")
+        old = daemon.pids("back")
+        stopped = daemon.act("back", "stop", cascade=True, wait_drained=False)
+        assert stopped["outcome"] == "applied"
+        assert daemon.act("web", "start")["outcome"] == "applied"
     wait_until(lambda: not daemon.service("web")["draining"], "it has drained")
     daemon.wait_for("worker ended", pid=old[0])
     assert states(daemon) == {"back": "ready", "web": "ready"}
@@ -282,14 +272,10 @@ def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -
 def test_what_a_draining_dependent_needs_stays_until_it_has_drained(servd: Servd) -> None:
     chain = web(1, workers=1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
     daemon = servd(chain, main_py=PLAIN).ready()
-    asking = threading.Thread(target=daemon.get, args=("web", "/slow"))
-    asking.start()
-    wait_until(
-        lambda: daemon.metric("servd_requests_in_flight", service="web"), "the request has begun"
-    )
-    daemon.act("web", "stop", wait_drained=False)
-    daemon.act("back", "stop")
-    asking.join()
+    with daemon.asking("web", "/slow"):
+        daemon.begun("web")
+        daemon.act("web", "stop", wait_drained=False)
+        daemon.act("back", "stop")
     assert [e["service"] for e in daemon.find("worker ended")] == ["web", "back"]
 
 
@@ -451,14 +437,13 @@ def test_an_act_does_not_hide_that_the_file_is_broken(servd: Servd) -> None:
 
 def test_scaling_by_hand_up_and_down_under_load_loses_nothing(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    host, _, port = daemon.url("web").rpartition("//")[2].rpartition(":")
 
-    async def work() -> None:
+    def scale() -> None:
         for workers in (4, 1, 3, 2):
-            answer = await asyncio.to_thread(daemon.act, "web", "scale", workers=workers)
+            answer = daemon.act("web", "scale", workers=workers)
             assert answer.get("outcome") == "applied", answer
 
-    tally = asyncio.run(StrictClient(host, int(port)).during(work))
+    tally = under_load(client_of(daemon), scale)
     assert tally.lost == []
     assert tally.answered > 100
 
@@ -469,14 +454,13 @@ def test_what_needs_a_stopped_service_is_back_with_it_and_loses_nothing_else(
     chain = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
     chain += '\n[services.other]\napp = "main:app"\nlisten = "127.0.0.1:0"\nlog.access = false\n'
     daemon = servd(chain, main_py=PLAIN).ready()
-    host, _, port = daemon.url("other").rpartition("//")[2].rpartition(":")
 
-    async def work() -> None:
+    def stop_and_start() -> None:
         for _ in range(3):
-            await asyncio.to_thread(daemon.act, "back", "stop", cascade=True)
-            answer = await asyncio.to_thread(daemon.act, "web", "start")
+            daemon.act("back", "stop", cascade=True)
+            answer = daemon.act("web", "start")
             assert answer.get("outcome") == "applied", answer
 
-    tally = asyncio.run(StrictClient(host, int(port)).during(work))
+    tally = under_load(client_of(daemon, "other"), stop_and_start)
     assert tally.lost == []
     assert states(daemon) == {"back": "ready", "web": "ready", "other": "ready"}

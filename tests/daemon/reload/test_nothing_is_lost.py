@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from support.apps import CALLER, PLAIN, plain, web
+from support.apps import CALLER, PLAIN, named, plain, web
 from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 from support.load import client_of, under_load
 from support.strict_client import StrictClient, Tally
@@ -195,19 +195,7 @@ def test_two_services_swap_their_addresses(servd: Servd) -> None:
     first, second = free_port(), free_port()
 
     def config(one: int, two: int) -> str:
-        return f"""
-            [defaults]
-            app = "main:app"
-            log.access = false
-            [services.one]
-            app = "main:app"
-            listen = "127.0.0.1:{one}"
-            env = {{ V = "one" }}
-            [services.two]
-            app = "main:app"
-            listen = "127.0.0.1:{two}"
-            env = {{ V = "two" }}
-        """.replace('app = "main:app"\n            log', "log")
+        return named("one", one) + named("two", two)
 
     daemon = servd(config(first, second), main_py=PLAIN).ready()
     clients = [StrictClient("127.0.0.1", port, rate=100, slow=2) for port in (first, second)]

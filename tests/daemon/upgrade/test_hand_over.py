@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import httpx
@@ -16,7 +15,7 @@ import psutil
 
 import servd as package
 
-from support.apps import BINDS_ITSELF, CALLER, PLAIN, plain, web
+from support.apps import BINDS_ITSELF, CALLER, PLAIN, named, plain, web
 from support.harness import DEADLINE, Servd, ServdProcess, alive, free_port, wait_until
 
 SLOW = PLAIN.replace("sleep(1)", "sleep(4)")
@@ -25,28 +24,6 @@ SLOW = PLAIN.replace("sleep(1)", "sleep(4)")
 def replaced(daemon: ServdProcess) -> None:
     answer = daemon.upgrade()
     assert answer.get("outcome") == "replaced", answer
-
-
-class Asking:
-    """A request that takes a while, in flight."""
-
-    def __init__(self, daemon: ServdProcess, path: str = "/slow") -> None:
-        self.answers: list[object] = []
-        self._url = daemon.url("web") + path
-        self._thread = threading.Thread(target=self._ask)
-        self._thread.start()
-        labels = {"service": "web"}
-        wait_until(lambda: daemon.metric("servd_requests_in_flight", **labels), "it is in flight")
-
-    def _ask(self) -> None:
-        try:
-            self.answers.append(httpx.get(self._url, timeout=DEADLINE).status_code)
-        except httpx.HTTPError as error:
-            self.answers.append(repr(error))
-
-    def answer(self) -> object:
-        self._thread.join()
-        return self.answers[0]
 
 
 def another_version(servd: Servd, patch: str) -> None:
@@ -73,32 +50,25 @@ def test_an_address_changes_hands_only_when_its_old_owner_has_left_it(servd: Ser
     one, two = free_port(), free_port()
 
     def config(backend: int, right: int) -> str:
-        return f"""
-            [defaults]
-            log.access = false
+        front = """
             [services.web]
             app = "caller:app"
             listen = "127.0.0.1:0"
+            log.access = false
             depends_on = ["backend"]
-            [services.backend]
-            app = "main:app"
-            listen = "127.0.0.1:{backend}"
-            env = {{ V = "backend" }}
-            [services.right]
-            app = "main:app"
-            listen = "127.0.0.1:{right}"
-            env = {{ V = "right" }}
         """
+        return front + named("backend", backend) + named("right", right)
 
     daemon = servd(config(one, two), main_py=SLOW, caller_py=CALLER).ready()
-    asking = Asking(daemon)
-    daemon.edit(config(two, one))
-    replaced(daemon)
-    daemon.wait_for("servd ready", pid=daemon.pid)
-    for _ in range(50):
-        assert httpx.get(f"http://127.0.0.1:{one}/", timeout=DEADLINE).text == "right"
-        assert httpx.get(f"http://127.0.0.1:{two}/", timeout=DEADLINE).text == "backend"
-    assert asking.answer() == 200
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        daemon.edit(config(two, one))
+        replaced(daemon)
+        daemon.wait_for("servd ready", pid=daemon.pid)
+        for _ in range(50):
+            assert httpx.get(f"http://127.0.0.1:{one}/", timeout=DEADLINE).text == "right"
+            assert httpx.get(f"http://127.0.0.1:{two}/", timeout=DEADLINE).text == "backend"
+        assert answer.result().status_code == 200
     assert daemon.stop() == 0
 
 
@@ -140,36 +110,39 @@ def test_what_is_not_understood_is_a_failure_with_its_reason(servd: Servd) -> No
 
 def test_a_second_upgrade_lets_the_first_one_drain(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(6)")).ready()
-    asking = Asking(daemon)
-    daemon.edit('[daemon]\nshutdown_timeout = "100ms"\n' + web())
-    replaced(daemon)
-    replaced(daemon)
-    assert asking.answer() == 200
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        daemon.edit('[daemon]\nshutdown_timeout = "100ms"\n' + web())
+        replaced(daemon)
+        replaced(daemon)
+        assert answer.result().status_code == 200
     assert daemon.stop() == 0
 
 
 def test_the_first_signal_to_one_that_drains_cuts_nothing(servd: Servd) -> None:
     daemon = servd(web(), main_py=SLOW).ready()
-    asking = Asking(daemon)
-    first = daemon.process
-    replaced(daemon)
-    first.send_signal(signal.SIGTERM)
-    assert asking.answer() == 200
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        first = daemon.process
+        replaced(daemon)
+        first.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 200
     assert first.wait(DEADLINE) == 0
     assert daemon.stop() == 0
 
 
 def test_a_second_signal_ends_the_daemon_before_too(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(60)")).ready()
-    asking = Asking(daemon)
-    first = daemon.process
-    replaced(daemon)
-    daemon.send(signal.SIGTERM)
-    daemon.wait_for("stopping", pid=daemon.pid)
-    daemon.send(signal.SIGTERM)
-    assert daemon.wait() == 0
-    assert first.wait(DEADLINE) == 0
-    assert asking.answer() != 200
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        first = daemon.process
+        replaced(daemon)
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("stopping", pid=daemon.pid)
+        daemon.send(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert first.wait(DEADLINE) == 0
+    assert answer.exception() or answer.result().status_code != 200
 
 
 def binding(port: int, ends_after: float = 0) -> str:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import threading
 
 import httpx
 import psutil
@@ -138,33 +137,26 @@ def test_an_edit_of_the_number_of_workers_ends_what_was_set_by_hand(servd: Servd
 def test_requests_in_flight_are_answered_by_the_old_workers(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(4)")).ready()
     url, old = daemon.url("web"), daemon.pid
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/slow", timeout=30)))
-    asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web"), "it is in flight")
-    daemon.edit(web("new"))
-    replaced(daemon)
-    assert daemon.status()["predecessor"] == old
-    assert httpx.get(url).text == "new"
-    asking.join()
-    assert [answer.text for answer in answers] == ["1"]
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        daemon.edit(web("new"))
+        replaced(daemon)
+        assert daemon.status()["predecessor"] == old
+        assert httpx.get(url).text == "new"
+    assert answer.result().text == "1"
     wait_until(lambda: daemon.status()["predecessor"] is None, "the old one has ended")
     assert daemon.stop() == 0
 
 
 def test_a_stop_waits_for_the_daemon_before(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(3)")).ready()
-    url = daemon.url("web")
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/slow", timeout=30)))
-    asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web"), "it is in flight")
-    first = daemon.process
-    replaced(daemon)
-    assert daemon.stop() == 0
-    assert first.poll() == 0
-    asking.join()
-    assert [answer.status_code for answer in answers] == [200]
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        first = daemon.process
+        replaced(daemon)
+        assert daemon.stop() == 0
+        assert first.poll() == 0
+    assert answer.result().status_code == 200
 
 
 def test_sockets_of_every_kind_go_on(servd: Servd) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from support.harness import Servd, ServdProcess, wait_until
-from support.strict_client import StrictClient, Tally
+from support.load import client_of, under_load
+from support.strict_client import Tally
 
 APP = """
     import asyncio, os
@@ -47,16 +47,9 @@ def serve(servd: Servd, limits: str, extra: str = "", workers: int = 2) -> Servd
     ).ready()
 
 
-def client_of(daemon: ServdProcess, **options: Any) -> StrictClient:
-    place = urlsplit(daemon.url("web"))
-    return StrictClient(str(place.hostname), int(place.port or 0), **options)
-
-
-def under_load(daemon: ServdProcess, until: Any, **options: Any) -> Tally:
-    async def work() -> None:
-        await asyncio.to_thread(wait_until, until, "workers were recycled")
-
-    return asyncio.run(client_of(daemon, **options).during(work))
+def load_until(daemon: ServdProcess, until: Callable[[], bool], **options: Any) -> Tally:
+    client = client_of(daemon, **options)
+    return under_load(client, lambda: wait_until(until, "workers were recycled"))
 
 
 def recycled(daemon: ServdProcess, reason: str) -> list[dict[str, Any]]:
@@ -80,7 +73,7 @@ def never_fewer_than(daemon: ServdProcess, workers: int) -> None:
 def test_max_requests_recycles_workers_by_turns_without_losing_a_request(servd: Servd) -> None:
     daemon = serve(servd, "max_requests = 60, max_requests_jitter = 20")
     before = daemon.pids("web")
-    tally = under_load(daemon, lambda: len(recycled(daemon, "max_requests")) >= 4)
+    tally = load_until(daemon, lambda: len(recycled(daemon, "max_requests")) >= 4)
     assert tally.lost == []
     wait_until(lambda: len(daemon.service("web")["processes"]) == 2, "all have settled")
     assert set(before).isdisjoint(daemon.pids("web"))
@@ -91,7 +84,7 @@ def test_max_requests_recycles_workers_by_turns_without_losing_a_request(servd: 
 
 def test_max_age_recycles_workers(servd: Servd) -> None:
     daemon = serve(servd, 'max_age = "1500ms"')
-    tally = under_load(daemon, lambda: len(recycled(daemon, "max_age")) >= 2)
+    tally = load_until(daemon, lambda: len(recycled(daemon, "max_age")) >= 2)
     assert tally.lost == []
     never_fewer_than(daemon, 2)
 
@@ -99,7 +92,7 @@ def test_max_age_recycles_workers(servd: Servd) -> None:
 def test_memory_recycles_a_worker_that_grows(servd: Servd) -> None:
     leak = f'env = {{ LEAK = "{256 * 1024}" }}'
     daemon = serve(servd, 'memory = "64MiB"', leak, workers=1)
-    tally = under_load(daemon, lambda: len(recycled(daemon, "memory")) >= 2)
+    tally = load_until(daemon, lambda: len(recycled(daemon, "memory")) >= 2)
     assert tally.lost == []
     never_fewer_than(daemon, 1)
     (first, *_) = daemon.find("worker to be recycled")
@@ -183,9 +176,8 @@ def test_a_leak_under_load_for_a_minute_loses_nothing(servd: Servd) -> None:
     leak = f'env = {{ LEAK = "{1024 * 1024}" }}'
     daemon = serve(servd, 'memory = "200MiB"', leak, workers=2)
     end = time.monotonic() + 60
-    tally = asyncio.run(
-        client_of(daemon, rate=40, slow=2).during(lambda: asyncio.sleep(end - time.monotonic()))
-    )
+    client = client_of(daemon, rate=40, slow=2)
+    tally = under_load(client, lambda: time.sleep(end - time.monotonic()))
     assert tally.lost == []
     times = len(recycled(daemon, "memory"))
     print(f"{tally.answered} requests, {times} recycled")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -51,8 +50,7 @@ def serve(servd: Servd, limits: str) -> ServdProcess:
 def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Servd) -> None:
     daemon = serve(servd, "concurrency = 2, queue = 1")
     url = daemon.url("web")
-    with ThreadPoolExecutor(3) as pool:
-        held = [pool.submit(httpx.get, f"{url}/wait", timeout=30) for _ in range(3)]
+    with daemon.asking("web", "/wait", times=3) as held:
         wait_until(
             lambda: daemon.metric("servd_requests_queued", service="web") == 1, "one request waits"
         )
@@ -78,12 +76,8 @@ def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Serv
 def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
     daemon = serve(servd, "concurrency = 1, queue = 10")
     url = daemon.url("web")
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
-        wait_until(
-            lambda: daemon.metric("servd_requests_in_flight", service="web") == 1,
-            "the place is taken",
-        )
+    with daemon.asking("web", "/wait") as (held,):
+        daemon.begun("web")
         for _ in range(3):
             with pytest.raises(httpx.ReadTimeout):
                 httpx.get(f"{url}/wait", timeout=0.2)
@@ -134,11 +128,8 @@ def test_paths_are_meant_without_the_root_path(servd: Servd) -> None:
     ).ready()
     url = daemon.url("web")
     assert httpx.get(f"{url}/work").status_code == 200
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(httpx.get, f"{url}/wait", timeout=30)
-        wait_until(
-            lambda: daemon.metric("servd_requests_in_flight", service="web") == 1, "it is full"
-        )
+    with daemon.asking("web", "/wait") as (held,):
+        daemon.begun("web")
         assert httpx.get(f"{url}/work").status_code == 503
         assert httpx.get(f"{url}/metrics?open").status_code == 200
         assert held.result().status_code == 200

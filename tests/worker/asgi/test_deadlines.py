@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -155,9 +154,7 @@ def test_a_thread_that_hangs_is_left_and_its_worker_replaced(servd: Servd) -> No
 def test_work_that_never_got_a_thread_is_not_stuck(servd: Servd) -> None:
     """Both are late, but the one thread is free again soon: nothing is wrong with the worker."""
     daemon = serve(servd, request="500ms", extra="threads = 1")
-    url = daemon.url("web")
-    with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(httpx.get, f"{url}/thread?seconds=0.9", timeout=20) for _ in range(2)]
+    with daemon.asking("web", "/thread?seconds=0.9", times=2) as asked:
         assert [each.result().status_code for each in asked] == [504, 504]
     assert daemon.get("web", "/thread?seconds=0").json() == "slept"
     time.sleep(1.5)  # longer than a request that was given up may go on
@@ -174,8 +171,7 @@ def test_requests_that_are_cut_at_the_end_of_a_drain_leave_no_traceback(servd: S
         """,
         main_py=APP,
     ).ready()
-    with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(daemon.get, "web", "/slow") for _ in range(2)]
+    with daemon.asking("web", "/slow", times=2) as asked:
         wait_until(
             lambda: daemon.service("web")["processes"][0]["in_flight"] == 2, "the requests began"
         )
