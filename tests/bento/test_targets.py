@@ -14,7 +14,7 @@ import httpx
 import pytest
 import trustme
 
-from harness import (
+from support.harness import (
     Servd,
     ServdProcess,
     command,
@@ -23,7 +23,7 @@ from harness import (
     servd_for_others,
     wait_until,
 )
-from with_bentoml import PYTHON, copied, environ, packages
+from support.with_bentoml import PYTHON, copied, environ, packages
 
 WRITER = "service:Writer"
 SAMPLE = Path(__file__).parents[2] / "sample-configs" / "bentoml"

@@ -14,8 +14,9 @@ import time
 import httpx
 import pytest
 
-from faults import APP, idling, times, without_descriptors
-from harness import DEADLINE, Servd, wait_until
+from support.apps import PID
+from support.faults import idling, times, without_descriptors
+from support.harness import DEADLINE, Servd, wait_until
 
 TWO_WORKERS = """
     include = ["conf.d/*.toml"]
@@ -34,7 +35,7 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_once_there_are_
     servd: Servd,
 ) -> None:
     (servd.folder / "conf.d").mkdir()
-    daemon = servd(TWO_WORKERS, main_py=APP).ready()
+    daemon = servd(TWO_WORKERS, main_py=PID).ready()
     first, second = daemon.pids("web")
     answers: list[httpx.Response] = []
     late = threading.Thread(target=lambda: answers.append(daemon.ask("GET", "/v1/status")))
@@ -103,7 +104,7 @@ def test_a_pattern_without_descriptors_is_a_mistake_and_not_an_empty_list(servd:
     servd.write(a_toml="")
     code = f"""
 import resource
-from servd.shortage import matches
+from servd.core.exhaustion import matches
 assert matches("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
@@ -127,7 +128,7 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
         uvicorn = {{ loop = "{loop}" }}
         watchdog = "500ms"
         """,
-        main_py=APP,
+        main_py=PID,
     ).ready()
     (pid,) = daemon.pids("web")
     url = httpx.URL(daemon.url("web"))
@@ -159,7 +160,7 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
 
 def test_a_worker_without_descriptors_leaves_new_connections_to_the_others(servd: Servd) -> None:
     (servd.folder / "conf.d").mkdir()
-    daemon = servd(TWO_WORKERS.replace("health", "#"), main_py=APP).ready()
+    daemon = servd(TWO_WORKERS.replace("health", "#"), main_py=PID).ready()
     starved, other = daemon.pids("web")
     with without_descriptors(starved):
         assert {daemon.get("web").text for _ in range(20)} == {str(other)}
@@ -168,31 +169,28 @@ def test_a_worker_without_descriptors_leaves_new_connections_to_the_others(servd
 
 def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
     daemon = servd(
-        '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=APP
+        '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=PID
     ).ready()
     (pid,) = daemon.pids("web")
-    answers: list[str] = []
-    asking = threading.Thread(target=lambda: answers.append(daemon.get("web", "/slow").text))
-    asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web") == 1, "in flight")
-    with without_descriptors(pid):
-        assert daemon.act("web", "restart")["outcome"] == "applied"
-        asking.join()
-        daemon.wait_for("worker ended", pid=pid)
-    assert answers == [str(pid)]
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        with without_descriptors(pid):
+            assert daemon.act("web", "restart")["outcome"] == "applied"
+            assert answer.result().text == str(pid)
+            daemon.wait_for("worker ended", pid=pid)
     assert not daemon.find("worker killed")
 
 
 def test_a_start_that_lacks_one_descriptor_gives_the_others_back() -> None:
     code = """
 import os, resource
-from servd.supervisor.counts import Counts
+from servd.supervisor.counters import CounterRegistry
 spare = os.dup(0)
 resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, spare + 1))
 os.close(spare)
 for _ in range(3):
     try:
-        Counts().open("web")
+        CounterRegistry().open("web")
     except OSError as error:
         print(error.strerror)
 os.close(os.dup(0))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import DEADLINE, Servd, python_for_others, servd_for_others, wait_until
+from support.harness import DEADLINE, Servd, python_for_others, servd_for_others, wait_until
 
 pytestmark = [
     pytest.mark.slow,

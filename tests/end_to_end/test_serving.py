@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from harness import Servd
+from support.harness import Servd
 
 APP = """
     import json, os
