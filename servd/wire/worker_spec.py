@@ -52,8 +52,67 @@ class BentoSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeoutSpec:
+    """The keys of `timeouts` that concern a worker, in seconds."""
+
+    request: float | None
+    request_total: float | None
+    headers: float
+    body: float
+    keep_alive: float
+    drain: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """The keys of `limits` that concern a worker; `head` and `body` in bytes."""
+
+    concurrency: int
+    queue: int
+    max_requests: int
+    max_requests_jitter: int
+    head: int
+    body: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """The keys of `log` of a service."""
+
+    access: bool
+    level: str
+    skip_paths: tuple[str, ...]
+    sample: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySpec:
+    """The keys of `proxy`."""
+
+    headers: bool
+    trusted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UvicornSpec:
+    """The keys of `uvicorn`; `ws_max_size` in bytes, the pings in seconds."""
+
+    http: str
+    loop: str
+    ws: str
+    lifespan: str
+    ws_max_size: int
+    ws_ping_interval: float | None
+    ws_ping_timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class AppSpec:
-    """How a worker runs its app. Times are seconds; a `health_path` of "" is none."""
+    """How a worker runs its app, in the tables of the configuration; a `health_path` of "": none.
+
+    The nested tables have the field names of their config models: `servd.plan.build` copies them by
+    name.
+    """
 
     app: str
     factory: bool
@@ -62,31 +121,12 @@ class AppSpec:
     threads: int
     backlog: int
     root_path: str
-    keep_alive: float
-    drain: float
-    http: str
-    loop: str
-    ws: str
-    lifespan: str
-    access_log: bool
-    log_level: str
-    log_sample: float
-    skip_paths: tuple[str, ...]
-    proxy_trusted: tuple[str, ...] | None
-    request: float | None
-    request_total: float | None
-    concurrency: int
-    queue: int
-    max_requests: int
-    max_requests_jitter: int
     health_path: str
-    headers: float
-    body: float
-    head_limit: int
-    body_limit: int | None
-    ws_max_size: int
-    ws_ping_interval: float | None
-    ws_ping_timeout: float | None
+    timeouts: TimeoutSpec
+    limits: LimitSpec
+    log: LogSpec
+    proxy: ProxySpec
+    uvicorn: UvicornSpec
     bento: BentoSpec | None = None
 
 
@@ -133,20 +173,26 @@ class WorkerSpec:
     @classmethod
     def from_json(cls, text: str) -> WorkerSpec:
         """The spec that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        app, tls = values.pop("app"), values.pop("tls")
-        sockets = tuple(SocketSpec(**socket) for socket in values.pop("sockets"))
-        if app is not None:
-            app["skip_paths"] = tuple(app["skip_paths"])
-            if (bento := app["bento"]) is not None:
-                bento["reached_at"] = tuple((name, uri) for name, uri in bento["reached_at"])
-                app["bento"] = BentoSpec(**bento)
-            app = AppSpec(**app)
-        values["rlimits"] = tuple((name, value) for name, value in values["rlimits"])
-        values |= {"argv": tuple(values["argv"]), "cpus": tuple(values["cpus"])}
-        return cls(
-            **values,
-            sockets=sockets,
-            app=app,
-            tls=TlsSpec(**tls) if tls is not None else None,
-        )
+        spec: WorkerSpec = _read(json.loads(text), cls)
+        return spec
+
+
+_NESTED: dict[str, Any] = {
+    "app": AppSpec,
+    "sockets": SocketSpec,
+    "tls": TlsSpec,
+    "timeouts": TimeoutSpec,
+    "limits": LimitSpec,
+    "log": LogSpec,
+    "proxy": ProxySpec,
+    "uvicorn": UvicornSpec,
+    "bento": BentoSpec,
+}
+"""The spec that stands in each field of that name."""
+
+
+def _read(value: Any, spec: Any = None) -> Any:
+    """A JSON value as the specs hold it: objects as `spec`, arrays as tuples."""
+    if isinstance(value, dict):
+        return spec(**{name: _read(inner, _NESTED.get(name)) for name, inner in value.items()})
+    return tuple(_read(inner, spec) for inner in value) if isinstance(value, list) else value

@@ -32,7 +32,7 @@ def main() -> None:
     spec = WorkerSpec.from_json(text)
     assert spec.app is not None
     sys.argv[1:] = []
-    watch = DaemonWatch(channel, spec.app.drain)
+    watch = DaemonWatch(channel, spec.app.timeouts.drain)
     watch.start()
     sockets = [item.fd for item in spec.sockets]
     counters = Counters(spec.counters)
@@ -43,7 +43,7 @@ def main() -> None:
     writer = EventWriter(spec.service, spec.worker, spec.generation, events)
     writer.dropped = counters.dropped
     faulthandler.enable()
-    configure_logging(writer, spec.app.log_level)
+    configure_logging(writer, spec.app.log.level)
     try:
         confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:
