@@ -249,7 +249,7 @@ def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
 def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A configuration without services does nothing."""
     if not checked.config.services and not checked.damaged:
-        if checked.written(("services",)):
+        if checked.is_written(("services",)):
             return
         yield checked.problem(
             (), "there is no service", 'add one: [services.web] with app = "module:app"'

@@ -26,9 +26,9 @@ _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A service has exactly one of app, command and bento."""
-    for name in checked.config.services.keys() - checked.homes.keys():
+    for name in checked.config.services.keys() - checked.component_paths.keys():
         path: Path = ("services", name)
-        given = [key for key in _RUNNERS if checked.written((*path, key))]
+        given = [key for key in _RUNNERS if checked.is_written((*path, key))]
         if not given and not checked.damaged:
             yield checked.problem(
                 path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
@@ -69,11 +69,11 @@ def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             message = "only a BentoML service has components"
             yield checked.problem((*path, "components"), message, at_key=True)
         for key in ("factory", "interface", "preload"):
-            if service.bento and checked.own((*path, key)):
+            if service.bento and checked.is_own((*path, key)):
                 message = "means nothing for a BentoML service: its class is the app"
                 yield checked.problem((*path, key), message, at_key=True)
         for key in _NOT_OF_COMPONENTS:
-            if name in checked.homes and checked.own((*path, key)):
+            if name in checked.component_paths and checked.is_own((*path, key)):
                 message = "means nothing for a component, which only its service calls"
                 yield checked.problem((*path, key), message, at_key=True)
 
@@ -94,7 +94,7 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             )
         for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
             limited = service.limits is not None and getattr(service.limits, key)
-            if limited and checked.own((*path, "limits", key)):
+            if limited and checked.is_own((*path, "limits", key)):
                 yield checked.problem(
                     (*path, "limits", key),
                     "the requests of a command are its own: servd limits those of apps only",
@@ -110,11 +110,11 @@ def _workers_can_be_asked(
     if service.health is None:
         return
     if service.kind == "task":
-        if checked.own((*path, "health")):
+        if checked.is_own((*path, "health")):
             yield checked.problem((*path, "health"), "a task is well when it ends well")
     elif not binds_itself(service) and service.workers not in (0, 1):
         yield checked.problem(
-            (*path, "health" if checked.own((*path, "health")) else "command"),
+            (*path, "health" if checked.is_own((*path, "health")) else "command"),
             "any of the workers that share the socket may answer a probe of its health",
             "write health = false, or workers = 1",
         )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from servd.core.basedir import home
+from servd.core.basedir import base_dir
 from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError
-from servd.core.exhaustion import matches
+from servd.core.exhaustion import glob_or_raise
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 LARGEST_FILE = 16 * 2**20
@@ -45,7 +45,7 @@ class Disk:
 
     def read(self, path: str) -> bytes:
         """The content of the file at `path`; raises OSError, also for one that is too large."""
-        with open(os.path.join(home(), path), "rb") as file:
+        with open(os.path.join(base_dir(), path), "rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise OSError(27, f"the file is larger than {LARGEST_FILE // 2**20} MiB")
@@ -53,7 +53,7 @@ class Disk:
 
     def glob(self, pattern: str) -> list[str]:
         """Files that match `pattern`, sorted. Raises OSError where that cannot be known now."""
-        return [path for path in matches(pattern) if os.path.isfile(path)]
+        return [path for path in glob_or_raise(pattern) if os.path.isfile(path)]
 
 
 def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigError:
@@ -93,7 +93,7 @@ def members(path: str) -> list[str]:
 
     Raises `ConfigError` when it is not there or a folder holds no config file.
     """
-    where = os.path.join(home(), path)
+    where = os.path.join(base_dir(), path)
     if not os.path.exists(where):
         raise config_error("no such file or folder", file=path)
     if not os.path.isdir(where):

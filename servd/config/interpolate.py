@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from servd.config.tree import Node, OutsideText, Path, dotted, map_scalars
+from servd.config.tree import Node, Path, UntypedText, dotted, map_scalars
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import is_secret_name
 
@@ -36,7 +36,7 @@ def interpolate(
         resolver = _Resolver(path, node, environ, read)
         text = _REFERENCE.sub(resolver, node.value)
         found.extend(resolver.diagnostics)
-        value = OutsideText(text) if resolver.replaced else text
+        value = UntypedText(text) if resolver.replaced else text
         return replace(node, value=value, secret=secret or resolver.secret)
 
     return map_scalars(root, change), found

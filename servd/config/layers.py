@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from servd.config.explain import explain
 from servd.config.model import Config
-from servd.config.tree import Node, OutsideText, Path, graft, nearest, plain
+from servd.config.tree import Node, Path, UntypedText, graft, nearest, plain
 from servd.core.diagnostics import Diagnostic, Place
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
@@ -81,7 +81,7 @@ def environment_tree(environ: Mapping[str, str]) -> Node:
             name if names[max(0, index - 1)].lower() == "env" else name.lower()
             for index, name in enumerate(names)
         ]
-        root = _planted(root, keys, Node(OutsideText(environ[variable]), place, place))
+        root = _planted(root, keys, Node(UntypedText(environ[variable]), place, place))
     return root
 
 

@@ -22,7 +22,7 @@ from servd.config.model import Config
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.unsupported_keys import not_supported_yet
 from servd.config.validation_context import ValidationContext
-from servd.core.basedir import absolute, home
+from servd.core.basedir import absolute, base_dir
 from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
 from servd.core.errors import ConfigError
 
@@ -123,7 +123,7 @@ def folder_of(file: str) -> str:
     """The folder that relative paths of a file are relative to; the working directory for what
     is no file.
     """
-    return home() if file.startswith("<") else os.path.dirname(absolute(file))
+    return base_dir() if file.startswith("<") else os.path.dirname(absolute(file))
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     while waiting:
         source = waiting.pop(0)
         gathered.digest.update(source.content)
-        parsed = parse(source, gathered.texts)
+        parsed = parse_source(source, gathered.texts)
         root, unresolved = interpolate(parsed.root, environ, read)
         gathered.roots.append(root)
         gathered.diagnostics += [*parsed.diagnostics, *unresolved]
@@ -175,7 +175,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     return gathered
 
 
-def parse(source: Source, texts: dict[str, str]) -> Parsed:
+def parse_source(source: Source, texts: dict[str, str]) -> Parsed:
     """The tree of one file; its text is added to `texts`."""
     try:
         text = source.content.decode("utf-8-sig")
@@ -221,7 +221,7 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
             gathered.diagnostics.append(mistake)
         is_relative = not os.path.isabs(pattern.value)
         result += [
-            (os.path.relpath(file, home()) if is_relative else file, pattern.place)
+            (os.path.relpath(file, base_dir()) if is_relative else file, pattern.place)
             for file in matches
         ]
     return result

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from servd.config.tree import Node, OutsideText, Path, dotted, graft, map_scalars
+from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars
 from servd.core.diagnostics import Diagnostic
 
 PATH_KEYS = frozenset(
@@ -107,7 +107,7 @@ def _anchored(node: Node, prefix: str, folder: str) -> Node:
 
 
 def _with_text(node: Node, text: str) -> Node:
-    kept = OutsideText(text) if isinstance(node.value, OutsideText) else text
+    kept = UntypedText(text) if isinstance(node.value, UntypedText) else text
     return replace(node, value=kept)
 
 

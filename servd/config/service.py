@@ -32,7 +32,7 @@ from servd.config.scalars import (
     SizeOrNone,
     Text,
 )
-from servd.config.tree import OutsideText
+from servd.config.tree import UntypedText
 from servd.core.address import INTERNAL
 
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
@@ -47,9 +47,9 @@ class Table(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_outside_text(cls, value: object, info: ValidationInfo) -> object:
+    def _read_untyped_text(cls, value: object, info: ValidationInfo) -> object:
         """Text from the environment becomes a number or a boolean where the key wants one."""
-        if type(value) is not OutsideText:
+        if type(value) is not UntypedText:
             return value
         wanted = _types_in(cls.model_fields[info.field_name or ""].annotation)
         if bool in wanted and value.lower() in ("true", "false"):

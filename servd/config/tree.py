@@ -12,7 +12,7 @@ Path = tuple[str | int, ...]
 """The way to a node from the root: keys of tables and indices of lists."""
 
 
-class OutsideText(str):
+class UntypedText(str):
     """Text that came from the environment or an interpolation.
 
     It has no type of its own: where a number or a boolean is wanted, it is read as one.
@@ -125,7 +125,7 @@ def dotted(path: Path) -> str:
     return text
 
 
-def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
+def differing_paths(old: Any, new: Any, path: Path = ()) -> list[Path]:
     """Where two plain values differ: the paths of the deepest tables' entries, in their order."""
     if old == new:
         return []
@@ -133,7 +133,7 @@ def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
         return [
             found
             for key in dict.fromkeys((*old, *new))
-            for found in differing(old.get(key), new.get(key), (*path, key))
+            for found in differing_paths(old.get(key), new.get(key), (*path, key))
         ]
     return [path]
 

@@ -19,12 +19,16 @@ class ValidationContext:
     config: Config
     layers: Layers
     damaged: bool = False
-    homes: Mapping[str, Path] = field(default_factory=dict)
+    component_paths: Mapping[str, Path] = field(default_factory=dict)
     """Where the settings of those services stand that the file does not name: components."""
 
-    def at(self, path: Path) -> Path:
+    def source_path(self, path: Path) -> Path:
         """Where in the file the value stands that counts at `path`."""
-        home = self.homes.get(str(path[1])) if path[:1] == ("services",) and path[1:] else None
+        home = (
+            self.component_paths.get(str(path[1]))
+            if path[:1] == ("services",) and path[1:]
+            else None
+        )
         if home is None:
             return path
         own: Path = (*home, *path[2:])
@@ -33,9 +37,9 @@ class ValidationContext:
             ways.insert(1, (*home[:2], *path[2:]))
         return next((way for way in ways if self.layers.own(way)), own)
 
-    def own(self, path: Path) -> bool:
+    def is_own(self, path: Path) -> bool:
         """Whether the file says something at `path` of just this service."""
-        home = self.homes.get(str(path[1]))
+        home = self.component_paths.get(str(path[1]))
         return self.layers.own((*home, *path[2:]) if home is not None else path)
 
     def problem(
@@ -49,7 +53,7 @@ class ValidationContext:
         code: str = "invalid",
     ) -> Diagnostic:
         """A diagnostic at the value of `path` (or its key)."""
-        path = self.at(path)
+        path = self.source_path(path)
         node, exact = self.layers.nearest(path)
         if not exact and not isinstance(node.value, dict):
             path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
@@ -57,7 +61,7 @@ class ValidationContext:
         place = node.key_place if at_key or not exact else node.place
         return Diagnostic(place, message, dotted(path), hint, severity, code)
 
-    def written(self, path: Path) -> bool:
+    def is_written(self, path: Path) -> bool:
         """Whether somebody wrote something at `path`, valid or not."""
         return self.layers.nearest(path)[1]
 

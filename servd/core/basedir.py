@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import os
 
-_home: str | None = None
+_base_dir: str | None = None
 
 
-def stay() -> None:
+def fix_base_dir() -> None:
     """Relative paths start from the present working directory for as long as this process lives."""
-    global _home
-    _home = os.getcwd()
+    global _base_dir
+    _base_dir = os.getcwd()
 
 
-def home() -> str:
+def base_dir() -> str:
     """Where relative paths start."""
-    return os.getcwd() if _home is None else _home
+    return os.getcwd() if _base_dir is None else _base_dir
 
 
 def absolute(path: str) -> str:
     """`path` from the root."""
-    return os.path.normpath(path if os.path.isabs(path) else os.path.join(home(), path))
+    return os.path.normpath(path if os.path.isabs(path) else os.path.join(base_dir(), path))

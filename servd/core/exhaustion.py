@@ -15,19 +15,19 @@ _OUT_OF = frozenset(
 _NO_THREAD = "can't start new thread"
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_exhaustion(error: BaseException) -> bool:
     """Whether something failed for want of descriptors, memory, processes, threads or disk."""
     if isinstance(error, OSError):
         return error.errno in _OUT_OF
     return isinstance(error, RuntimeError) and str(error) == _NO_THREAD
 
 
-def shortage_of(error: BaseException) -> str:
+def exhaustion_reason(error: BaseException) -> str:
     """What there is too little of, in the system's words."""
     return str(getattr(error, "strerror", None) or error)
 
 
-def matches(pattern: str) -> list[str]:
+def glob_or_raise(pattern: str) -> list[str]:
     """Paths that match a pattern (glob(3)), sorted. Raises OSError where a shortage keeps folders
     from being read: glob itself would say that nothing is there.
     """
@@ -38,6 +38,6 @@ def matches(pattern: str) -> list[str]:
     try:
         os.scandir(folder or ".").close()
     except OSError as error:
-        if is_shortage(error):
+        if is_exhaustion(error):
             raise
     return found

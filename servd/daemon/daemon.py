@@ -52,9 +52,9 @@ from servd.daemon.watch.clock import ClockWatch
 from servd.daemon.watch.config_files import FileWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.host.facts import inspect_host
-from servd.host.gpus import first
+from servd.host.gpus import equip_at_start
 from servd.plan.build import build_loaded
-from servd.plan.overrides import differing, with_overrides
+from servd.plan.overrides import effective_overrides, with_overrides
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.watcher import StartLimiter
 from servd.supervisor.context import SupervisorContext
@@ -104,9 +104,9 @@ class Daemon:
         self.host = inspect_host(loaded.config, os.environ, ports=True, known_ports=known_ports)
         self.file = build_loaded(loaded, self.host, folder.path)
         by_hand = left.overrides(loaded.config) if left is not None else {}
-        self.overrides = differing(by_hand, self.file)
+        self.overrides = effective_overrides(by_hand, self.file)
         plan = with_overrides(self.file, self.overrides)
-        self.plan, self.gpu_warnings = first(loaded, plan, self.host.environ)
+        self.plan, self.gpu_warnings = equip_at_start(loaded, plan, self.host.environ)
         orphans = orphaned_workers(folder.private) if left is None else []
         self.left = OrphanCleaner(orphans, self.plan)
 

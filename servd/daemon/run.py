@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from servd.core.basedir import stay
+from servd.core.basedir import fix_base_dir
 from servd.core.paths import runtime_dir_of
 from servd.daemon.daemon import Daemon
 from servd.daemon.fd_store import FdStore
@@ -29,8 +29,8 @@ def run(launching: DaemonOptions) -> int:
     if launching.predecessor is not None:
         launching = _in_the_same_folder(launching, launching.predecessor.handover)
     config = launching.loaded.config
-    stay()
-    pool = SocketPool(listen_fds.take(os.environ))
+    fix_base_dir()
+    pool = SocketPool(listen_fds.take_inherited(os.environ))
     systemd = Systemd(mute=launching.predecessor is not None)
     folder = _runtime_dir(launching, pool)
     store = FdStore(systemd)

@@ -54,7 +54,7 @@ def announce_watchdog(seconds: float | None) -> None:
         os.environ.pop(WATCHDOG_PID, None)
 
 
-def parse(datagram: bytes) -> dict[str, str]:
+def parse_notification(datagram: bytes) -> dict[str, str]:
     """The fields of a notification; lines without "=" are skipped."""
     text = datagram.decode("utf-8", errors="replace")
     pairs = (line.partition("=") for line in text.splitlines())

@@ -36,7 +36,7 @@ def main() -> None:
     watch.start()
     sockets = [item.fd for item in spec.sockets]
     counters = Counters(spec.counters)
-    events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.clear_of_the_way())
+    events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.first_free_fd())
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)

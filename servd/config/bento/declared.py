@@ -82,7 +82,7 @@ class Part:
     development: bool = False
 
 
-def homes(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
+def component_paths(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
     """Where in a configuration the settings of each component stand."""
     return {
         name: ("services", name.partition(".")[0], "components", part.declared.name)

@@ -21,7 +21,7 @@ from servd.core.errors import ConfigError, ServdError
 from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
 from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart
 from servd.host.facts import inspect_host, read_texts
-from servd.host.gpus import equipped, mistake
+from servd.host.gpus import equipped, gpu_diagnostic
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
@@ -32,7 +32,7 @@ from servd.plan.overrides import (
     Override,
     RefusedError,
     acted,
-    differing,
+    effective_overrides,
     surviving,
     with_overrides,
 )
@@ -221,7 +221,7 @@ class Reloader:
             raise RefusedError(f'there is no service "{min(gone)}" any more')
         if request.act is not None:
             overrides = acted(overrides, request.act, file)
-        overrides = differing(overrides, file)
+        overrides = effective_overrides(overrides, file)
         plan = self._equipped(loaded, with_overrides(file, overrides), request)
         roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
         return Planned(loaded, file, overrides, plan, diff(running, plan, roll))
@@ -235,7 +235,7 @@ class Reloader:
         except GpuError as error:
             if request.by_hand:
                 raise RefusedError(str(error)) from None
-            raise ConfigError([mistake(loaded, error)]) from None
+            raise ConfigError([gpu_diagnostic(loaded, error)]) from None
 
     def _load(self) -> Loaded:
         self.seen = self._read()
