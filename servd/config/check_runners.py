@@ -62,7 +62,7 @@ def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A BentoML service is not asked for what only an app has; nobody else has components."""
+    """A BentoML service has no keys of apps; only BentoML services have components."""
     for name, service in checked.config.services.items():
         path: Path = ("services", name)
         if service.components and not service.bento:
@@ -79,7 +79,7 @@ def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """What only apps have is not asked of a command, and binding is possible as it is asked for."""
+    """A command has no keys of apps, and its address can be bound as configured."""
     for name, service in checked.config.services.items():
         if not service.command:
             continue
@@ -106,7 +106,7 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 def _workers_can_be_asked(
     checked: ValidationContext, path: Path, service: Service
 ) -> Iterator[Diagnostic]:
-    """Workers on one socket cannot be told apart from outside."""
+    """A health probe reaches one worker: workers that share a socket cannot be told apart."""
     if service.health is None:
         return
     if service.kind == "task":
@@ -121,7 +121,7 @@ def _workers_can_be_asked(
 
 
 def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A task is one program that runs to its end."""
+    """A task is one command that runs to its end."""
     for name, service in checked.config.services.items():
         if service.kind != "task":
             continue
@@ -135,7 +135,7 @@ def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def binds_itself(service: Service) -> bool:
-    """Whether a command binds its address by itself rather than taking a socket from servd."""
+    """Returns whether a command binds its address itself, without a socket of servd."""
     if service.activation != "auto":
         return service.activation == "self"
     return any(word in argument for argument in service.command for word in SELF_BINDING)
