@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from servd.core.errors import ConfigError
-from servd.core.exhaustion import is_shortage, shortage_of
+from servd.core.exhaustion import exhaustion_reason, is_exhaustion
 from servd.daemon.reload.request import OutdatedError, ReloadReport
 from servd.plan.overrides import RefusedError
 
@@ -88,10 +88,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OSError)
     @app.exception_handler(RuntimeError)
     async def in_want(_: Request, error: Exception) -> Response:
-        if not is_shortage(error):
+        if not is_exhaustion(error):
             raise error
         return answer(
-            Problem(title="servd cannot answer now", status=503, detail=shortage_of(error))
+            Problem(title="servd cannot answer now", status=503, detail=exhaustion_reason(error))
         )
 
     @app.exception_handler(OutdatedError)

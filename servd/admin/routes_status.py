@@ -13,7 +13,7 @@ from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.dump import effective
 from servd.core.errors import ConfigError
 from servd.daemon.status import ServiceStatus, Status
-from servd.plan.render_changes import Row, as_json
+from servd.plan.render_changes import Row, change_rows
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
@@ -149,7 +149,7 @@ def reading(app: FastAPI, daemon: DaemonView) -> None:
         config = desired.loaded.config
         return PlanAnswer(
             source="daemon",
-            changes=as_json(planned.changes),
+            changes=change_rows(planned.changes),
             by_hand=[
                 ByHandAnswer(service=s.name, workers=shall[s.name].workers, file=s.workers)
                 for s in desired.declared.services

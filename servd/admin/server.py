@@ -20,7 +20,7 @@ from servd.config.model import AdminConfig
 from servd.core import bind
 from servd.core.address import Address
 from servd.core.errors import StartError
-from servd.core.exhaustion import is_shortage, shortage_of
+from servd.core.exhaustion import exhaustion_reason, is_exhaustion
 from servd.core.handed_socket import HandedSocket
 from servd.core.paths import admin_address
 from servd.daemon.reload.settings import SettingsChange
@@ -109,9 +109,9 @@ class Endpoint:
         try:
             await self.app(scope, receive, sending)
         except (OSError, RuntimeError) as error:
-            if begun or not is_shortage(error):
+            if begun or not is_exhaustion(error):
                 raise
-            why = f"servd cannot answer now: {shortage_of(error)}\n"
+            why = f"servd cannot answer now: {exhaustion_reason(error)}\n"
             await answer_plainly(send, 503, "text/plain; charset=utf-8", why.encode())
 
     async def close(self, patience: float | None = 5.0) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from servd.bento.describe_client import MODULE, Description, DescriptionError
 from servd.config.bento.components import Expansion
-from servd.config.bento.declared import DeclaredGraph, homes
+from servd.config.bento.declared import DeclaredGraph, component_paths
 from servd.config.check import check
 from servd.config.files import check_files_of
 from servd.config.load import Loaded
@@ -100,7 +100,9 @@ class Discovery:
                 )
                 found.append(dataclasses.replace(mistake, trace=error.trace))
         expansion = Expansion(checked, graphs)
-        whole = ValidationContext(expansion.config, loaded.layers, homes=homes(expansion.parts))
+        whole = ValidationContext(
+            expansion.config, loaded.layers, component_paths=component_paths(expansion.parts)
+        )
         found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]
         found += check_files_of(expansion.parts, whole)
         found += not_supported_yet(whole)

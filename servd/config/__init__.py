@@ -1,5 +1,5 @@
-"""Text to `Config`: parsed with places, merged, interpolated, validated. Pure but for `find` and
-`files`.
+"""Text to `Config`: parsed with places, merged, interpolated, validated. Only `find` and `files`
+are impure.
 
 Uses: pydantic, `core`.
 Used by: every package of the daemon side.

@@ -1,4 +1,4 @@
-"""Rules about the configuration as a whole: one small pure function a rule."""
+"""Rules about the whole configuration: one pure function for each rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servd.core import graph
 from servd.core.address import EVERY_V4, EVERY_V6, Address
 from servd.core.diagnostics import Diagnostic
 
-_SHORTEST = {
+_SHORTEST_SECONDS = {
     "watchdog": 0.2,
     "timeouts.headers": 0.1,
     "timeouts.body": 0.1,
@@ -33,21 +33,21 @@ _SHORTEST = {
     "health.timeout": 0.01,
     "limits.max_age": 1.0,
 }
-"""Seconds that a time has to have at least."""
+"""Least value of each time."""
 
 _MOST_GPUS = 1024
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
 
 
 def check(checked: ValidationContext) -> list[Diagnostic]:
-    """What every rule finds."""
+    """Returns the diagnostics of all rules."""
     return [diagnostic for rule in RULES for diagnostic in rule(checked)]
 
 
 def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No time is so short that a daemon would do nothing else, or a worker never live."""
+    """Times are long enough for workers to live and for the daemon to do other work."""
     for name, service in checked.config.services.items():
-        for key, shortest in _SHORTEST.items():
+        for key, shortest in _SHORTEST_SECONDS.items():
             value: Any = service
             for step in key.split("."):
                 value = getattr(value, step, None)
@@ -59,7 +59,7 @@ def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No limit stands alone that means nothing without another."""
+    """A limit that needs another one has it."""
     for name, service in checked.config.services.items():
         limits, timeouts = service.limits, service.timeouts
         for needing, needed in (("queue", "concurrency"), ("max_requests_jitter", "max_requests")):
@@ -76,7 +76,7 @@ def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A number of GPUs is a whole one, or the share of one that workers have in common."""
+    """A number of GPUs is whole, or the share of one GPU."""
     places: list[tuple[Path, object]] = [
         (("services", name, "gpus"), service.gpus)
         for name, service in checked.config.services.items()
@@ -94,7 +94,7 @@ def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """Every dependency is another service, named once, with a condition that it can meet."""
+    """Each dependency is another service, named once, with a condition that it can meet."""
     names = sorted(checked.config.services)
     for name, service in checked.config.services.items():
         seen: set[str] = set()
@@ -102,7 +102,7 @@ def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
             path: Path = ("services", name, "depends_on", index)
             target = checked.config.services.get(dependency.service)
             if target is None and _is_component(dependency.service, checked.config):
-                continue  # what components there are, only the code knows
+                continue  # only the code knows its components
             if dependency.service == name:
                 yield checked.problem(path, "the service depends on itself", code="cycle")
             elif target is None:
@@ -118,7 +118,7 @@ def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def _is_component(name: str, config: Config) -> bool:
-    """Whether it may be a component of a BentoML service that has not been asked yet."""
+    """Returns whether it may be a component of a BentoML service whose code was not queried yet."""
     entry = config.services.get(name.partition(".")[0])
     return "." in name and entry is not None and bool(entry.bento) and not _is_expanded(config)
 
@@ -128,7 +128,7 @@ def _is_expanded(config: Config) -> bool:
 
 
 def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No service needs itself, by however many steps; the message shows the path."""
+    """No service depends on itself, directly or not; the message shows the path."""
     services = checked.config.services
     needs = {
         name: [d.service for d in service.depends_on if d.service in services and d.service != name]
@@ -144,7 +144,7 @@ def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No two names are the same but for case: files and metrics would fall together."""
+    """No two names differ only in case: their files and metrics would collide."""
     node, exact = checked.layers.nearest(("services",))
     first: dict[str, str] = {}
     for name in sorted(node.table) if exact else ():
@@ -156,7 +156,7 @@ def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def addresses_are_free(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No two services listen on one address."""
+    """No two services listen on the same address."""
     listeners = [
         (("services", name, "listen", index), address)
         for name, service in sorted(checked.config.services.items())
@@ -171,7 +171,7 @@ def addresses_are_free(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def overlap(first: Address, second: Address) -> bool:
-    """Whether both addresses cannot be bound at the same time."""
+    """Returns whether the addresses cannot be bound at the same time."""
     if first.kind != second.kind or first.kind == "internal":
         return False
     if first.kind != "tcp":
@@ -182,7 +182,7 @@ def overlap(first: Address, second: Address) -> bool:
 
 
 def _covers(wide: Address, narrow: Address) -> bool:
-    """Whether `wide` is every interface of the family of `narrow`."""
+    """Returns whether `wide` is the wildcard address of the family of `narrow`."""
     if wide.host == "":
         return True
     return (wide.host == EVERY_V4 and ":" not in narrow.host) or (
@@ -191,7 +191,7 @@ def _covers(wide: Address, narrow: Address) -> bool:
 
 
 def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No address can stand beside "internal", which says that there is none."""
+    """The address "internal" is the only address of its service."""
     for name, service in checked.config.services.items():
         if len(service.listen) > 1:
             for index, address in enumerate(service.listen):
@@ -202,7 +202,7 @@ def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """TLS has a certificate and a key, and client certificates something to be checked by."""
+    """TLS has a certificate and a key, and authorities if it asks for client certificates."""
     for name, service in checked.config.services.items():
         if service.tls is None:
             continue
@@ -218,7 +218,7 @@ def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def admin_is_guarded(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """The admin API listens on TCP with a token only."""
+    """The admin API has a token if it listens on TCP."""
     admin = checked.config.admin
     if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
         yield checked.problem(("admin", "listen"), 'write "unix:PATH" or "HOST:PORT"')
@@ -247,9 +247,9 @@ def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A configuration without services does nothing."""
+    """A configuration has a service."""
     if not checked.config.services and not checked.damaged:
-        if checked.written(("services",)):
+        if checked.is_written(("services",)):
             return
         yield checked.problem(
             (), "there is no service", 'add one: [services.web] with app = "module:app"'
@@ -257,7 +257,7 @@ def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A dependency that is kept stopped keeps its dependents waiting."""
+    """Warns about dependencies that are kept stopped: their dependents wait."""
     for name, service in checked.config.services.items():
         for index, dependency in enumerate(service.depends_on):
             target = checked.config.services.get(dependency.service)

@@ -26,9 +26,9 @@ _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A service has exactly one of app, command and bento."""
-    for name in checked.config.services.keys() - checked.homes.keys():
+    for name in checked.config.services.keys() - checked.component_paths.keys():
         path: Path = ("services", name)
-        given = [key for key in _RUNNERS if checked.written((*path, key))]
+        given = [key for key in _RUNNERS if checked.is_written((*path, key))]
         if not given and not checked.damaged:
             yield checked.problem(
                 path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
@@ -62,24 +62,24 @@ def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A BentoML service is not asked for what only an app has; nobody else has components."""
+    """A BentoML service has no keys of apps; only BentoML services have components."""
     for name, service in checked.config.services.items():
         path: Path = ("services", name)
         if service.components and not service.bento:
             message = "only a BentoML service has components"
             yield checked.problem((*path, "components"), message, at_key=True)
         for key in ("factory", "interface", "preload"):
-            if service.bento and checked.own((*path, key)):
+            if service.bento and checked.is_own((*path, key)):
                 message = "means nothing for a BentoML service: its class is the app"
                 yield checked.problem((*path, key), message, at_key=True)
         for key in _NOT_OF_COMPONENTS:
-            if name in checked.homes and checked.own((*path, key)):
+            if name in checked.component_paths and checked.is_own((*path, key)):
                 message = "means nothing for a component, which only its service calls"
                 yield checked.problem((*path, key), message, at_key=True)
 
 
 def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """What only apps have is not asked of a command, and binding is possible as it is asked for."""
+    """A command has no keys of apps, and its address can be bound as configured."""
     for name, service in checked.config.services.items():
         if not service.command:
             continue
@@ -94,7 +94,7 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             )
         for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
             limited = service.limits is not None and getattr(service.limits, key)
-            if limited and checked.own((*path, "limits", key)):
+            if limited and checked.is_own((*path, "limits", key)):
                 yield checked.problem(
                     (*path, "limits", key),
                     "the requests of a command are its own: servd limits those of apps only",
@@ -106,22 +106,22 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 def _workers_can_be_asked(
     checked: ValidationContext, path: Path, service: Service
 ) -> Iterator[Diagnostic]:
-    """Workers on one socket cannot be told apart from outside."""
+    """A health probe reaches one worker: workers that share a socket cannot be told apart."""
     if service.health is None:
         return
     if service.kind == "task":
-        if checked.own((*path, "health")):
+        if checked.is_own((*path, "health")):
             yield checked.problem((*path, "health"), "a task is well when it ends well")
     elif not binds_itself(service) and service.workers not in (0, 1):
         yield checked.problem(
-            (*path, "health" if checked.own((*path, "health")) else "command"),
+            (*path, "health" if checked.is_own((*path, "health")) else "command"),
             "any of the workers that share the socket may answer a probe of its health",
             "write health = false, or workers = 1",
         )
 
 
 def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A task is one program that runs to its end."""
+    """A task is one command that runs to its end."""
     for name, service in checked.config.services.items():
         if service.kind != "task":
             continue
@@ -135,7 +135,7 @@ def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def binds_itself(service: Service) -> bool:
-    """Whether a command binds its address by itself rather than taking a socket from servd."""
+    """Returns whether a command binds its address itself, without a socket of servd."""
     if service.activation != "auto":
         return service.activation == "self"
     return any(word in argument for argument in service.command for word in SELF_BINDING)

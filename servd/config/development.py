@@ -1,4 +1,4 @@
-"""A configuration as it runs in development: one worker each, everything shown. Pure."""
+"""The configuration for development: one worker per service, verbose logs. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from servd.config.service import Service
 
 
 def developed(loaded: Loaded) -> Loaded:
-    """`loaded` with one worker a service, the whole environment handed on, and verbose logs for
-    people.
+    """Returns `loaded` with one worker per service, the whole environment passed on and verbose
+    console logs.
     """
     config = loaded.config
     log = config.daemon.log.model_copy(update={"format": "console", "level": "debug", "file": ""})

@@ -1,4 +1,4 @@
-"""A configuration as text: TOML or YAML, with secrets masked, and the commented starter."""
+"""Prints a configuration as TOML or YAML with masked secrets, and the commented starter."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Format = str
 
 
 def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
-    """The configuration as it is used: inherited keys filled in, secrets masked.
+    """Returns the effective configuration: inherited keys filled in, secrets masked.
 
-    Keys that have their default are left out unless `everything` is asked for.
+    Keys with their default are left out, except with `everything`.
     """
     dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
     for name, service in loaded.config.services.items():
-        if service.components:  # they override the code: a default may be said on purpose
+        if service.components:  # they override the code: an explicit default counts
             said = {
                 each: component.model_dump(mode="json", exclude_unset=True)
                 for each, component in service.components.items()
@@ -40,7 +40,7 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
 
 
 def to_text(values: dict[str, Any], form: Format) -> str:
-    """`values` as TOML or YAML. Raises ValueError for what TOML cannot say (a null)."""
+    """Returns `values` as TOML or YAML. Raises ValueError for a null in TOML."""
     if form == "toml":
         _refuse_null(values, "")
         return tomli_w.dumps(_lists(values))
@@ -84,7 +84,7 @@ _EXAMPLES = {"umask": "022"}
 
 
 def starter(app: str) -> str:
-    """A commented configuration for somebody who begins."""
+    """Returns a commented configuration for beginners."""
     quoted = tomli_w.dumps({"app": app}).partition(" = ")[2].strip()
     lines = [_STARTER.format(app=quoted)]
     skipped = {"app", "command", "bento", "listen", "components"}
@@ -113,7 +113,7 @@ def _commented(table: BaseModel, *, skip: set[str], later: set[Path]) -> list[st
 
 
 def _example(name: str) -> Any:
-    """A value for a key of a service that has none by default."""
+    """Returns a value for a key of a service whose default is None."""
     model = table_at(("services", "web", name))
     return model().model_dump(mode="json") if model is not None else _EXAMPLES[name]
 

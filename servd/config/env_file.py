@@ -1,4 +1,4 @@
-"""`env_file`: lines of NAME=value, as Docker and systemd read them."""
+"""Parses `env_file`: lines of NAME=value, as Docker and systemd read them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
 class EnvFileError(ValueError):
-    """A line is not NAME=value; the message says which. It never shows what the line holds."""
+    """A line is not NAME=value. The message gives its number, never its content."""
 
 
 def read_env_file(path: str) -> dict[str, str]:
-    """The variables of the file at `path`.
+    """Returns the variables of the file at `path`.
 
-    Raises OSError, UnicodeDecodeError, and `EnvFileError` for a line that cannot be read.
+    Raises OSError, UnicodeDecodeError, and `EnvFileError` for an invalid line.
     """
     with open(path, encoding="utf-8") as file:
         return parse_env_file(file.read(), path)
 
 
 def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
-    """The variables of `text`: comments and empty lines are skipped, quotes around a value removed.
+    """Returns the variables of `text`, without comments, empty lines and quotes around values.
 
-    A value in double quotes knows the escapes for newline, tab, quote, backslash and dollar; one in
-    single quotes is taken as it is.
+    Double quotes allow escapes for newline, tab, quote, backslash and dollar; single quotes none.
     """
     variables: dict[str, str] = {}
     for number, written in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""What pydantic found, in words for the person who wrote the file."""
+"""Turns pydantic's errors into diagnostics for the author of the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPECTED = {
 
 
 def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
-    """The diagnostic for one error of pydantic at `path`, whose node is `node`."""
+    """Returns the diagnostic for one error of pydantic at `path`, whose node is `node`."""
     kind = problem["type"]
     label, place = dotted(path), node.place
     given = MASK if node.secret else shown(problem["input"])
@@ -69,29 +69,29 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
 
 
 def _choices(expected: str) -> list[str]:
-    """The values out of pydantic's "'a', 'b' or 'c'"."""
+    """Returns the values in pydantic's "'a', 'b' or 'c'"."""
     return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(", ")]
 
 
 def shown_choice(choice: str) -> str:
-    """A choice as the file spells it: numbers bare, words quoted."""
+    """Returns a choice as a file spells it: numbers bare, words quoted."""
     return choice if choice.isdigit() else f'"{choice}"'
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A hint that names the closest of `known`, or nothing."""
+    """Returns a hint with the closest of `known`, or ""."""
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f'did you mean "{close[0]}"?' if close else ""
 
 
 def keys_at(path: Path) -> list[str]:
-    """The keys that the table at `path` can have; empty where any is allowed."""
+    """Returns the possible keys of the table at `path`; empty if any key is allowed."""
     model = table_at(path)
     return sorted(model.model_fields) if model is not None else []
 
 
 def table_at(path: Path) -> type[BaseModel] | None:
-    """The model of the table at `path` of a configuration, if there is one."""
+    """Returns the model of the table at `path` of a configuration, or None."""
     annotation: Any = Config
     for step in path:
         model = _model_in(annotation)
@@ -106,7 +106,7 @@ def table_at(path: Path) -> type[BaseModel] | None:
 
 
 def _inside(annotation: Any) -> Any:
-    """The type of the values of a dict or the items of a tuple."""
+    """Returns the type of a dict's values or a tuple's items."""
     for part in _parts(annotation):
         if get_origin(part) is dict:
             return get_args(part)[1]

@@ -1,6 +1,6 @@
-"""Files, users and programs that a configuration names: are they there, readable and fitting?
+"""Checks the files, users and programs that a configuration names.
 
-Impure: reads the disk and the user database. Each function returns the mistakes that it finds.
+Impure: reads the disk and the user database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXPIRES_SOON_DAYS = 14
 
 
 def check_files(checked: ValidationContext, now: datetime | None = None) -> list[Diagnostic]:
-    """Every mistake in what the configuration names outside itself, as of `now`."""
+    """Returns the mistakes in what the configuration refers to, as of `now`."""
     config = checked.config
     found = check_files_of(config.services, checked, now)
     found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
@@ -42,7 +42,7 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
 def check_files_of(
     names: Iterable[str], checked: ValidationContext, now: datetime | None = None
 ) -> list[Diagnostic]:
-    """The same, of these services alone."""
+    """Returns the mistakes in what these services refer to, as of `now`."""
     now = now or datetime.now(UTC)
     found: list[Diagnostic] = []
     for name in names:
@@ -59,7 +59,7 @@ def check_files_of(
 
 
 def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
-    """It holds something, which is not for everybody."""
+    """The file holds a token and is not readable by every user."""
     unreadable = list(_readable(checked, path, file))
     if unreadable:
         yield from unreadable
@@ -109,7 +109,7 @@ def _target(checked: ValidationContext, path: Path, service: Service) -> Iterato
 
 
 def _interpreter(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
-    """The interpreter of another environment; what is in it is looked at when it is started."""
+    """The interpreter is executable; its packages are checked at start."""
     if service.python and shutil.which(service.python) is None:
         reason = "is not executable" if os.path.exists(service.python) else "is not there"
         yield checked.problem(

@@ -1,6 +1,4 @@
-"""Which files the configuration is, and their text. The one place of `config` that reads disks
-for the sake of finding; everything after it works on values.
-"""
+"""Finds and reads the files of a configuration; every later step works on values."""
 
 from __future__ import annotations
 
@@ -10,33 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from servd.core.basedir import home
+from servd.core.basedir import base_dir
 from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError
-from servd.core.exhaustion import matches
+from servd.core.exhaustion import glob_or_raise
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
-LARGEST_FILE = 16 * 2**20
-"""Bytes of the largest config or `${file:}` that is read."""
+MAX_FILE_BYTES = 16 * 2**20
+"""Largest config file or `${file:}` that is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of the configuration: its path as it was asked for, and its bytes."""
+    """A file of the configuration: its path as given, and its bytes."""
 
     file: str
     content: bytes
 
 
 class Files(Protocol):
-    """What loading needs of a file system. Paths may be relative to the working directory."""
+    """The file system for loading. Paths may be relative to the working directory."""
 
     def read(self, path: str) -> bytes:
-        """The content of a file; raises OSError."""
+        """Returns the content of a file. Raises OSError."""
         ...
 
     def glob(self, pattern: str) -> list[str]:
-        """Files that match, sorted; empty when none does. Raises OSError."""
+        """Returns the matching files, sorted. Raises OSError."""
         ...
 
 
@@ -44,27 +42,27 @@ class Disk:
     """The real file system."""
 
     def read(self, path: str) -> bytes:
-        """The content of the file at `path`; raises OSError, also for one that is too large."""
-        with open(os.path.join(home(), path), "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise OSError(27, f"the file is larger than {LARGEST_FILE // 2**20} MiB")
+        """Returns the content of a file. Raises OSError, also for one that is too large."""
+        with open(os.path.join(base_dir(), path), "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise OSError(27, f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
         return content
 
     def glob(self, pattern: str) -> list[str]:
-        """Files that match `pattern`, sorted. Raises OSError where that cannot be known now."""
-        return [path for path in matches(pattern) if os.path.isfile(path)]
+        """Returns the matching files, sorted. Raises OSError on resource exhaustion."""
+        return [path for path in glob_or_raise(pattern) if os.path.isfile(path)]
 
 
 def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigError:
-    """A mistake that has no place inside a file."""
+    """Returns the error for a mistake without a place inside a file."""
     return ConfigError([Diagnostic(Place(file), message, hint=hint, code="file")])
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
-    """The path of the file or folder to load: the explicit one, or the first of the usual ones.
+    """Returns the file or folder to load: the explicit one, or the first of the usual ones.
 
-    Raises `ConfigError` when there is none, or when one folder holds two candidates.
+    Raises `ConfigError` when there is none, or a folder holds two candidates.
     """
     if explicit:
         return explicit
@@ -89,11 +87,11 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
 
 
 def members(path: str) -> list[str]:
-    """The files that `path` stands for: itself, or those of a folder, sorted by name.
+    """Returns `path`, or the config files of the folder `path`, sorted by name.
 
-    Raises `ConfigError` when it is not there or a folder holds no config file.
+    Raises `ConfigError` when the path does not exist or the folder holds no config file.
     """
-    where = os.path.join(home(), path)
+    where = os.path.join(base_dir(), path)
     if not os.path.exists(where):
         raise config_error("no such file or folder", file=path)
     if not os.path.isdir(where):
@@ -113,5 +111,5 @@ def members(path: str) -> list[str]:
 
 
 def is_yaml(file: str) -> bool:
-    """Whether a file's name says YAML or JSON rather than TOML."""
+    """Returns whether a file is YAML or JSON by its name, otherwise TOML."""
     return Path(file).suffix.lower() in (".yaml", ".yml", ".json")

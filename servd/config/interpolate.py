@@ -1,4 +1,4 @@
-"""References inside strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`."""
+"""References in strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from servd.config.tree import Node, OutsideText, Path, dotted, map_scalars
+from servd.config.tree import Node, Path, UntypedText, dotted, map_scalars
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import is_secret_name
 
@@ -16,16 +16,16 @@ _VARIABLE = re.compile(
 )
 
 ReadFile = Callable[[str, str], str]
-"""`(path, file)`: the text of `path`, relative to the config file `file`; raises OSError."""
+"""`(path, file)`: reads `path`, relative to the config file `file`. Raises OSError."""
 
 
 def interpolate(
     root: Node, environ: Mapping[str, str], read: ReadFile
 ) -> tuple[Node, list[Diagnostic]]:
-    """The tree with every reference replaced, and a diagnostic for each that could not be.
+    """Returns the tree with replaced references, and a diagnostic for each that failed.
 
-    What came out of a file, or out of a variable into an `env` table, is marked as secret, and so
-    is every value whose key or variable is named like a secret.
+    Values from files, from variables in an `env` table, and with a secret name of their key or
+    variable are marked as secret.
     """
     found: list[Diagnostic] = []
 
@@ -36,7 +36,7 @@ def interpolate(
         resolver = _Resolver(path, node, environ, read)
         text = _REFERENCE.sub(resolver, node.value)
         found.extend(resolver.diagnostics)
-        value = OutsideText(text) if resolver.replaced else text
+        value = UntypedText(text) if resolver.replaced else text
         return replace(node, value=value, secret=secret or resolver.secret)
 
     return map_scalars(root, change), found

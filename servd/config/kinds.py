@@ -1,7 +1,7 @@
-"""What a change of each key means for what runs: the one table of it, beside the model.
+"""The effect of a change of each key on what runs.
 
-A key that is not listed takes the kind of the table that it stands in (`timeouts.drain` that of
-`timeouts`); a test walks every key of the model, so that none is without one.
+A key that is not listed has the kind of its table (`timeouts.drain` that of `timeouts`). A test
+checks that every key of the model has a kind.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 ServiceKind = Literal["live", "scale", "roll", "rebind", "switch"]
-"""From what a change of one key of a service follows. A service as a whole can also be added or
-removed, and one that binds its own address is interrupted by what would roll others."""
+"""The effect of a change of one key. A whole service can also be added or removed; a service that
+binds its own address is interrupted where others roll."""
 
 SERVICE_KINDS: Mapping[str, ServiceKind] = {
     # what runs
@@ -27,16 +27,16 @@ SERVICE_KINDS: Mapping[str, ServiceKind] = {
     "run": "live",
     # where
     "listen": "rebind",
-    "socket": "live",  # mode and owner of the file that is there
+    "socket": "live",  # mode and owner of the existing file
     "backlog": "live",
     "public_url": "live",
-    # how many, on what
+    # how many, on which hardware
     "workers": "scale",
     "threads": "roll",
     "preload": "roll",
     "gpus": "roll",
     "cpu_affinity": "roll",
-    # who it needs: a worker is told where its dependencies are
+    # a worker receives the addresses of its dependencies at start
     "depends_on": "roll",
     # time, limits, health
     "timeouts": "roll",
@@ -48,7 +48,7 @@ SERVICE_KINDS: Mapping[str, ServiceKind] = {
     "ready": "roll",
     "activation": "roll",
     "stop_signal": "roll",
-    # when it dies, how it is replaced
+    # restart and replacement
     "restart": "live",
     "rollout": "live",
     # the rest
@@ -69,19 +69,19 @@ SERVICE_KINDS: Mapping[str, ServiceKind] = {
     "tls.keyfile": "live",
     "tls.keyfile_password": "live",
     "tls.ca_certs": "roll",
-    "tls.client_auth": "switch",  # when it is tightened; loosened, it rolls
+    "tls.client_auth": "switch",  # when tightened; loosened, it rolls
     "tls.min_version": "roll",
     "tls.ciphers": "roll",
     "tls.rotate": "live",
 }
 
 DaemonKind = Literal["live", "restart"]
-"""Whether a running daemon takes a new value over, or has to be restarted for it."""
+"""Whether a running daemon applies a new value, or has to be restarted for it."""
 
 DAEMON_KINDS: Mapping[str, DaemonKind] = {
     "version": "live",
     "include": "live",
-    "defaults": "live",  # seen in the services that take it over
+    "defaults": "live",  # compared in the services that inherit it
     "services": "live",
     "hooks": "live",
     "daemon.runtime_dir": "restart",
@@ -97,12 +97,12 @@ DAEMON_KINDS: Mapping[str, DaemonKind] = {
 
 
 def service_kind(key: str) -> ServiceKind:
-    """The kind of a service's key, written with dots; raises KeyError for one that has none."""
+    """Returns the kind of a service's dotted key. Raises KeyError for an unknown key."""
     return SERVICE_KINDS[_nearest(key, SERVICE_KINDS)]
 
 
 def daemon_kind(key: str) -> DaemonKind:
-    """The kind of a key outside the services; raises KeyError for one that has none."""
+    """Returns the kind of a dotted key outside the services. Raises KeyError for an unknown key."""
     return DAEMON_KINDS[_nearest(key, DAEMON_KINDS)]
 
 

@@ -1,8 +1,7 @@
-"""The environment over the file, and `[defaults]` under every service, by pydantic-settings.
+"""Layers the environment over the files and the files over `[defaults]`, by pydantic-settings.
 
 Three sources, the first one wins: variables such as `SERVD_DAEMON__LOG__LEVEL`, the tree of the
-files, and what each service inherits. All three keep places, which pydantic-settings' own file
-sources do not.
+files, and what each service inherits. They keep places, unlike pydantic-settings' file sources.
 """
 
 from __future__ import annotations
@@ -18,23 +17,25 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from servd.config.explain import explain
 from servd.config.model import Config
-from servd.config.tree import Node, OutsideText, Path, graft, nearest, plain
+from servd.config.tree import Node, Path, UntypedText, graft, nearest, plain
 from servd.core.diagnostics import Diagnostic, Place
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")
-"""The plan layers these itself: a service's env_file stands above `[defaults]`'s env."""
+"""The plan layers these: a service's env_file overrides the env of `[defaults]`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The tree of the environment and the tree of the files."""
+    """The trees of the environment and of the files."""
 
     environment: Node
     file: Node
 
     def nearest(self, path: Path) -> tuple[Node, bool]:
-        """The node that decides the value at `path`, or the closest one; and whether it is it."""
+        """Returns the node that decides the value at `path`, or the closest one; and whether it
+        does.
+        """
         best: Node | None = None
         for tree, way in self._ways(path):
             node, exact = nearest(tree, way)
@@ -42,15 +43,15 @@ class Layers:
                 return node, True
             if best is None and tree is self.file:
                 best = node
-        assert best is not None  # the file's own way is always tried
+        assert best is not None  # the tree of the files is always tried
         return best, False
 
     def own(self, path: Path) -> bool:
-        """Whether the files have a value at just this path, not one to be inherited."""
+        """Returns whether the files have a value at this path itself, not an inherited one."""
         return nearest(self.file, path)[1]
 
     def resolved(self, location: Path) -> Path:
-        """The longest beginning of `location` that names something somebody wrote."""
+        """Returns the longest prefix of `location` that was written by the user."""
         for length in range(len(location), 0, -1):
             if self.nearest(location[:length])[1]:
                 return location[:length]
@@ -65,9 +66,9 @@ class Layers:
 
 
 def environment_tree(environ: Mapping[str, str]) -> Node:
-    """The tree that variables such as `SERVD_DEFAULTS__TIMEOUTS__DRAIN=5s` stand for.
+    """Returns the tree of variables such as `SERVD_DEFAULTS__TIMEOUTS__DRAIN=5s`.
 
-    Keys are lower-cased, but for names under `env`; the place of a value is its variable.
+    Keys are lower-cased, except names under `env`. The place of a value is its variable.
     """
     top = Place("<environment>")
     root = Node({}, top, top)
@@ -81,7 +82,7 @@ def environment_tree(environ: Mapping[str, str]) -> Node:
             name if names[max(0, index - 1)].lower() == "env" else name.lower()
             for index, name in enumerate(names)
         ]
-        root = _planted(root, keys, Node(OutsideText(environ[variable]), place, place))
+        root = _planted(root, keys, Node(UntypedText(environ[variable]), place, place))
     return root
 
 
@@ -96,7 +97,7 @@ def _planted(table: Node, keys: list[str], leaf: Node) -> Node:
 
 
 class _Source(PydanticBaseSettingsSource):
-    """A source that hands over a whole tree at once."""
+    """A source with the values of a whole tree."""
 
     def __init__(self, settings: type[BaseSettings], values: dict[str, Any]) -> None:
         super().__init__(settings)
@@ -110,7 +111,7 @@ class _Source(PydanticBaseSettingsSource):
 
 
 class _InheritanceSource(_Source):
-    """What every service takes from `[defaults]`, below what it says itself."""
+    """The keys of `[defaults]` as the lowest layer of every service."""
 
     def __call__(self) -> dict[str, Any]:
         shared = self.current_state.get("defaults")
@@ -148,16 +149,16 @@ class _LayeredConfig(Config, BaseSettings):
 
 
 def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:
-    """The configuration that the layers say, and every mistake in them.
+    """Returns the configuration of the layers, and every mistake in them.
 
-    What is wrong is left out and the rest validated again, so that the rules about the whole can
-    still be checked. With `damaged`, keys that seem to be missing are not reported.
+    Invalid values are removed and the rest is validated again, so that the rules about the whole
+    can still be checked. With `damaged`, missing keys are not reported.
     """
     environment, file = plain(layers.environment), plain(layers.file)
     found: list[Diagnostic] = []
     for _ in range(10):
         try:
-            # not fields but what the sources are filled from
+            # arguments of the sources, not fields
             settings = _LayeredConfig(environment=environment, file=file)  # type: ignore[call-arg]
         except ValidationError as error:
             dropped: set[Path] = set()
@@ -179,7 +180,7 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
 
 
 def _drop(values: Any, path: Path) -> None:
-    """Leaves the entry at `path` out; an item of a list takes its whole list along."""
+    """Removes the entry at `path`; for an item of a list, the whole list."""
     for index, step in enumerate(path):
         last = index == len(path) - 1
         following_is_item = not last and isinstance(path[index + 1], int)

@@ -1,7 +1,6 @@
-"""Text to Config: the table of contents of this folder.
+"""Loads a configuration: find, parse, interpolate, include, merge, anchor, layer, validate, check.
 
-`load` runs the same steps for `servd check`, `plan`, first start and reload: find, parse,
-interpolate, include, merge, anchor, layer, validate, check.
+`servd check`, `plan`, first start and reload run the same steps.
 """
 
 from __future__ import annotations
@@ -22,22 +21,21 @@ from servd.config.model import Config
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.unsupported_keys import not_supported_yet
 from servd.config.validation_context import ValidationContext
-from servd.core.basedir import absolute, home
+from servd.core.basedir import absolute, base_dir
 from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
 from servd.core.errors import ConfigError
 
-_MOST_FILES = 1000
+_MAX_FILES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration with what is known about how it was written.
+    """A configuration with its sources.
 
-    `texts` maps file names of places to text, `secrets` holds the dotted paths whose values are
-    never shown, `digest` changes when any file's bytes do. `read` are further files that were read
-    for it (`${file:}`), `patterns` the globs of its includes, all absolute. `config` is complete
-    only when `errors` is empty. `parts` says what services are in the code of BentoML services,
-    once `servd.discovery` has asked that.
+    `config` is complete only when `errors` is empty. `texts` maps file names of places to text,
+    `secrets` are the paths of values that are never shown, `digest` changes with any byte of the
+    files. `read` are further files that were read (`${file:}`), `patterns` the globs of includes,
+    all absolute. `parts` are the services of BentoML code, once `servd.bento.discovery` has asked.
     """
 
     config: Config
@@ -54,23 +52,23 @@ class Loaded:
 
     @property
     def errors(self) -> list[Diagnostic]:
-        """What makes the configuration unusable."""
+        """The diagnostics that make the configuration unusable."""
         return errors_in(self.diagnostics)
 
     @property
     def warnings(self) -> list[Diagnostic]:
-        """What a person should know, but can run with."""
+        """The diagnostics that leave the configuration usable."""
         return [d for d in self.diagnostics if d.severity == "warning"]
 
     def require(self) -> Loaded:
-        """Itself, when there is no error; raises `ConfigError` with all of them otherwise."""
+        """Returns itself, or raises `ConfigError` with all errors."""
         if self.errors:
             raise LoadError(self)
         return self
 
 
 class LoadError(ConfigError):
-    """A `ConfigError` that also has the text of the files, so that lines can be shown."""
+    """A `ConfigError` with the text of the files, so that lines can be shown."""
 
     def __init__(self, loaded: Loaded) -> None:
         super().__init__(loaded.diagnostics)
@@ -78,10 +76,10 @@ class LoadError(ConfigError):
 
 
 def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> Loaded:
-    """The configuration in the file or folder at `path`, with every mistake in it.
+    """Returns the configuration in the file or folder at `path`, with every mistake in it.
 
-    Raises `ConfigError` only when there is nothing to read; mistakes are in the result's
-    `diagnostics`, and `require` turns them into an error.
+    Mistakes are in the result's `diagnostics`; `require` raises them. Raises `ConfigError` only
+    when nothing can be read.
     """
     files = files or Disk()
     sources: list[Source] = []
@@ -96,7 +94,7 @@ def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> L
 def load_sources(
     sources: Sequence[Source], path: str, environ: Mapping[str, str], files: Files
 ) -> Loaded:
-    """The configuration that `sources` and what they include hold. See `load`."""
+    """Returns the configuration of `sources` and their includes. See `load`."""
     gathered = _gather(sources, environ, files)
     root, found = merge(gathered.roots) if gathered.roots else (empty(path), [])
     found = [*gathered.diagnostics, *found]
@@ -120,15 +118,15 @@ def load_sources(
 
 
 def folder_of(file: str) -> str:
-    """The folder that relative paths of a file are relative to; the working directory for what
-    is no file.
+    """Returns the folder that a file's relative paths start from; the base directory for a source
+    that is no file.
     """
-    return home() if file.startswith("<") else os.path.dirname(absolute(file))
+    return base_dir() if file.startswith("<") else os.path.dirname(absolute(file))
 
 
 @dataclass(slots=True)
 class _Gathered:
-    """The trees of all files, with what was wrong in them."""
+    """The trees of all files, with the mistakes in them."""
 
     roots: list[Node] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
@@ -140,7 +138,7 @@ class _Gathered:
 
 
 def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files) -> _Gathered:
-    """Parses and interpolates `sources` and everything that they include."""
+    """Parses and interpolates `sources` and all their includes."""
     gathered = _Gathered()
     waiting = list(sources)
     seen = {os.path.realpath(absolute(source.file)) for source in sources}
@@ -155,7 +153,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     while waiting:
         source = waiting.pop(0)
         gathered.digest.update(source.content)
-        parsed = parse(source, gathered.texts)
+        parsed = parse_source(source, gathered.texts)
         root, unresolved = interpolate(parsed.root, environ, read)
         gathered.roots.append(root)
         gathered.diagnostics += [*parsed.diagnostics, *unresolved]
@@ -164,7 +162,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
             if os.path.realpath(absolute(file)) in seen:
                 continue
             seen.add(os.path.realpath(absolute(file)))
-            if len(seen) > _MOST_FILES:
+            if len(seen) > _MAX_FILES:
                 gathered.diagnostics.append(Diagnostic(place, "includes too many files", "include"))
                 return gathered
             try:
@@ -175,8 +173,8 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
     return gathered
 
 
-def parse(source: Source, texts: dict[str, str]) -> Parsed:
-    """The tree of one file; its text is added to `texts`."""
+def parse_source(source: Source, texts: dict[str, str]) -> Parsed:
+    """Returns the tree of one file, and adds its text to `texts`."""
     try:
         text = source.content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -189,7 +187,7 @@ def parse(source: Source, texts: dict[str, str]) -> Parsed:
         return Parsed(empty(source.file), (mistake,), damaged=True)
     texts[source.file] = text
     text = text.replace("\r\n", "\n")
-    if is_yaml(source.file):  # each parser is imported by who needs it: YAML's takes 80 ms
+    if is_yaml(source.file):  # parsers are imported on demand: YAML's takes 80 ms
         from servd.config.parse_yaml import parse_yaml
 
         return parse_yaml(text, source.file)
@@ -199,7 +197,7 @@ def parse(source: Source, texts: dict[str, str]) -> Parsed:
 
 
 def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, Place]]:
-    """The files that `include` of a tree names; a name without wildcards must be there."""
+    """Returns the files that a tree includes; one named without wildcards must exist."""
     node = root.table.get("include")
     patterns = () if node is None else (node.items or (node,))
     result: list[tuple[str, Place]] = []
@@ -221,7 +219,7 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
             gathered.diagnostics.append(mistake)
         is_relative = not os.path.isabs(pattern.value)
         result += [
-            (os.path.relpath(file, home()) if is_relative else file, pattern.place)
+            (os.path.relpath(file, base_dir()) if is_relative else file, pattern.place)
             for file in matches
         ]
     return result

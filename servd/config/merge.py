@@ -1,4 +1,4 @@
-"""Several files become one tree, and relative paths become absolute. Pure."""
+"""Merges several trees into one, and makes relative paths absolute. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from servd.config.tree import Node, OutsideText, Path, dotted, graft, map_scalars
+from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars
 from servd.core.diagnostics import Diagnostic
 
 PATH_KEYS = frozenset(
@@ -21,13 +21,13 @@ PATH_KEYS = frozenset(
         ("services", "tls", "ca_certs"),
     }
 )
-"""Keys that hold a path; those of services hold for `[defaults]` too."""
+"""Keys that hold a path; those of services also apply to `[defaults]`."""
 
 
 def merge(roots: list[Node]) -> tuple[Node, list[Diagnostic]]:
-    """One tree of several files: tables merge, lists of `hooks` and `include` join.
+    """Returns one tree of several: tables are merged, lists of `hooks` and `include` joined.
 
-    A value that two files set is a mistake that names both places, and so is a service.
+    A value or service that two files set is a mistake that names both places.
     """
     found: list[Diagnostic] = []
     result = roots[0]
@@ -57,10 +57,10 @@ def _merged(first: Node, second: Node, path: Path, found: list[Diagnostic]) -> N
 
 
 def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
-    """Relative paths made absolute, each by the folder of the file that it stands in.
+    """Returns the tree with absolute paths, relative ones starting from the folder of their file.
 
-    `folder_of` maps the `file` of a place to an absolute folder. A service without a `directory`
-    gets the folder of the file that defines it.
+    `folder_of` maps the `file` of a place to an absolute folder. A service without `directory` gets
+    the folder of its file.
     """
 
     def change(path: Path, node: Node) -> Node:
@@ -84,12 +84,12 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
 
 
 def is_file_target(app: str) -> bool:
-    """Whether an app is "path/file.py:app" rather than "module:app"."""
+    """Returns whether an app is "path/file.py:app" rather than "module:app"."""
     return app.rpartition(":")[0].endswith(".py")
 
 
 def _pattern(path: Path) -> tuple[str, ...]:
-    """The path without names and indices: `services.web.listen[0]` is `services.listen`."""
+    """Returns the path without names and indices: `services.web.listen[0]` is `services.listen`."""
     keys = [step for step in path if isinstance(step, str)]
     if keys[0] == "services" and keys[2:3] == ["components"]:
         return ("services", *keys[4:])
@@ -107,7 +107,7 @@ def _anchored(node: Node, prefix: str, folder: str) -> Node:
 
 
 def _with_text(node: Node, text: str) -> Node:
-    kept = OutsideText(text) if isinstance(node.value, OutsideText) else text
+    kept = UntypedText(text) if isinstance(node.value, UntypedText) else text
     return replace(node, value=kept)
 
 

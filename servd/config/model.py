@@ -1,4 +1,4 @@
-"""The whole configuration as immutable values: what a file says, validated."""
+"""The models of the whole configuration: validated, immutable values."""
 
 from __future__ import annotations
 

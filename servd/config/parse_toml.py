@@ -1,9 +1,9 @@
-"""TOML to a tree with places.
+"""Parses TOML into a tree with places.
 
-tomllib decides what is valid and what each value is; tree-sitter's grammar says where it stands
-(tomllib knows places of syntax errors only). Where the two disagree, tomllib's value stands, at the
-place of the table around it. After a mistake on a `key = value` line, that line is
-blanked and the rest is parsed, so that one run reports every mistake.
+tomllib decides validity and values; tree-sitter finds the places (tomllib knows those of syntax
+errors only). Where the two disagree, tomllib's value counts, at the place of its table. After a
+mistake on a `key = value` line, that line is blanked and the rest parsed again, so that one run
+reports every mistake.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _AT = re.compile(r"(?s)(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 _TWICE = re.compile(r"Cannot (overwrite|declare|mutate|redefine)")
 _PAIR = re.compile(r"\s*[\w.\"'-]+\s*=\s*\S")
-_MOST_MISTAKES = 50
+_MAX_MISTAKES = 50
 
 
 def parse_toml(text: str, file: str) -> Parsed:
-    """The tree of a TOML document, with every mistake of syntax that could be told apart."""
+    """Returns the tree of a TOML document, with every distinct syntax mistake."""
     lines = text.split("\n")
     found: list[Diagnostic] = []
     values: dict[str, Any] | None = None
     twice: Diagnostic | None = None
-    while len(found) < _MOST_MISTAKES:
+    while len(found) < _MAX_MISTAKES:
         try:
             values = tomllib.loads("\n".join(lines))
             break
@@ -85,7 +85,7 @@ def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> 
 
 @dataclass(slots=True)
 class _Table:
-    """A table or list that is still being filled."""
+    """A table under construction."""
 
     place: Place
     key_place: Place
@@ -95,7 +95,7 @@ class _Table:
 
 @dataclass(slots=True)
 class _Tables:
-    """An array of tables that is still being filled."""
+    """An array of tables under construction."""
 
     place: Place
     key_place: Place
@@ -111,7 +111,7 @@ def _parser() -> Parser:
 
 
 class _Builder:
-    """Walks the syntax tree and puts every pair where it belongs."""
+    """Builds tables from the pairs of a syntax tree."""
 
     def __init__(self, file: str, lines: list[str]) -> None:
         self.file = file
@@ -226,7 +226,7 @@ def _scalar(text: str) -> str | int | float | bool:
 
 
 def _with_values(value: Any, near: Node) -> Node:
-    """`value` as a tree, with the places of `near` where it has the same shape."""
+    """Returns `value` as a tree, with the places of `near` where the shapes agree."""
     if isinstance(value, dict):
         entries = {
             name: _with_values(entry, near.table.get(name, near)) for name, entry in value.items()

@@ -1,7 +1,7 @@
-"""YAML 1.2 (and so JSON) to a tree with places.
+"""Parses YAML 1.2 (and so JSON) into a tree with places.
 
-ruamel.yaml composes nodes with marks; only the core schema's types are taken. Anchors and aliases
-work, bounded in size; custom tags and duplicate keys are refused.
+ruamel.yaml composes nodes with marks; only types of the core schema are read. Anchors and aliases
+work up to a size; custom tags and duplicate keys are refused.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from servd.config.tree import Node, Parsed, empty
 from servd.core.diagnostics import Diagnostic, Place
 
 _TAG = "tag:yaml.org,2002:"
-_MOST_NODES = 100_000
-_MOST_MISTAKES = 20
+_MAX_NODES = 100_000
+_MAX_MISTAKES = 20
 _PAIR = re.compile(r"\s*(- +)?[\w.\"'-]+\s*:\s+\S")
 
 
 def parse_yaml(text: str, file: str) -> Parsed:
-    """The tree of a YAML document, with every mistake of syntax that could be told apart."""
+    """Returns the tree of a YAML document, with every distinct syntax mistake."""
     lines = text.split("\n")
     found: list[Diagnostic] = []
-    while len(found) < _MOST_MISTAKES:
+    while len(found) < _MAX_MISTAKES:
         try:
             document = YAML(typ="safe", pure=True).compose("\n".join(lines))
         except MarkedYAMLError as error:
@@ -48,7 +48,7 @@ def parse_yaml(text: str, file: str) -> Parsed:
 
 
 def _unplaced(error: Exception, file: str) -> Diagnostic:
-    """ruamel.yaml reports some mistakes without a mark, and a few by plain exceptions."""
+    """Returns the diagnostic of an error that ruamel.yaml reports without a mark."""
     if isinstance(error, RecursionError):
         return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
     line = getattr(error, "position", None)
@@ -77,7 +77,7 @@ def _built(document: Any, file: str, found: list[Diagnostic]) -> Parsed:
 
 
 class _Builder:
-    """Turns composed nodes into ours."""
+    """Converts the nodes of ruamel.yaml."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -95,8 +95,8 @@ class _Builder:
         place = self.place(node)
         key_place = key_place or place
         self.count += 1
-        if self.count > _MOST_NODES:
-            if self.count == _MOST_NODES + 1:
+        if self.count > _MAX_NODES:
+            if self.count == _MAX_NODES + 1:
                 self.refuse(node, "the document is too large once its aliases are expanded")
             return Node(None, place, key_place)
         if id(node) in self.inside:
@@ -150,7 +150,7 @@ class _Builder:
 
 
 def _integer(text: str) -> int | str:
-    """Integers of the core schema: 12, -3, 0o17, 0x1F. `027` is text there, as a umask is here."""
+    """Reads integers of the core schema: 12, -3, 0o17, 0x1F. `027` is text, such as a umask."""
     if re.fullmatch(r"0[0-9_]+", text):
         return text
     if text.startswith(("0o", "0x")):

@@ -1,4 +1,4 @@
-"""Resource limits of a process, as the configuration names them."""
+"""Resource limits of a process in the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESOURCES = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
     "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
-"""Names of getrlimit(2), without their prefix RLIMIT_."""
+"""Names of getrlimit(2) without the prefix RLIMIT_."""
 
 
 def _parse_limits(value: object) -> dict[str, int]:
@@ -48,4 +48,4 @@ ResourceLimits = Annotated[
         }
     ),
 ]
-"""Soft and hard limit of each resource; -1 is unlimited."""
+"""Limit of each resource, soft and hard; -1 is unlimited."""

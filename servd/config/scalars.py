@@ -1,7 +1,7 @@
-"""The small values of the configuration language: parse, print, and describe to JSON Schema.
+"""Scalar values of the configuration: parsers, printers and JSON Schemas.
 
 A duration is a float of seconds, a size an int of bytes; "none" is None. Every parser raises
-`PydanticCustomError`, whose message says what would be right.
+`PydanticCustomError` with a message that shows valid values.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 
 
 def wrong(message: str) -> PydanticCustomError:
-    """An error of validation with exactly this message (braces are not a template)."""
+    """Returns a validation error with exactly this message (braces are no template)."""
     return PydanticCustomError("servd", "{message}", {"message": message})
 
 
 def number_of(value: object) -> float | None:
-    """`value` as a finite float when it is a number of the config, or text from the environment."""
+    """Returns a number, or digits in text of the environment, as a finite float, else None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float) or (
@@ -55,9 +55,9 @@ def number_of(value: object) -> float | None:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `"300ms"`, `"1h30m"` or a plain number of seconds.
+    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds.
 
-    Raises `PydanticCustomError` for anything else, negative numbers and infinity included.
+    Raises `PydanticCustomError` for any other value, also for negative numbers and infinity.
     """
     number = number_of(value)
     if number is None and isinstance(value, str):
@@ -73,7 +73,7 @@ def parse_duration(value: object) -> float:
 
 
 def print_duration(seconds: float) -> str:
-    """The shortest spelling that `parse_duration` reads back as the same number."""
+    """Returns the shortest spelling that `parse_duration` reads as the same number."""
     for unit in ("d", "h", "m", "s"):
         amount = seconds / DURATION_UNITS[unit]
         if (amount >= 1 and amount == int(amount)) or (unit == "s" and seconds == 0):
@@ -85,7 +85,7 @@ def print_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"` or a plain number of bytes."""
+    """Returns the bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"` or a number of bytes."""
     number = number_of(value)
     if number is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         units = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
@@ -99,7 +99,7 @@ def parse_size(value: object) -> int:
 
 
 def print_size(size: int) -> str:
-    """The shortest spelling that `parse_size` reads back as the same number."""
+    """Returns the shortest spelling that `parse_size` reads as the same number."""
     for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "KB"):
         if size and size % SIZE_UNITS[unit] == 0:
             return f"{size // SIZE_UNITS[unit]}{unit}"
@@ -107,7 +107,7 @@ def print_size(size: int) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: short, and in the config's own spelling."""
+    """Returns a value as messages quote it: shortened, in the spelling of the config."""
     if isinstance(value, str):
         text = value if len(value) <= 60 else value[:57] + "..."
         return f'"{text}"'
@@ -123,7 +123,7 @@ def shown(value: object) -> str:
 
 
 def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[object], Any]:
-    """A parser that reads `word` as `empty` and everything else by `parse`."""
+    """Returns a parser that reads `word` as `empty` and other values by `parse`."""
 
     def parse_or_word(value: object) -> Any:
         return empty if value in (word, empty) else parse(value)
@@ -249,7 +249,7 @@ PercentOrCount = Annotated[
 ]
 
 
-AsItIs = PlainSerializer(lambda value: value)
+Unchanged = PlainSerializer(lambda value: value)
 
 
 def _parse_affinity(value: object) -> tuple[int, ...] | str:
@@ -263,7 +263,7 @@ def _parse_affinity(value: object) -> tuple[int, ...] | str:
 Affinity = Annotated[
     tuple[int, ...] | Literal["spread"],
     PlainValidator(_parse_affinity),
-    AsItIs,
+    Unchanged,
     WithJsonSchema(
         {
             "anyOf": [
@@ -289,7 +289,7 @@ def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
 Gpus = Annotated[
     float | tuple[int | str, ...],
     PlainValidator(_parse_gpus),
-    AsItIs,
+    Unchanged,
     WithJsonSchema(
         {
             "anyOf": [
@@ -302,7 +302,7 @@ Gpus = Annotated[
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
     PlainValidator(or_word("auto", _parse_gpus, "auto")),
-    AsItIs,
+    Unchanged,
     WithJsonSchema(
         {
             "anyOf": [
@@ -349,7 +349,7 @@ OptionalAddress = Annotated[
 
 
 def one_or_many(value: object) -> object:
-    """A single string where a list of them is also allowed."""
+    """Turns a single string into a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -378,7 +378,7 @@ def _parse_environment(value: object) -> object:
 
 
 def environment_text(value: object) -> object:
-    """Numbers and booleans of an `env` table as the text that a program sees."""
+    """Returns numbers and booleans of an `env` table as text for the environment."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
@@ -394,7 +394,7 @@ Environment = Annotated[
 
 
 def _text_without_null(value: object) -> object:
-    """NUL ends a string in C: no path, argument or variable can hold one."""
+    """Refuses NUL, which ends a string in C: no path, argument or variable can hold it."""
     if isinstance(value, str) and "\0" in value:
         raise wrong("the text holds a NUL character")
     return value
@@ -404,6 +404,6 @@ Text = Annotated[str, BeforeValidator(_text_without_null)]
 
 
 def joined(words: Iterable[str]) -> str:
-    """`a, b or c`, for messages."""
+    """Returns `a, b or c`, for messages."""
     *head, last = list(words)
     return f"{', '.join(head)} or {last}" if head else last

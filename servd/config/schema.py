@@ -1,4 +1,4 @@
-"""The language as a JSON Schema, for editors."""
+"""The JSON Schema of the configuration, for editors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a configuration file.
+    """Returns the JSON Schema of a configuration file.
 
-    It stays within what draft 7 and 2020-12 have in common, since editors of TOML know the older
-    drafts only: `prefixItems` and `unevaluatedProperties` do not occur.
+    It uses only what drafts 7 and 2020-12 share, since TOML editors know the older drafts: no
+    `prefixItems`, no `unevaluatedProperties`.
     """
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
@@ -33,12 +33,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it stands in `schemas/servd.schema.json`."""
+    """Returns the content of `schemas/servd.schema.json`."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _allow_false(definitions: dict[str, Any], name: str) -> None:
-    """A table that `false` switches off: nothing but the table or false."""
+    """Makes a table that can be switched off accept the table or false, and nothing else."""
     reference = {"$ref": f"#/$defs/{name}"}
     for definition in definitions.values():
         for value in definition.get("properties", {}).values():
@@ -48,7 +48,7 @@ def _allow_false(definitions: dict[str, Any], name: str) -> None:
 
 
 def _cleaned(value: Any) -> Any:
-    """References into `definitions`, without the titles that pydantic makes out of names."""
+    """Points references into `definitions`, and drops the titles that pydantic makes of names."""
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):

@@ -1,5 +1,5 @@
-"""One service of the configuration, with its parts. Every key is described here and nowhere else:
-the JSON Schema, `servd init` and the documentation show these descriptions.
+"""The models of a service and its tables. The JSON Schema, `servd init` and the documentation show
+the descriptions of the keys.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from servd.config.scalars import (
     SizeOrNone,
     Text,
 )
-from servd.config.tree import OutsideText
+from servd.config.tree import UntypedText
 from servd.core.address import INTERNAL
 
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
@@ -47,9 +47,9 @@ class Table(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_outside_text(cls, value: object, info: ValidationInfo) -> object:
-        """Text from the environment becomes a number or a boolean where the key wants one."""
-        if type(value) is not OutsideText:
+    def _read_untyped_text(cls, value: object, info: ValidationInfo) -> object:
+        """Converts text of the environment to the number or boolean that the key expects."""
+        if type(value) is not UntypedText:
             return value
         wanted = _types_in(cls.model_fields[info.field_name or ""].annotation)
         if bool in wanted and value.lower() in ("true", "false"):
@@ -62,7 +62,7 @@ class Table(BaseModel):
 
 
 def _types_in(annotation: Any) -> set[Any]:
-    """The plain types of a union, or the type itself."""
+    """Returns the types of a union, or the type itself."""
     return set(get_args(annotation)) or {annotation}
 
 

@@ -1,4 +1,4 @@
-"""A parsed file as a tree in which every key and value knows its place."""
+"""A parsed file as a tree of values with their places."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 from servd.core.diagnostics import Diagnostic, Place
 
 Path = tuple[str | int, ...]
-"""The way to a node from the root: keys of tables and indices of lists."""
+"""Path from the root to a node: keys of tables and indices of lists."""
 
 
-class OutsideText(str):
-    """Text that came from the environment or an interpolation.
-
-    It has no type of its own: where a number or a boolean is wanted, it is read as one.
+class UntypedText(str):
+    """Text from the environment or an interpolation: the key decides whether it is read as a
+    number, a boolean or text.
     """
 
     __slots__ = ()
@@ -23,7 +22,7 @@ class OutsideText(str):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place, and the place of the key that names it (its own, without a key).
+    """A value with its place and the place of its key (without a key, its own place).
 
     Tables are dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
     """
@@ -35,21 +34,19 @@ class Node:
 
     @property
     def table(self) -> dict[str, Node]:
-        """The entries of a table; empty for anything else."""
+        """The entries of a table; empty for other values."""
         return self.value if isinstance(self.value, dict) else {}
 
     @property
     def items(self) -> tuple[Node, ...]:
-        """The items of a list; empty for anything else."""
+        """The items of a list; empty for other values."""
         return self.value if isinstance(self.value, tuple) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a parser made of a file.
-
-    `damaged` says that a mistake of syntax hid part of it, so that what seems to be missing may
-    only have been unreadable.
+    """The result of parsing a file. `damaged`: a syntax mistake hid a part of it, so that keys that
+    seem to be missing may be unreadable.
     """
 
     root: Node
@@ -58,13 +55,13 @@ class Parsed:
 
 
 def empty(file: str) -> Node:
-    """The tree of a file with nothing in it."""
+    """Returns the tree of an empty file."""
     place = Place(file, 1, 1)
     return Node({}, place, place)
 
 
 def plain(node: Node) -> Any:
-    """The values alone: dicts, tuples and scalars."""
+    """Returns the values without places: dicts, tuples and scalars."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, tuple):
@@ -73,7 +70,7 @@ def plain(node: Node) -> Any:
 
 
 def nearest(root: Node, path: Path) -> tuple[Node, bool]:
-    """The node at `path`, or the deepest one on the way there; and whether it is the one."""
+    """Returns the node at `path`, or the deepest one on the way; and whether it is at `path`."""
     node = root
     for step in path:
         following = child(node, step)
@@ -84,14 +81,14 @@ def nearest(root: Node, path: Path) -> tuple[Node, bool]:
 
 
 def child(node: Node, step: str | int) -> Node | None:
-    """The entry of a table or the item of a list, if it is there."""
+    """Returns the entry of a table or the item of a list, or None."""
     if isinstance(step, str):
         return node.table.get(step)
     return node.items[step] if step < len(node.items) else None
 
 
 def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every scalar of the tree with its path."""
+    """Yields every scalar of the tree with its path."""
     if isinstance(node.value, dict):
         for key, entry in node.value.items():
             yield from walk(entry, (*path, key))
@@ -103,7 +100,7 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
 
 
 def map_scalars(node: Node, change: Callable[[Path, Node], Node], path: Path = ()) -> Node:
-    """The tree with every scalar replaced by what `change` makes of it."""
+    """Returns the tree with `change` applied to every scalar."""
     if isinstance(node.value, dict):
         entries = {
             key: map_scalars(entry, change, (*path, key)) for key, entry in node.value.items()
@@ -118,26 +115,26 @@ def map_scalars(node: Node, change: Callable[[Path, Node], Node], path: Path = (
 
 
 def dotted(path: Path) -> str:
-    """`services.web.listen[0]`, as messages write it."""
+    """Returns a path as messages write it: `services.web.listen[0]`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
 
 
-def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
-    """Where two plain values differ: the paths of the deepest tables' entries, in their order."""
+def differing_paths(old: Any, new: Any, path: Path = ()) -> list[Path]:
+    """Returns the paths at which two plain values differ, down to the deepest tables, in order."""
     if old == new:
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             found
             for key in dict.fromkeys((*old, *new))
-            for found in differing(old.get(key), new.get(key), (*path, key))
+            for found in differing_paths(old.get(key), new.get(key), (*path, key))
         ]
     return [path]
 
 
 def graft(node: Node, entries: Mapping[str, Node]) -> Node:
-    """The table with `entries` put in."""
+    """Returns the table with `entries` added."""
     return replace(node, value={**node.table, **entries})

@@ -1,8 +1,4 @@
-"""Keys that are part of the language but that nothing acts on yet.
-
-Such a key is refused where it says something other than its default, so that nobody believes to
-have what is not there.
-"""
+"""Refuses keys of the language that are not implemented yet, unless they have their default."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ LATER_SERVICE: tuple[Path, ...] = (("preload",),)
 
 
 def not_supported_yet(checked: ValidationContext) -> list[Diagnostic]:
-    """A mistake for every key of `LATER_*` that is set to something other than its default."""
+    """Returns a mistake for every key of `LATER_*` that differs from its default."""
     config = checked.config
     paths = [path for path in LATER_TOP if _differs(config, path)]
     paths += [
@@ -28,14 +24,14 @@ def not_supported_yet(checked: ValidationContext) -> list[Diagnostic]:
     for name, service in config.services.items():
         paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
     found: list[Diagnostic] = []
-    for path in map(checked.at, paths):
+    for path in map(checked.source_path, paths):
         place = checked.layers.nearest(path)[0].key_place
         found.append(Diagnostic(place, "not supported yet", dotted(path), code="not_supported"))
     return found
 
 
 def _differs(model: Any, path: Path) -> bool:
-    """Whether the value at `path` below `model` is another than a model without it has."""
+    """Returns whether the value at `path` below `model` differs from its default."""
     value = model
     for step in path:
         if value is None or not isinstance(step, str):

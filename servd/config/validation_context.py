@@ -1,11 +1,11 @@
-"""What the rules about a configuration look at, and how they say what they find."""
+"""The input of the rules about a configuration, and the constructor of their diagnostics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from servd.config.bento.declared import RUN_ALIKE
+from servd.config.bento.declared import SHARED_KEYS
 from servd.config.layers import Layers
 from servd.config.model import Config
 from servd.config.tree import Path, dotted
@@ -14,28 +14,32 @@ from servd.core.diagnostics import Diagnostic, Severity
 
 @dataclass(frozen=True, slots=True)
 class ValidationContext:
-    """What the rules look at: the configuration as far as it is valid, and what was written."""
+    """The valid part of a configuration, and the layers that it was read from."""
 
     config: Config
     layers: Layers
     damaged: bool = False
-    homes: Mapping[str, Path] = field(default_factory=dict)
-    """Where the settings of those services stand that the file does not name: components."""
+    component_paths: Mapping[str, Path] = field(default_factory=dict)
+    """Paths in the file of the settings of components, which the file does not name as services."""
 
-    def at(self, path: Path) -> Path:
-        """Where in the file the value stands that counts at `path`."""
-        home = self.homes.get(str(path[1])) if path[:1] == ("services",) and path[1:] else None
+    def source_path(self, path: Path) -> Path:
+        """Returns the path in the file of the value in force at `path`."""
+        home = (
+            self.component_paths.get(str(path[1]))
+            if path[:1] == ("services",) and path[1:]
+            else None
+        )
         if home is None:
             return path
         own: Path = (*home, *path[2:])
         ways: list[Path] = [own, ("defaults", *path[2:])] if path[2:] else [own]
-        if path[2:] and path[2] in RUN_ALIKE:
+        if path[2:] and path[2] in SHARED_KEYS:
             ways.insert(1, (*home[:2], *path[2:]))
         return next((way for way in ways if self.layers.own(way)), own)
 
-    def own(self, path: Path) -> bool:
-        """Whether the file says something at `path` of just this service."""
-        home = self.homes.get(str(path[1]))
+    def is_own(self, path: Path) -> bool:
+        """Returns whether the file sets `path` for this service itself."""
+        home = self.component_paths.get(str(path[1]))
         return self.layers.own((*home, *path[2:]) if home is not None else path)
 
     def problem(
@@ -48,8 +52,8 @@ class ValidationContext:
         severity: Severity = "error",
         code: str = "invalid",
     ) -> Diagnostic:
-        """A diagnostic at the value of `path` (or its key)."""
-        path = self.at(path)
+        """Returns a diagnostic at the value of `path` (or at its key)."""
+        path = self.source_path(path)
         node, exact = self.layers.nearest(path)
         if not exact and not isinstance(node.value, dict):
             path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
@@ -57,8 +61,8 @@ class ValidationContext:
         place = node.key_place if at_key or not exact else node.place
         return Diagnostic(place, message, dotted(path), hint, severity, code)
 
-    def written(self, path: Path) -> bool:
-        """Whether somebody wrote something at `path`, valid or not."""
+    def is_written(self, path: Path) -> bool:
+        """Returns whether `path` was written, valid or not."""
         return self.layers.nearest(path)[1]
 
 

@@ -1,6 +1,5 @@
-"""Leaves that every other package may use: errors, diagnostics with their places, addresses,
-binding, paths, graphs, secrets. Values and small functions; the worker side uses them too, so
-they import the standard library alone.
+"""Leaves that every package may use: errors, diagnostics, addresses, binding, paths, graphs,
+secrets. Workers use them too, so they import only the standard library.
 
 Uses: the standard library.
 Used by: every package.

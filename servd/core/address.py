@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-EVERY_V4, EVERY_V6 = "0.0.0.0", "::"  # noqa: S104  # named so that code can speak of them
+EVERY_V4, EVERY_V6 = "0.0.0.0", "::"  # noqa: S104  # names of the wildcard addresses
 
 UNIX_PATH_LIMIT = 107
-"""Bytes of a unix socket's path that Linux takes (unix(7): sun_path is 108 with its NUL)."""
+"""Longest path of a unix socket in bytes (unix(7): sun_path is 108 with its NUL)."""
 
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?"
@@ -18,15 +18,15 @@ _HOST_NAME = re.compile(
 
 
 class AddressError(ValueError):
-    """The text is not an address; the message says what would be."""
+    """The text is not an address; the message shows a valid form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a service can be reached.
+    """The address of a service.
 
-    `host` is empty for every interface; `port` 0 asks the system for a free one. For "unix"
-    `path` is the socket's path, for "fd" `name` is the descriptor's name in LISTEN_FDNAMES.
+    An empty `host` is every interface; `port` 0 asks the system for a free port. "unix" sets `path`
+    (the socket's path), "fd" sets `name` (the descriptor's name in LISTEN_FDNAMES).
     """
 
     kind: Literal["tcp", "unix", "fd", "internal"]
@@ -45,7 +45,7 @@ class Address:
 
     @property
     def from_here(self) -> Address:
-        """The address by which a process of this machine reaches it."""
+        """Returns the address that a process of this machine connects to."""
         loopback = {"": "127.0.0.1", EVERY_V4: "127.0.0.1", EVERY_V6: "::1"}
         return replace(self, host=loopback.get(self.host, self.host))
 
@@ -54,10 +54,7 @@ INTERNAL = Address("internal")
 
 
 def parse_address(text: str) -> Address:
-    """The address that `text` says.
-
-    Raises `AddressError` when it is none.
-    """
+    """Parses an address. Raises `AddressError` when `text` is not one."""
     if text == "internal":
         return INTERNAL
     if text.startswith("unix:"):

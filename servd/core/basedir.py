@@ -1,25 +1,25 @@
-"""The folder that relative paths start from. For a daemon it is a path, that of the start, and not
-the folder that was there then: that may be moved, deleted or replaced while the daemon runs.
+"""Base directory of relative paths, fixed at start so that it survives the folder being moved or
+replaced.
 """
 
 from __future__ import annotations
 
 import os
 
-_home: str | None = None
+_base_dir: str | None = None
 
 
-def stay() -> None:
-    """Relative paths start from the present working directory for as long as this process lives."""
-    global _home
-    _home = os.getcwd()
+def fix_base_dir() -> None:
+    """Fixes the current working directory as the base directory for the life of this process."""
+    global _base_dir
+    _base_dir = os.getcwd()
 
 
-def home() -> str:
-    """Where relative paths start."""
-    return os.getcwd() if _home is None else _home
+def base_dir() -> str:
+    """Returns the base directory: the fixed one, else the current working directory."""
+    return os.getcwd() if _base_dir is None else _base_dir
 
 
 def absolute(path: str) -> str:
-    """`path` from the root."""
-    return os.path.normpath(path if os.path.isabs(path) else os.path.join(home(), path))
+    """Returns `path` as a normalized absolute path, relative to the base directory."""
+    return os.path.normpath(path if os.path.isabs(path) else os.path.join(base_dir(), path))

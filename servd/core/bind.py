@@ -1,4 +1,4 @@
-"""Binding one listening socket: TCP with what every listener of ours has, unix with its modes."""
+"""Binds one listening socket: TCP with servd's socket options, unix with mode and owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WITHOUT_SYN = (  # classic BPF over the TCP header: drop SYN without ACK, let a
 
 
 class UnixSocketOptions(Protocol):
-    """What a unix socket is bound with. `owner` and `group` are ids; None leaves them alone."""
+    """Options of a unix socket. `owner` and `group` are ids; None keeps the process's own."""
 
     @property
     def address(self) -> Address: ...
@@ -42,7 +42,7 @@ class UnixSocketOptions(Protocol):
 
 
 def reason(error: OSError) -> str:
-    """Why an address cannot be had, in words."""
+    """Returns why an address cannot be bound, as text for people."""
     reasons = {
         errno.EADDRINUSE: "the address is in use by another process",
         errno.EACCES: "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
@@ -54,10 +54,10 @@ def reason(error: OSError) -> str:
 
 
 def prepare(sock: socket.socket) -> None:
-    """What every listener of ours has.
+    """Sets the options of every listener: non-blocking, non-inheritable, TCP_NODELAY.
 
-    TCP_NODELAY is inherited by accepted sockets on Linux; asyncio sets it only where it recognises
-    TCP. Without it answers stall for the 40 ms of a delayed acknowledgement.
+    Accepted sockets inherit TCP_NODELAY on Linux; asyncio sets it only where it recognises TCP.
+    Without it, answers stall for the 40 ms of a delayed acknowledgement.
     """
     sock.setblocking(False)
     sock.set_inheritable(False)
@@ -66,8 +66,9 @@ def prepare(sock: socket.socket) -> None:
 
 
 def bind_tcp(family: int, host: str, port: int, *, share: bool = False) -> socket.socket:
-    """A bound socket, not listening yet. With `share`, beside another one of ours that covers the
-    address or is covered by it (`share_port`). Raises OSError.
+    """Returns a bound socket that does not listen yet. Raises OSError.
+
+    `share` allows a second socket of ours that covers the address or is covered by it.
     """
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -85,7 +86,7 @@ def bind_tcp(family: int, host: str, port: int, *, share: bool = False) -> socke
 
 
 def hosts(address: Address) -> list[tuple[int, str]]:
-    """Family and numeric host of everything that an address stands for."""
+    """Returns family and numeric host of each socket address that `address` resolves to."""
     if not address.host:
         return [(socket.AF_INET, EVERY_V4), (socket.AF_INET6, "::")]
     found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -94,10 +95,10 @@ def hosts(address: Address) -> list[tuple[int, str]]:
 
 
 def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int]]:
-    """A unix socket, bound beside its path and renamed over it once its mode is right.
+    """Binds a unix socket next to its path and renames it over the path once its mode is set.
 
-    So nobody ever meets it with the wrong permissions, and a stale file of a dead process gives
-    way. One that answers is somebody's: EADDRINUSE.
+    Clients thus never see wrong permissions, and the stale file of a dead process is replaced.
+    Raises OSError; EADDRINUSE when a process answers at the path.
     """
     path = options.address.path
     if _answers(path):
@@ -121,9 +122,9 @@ def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int
 
 
 def _answers(path: str) -> bool:
-    """Whether a process listens on the unix socket at `path`.
+    """Returns whether a process listens on the unix socket at `path`.
 
-    Raises OSError when something stands there that is no socket: it is not ours to remove.
+    Raises OSError when the path holds another kind of file, which is not ours to remove.
     """
     try:
         mode = os.stat(path).st_mode
@@ -143,13 +144,13 @@ def _answers(path: str) -> bool:
 
 
 def inode(path: str) -> tuple[int, int]:
-    """What tells a file from another one at the same path. Raises OSError."""
+    """Returns device and inode: they identify the file at `path`. Raises OSError."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
 def set_owner(path: str, options: UnixSocketOptions) -> None:
-    """Gives the file of a unix socket the mode, owner and group of `options`. Raises OSError."""
+    """Sets mode, owner and group of a unix socket's file. Raises OSError."""
     os.chmod(path, options.mode)
     if options.owner is not None or options.group is not None:
         owner = options.owner if options.owner is not None else -1
@@ -157,22 +158,20 @@ def set_owner(path: str, options: UnixSocketOptions) -> None:
 
 
 def share_port(sock: socket.socket, *, shared: bool) -> None:
-    """Lets a second socket of this user be bound over the same address, or ends that.
+    """Allows or forbids a second socket of this user on the same address (SO_REUSEPORT).
 
-    Needed while `127.0.0.1:80` gives way to `0.0.0.0:80`; left on, it would hide a port that is
-    really busy.
+    `127.0.0.1:80` is replaced by `0.0.0.0:80` this way. Left on, it would hide a busy port.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """No new connection begins on this listening socket; those that have begun go on.
+    """Makes the kernel drop new connections to this listening socket; open ones continue.
 
-    Closing a listener resets what is in its accept queue, and emptying it first is a race against
-    who connects meanwhile: so the kernel drops whatever would start a connection. The filter is the
-    socket's own and needs no rights (socket(7), SO_ATTACH_FILTER). A client that meets it tries
-    again after a second, and finds another listener or none.
+    Closing a listener resets its accept queue, and emptying the queue first races with clients that
+    connect meanwhile. The filter is per socket and needs no privileges (socket(7),
+    SO_ATTACH_FILTER). A dropped client retries after a second, and finds another listener or none.
     """
     if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -184,7 +183,7 @@ def refuse_new(sock: socket.socket) -> None:
 
 
 def has_waiting(sock: socket.socket) -> bool:
-    """Whether a connection waits to be accepted."""
+    """Returns whether a connection waits to be accepted."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

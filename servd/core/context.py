@@ -1,4 +1,4 @@
-"""The request that the running code answers: what the worker knows, and `servd.depends` carries on.
+"""The request that the running code answers: set by the worker, read by `servd.depends`.
 
 Standard library only: it is part of every worker.
 """
@@ -13,11 +13,11 @@ class CallingRequest(Protocol):
     """A request that makes calls to dependencies."""
 
     def handed_on(self) -> list[tuple[bytes, bytes]]:
-        """Headers for the calls that it makes: its id, its trace, its baggage."""
+        """Returns the headers for its calls: request id, trace, baggage."""
 
     def remaining(self) -> float | None:
-        """Seconds until its deadline, negative beyond it; None without one."""
+        """Returns the seconds until its deadline (negative once it has passed), or None."""
 
 
 calling_request: ContextVar[CallingRequest | None] = ContextVar("servd_request", default=None)
-"""Set by the worker for each request, in threads of the pool too."""
+"""Set by the worker for each request, also in the threads of its pool."""

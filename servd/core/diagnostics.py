@@ -1,6 +1,6 @@
-"""Mistakes as values: a place, a message, and what would be right.
+"""Mistakes in a configuration as values: place, message and hint.
 
-Producers return lists of diagnostics; only the command line and the admin API turn them into text.
+Only the command line and the admin API turn them into text.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from servd.core.secrets import mask_line
 class Place:
     """A position in a configuration file; line and column count from 1.
 
-    Line 0 means the file as a whole, and a `file` in angle brackets is not a file at all (an
-    environment variable, the command line).
+    Line 0 is the file as a whole. A `file` in angle brackets is another source (an environment
+    variable, the command line).
     """
 
     file: str
@@ -37,9 +37,9 @@ Severity = Literal["error", "warning"]
 class Diagnostic:
     """One mistake (or warning) in a configuration.
 
-    `path` is the dotted key that it is about ("services.web.workers"), empty for a whole file;
-    `hint` says what would be right, when that is known; `code` is a stable word for programs;
-    `trace` is the traceback of the user's own code, where that is what went wrong.
+    `path` is the dotted key ("services.web.workers"), "" for a whole file. `hint` says what would
+    be right, if known. `code` is a stable word for programs. `trace` is the traceback of the user's
+    code, if that failed.
     """
 
     place: Place
@@ -59,15 +59,15 @@ class Diagnostic:
 
 
 def errors_in(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Those of `diagnostics` that make a configuration unusable."""
+    """Returns the diagnostics that make a configuration unusable."""
     return [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
 
 
 def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Sorted by place, each mistake once.
+    """Returns the diagnostics sorted by place, each mistake once.
 
-    A value of `[defaults]` is validated again in every service that inherits it; the same place
-    with the same message is the same mistake, and the shortest path names it best.
+    A value of `[defaults]` is validated in every service that inherits it: the same message at the
+    same place is one mistake, and the shortest path names it best.
     """
     best: dict[tuple[Place, str], Diagnostic] = {}
     for diagnostic in diagnostics:
@@ -79,10 +79,10 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
 
 
 def render(diagnostic: Diagnostic, sources: Mapping[str, str], *, colour: bool = False) -> str:
-    """The summary with the offending line under it and a caret at the column.
+    """Returns the summary with the offending line under it and a caret at the column.
 
-    `sources` maps the file names of places to their text; a file that is not there is shown
-    without its line. Values of keys that look secret are masked.
+    `sources` maps file names to their text; the line of a missing file is left out. Values of keys
+    with secret names are masked.
     """
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if colour else ("", "", "")
     head = f"{bold}{diagnostic.summary()}{reset}" if colour else diagnostic.summary()

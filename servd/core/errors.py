@@ -2,13 +2,13 @@
 
 ::
 
-    ServdError                what a person can act on; never shown with a traceback
-    ├── ConfigError           the configuration is wrong; carries every mistake with its place
-    ├── StartError            something could not be brought up (an address, a runtime folder)
-    ├── UsageError            a command was called with arguments that make no sense
-    └── DependencyError       `servd.depends` cannot tell where a dependency is
+    ServdError                a person can act on it; shown without a traceback
+    ├── ConfigError           the configuration is invalid; carries every mistake with its place
+    ├── StartError            an address, a runtime folder or a program is unavailable
+    ├── UsageError            the arguments of a command make no sense
+    └── DependencyError       `servd.depends` does not know the address of a dependency
 
-Each class knows the exit status that a command ends with when it meets the error.
+Each class names the exit status of a command that fails with it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ class Exit(IntEnum):
 
 
 class ServdError(Exception):
-    """Base of all errors that are meant for a person rather than for a debugger."""
+    """Base of all errors whose message is for people rather than for a debugger."""
 
     exit_status: ClassVar[Exit] = Exit.FAILED
 
 
 class ConfigError(ServdError):
-    """The configuration is not valid.
+    """The configuration is invalid.
 
-    `diagnostics` holds every mistake that was found, in the order of the files; `str()` of the
-    error is their plain rendering.
+    `diagnostics` holds every mistake in the order of the files; `str()` renders them as plain text.
     """
 
     exit_status = Exit.CONFIG
@@ -53,14 +52,14 @@ class ConfigError(ServdError):
 
 
 class StartError(ServdError):
-    """An address, a runtime folder or a program could not be had when the daemon needed it."""
+    """An address, a runtime folder or a program was unavailable when the daemon needed it."""
 
 
 class UsageError(ServdError):
-    """A command's arguments contradict each other or name something that is not there."""
+    """A command's arguments contradict each other or name something that does not exist."""
 
     exit_status = Exit.USAGE
 
 
 class DependencyError(ServdError):
-    """`servd.depends` was asked for a dependency whose address is not known here."""
+    """`servd.depends` was asked for a dependency with an unknown address."""

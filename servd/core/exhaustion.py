@@ -1,5 +1,5 @@
-"""Failures for want of something that the machine, or this process, has run out of: nobody has made
-a mistake, and they are over as soon as there is enough again.
+"""Transient resource exhaustion (EMFILE, ENOMEM, ENOSPC, no thread): not a configuration error;
+retry.
 """
 
 from __future__ import annotations
@@ -8,28 +8,29 @@ import errno
 import glob
 import os
 
-_OUT_OF = frozenset(
+_EXHAUSTION_ERRNOS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC,
      errno.EDQUOT}
 )  # fmt: skip
-_NO_THREAD = "can't start new thread"
+_NO_THREAD_MESSAGE = "can't start new thread"
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether something failed for want of descriptors, memory, processes, threads or disk."""
+def is_exhaustion(error: BaseException) -> bool:
+    """Returns whether the error is a lack of descriptors, memory, processes, threads or disk."""
     if isinstance(error, OSError):
-        return error.errno in _OUT_OF
-    return isinstance(error, RuntimeError) and str(error) == _NO_THREAD
+        return error.errno in _EXHAUSTION_ERRNOS
+    return isinstance(error, RuntimeError) and str(error) == _NO_THREAD_MESSAGE
 
 
-def shortage_of(error: BaseException) -> str:
-    """What there is too little of, in the system's words."""
+def exhaustion_reason(error: BaseException) -> str:
+    """Returns the system's text for the exhausted resource."""
     return str(getattr(error, "strerror", None) or error)
 
 
-def matches(pattern: str) -> list[str]:
-    """Paths that match a pattern (glob(3)), sorted. Raises OSError where a shortage keeps folders
-    from being read: glob itself would say that nothing is there.
+def glob_or_raise(pattern: str) -> list[str]:
+    """Returns the paths that match a pattern (glob(3)), sorted.
+
+    Raises OSError when exhaustion keeps folders from being read; glob would find nothing instead.
     """
     found = sorted(glob.glob(pattern, recursive=True))
     folder = os.path.dirname(pattern)
@@ -38,6 +39,6 @@ def matches(pattern: str) -> list[str]:
     try:
         os.scandir(folder or ".").close()
     except OSError as error:
-        if is_shortage(error):
+        if is_exhaustion(error):
             raise
     return found

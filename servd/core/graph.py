@@ -1,7 +1,7 @@
-"""Dependency graphs over plain names. A leaf: the config's checks and the plan share it.
+"""Dependency graphs of names, shared by the config's checks and the plan.
 
 A graph maps each name to the names that it depends on. Ties are broken by name, so that every
-order is the same each time it is computed.
+order is deterministic.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ Graph = Mapping[str, Collection[str]]
 
 
 def levels(graph: Graph) -> list[list[str]]:
-    """Groups of names, each group depending only on earlier ones; every group sorted.
+    """Returns groups of names, each depending only on earlier groups; every group is sorted.
 
-    Raises `graphlib.CycleError` when there is a cycle: find it first with `cycles`.
+    Raises `graphlib.CycleError` for a cycle; `cycles` finds them.
     """
     sorter: TopologicalSorter[str] = TopologicalSorter(graph)
     sorter.prepare()
@@ -28,20 +28,20 @@ def levels(graph: Graph) -> list[list[str]]:
 
 
 def order(graph: Graph) -> list[str]:
-    """All names, dependencies before their dependents."""
+    """Returns all names, dependencies before their dependents."""
     return [name for level in levels(graph) for name in level]
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """One path for each group of names that depend on each other: `["a", "b", "a"]`.
+    """Returns one path for each group of names that depend on each other: `["a", "b", "a"]`.
 
-    Each path starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
+    A path starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
     """
-    return [_path_around(group, graph) for group in _knots(graph)]
+    return [_path_around(group, graph) for group in _cyclic_groups(graph)]
 
 
 def dependents(graph: Graph) -> dict[str, list[str]]:
-    """The graph the other way round: each name with those that depend on it, sorted."""
+    """Returns the reversed graph: each name with its dependents, sorted."""
     result: dict[str, list[str]] = {name: [] for name in graph}
     for name in sorted(graph):
         for dependency in graph[name]:
@@ -50,15 +50,15 @@ def dependents(graph: Graph) -> dict[str, list[str]]:
 
 
 def reached(graph: Graph, name: str) -> list[str]:
-    """`name`, and all that it leads to, directly or not; nearest first."""
+    """Returns `name` and all names that it reaches, directly or not; nearest first."""
     found = [name]
     for each in found:
         found += [other for other in graph.get(each, ()) if other not in found]
     return found
 
 
-def _knots(graph: Graph) -> list[list[str]]:
-    """Strongly connected groups that hold a cycle (Tarjan's algorithm, without recursion)."""
+def _cyclic_groups(graph: Graph) -> list[list[str]]:
+    """Returns the strongly connected groups with a cycle (Tarjan's algorithm, iterative)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     on_stack: set[str] = set()
@@ -103,7 +103,7 @@ def _knots(graph: Graph) -> list[list[str]]:
 
 
 def _path_around(group: list[str], graph: Graph) -> list[str]:
-    """The shortest way from the smallest name of a knot back to itself."""
+    """Returns the shortest path from the smallest name of a group back to itself."""
     start = group[0]
     members = set(group)
     reached: dict[str, str] = {}
@@ -118,11 +118,11 @@ def _path_around(group: list[str], graph: Graph) -> list[str]:
                     reached[neighbour] = name
                     following.append(neighbour)
         frontier = following
-    raise AssertionError(f"no cycle through {start}")  # a knot always holds one
+    raise AssertionError(f"no cycle through {start}")  # every group has one
 
 
 def _way_to(name: str, start: str, reached: Mapping[str, str]) -> list[str]:
-    """The names after `start` up to `name`, by which each was reached."""
+    """Returns the names after `start` up to `name`, each reached from the previous one."""
     path: list[str] = []
     while name != start:
         path.append(name)

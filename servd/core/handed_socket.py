@@ -1,4 +1,4 @@
-"""A listening socket on its way from one daemon to the next."""
+"""A listening socket that one daemon passes to the next."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HandedSocket:
-    """A listening socket that another process inherits: the `key` that it is known by, its
-    descriptor and, of a unix socket, which file it has.
+    """A listening socket that another process inherits: its key in the pool, its descriptor and,
+    for a unix socket, its file.
     """
 
     key: str

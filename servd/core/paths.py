@@ -1,4 +1,4 @@
-"""Where a daemon's runtime folder and admin socket are, for the daemon and for its clients."""
+"""Paths of a daemon's runtime folder and admin socket, for the daemon and its clients."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from servd.core.address import Address
 
 
 def instance_name(config_path: str) -> str:
-    """A name for the daemon of one config, the same for every way to write its path."""
+    """Returns the name of the daemon of a config, the same for every spelling of its path."""
     real = os.path.realpath(config_path)
     stem = re.sub(r"[^a-z0-9]+", "-", Path(real).parent.name.lower()).strip("-")[:24]
     return f"{stem or 'servd'}-{hashlib.sha256(real.encode()).hexdigest()[:8]}"
 
 
 def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:
-    """Where the daemon of a config keeps its runtime folder, unless the config says otherwise.
+    """Returns the runtime folder of a config's daemon if the config names none.
 
     systemd's $RUNTIME_DIRECTORY, then /run/servd for root and $XDG_RUNTIME_DIR for a user (root's
-    own $XDG_RUNTIME_DIR would shut out the workers of other users), then a folder under the
-    temporary one.
+    $XDG_RUNTIME_DIR would shut out the workers of other users), then a temporary folder.
     """
     if given := environ.get("RUNTIME_DIRECTORY"):
         return given.split(":")[0]
@@ -37,13 +36,13 @@ def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root
 
 
 def runtime_dir_of(configured: str, path: str, otherwise: str | None = None) -> str:
-    """The runtime folder of the daemon whose configuration was read from `path`: the `configured`
-    one (`daemon.runtime_dir`), else `otherwise`, else the default.
+    """Returns the runtime folder of the daemon of the configuration at `path`: `configured`
+    (`daemon.runtime_dir`), else `otherwise`, else the default.
     """
     is_root = os.geteuid() == 0
     return configured or otherwise or default_runtime_dir(path, os.environ, is_root=is_root)
 
 
 def admin_address(listen: Address | None, runtime_dir: str) -> Address:
-    """Where the admin API listens: `admin.listen`, else a socket in the runtime folder."""
+    """Returns the address of the admin API: `admin.listen`, else a socket in the runtime folder."""
     return listen or Address("unix", path=os.path.join(runtime_dir, "admin.sock"))

@@ -1,4 +1,4 @@
-"""What counts as a secret, and how it is hidden. A leaf: imports nothing of servd."""
+"""Recognises secrets and masks them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SECRET_WORDS = frozenset(
     }
 )  # fmt: skip
 _KEYS = frozenset({"access", "api", "encryption", "private", "secret", "signing"})
-"""Words that make a `key` after them a secret."""
+"""Words that make a following `key` a secret."""
 
 _NOT_SECRET = frozenset({"token_file", "keyfile", "client_auth"})
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or a variable of this name holds a secret, as far as one can tell.
+    """Returns whether a key or variable of this name presumably holds a secret.
 
-    It goes by words: API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
+    Whole words count: API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
     """
     if name.lower() in _NOT_SECRET:
         return False
@@ -35,10 +35,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_line(line: str, path: str = "") -> str:
-    """A line of a config file as it may be shown: values of secret-looking keys are masked.
+    """Returns a line of a config file with the values of secret keys masked.
 
-    `path` is the dotted key that the line is shown for, so that a value which stands on a line of
-    its own is masked too.
+    `path` is the dotted key that the line belongs to: a value on a separate line is masked too.
     """
     key = path.rpartition(".")[2].partition("[")[0]
     if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):
@@ -49,7 +48,7 @@ def mask_line(line: str, path: str = "") -> str:
     def hide(match: re.Match[str]) -> str:
         return f"{match['key']}{match['sep']}{MASK}" if is_secret_name(match["key"]) else match[0]
 
-    return re.sub(  # a value in quotes, or up to what ends one
+    return re.sub(  # a quoted value, or one up to a delimiter
         r"(?P<key>[A-Za-z0-9_\-]+)(?P<sep>[\"']?\s*[=:]\s*)"
         r"(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]]+)",
         hide,
@@ -58,17 +57,17 @@ def mask_line(line: str, path: str = "") -> str:
 
 
 def mask_url(text: str) -> str:
-    """`text` with the password of a URL's user part masked."""
+    """Returns `text` with the password in a URL's user part masked."""
     return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", rf"\1{MASK}@", text)
 
 
 def mask_values(
     value: Any, path: tuple[str | int, ...], secrets: frozenset[tuple[str | int, ...]]
 ) -> Any:
-    """A value of the configuration, with everything below it, as it may be shown.
+    """Returns a value of the configuration at `path`, with the secrets in it masked.
 
-    `path` is where it stands, `secrets` the paths whose values came from a secret source; a key
-    that a service inherits is as secret as that of `[defaults]`. What is not set is left out.
+    `secrets` are the paths of values from secret sources; an inherited key is as secret as that of
+    `[defaults]`. Entries of None are left out.
     """
     if isinstance(value, dict):
         return {
@@ -81,7 +80,7 @@ def mask_values(
     if isinstance(value, str) and value:
         inherited = ("defaults", *path[2:]) if path[0] == "services" else path
         names = [step for step in path if isinstance(step, str)]
-        of_hook = names == ["hooks", "url"]  # whoever knows it can call it
+        of_hook = names == ["hooks", "url"]  # knowing it is enough to call it
         if path in secrets or inherited in secrets or of_hook or is_secret_name(names[-1]):
             return MASK
         return mask_url(value)

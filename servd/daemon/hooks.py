@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from servd.config.model import Hook, HookEvent
-from servd.plan.environment import BASE, matches
+from servd.plan.environment import BASE, matches_any
 
 MOST_WAITING = 100
 """Calls of one hook that may wait for their turn; beyond that, they are dropped, and that is said.
@@ -63,7 +63,7 @@ class Hooks:
     def __init__(self, hooks: Sequence[Hook], folder: str, environ: Mapping[str, str]) -> None:
         self.hooks = tuple(hooks)
         self._folder = folder
-        self._environ = {k: v for k, v in environ.items() if matches(k, BASE)}
+        self._environ = {k: v for k, v in environ.items() if matches_any(k, BASE)}
         self._places: dict[Hook, asyncio.Lock] = {}
         self._calls: dict[asyncio.Task[None], Hook] = {}
         self._loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from servd.core.basedir import stay
+from servd.core.basedir import fix_base_dir
 from servd.core.paths import runtime_dir_of
 from servd.daemon.components import DaemonResources
 from servd.daemon.compose import compose
@@ -31,8 +31,8 @@ def run(options: DaemonOptions) -> int:
     if options.previous is not None:
         options = _in_the_same_folder(options, options.previous.state)
     config = options.loaded.config
-    stay()
-    pool = SocketPool(listen_fds.take(os.environ))
+    fix_base_dir()
+    pool = SocketPool(listen_fds.take_inherited(os.environ))
     systemd = Systemd(mute=options.previous is not None)
     folder = _runtime_dir(options, pool)
     store = FdStore(systemd)

@@ -10,7 +10,7 @@ from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.request import ReloadReport
 from servd.daemon.watch.certificates import validity
 from servd.plan.model import ServicePlan
-from servd.plan.render_changes import Row, as_json
+from servd.plan.render_changes import Row, change_rows
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
@@ -161,7 +161,7 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
         since=report.since,
         why=report.why,
         seconds=report.seconds,
-        changes=as_json(report.changes),
+        changes=change_rows(report.changes),
         error=report.error,
         service=report.service,
         details=list(report.details),

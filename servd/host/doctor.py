@@ -33,7 +33,7 @@ class Finding:
 
 def examine(config: Config | None, environ: Mapping[str, str]) -> list[Finding]:
     """Everything that is worth saying; with a `config`, what it needs of the machine too."""
-    findings = [found for look in LOOKS for found in look()]
+    findings = [found for check in CHECKS for found in check()]
     if config is not None:
         findings += _low_ports(config)
         findings += _gpus(config, environ)
@@ -165,6 +165,6 @@ def _number(path: str) -> int | None:
         return None
 
 
-LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python, _circus, _uvicorn, _extras, _limits, _watches,
 )  # fmt: skip

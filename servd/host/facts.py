@@ -12,7 +12,7 @@ from servd.config.check_runners import binds_itself
 from servd.config.env_file import read_env_file
 from servd.config.model import Config
 from servd.core.errors import StartError
-from servd.core.exhaustion import is_shortage
+from servd.core.exhaustion import is_exhaustion
 from servd.host.identity import account, group_id
 from servd.plan.host import Host
 
@@ -132,7 +132,7 @@ def read_texts(files: Iterable[str]) -> dict[str, str]:
 
 
 def _not_for_want(path: str, error: OSError) -> None:
-    if is_shortage(error):
+    if is_exhaustion(error):
         raise StartError(f"cannot read {path}: {error.strerror}") from None
 
 

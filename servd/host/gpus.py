@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from servd.config.bento.declared import homes
+from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
-from servd.plan.gpus import VISIBLE, GpuError, GpuInventory, GpuRequest, wishes, with_gpus
+from servd.plan.gpus import VISIBLE, GpuError, GpuInventory, GpuRequest, gpu_requests, with_gpus
 from servd.plan.model import Plan
 
 
@@ -55,35 +55,41 @@ def equipped(
     Where a machine has no GPU, one that only the code of a BentoML service asks for is done
     without, as BentoML itself does. Raises `GpuError`.
     """
-    wanted = wishes(plan)
+    wanted = gpu_requests(plan)
     if not wanted:
         return plan, []
     gpus = usable_gpus(loaded.config.daemon.gpus, environ)
-    if gpus.ids or gpus.declared or not all(wish.shared for wish in wanted):
+    if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
         return with_gpus(plan, gpus, before), []
-    return plan, [_done_without(loaded, wish) for wish in wanted]
+    return plan, [_done_without(loaded, request) for request in wanted]
 
 
-def _done_without(loaded: Loaded, wish: GpuRequest) -> Diagnostic:
-    plural = "" if wish.each == 1 else "s"
-    message = f"{wish.service} asks for {wish.each:g} GPU{plural} in its code: there is none here"
-    return _at(loaded, wish.service, message, warning=True)
+def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
+    plural = "" if request.each == 1 else "s"
+    message = (
+        f"{request.service} asks for {request.each:g} GPU{plural} in its code: there is none here"
+    )
+    return _at(loaded, request.service, message, warning=True)
 
 
-def mistake(loaded: Loaded, error: GpuError) -> Diagnostic:
+def gpu_diagnostic(loaded: Loaded, error: GpuError) -> Diagnostic:
     """An error at the place that asks for too much."""
     return _at(loaded, error.service, str(error), warning=False)
 
 
 def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnostic:
     assert loaded.layers is not None
-    checked = ValidationContext(loaded.config, loaded.layers, homes=homes(loaded.parts))
+    checked = ValidationContext(
+        loaded.config, loaded.layers, component_paths=component_paths(loaded.parts)
+    )
     path = ("services", service, "gpus")
     severity: Literal["warning", "error"] = "warning" if warning else "error"
     return checked.problem(path, message, severity=severity, code="gpus")
 
 
-def first(loaded: Loaded, plan: Plan, environ: Mapping[str, str]) -> tuple[Plan, list[Diagnostic]]:
+def equip_at_start(
+    loaded: Loaded, plan: Plan, environ: Mapping[str, str]
+) -> tuple[Plan, list[Diagnostic]]:
     """`plan` with the GPUs of every worker at a first start, and warnings.
 
     Raises `LoadError` when more is asked for than there is.
@@ -91,5 +97,5 @@ def first(loaded: Loaded, plan: Plan, environ: Mapping[str, str]) -> tuple[Plan,
     try:
         return equipped(loaded, plan, environ, Plan())
     except GpuError as error:
-        found = (*loaded.diagnostics, mistake(loaded, error))
+        found = (*loaded.diagnostics, gpu_diagnostic(loaded, error))
         raise LoadError(dataclasses.replace(loaded, diagnostics=found)) from None

@@ -1,8 +1,8 @@
-"""Accepting connections, also where no descriptors are left for them: they wait in the queue of the
-socket, for this process or another one that shares it.
+"""Accepts connections. When descriptors run out, connections wait in the socket's queue, for this
+process or another one that shares it.
 
-Event loops have their own: asyncio's logs a line for every place in the queue, every second, and
-libuv's resets everything that waits. Standard library only.
+In that case asyncio's own accept logs a line per queued connection every second, and libuv's
+resets them all. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import ssl
 import time
 from collections.abc import Callable
 
-_TURN = 64
-"""Connections that are accepted in one turn of the loop."""
+_ACCEPTS_PER_TURN = 64
+"""Most connections accepted in one iteration of the loop."""
 
-_PAUSE = 0.1
-"""Seconds until it is tried again after a failure."""
+_RETRY_SECONDS = 0.1
+"""Pause after a failed accept."""
 
-_CALM = 1.0
-"""Seconds without another failure after which it is over."""
+_RECOVERY_SECONDS = 1.0
+"""Time without a failure until accepting counts as recovered."""
 
-SAY_AGAIN = 60.0
-"""Seconds between two times that a failure is said, whether it lasts or comes and goes."""
+_LOG_AGAIN_SECONDS = 60.0
+"""Time between two logs of a failure, lasting or intermittent."""
 
 Say = Callable[..., None]
-"""Takes the level and the name of an event, and its fields by their names."""
+"""Logs an event: level, name, and fields as keywords."""
 
 
 class Acceptor:
-    """Hands every connection of a listening socket to a protocol of its own.
+    """Accepts the connections of a listening socket, each handled by a new protocol.
 
-    In Uvicorn's `servers` it stands for one of asyncio's: it has `close` and `wait_closed`.
+    It replaces an asyncio server in Uvicorn's `servers`: it has `close` and `wait_closed`.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Acceptor:
         self._context = context
         self._handshake = handshake if context is not None else None
         self._loop = asyncio.get_running_loop()
-        self._again: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._made: set[asyncio.Task[object]] = set()
-        self._calm: asyncio.TimerHandle | None = None
+        self._recovery: asyncio.TimerHandle | None = None
         self._failing_since = 0.0
         self._said_at: float | None = None
         self._said = False
 
     def begin(self, backlog: int) -> None:
-        """Accepts from now on, with room for `backlog` connections that wait."""
+        """Starts accepting, with a queue of `backlog` connections."""
         self._socket.setblocking(False)
         self._socket.listen(backlog)
         self._loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_TURN):
+        for _ in range(_ACCEPTS_PER_TURN):
             try:
                 connection, _address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -93,19 +93,19 @@ class Acceptor:
     def _is_made(self, making: asyncio.Task[object]) -> None:
         self._made.discard(making)
         if not making.cancelled():
-            making.exception()  # a client that breaks off its handshake is no news
+            making.exception()  # marked as retrieved: an aborted handshake is not logged
 
     def _wait(self, error: OSError) -> None:
-        """The socket stays readable, so that only looking away for a moment keeps the loop free."""
+        """Pauses the reader: the socket stays readable and would keep the loop busy."""
         self._loop.remove_reader(self._socket)
-        self._again = self._loop.call_later(_PAUSE, self._try_again)
+        self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
         now = time.monotonic()
-        if self._calm is None:
+        if self._recovery is None:
             self._failing_since = now
         else:
-            self._calm.cancel()
-        self._calm = self._loop.call_later(_CALM, self._recovered)
-        if self._said_at is None or now - self._said_at >= SAY_AGAIN:
+            self._recovery.cancel()
+        self._recovery = self._loop.call_later(_RECOVERY_SECONDS, self._recovered)
+        if self._said_at is None or now - self._said_at >= _LOG_AGAIN_SECONDS:
             self._said_at, self._said = now, True
             self._say(
                 "error",
@@ -119,19 +119,19 @@ class Acceptor:
         self._loop.add_reader(self._socket, self._accept)
 
     def _recovered(self) -> None:
-        self._calm = None
+        self._recovery = None
         if self._said:
             self._said = False
             seconds = round(time.monotonic() - self._failing_since, 1)
             self._say("info", "connections are accepted again", seconds=seconds)
 
     def close(self) -> None:
-        """Accepts no more. The socket is its owner's to close."""
-        for timer in (self._again, self._calm):
+        """Stops accepting. The owner closes the socket."""
+        for timer in (self._retry, self._recovery):
             if timer is not None:
                 timer.cancel()
-        with contextlib.suppress(OSError, ValueError):  # it was closed before
+        with contextlib.suppress(OSError, ValueError):  # already closed
             self._loop.remove_reader(self._socket)
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for: connections are their server's."""
+        """Returns at once: the server waits for its connections."""

@@ -1,6 +1,5 @@
-"""Uvicorn's server as servd runs it, in workers and in the daemon: on sockets that are bound
-already, with `Acceptor` in place of the event loop's own accept, and without Uvicorn's signals and
-tick.
+"""Uvicorn's server for workers and the daemon: on bound sockets, with `Acceptor` instead of the
+event loop's accept, without Uvicorn's signal handlers and tick.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from uvicorn.server import ServerState
 from servd.http.acceptor import Acceptor, Say
 
 ServerSocket = tuple[socket.socket, ssl.SSLContext | None]
-"""A listening socket, and the TLS context of its connections."""
+"""A listening socket and the TLS context of its connections."""
 
 
 class BaseServer(uvicorn.Server):
     """Serves one ASGI application until `begin_exit`."""
 
     def __init__(self, config: uvicorn.Config, say: Say) -> None:
-        """`say` takes what there is to log about accepting."""
+        """`say` logs events of the acceptors."""
         super().__init__(config)
         self._say = say
         self._exit = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to whoever runs the loop."""
+        """Installs no signal handlers: the owner of the loop handles signals."""
         yield
 
     def connection(
         self, protocol: Any, state: ServerState | None = None, config: uvicorn.Config | None = None
     ) -> asyncio.Protocol:
-        """A new connection of this server, handled by the class `protocol`."""
+        """Returns a new connection of this server, an instance of the class `protocol`."""
         made: asyncio.Protocol = protocol(
             config=config or self.config,
             server_state=state or self.server_state,
@@ -50,7 +49,7 @@ class BaseServer(uvicorn.Server):
     def accept_on(
         self, listeners: Iterable[ServerSocket], protocol: Any, handshake: float | None = None
     ) -> None:
-        """Accepts connections from now on, each handled by what `protocol` makes; a TLS handshake
+        """Starts accepting: `protocol` makes the handler of each connection, and a TLS handshake
         may take `handshake` seconds.
         """
         acceptors = [
@@ -62,10 +61,10 @@ class BaseServer(uvicorn.Server):
         self.servers = acceptors  # type: ignore[assignment]
 
     def begin_exit(self) -> None:
-        """Ends `main_loop`, now or as soon as the startup is over."""
+        """Ends `main_loop`, at the latest when the startup is over."""
         self.should_exit = True
         self._exit.set()
 
     async def main_loop(self) -> None:
-        """Waits for the exit; Uvicorn's own wakes ten times a second."""
+        """Waits for the exit without Uvicorn's ten wake-ups a second."""
         await self._exit.wait()

@@ -1,4 +1,4 @@
-"""The TLS context of a worker, from PEM that the daemon read."""
+"""TLS contexts of workers, from PEM text that the daemon read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ _VERIFY = {
 
 
 class AlertingSSLObject(ssl.SSLObject):
-    """A TLS connection whose refusal the client gets to know.
+    """A TLS connection that sends its alert to the client when the handshake fails.
 
-    asyncio and uvloop drop a connection whose handshake fails without sending what OpenSSL wrote
-    for the client: the alert that says why. They do send it where a handshake merely wants more,
-    so the failure is reported as that the first time, and as itself once the client has answered
-    or gone (or the handshake's timeout is over). OpenSSL has nothing to say to some: to a client
-    that speaks plain HTTP, for one, whose connection ends at once.
+    asyncio and uvloop drop a failed connection without sending OpenSSL's pending alert; they send
+    pending data only when a handshake wants to read more. So the first failure is raised as
+    SSLWantReadError, and as itself once the client has answered or gone (or the handshake has timed
+    out). When OpenSSL has no alert pending, as for plain HTTP, the failure is raised at once.
     """
 
     _failure: ssl.SSLError | None = None
@@ -32,13 +31,13 @@ class AlertingSSLObject(ssl.SSLObject):
 
     @classmethod
     def _create(cls, incoming: Any, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> Any:
-        """What `SSLContext.wrap_bio` calls."""
+        """Called by `SSLContext.wrap_bio`."""
         made = super()._create(incoming, outgoing, *args, **options)  # type: ignore[misc]
         made._outgoing = outgoing
         return made
 
     def do_handshake(self) -> None:
-        """As in the base class, with the failure one step later."""
+        """Runs the handshake; raises a failure one step later if an alert is pending."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -53,10 +52,7 @@ class AlertingSSLObject(ssl.SSLObject):
 
 
 def tls_context(spec: TlsSpec) -> ssl.SSLContext:
-    """A server's context.
-
-    Raises ssl.SSLError or ValueError when the material does not fit together.
-    """
+    """Returns a server context. Raises ssl.SSLError or ValueError for mismatched material."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = AlertingSSLObject
     context.minimum_version = (
@@ -74,11 +70,11 @@ def tls_context(spec: TlsSpec) -> ssl.SSLContext:
 
 
 def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
-    """New handshakes of `context` show the certificate of `spec` from now on.
+    """Replaces the certificate and key of `context` for new handshakes.
 
-    The pair is tried in a context of its own first: one that does not fit together would leave a
-    live context broken (OpenSSL replaces the certificate before it looks at the key). Raises
-    ssl.SSLError or ValueError, and `context` stays as it is.
+    The pair is first loaded into a new context: a mismatched pair would break the live one, since
+    OpenSSL replaces the certificate before it checks the key. Raises ssl.SSLError or ValueError,
+    and leaves `context` unchanged.
     """
     tls_context(spec)
     with _as_file(spec.certificate) as certificate, _as_file(spec.key) as key:
@@ -87,9 +83,9 @@ def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
 
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
-    """A name under which `text` can be opened: load_cert_chain takes files only.
+    """Yields a path at which `text` can be opened, since load_cert_chain takes files only.
 
-    In memory on Linux (memfd_create(2)), so that no key is written to a disk.
+    On Linux it is in memory (memfd_create(2)), so that no key is written to a disk.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("servd-tls")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
 from servd.config.load import Loaded
 from servd.config.model import Config
-from servd.config.service import Limits, Restart, Service
+from servd.config.service import Limits, Restart, Service, Table
 from servd.config.tree import Path
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
@@ -30,7 +31,18 @@ from servd.plan.model import (
     SocketPlan,
 )
 from servd.wire.names import PROMETHEUS_FOLDER
-from servd.wire.worker_spec import AppSpec, BentoSpec, TlsSpec
+from servd.wire.worker_spec import (
+    AppSpec,
+    BentoSpec,
+    LimitSpec,
+    LogSpec,
+    ProxySpec,
+    TimeoutSpec,
+    TlsSpec,
+    UvicornSpec,
+)
+
+SpecT = TypeVar("SpecT", TimeoutSpec, LimitSpec, LogSpec, ProxySpec, UvicornSpec)
 
 _NO_PARTS: Mapping[str, Part] = {}
 
@@ -75,6 +87,12 @@ def internal_path(runtime_dir: str, name: str) -> str:
         short = hashlib.sha256(name.encode()).hexdigest()[:16]
         path = os.path.join(runtime_dir, "s", f"{short}.sock")
     return path
+
+
+def spec_of(spec: type[SpecT], table: Table) -> SpecT:
+    """The spec whose fields have the names and the values of those of `table`."""
+    names = (field.name for field in dataclasses.fields(spec))
+    return spec(**{name: getattr(table, name) for name in names})
 
 
 class _Draft:
@@ -309,7 +327,6 @@ class _Draft:
 
     def _app(self) -> AppSpec:
         given = self.given
-        limits = given.limits or Limits()
         return AppSpec(
             app=given.app or (self.part.tag if self.part is not None else "") or given.bento,
             factory=given.factory,
@@ -318,31 +335,12 @@ class _Draft:
             threads=given.threads,
             backlog=given.backlog,
             root_path=given.root_path.rstrip("/"),
-            keep_alive=given.timeouts.keep_alive,
-            drain=given.timeouts.drain,
-            http=given.uvicorn.http,
-            loop=given.uvicorn.loop,
-            ws=given.uvicorn.ws,
-            lifespan=given.uvicorn.lifespan,
-            access_log=given.log.access,
-            log_level=given.log.level,
-            log_sample=given.log.sample,
-            skip_paths=given.log.skip_paths,
-            proxy_trusted=given.proxy.trusted if given.proxy.headers else None,
-            request=given.timeouts.request,
-            request_total=given.timeouts.request_total,
-            concurrency=limits.concurrency,
-            queue=limits.queue,
-            max_requests=limits.max_requests,
-            max_requests_jitter=limits.max_requests_jitter,
             health_path=given.health.path if given.health is not None else "",
-            headers=given.timeouts.headers,
-            body=given.timeouts.body,
-            head_limit=limits.head,
-            body_limit=limits.body,
-            ws_max_size=given.uvicorn.ws_max_size,
-            ws_ping_interval=given.uvicorn.ws_ping_interval,
-            ws_ping_timeout=given.uvicorn.ws_ping_timeout,
+            timeouts=spec_of(TimeoutSpec, given.timeouts),
+            limits=spec_of(LimitSpec, given.limits or Limits()),
+            log=spec_of(LogSpec, given.log),
+            proxy=spec_of(ProxySpec, given.proxy),
+            uvicorn=spec_of(UvicornSpec, given.uvicorn),
             bento=self._bento(self.part) if self.part is not None else None,
         )
 

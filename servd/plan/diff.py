@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from servd.config.kinds import service_kind
-from servd.config.tree import Path, differing, dotted
+from servd.config.tree import Path, differing_paths, dotted
 from servd.core import graph
 from servd.core.secrets import MASK, mask_values
 from servd.plan.change import Change, ChangeKind, KeyChange
@@ -149,7 +149,7 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     old_values, new_values = (plan.definition.model_dump(mode="json") for plan in (old, new))
     keys = [
         KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
-        for key in differing(old_values, new_values)
+        for key in differing_paths(old_values, new_values)
     ]
     keys = [_by_hand(key, old) if key.key == "workers" else key for key in keys]
     known = {key.key.partition(".")[0] for key in keys}

@@ -56,7 +56,7 @@ def build_environment(
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value
         for variable, value in host.environ.items()
-        if matches(variable, patterns) and not matches(variable, _OWN)
+        if matches_any(variable, patterns) and not matches_any(variable, _OWN)
     }
     environment |= {
         name: value
@@ -80,6 +80,6 @@ def build_environment(
     return dict(sorted(environment.items()))
 
 
-def matches(variable: str, patterns: tuple[str, ...]) -> bool:
+def matches_any(variable: str, patterns: tuple[str, ...]) -> bool:
     """Whether a variable's name is one of `patterns`, which may be globs."""
     return any(fnmatch.fnmatchcase(variable, pattern) for pattern in patterns)

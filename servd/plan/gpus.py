@@ -61,7 +61,7 @@ class GpuInventory:
     declared: bool = False
 
 
-def wishes(plan: Plan) -> list[GpuRequest]:
+def gpu_requests(plan: Plan) -> list[GpuRequest]:
     """What the services that run ask for."""
     found: list[GpuRequest] = []
     for service in plan.services:
@@ -74,7 +74,7 @@ def wishes(plan: Plan) -> list[GpuRequest]:
             found.append(GpuRequest(service.name, service.workers, wanted))
         elif service.part is not None and service.part.gpus:
             found.append(GpuRequest(service.name, service.workers, service.part.gpus, shared=True))
-    return [wish for wish in found if wish.workers]
+    return [request for request in found if request.workers]
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
@@ -82,7 +82,7 @@ def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
 
     Raises `GpuError`.
     """
-    wanted = wishes(plan)
+    wanted = gpu_requests(plan)
     if not wanted:
         return plan
     _are_possible(wanted, gpus.ids)
@@ -112,29 +112,31 @@ def _equipped(service: ServicePlan, given: Sequence[Ids], gpus: GpuInventory) ->
 def _are_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
     """Raises `GpuError` for what cannot be, however it is dealt out."""
     named: set[str] = set()
-    for wish in wanted:
-        if wish.each > 1 and wish.each != int(wish.each):
-            message = f"{wish.each:g}: write a whole number of GPUs, or a share of one"
-            raise GpuError(wish.service, message)
-        unknown = [each for each in wish.named if each not in there]
+    for request in wanted:
+        if request.each > 1 and request.each != int(request.each):
+            message = f"{request.each:g}: write a whole number of GPUs, or a share of one"
+            raise GpuError(request.service, message)
+        unknown = [each for each in request.named if each not in there]
         if unknown:
             message = f"there is no GPU {', '.join(unknown)}: {_count(there)} ({', '.join(there)})"
-            raise GpuError(wish.service, message if there else f"no GPU {unknown[0]}: {_count(())}")
-        named |= set(wish.named)
+            raise GpuError(
+                request.service, message if there else f"no GPU {unknown[0]}: {_count(())}"
+            )
+        named |= set(request.named)
     asked = 0.0
     free = len(there) - len(named)
-    counted = [wish for wish in wanted if not wish.named]
-    for wish in counted:
-        asked += wish.each * wish.portions
+    counted = [request for request in wanted if not request.named]
+    for request in counted:
+        asked += request.each * request.portions
         if asked > free + _ENOUGH:
             pinned = f", {len(named)} of them named by others" if named else ""
-            raise GpuError(wish.service, f"{_sum(counted)}, but {_count(there)}{pinned}")
+            raise GpuError(request.service, f"{_sum(counted)}, but {_count(there)}{pinned}")
 
 
 def _sum(wanted: Sequence[GpuRequest]) -> str:
     """`3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
-    counted = [wish for wish in wanted if not wish.named]
-    total = sum(wish.each * wish.portions for wish in counted)
+    counted = [request for request in wanted if not request.named]
+    total = sum(request.each * request.portions for request in counted)
     return (
         f"{total:g} GPU{'s are' if total != 1 else ' is'} asked for"
         f" ({' + '.join(map(str, counted))})"
@@ -151,34 +153,34 @@ def _dealt(
     """The GPUs of each worker of each service; None where it does not come out."""
     left = dict.fromkeys(there, 1.0)
     given: dict[str, list[Ids]] = {}
-    for wish in wanted:
-        for each in wish.named:
+    for request in wanted:
+        for each in request.named:
             left[each] = 0.0
     open_portions: list[tuple[GpuRequest, int]] = []
-    for wish in wanted:
-        given[wish.service] = [wish.named] * wish.workers
-        if not wish.named:
-            kept = _kept(wish, held.get(wish.service, ()), left)
-            given[wish.service] = [*kept, *([()] * (wish.portions - len(kept)))]
-            open_portions += [(wish, slot) for slot in range(len(kept), wish.portions)]
-    for wish, slot in sorted(open_portions, key=lambda item: -item[0].each):
-        found = _taken(wish.each, left, spread=spread)
+    for request in wanted:
+        given[request.service] = [request.named] * request.workers
+        if not request.named:
+            kept = _kept(request, held.get(request.service, ()), left)
+            given[request.service] = [*kept, *([()] * (request.portions - len(kept)))]
+            open_portions += [(request, slot) for slot in range(len(kept), request.portions)]
+    for request, slot in sorted(open_portions, key=lambda item: -item[0].each):
+        found = _taken(request.each, left, spread=spread)
         if found is None:
             return None
-        given[wish.service][slot] = found
-    for wish in wanted:
-        if wish.shared:
-            given[wish.service] *= wish.workers
+        given[request.service][slot] = found
+    for request in wanted:
+        if request.shared:
+            given[request.service] *= request.workers
     return given
 
 
-def _kept(wish: GpuRequest, held: tuple[Ids, ...], left: dict[str, float]) -> list[Ids]:
+def _kept(request: GpuRequest, held: tuple[Ids, ...], left: dict[str, float]) -> list[Ids]:
     """What the first workers have already, as far as that is what they shall have."""
     kept: list[Ids] = []
-    for ids in held[: wish.portions]:
-        whole = wish.each >= 1
-        fits = len(ids) == (int(wish.each) if whole else 1)
-        need = 1.0 if whole else wish.each
+    for ids in held[: request.portions]:
+        whole = request.each >= 1
+        fits = len(ids) == (int(request.each) if whole else 1)
+        need = 1.0 if whole else request.each
         if not fits or any(left.get(each, 0.0) + _ENOUGH < need for each in ids):
             break
         for each in ids:

@@ -102,7 +102,7 @@ def surviving(overrides: Overrides, before: Config, after: Config) -> dict[str, 
     }
 
 
-def differing(overrides: Overrides, file: Plan) -> dict[str, Override]:
+def effective_overrides(overrides: Overrides, file: Plan) -> dict[str, Override]:
     """Those that make a difference: what the file says anyway need not be said by hand."""
     return {
         service.name: overrides[service.name]

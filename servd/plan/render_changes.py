@@ -33,7 +33,7 @@ class Row(TypedDict):
     notes: list[str]
 
 
-def as_json(changes: Sequence[Change]) -> list[Row]:
+def change_rows(changes: Sequence[Change]) -> list[Row]:
     """The changes for programs, in the order in which they happen."""
     return [
         {
@@ -50,7 +50,7 @@ def as_json(changes: Sequence[Change]) -> list[Row]:
     ]
 
 
-def as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
+def rows_as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
     """One line for a change, and one for each of its keys."""
     if not rows:
         return NOTHING

@@ -28,7 +28,7 @@ def _live_settings(plan: ServicePlan) -> dict[str, Any]:
     """What a running worker of servd's own can change."""
     assert plan.app is not None
     return {
-        "log_level": plan.app.log_level,
+        "log_level": plan.app.log.level,
         "health_path": plan.app.health_path,
         "watchdog": plan.watchdog,
     }

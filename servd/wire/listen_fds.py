@@ -9,22 +9,21 @@ from collections.abc import MutableMapping, Sequence
 
 from servd.wire.names import FIRST_FD, LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 
-_CLEAR_OF_THE_WAY = 40
-_SPARE = 8
+_FREE_FD = 40
+_SPARE_FDS = 8
 
 
-def clear_of_the_way() -> int:
-    """A descriptor that `lay` never moves anything to: above every address that a service can
-    sensibly have, and below a small limit of open files.
+def first_free_fd() -> int:
+    """Returns a descriptor above those of all sensible listening sockets, which `lay` leaves free,
+    and below a small limit of open files.
     """
-    return min(_CLEAR_OF_THE_WAY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE)
+    return min(_FREE_FD, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FDS)
 
 
-def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """The descriptors that this process was given, by name; the variables are removed.
+def take_inherited(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """Returns the inherited descriptors by name, made non-inheritable; removes the variables.
 
-    Empty when they are meant for another process (LISTEN_PID) or when there are none. Each is made
-    non-inheritable. A name may stand for several sockets.
+    Returns nothing when LISTEN_PID names another process. A name may have several descriptors.
     """
     pid, count = environ.pop(LISTEN_PID, ""), environ.pop(LISTEN_FDS, "")
     names = environ.pop(LISTEN_FDNAMES, "").split(":")
@@ -40,10 +39,11 @@ def take(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
 
 
 def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
-    """Moves inherited `descriptors` to 3, 4, ... of this process and returns the variables that
-    announce them. Whatever stood there before is closed.
+    """Moves `descriptors` to 3, 4, ... and returns the variables that announce them.
+
+    Descriptors that were open there are closed.
     """
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, clear_of_the_way()) for fd in descriptors]
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, first_free_fd()) for fd in descriptors]
     for fd in descriptors:
         os.close(fd)
     for target, fd in enumerate(moved, FIRST_FD):

@@ -1,4 +1,4 @@
-"""Names of the environment that daemon and worker agree on."""
+"""Names of the environment variables and constants that daemon and workers share."""
 
 SERVICE = "SERVD_SERVICE"
 WORKER = "SERVD_WORKER"
@@ -13,23 +13,23 @@ LISTEN_PID = "LISTEN_PID"
 LISTEN_FDNAMES = "LISTEN_FDNAMES"
 
 PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client's multiprocess mode keeps the metrics of an app."""
+"""Folder of the metrics of an app (prometheus_client's multiprocess mode)."""
 
 FIRST_FD = 3
-"""Where inherited sockets begin (sd_listen_fds(3): SD_LISTEN_FDS_START)."""
+"""First inherited socket (sd_listen_fds(3): SD_LISTEN_FDS_START)."""
 
 EVENT_MARK = b"\x1e"
-"""A line of a worker's output that begins with this is a finished JSON event (the record separator
-of RFC 7464); everything else is text that the program printed."""
+"""Starts a line of a worker's output that is a finished JSON event (the record separator of RFC
+7464); every other line is text that the program printed."""
 
 STARTUP_FAILURE = 3
-"""Exit status of a worker whose app could not be imported or started, as Uvicorn has it."""
+"""Exit status of a worker whose app could not be imported or started (Uvicorn's value)."""
 
 FDSTORE = "FDSTORE"
-"""How many descriptors systemd keeps for a service (sd_notify(3))."""
+"""Number of descriptors that systemd stores for a service (sd_notify(3))."""
 
 HANDOVER = "SERVD_HANDOVER_FD"
-"""Names the descriptor by which a new daemon speaks with the one whose place it takes."""
+"""Descriptor of the channel between a new daemon and the previous daemon (upgrade)."""
 
 LIFELINE = "SERVD_LIFELINE_FD"
-"""Names the descriptor whose end tells the daemon that whoever started it has ended."""
+"""Descriptor that reaches end of file when the process that started the daemon has ended."""

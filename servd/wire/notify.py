@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from servd.wire.names import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 
 _sender: socket.socket | None = None
-"""Kept open: a process that is out of descriptors must still be able to say that it lives."""
+"""Kept open, so that a process without free descriptors can still notify."""
 
 
 def notify(
@@ -19,10 +19,10 @@ def notify(
     descriptors: Sequence[int] = (),
     wait: bool = True,
 ) -> bool:
-    """Sends `lines` to `address`, or to the socket that the environment names, with `descriptors`.
+    """Sends `lines` and `descriptors` to `address`, else to the socket in NOTIFY_SOCKET.
 
-    Returns whether there was one. A receiver that is gone is not an error, nor, unless it is to
-    `wait`, one whose queue is full: notifications are advice.
+    Returns whether they were sent: a missing receiver is no error. Without `wait`, neither is a
+    full queue.
     """
     global _sender
     address = address or os.environ.get(NOTIFY_SOCKET)
@@ -43,8 +43,8 @@ def notify(
 
 
 def announce_watchdog(seconds: float | None) -> None:
-    """Tells the code of this process that WATCHDOG=1 is expected of it, by its pid, or that nothing
-    is (sd_watchdog_enabled(3)).
+    """Sets the variables that announce the watchdog's interval, or removes them for None
+    (sd_watchdog_enabled(3)).
     """
     if seconds is not None:
         os.environ[WATCHDOG_USEC] = str(int(seconds * 1_000_000))
@@ -54,8 +54,8 @@ def announce_watchdog(seconds: float | None) -> None:
         os.environ.pop(WATCHDOG_PID, None)
 
 
-def parse(datagram: bytes) -> dict[str, str]:
-    """The fields of a notification; lines without "=" are skipped."""
+def parse_notification(datagram: bytes) -> dict[str, str]:
+    """Returns the fields of a notification; lines without "=" are skipped."""
     text = datagram.decode("utf-8", errors="replace")
     pairs = (line.partition("=") for line in text.splitlines())
     return {name: value for name, sign, value in pairs if sign and name}

@@ -1,8 +1,8 @@
-"""One worker's counters in memory that it shares with the daemon: counted by the worker, read by
-the daemon, even after the worker was killed.
+"""A worker's counters in shared memory: written by the worker, read by the daemon, even after the
+worker was killed.
 
-A block is an array of 64-bit words; each word has one writer, so none needs a lock. Standard
-library only: the worker's interpreter may be another one than the daemon's.
+A block is an array of 64-bit words. Each word has one writer, so no lock is needed. Standard
+library only: workers may run in another interpreter.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ METHODS = (
     "GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY",
     "_OTHER",
 )  # fmt: skip
-"""Methods that are told apart; any other is `_OTHER`, as OpenTelemetry calls it, so that a client
-that makes methods up makes no new series."""
+"""Counted methods; any other is `_OTHER` (OpenTelemetry's name), so that a client cannot create new
+series with invented methods."""
 
 REASONS = ("concurrency", "body")
-"""Why a request is rejected: `limits.concurrency` (and the queue) are full, or its body is larger
-than `limits.body`."""
+"""Reasons of a rejection: `limits.concurrency` (and the queue) are full, or the body is larger than
+`limits.body`."""
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the buckets of durations, in seconds; one more bucket holds what is longer."""
+"""Upper bounds of the duration buckets in seconds; one more bucket holds longer durations."""
 
 _CODES = 500
 _FIRST_CODE = 100
@@ -37,7 +37,7 @@ _BUCKETS = 16
 _MATRIX = 64
 _WORDS = _MATRIX + len(METHODS) * _CODES
 SIZE = -(-_WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
-"""Bytes of a block; only the pages that are written to take memory."""
+"""Bytes of a block; only written pages take memory."""
 
 assert _REJECTED + len(REASONS) <= _BUCKETS
 assert _BUCKETS + len(BOUNDS) + 1 <= _MATRIX
@@ -49,10 +49,9 @@ _BUCKETS_FORMAT = f"={len(BOUNDS) + 1}Q"
 
 
 def create(name: str) -> int:
-    """A descriptor of the memory for a new block. Raises OSError.
+    """Returns the descriptor of the memory for a new block. Raises OSError.
 
-    Its size is sealed (memfd_create(2)): a worker that made it smaller would have the daemon killed
-    by SIGBUS.
+    Its size is sealed (memfd_create(2)): a worker that shrank it would kill the daemon by SIGBUS.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -69,17 +68,17 @@ class Counters:
     """The worker's side of its block."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """On the memory of `descriptor`, which is closed; without one, on memory of its own."""
+        """Uses the memory of `descriptor`, which is closed; without one, private memory."""
         memory = mmap.mmap(-1 if descriptor is None else descriptor, SIZE)
         if descriptor is not None:
             os.close(descriptor)
         self._words = memoryview(memory).cast("Q")
         self._sums = memoryview(memory).cast("d")
-        self._counts = [0] * _WORDS  # what this process has counted: read faster than the block
+        self._counts = [0] * _WORDS  # a copy of the words that is faster to read
         self._seconds = 0.0
 
     def answered(self, method: str, status: int, seconds: float) -> None:
-        """One more request has its answer."""
+        """Counts a request that was answered after `seconds`."""
         counts, words = self._counts, self._words
         bucket = _BUCKETS + bisect_left(BOUNDS, seconds)
         words[bucket] = counts[bucket] = counts[bucket] + 1
@@ -89,21 +88,21 @@ class Counters:
             words[cell] = counts[cell] = counts[cell] + 1
 
     def rejected(self, reason: str) -> None:
-        """One more request was turned away."""
+        """Counts a rejected request."""
         self._words[_REJECTED + REASONS.index(reason)] += 1
 
     def dropped(self, lines: int) -> None:
-        """So many more lines of the log were dropped."""
+        """Counts dropped lines of the log."""
         self._words[_DROPPED] += lines
 
     @property
     def gauges(self) -> memoryview[int]:
-        """Where the gauges are set: `gauges[IN_FLIGHT] = 3`."""
+        """The gauges, for writing: `gauges[IN_FLIGHT] = 3`."""
         return self._words
 
 
 class Totals:
-    """What one or more blocks have counted."""
+    """The sums of one or more blocks."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -114,11 +113,11 @@ class Totals:
 
     @property
     def answered(self) -> int:
-        """Requests that have their answer."""
+        """Number of answered requests."""
         return sum(self.buckets)
 
     def add(self, other: Totals) -> None:
-        """Takes what `other` has counted."""
+        """Adds the sums of `other`."""
         self.dropped += other.dropped
         self.seconds += other.seconds
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
@@ -135,21 +134,21 @@ class CounterView:
         self._memory = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)
 
     def gauge(self, word: int) -> int:
-        """The present value of `IN_FLIGHT`, `QUEUED`, `WEBSOCKETS` or `STUCK`."""
+        """Returns the current value of `IN_FLIGHT`, `QUEUED`, `WEBSOCKETS` or `STUCK`."""
         return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
 
     @property
     def buckets(self) -> list[int]:
-        """Requests that have their answer, by duration."""
+        """Answered requests by duration."""
         return list(struct.unpack_from(_BUCKETS_FORMAT, self._memory, _BUCKETS * 8))
 
     @property
     def answered(self) -> int:
-        """Requests that have their answer."""
+        """Number of answered requests."""
         return sum(self.buckets)
 
     def totals(self) -> Totals:
-        """Everything that has been counted so far."""
+        """Returns the sums of this block so far."""
         found = Totals()
         head = memoryview(self._memory[: _MATRIX * 8]).cast("Q")
         found.dropped = head[_DROPPED]
@@ -167,5 +166,5 @@ class CounterView:
         return found
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Unmaps the memory."""
         self._memory.close()

@@ -1,6 +1,6 @@
-"""What the daemon tells a process that it starts: one JSON document on the inherited channel.
+"""The specification of a worker process: one JSON document on the inherited channel.
 
-Standard library only: the worker's interpreter may be another one than the daemon's.
+Standard library only: workers may run in another interpreter.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TlsSpec:
-    """TLS material as the daemon read it, so that keys that only root can read work after the
-    worker has dropped its privileges. All PEM; empty `authorities` means none.
+    """TLS material in PEM, read by the daemon: keys that only root can read work in workers that
+    have dropped their privileges. Empty `authorities`: none.
     """
 
     certificate: str = dataclasses.field(repr=False)
@@ -26,19 +26,19 @@ class TlsSpec:
     ciphers: str
 
     def as_dict(self) -> dict[str, str]:
-        """The fields, for a message."""
+        """Returns the fields as a dict, for a message."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class BentoSpec:
-    """What a worker of a BentoML service is told beside the rest.
+    """Additional settings of a worker of a BentoML service.
 
-    `service` is its name in the code ("": the one that clients see), `reached_at` maps names of the
-    code to the addresses of those services, and `workers` is how many share what the code allows.
-    BentoML's own `traffic.timeout` and `traffic.max_concurrency` are kept unless servd has limits
-    of its own for it. `folder` is for what lasts beyond one worker. Of one that is `unknown`,
-    the code could not be imported when it was planned.
+    `service` is the name in the code ("": the entry service). `reached_at` maps names of the code
+    to the addresses of those services. `workers` share the limits in the code. `keeps_*` keep
+    BentoML's `traffic.timeout` and `traffic.max_concurrency`, unless servd has its own limit.
+    `folder` holds files that outlive a worker. `unknown`: the code could not be imported at
+    planning.
     """
 
     service: str
@@ -52,8 +52,67 @@ class BentoSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeoutSpec:
+    """The keys of `timeouts` that concern a worker, in seconds."""
+
+    request: float | None
+    request_total: float | None
+    headers: float
+    body: float
+    keep_alive: float
+    drain: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """The keys of `limits` that concern a worker; `head` and `body` in bytes."""
+
+    concurrency: int
+    queue: int
+    max_requests: int
+    max_requests_jitter: int
+    head: int
+    body: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """The keys of `log` of a service."""
+
+    access: bool
+    level: str
+    skip_paths: tuple[str, ...]
+    sample: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySpec:
+    """The keys of `proxy`."""
+
+    headers: bool
+    trusted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UvicornSpec:
+    """The keys of `uvicorn`; `ws_max_size` in bytes, the pings in seconds."""
+
+    http: str
+    loop: str
+    ws: str
+    lifespan: str
+    ws_max_size: int
+    ws_ping_interval: float | None
+    ws_ping_timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class AppSpec:
-    """How a worker runs its app. Times are seconds; a `health_path` of "" is none."""
+    """How a worker runs its app, in the tables of the configuration; a `health_path` of "": none.
+
+    The nested tables have the field names of their config models: `servd.plan.build` copies them by
+    name.
+    """
 
     app: str
     factory: bool
@@ -62,37 +121,18 @@ class AppSpec:
     threads: int
     backlog: int
     root_path: str
-    keep_alive: float
-    drain: float
-    http: str
-    loop: str
-    ws: str
-    lifespan: str
-    access_log: bool
-    log_level: str
-    log_sample: float
-    skip_paths: tuple[str, ...]
-    proxy_trusted: tuple[str, ...] | None
-    request: float | None
-    request_total: float | None
-    concurrency: int
-    queue: int
-    max_requests: int
-    max_requests_jitter: int
     health_path: str
-    headers: float
-    body: float
-    head_limit: int
-    body_limit: int | None
-    ws_max_size: int
-    ws_ping_interval: float | None
-    ws_ping_timeout: float | None
+    timeouts: TimeoutSpec
+    limits: LimitSpec
+    log: LogSpec
+    proxy: ProxySpec
+    uvicorn: UvicornSpec
     bento: BentoSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SocketSpec:
-    """A listening socket that a process inherits as descriptor `fd`."""
+    """A listening socket that the process inherits as descriptor `fd`."""
 
     name: str
     fd: int
@@ -101,12 +141,12 @@ class SocketSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Everything that one worker process is told.
+    """Everything that one worker process receives at its start.
 
-    Exactly one of `app` (run by servd's worker) and `argv` (replaced by that program) is set.
-    Without `accept`, a worker is ready first and accepts when it is told to. With
-    `tells_sources`, it says which files its code was loaded from. `counters` is the
-    descriptor of its block of counters, `events` that of the pipe for its finished events.
+    Exactly one of `app` (run by servd's worker) and `argv` (a program to execute) is set. Without
+    `accept`, a worker becomes ready first and accepts on command. With `tells_sources`, it reports
+    the files of its code. `counters` is the descriptor of its counter block, `events` that of the
+    pipe for finished events.
     """
 
     service: str
@@ -127,26 +167,32 @@ class WorkerSpec:
     events: int = 1
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Returns one line of JSON."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> WorkerSpec:
-        """The spec that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        app, tls = values.pop("app"), values.pop("tls")
-        sockets = tuple(SocketSpec(**socket) for socket in values.pop("sockets"))
-        if app is not None:
-            app["skip_paths"] = tuple(app["skip_paths"])
-            if (bento := app["bento"]) is not None:
-                bento["reached_at"] = tuple((name, uri) for name, uri in bento["reached_at"])
-                app["bento"] = BentoSpec(**bento)
-            app = AppSpec(**app)
-        values["rlimits"] = tuple((name, value) for name, value in values["rlimits"])
-        values |= {"argv": tuple(values["argv"]), "cpus": tuple(values["cpus"])}
-        return cls(
-            **values,
-            sockets=sockets,
-            app=app,
-            tls=TlsSpec(**tls) if tls is not None else None,
-        )
+        """Returns the spec that `to_json` wrote."""
+        spec: WorkerSpec = _read(json.loads(text), cls)
+        return spec
+
+
+_NESTED: dict[str, Any] = {
+    "app": AppSpec,
+    "sockets": SocketSpec,
+    "tls": TlsSpec,
+    "timeouts": TimeoutSpec,
+    "limits": LimitSpec,
+    "log": LogSpec,
+    "proxy": ProxySpec,
+    "uvicorn": UvicornSpec,
+    "bento": BentoSpec,
+}
+"""Spec class of each nested field, by the field's name."""
+
+
+def _read(value: Any, spec: Any = None) -> Any:
+    """Converts a JSON value: objects to `spec`, arrays to tuples."""
+    if isinstance(value, dict):
+        return spec(**{name: _read(inner, _NESTED.get(name)) for name, inner in value.items()})
+    return tuple(_read(inner, spec) for inner in value) if isinstance(value, list) else value

@@ -32,18 +32,18 @@ def main() -> None:
     spec = WorkerSpec.from_json(text)
     assert spec.app is not None
     sys.argv[1:] = []
-    watch = DaemonWatch(channel, spec.app.drain)
+    watch = DaemonWatch(channel, spec.app.timeouts.drain)
     watch.start()
     sockets = [item.fd for item in spec.sockets]
     counters = Counters(spec.counters)
-    events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.clear_of_the_way())
+    events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.first_free_fd())
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
     writer = EventWriter(spec.service, spec.worker, spec.generation, events)
     writer.dropped = counters.dropped
     faulthandler.enable()
-    configure_logging(writer, spec.app.log_level)
+    configure_logging(writer, spec.app.log.level)
     try:
         confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:

@@ -43,9 +43,9 @@ def build_application(
     """Puts servd's own around `app`, and `telemetry` where there is any."""
     bare = as_asgi3(app, spec)
     access_log = None
-    if spec.access_log:
-        skipped = {spec.root_path + path for path in spec.skip_paths} | {*spec.skip_paths}
-        access_log = AccessLog(outlets.writer, skipped, spec.log_sample)
+    if spec.log.access:
+        skipped = {spec.root_path + path for path in spec.log.skip_paths} | {*spec.log.skip_paths}
+        access_log = AccessLog(outlets.writer, skipped, spec.log.sample)
     inner, probed = bare, bare
     if telemetry is not None:
         inner, probed = telemetry.around(bare), telemetry.unobserved(bare)
@@ -53,8 +53,8 @@ def build_application(
     if telemetry is not None:
         requests.trace_id = telemetry.trace_id
     whole: Any = requests
-    if spec.proxy_trusted is not None:
-        whole = proxy_headers(requests, spec.proxy_trusted)
+    if spec.proxy.headers:
+        whole = proxy_headers(requests, spec.proxy.trusted)
     return Application(requests, probed, whole)
 
 
@@ -65,7 +65,7 @@ def as_asgi3(app: Any, spec: AppSpec) -> Any:
         from a2wsgi import WSGIMiddleware
 
         adapted = WSGIMiddleware(app, workers=spec.threads)
-        if spec.request is not None or spec.request_total is not None:
+        if spec.timeouts.request is not None or spec.timeouts.request_total is not None:
             adapted.executor = NotingExecutor(spec.threads, "servd-thread")
         return adapted
     if interface == "asgi2":

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from servd.wire.listen_fds import clear_of_the_way
+from servd.wire.listen_fds import first_free_fd
 
 HARD_EXIT_GRACE = 5.0
 """Seconds after the drain's deadline until a worker that has not exited is ended from within."""
@@ -35,7 +35,7 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         # out of the way of the listening sockets, which go to 3, 4, ...
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, clear_of_the_way())
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, first_free_fd())
         os.close(descriptor)
         self._socket = socket.socket(fileno=moved)
         self._buffer = b""

@@ -39,21 +39,21 @@ def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
     config = uvicorn.Config(
         application,
         interface="asgi3",
-        http=spec.http,
-        loop=spec.loop,
-        ws=spec.ws,
-        lifespan=spec.lifespan,  # type: ignore[arg-type]
+        http=spec.uvicorn.http,
+        loop=spec.uvicorn.loop,
+        ws=spec.uvicorn.ws,
+        lifespan=spec.uvicorn.lifespan,  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         root_path=spec.root_path,
-        h11_max_incomplete_event_size=spec.head_limit,
-        ws_max_size=spec.ws_max_size,
-        ws_ping_interval=spec.ws_ping_interval,
-        ws_ping_timeout=spec.ws_ping_timeout,
+        h11_max_incomplete_event_size=spec.limits.head,
+        ws_max_size=spec.uvicorn.ws_max_size,
+        ws_ping_interval=spec.uvicorn.ws_ping_interval,
+        ws_ping_timeout=spec.uvicorn.ws_ping_timeout,
         backlog=spec.backlog,
-        timeout_keep_alive=spec.keep_alive,  # type: ignore[arg-type]  # call_later takes floats
+        timeout_keep_alive=spec.timeouts.keep_alive,  # type: ignore[arg-type]  # call_later takes floats
     )
     config.load()
     # `load` would call a class or function without arguments to see whether it is a factory
@@ -120,8 +120,9 @@ class WorkerServer(BaseServer):
             self._accepted.add(made)
             return made
 
-        self.accept_on(self.listeners, protocol, handshake=self.spec.headers)
-        slow = SlowClients(self.server_state.connections, self.spec.headers, self.spec.body)
+        timeouts = self.spec.timeouts
+        self.accept_on(self.listeners, protocol, handshake=timeouts.headers)
+        slow = SlowClients(self.server_state.connections, timeouts.headers, timeouts.body)
         slow.begin(asyncio.get_running_loop())
 
     def _log(self, level: str, event: str, **fields: object) -> None:
@@ -138,8 +139,8 @@ class WorkerServer(BaseServer):
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
         class Protocol(ThriftyProtocol):
-            idle = IdleConnections(self.server_state.connections, self.spec.keep_alive)
-            head_limit = self.spec.head_limit
+            idle = IdleConnections(self.server_state.connections, self.spec.timeouts.keep_alive)
+            head_limit = self.spec.limits.head
 
         return Protocol
 
@@ -189,10 +190,10 @@ class WorkerServer(BaseServer):
             self.server_state,
             self._accepted,
             self.requests,
-            self.spec.keep_alive,
+            self.spec.timeouts.keep_alive,
             lambda counts: self.report(draining=counts),
         )
-        self._drain.begin(self.spec.drain)
+        self._drain.begin(self.spec.timeouts.drain)
         notify("STOPPING=1")
         await self._drain.finish()
         await self._end_probes()

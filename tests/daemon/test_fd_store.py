@@ -15,7 +15,7 @@ from servd.daemon.fd_store import FdStore
 from servd.daemon.systemd import Systemd
 from servd.plan.model import SocketPlan
 from servd.supervisor.sockets.pool import SocketPool
-from servd.wire.notify import parse
+from servd.wire.notify import parse_notification
 
 
 class Manager:
@@ -34,7 +34,7 @@ class Manager:
                 text, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 8)
             except BlockingIOError:
                 return self.kept
-            fields = parse(text)
+            fields = parse_notification(text)
             if "FDSTORE" in fields:
                 assert fields["FDNAME"].isprintable()
                 assert ":" not in fields["FDNAME"]

@@ -15,7 +15,7 @@ from servd.plan.change import Change
 from servd.plan.diff import diff, patched
 from servd.plan.host import Account, Host
 from servd.plan.model import Plan
-from servd.plan.render_changes import as_json, as_text
+from servd.plan.render_changes import change_rows, rows_as_text
 
 HOST = Host(
     cpus=(0, 1),
@@ -127,15 +127,17 @@ def test_secrets_are_masked_and_a_changed_one_still_shows() -> None:
         )
 
     changes = diff(plan("old-secret"), plan("new-secret"))
-    shown = as_text(as_json(changes))
+    shown = rows_as_text(change_rows(changes))
     assert "secret" not in shown
     assert "env.DSN        ******** -> another value" in shown
 
 
 def test_the_text_is_coloured_for_terminals_only() -> None:
-    rows = as_json(diff(Plan(), plan_of({"web": {"app": "m:a"}})))
-    assert as_text(rows, colour=True).startswith("\x1b[32m+ web  add  internal, 1 worker\x1b[0m")
-    assert "\x1b" not in as_text(rows)
+    rows = change_rows(diff(Plan(), plan_of({"web": {"app": "m:a"}})))
+    assert rows_as_text(rows, colour=True).startswith(
+        "\x1b[32m+ web  add  internal, 1 worker\x1b[0m"
+    )
+    assert "\x1b" not in rows_as_text(rows)
 
 
 def test_a_dependent_on_a_moved_dependency_rolls() -> None:

@@ -18,7 +18,7 @@ from servd.plan.overrides import (
     Start,
     Stop,
     acted,
-    differing,
+    effective_overrides,
     surviving,
     with_overrides,
 )
@@ -119,7 +119,9 @@ def test_it_lasts_until_the_file_changes_that_very_key() -> None:
 
 
 def test_what_the_file_says_anyway_is_forgotten() -> None:
-    assert differing({"front": Override(2), "back": Override(3)}, plan()) == {"back": Override(3)}
+    assert effective_overrides({"front": Override(2), "back": Override(3)}, plan()) == {
+        "back": Override(3)
+    }
 
 
 def test_a_change_of_the_file_shows_the_number_by_hand_that_it_replaces() -> None:

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 
-from servd.wire.listen_fds import take
+from servd.wire.listen_fds import take_inherited
 
 LAY = """
 import os, socket, sys
-from servd.wire.listen_fds import lay, take
+from servd.wire.listen_fds import lay, take_inherited
 environ = lay([int(fd) for fd in sys.argv[1:]], ["one", "two"])
-found = take(environ)
+found = take_inherited(environ)
 assert environ == {}, environ
 for name, descriptors in sorted(found.items()):
     print(name, descriptors, socket.socket(fileno=descriptors[0]).getsockname()[1])
@@ -41,5 +41,5 @@ def test_descriptors_are_laid_in_order_whatever_their_numbers_were() -> None:
 
 def test_descriptors_for_another_process_are_not_taken() -> None:
     environ = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid() + 1)}
-    assert take(environ) == {}
+    assert take_inherited(environ) == {}
     assert environ == {}

@@ -83,10 +83,10 @@ def _planned(loaded: Loaded) -> Plan:
 def _of_machine(loaded: Loaded, plan: Plan) -> Loaded:
     """With what is too much for this machine."""
     from servd.config.load import LoadError
-    from servd.host.gpus import first
+    from servd.host.gpus import equip_at_start
 
     try:
-        found = first(loaded, plan, os.environ)[1]
+        found = equip_at_start(loaded, plan, os.environ)[1]
     except LoadError as error:
         return error.loaded
     return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))

@@ -20,14 +20,14 @@ def command(source: str, target: str, force: bool) -> None:
     """
     from servd.config.dump import to_text
     from servd.config.find import Disk, Source, config_error, is_yaml
-    from servd.config.load import parse
+    from servd.config.load import parse_source
     from servd.config.tree import plain
 
     try:
         content = Disk().read(source)
     except OSError as error:
         raise config_error(f"cannot be read: {error.strerror}", file=source) from None
-    parsed = parse(Source(source, content), {})
+    parsed = parse_source(Source(source, content), {})
     if parsed.diagnostics:
         raise ConfigError(parsed.diagnostics)
     yaml = is_yaml(target) if target != "-" else not is_yaml(source)

@@ -78,17 +78,17 @@ class InvalidError(ServdError):
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:
     from servd.host.facts import inspect_host
-    from servd.host.gpus import first
+    from servd.host.gpus import equip_at_start
     from servd.plan.build import build_loaded
     from servd.plan.diff import diff
     from servd.plan.model import Plan
-    from servd.plan.render_changes import as_json
+    from servd.plan.render_changes import change_rows
 
     plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "")
-    plan, found = first(loaded, plan, os.environ)
+    plan, found = equip_at_start(loaded, plan, os.environ)
     return {
         "source": "first start",
-        "changes": as_json(diff(Plan(), plan)),
+        "changes": change_rows(diff(Plan(), plan)),
         "by_hand": [],
         "restart_needed": [],
         "warnings": [warning.summary() for warning in (*loaded.warnings, *found)],
@@ -96,11 +96,11 @@ def _first_start(loaded: Loaded) -> dict[str, Any]:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    from servd.plan.render_changes import as_text
+    from servd.plan.render_changes import rows_as_text
 
     if answer["source"] != "daemon":
         say("no daemon runs for this configuration: this is what a first start would do")
-    click.echo(as_text(answer["changes"], colour=colours(sys.stdout)))
+    click.echo(rows_as_text(answer["changes"], colour=colours(sys.stdout)))
     for item in answer["by_hand"]:
         click.echo(
             f"! {item['service']}: {workers(item['workers'])} by hand, the file says"

@@ -1,8 +1,8 @@
-"""BentoML services become services of the configuration: `gw` and, for what its code depends on,
-`gw.tokenizer`. Pure.
+"""Expands BentoML services into services of the configuration: `gw`, and `gw.tokenizer` for a
+dependency in its code. Pure.
 
-What counts, from the weakest: servd's defaults, `[defaults]`, what the code declares, and what the
-file says of just this service (`[services.gw]`, `[services.gw.components.Tokenizer]`).
+Precedence, weakest first: servd's defaults, `[defaults]`, declarations in the code, the service's
+tables in the file (`[services.gw]`, `[services.gw.components.Tokenizer]`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
-from servd.config.bento.declared import RUN_ALIKE, Declared, DeclaredGraph, Part
+from servd.config.bento.declared import SHARED_KEYS, Declared, DeclaredGraph, Part
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import shown
@@ -21,11 +21,11 @@ from servd.config.validation_context import ValidationContext
 from servd.core.address import Address
 from servd.core.diagnostics import Diagnostic
 
-ALIKE_TIMEOUTS = ("startup", "drain")
+SHARED_TIMEOUTS = ("startup", "drain")
 
-IDLE_SECONDS = 75.0
-"""How long an idle connection to a component is kept. BentoML's client keeps one for 5 seconds, and
-so does Uvicorn: whoever closes first must not be the one who listens."""
+_KEEP_ALIVE_SECONDS = 75.0
+"""Keep-alive of a component. BentoML's client and Uvicorn both close idle connections after 5 s;
+the server must not close first."""
 
 T = TypeVar("T", bound=Table)
 
@@ -33,7 +33,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 
 
 class Expansion:
-    """The configuration with the components of its BentoML services."""
+    """A configuration with the components of its BentoML services."""
 
     def __init__(self, checked: ValidationContext, graphs: Mapping[str, DeclaredGraph]) -> None:
         self.checked = checked
@@ -45,7 +45,7 @@ class Expansion:
         self.config: Config = checked.config.model_copy(update={"services": services})
 
     def secrets(self, secrets: Collection[Path]) -> frozenset[Path]:
-        """The paths of secrets, with those of what components have taken over or been given."""
+        """Returns the paths of secrets, with those that components inherit or set."""
         found = set(secrets)
         for name, part in self.parts.items():
             entry = name.partition(".")[0]
@@ -56,7 +56,7 @@ class Expansion:
                     continue
                 if way[2:4] == ("components", part.declared.name):
                     found.add(("services", name, *way[4:]))
-                elif way[2] in RUN_ALIKE:
+                elif way[2] in SHARED_KEYS:
                     found.add(("services", name, *way[2:]))
         return frozenset(found)
 
@@ -83,11 +83,11 @@ class Expansion:
             is_entry = each == graph.entry
             own: Path = ("services", name) if is_entry else ("services", name, "components", each)
             base = given if is_entry else self._component(given, given.components.get(each))
-            said = _Said(self.checked, own)
+            is_set = _OwnKeys(self.checked, own)
             needs = tuple(Dependency(service=names[other]) for other in declared.depends)
-            made = _with_declared(base, declared, said, is_entry=is_entry)
+            made = _with_declared(base, declared, is_set, is_entry=is_entry)
             depends_on = (*(base.depends_on if is_entry else ()), *needs)
-            # components stand for themselves now
+            # components are services now
             made = made.model_copy(update={"depends_on": depends_on, "components": {}})
             services[names[each]] = made
             self.parts[names[each]] = Part(
@@ -96,20 +96,20 @@ class Expansion:
                 graph=names,
                 keeps_timeout=made.timeouts.request is None,
                 keeps_concurrency=made.limits is None or not made.limits.concurrency,
-                gpus=0.0 if said("gpus") else declared.gpus,
+                gpus=0.0 if is_set("gpus") else declared.gpus,
                 tag=graph.tag,
             )
         return services
 
     def _component(self, given: Service, own: Defaults | None) -> Service:
-        """A component before its code has its say."""
+        """Returns a component without the declarations of its code."""
         shared = self.checked.config.defaults
         values: dict[str, Any] = {name: getattr(shared, name) for name in Defaults.model_fields}
-        values |= {name: getattr(given, name) for name in RUN_ALIKE}
-        kept = {name: getattr(given.timeouts, name) for name in ALIKE_TIMEOUTS}
+        values |= {name: getattr(given, name) for name in SHARED_KEYS}
+        kept = {name: getattr(given.timeouts, name) for name in SHARED_TIMEOUTS}
         values["timeouts"] = shared.timeouts.model_copy(update=kept)
         if "keep_alive" not in shared.timeouts.model_fields_set:
-            kept = {"keep_alive": IDLE_SECONDS}
+            kept = {"keep_alive": _KEEP_ALIVE_SECONDS}
             values["timeouts"] = values["timeouts"].model_copy(update=kept)
         values |= {"tls": None, "health": None, "root_path": "", "public_url": ""}
         values |= {"bento": given.bento, "kind": "service"}
@@ -117,7 +117,7 @@ class Expansion:
         return component if own is None else overlaid(component, own)
 
     def _unknown(self, name: str, given: Service, graph: DeclaredGraph) -> Iterator[Diagnostic]:
-        """Settings for what the code does not have."""
+        """Yields a mistake for each configured component that the code does not have."""
         known = sorted(set(graph.services) - {graph.entry})
         for each in given.components:
             path: Path = ("services", name, "components", each)
@@ -132,21 +132,21 @@ class Expansion:
 
 
 def _same_but_case(word: str, known: list[str]) -> str:
-    """`did_you_mean` compares in lower case."""
+    """Returns the hint for a name that differs in case: `did_you_mean` compares in lower case."""
     close = did_you_mean(word, [each.lower() for each in known])
     found = [each for each in known if f'"{each.lower()}"' in close]
     return f'did you mean "{found[0]}"?' if found else ""
 
 
 def component_name(service: str, component: str, entry: str) -> str:
-    """The name of a component among the services: `gw.tokenizer`."""
+    """Returns the service name of a component: `gw.tokenizer`."""
     if component == entry:
         return service
     return f"{service}.{_NOT_IN_NAMES.sub('-', component.lower()).strip('-') or 'component'}"
 
 
-class _Said:
-    """Whether the file says something of just this service."""
+class _OwnKeys:
+    """Tells whether the file sets a key for this service itself."""
 
     def __init__(self, checked: ValidationContext, own: Path) -> None:
         self._checked = checked
@@ -156,21 +156,21 @@ class _Said:
         return self._checked.layers.own((*self._own, *key))
 
 
-def _with_declared(base: Service, code: Declared, said: _Said, *, is_entry: bool) -> Service:
-    """The service with what its code declares, where the file says nothing else."""
+def _with_declared(base: Service, code: Declared, is_set: _OwnKeys, *, is_entry: bool) -> Service:
+    """Returns the service with the declarations of its code for keys that the file does not set."""
     new: dict[str, Any] = {}
-    if code.workers is not None and not said("workers"):
+    if code.workers is not None and not is_set("workers"):
         new["workers"] = "auto" if code.workers == "cpu_count" else code.workers
-    if code.backlog is not None and not said("backlog"):
+    if code.backlog is not None and not is_set("backlog"):
         new["backlog"] = code.backlog
-    if code.timeout is not None and not said("timeouts", "request"):
+    if code.timeout is not None and not is_set("timeouts", "request"):
         new["timeouts"] = _without(base.timeouts, "request", None)
-    if code.max_concurrency is not None and not said("limits") and base.limits is not None:
+    if code.max_concurrency is not None and not is_set("limits") and base.limits is not None:
         new["limits"] = _without(_without(base.limits, "concurrency", 0), "queue", 0)
     if is_entry:
-        if code.port is not None and not said("listen"):
+        if code.port is not None and not is_set("listen"):
             new["listen"] = (Address("tcp", host=code.host or "0.0.0.0", port=code.port),)  # noqa: S104
-        if code.tls is not None and not said("tls"):
+        if code.tls is not None and not is_set("tls"):
             new["tls"] = Tls.model_validate(dict(code.tls))
     return base.model_copy(update=new)
 
@@ -180,7 +180,7 @@ def _without(table: T, key: str, nothing: object) -> T:
 
 
 def overlaid(base: T, top: Table) -> T:
-    """`base` with what was written in `top`: tables key by key, everything else as a whole."""
+    """Returns `base` with the keys written in `top`: tables key by key, other values as a whole."""
     new: dict[str, Any] = {}
     for key in top.model_fields_set:
         value, before = getattr(top, key), getattr(base, key)

@@ -1,4 +1,4 @@
-"""What the code of BentoML services declares, as values."""
+"""Declarations in the code of BentoML services, as values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One class with `@bentoml.service`: what it says of itself. None, 0 and "" are silence.
+    """The declarations of one class with `@bentoml.service`. None, 0 and "" are undeclared.
 
     `workers` may be "cpu_count". `gpus` is for all its workers together. `env` maps names to values
-    (None: required, without a default); `command` says that a program of its own serves it.
+    (None: required, without default). `command`: a separate program serves it.
     """
 
     name: str
@@ -29,19 +29,17 @@ class Declared:
     command: bool = False
 
 
-RUN_ALIKE = (
+SHARED_KEYS = (
     "directory", "python", "env_file", "env", "env_passthrough", "user", "group", "umask",
     "rlimits", "uvicorn", "log", "restart", "rollout", "watchdog", "threads",
 )  # fmt: skip
-"""What a component takes over from its service: whom, where and with what its workers run. The
-rest is its own: how many, on what, for how long, within which limits."""
+"""Keys that a component inherits from its service; all others are its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredGraph:
-    """A BentoML service with everything that it depends on in its code. `files` are those that say
-    so; `tag` is that of a built Bento. Without services, nothing is known of it, since its code
-    cannot be imported.
+    """A BentoML service with all its dependencies in code. `files` hold the code, `tag` names a
+    built Bento. Without `services`, the code could not be imported.
     """
 
     entry: str = ""
@@ -51,8 +49,8 @@ class DeclaredGraph:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> DeclaredGraph:
-        """From what `servd.worker.describe_bento` prints. Raises KeyError and TypeError for
-        something else.
+        """Reads what `servd.worker.bento.describe` prints. Raises KeyError or TypeError for other
+        documents.
         """
         services = {
             item["name"]: Declared(**{**item, "depends": tuple(item["depends"])})
@@ -63,12 +61,11 @@ class DeclaredGraph:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a service of the configuration is in the code of a BentoML service.
+    """The role of a service of the configuration in the code of a BentoML service.
 
-    `graph` maps every name of the code to a name of the configuration; `keeps_timeout` and
-    `keeps_concurrency` say whether BentoML's own limits hold, not servd's; `gpus` are for all
-    workers together. `tag` is the Bento that the code is of; `unknown` says that the code could not
-    be imported so far.
+    `graph` maps names in the code to names of services. `keeps_timeout` and `keeps_concurrency`:
+    BentoML's limits apply, not servd's. `gpus` are for all workers together. `tag` is the Bento of
+    the code. `unknown`: the code could not be imported so far.
     """
 
     declared: Declared
@@ -82,8 +79,8 @@ class Part:
     development: bool = False
 
 
-def homes(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
-    """Where in a configuration the settings of each component stand."""
+def component_paths(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
+    """Returns the path of the settings of each component in the configuration."""
     return {
         name: ("services", name.partition(".")[0], "components", part.declared.name)
         for name, part in parts.items()

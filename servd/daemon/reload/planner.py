@@ -12,7 +12,7 @@ from servd.core.errors import ConfigError
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadRequest
 from servd.host.facts import inspect_host, read_quota, read_texts, usable_cpus, usable_ids
-from servd.host.gpus import equipped, first, mistake
+from servd.host.gpus import equip_at_start, equipped, gpu_diagnostic
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
@@ -22,7 +22,7 @@ from servd.plan.overrides import (
     Override,
     RefusedError,
     acted,
-    differing,
+    effective_overrides,
     surviving,
     with_overrides,
 )
@@ -63,8 +63,8 @@ class Planner:
         Raises `LoadError` when more GPUs are asked for than there are.
         """
         declared = self._declared(loaded, ports)
-        overrides = differing(overrides, declared)
-        plan, warnings = first(loaded, with_overrides(declared, overrides), self.environ)
+        overrides = effective_overrides(overrides, declared)
+        plan, warnings = equip_at_start(loaded, with_overrides(declared, overrides), self.environ)
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
     def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
@@ -84,7 +84,7 @@ class Planner:
             raise RefusedError(f'there is no service "{min(gone)}" any more')
         if request.act is not None:
             overrides = acted(overrides, request.act, declared)
-        overrides = differing(overrides, declared)
+        overrides = effective_overrides(overrides, declared)
         plan = self._equipped(loaded, with_overrides(declared, overrides), request, running)
         roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
         changes = diff(running, plan, roll)
@@ -106,7 +106,7 @@ class Planner:
         except GpuError as error:
             if request.by_hand:
                 raise RefusedError(str(error)) from None
-            raise ConfigError([mistake(loaded, error)]) from None
+            raise ConfigError([gpu_diagnostic(loaded, error)]) from None
 
 
 def with_new_certificates(plan: Plan) -> Plan:

@@ -9,7 +9,7 @@ import structlog
 
 from servd.config.kinds import daemon_kind
 from servd.config.model import Config
-from servd.config.tree import differing, dotted
+from servd.config.tree import differing_paths, dotted
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ def changed_keys(before: Config, after: Config) -> list[str]:
     old, new = (
         c.model_dump(mode="json", include={"daemon", "admin", "hooks"}) for c in (before, after)
     )
-    return [dotted(path) for path in differing(old, new)]
+    return [dotted(path) for path in differing_paths(old, new)]
 
 
 def needs_restart(keys: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servd.core.basedir import home
+from servd.core.basedir import base_dir
 from servd.core.errors import ServdError
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.graces import DISMISSED_DAEMON_SECONDS
@@ -166,7 +166,7 @@ def _spawn(
             [sys.executable, *sys.orig_argv[1:]],
             env={**environ, HANDOVER: str(theirs.fileno())},
             pass_fds=[theirs.fileno(), *state.descriptors],
-            cwd=home(),
+            cwd=base_dir(),
         )
     except OSError as error:
         ours.close()

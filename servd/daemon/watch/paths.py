@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from servd.config.find import EXTENSIONS
 from servd.config.load import Loaded
 from servd.core.basedir import absolute
-from servd.core.exhaustion import is_shortage, matches
+from servd.core.exhaustion import glob_or_raise, is_exhaustion
 
 _MOST_LINKS = 40
 _LARGEST = 16 * 2**20
@@ -39,7 +39,7 @@ class WatchList:
 
         Raises OSError where a shortage (of descriptors) keeps that from being known.
         """
-        found = {path for pattern in self.patterns for path in matches(pattern)}
+        found = {path for pattern in self.patterns for path in glob_or_raise(pattern)}
         return {path: _content(path) for path in self.files | found}
 
 
@@ -108,6 +108,6 @@ def _content(path: str) -> bytes:
         with open(path, "rb") as file:
             return hashlib.sha256(file.read(_LARGEST)).digest()
     except OSError as error:
-        if is_shortage(error):
+        if is_exhaustion(error):
             raise
         return str(error.errno).encode()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from circus.watcher import Watcher
 
-from servd.core.exhaustion import is_shortage
+from servd.core.exhaustion import is_exhaustion
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
@@ -165,7 +165,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             process = self._process_class(self.launch, slot, self, self.observer)
         except OSError as error:
             death = Death(status=-1, was_ready=False, lived=0.0)
-            history = self._remember(slot, death, over=not is_shortage(error))
+            history = self._remember(slot, death, over=not is_exhaustion(error))
             self.observer.not_spawned(slot, error, history)
             self.manage_later()
             return False

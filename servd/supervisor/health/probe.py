@@ -7,7 +7,7 @@ import contextlib
 import socket
 
 from servd.core.address import Address
-from servd.core.exhaustion import is_shortage
+from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
@@ -58,7 +58,7 @@ async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
     except TimeoutError:
         return f"{what} was not answered within {plan.timeout:g} s"
     except OSError as error:
-        if is_shortage(error):
+        if is_exhaustion(error):
             raise
         return f"{what} failed: {error.strerror or error}"
     except (UnansweredError, ValueError) as error:

@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from servd.wire.notify import parse
+from servd.wire.notify import parse_notification
 
 _MOST_AT_ONCE = 64
 
@@ -44,7 +44,7 @@ class NotifySocket:
                 datagram = self._socket.recv(65536)
             except OSError:
                 return
-            self.on_fields(parse(datagram))
+            self.on_fields(parse_notification(datagram))
 
     def close(self) -> None:
         """Stops listening and removes the socket's file."""

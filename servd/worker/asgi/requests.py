@@ -59,15 +59,18 @@ class Requests:
         self.live: dict[Request, None] = {}
         self.stuck: set[Request] = set()
         self.exempt = exempt_paths(spec.root_path, spec.health_path)
-        self.body_limit = spec.body_limit
+        limits, timeouts = spec.limits, spec.timeouts
+        self.body_limit = limits.body
         self.doubts_lengths = False
         self.places: ConcurrencyLimiter | None = None
-        if spec.concurrency:
-            self.places = ConcurrencyLimiter(spec.concurrency, spec.queue, self._waiting)
-        self.deadlines = Deadlines(self.live, spec.request, spec.request_total, self._is_stuck)
+        if limits.concurrency:
+            self.places = ConcurrencyLimiter(limits.concurrency, limits.queue, self._waiting)
+        self.deadlines = Deadlines(
+            self.live, timeouts.request, timeouts.request_total, self._is_stuck
+        )
         self._timers = self.deadlines.timers
-        jitter = random.randint(0, spec.max_requests_jitter)  # noqa: S311  # spreads recycling
-        self._left = spec.max_requests + jitter if spec.max_requests else 0
+        jitter = random.randint(0, limits.max_requests_jitter)  # noqa: S311  # spreads recycling
+        self._left = limits.max_requests + jitter if limits.max_requests else 0
         self._bind = _structlog_binder()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
