@@ -202,7 +202,7 @@ class Daemon:
         self.upgrades = Upgrades(parts, lambda: self.state, is_owned=self.lifeline.held)
         before = self.launching.predecessor
         self.succession = Takeover(parts, before) if before is not None else None
-        self.record.on_event = self.hooks.take
+        self.record.subscribe(self.hooks.take)
         self._periodics = [
             self.sweeper.sweeps, self.traffic.readings, self.certificates.looks, ClockWatch().looks,
         ]  # fmt: skip
