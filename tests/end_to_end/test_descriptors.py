@@ -92,7 +92,7 @@ def test_an_edit_without_descriptors_is_applied_once_there_are_some(servd: Servd
     with without_descriptors(daemon.pid):
         (folder / "b.toml").write_text('[services.b]\ncommand = ["sleep", "1000"]\n')
         daemon.send(signal.SIGHUP)
-        failed = daemon.wait_for("reload failed", why="SIGHUP")
+        failed = daemon.wait_for("reload failed", reason="SIGHUP")
         assert failed["error"] == f"servd.toml: cannot be read: {NO_FILES}"
     daemon.wait_for("worker ready", service="b")
     assert daemon.pids("a") == [pid]
