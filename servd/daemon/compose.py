@@ -75,6 +75,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     supervisor = Supervisor(context, numbers)
     admin = options.admin(folder.path)
     hooks = Hooks(loaded.config.hooks, _config_folder(loaded.path), planner.environ)
+    router.subscribe(hooks.take)
     certificates = CertificateWatch(supervisor)
     files = FileWatch(queue.ask)
     files.has_read(loaded)

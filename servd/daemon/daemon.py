@@ -17,6 +17,7 @@ from servd.config.model import Config
 from servd.core.basedir import absolute
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import Exit, StartError
+from servd.core.events import Event
 from servd.core.paths import admin_address
 from servd.daemon.components import DaemonComponents
 from servd.daemon.hooks import Hooks
@@ -101,7 +102,6 @@ class Daemon:
         self._duties = _duties(components)
         self._started_at = now()
         self._signals: frozenset[signal.Signals] = frozenset()
-        self.router.on_event = hooks.take
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -119,7 +119,7 @@ class Daemon:
         state = self._options.previous.state if self._options.previous is not None else None
         replaces = {"replaces": state.pid} if state is not None else {}
         log.info(
-            "servd started",
+            Event.SERVD_STARTED,
             version=__version__,
             config=self._options.loaded.path,
             services=len(self.reloader.desired.plan.services),
@@ -133,7 +133,7 @@ class Daemon:
         for duty in self._duties:
             duty.start()
         if sys.platform != "linux":
-            log.warning("not Linux: workers do not notice the daemon's death by signal")
+            log.warning(Event.NOT_LINUX)
         for warning in self._warnings:
             tell_warning(warning)
         starts = await (self._first_start() if self._takeover is None else self._take_over())
@@ -199,7 +199,7 @@ class Daemon:
         resources.pool.claim_all()  # what was preloaded, and is not wanted
         resources.store.update(resources.pool)
         resources.systemd.ready(status)
-        log.info("servd ready", status=status, **details)
+        log.info(Event.SERVD_READY, status=status, **details)
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Asks for a reload; the future is its report."""
@@ -261,26 +261,26 @@ class Daemon:
             self.reload(ReloadRequest("SIGHUP"))
 
     def _parent_ended(self) -> None:
-        log.info("stopping", reason="whoever started servd has ended")
+        log.info(Event.STOPPING, reason="whoever started servd has ended")
         self._lifecycle.stop()
 
     def _asked_to_stop(self, number: signal.Signals) -> None:
         if self._lifecycle.is_told_to_stop:
-            log.warning("stopping at once", signal=number.name)
+            log.warning(Event.STOPPING_AT_ONCE, signal=number.name)
             self.supervisor.kill()
             if self._takeover is not None:
                 self._takeover.force_stop()
             return
-        log.info("stopping", signal=number.name)
+        log.info(Event.STOPPING, signal=number.name)
         self._lifecycle.stop()
 
     def _reopen_logs(self) -> None:
         try:
             self.router.sink.reopen()
         except StartError as error:
-            log.error("log not reopened", error=str(error))
+            log.error(Event.LOG_NOT_REOPENED, error=str(error))
         else:
-            log.info("log reopened")
+            log.info(Event.LOG_REOPENED)
 
     def _leave_signals(self) -> None:
         """Blocks signals: one that comes now must not change the exit status. The loop gives each
@@ -311,7 +311,7 @@ class Daemon:
         await self._orphans.stop()
         await self._hooks.stop()
         dropped = self.router.sink.dropped
-        log.info("servd stopped", graceful=graceful, log_lines_dropped=dropped)
+        log.info(Event.SERVD_STOPPED, graceful=graceful, log_lines_dropped=dropped)
         self.router.close()
         if self.upgrades.replaced is None:
             await self._admin.stop()

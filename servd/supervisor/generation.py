@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from servd.core.events import Event
 from servd.plan.model import ServicePlan
 from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.circus.launch import Launch
@@ -69,7 +70,7 @@ class Generation:
             self.listeners.append(listener)
             fresh = any(item.key not in known for item in listener.bound)
             if fresh and not socket_plan.internal:
-                self.log.info("listening", address=listener.url)
+                self.log.info(Event.LISTENING, address=listener.url)
 
     def apply_options(self) -> None:
         """Gives the sockets this plan's backlog, mode and owner. Raises OSError."""

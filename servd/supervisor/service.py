@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from servd.core.errors import StartError
+from servd.core.events import Event
 from servd.plan.model import ServicePlan
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import WorkerExit
@@ -96,7 +97,7 @@ class ManagedService:
             return
         previous, self.state = self.state, state
         (self.log.warning if state in BAD_STATES else self.log.info)(
-            f"service {state}", state=state, previous=previous, **reason
+            Event(f"service {state}"), state=state, previous=previous, **reason
         )
 
     def fail(self, error: str) -> None:
@@ -182,7 +183,7 @@ class ManagedService:
                     return  # everything drains now
                 await asyncio.sleep(0.05)  # the pace at which its workers report
             if oldest.workers.leaving:
-                self.log.warning("drain cut short", generation=oldest.number)
+                self.log.warning(Event.DRAIN_CUT_SHORT, generation=oldest.number)
             await oldest.abort_drain()
             self._drop_ended()
 
@@ -238,18 +239,18 @@ class ManagedService:
             if history.failures == CRASH_LOOP:
                 self._says_it_loops(exit_, history)
         self.log.warning(
-            "worker died",
+            Event.WORKER_DIED,
             worker=exit_.worker,
             pid=exit_.pid,
             generation=generation.number,
             exit_status=exit_.status,
             reason=exit_.reason,
-            then=what,
+            next_action=what,
         )
 
     def _says_it_loops(self, exit_: WorkerExit, history: RestartHistory) -> None:
         self.log.error(
-            "crash loop",
+            Event.CRASH_LOOP,
             worker=exit_.worker,
             failures=history.failures,
             reason=exit_.reason,

@@ -11,6 +11,7 @@ import structlog
 
 from servd.core import graph
 from servd.core.errors import StartError
+from servd.core.events import Event
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
@@ -140,7 +141,7 @@ class Supervisor:
         if mode.inherited is not None:
             await self._agree(transaction, mode)
         if steps and mode.announce:
-            log.info("reload prepared", services=list(steps))
+            log.info(Event.RELOAD_PREPARED, services=list(steps))
         await transaction.commit()
         self.plan = plan
         self.services |= added
@@ -210,7 +211,7 @@ class Supervisor:
             if service.current is None:
                 service.fail(str(error))
         except Exception as error:  # a fault of ours must not leave the others waiting
-            log.exception("internal error", service=service.plan.name)
+            log.exception(Event.INTERNAL_ERROR, service=service.plan.name)
             self.failed_at_start[service.plan.name] = f"internal error: {error}"
             service.fail(f"internal error: {error}")
 
@@ -232,7 +233,7 @@ class Supervisor:
             await asyncio.wait({reached, settled}, return_when=asyncio.FIRST_COMPLETED)
             if not condition.is_set():
                 service.error = f"waiting for {dependency.service}"
-                service.log.warning("service waiting", waiting_for=dependency.service)
+                service.log.warning(Event.SERVICE_WAITING, waiting_for=dependency.service)
                 service.milestones.settled.set()
                 await reached
                 service.error = ""
@@ -245,7 +246,7 @@ class Supervisor:
         self.failed_at_start[service.plan.name] = reason
         last = service.last_exit
         details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
-        service.log.error("service cannot start", error=reason, **details)
+        service.log.error(Event.SERVICE_CANNOT_START, error=reason, **details)
 
     async def settled(self) -> dict[str, str]:
         """Waits until each service is ready or known not to be for now. Returns the names of those
@@ -312,7 +313,7 @@ class Supervisor:
         draining = self._keep(drain())
         done, _ = await asyncio.wait({draining}, timeout=timeout)
         if not done:
-            log.warning("shutdown timeout: killing what is left", seconds=timeout)
+            log.warning(Event.SHUTDOWN_TIMEOUT, seconds=timeout)
             self.kill()
         await draining
         return bool(done)

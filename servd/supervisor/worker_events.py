@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from servd.core.events import Event
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
@@ -51,7 +52,7 @@ class WorkerEventRecorder:
 
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started: its team waits for its readiness."""
-        self._log("worker started", process, reason=self._start_reason(process))
+        self._log(Event.WORKER_STARTED, process, reason=self._start_reason(process))
         self._team.expect(process)
 
     def _start_reason(self, process: WorkerProcess) -> str:
@@ -72,7 +73,7 @@ class WorkerEventRecorder:
         if plan.is_task and status == 0:
             team.record.completed = True
             seconds = round(process.lived, 3)
-            team.log.info("task completed", pid=process.pid, seconds=seconds)
+            team.log.info(Event.TASK_COMPLETED, pid=process.pid, seconds=seconds)
             team.refresh()
             return
         team.record.start_failures += not process.was_ready
@@ -101,22 +102,22 @@ class WorkerEventRecorder:
 
     def stop_requested(self, process: WorkerProcess, reason: str) -> None:
         """A worker is asked to end: it accepts no more, and answers what is in flight."""
-        self._log("worker draining", process, reason=reason)
+        self._log(Event.WORKER_DRAINING, process, reason=reason)
 
     def ended(self, process: WorkerProcess, status: int) -> None:
         """A worker ended that was asked to."""
-        self._log("worker ended", process, exit_status=status)
+        self._log(Event.WORKER_ENDED, process, exit_status=status)
         self._team.refresh()
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A worker did not end in time when it was asked to, and is killed."""
         self._team.overdue()
         self._team.log.warning(
-            "worker killed",
+            Event.WORKER_KILLED,
             worker=process.slot,
             pid=process.pid,
             reason=f"did not end within {seconds:g} s of being asked to",
         )
 
-    def _log(self, event: str, process: WorkerProcess, **details: object) -> None:
+    def _log(self, event: Event, process: WorkerProcess, **details: object) -> None:
         self._team.log.info(event, worker=process.slot, pid=process.pid, **details)

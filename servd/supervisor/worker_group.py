@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from servd.core.events import Event
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import WorkerProcess
@@ -163,7 +164,7 @@ class WorkerGroup:
             return
         process.mark_ready()
         seconds = round(process.lived, 3)
-        self.log.info("worker ready", worker=process.slot, pid=process.pid, seconds=seconds)
+        self.log.info(Event.WORKER_READY, worker=process.slot, pid=process.pid, seconds=seconds)
         if process.launch is not self.launch:
             self.keep(self._catch_up(process))
         if not self.plan.is_task:

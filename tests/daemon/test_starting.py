@@ -238,7 +238,7 @@ def test_a_killed_worker_is_replaced_at_once_and_the_others_go_on(servd: Servd) 
     os.kill(before[0], signal.SIGKILL)
     died = daemon.wait_for("worker died", worker=0, pid=before[0])
     assert died["reason"] == "was killed by SIGKILL"
-    assert died["then"] == "restarting"
+    assert died["next_action"] == "restarting"
     after = wait_until(
         lambda: now if len(now := daemon.workers("web")) == 2 else None,
         "a second worker",
@@ -260,7 +260,9 @@ def test_a_program_that_dies_at_once_is_started_with_growing_pauses(servd: Servd
     wait_until(lambda: len(daemon.find("worker died")) >= 5, "five deaths")
     died = daemon.find("worker died")
     assert died[0]["exit_status"] == 1
-    pauses = [float(e["then"].split()[2]) for e in died[1:5] if e["then"] != "restarting"]
+    pauses = [
+        float(e["next_action"].split()[2]) for e in died[1:5] if e["next_action"] != "restarting"
+    ]
     assert pauses == sorted(pauses)
     time.sleep(0.5)
     assert len(daemon.find("worker died")) <= 8
@@ -388,5 +390,5 @@ def test_other_signals_do_not_end_a_daemon_that_still_reads_its_configuration(
     os.write(pipe, b"word")
     os.close(pipe)
     daemon.ready()
-    assert daemon.wait_for("reload finished")["why"] == "SIGHUP"
+    assert daemon.wait_for("reload finished")["reason"] == "SIGHUP"
     assert daemon.stop() == 0

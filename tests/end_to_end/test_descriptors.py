@@ -93,7 +93,7 @@ def test_an_edit_without_descriptors_is_applied_once_there_are_some(servd: Servd
     with without_descriptors(daemon.pid):
         (folder / "b.toml").write_text('[services.b]\ncommand = ["sleep", "1000"]\n')
         daemon.send(signal.SIGHUP)
-        failed = daemon.wait_for("reload failed", why="SIGHUP")
+        failed = daemon.wait_for("reload failed", reason="SIGHUP")
         assert failed["error"] == f"servd.toml: cannot be read: {NO_FILES}"
     daemon.wait_for("worker ready", service="b")
     assert daemon.pids("a") == [pid]
@@ -104,11 +104,11 @@ def test_a_pattern_without_descriptors_is_a_mistake_and_not_an_empty_list(servd:
     servd.write(a_toml="")
     code = f"""
 import resource
-from servd.core.exhaustion import matches
-assert matches("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
+from servd.core.exhaustion import glob_or_raise
+assert glob_or_raise("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
-    matches("{servd.folder}/*.toml")
+    glob_or_raise("{servd.folder}/*.toml")
 except OSError as error:
     print(error.strerror)
 """

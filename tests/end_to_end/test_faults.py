@@ -94,9 +94,9 @@ def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
         shutil.rmtree(folder)
     else:
         folder.rename(tmp_path / "elsewhere")
-    assert daemon.wait_for("reload failed", why="a file changed")["error"] == gone
+    assert daemon.wait_for("reload failed", reason="a file changed")["error"] == gone
     daemon.send(signal.SIGHUP)
-    assert daemon.wait_for("reload failed", why="SIGHUP")["error"] == gone
+    assert daemon.wait_for("reload failed", reason="SIGHUP")["error"] == gone
     os.kill(first, signal.SIGKILL)
     reason = f"could not be started: No such file or directory ({folder})"
     daemon.wait_for("worker died", reason=reason)

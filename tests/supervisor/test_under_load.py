@@ -82,6 +82,6 @@ def test_only_connections_of_the_killed_worker_fail(servd: Servd) -> None:
     first = daemon.find("worker ready", pid=victim)[0]["seconds"]
     again = daemon.find("worker ready", pid=replacement)[0]["seconds"]
     died = daemon.find("worker died", pid=victim)[0]
-    assert died["then"] == "restarting"
+    assert died["next_action"] == "restarting"
     assert again < max(4 * first, 5.0)
     assert daemon.stop() == 0

@@ -22,6 +22,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from servd.core.events import Event
+
 DEADLINE = 40.0
 """Seconds that any condition may take on a machine that is busy with other tests."""
 
@@ -73,7 +75,7 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-_ENDS = ("reload finished", "reload failed", "reload refused")
+_ENDS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
 """What the daemon says at the end of whatever changes what runs."""
 
 

@@ -15,6 +15,7 @@ from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError, ServdError
+from servd.core.events import Event
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned, Planner
 from servd.daemon.reload.queue import ReloadQueue
@@ -128,7 +129,7 @@ class Reloader:
         except (RefusedError, OutdatedError):
             raise
         except Exception as error:  # the caller must get an answer
-            log.exception("internal error")
+            log.exception(Event.INTERNAL_ERROR)
             cause = f"internal error: {error!r}"
             report = ReloadReport("rolled_back", self._now(), request.why, error=cause)
             self._note(request, report)
@@ -176,12 +177,12 @@ class Reloader:
         started = time.monotonic()
         if request.seen is not None and self.revision not in request.seen:
             raise OutdatedError("what runs has changed since it was looked at")
-        log.info("reload started", why=request.why)
+        log.info(Event.RELOAD_STARTED, reason=request.why)
         self._observer.before_reading()
         try:
             report = await self._outcome(request)
         except RefusedError as error:
-            log.warning("reload refused", why=request.why, error=str(error))
+            log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
             self._observer.after_reload(self._seen, self.desired)
             raise
         seconds = round(time.monotonic() - started, 3)
@@ -209,7 +210,7 @@ class Reloader:
         except ServdError as error:
             return _invalid(report, error)
         report = dataclasses.replace(report, changes=planned.changes)
-        log.info("reload planned", why=request.why, changes=_in_brief(planned.changes))
+        log.info(Event.RELOAD_PLANNED, reason=request.why, changes=_in_brief(planned.changes))
         try:
             drains = await self._apply(planned, MANUAL if request.by_hand else RELOAD)
         except ApplyError as error:
@@ -267,7 +268,7 @@ def _invalid(report: ReloadReport, error: ServdError) -> ReloadReport:
 def tell_warning(warning: Diagnostic) -> None:
     """Something that a person should know of a configuration that runs all the same."""
     trace = {"exception": warning.trace} if warning.trace else {}
-    log.warning("config warning", warning=warning.summary(), **trace)
+    log.warning(Event.CONFIG_WARNING, warning=warning.summary(), **trace)
 
 
 def _kept(after: Config, before: Config, restart: Collection[str]) -> Config:
@@ -285,14 +286,14 @@ def _tell(report: ReloadReport) -> None:
     """The reload as one event, with everything that a person needs to act."""
     fields: dict[str, Any] = {
         "outcome": report.outcome,
-        "why": report.why,
+        "reason": report.why,
         "seconds": report.seconds,
         "changes": _in_brief(report.changes),
     }
     if report.restart_needed:
         fields["restart_needed"] = list(report.restart_needed)
     if report.error is None:
-        log.info("reload finished", **fields)
+        log.info(Event.RELOAD_FINISHED, **fields)
         return
     for name in ("error", "service"):
         if getattr(report, name) is not None:
@@ -300,4 +301,4 @@ def _tell(report: ReloadReport) -> None:
     for name in ("details", "last_lines"):
         if getattr(report, name):
             fields[name] = list(getattr(report, name))
-    log.error("reload failed", **fields)
+    log.error(Event.RELOAD_FAILED, **fields)

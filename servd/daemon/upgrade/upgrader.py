@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 
 from servd._version import __version__
+from servd.core.events import Event
 from servd.daemon.components import DaemonComponents
 from servd.daemon.log.sink import now
 from servd.daemon.reload.planner import ports_of
@@ -109,7 +110,7 @@ class Upgrades:
         try:
             self.request()
         except RefusedError as error:
-            log.error("upgrade refused", error=str(error), hint=error.hint)
+            log.error(Event.UPGRADE_REFUSED, error=str(error), hint=error.hint)
 
     async def stop(self) -> None:
         """Ends an attempt that is under way."""
@@ -134,21 +135,21 @@ class Upgrades:
         at, started = now(), time.monotonic()
         try:
             async with self._components.reloader.turn:
-                log.info("upgrade started")
+                log.info(Event.UPGRADE_STARTED)
                 new, ready = await self._start_and_hand_over()
         except UpgradeError as error:
             reason, lines = str(error), error.last_lines
         except asyncio.CancelledError:
             reason, lines = "servd stops", ()
         except Exception as error:  # the caller must get an answer
-            log.exception("internal error")
+            log.exception(Event.INTERNAL_ERROR)
             reason, lines = f"internal error: {error!r}", ()
         else:
             seconds = round(time.monotonic() - started, 3)
-            log.info("upgrade finished", successor=new.pid, seconds=seconds)
+            log.info(Event.UPGRADE_FINISHED, successor=new.pid, seconds=seconds)
             return UpgradeReport("replaced", at, seconds, new.pid, ready.version)
         self._components.resources.pool.reclaim()
-        log.error("upgrade failed", error=reason, last_lines=list(lines))
+        log.error(Event.UPGRADE_FAILED, error=reason, last_lines=list(lines))
         seconds = round(time.monotonic() - started, 3)
         return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
 

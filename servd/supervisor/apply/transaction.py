@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from servd.core.errors import ServdError
+from servd.core.events import Event
 from servd.core.graph import Graph
 from servd.supervisor.apply.removal import Remove
 from servd.supervisor.apply.step import Step
@@ -97,7 +98,7 @@ class ApplyTransaction:
         """
         for failure in await asyncio.gather(*moves, return_exceptions=True):
             if isinstance(failure, Exception):
-                log.error("internal error", exc_info=failure)
+                log.error(Event.INTERNAL_ERROR, exc_info=failure)
 
     @staticmethod
     async def _run(step: Step, move: Awaitable[None]) -> None:
@@ -111,18 +112,18 @@ class ApplyTransaction:
         except (ServdError, OSError) as error:
             raise ApplyError(name, str(error)) from None
         except Exception as error:  # a fault of ours must not leave a reload half done
-            log.exception("internal error", service=name)
+            log.exception(Event.INTERNAL_ERROR, service=name)
             raise ApplyError(name, f"internal error: {error!r}") from error
 
     async def undo(self) -> None:
         """Takes back what was prepared, in the opposite order."""
         if self._begun:
-            log.info("reload undone", services=[step.change.service for step in self._begun])
+            log.info(Event.RELOAD_UNDONE, services=[step.change.service for step in self._begun])
         for step in reversed(self._begun):
             try:
                 await step.undo()
             except Exception:  # the others must be undone all the same
-                log.exception("undo failed", service=step.change.service)
+                log.exception(Event.UNDO_FAILED, service=step.change.service)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Collection, Coroutine
 from typing import Any, Protocol
 
+from servd.core.events import Event
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
@@ -82,7 +83,9 @@ class Recycler:
         """
         process.kill_reason = "watchdog"
         process.report.failed = f"gave no sign of life for {seconds:g} s"
-        self._log(process).error("worker hung", seconds=seconds, then="replaced; its stack follows")
+        self._log(process).error(
+            Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack follows"
+        )
         process.signal_self(signal.SIGABRT)
         self.team.keep(self._make_sure(process))
 
@@ -92,20 +95,20 @@ class Recycler:
 
     def unwell(self, process: WorkerProcess, why: str) -> None:
         """Replaces it; until then the service shows it."""
-        self.request_recycle(process, "health", why=why)
+        self.request_recycle(process, "health", error=why)
         self.team.refresh()
 
     def recovered(self, process: WorkerProcess) -> None:
         """It may stay, unless its replacement is on its way."""
         if self._waiting.get(process) == "health":
             del self._waiting[process]
-        self._log(process).info("worker healthy again")
+        self._log(process).info(Event.WORKER_HEALTHY_AGAIN)
         self.team.refresh()
 
     def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
         """Says so, and leaves it alone: replacing it would never end."""
         reason = "a worker that has just started is over limits.memory"
-        self._log(process).warning("worker not recycled", reason=reason, **details)
+        self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """Replaces a worker that is looked after when its turn comes; one that is not ready yet,
@@ -116,7 +119,7 @@ class Recycler:
         if process.stopping or process.exited.done():
             return
         self._waiting[process] = reason
-        self._log(process).info("worker to be recycled", reason=reason, **details)
+        self._log(process).info(Event.WORKER_TO_BE_RECYCLED, reason=reason, **details)
         if not self._busy:
             self._busy = True
             self.team.keep(self._work())
@@ -155,7 +158,7 @@ class Recycler:
             if attempts is not None and attempts.over:
                 pause = restart.backoff_max
                 why = "its replacement does not start"
-                self._log(process).warning("worker kept", reason=why, again_in=pause)
+                self._log(process).warning(Event.WORKER_KEPT, reason=why, again_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
     def _still_waits(self, process: WorkerProcess) -> bool:
@@ -173,4 +176,4 @@ class Recycler:
     def _leaves(self, process: WorkerProcess, reason: str) -> None:
         process.launch.context.counters.restarted(self.team.plan.name, reason)
         process.stop_reason = f"recycled: {reason}"
-        self._log(process).info("worker recycled", reason=reason)
+        self._log(process).info(Event.WORKER_RECYCLED, reason=reason)

@@ -95,8 +95,12 @@ class Deadlines:
         current.set(request)  # in a context of the timer's own
         what = (request.scope["method"], request.scope["path"], waited)
         loop = asyncio.get_running_loop()
-        said = "request timed out" if request.start is None else "response aborted"
-        logger.warning(f"{said}: %s %s after %.1f s", *what)
+        logger.warning(
+            "request timed out: %s %s after %.1f s"
+            if request.start is None
+            else "response aborted: %s %s after %.1f s",
+            *what,
+        )
         answer_instead(request, 504, f"no answer within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")

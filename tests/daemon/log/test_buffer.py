@@ -7,6 +7,11 @@ import threading
 
 from servd.daemon.log import buffer
 from servd.daemon.log.buffer import BYTES, LINES, MOST_SERVICES, LogBuffer
+from servd.daemon.log.event import LogEvent
+
+
+def add(journal: LogBuffer, service: str, line: bytes) -> None:
+    journal.add(LogEvent.by_worker(service, line))
 
 
 def texts(journal: LogBuffer, after: int = 0, *services: str) -> list[bytes]:
@@ -16,7 +21,7 @@ def texts(journal: LogBuffer, after: int = 0, *services: str) -> list[bytes]:
 def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() -> None:
     found = LogBuffer()
     for number in range(6):
-        found.add("ab"[number % 2], b"%d" % number)
+        add(found, "ab"[number % 2], b"%d" % number)
     assert texts(found) == [b"0", b"1", b"2", b"3", b"4", b"5"]
     assert texts(found, 3) == [b"3", b"4", b"5"]
     assert texts(found, 0, "b") == [b"1", b"3", b"5"]
@@ -27,15 +32,15 @@ def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() ->
 
 def test_it_is_bounded_in_lines_and_in_bytes_for_each_service() -> None:
     found = LogBuffer()
-    found.add("quiet", b"still here")
+    add(found, "quiet", b"still here")
     for number in range(3 * LINES):
-        found.add("busy", b"%d" % number)
+        add(found, "busy", b"%d" % number)
     assert len(texts(found, 0, "busy")) == LINES
     assert texts(found, 0, "quiet") == [b"still here"]
     for _ in range(100):
-        found.add("big", b"x" * (BYTES // 10))
+        add(found, "big", b"x" * (BYTES // 10))
     assert sum(map(len, texts(found, 0, "big"))) <= BYTES
-    found.add("big", b"y" * (3 * BYTES))
+    add(found, "big", b"y" * (3 * BYTES))
     assert texts(found, 0, "big") == [b"y" * (3 * BYTES)]  # one is always kept
 
 
@@ -43,7 +48,7 @@ def test_many_busy_services_share_what_is_kept_of_all() -> None:
     found = LogBuffer()
     for _ in range(200):
         for number in range(200):
-            found.add(f"s{number}", b"x" * 2000)
+            add(found, f"s{number}", b"x" * 2000)
     assert sum(len(line) for line in texts(found)) <= buffer.BYTES_OF_ALL
     assert len(texts(found, 0, "s7")) == buffer.BYTES_OF_ALL // 200 // 2000
 
@@ -51,7 +56,7 @@ def test_many_busy_services_share_what_is_kept_of_all() -> None:
 def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
     found = LogBuffer()
     for number in range(LINES + 10):
-        found.add("busy", b"%d" % number)
+        add(found, "busy", b"%d" % number)
     assert found.after(0)[1]
     assert found.after(9)[1]
     assert not found.after(10)[1]
@@ -61,7 +66,7 @@ def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
 def test_services_that_come_and_go_do_not_make_it_grow() -> None:
     found = LogBuffer()
     for number in range(MOST_SERVICES + 50):
-        found.add(f"s{number}", b"x")
+        add(found, f"s{number}", b"x")
     assert len(texts(found)) == MOST_SERVICES
 
 
@@ -70,7 +75,7 @@ def test_a_follower_wakes_for_a_line_from_any_thread_and_for_the_end() -> None:
         found = LogBuffer()
         for _ in range(50):
             newest = found.newest
-            threading.Thread(target=found.add, args=("web", b"x")).start()
+            threading.Thread(target=add, args=(found, "web", b"x")).start()
             await asyncio.wait_for(found.more(newest, patience=30), timeout=10)
             assert found.newest == newest + 1
         waiting = asyncio.ensure_future(found.more(found.newest, patience=30))

@@ -344,7 +344,7 @@ def test_scaling_up_is_not_refused_for_another_worker_that_was_given_up(servd: S
     daemon = servd(web(1, extra=gives_up), main_py=PLAIN).ready()
     (servd.folder / "main.py").write_text("raise SystemExit('broken on disk')")
     os.kill(daemon.pids("web")[0], signal.SIGKILL)
-    daemon.wait_for("worker died", then="given up")
+    daemon.wait_for("worker died", next_action="given up")
     servd.write(main_py=PLAIN)
     assert daemon.act("web", "scale", workers=3)["outcome"] == "applied"
 

@@ -137,7 +137,7 @@ def test_a_program_is_asked_at_its_own_address(servd: Servd) -> None:
     ).ready()
     (before,) = daemon.pids("files")
     (daemon.folder / "well.txt").rename(daemon.folder / "ill.txt")
-    error = daemon.wait_for("worker to be recycled", reason="health")["why"]
+    error = daemon.wait_for("worker to be recycled", reason="health")["error"]
     assert error == "GET /well.txt answered 404"
     (daemon.folder / "ill.txt").rename(daemon.folder / "well.txt")
     wait_until(
