@@ -32,7 +32,7 @@ class Metrics:
     def _render(self, taken: Any, accept: str) -> tuple[bytes, str]:
         if self._exposition is None:
             module = importlib.import_module("servd.daemon.metrics.prometheus")
-            self._exposition = module.Exposition(self.daemon.sweeper.app_metrics)
+            self._exposition = module.PrometheusRenderer(self.daemon.sweeper.app_metrics)
         found: tuple[bytes, str] = self._exposition.render(taken, accept)
         return found
 
