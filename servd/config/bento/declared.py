@@ -51,7 +51,7 @@ class DeclaredGraph:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> DeclaredGraph:
-        """From what `servd.worker.describe_bento` prints. Raises KeyError and TypeError for
+        """From what `servd.worker.bento.describe` prints. Raises KeyError and TypeError for
         something else.
         """
         services = {
