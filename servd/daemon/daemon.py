@@ -180,7 +180,7 @@ class Daemon:
             ),
         )
         self.supervisor = Supervisor(self.engine)
-        self.admin = self.launching.admin(self)
+        self.admin = self.launching.admin(self.folder.path)
         self.hooks = Hooks(config.hooks, self._config_folder(), self.host.environ)
         self.reloader = Reloader(
             self.launching.loaded,
@@ -259,7 +259,7 @@ class Daemon:
     async def _begin_to_watch(self) -> None:
         """What is done beside running the services."""
         self._look_at_files()
-        await self.admin.start()
+        await self.admin.start(self)
         for periodic in self._periodics:
             periodic.start()
 
