@@ -22,33 +22,42 @@ if TYPE_CHECKING:
 
 
 class DaemonView(Protocol):
-    """What the admin API reads of the daemon, and asks it to do."""
+    """The part of the daemon that the admin API uses."""
 
     @property
-    def supervisor(self) -> Supervisor: ...
+    def state(self) -> str:
+        """`starting`, `running`, `reloading` or `stopping`."""
+
     @property
-    def reloader(self) -> Reloader: ...
+    def router(self) -> LogRouter:
+        """The log: its lines, its events, and the id of this boot."""
+
     @property
-    def upgrades(self) -> Upgrades: ...
+    def reloader(self) -> Reloader:
+        """The configuration in force, its revision, and the plan of a reload."""
+
     @property
-    def router(self) -> LogRouter: ...
+    def supervisor(self) -> Supervisor:
+        """The services."""
+
     @property
-    def state(self) -> str: ...
+    def upgrades(self) -> Upgrades:
+        """Takes requests for a new daemon."""
 
     def app_metrics(self) -> AppMetrics:
-        """The metrics that apps count themselves."""
-
-    def status(self) -> Status:
-        """What runs, as it is now."""
-
-    def services_status(self) -> list[ServiceStatus]:
-        """The same of the services alone."""
-
-    def snapshot(self) -> Snapshot:
-        """What there is to be measured, as it is now."""
+        """Returns the metrics that apps count themselves."""
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
-        """Asks for a reload; the future is its report."""
+        """Requests a reload; the future returns its report."""
+
+    def status(self) -> Status:
+        """Returns the current state of everything."""
+
+    def services_status(self) -> list[ServiceStatus]:
+        """Returns the current state of every service."""
+
+    def snapshot(self) -> Snapshot:
+        """Returns the current measurements."""
 
 
 class Admin(Protocol):
@@ -58,7 +67,7 @@ class Admin(Protocol):
         """Takes its address: what was handed over, or a new one. Raises `StartError`."""
 
     async def start(self, daemon: DaemonView) -> None:
-        """Answers from now on, about `daemon`."""
+        """Starts answering for `daemon`."""
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares another address. Raises `StartError`."""
