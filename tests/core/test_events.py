@@ -39,7 +39,7 @@ def named(node: ast.expr) -> list[str]:
         case ast.Constant(value=str(name)):
             return [name]
         case ast.JoinedStr(values=parts):
-            return ["".join(p.value if isinstance(p, ast.Constant) else "%s" for p in parts)]
+            return ["".join(str(p.value) if isinstance(p, ast.Constant) else "%s" for p in parts)]
         case ast.Attribute(value=ast.Name(id="Event"), attr=member):
             return [Event[member]]
         case ast.IfExp(body=one, orelse=other):
@@ -115,7 +115,7 @@ def asked(node: ast.AST) -> list[str]:
         case ast.Compare(
             left=ast.Subscript(slice=ast.Constant(value="event")), comparators=[right]
         ):
-            return [leaf.value for leaf in ast.walk(right) if isinstance(leaf, ast.Constant)]
+            return [str(leaf.value) for leaf in ast.walk(right) if isinstance(leaf, ast.Constant)]
         case ast.Compare(
             left=ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value="event")]),
             comparators=[right],
