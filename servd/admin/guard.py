@@ -98,9 +98,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Whether `host` is our name or an IP address: never another site's name that points here
-        (DNS rebinding).
-        """
+        """Whether `host` is our name or an IP address, which DNS rebinding cannot forge."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
             if name in self.names:

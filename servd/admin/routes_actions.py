@@ -214,9 +214,7 @@ async def _until_well(daemon: DaemonView, name: str) -> None:
 async def _apply(
     daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller
 ) -> ReloadStatus:
-    """Waits for the report of a request, which continues if the client disconnects. Raises
-    `ProblemError` if it failed.
-    """
+    """Waits for the report; the act survives a disconnect. Raises `ProblemError` if it failed."""
     report = await asyncio.shield(daemon.reload(replace(request, seen=by.seen)))
     if asked.wait_drained and report.drains:
         await asyncio.wait(report.drains)

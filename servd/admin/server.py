@@ -233,24 +233,6 @@ class AdminListener:
             await asyncio.wait(self._closing, timeout=_SHUTDOWN_SECONDS)
 
 
-class _Apps:
-    """The ASGI applications for one daemon: the API, and the metrics alone."""
-
-    def __init__(self, daemon: DaemonView) -> None:
-        self.daemon = daemon
-        self.metrics = Metrics(daemon)
-        self._api: Any = None
-
-    async def api(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request. The first one imports FastAPI, in a thread: that takes as long as a
-        worker's start, and the daemon has workers to start before.
-        """
-        if self._api is None:
-            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
-            self._api = self._api or module.build(self.daemon, self.metrics)
-        await self._api(scope, receive, send)
-
-
 class AdminServer:
     """The admin API of a daemon, and its metrics. It binds its addresses before the daemon runs,
     and answers from `start` on.
@@ -258,10 +240,11 @@ class AdminServer:
 
     def __init__(self, runtime_dir: str) -> None:
         self.runtime_dir = runtime_dir
-        self._apps: _Apps | None = None
+        self._metrics: Metrics | None = None
+        self._app: Any = None
         self._listeners = [
             AdminListener(self._guarded_api, self._api_config),
-            AdminListener(lambda config, address: self._metrics, _metrics_config),
+            AdminListener(lambda config, address: self._answer_metrics, _metrics_config),
         ]
 
     def _api_config(self, config: AdminConfig) -> EndpointConfig | None:
@@ -272,18 +255,25 @@ class AdminServer:
 
     def _guarded_api(self, config: AdminConfig, address: Address) -> Any:
         """Returns the API with the guard that `address` needs. Raises `StartError`."""
-        return guard_for(self._api, config, address)
+        return guard_for(self._answer_api, config, address)
 
-    async def _api(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._started().api(scope, receive, send)
+    async def _answer_api(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request. The first one imports FastAPI, in a thread: that takes as long as a
+        worker's start, and the daemon has workers to start before.
+        """
+        if self._app is None:
+            metrics = self._started()
+            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
+            self._app = self._app or module.build(metrics.daemon, metrics)
+        await self._app(scope, receive, send)
 
-    async def _metrics(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._started().metrics(scope, receive, send)
+    async def _answer_metrics(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._started()(scope, receive, send)
 
-    def _started(self) -> _Apps:
-        if self._apps is None:
+    def _started(self) -> Metrics:
+        if self._metrics is None:
             raise RuntimeError("the admin API was not started")
-        return self._apps
+        return self._metrics
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket] = ()) -> None:
         """Binds the addresses, or takes their sockets from `handed`. Raises `StartError`."""
@@ -310,7 +300,7 @@ class AdminServer:
 
     async def start(self, daemon: DaemonView) -> None:
         """Starts answering for `daemon`."""
-        self._apps = _Apps(daemon)
+        self._metrics = Metrics(daemon)
         for listener in self._listeners:
             listener.start()
 

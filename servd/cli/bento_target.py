@@ -1,6 +1,4 @@
-"""Detects whether a target of `servd serve` is a BentoML service, from its source, without running
-it.
-"""
+"""Detects whether a target of `servd serve` is a BentoML service, from its source alone."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ def load_config(explicit: str | None) -> Loaded:
 
 
 def load_whole(explicit: str | None) -> Loaded:
-    """Loads it with what the code of BentoML services declares. Raises `ConfigError` if there is
-    none, or if it has mistakes.
-    """
+    """Loads it with the declarations of BentoML code. Raises `ConfigError`, also for mistakes."""
     from servd.bento.discovery import Discovery
 
     return Discovery().complete(load_config(explicit).require(), os.environ).require()

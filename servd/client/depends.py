@@ -34,9 +34,7 @@ class DependencyAddress:
 
 
 def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
-    """Returns the address of the dependency `name`. Raises `DependencyError`, which says what to
-    set or to write, if it is unknown.
-    """
+    """Returns the address of a dependency. Raises `DependencyError` that says what to set."""
     variable = _variables(name)[0]
     if url := environ.get(variable):
         return DependencyAddress(url)

@@ -47,9 +47,7 @@ class Call:
         self._inherit()
 
     def _inherit(self) -> None:
-        """Takes the identity and the remaining time from the calling request. Raises
-        `httpx.PoolTimeout` if no time remains.
-        """
+        """Inherits identity and deadline from the caller. Raises `httpx.PoolTimeout` beyond it."""
         caller = calling_request.get()
         if caller is None:
             return

@@ -45,7 +45,9 @@ def main() -> None:
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
-    writer = EventWriter(_identity(spec), events, counters.dropped)
+    identity = {"service": spec.service, "worker": spec.worker, "pid": os.getpid()}
+    identity["generation"] = spec.generation
+    writer = EventWriter(identity, events, counters.dropped)
     reporter = Reporter(writer, counters, channel)
     faulthandler.enable()
     configure_logging(writer, spec.app.log.level)
@@ -59,15 +61,6 @@ def main() -> None:
         event = "TLS cannot be set up"
         _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
     _serve(spec, context, reporter, watch)
-
-
-def _identity(spec: WorkerSpec) -> dict[str, Any]:
-    return {
-        "service": spec.service,
-        "worker": spec.worker,
-        "pid": os.getpid(),
-        "generation": spec.generation,
-    }
 
 
 def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any) -> NoReturn:

@@ -15,9 +15,7 @@ from servd.worker.threads import TrackingExecutor
 
 
 class Application(NamedTuple):
-    """An app inside servd's middleware: Uvicorn calls `whole`, and the daemon's probes call
-    `probed`, the app alone.
-    """
+    """An app inside servd's middleware (`whole`), and alone for the daemon's probes (`probed`)."""
 
     requests: Requests
     probed: Any

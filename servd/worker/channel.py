@@ -95,9 +95,7 @@ class DaemonWatch(threading.Thread):
         self._handing = threading.Lock()
 
     def hand_to(self, handler: Callable[[str], None]) -> None:
-        """Passes every message, including earlier ones, to `handler`, in this thread or in the
-        caller's.
-        """
+        """Passes every message, also earlier ones, to `handler`, in this or the caller's thread."""
         with self._handing:
             self._handler = handler
             for message in self._early:

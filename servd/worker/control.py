@@ -7,28 +7,15 @@ import json
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from servd.http.tls import load_pair
 from servd.wire.worker_spec import TlsSpec
 from servd.worker.channel import Channel
 from servd.worker.events import set_log_level
 
-
-class ControlledServer(Protocol):
-    """The part of a server that requests of the daemon act on."""
-
-    async def accept(self) -> None:
-        """Starts accepting connections."""
-
-    def force_stop(self) -> None:
-        """Ends a drain now."""
-
-    async def probe(self, sock: socket.socket) -> None:
-        """Answers on a private connection."""
-
-    def adjust(self, health_path: str, watchdog: float | None) -> None:
-        """Applies settings that may change while the worker runs."""
+if TYPE_CHECKING:
+    from servd.worker.server import WorkerServer
 
 
 class Control:
@@ -39,7 +26,7 @@ class Control:
     """
 
     def __init__(
-        self, server: ControlledServer, context: ssl.SSLContext | None, channel: Channel
+        self, server: WorkerServer, context: ssl.SSLContext | None, channel: Channel
     ) -> None:
         self.server = server
         self.context = context

@@ -133,9 +133,7 @@ class Drain:
         return True
 
     async def _cut(self) -> None:
-        """Ends the remaining requests: connections first, since Uvicorn would answer a cancelled
-        task with 500.
-        """
+        """Closes connections, then ends tasks: Uvicorn would answer a cancelled task with 500."""
         counts = self.counts()
         await self.requests.end_streams()
         for connection in list(self.state.connections):

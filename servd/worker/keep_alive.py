@@ -97,9 +97,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         return data.find(b"\r\n\r\n", 0, self.head_limit) < 0
 
     def _count_head(self, received: int) -> None:
-        """Counts the bytes of an incomplete head, except the read in which it began: that may
-        contain whole requests before it.
-        """
+        """Counts the bytes of an incomplete head after its first read (which may hold others)."""
         if self.head_of is not self.scope:
             self.head_of, self.head_bytes = self.scope, 0
             return

@@ -10,9 +10,7 @@ _FILES_PER_MESSAGE = 50
 
 
 def loaded_files(directory: str, error: BaseException | None = None) -> list[list[str]]:
-    """Returns the files of this process's modules below `directory`, and those in the traceback of
-    `error`, without libraries, in batches that fit into a message.
-    """
+    """Returns files of modules below `directory`, and of `error`'s traceback, in batches."""
     found = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     while error is not None:
         found |= {frame.filename for frame in traceback.extract_tb(error.__traceback__)}

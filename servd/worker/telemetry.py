@@ -45,9 +45,7 @@ def is_wanted(environ: Mapping[str, str]) -> bool:
 
 
 class Telemetry:
-    """OpenTelemetry in this worker, set up before the app is loaded. Raises ImportError if it is
-    not installed.
-    """
+    """OpenTelemetry in this worker. Make it before loading the app. Raises ImportError."""
 
     def __init__(self, service: str) -> None:
         os.environ.setdefault("OTEL_SERVICE_NAME", service)

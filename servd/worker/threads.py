@@ -17,9 +17,7 @@ from servd.worker.asgi.request import Request, current
 
 
 def _tracked(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps `work` so that `request.threads` has an entry while it runs. It raises RuntimeError
-    instead of starting once the request was given up.
-    """
+    """Tracks `work` in `request.threads`. It raises RuntimeError once the request is given up."""
     threads = request.threads = request.threads or set()
 
     @functools.wraps(work)
@@ -46,9 +44,7 @@ class TrackingExecutor(ThreadPoolExecutor):
 
 
 def size_pools(loop: asyncio.AbstractEventLoop, threads: int, *, track: bool) -> None:
-    """Gives `threads` threads to both pools that run sync code: asyncio's and anyio's. With
-    `track`, requests track the threads that work for them.
-    """
+    """Sets the size of asyncio's and anyio's pools. With `track`, requests track their threads."""
     pool = TrackingExecutor if track else ThreadPoolExecutor
     loop.set_default_executor(pool(threads, "servd-thread"))
     if "anyio" not in sys.modules:

@@ -10,9 +10,7 @@ _SIGNALS_PER_PERIOD = 3
 
 
 class Watchdog:
-    """Sends three signals in every `seconds`, the time after which a silent worker is replaced.
-    Sends none when `seconds` is None.
-    """
+    """Sends three signals per `seconds`, the limit for a silent worker; none for None."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds

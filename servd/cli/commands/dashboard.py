@@ -35,9 +35,7 @@ def command(config: str | None, admin: str | None, port: int, browser: bool) -> 
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[None]:
-    """Opens the address in a browser, through a private file that redirects to it: every user can
-    read the arguments of a program.
-    """
+    """Opens the address through a private file that redirects to it: arguments are public."""
     with tempfile.NamedTemporaryFile("w", prefix="servd-", suffix=".html") as file:
         file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
         file.flush()

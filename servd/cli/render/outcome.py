@@ -12,9 +12,7 @@ from servd.core.errors import Exit, ServdError
 
 
 def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
-    """Prints the outcome; returns the exit status: 1 for a failure. `unchanged` is the message if
-    there was nothing to do.
-    """
+    """Prints the outcome, or `unchanged` if nothing was to do; returns the exit status."""
     if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
         raise ServdError("what answered is no servd, or another version of it")
     if as_json:

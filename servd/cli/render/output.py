@@ -28,9 +28,7 @@ def say(message: str) -> None:
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:
-    """Writes a file, or stdout for "-". Raises `ServdError`, also if the file exists without
-    `force`.
-    """
+    """Writes a file, or stdout for "-". Raises `ServdError`, also if it exists, unless `force`."""
     if path == "-":
         click.echo(text, nl=False)
         return

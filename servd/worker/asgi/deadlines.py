@@ -87,9 +87,7 @@ class Deadlines:
         return min((t.seconds for t in self.timers if t.waits(request)), default=None)
 
     def give_up(self, request: Request) -> None:
-        """Answers instead of the app, or aborts its answer, and ends its code. The client does not
-        wait for that end.
-        """
+        """Answers instead of the app, or aborts its answer, then ends its code without waiting."""
         waited = request.age()
         current.set(request)  # in the timer's own context
         what = (request.scope["method"], request.scope["path"], waited)
@@ -154,9 +152,7 @@ async def _answer(server: Send, *messages: Message) -> None:
 
 
 def _abort(server: Send) -> None:
-    """Aborts the connection of Uvicorn's request cycle: an orderly end would look like the end of
-    the body.
-    """
+    """Aborts the connection, since an orderly end would look like the end of the body."""
     transport = getattr(getattr(server, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()

@@ -255,9 +255,7 @@ async def _send_end(server: Any) -> None:
 
 
 def exempt_paths(root_path: str, health_path: str) -> frozenset[str]:
-    """Returns the paths that are exempt from the limits, as they appear in a scope: Uvicorn
-    prepends the root path.
-    """
+    """Returns the paths that bypass the limits, with the root path that Uvicorn prepends."""
     return frozenset(root_path + path for path in ("/metrics", health_path) if path)
 
 

@@ -58,9 +58,7 @@ def _exit_with_parent() -> None:
 
 
 def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
-    """Returns the graph of `root`, without services that are reached by a URL. Raises
-    `AppLoadError`.
-    """
+    """Returns the graph of `root`, without services behind a URL. Raises `AppLoadError`."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     try:

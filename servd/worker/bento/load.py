@@ -89,9 +89,7 @@ def _reason(message: str) -> str:
 
 
 def _users_own(error: BaseException) -> BaseException | None:
-    """Returns the exception of the user's code that BentoML wrapped, if any: not the one for a
-    missing module or attribute.
-    """
+    """Returns the exception of the user's code, unless only a module or attribute is missing."""
     cause = error.__cause__ or error.__context__
     while cause is not None and type(cause).__module__.startswith("bentoml"):
         cause = cause.__cause__ or cause.__context__
@@ -121,9 +119,7 @@ def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
-    """Returns the ASGI app of one service of a BentoML graph, for the worker with this index.
-    Raises `AppLoadError`.
-    """
+    """Returns the ASGI app of a BentoML service for this worker index. Raises `AppLoadError`."""
     root = load_service(identifier, directory)
     if spec.unknown:
         raise LoadsNowError("its code can be imported now: what it declares is planned anew")
