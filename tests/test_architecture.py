@@ -54,6 +54,20 @@ def test_folders_of_tests_mirror_the_packages() -> None:
     assert {str(folder) for folder in others} == {"end_to_end", "systemd"}
 
 
+def test_events_are_asked_for_by_names_that_are_written_out() -> None:
+    """So that the names can be found, and compared with those that there are."""
+    asked = [
+        call
+        for path in TESTS.rglob("test_*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("find", "wait_for") and ast.unparse(call.func.value) != "asyncio"
+    ]
+    assert len(asked) > 150
+    others = [ast.unparse(call) for call in asked if not isinstance(call.args[0], ast.Constant)]
+    assert others == []
+
+
 def test_code_in_texts_of_tests_imports_what_there_is() -> None:
     """What a test has another process run is text, which neither mypy nor a rename looks into."""
     pattern = re.compile(r"from (servd(?:\.\w+)+) import (\w+(?:, \w+)*)")

@@ -11,9 +11,30 @@ ROOT = Path(__file__).parents[1]
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", SECURITY)))
 PAGES = (
-    "README.md", "docs/security.md", "systemd/README.md", "sample-configs/README.md",
-    "benchmarks/README.md",
+    "README.md", "systemd/README.md", "sample-configs/README.md", "benchmarks/README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 )  # fmt: skip
+
+
+def links(page: str) -> list[tuple[str, str]]:
+    """The links of a page to files of the repository: paths (none is the page), and fragments."""
+    found = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", without_code(page))
+    return [(target, fragment) for target, fragment in found if "://" not in target]
+
+
+def without_code(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: str) -> set[str]:
+    """What `#` may be followed by: the headings as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ +(.+?) *$", without_code(page), re.MULTILINE)
+    found: set[str] = set()
+    for heading in headings:
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        again = sum(re.fullmatch(rf"{name}(-\d+)?", other) is not None for other in found)
+        found.add(f"{name}-{again}" if again else name)
+    return found
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
@@ -25,7 +46,14 @@ def test_every_test_that_the_page_on_security_names_exists(file: str, name: str)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
-        if "://" not in target:
-            assert (ROOT / page).parent.joinpath(target).exists(), target
+    for target, fragment in links(page):
+        led = (ROOT / page).parent / target if target else ROOT / page
+        assert led.exists(), target
+        if fragment:
+            assert fragment in anchors(str(led)), f"{target}#{fragment}"
+
+
+def test_there_are_links_and_names_to_follow() -> None:
+    assert len(NAMED) > 30
+    assert len([link for page in PAGES for link in links(page)]) > 20
+    assert len([link for page in PAGES for link in links(page) if link[1]]) > 5

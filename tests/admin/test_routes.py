@@ -27,7 +27,7 @@ def test_the_daemon_is_live_and_ready_and_says_which_service_is_not(servd: Servd
     assert daemon.ask("GET", "/readyz?exclude=broken").status_code == 200
 
 
-def test_it_is_not_ready_before_a_drain_starts(servd: Servd) -> None:
+def test_the_daemon_is_not_ready_from_before_a_drain_on(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
     daemon.remember()
     transport_path = daemon.runtime / "admin.sock"

@@ -98,7 +98,7 @@ def test_a_crash_loop_of_a_command_has_last_words_too(servd: Servd) -> None:
 def test_logs_have_what_programs_print_and_can_be_of_one_service(servd: Servd) -> None:
     two = web(1) + '\n[services.echo]\ncommand = ["sh", "-c", "echo hello; sleep 1000"]\n'
     daemon = servd(two, main_py=PLAIN).ready()
-    wait_until(lambda: daemon.find("hello"), "it printed")
+    wait_until(lambda: daemon.lines("hello"), "it printed")
     with daemon.follow("/v1/logs?follow=false&service=echo") as lines:
         found = list(lines)
     assert "hello" in names(found)

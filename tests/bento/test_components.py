@@ -42,7 +42,7 @@ def httpx_post(daemon: ServdProcess, path: str, body: dict[str, Any]) -> Any:
     return httpx.post(daemon.url("gw") + path, json=body, timeout=20)
 
 
-def test_they_are_discovered_started_and_called(servd: Servd) -> None:
+def test_components_are_discovered_started_and_called(servd: Servd) -> None:
     daemon = graph(servd).ready()
     services = {s["name"]: s for s in daemon.status()["services"]}
     assert services.keys() == {"gw", "gw.tokenizer", "gw.scorer"}
@@ -460,7 +460,7 @@ def test_without_bentoml_one_line_says_what_to_install(servd: Servd) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_many_calls_of_a_dependency_at_once_all_come_through_even_while_it_is_replaced(
+def test_many_calls_at_once_come_through_while_the_component_is_replaced(
     servd: Servd,
 ) -> None:
     """BentoML's client closes its session under requests in flight after a hundred of them."""

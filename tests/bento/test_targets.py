@@ -90,7 +90,7 @@ def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(ser
     assert schema["name"] == "Writer"
 
 
-def test_the_sample(servd: Servd) -> None:
+def test_the_sample_of_bentoml_runs(servd: Servd) -> None:
     folder = servd.folder / "bentoml"
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     port = str(free_port())

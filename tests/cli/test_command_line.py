@@ -85,7 +85,7 @@ def terminal(daemon: ServdProcess, *arguments: str) -> Iterator[Terminal]:
         found.close()
 
 
-def test_without_a_daemon_each_is_one_line_and_69(tmp_path: Path) -> None:
+def test_each_command_without_a_daemon_is_one_line_and_69(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("app = None\n")
     (tmp_path / "servd.toml").write_text('[services.web]\napp = "main:app"\n')
     for arguments in (*ACTS, *LOOKS, ["status", "--json"], ["reload", "--json"]):
@@ -113,7 +113,7 @@ def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) 
     assert done.stderr == "" or "web worker" in done.stderr
 
 
-def test_a_long_one_shows_which_worker_starts_is_ready_and_drains(servd: Servd) -> None:
+def test_a_long_act_shows_which_worker_starts_is_ready_and_drains(servd: Servd) -> None:
     daemon = servd(web(1, workers=1), main_py=plain("time.sleep(0.6)")).ready()
     done = daemon.cli("restart", "web", "--wait-drained")
     for line in ("started: new generation", r"ready after [\d.]+ s"):
@@ -178,7 +178,9 @@ def test_a_stop_that_others_forbid_says_how_to_stop_them_too(servd: Servd) -> No
 
 @pytest.mark.parametrize("status", [200, 421, 500])
 @pytest.mark.parametrize("body", [b"hello", b"[]", b'{"hello": "world"}'])
-def test_whatever_else_answers_is_one_line(tmp_path: Path, status: int, body: bytes) -> None:
+def test_an_answer_that_is_not_of_servd_is_one_line(
+    tmp_path: Path, status: int, body: bytes
+) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -129,7 +129,7 @@ def test_what_has_no_deadline_any_more_may_call_for_as_long_as_it_likes(servd: S
     daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "500ms"')
     assert daemon.get("gateway", "/streams").text == 'first\n{"answer":42}'
     assert daemon.get("gateway", "/leaves").status_code == 200
-    wait_until(lambda: len(daemon.find("called: {'answer': 42}")) == 2, "the task's call")
+    wait_until(lambda: len(daemon.lines("called: {'answer': 42}")) == 2, "the task's call")
     with connect(daemon.url("gateway").replace("http", "ws") + "/talks") as socket:
         assert socket.recv(20) == '{"answer":42}'
 

@@ -31,7 +31,7 @@ def test_eight_slow_requests_in_flight_are_all_answered(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
     daemon = servd(config, slow_py=SLOW).ready()
     with daemon.asking("web", "/?3", times=8) as answers:
-        wait_until(lambda: len(daemon.find("asked")) == 8, "eight requests in flight")
+        wait_until(lambda: len(daemon.lines("asked")) == 8, "eight requests in flight")
         assert daemon.stop() == 0
         texts = [answer.result() for answer in answers]
     assert [t.text for t in texts] == ["done"] * 8
@@ -62,7 +62,7 @@ def test_dependents_drain_before_their_dependencies(servd: Servd) -> None:
     """
     daemon = servd(config, slow_py=SLOW, gateway_py=gateway).ready()
     with daemon.asking("gateway") as (answer,):
-        daemon.wait_for("asked", service="gateway")
+        daemon.wait_for_line("asked", service="gateway")
         assert daemon.stop() == 0
         assert answer.result().json() == "done"
     stopped = [e["service"] for e in daemon.find("service stopped")]
@@ -78,7 +78,7 @@ def test_a_request_beyond_the_drain_is_cut_and_the_daemon_ends(servd: Servd) -> 
     """
     daemon = servd(config, slow_py=SLOW).ready()
     with daemon.asking("web", "/?30") as (answer,):
-        daemon.wait_for("asked")
+        daemon.wait_for_line("asked")
         began = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - began < 10
@@ -104,7 +104,7 @@ def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> Non
     """
     daemon = servd(config, blocked_py=blocked).ready()
     with daemon.asking("web") as (answer,):
-        daemon.wait_for("asked")
+        daemon.wait_for_line("asked")
         assert daemon.stop() == 0
         with pytest.raises(httpx.HTTPError):
             answer.result()
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_everything_at_once(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
     daemon = servd(config, slow_py=SLOW).ready()
     with daemon.asking("web", "/?30") as (answer,):
-        daemon.wait_for("asked")
+        daemon.wait_for_line("asked")
         daemon.remember()
         daemon.send(signal.SIGTERM)
         daemon.wait_for("service stopping")
@@ -141,7 +141,7 @@ def test_a_kept_connection_hears_of_the_end_instead_of_being_reset(servd: Servd)
             target=lambda: other.get(f"{daemon.url('web')}/?2", timeout=DEADLINE)
         )
         thread.start()
-        wait_until(lambda: len(daemon.find("asked")) == 2, "a request that holds the drain")
+        wait_until(lambda: len(daemon.lines("asked")) == 2, "a request that holds the drain")
         daemon.send(signal.SIGTERM)
         daemon.wait_for("service stopping")
         time.sleep(0.2)
@@ -182,7 +182,7 @@ def test_a_grandchild_that_ignores_signals_does_not_outlive_its_service(servd: S
         signal.pause()
     """
     daemon = servd(config, parent_py=parent).ready()
-    daemon.wait_for("up", service="parent")
+    daemon.wait_for_line("up", service="parent")
     assert len(daemon.descendants()) == 2
     assert daemon.stop() == 0
 
@@ -192,7 +192,7 @@ def test_workers_drain_and_end_when_the_daemon_is_killed(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
     daemon = servd(config, slow_py=SLOW).ready()
     with daemon.asking("web", "/?1.5") as (answer,):
-        daemon.wait_for("asked")
+        daemon.wait_for_line("asked")
         workers = [psutil.Process(pid) for pid in daemon.workers("web").values()]
         daemon.remember()
         os.kill(daemon.pid, signal.SIGKILL)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from support.apps import PID
-from support.faults import idling, times, without_processes
+from support.faults import idling, without_processes
 from support.harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
 
 TWO_WORKERS = """
@@ -60,7 +60,7 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     first, second = (daemon.workers("web")[worker] for worker in (0, 1))
     with without_processes(daemon.pid), idling(daemon.pid):
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: times(daemon, "worker died", reason=NO_PROCESS) >= 5, "it is tried")
+        wait_until(lambda: len(daemon.find("worker died", reason=NO_PROCESS)) >= 5, "it is tried")
         assert daemon.get("web").text == str(second)
         daemon.edit(TWO_WORKERS.replace("workers = 2", "workers = 3"))
         daemon.send(signal.SIGHUP)
@@ -234,7 +234,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         rolled = daemon.act("web", "restart")
         assert (rolled["outcome"], rolled["seconds"] < 60) == ("applied", True)
         clock.put(0)
-        wait_until(lambda: times(daemon, "clock jumped") == 2, "the way back too")
+        wait_until(lambda: len(daemon.find("clock jumped")) == 2, "the way back too")
         assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
     assert not daemon.find("worker hung")
     assert not daemon.find("worker to be recycled")

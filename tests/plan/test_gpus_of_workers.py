@@ -74,7 +74,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD)
-def test_what_is_no_number_of_gpus(servd: Servd, text: str, message: str) -> None:
+def test_what_is_no_number_of_gpus_is_a_mistake(servd: Servd, text: str, message: str) -> None:
     servd.write(servd_toml=f'[services.web]\napp = "main:app"\n{text}\n', main_py=OK)
     done = command("check", folder=servd.folder)
     assert done.returncode == 78

@@ -138,26 +138,36 @@ class ServdProcess:
         return found
 
     def find(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """Events of this name with these fields."""
+        """Events of this name with these fields. Names of events are written out where they are
+        asked for, so that a test can tell those that servd has from those that it had.
+        """
+        return self.lines(event, **fields)
+
+    def lines(self, text: str, **fields: Any) -> list[dict[str, Any]]:
+        """As `find`, for what programs, apps and libraries say."""
         return [
             e
             for e in self.events
-            if e.get("event") == event and all(e.get(k) == v for k, v in fields.items())
+            if e.get("event") == text and all(e.get(k) == v for k, v in fields.items())
         ]
 
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
         """The first such event, waiting for it while the daemon lives."""
+        return self.wait_for_line(event, **fields)
+
+    def wait_for_line(self, text: str, **fields: Any) -> dict[str, Any]:
+        """As `wait_for`, for what programs, apps and libraries say."""
 
         def look() -> dict[str, Any] | None:
             over = self.over
-            found = self.find(event, **fields)
+            found = self.lines(text, **fields)
             if found:
                 return found[0]
-            assert not over, f"servd ended before {event!r} {fields}:\n{self.output}"
+            assert not over, f"servd ended before {text!r} {fields}:\n{self.output}"
             return None
 
         try:
-            found: dict[str, Any] = wait_until(look, f"event {event!r} {fields}")
+            found: dict[str, Any] = wait_until(look, f"{text!r} {fields}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output}") from None
         return found

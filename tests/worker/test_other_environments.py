@@ -163,4 +163,4 @@ def test_a_command_may_have_an_interpreter_too(servd: Servd) -> None:
     code = "import shade, time; print('colour', shade.COLOUR, flush=True); time.sleep(1000)"
     lines = f'command = {json.dumps([python, "-c", code])}\npython = "old/bin/python"\n'
     daemon = servd(f"[services.job]\n{lines}").ready()
-    daemon.wait_for("colour red", service="job")
+    daemon.wait_for_line("colour red", service="job")

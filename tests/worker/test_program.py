@@ -129,9 +129,9 @@ def test_the_configured_signal_stops_a_program(servd: Servd) -> None:
         while :; do sleep 0.05; done
     """
     daemon = servd(config, quits_sh=quits).ready()
-    daemon.wait_for("up")
+    daemon.wait_for_line("up")
     assert daemon.stop() == 0
-    assert daemon.find("quitting", service="quits")
+    assert daemon.lines("quitting", service="quits")
     assert daemon.find("shutdown timeout: killing what is left") == []
 
 
@@ -151,7 +151,7 @@ def test_no_shell_touches_a_command(servd: Servd) -> None:
         restart = {{ policy = "never" }}
     """
     daemon = servd(config)
-    daemon.wait_for(str(arguments), service="echo")
+    daemon.wait_for_line(str(arguments), service="echo")
 
 
 def test_a_limit_that_cannot_be_had_is_named(servd: Servd) -> None:
@@ -185,4 +185,4 @@ def test_a_program_runs_under_its_limits_and_on_its_cpus(servd: Servd) -> None:
         print(resource.getrlimit(resource.RLIMIT_NOFILE), os.sched_getaffinity(0), oct(os.umask(0)))
     """
     daemon = servd(config, limited_py=limited)
-    daemon.wait_for(f"(123, 123) {{{cpu}}} 0o27")
+    daemon.wait_for_line(f"(123, 123) {{{cpu}}} 0o27")

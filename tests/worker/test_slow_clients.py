@@ -128,7 +128,7 @@ def test_an_answer_that_has_begun_is_cut_without_another_one(daemon: ServdProces
     assert b"408" not in answer
 
 
-def test_whoever_waits_for_the_server_has_time(daemon: ServdProcess) -> None:
+def test_a_client_that_waits_for_the_server_has_time(daemon: ServdProcess) -> None:
     """An app that thinks, an idle kept connection, a client that asks first: 100-continue."""
     with httpx.Client() as client:
         url = daemon.url("web")

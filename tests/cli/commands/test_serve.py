@@ -43,7 +43,7 @@ def test_serve_ends_with_3_when_its_app_cannot_start(servd: Servd) -> None:
     assert daemon.leftovers() == []
 
 
-def test_two_of_them_run_side_by_side(servd: Servd) -> None:
+def test_two_calls_of_serve_run_side_by_side(servd: Servd) -> None:
     """Each has a runtime folder of its own, though they serve the same target."""
     servd.write(main_py=APP)
     arguments = ("serve", "main:app", "--host=127.0.0.1", "--port=0")
@@ -147,6 +147,6 @@ def test_the_shutdown_timeout_caps_a_stop(servd: Servd) -> None:
     """
     stubborn = "trap '' TERM\necho up\nwhile :; do sleep 0.05; done\n"
     daemon = servd(config, stubborn_sh=stubborn).ready()
-    daemon.wait_for("up")
+    daemon.wait_for_line("up")
     assert daemon.stop() == 0
     assert daemon.find("shutdown timeout: killing what is left")

@@ -30,7 +30,7 @@ def test_lines_of_all_services_come_in_the_order_in_which_they_were_written() ->
     assert found.tail(0) == []
 
 
-def test_it_is_bounded_in_lines_and_in_bytes_for_each_service() -> None:
+def test_the_log_kept_is_bounded_in_lines_and_bytes_for_each_service() -> None:
     found = LogBuffer()
     add(found, "quiet", b"still here")
     for number in range(3 * LINES):
@@ -53,7 +53,7 @@ def test_many_busy_services_share_what_is_kept_of_all() -> None:
     assert len(texts(found, 0, "s7")) == buffer.BYTES_OF_ALL // 200 // 2000
 
 
-def test_whoever_fell_off_the_end_is_told_so_and_nobody_else() -> None:
+def test_a_follower_that_fell_behind_is_told_so_and_nobody_else() -> None:
     found = LogBuffer()
     for number in range(LINES + 10):
         add(found, "busy", b"%d" % number)

@@ -113,7 +113,7 @@ def test_lines_that_a_full_disk_does_not_take_are_counted_and_said(servd: Servd,
 
 
 @needs_mounts
-def test_a_full_runtime_folder_costs_no_worker_and_the_list_of_them_is_written_later(
+def test_a_full_runtime_folder_costs_no_worker_and_is_written_to_later(
     servd: Servd,
 ) -> None:
     runtime = servd._short / "0"
@@ -227,13 +227,13 @@ def talked(daemon: ServdProcess) -> int:
     return daemon.output.count('"event": "talk ')
 
 
-def test_a_full_pipe_holds_nothing_up_and_what_it_costs_is_said_when_it_is_read(pipe: Pipe) -> None:
+def test_a_full_pipe_holds_nothing_up_and_what_is_lost_is_said_later(pipe: Pipe) -> None:
     daemon = pipe.daemon.ready()
     with pipe.unread():
         for _ in range(12):
             assert daemon.get("web", "/talk?2000").status_code == 200
         wait_until(lambda: daemon.metric("servd_log_lines_dropped_total"), "lines are dropped")
-        with idling(daemon.pid, 0.3):
+        with idling(daemon.pid, acts=0.1):
             until = time.monotonic() + 1.0
             while time.monotonic() < until:
                 assert daemon.get("web").status_code == 200

@@ -85,7 +85,7 @@ def test_a_task_that_failed_twice_is_tried_again_by_a_reload(servd: Servd) -> No
     wait_until(lambda: daemon.service("web")["state"] == "ready", "all runs after all")
 
 
-def test_what_needs_a_service_that_waits_waits_too(servd: Servd) -> None:
+def test_dependents_of_a_service_that_waits_wait_too(servd: Servd) -> None:
     broken = f'[services.a]\napp = "nosuch:app"\ntimeouts.startup = "1s"\n[services.x]\n{SLEEP}\n'
     chain = "".join(
         f'[services.{name}]\n{SLEEP}\ndepends_on = ["{need}"]\n' for name, need in ("ba", "cb")
@@ -99,7 +99,7 @@ def test_what_needs_a_service_that_waits_waits_too(servd: Servd) -> None:
     wait_until(lambda: daemon.service("c")["state"] == "ready", "all run once the first does")
 
 
-def test_what_needs_a_service_that_was_ready_once_waits_for_it_to_be_so_again(servd: Servd) -> None:
+def test_dependents_wait_for_a_service_that_was_ready_once(servd: Servd) -> None:
     flaky = plain('assert not os.path.exists("broken")')
     one = '[services.a]\napp = "main:app"\nrestart = { backoff = "30s" }\n'
     daemon = servd(one, main_py=flaky).ready()
@@ -141,7 +141,7 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
         thread.start()
         waiting.append(thread)
         old = daemon.pids("web")
-        daemon.wait_for("slow begins", generation=value - 1)
+        daemon.wait_for_line("slow begins", generation=value - 1)
         assert daemon.reload(web(value))["outcome"] == "applied"
         assert not set(old) & set(daemon.pids("web"))
     added = f"{web(4)}\n[services.extra]\n{SLEEP}\n"

@@ -69,7 +69,7 @@ def test_an_event_stream_ends_cleanly_at_the_deadline_and_not_before(servd: Serv
         waits_for(daemon, "1 event stream")
         assert set(lines) == {"data: tick", ""}  # a broken-off response would raise here
     assert time.monotonic() - started >= 1.0
-    daemon.wait_for("stream ended")  # the app's own clean-up ran
+    daemon.wait_for_line("stream ended")  # the app's own clean-up ran
     assert not [e for e in daemon.events if "exception" in e]
     assert daemon.stop() == 0
 
@@ -88,7 +88,7 @@ def test_a_download_that_is_cut_does_not_pass_for_whole(servd: Servd) -> None:
 def test_a_request_in_flight_is_answered_by_the_old_generation(servd: Servd) -> None:
     daemon = servd(config(1, "10s"), main_py=LASTING).ready()
     with daemon.asking("web", "/slow?seconds=1.5") as (answer,):
-        daemon.wait_for("slow begins", generation=1)
+        daemon.wait_for_line("slow begins", generation=1)
         assert daemon.reload(config(2, "10s"))["outcome"] == "applied"
         assert daemon.get("web").json() == "2"
     assert answer.result().json() == "1"

@@ -48,7 +48,7 @@ def test_a_scale_keeps_the_others_and_survives_a_reload_of_something_else(servd:
     assert daemon.service("web")["workers"] == {"desired": 3, "ready": 3}
 
 
-def test_it_lasts_until_the_file_changes_workers(servd: Servd) -> None:
+def test_a_scale_by_hand_lasts_until_the_file_changes_workers(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     daemon.act("web", "scale", workers=4)
     daemon.edit(web(1, workers=3))
@@ -182,7 +182,7 @@ def test_a_service_that_is_kept_stopped_goes_with_the_file(servd: Servd) -> None
         ("stop", {"casade": True}, "The request is not valid"),
     ],
 )
-def test_what_makes_no_sense_changes_nothing(
+def test_a_request_that_makes_no_sense_changes_nothing(
     servd: Servd, verb: str, body: dict[str, int], title: str
 ) -> None:
     daemon = servd('[services.task]\nkind = "task"\ncommand = ["true"]\n').ready()
@@ -379,7 +379,7 @@ def test_what_a_service_needs_comes_along_with_a_scale_and_a_restart_too(servd: 
         assert states(daemon) == everything, verb
 
 
-def test_a_start_replaces_a_dependency_that_has_failed_and_says_when_it_does_not_help(
+def test_a_start_replaces_a_failed_dependency_or_says_why_it_cannot(
     servd: Servd,
 ) -> None:
     config = web(1, workers=1, extra='depends_on = ["back"]')

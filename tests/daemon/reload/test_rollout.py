@@ -39,7 +39,7 @@ def test_services_come_and_go_in_the_order_of_the_graph(servd: Servd) -> None:
     assert [s["name"] for s in daemon.status()["services"]] == ["a"]
 
 
-def test_a_dependency_is_ready_before_its_dependents_roll_and_others_roll_meanwhile(
+def test_dependents_roll_after_their_dependency_and_others_meanwhile(
     servd: Servd,
 ) -> None:
     slow = plain("time.sleep(0.5)")

@@ -51,7 +51,7 @@ def test_a_task_runs_again_before_a_dependent_rolls(servd: Servd) -> None:
     assert daemon.service("migrate")["state"] == "completed"
 
 
-def test_a_task_that_runs_once_does_not(servd: Servd) -> None:
+def test_a_task_that_runs_once_does_not_run_again_before_a_roll(servd: Servd) -> None:
     daemon = servd(config(1, run="once"), main_py=PLAIN).ready()
     assert daemon.reload(config(2, run="once"))["outcome"] == "applied"
     assert runs(servd) == 1

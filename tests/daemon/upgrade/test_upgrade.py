@@ -70,7 +70,7 @@ def test_a_broken_new_version_leaves_the_old_one_in_place(servd: Servd) -> None:
     assert daemon.stop() == 0
 
 
-def test_an_app_that_does_not_start_any_more_is_reported_and_the_old_one_goes_on(
+def test_an_app_that_no_longer_starts_leaves_the_old_daemon_in_place(
     servd: Servd,
 ) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
@@ -224,7 +224,7 @@ def test_a_task_runs_again_before_those_who_need_it_unless_once_is_enough(
     assert daemon.stop() == 0
 
 
-def test_what_did_not_run_before_fails_nothing(servd: Servd) -> None:
+def test_a_service_that_did_not_run_before_fails_no_upgrade(servd: Servd) -> None:
     config = (
         web()
         + """
@@ -243,7 +243,7 @@ def test_what_did_not_run_before_fails_nothing(servd: Servd) -> None:
     assert daemon.stop() == 0
 
 
-def test_reloads_go_on_working_and_what_was_asked_for_meanwhile_is_not_forgotten(
+def test_a_reload_that_is_asked_for_during_an_upgrade_is_done_after_it(
     servd: Servd,
 ) -> None:
     slow = plain("import os; time.sleep(float(os.environ.get('SLOW', 0)))")
@@ -259,7 +259,7 @@ def test_reloads_go_on_working_and_what_was_asked_for_meanwhile_is_not_forgotten
     assert daemon.stop() == 0
 
 
-def test_a_stop_in_the_midst_of_it_ends_both(servd: Servd) -> None:
+def test_a_stop_in_the_midst_of_an_upgrade_ends_both_daemons(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
     servd.write(main_py=plain("time.sleep(30)"))
     daemon.send(signal.SIGUSR2)
@@ -282,7 +282,7 @@ def test_a_killed_daemon_leaves_its_place_to_the_one_that_starts(servd: Servd) -
     assert daemon.stop() == 0
 
 
-def test_one_that_belongs_to_a_python_program_is_not_replaced(servd: Servd) -> None:
+def test_a_daemon_of_a_python_program_is_not_replaced(servd: Servd) -> None:
     servd.write(main_py=PLAIN)
     with serve("main:app", port=0, working_dir=str(servd.folder), threaded=True) as server:
         answer = server._admin.post("/v1/upgrade")

@@ -24,14 +24,14 @@ BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
         (1, -1, True),
     ],
 )
-def test_it_is_two_weeks_before_or_a_third_of_its_life(
+def test_a_certificate_expires_soon_two_weeks_or_a_third_of_its_life_before(
     life: float, left: float, ending: bool
 ) -> None:
     ends = BEGINS + timedelta(days=life)
     assert Validity(BEGINS, ends).is_ending(ends - timedelta(days=left)) is ending
 
 
-def test_it_is_that_of_the_first_certificate_of_a_chain() -> None:
+def test_validity_is_that_of_the_first_certificate_of_a_chain() -> None:
     ends = datetime(2040, 1, 2, tzinfo=UTC)
     issued = trustme.CA().issue_cert("localhost", not_after=ends)
     chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems).decode()

@@ -63,7 +63,7 @@ def test_a_worker_that_fails_its_probes_is_replaced_by_one_that_is_ready_first(
     assert daemon.metric("servd_worker_restarts_total", reason="health", service="web") == 1
 
 
-def test_a_worker_that_recovers_before_its_replacement_is_ready_stays_in_the_books(
+def test_a_worker_that_recovers_before_its_successor_is_ready_stays(
     servd: Servd,
 ) -> None:
     """Its successor never becomes healthy: the service is degraded, and well again by itself."""
@@ -176,7 +176,7 @@ def test_a_probe_that_is_under_way_at_the_end_of_a_worker_says_nothing(servd: Se
     health = HEALTH.replace(" }", ', timeout = "20s" }')
     config = CONFIG.format(health).replace("workers = 2", "workers = 1")
     daemon = servd(config, main_py=app).ready()
-    daemon.wait_for("probed")
+    daemon.wait_for_line("probed")
     assert daemon.stop() == 0
     assert "Exception in ASGI application" not in daemon.output
     assert not daemon.find("worker killed")

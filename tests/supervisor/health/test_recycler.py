@@ -32,6 +32,9 @@ APP = """
 """
 
 
+ENDS_AND_STARTS = ("worker started", "worker ended")
+
+
 def serve(servd: Servd, limits: str, extra: str = "", workers: int = 2) -> ServdProcess:
     return servd(
         f"""
@@ -111,6 +114,10 @@ def test_a_program_that_binds_itself_is_stopped_and_started(servd: Servd) -> Non
     (before,) = daemon.pids("files")
     daemon.wait_for("worker recycled", reason="max_age")
     wait_until(lambda: daemon.pids("files") not in ([], [before]), "another one")
+    lives = [(e["event"], e["pid"]) for e in daemon.events if e["event"] in ENDS_AND_STARTS]
+    (first, old), (then, ended), (last, new) = lives[:3]
+    assert (first, then, last) == ("worker started", "worker ended", "worker started")
+    assert old == ended != new
 
 
 def test_a_worker_is_kept_while_its_successor_does_not_start(servd: Servd) -> None:

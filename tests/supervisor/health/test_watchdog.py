@@ -134,7 +134,7 @@ def test_a_program_is_watched_from_its_first_sign_of_life_on(servd: Servd) -> No
         environ={"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
         notifier_py=NOTIFIES,
     ).ready()
-    daemon.wait_for("signs begin 0.3")
+    daemon.wait_for_line("signs begin 0.3")
     (pid,) = daemon.pids("notifier")
     assert not daemon.find("worker hung")
     os.kill(pid, signal.SIGUSR1)
@@ -178,6 +178,6 @@ def test_a_worker_that_drains_is_not_watched(servd: Servd) -> None:
         """,
         notifier_py=slow_end,
     ).ready()
-    daemon.wait_for("signs begin 0.3")
+    daemon.wait_for_line("signs begin 0.3")
     assert daemon.stop() == 0
     assert not daemon.find("worker hung")

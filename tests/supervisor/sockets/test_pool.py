@@ -90,9 +90,15 @@ def test_a_unix_socket_has_its_mode_and_goes_with_its_user(short: Path) -> None:
 def test_the_socket_of_a_dead_process_gives_way(short: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind("web.sock")
+    left = (short / "web.sock").stat().st_ino
     pool = SocketPool()
-    pool.acquire(plan("unix:web.sock"))
+    listener = pool.acquire(plan("unix:web.sock"))
+    assert (short / "web.sock").stat().st_ino != left
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("web.sock")
+        listener.sockets[0].accept()[0].close()
     pool.close()
+    assert list(short.iterdir()) == []
 
 
 def test_the_socket_of_a_living_process_does_not_give_way(short: Path) -> None:

@@ -103,22 +103,24 @@ def test_a_request_that_takes_too_long_is_answered_504_in_time(served: ServdProc
     assert len(took) == 5
     assert 500 <= min(took) < 550, "on a machine that is busy with other tests, the best of five"
     assert [event["http.response.status_code"] for event in logged] == [504] * 5
-    ids = {event["request_id"] for event in served.find("request timed out: GET /slow after 0.5 s")}
+    ids = {
+        event["request_id"] for event in served.lines("request timed out: GET /slow after 0.5 s")
+    }
     assert ids >= {event["request_id"] for event in logged}
 
 
-def test_the_code_of_a_request_that_timed_out_is_ended_with_its_finally_blocks(
+def test_a_request_that_timed_out_runs_its_finally_blocks(
     served: ServdProcess,
 ) -> None:
-    before = len(served.find("slow: finally"))
+    before = len(served.lines("slow: finally"))
     assert served.get("web", "/slow").status_code == 504
-    wait_until(lambda: len(served.find("slow: finally")) > before, "the finally block")
+    wait_until(lambda: len(served.lines("slow: finally")) > before, "the finally block")
 
 
 def test_an_app_that_answers_after_its_time_is_not_heard(served: ServdProcess) -> None:
     with httpx.Client(base_url=served.url("web"), timeout=20) as client:
         assert client.get("/stubborn").status_code == 504
-        served.wait_for("stubborn: cleaned up")
+        served.wait_for_line("stubborn: cleaned up")
         assert client.get("/quick").json() == "done"  # on the same connection
 
 
@@ -128,13 +130,13 @@ def test_a_response_that_has_begun_counts_to_its_first_byte_only(served: ServdPr
 
 
 def test_the_whole_of_a_response_is_bounded_by_request_total(served: ServdProcess) -> None:
-    before = len(served.find("stream: finally"))
+    before = len(served.lines("stream: finally"))
     started = time.monotonic()
     with pytest.raises(httpx.RemoteProtocolError):
         served.get("web", "/stream?pause=0.2&parts=100")
     assert 1.4 < time.monotonic() - started < 3.0
-    wait_until(lambda: len(served.find("stream: finally")) > before, "the finally block")
-    assert served.find("response aborted: GET /stream after 1.5 s")
+    wait_until(lambda: len(served.lines("stream: finally")) > before, "the finally block")
+    assert served.lines("response aborted: GET /stream after 1.5 s")
 
 
 def test_a_thread_that_hangs_is_left_and_its_worker_replaced(servd: Servd) -> None:
@@ -177,8 +179,8 @@ def test_requests_that_are_cut_at_the_end_of_a_drain_leave_no_traceback(servd: S
         )
         daemon.stop()
         assert all(isinstance(each.exception(), httpx.TransportError) for each in asked)
-    assert daemon.find("the drain's deadline has passed: 2 requests are cut")
-    assert len(daemon.find("slow: finally")) == 2
+    assert daemon.lines("the drain's deadline has passed: 2 requests are cut")
+    assert len(daemon.lines("slow: finally")) == 2
     assert "Traceback" not in daemon.output
 
 

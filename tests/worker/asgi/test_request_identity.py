@@ -62,7 +62,7 @@ def test_a_given_request_id_is_in_the_access_log_and_in_what_the_app_logs(servd:
     assert event["client.address"] == "127.0.0.1"
     assert event["service"] == "web"
     assert {"duration_ms", "worker", "pid", "generation", "timestamp"} <= event.keys()
-    assert daemon.wait_for("from logging")["request_id"] == "given-1"
+    assert daemon.wait_for_line("from logging")["request_id"] == "given-1"
     (line,) = wait_until(
         lambda: [e for e in daemon.events if "from structlog" in e["event"]], "the app's own line"
     )
@@ -79,7 +79,7 @@ def test_an_id_is_made_where_none_is_given_and_each_request_has_its_own(servd: S
     ids = [event["request_id"] for event in events]
     assert len(set(ids)) == 3
     assert all(re.fullmatch("[0-9a-f]{22}", each) for each in ids)
-    assert [e["request_id"] for e in daemon.find("from a thread")] == ids[:2]
+    assert [e["request_id"] for e in daemon.lines("from a thread")] == ids[:2]
     assert events[2]["http.response.status_code"] == 500
     failed = next(e for e in daemon.events if "on purpose" in e.get("exception", ""))
     assert failed["request_id"] == ids[2]
@@ -115,4 +115,4 @@ def test_a_line_of_the_log_cannot_be_forged(servd: Servd) -> None:
     event = daemon.wait_for("request")
     assert event["request_id"] == 'a", "b": "c'
     assert event["level"] == "info"
-    assert not daemon.find("forged")
+    assert not daemon.lines("forged")

@@ -19,6 +19,7 @@ from servd.daemon.log.sink import LogSink
 def test_fields_say_what_the_line_says() -> None:
     fields = {"event": Event.REQUEST, "places": ("a", 1), "error": OSError("x"), "n": {1: None}}
     event = LogEvent.by_daemon(fields)
+    assert event.fields is not None
     assert event.fields == json.loads(event.json)
     assert type(event.fields["event"]) is str  # a console shows no enum
 
