@@ -41,7 +41,7 @@ class RefusedError(ServdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ScaleService:
     """So many workers; 0 is a stop."""
 
     service: str
@@ -50,7 +50,7 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopService:
     """No workers; with `cascade`, none of whatever needs the service either."""
 
     service: str
@@ -58,13 +58,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The opposite of `Stop`, with everything that the service needs."""
+class StartService:
+    """The opposite of `StopService`, with everything that the service needs."""
 
     service: str
 
 
-ManualAction = Scale | Stop | Start
+ManualAction = ScaleService | StopService | StartService
 """Something that a person asks for by hand."""
 
 
@@ -75,9 +75,9 @@ def acted(overrides: Overrides, act: ManualAction, file: Plan) -> dict[str, Over
     """
     if act.service not in file.by_name:
         raise RefusedError(f'there is no service "{act.service}" any more')
-    if isinstance(act, Start):
+    if isinstance(act, StartService):
         return _started(overrides, act.service, file)
-    if isinstance(act, Scale) and act.workers:
+    if isinstance(act, ScaleService) and act.workers:
         return _scaled(overrides, act, file)
     return _stopped(overrides, act, file)
 
@@ -117,7 +117,7 @@ def needed(name: str, plan: Plan) -> list[str]:
     return graph.reached(plan.graph, name)
 
 
-def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]:
+def _scaled(overrides: Overrides, act: ScaleService, file: Plan) -> dict[str, Override]:
     service = file.service(act.service)
     if service.is_task:
         raise RefusedError(f"{service.name} is a task: it runs once, and is not scaled")
@@ -129,7 +129,9 @@ def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]
     return _started({**overrides, service.name: Override(act.workers)}, service.name, file)
 
 
-def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, Override]:
+def _stopped(
+    overrides: Overrides, act: ScaleService | StopService, file: Plan
+) -> dict[str, Override]:
     running = {s.name for s in with_overrides(file, overrides).services if s.workers}
     needing = _dependents(act.service, file, running)
     if needing and not act.cascade:
