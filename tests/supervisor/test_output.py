@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 
+from servd.daemon.log.event import LogEvent
 from servd.supervisor.io.output import LAST_LINES, LastLines, OutputPipe
 
 
@@ -21,7 +22,7 @@ def read(*chunks: bytes) -> tuple[list[bytes], LastLines]:
             {"service": "web", "pid": 7},
             "stdout",
             last,
-            lambda service, line: events.append(line),
+            lambda service, line: events.append(LogEvent.by_worker(service, line).json),
             lambda: "now",
         )
         for chunk in chunks:

@@ -10,8 +10,8 @@ import heapq
 import secrets
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.sink import LogSink
@@ -171,8 +171,8 @@ class LogRouter:
         self.boot = secrets.token_hex(4)
         self._subscribers: tuple[TakeEvent, ...] = ()
 
-    def by_worker(self, service: str, line: bytes) -> None:
-        """Takes a line of a service's worker."""
+    def by_worker(self, service: str, line: bytes | Mapping[str, Any]) -> None:
+        """Takes a line of a service's worker: finished JSON, or the fields of text."""
         self._log(LogEvent.by_worker(service, line))
 
     def by_daemon(self, event: LogEvent) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 
 class LogEvent:
-    """An event of the daemon (a mapping), or a finished line of a worker (bytes). The other form is
-    made when it is asked for, once.
+    """An event of the daemon (a mapping), or a line of a worker (bytes where it is finished). The
+    other form is made when it is asked for, once.
     """
 
     def __init__(self, service: str, *, logged: bool = True) -> None:
@@ -26,10 +26,13 @@ class LogEvent:
         return event
 
     @classmethod
-    def by_worker(cls, service: str, line: bytes) -> LogEvent:
-        """A line of a service's worker, without its end."""
+    def by_worker(cls, service: str, line: bytes | Mapping[str, Any]) -> LogEvent:
+        """A line of a service's worker: finished (without its end), or text with its fields."""
         event = cls(service)
-        event.json = line
+        if isinstance(line, bytes):
+            event.json = line
+        else:
+            event.fields = line
         return event
 
     @cached_property
