@@ -60,6 +60,11 @@ def empty(file: str) -> Node:
     return Node({}, place, place)
 
 
+def too_deep(file: str) -> Diagnostic:
+    """Returns the mistake of a file whose nesting exceeds Python's recursion limit."""
+    return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
+
+
 def plain(node: Node) -> Any:
     """Returns the values without places: dicts, tuples and scalars."""
     if isinstance(node.value, dict):
