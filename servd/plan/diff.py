@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 from servd.config.kinds import service_kind
@@ -15,7 +15,6 @@ from servd.core.secrets import MASK, mask_values
 from servd.plan.change import Change, ChangeKind, KeyChange
 from servd.plan.model import Plan, ServicePlan
 from servd.wire.names import DEPENDENCIES
-from servd.wire.worker_spec import TlsSpec
 
 _SEVERITY: tuple[ChangeKind, ...] = ("live", "scale", "roll", "rebind", "switch")
 _STRICTNESS = ("none", "optional", "required")
@@ -182,86 +181,108 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list[KeyChange]:
-    """What differs though no key of the service says so: by files, other services, the machine.
+def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> list[KeyChange]:
+    """Returns the differences that come from files, other services or the machine.
 
-    `known` are the keys that differ anyway, and with them what follows from them.
+    A difference counts if none of the keys that explain it is in `known`, the keys that differ.
     """
-
-    def unexplained(*keys: str) -> bool:
-        return not any(key in known for key in keys)
-
-    keys: list[KeyChange] = []
-    if unexplained("env", "env_file", "env_passthrough", "user"):
-        keys += _environment(old, new)
-    if unexplained("depends_on") and _dependencies(old) != _dependencies(new):
-        keys.append(KeyChange("depends_on", "", "a dependency is reached at another address"))
-    if unexplained("listen", "app", "command", "bento", "activation"):
-        keys += [key for key in _sockets(old, new) if unexplained(key.key)]
-        if (old.command, old.addresses) != (new.command, new.addresses):
-            keys.append(KeyChange("command", "", "another port"))
-    if old.tls is not None and new.tls is not None:
-        keys += _tls(old.tls, new.tls)
-    if unexplained("workers") and old.workers != new.workers:
-        keys.append(KeyChange("workers", str(old.workers), str(new.workers)))
-    identity_keys = ("user", "group", "umask", "rlimits", "cpu_affinity")
-    if unexplained(*identity_keys) and old.identity != new.identity:
-        keys.append(KeyChange("user", "", "another account or other CPUs on this machine"))
-    if unexplained("bento", "components", "workers") and _in_code(old) != _in_code(new):
-        keys.append(KeyChange("bento", "", "its code declares something else"))
-    if unexplained("gpus") and any(map(operator.ne, old.gpus, new.gpus)):
-        keys.append(KeyChange("gpus", _dealt(old), _dealt(new)))
-    if unexplained("python") and old.python != new.python:
-        keys.append(KeyChange("python", old.python, new.python))
-    return keys
+    return [
+        change
+        for explaining, find in _OUTSIDE
+        if known.isdisjoint(explaining)
+        for change in find(old, new)
+    ]
 
 
-def _dealt(plan: ServicePlan) -> str:
-    return " ".join(",".join(ids) for ids in plan.gpus)
-
-
-def _in_code(plan: ServicePlan) -> object:
-    """What a BentoML service's code and its neighbours there say."""
-    return (plan.app.bento if plan.app is not None else None, plan.part)
-
-
-def _tls(old: TlsSpec, new: TlsSpec) -> list[KeyChange]:
-    """New content of the files that `tls` names."""
-    keys: list[KeyChange] = []
-    if (old.certificate, old.key) != (new.certificate, new.key):
-        keys.append(KeyChange("tls.certfile", "", "new content"))
-    if old.authorities != new.authorities:
-        keys.append(KeyChange("tls.ca_certs", "", "new content"))
-    return keys
-
-
-def _dependencies(plan: ServicePlan) -> str:
-    return plan.environment.get(DEPENDENCIES, "")
-
-
-def _environment(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
-    """Variables that came from a file or from the daemon are named, never shown."""
+def _environment(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """Variables from a file or from the daemon are named, never shown."""
     names = [
         name
         for name in sorted({*old.environment, *new.environment})
         if old.environment.get(name) != new.environment.get(name) and name != DEPENDENCIES
     ]
-    key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
-    return [KeyChange(key, "", f"other values: {', '.join(names)}")] if names else []
+    if names:
+        key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
+        yield KeyChange(key, "", f"other values: {', '.join(names)}")
 
 
-def _sockets(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
-    here, there = ({s.key: s for s in plan.sockets} for plan in (old, new))
-    keys: list[KeyChange] = []
+def _dependencies(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.environment.get(DEPENDENCIES, "") != new.environment.get(DEPENDENCIES, ""):
+        yield KeyChange("depends_on", "", "a dependency is reached at another address")
+
+
+def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    here, there = (dict.fromkeys(s.key for s in plan.sockets) for plan in (old, new))
     if here.keys() != there.keys():
-        keys.append(KeyChange("sockets", ", ".join(here), ", ".join(there)))
-    elif any(_owner(here[key]) != _owner(there[key]) for key in here):
-        keys.append(KeyChange("socket", "", "open to other users"))
-    return keys
+        yield KeyChange("sockets", ", ".join(here), ", ".join(there))
 
 
-def _owner(socket: Any) -> tuple[Any, ...]:
-    return (socket.mode, socket.owner, socket.group)
+def _socket_owners(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    here, there = ({s.key: (s.mode, s.owner, s.group) for s in plan.sockets} for plan in (old, new))
+    if here.keys() == there.keys() and here != there:
+        yield KeyChange("socket", "", "open to other users")
+
+
+def _command(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if (old.command, old.addresses) != (new.command, new.addresses):
+        yield KeyChange("command", "", "another port")
+
+
+def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """New content of the files that `tls` names."""
+    if old.tls is None or new.tls is None:
+        return
+    if (old.tls.certificate, old.tls.key) != (new.tls.certificate, new.tls.key):
+        yield KeyChange("tls.certfile", "", "new content")
+    if old.tls.authorities != new.tls.authorities:
+        yield KeyChange("tls.ca_certs", "", "new content")
+
+
+def _workers(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.workers != new.workers:
+        yield KeyChange("workers", str(old.workers), str(new.workers))
+
+
+def _identity(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.identity != new.identity:
+        yield KeyChange("user", "", "another account or other CPUs on this machine")
+
+
+def _code(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """Declarations in the code of a BentoML service and its components."""
+    here, there = ((plan.app.bento if plan.app is not None else None) for plan in (old, new))
+    if (here, old.part) != (there, new.part):
+        yield KeyChange("bento", "", "its code declares something else")
+
+
+def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if any(map(operator.ne, old.gpus, new.gpus)):
+        shown = [" ".join(",".join(ids) for ids in plan.gpus) for plan in (old, new)]
+        yield KeyChange("gpus", *shown)
+
+
+def _interpreter(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.python != new.python:
+        yield KeyChange("python", old.python, new.python)
+
+
+_ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
+_OUTSIDE: tuple[
+    tuple[tuple[str, ...], Callable[[ServicePlan, ServicePlan], Iterator[KeyChange]]], ...
+] = (
+    (("env", "env_file", "env_passthrough", "user"), _environment),
+    (("depends_on",), _dependencies),
+    (_ADDRESS_KEYS, _sockets),
+    ((*_ADDRESS_KEYS, "socket"), _socket_owners),
+    (_ADDRESS_KEYS, _command),
+    ((), _tls),
+    (("workers",), _workers),
+    (("user", "group", "umask", "rlimits", "cpu_affinity"), _identity),
+    (("bento", "components", "workers"), _code),
+    (("gpus",), _gpus),
+    (("python",), _interpreter),
+)
+"""The keys of a service that explain each difference."""
 
 
 def _runs_again(plan: ServicePlan) -> bool:
