@@ -1,4 +1,4 @@
-"""Two plans become the changes that lead from one to the other. Pure."""
+"""Computes the changes that lead from one plan to another. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _STRICTNESS = ("none", "optional", "required")
 
 
 def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change, ...]:
-    """The changes that make `before` into `after`, in the order in which they happen.
+    """Returns the changes that turn `before` into `after`, in the order of their application.
 
-    What is new or replaced comes in the order of the new graph, dependencies first; then what is
-    removed or stopped, in the order of the old graph, dependents first. The services in `roll` are
-    replaced even where nothing of them differs: their code may.
+    New and replaced services come first in the order of the new graph, dependencies first; then
+    removed and stopped ones in the order of the old graph, dependents first. The services in `roll`
+    are replaced even without differences, since their code may differ.
     """
     old, new = before.by_name, after.by_name
     changes: dict[str, Change] = {}
@@ -55,13 +55,13 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
 
 
 def client_auth(plan: ServicePlan) -> str:
-    """How clients are asked for certificates; "" without TLS."""
+    """Returns `tls.client_auth` of a service; "" without TLS."""
     return plan.tls.client_auth if plan.tls is not None else ""
 
 
 def overlap_is_unsafe(before: str, new: ServicePlan) -> bool:
-    """Whether workers of `new` must not accept from one socket with workers whose `client_auth` is
-    `before`: plain beside TLS, or a stricter check beside a laxer one.
+    """Returns whether workers of `new` must not share a socket with workers whose `client_auth` is
+    `before`: plain with TLS, or a stricter check with a laxer one.
     """
     after = client_auth(new)
     if not (before and after):
@@ -70,7 +70,7 @@ def overlap_is_unsafe(before: str, new: ServicePlan) -> bool:
 
 
 def patched(plan: Plan, changes: Collection[Change]) -> Plan:
-    """The plan that `changes` lead to."""
+    """Returns `plan` after `changes`."""
     services = plan.by_name
     for change in changes:
         if change.after is None:
@@ -95,7 +95,7 @@ def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan
 
 
 def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change:
-    """The change of a service that is to be replaced in any case."""
+    """Returns the change of a service whose replacement was requested."""
     if change is not None and (change.kind not in ("live", "scale") or change.starts):
         return change
     keys = change.keys if change is not None else ()
@@ -103,7 +103,7 @@ def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change
 
 
 def _interrupting(change: Change) -> Change:
-    """What would replace workers side by side cannot, where one of both binds its own address."""
+    """Returns an `interrupt` if old and new workers cannot run side by side."""
     both = (change.before, change.after)
     alone = any(plan is not None and plan.stands_alone for plan in both)
     if change.before is None or not alone or change.kind in ("live", "scale"):
@@ -112,7 +112,7 @@ def _interrupting(change: Change) -> Change:
 
 
 def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
-    """The kind of a key, where it may depend on the values too."""
+    """Returns the kind of a key, which may depend on the values."""
     if key == "sockets":
         return "roll"
     kind = service_kind(key)
@@ -121,7 +121,7 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
         assert new.tls is not None
         return "switch" if overlap_is_unsafe(old.tls.client_auth, new) else "roll"
     if key == "workers" and new.is_task and old.workers and new.workers:
-        return "live"  # it runs once, whatever is asked for
+        return "live"  # it always runs once
     return kind
 
 
@@ -139,7 +139,7 @@ def _why(kind: ChangeKind, old: ServicePlan, new: ServicePlan) -> str:
 
 
 def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list[KeyChange]:
-    """The keys that differ: those of the definition, then what follows from outside it."""
+    """Returns the keys that differ: those of the definition, then differences from outside it."""
     path = ("services", new.name)
     shown = [
         mask_values(plan.definition.model_dump(mode="json"), path, whole.secrets)
@@ -150,15 +150,15 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
         for key in differing_paths(old_values, new_values)
     ]
-    keys = [_by_hand(key, old) if key.key == "workers" else key for key in keys]
+    keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
     known = {key.key.partition(".")[0] for key in keys}
     keys += _outside(old, new, known)
-    # whatever else may differ one day, a worker may see
+    # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "asked in another way")]
 
 
-def _by_hand(key: KeyChange, old: ServicePlan) -> KeyChange:
-    """The number that a file replaces where it was set by hand."""
+def _with_manual_mark(key: KeyChange, old: ServicePlan) -> KeyChange:
+    """Marks a manual number of workers that the file replaces."""
     workers = old.definition.workers
     if workers in ("auto", old.workers):
         return key
@@ -166,14 +166,14 @@ def _by_hand(key: KeyChange, old: ServicePlan) -> KeyChange:
 
 
 def _at(values: Any, path: Path) -> Any:
-    """What stands at `path`; None where there is nothing."""
+    """Returns the value at `path`, or None."""
     for step in path:
         values = values.get(step) if isinstance(values, Mapping) else None
     return values
 
 
 def _text(value: Any) -> str:
-    """A value as a person writes it; nothing for what is not set."""
+    """Returns a value as text; "" for None."""
     if value is None:
         return ""
     if value == MASK:
@@ -286,7 +286,7 @@ _OUTSIDE: tuple[
 
 
 def _runs_again(plan: ServicePlan) -> bool:
-    """Whether it is a task that runs before each roll of a service that depends on it."""
+    """Returns whether it is a task that runs before each roll of its dependents."""
     return plan.is_task and plan.workers > 0 and plan.definition.run == "always"
 
 
