@@ -56,7 +56,7 @@ def serve(
 
 
 def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> list[str]:
-    """Returns the command line of a configuration, target or BentoML service. Raises `UsageError`."""
+    """Returns the command line of a configuration, target or Bento. Raises `UsageError`."""
     if bento:
         options = {"bento": True, **options}
         if "development_mode" in options:  # the name in `serve_http_production`
