@@ -58,9 +58,8 @@ class Description:
             os.close(lifeline)
 
     def document(self, seconds: float) -> dict[str, Any]:
-        """Waits up to `seconds` for the import of the code, and returns its declarations.
-
-        Raises `DescriptionError`.
+        """Waits up to `seconds` for the import of the code, and returns its declarations. Raises
+        `DescriptionError`.
         """
         try:
             said, complained = self._process.communicate(timeout=seconds)

@@ -47,9 +47,8 @@ def parse_toml(text: str, file: str) -> Parsed:
 def _read(
     lines: list[str], file: str
 ) -> tuple[dict[str, Any] | None, list[Diagnostic], Diagnostic | None]:
-    """Returns the values or None, the mistakes, and a key defined twice, which ends reading.
-
-    Blanks the `lines` of mistakes.
+    """Returns the values or None, the mistakes, and a key defined twice, which ends reading. Blanks
+    the `lines` of mistakes.
     """
     found: list[Diagnostic] = []
     while len(found) < _MAX_MISTAKES:

@@ -55,9 +55,8 @@ def number_of(value: object) -> float | None:
 
 
 def parse_duration(value: object) -> float:
-    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds.
-
-    Raises `PydanticCustomError` for any other value, also for negative numbers and infinity.
+    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds. Raises
+    `PydanticCustomError` for any other value, also for negative numbers and infinity.
     """
     number = number_of(value)
     if number is None and isinstance(value, str):

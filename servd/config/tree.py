@@ -22,9 +22,8 @@ class UntypedText(str):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and the place of its key (without a key, its own place).
-
-    Tables are dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
+    """A value with its place and the place of its key (without a key, its own place). Tables are
+    dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
     """
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None

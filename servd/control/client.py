@@ -101,9 +101,7 @@ class AdminClient:
 
     def follow(self, route: str) -> Iterator[str]:
         """Yields "" when the daemon accepts the request, then the data of server-sent events until
-        the stream ends.
-
-        Raises `NoDaemonError`, and `ServdError` if the daemon refuses the request.
+        the stream ends. Raises `NoDaemonError`, and `ServdError` if the daemon refuses the request.
         """
         connection = self.connection()
         try:

@@ -71,7 +71,6 @@ def client_at(admin: str) -> AdminClient:
 
 def client_of(path: str) -> AdminClient:
     """Returns the client of the daemon of the configuration at `path`, which may have mistakes.
-
     Raises `ServdError` when it disables the API.
     """
     token = _token_of_environment()

@@ -73,11 +73,8 @@ def units(config: Config, plan: Plan, installed: Installation) -> dict[str, str]
 
 
 def _service(config: Config, plan: Plan, installed: Installation) -> str:
-    run = _command([*installed.program, "--config", installed.config])
-    reload = _command([*installed.program, "reload", "--config", installed.config])
-    as_root = _has_users(config)
-    capabilities = _capabilities(config, as_root=as_root)
     sockets = [f"{installed.name}-{name}.socket" for name in sorted(_descriptors(config))]
+    as_root = _has_users(config)
     lines = [
         "[Unit]",
         f"Description=servd serving daemon, {_literal(installed.config)}",
@@ -87,23 +84,7 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        "Type=notify",
-        "NotifyAccess=main",
-        f"ExecStart={run}",
-        f"ExecReload={reload}",
-        *([f"Sockets={' '.join(sockets)}"] if sockets else []),
-        f"User={'root' if as_root else installed.user}",
-        *([] if as_root else [f"Group={installed.user}"]),
-        "TimeoutStartSec=60",
-        f"TimeoutStopSec={_stop_seconds(plan):g}",
-        "WatchdogSec=30",
-        f"FileDescriptorStoreMax={_STORED_FDS}",
-        f"Environment=FDSTORE={_STORED_FDS}",  # systemd before 254 does not say it itself
-        "KillMode=mixed",
-        "Restart=on-failure",
-        "RestartSec=5",
-        "RestartPreventExitStatus=2 78",
-        "OOMPolicy=continue",
+        *_process(plan, installed, sockets, as_root=as_root),
         "",
         f"RuntimeDirectory={installed.name}",
         "RuntimeDirectoryMode=0711" if as_root else "RuntimeDirectoryMode=0700",
@@ -114,15 +95,46 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
         *_memory(plan),
         *_writable(config, installed),
         "",
-        f"AmbientCapabilities={'' if as_root else ' '.join(capabilities)}",
-        f"CapabilityBoundingSet={' '.join(capabilities)}",
-        HARDENING.format(protect_home=_protect_home(config, plan, installed)).rstrip(),
-        *([] if _uses_devices(config, plan) else ["PrivateDevices=yes"]),
+        *_rights(config, plan, installed, as_root=as_root),
         "",
         "[Install]",
         "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _process(
+    plan: Plan, installed: Installation, sockets: list[str], *, as_root: bool
+) -> Iterator[str]:
+    """Yields how the daemon starts, reloads, stops and restarts."""
+    yield "Type=notify"
+    yield "NotifyAccess=main"
+    yield f"ExecStart={_command([*installed.program, '--config', installed.config])}"
+    yield f"ExecReload={_command([*installed.program, 'reload', '--config', installed.config])}"
+    if sockets:
+        yield f"Sockets={' '.join(sockets)}"
+    yield f"User={'root' if as_root else installed.user}"
+    if not as_root:
+        yield f"Group={installed.user}"
+    yield "TimeoutStartSec=60"
+    yield f"TimeoutStopSec={_stop_seconds(plan):g}"
+    yield "WatchdogSec=30"
+    yield f"FileDescriptorStoreMax={_STORED_FDS}"
+    yield f"Environment=FDSTORE={_STORED_FDS}"  # systemd before 254 does not set it
+    yield "KillMode=mixed"
+    yield "Restart=on-failure"
+    yield "RestartSec=5"
+    yield "RestartPreventExitStatus=2 78"
+    yield "OOMPolicy=continue"
+
+
+def _rights(config: Config, plan: Plan, installed: Installation, *, as_root: bool) -> Iterator[str]:
+    capabilities = " ".join(_capabilities(config, as_root=as_root))
+    yield f"AmbientCapabilities={'' if as_root else capabilities}"
+    yield f"CapabilityBoundingSet={capabilities}"
+    yield HARDENING.format(protect_home=_protect_home(config, plan, installed)).rstrip()
+    if not _uses_devices(plan):
+        yield "PrivateDevices=yes"
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -226,6 +238,6 @@ def _files(service: Service) -> list[str]:
     return [service.env_file, *([tls.certfile, tls.keyfile, tls.ca_certs] if tls else [])]
 
 
-def _uses_devices(config: Config, plan: Plan) -> bool:
+def _uses_devices(plan: Plan) -> bool:
     """Returns whether GPUs are requested, which PrivateDevices would hide."""
     return any(s.definition.gpus or (s.part is not None and s.part.gpus) for s in plan.services)

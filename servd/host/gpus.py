@@ -50,9 +50,8 @@ def _nvml_count() -> int:
 def equipped(
     loaded: Loaded, plan: Plan, environ: Mapping[str, str], before: Plan
 ) -> tuple[Plan, list[Diagnostic]]:
-    """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`.
-
-    On a machine without GPUs, requests in BentoML code are dropped with a warning, as BentoML does.
+    """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`. On a machine
+    without GPUs, requests in BentoML code are dropped with a warning, as BentoML does.
     """
     wanted = gpu_requests(plan)
     if not wanted:
@@ -89,9 +88,8 @@ def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnos
 def equip_at_start(
     loaded: Loaded, plan: Plan, environ: Mapping[str, str]
 ) -> tuple[Plan, list[Diagnostic]]:
-    """Returns `plan` with the GPUs of every worker at a first start, and warnings.
-
-    Raises `LoadError` when more GPUs are requested than exist.
+    """Returns `plan` with the GPUs of every worker at a first start, and warnings. Raises
+    `LoadError` when more GPUs are requested than exist.
     """
     try:
         return equipped(loaded, plan, environ, Plan())

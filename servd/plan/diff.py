@@ -182,9 +182,8 @@ def _text(value: Any) -> str:
 
 
 def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> list[KeyChange]:
-    """Returns the differences that come from files, other services or the machine.
-
-    A difference counts if none of the keys that explain it is in `known`, the keys that differ.
+    """Returns the differences that come from files, other services or the machine. A difference
+    counts if none of the keys that explain it is in `known`, the keys that differ.
     """
     return [
         change

@@ -78,9 +78,8 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
-    """Returns `plan` with the GPUs of every worker, those of `before` if possible.
-
-    Raises `GpuError`.
+    """Returns `plan` with the GPUs of every worker, those of `before` if possible. Raises
+    `GpuError`.
     """
     wanted = gpu_requests(plan)
     if not wanted:

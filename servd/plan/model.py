@@ -26,9 +26,8 @@ USER_MARK = "~"
 
 @dataclass(frozen=True, slots=True)
 class SocketPlan:
-    """A socket that servd binds (or inherits) and a service's workers accept on.
-
-    `name` is its name in LISTEN_FDNAMES; `mode`, `owner` and `group` apply to a unix socket's file.
+    """A socket that servd binds (or inherits) and a service's workers accept on. `name` is its name
+    in LISTEN_FDNAMES; `mode`, `owner` and `group` apply to a unix socket's file.
     """
 
     address: Address
