@@ -6,8 +6,8 @@ Every round runs both forwards and backwards (A B B A). What is measured: reques
 CPU time per request (of the workers; and of all processes where one service calls another), the
 time from the start to the first answer, the memory of the supervisor and of the workers (PSS),
 the time from the end of a killed worker to the next answer, and the requests that a reload loses
-(by the client of `tests/strict_client.py`; BentoML's reload is a SIGHUP, which Circus takes).
-Needs wrk, and the environment that `.ci/setup bentoml` makes: both run in it.
+(by the client of `tests/support/strict_client.py`; BentoML's reload is a SIGHUP, which Circus
+takes). Needs wrk, and the environment that `.ci/setup bentoml` makes: both run in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from throughput import TICKS, _ticks, free_port, interval
 
-from strict_client import StrictClient
+from support.strict_client import StrictClient
 
 ROOT = Path(__file__).parent.parent
 SERVICE = """

@@ -3,9 +3,9 @@
     python benchmarks/reload.py [--reloads 50] [--peers VENV] [--json FILE]
 
 A steady load (200 requests a second, half on new connections, half on kept ones, slow requests
-always in flight) by the client of `tests/strict_client.py`, which never retries and counts what is
-refused, reset, cut short, late or a 5xx as lost; it must lose nothing without a reload (the first
-row). `--peers` is a virtual environment with gunicorn, uvicorn-worker, granian, circus and
+always in flight) by the client of `tests/support/strict_client.py`, which never retries and counts
+what is refused, reset, cut short, late or a 5xx as lost; it must lose nothing without a reload (the
+first row). `--peers` is a virtual environment with gunicorn, uvicorn-worker, granian, circus and
 uvicorn[standard]; what is not in it is left out. They get five HUPs, each after the workers of the
 one before have been replaced, as servd does in the second row.
 
@@ -36,10 +36,9 @@ import psutil
 import trustme
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "reload"))
 
-from apps import CALLER
-from strict_client import StrictClient
+from support.apps import CALLER
+from support.strict_client import StrictClient
 
 APP = """
     import asyncio, os, time

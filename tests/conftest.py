@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Servd, servd_for
+from support.harness import Servd, servd_for
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
-"""The house: which package may import which, what each is for, and that names mean one thing."""
+"""The house: which package may import which, what each is for, and where its tests are."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "servd"
+TESTS = ROOT / "tests"
 AT_THE_TOP = {"__init__", "__main__", "_version", "api", "embed", "pytest_plugin"}
 
 
@@ -35,3 +39,45 @@ def test_each_package_says_what_it_holds_what_it_uses_and_who_uses_it() -> None:
         assert any(line.startswith("Uses: ") for line in lines), path
         assert any(line.startswith("Used by: ") for line in lines), path
         assert len(lines) <= 8, path
+
+
+def test_folders_of_tests_mirror_the_packages() -> None:
+    """What tests a package lies in the folder of its name; these few test no single package."""
+    folders = {
+        folder.relative_to(TESTS)
+        for test in TESTS.rglob("test_*.py")
+        for folder in [test.parent, *test.parent.parents]
+        if TESTS in folder.parents
+    }
+    assert len(folders) > 20
+    others = {folder for folder in folders if not (PACKAGE / folder / "__init__.py").exists()}
+    assert {str(folder) for folder in others} == {"end_to_end", "systemd"}
+
+
+def test_events_are_asked_for_by_names_that_are_written_out() -> None:
+    """So that the names can be found, and compared with those that there are."""
+    asked = [
+        call
+        for path in TESTS.rglob("test_*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("find", "wait_for") and ast.unparse(call.func.value) != "asyncio"
+    ]
+    assert len(asked) > 150
+    others = [ast.unparse(call) for call in asked if not isinstance(call.args[0], ast.Constant)]
+    assert others == []
+
+
+def test_code_in_texts_of_tests_imports_what_there_is() -> None:
+    """What a test has another process run is text, which neither mypy nor a rename looks into."""
+    pattern = re.compile(r"from (servd(?:\.\w+)+) import (\w+(?:, \w+)*)")
+    found = {
+        (module, name)
+        for path in TESTS.rglob("*.py")
+        for module, names in pattern.findall(path.read_text())
+        for name in names.split(", ")
+    }
+    assert len(found) > 100
+    for module, name in sorted(found):
+        loaded = importlib.import_module(module)
+        assert hasattr(loaded, name) or importlib.util.find_spec(f"{module}.{name}"), (module, name)

@@ -7,13 +7,36 @@ from pathlib import Path
 
 import pytest
 
+from servd.wire import graces
+
 ROOT = Path(__file__).parents[1]
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", SECURITY)))
 PAGES = (
-    "README.md", "docs/security.md", "systemd/README.md", "sample-configs/README.md",
-    "benchmarks/README.md",
+    "README.md", "systemd/README.md", "sample-configs/README.md", "benchmarks/README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 )  # fmt: skip
+
+
+def links(page: str) -> list[tuple[str, str]]:
+    """The links of a page to files of the repository: paths (none is the page), and fragments."""
+    found = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", without_code(page))
+    return [(target, fragment) for target, fragment in found if "://" not in target]
+
+
+def without_code(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: str) -> set[str]:
+    """What `#` may be followed by: the headings as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ +(.+?) *$", without_code(page), re.MULTILINE)
+    found: set[str] = set()
+    for heading in headings:
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        again = sum(re.fullmatch(rf"{name}(-\d+)?", other) is not None for other in found)
+        found.add(f"{name}-{again}" if again else name)
+    return found
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
@@ -25,7 +48,30 @@ def test_every_test_that_the_page_on_security_names_exists(file: str, name: str)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
-        if "://" not in target:
-            assert (ROOT / page).parent.joinpath(target).exists(), target
+    for target, fragment in links(page):
+        led = (ROOT / page).parent / target if target else ROOT / page
+        assert led.exists(), target
+        if fragment:
+            assert fragment in anchors(str(led)), f"{target}#{fragment}"
+
+
+def test_there_are_links_and_names_to_follow() -> None:
+    assert len(NAMED) > 30
+    assert len([link for page in PAGES for link in links(page)]) > 20
+    assert len([link for page in PAGES for link in links(page) if link[1]]) > 5
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_modules_that_the_page_on_the_architecture_names_exist() -> None:
+    named = set(re.findall(r"`(?:servd/)?((?:\w+/)+\w+\.py)`", ARCHITECTURE))
+    assert len(named) > 20
+    for path in named - {"tests/test_architecture.py"}:
+        assert (ROOT / "servd" / path).exists(), path
+
+
+def test_the_page_on_the_architecture_has_the_table_of_graces() -> None:
+    rows = dict(re.findall(r"^\| `(\w+_SECONDS)` \| ([\d.]+) \|", ARCHITECTURE, re.MULTILINE))
+    found = {name: value for name, value in vars(graces).items() if name.endswith("_SECONDS")}
+    assert {name: float(seconds) for name, seconds in rows.items()} == found

@@ -1,5 +1,5 @@
-"""The admin API: a FastAPI application, its sockets, its server, its page.
+"""The admin API: a FastAPI application with its sockets, server and page.
 
 Uses: fastapi, `daemon`, `http` and everything below.
-Used by: `cli`, which hands it to the daemon.
+Used by: `cli`, which passes it to the daemon.
 """

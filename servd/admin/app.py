@@ -1,26 +1,25 @@
-"""The admin API: what runs, what a reload would do, and doing it."""
+"""Builds the FastAPI application of the admin API."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from servd._version import __version__
+from servd.admin import routes_actions, routes_page, routes_status
 from servd.admin.problem import documented, install
-from servd.admin.routes_actions import acting
-from servd.admin.routes_page import showing
-from servd.admin.routes_status import measuring, probes, reading
 from servd.admin.streams import streaming
+from servd.daemon.admin_protocol import DaemonView
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
     from servd.daemon.daemon import Daemon
 
 
-def build(daemon: Daemon, metrics: Metrics) -> FastAPI:
-    """The application for one daemon."""
+def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
+    """Returns the application for one daemon."""
     app = FastAPI(
         title="servd",
         version=__version__,
@@ -35,11 +34,10 @@ def build(daemon: Daemon, metrics: Metrics) -> FastAPI:
         ),
         dependencies=[Depends(HTTPBearer(auto_error=False, description="Over TCP alone."))],
     )
+    app.state.daemon, app.state.metrics = daemon, metrics
     install(app)
-    showing(app)
-    probes(app, daemon)
-    reading(app, daemon)
-    measuring(app, metrics)
-    streaming(app, daemon)
-    acting(app, daemon)
+    app.include_router(routes_page.router)
+    app.include_router(routes_status.router)
+    streaming(app, cast("Daemon", daemon))
+    app.include_router(routes_actions.router)
     return app

@@ -1,6 +1,6 @@
-"""Who may call the admin API over TCP: whoever shows the token, and no web page of another origin.
+"""Protects the admin API over TCP: callers need the token, and pages of other origins are refused.
 
-A unix socket needs none of this: its mode says who may connect.
+A unix socket needs no guard: its file mode restricts who may connect.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from servd.config.model import AdminConfig
 from servd.core.address import Address
 from servd.core.errors import StartError
 
+_MAX_TOKEN_BYTES = 65536
+
 
 class Token:
-    """The token that callers have to show: a value, or the content of a file, which may change."""
+    """The token that callers must send: a value, or the content of a file, which may change."""
 
     def __init__(self, value: str, path: str) -> None:
-        """Raises `StartError` when there is no token to be had."""
+        """Raises `StartError` if there is no token."""
         self._path = path
         self._value = value.encode()
         self._seen: tuple[int, ...] = ()
@@ -39,21 +41,21 @@ class Token:
             raise StartError(f"admin: {path or 'admin.token'} holds no token")
 
     def _read(self) -> None:
-        """Takes the file's content over, where it is another. Raises OSError."""
+        """Reads the file if it has changed. Raises OSError."""
         status = os.stat(self._path)
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return
         with open(self._path, "rb") as file:
-            value = file.read(65536).strip()
+            value = file.read(_MAX_TOKEN_BYTES).strip()
         self._seen = seen
-        if value:  # one that is being written is not taken for none
+        if value:  # empty: the file is being written
             self._value = value
 
     def matches(self, shown: bytes) -> bool:
-        """Whether it is the token; takes as long for any that is not."""
+        """Whether `shown` is the token, compared in constant time."""
         if self._path:
-            with contextlib.suppress(OSError):  # then the last one that was there
+            with contextlib.suppress(OSError):  # the last known token stays valid
                 self._read()
         return hmac.compare_digest(shown, self._value)
 
@@ -65,7 +67,7 @@ class _Refusal:
 
 
 class Guard:
-    """An ASGI application that lets only those through who may call `app` at `address`."""
+    """An ASGI application that passes only authorized requests to `app` at `address`."""
 
     def __init__(self, app: Any, address: Address, token: Token) -> None:
         self.app = app
@@ -73,7 +75,7 @@ class Guard:
         self.names = {"localhost", address.host.lower(), socket.gethostname().lower()}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers 401, 403 or 421 itself."""
+        """Answers 401, 403 or 421, or calls the app."""
         refusal = self._refusal(scope["headers"])
         if refusal is None:
             await self.app(scope, receive, send)
@@ -96,9 +98,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """A name of ours, or a plain IP address: what a page of another site cannot have made its
-        own name point to (DNS rebinding).
-        """
+        """Whether `host` is our name or an IP address, which DNS rebinding cannot forge."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
             if name in self.names:
@@ -117,12 +117,12 @@ async def _answer(send: Any, refusal: _Refusal) -> None:
         "detail": refusal.detail,
     }
     status, body = refusal.status, json.dumps(problem).encode()
-    how = [(b"www-authenticate", b"Bearer")] if status == HTTPStatus.UNAUTHORIZED else []
-    await answer_plainly(send, status.value, "application/problem+json", body, *how)
+    more = [(b"www-authenticate", b"Bearer")] if status == HTTPStatus.UNAUTHORIZED else []
+    await answer_plainly(send, status.value, "application/problem+json", body, *more)
 
 
 def guard_for(app: Any, config: AdminConfig, address: Address) -> Any:
-    """`app` as it may be called at `address`. Raises `StartError`."""
+    """Returns `app` with the guard that `address` needs. Raises `StartError`."""
     if address.kind == "unix":
         return app
     return Guard(app, address, Token(config.token, config.token_file))

@@ -1,43 +1,42 @@
-"""`/metrics`: for the admin API, and alone at an address of its own."""
+"""`/metrics`, in the admin API and at its own address."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from servd.admin.plain import answer_plainly
 
 if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
+    from servd.daemon.metrics.prometheus import PrometheusRenderer
+    from servd.daemon.metrics.snapshot import Snapshot
 
 _NOT_FOUND = b"there is /metrics here, and nothing else\n"
 
 
 class Metrics:
-    """Answers with the metrics of everything. What renders them is imported by the first request,
-    in a thread.
-    """
+    """Answers with all metrics. The first request imports the renderer, in a thread."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: DaemonView) -> None:
         self.daemon = daemon
         self._rendering = asyncio.Lock()
-        self._exposition: Any = None
+        self._renderer: PrometheusRenderer | None = None
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type."""
+        """Returns the text and its content type, for the value of an Accept header."""
         async with self._rendering:
             return await asyncio.to_thread(self._render, self.daemon.snapshot(), accept)
 
-    def _render(self, taken: Any, accept: str) -> tuple[bytes, str]:
-        if self._exposition is None:
-            module = importlib.import_module("servd.daemon.metrics.prometheus")
-            self._exposition = module.Exposition(self.daemon.sweeper.app_metrics)
-        found: tuple[bytes, str] = self._exposition.render(taken, accept)
-        return found
+    def _render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+        if self._renderer is None:
+            from servd.daemon.metrics.prometheus import PrometheusRenderer
+
+            self._renderer = PrometheusRenderer(self.daemon.app_metrics())
+        return self._renderer.render(snapshot, accept)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application for an address that has nothing else."""
+        """The ASGI application for the address of `/metrics` alone."""
         if scope["path"] != "/metrics" or scope["method"] not in ("GET", "HEAD"):
             await answer_plainly(send, 404, "text/plain; charset=utf-8", _NOT_FOUND)
             return

@@ -1,4 +1,4 @@
-"""An answer without FastAPI, which is imported when somebody asks for what needs it."""
+"""Minimal ASGI responses that do not import FastAPI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 async def answer_plainly(
     send: Any, status: int, content_type: str, body: bytes, *more: tuple[bytes, bytes]
 ) -> None:
-    """One answer of an ASGI application, with `more` headers."""
+    """Sends one complete answer, with `more` headers."""
     headers = [
         (b"content-type", content_type.encode("latin-1")),
         (b"content-length", str(len(body)).encode()),

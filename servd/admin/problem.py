@@ -18,7 +18,7 @@ from servd.plan.overrides import RefusedError
 MEDIA_TYPE = "application/problem+json"
 
 Responses = dict[int | str, dict[str, Any]]
-"""What a route may answer beside its success, for OpenAPI."""
+"""The documented answers of a route, for OpenAPI."""
 
 
 class Problem(BaseModel):
@@ -35,7 +35,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """An answer that is an error."""
+    """Raised by a route to answer with a problem."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -43,7 +43,7 @@ class ProblemError(Exception):
 
 
 def documented(**reasons: str) -> Responses:
-    """`documented(_404="No such service")`: the answers that are problems, each with its reason."""
+    """Documents problems, each with its reason: `documented(_404="No such service")`."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         int(status.removeprefix("_")): {
@@ -56,7 +56,7 @@ def documented(**reasons: str) -> Responses:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of `app` a problem."""
+    """Installs handlers that answer every error of `app` with a problem."""
 
     @app.exception_handler(ProblemError)
     async def problem(_: Request, error: ProblemError) -> Response:
@@ -87,7 +87,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OSError)
     @app.exception_handler(RuntimeError)
-    async def in_want(_: Request, error: Exception) -> Response:
+    async def exhausted(_: Request, error: Exception) -> Response:
         if not is_exhaustion(error):
             raise error
         return answer(
@@ -100,13 +100,13 @@ def install(app: FastAPI) -> None:
 
 
 def answer(problem: Problem) -> Response:
-    """The problem as an answer."""
+    """Returns the problem as an answer."""
     content = problem.model_dump(exclude_none=True)
     return JSONResponse(content, problem.status, media_type=MEDIA_TYPE)
 
 
 def of_report(report: ReloadReport) -> Problem:
-    """Why a reload failed."""
+    """Returns the problem of a failed reload."""
     invalid = report.outcome == "invalid"
     return Problem(
         title="The configuration is not valid" if invalid else "Everything was undone",
@@ -120,7 +120,7 @@ def of_report(report: ReloadReport) -> Problem:
 
 
 def of_config(error: ConfigError) -> Problem:
-    """Why a configuration is refused."""
+    """Returns the problem of an invalid configuration."""
     return Problem(
         title="The configuration is not valid",
         status=422,

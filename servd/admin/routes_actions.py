@@ -1,4 +1,4 @@
-"""What the admin API can be told to do."""
+"""Routes that change what runs. Each answers once the change is done, or undone."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import asyncio
 import contextlib
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from fastapi import Body, Depends, FastAPI, Header, Response
+from fastapi import APIRouter, Body, Depends, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_report
-from servd.admin.routes_status import WELL, entity_tag, known
+from servd.admin.routes_status import WELL, entity_tag, require_service
+from servd.daemon.admin_protocol import DaemonView
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.daemon.upgrade.upgrader import UpgradeReport
 from servd.plan.overrides import Scale, Start, Stop, needed
 
-if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
+MAX_WORKERS = 4096
+"""Maximum workers of a service in a request."""
 
-MOST_WORKERS = 4096
-"""Workers of one service that can be asked for."""
+router = APIRouter()
 
-_NOT_WELL = ("failed", "backoff", "degraded", "waiting")
-_FAR_FROM_WELL = ("failed", "backoff", "waiting")
+_UNWELL = ("failed", "backoff", "degraded", "waiting")
+_DOWN = ("failed", "backoff", "waiting")
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
@@ -64,15 +65,13 @@ class ScaleBody(Waiting):
     cascade: bool = Field(False, description="With no workers: stop what needs it too.")
 
     workers: int = Field(
-        ge=0, le=MOST_WORKERS, strict=True, description="Workers; 0 stops the service."
+        ge=0, le=MAX_WORKERS, strict=True, description="Workers; 0 stops the service."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the revisions that they have seen (None: it is all the same to them), and what they
-    are answered.
-    """
+    """The client of a request: the revisions that it accepts (None: any), and its answer."""
 
     seen: frozenset[str] | None
     response: Response
@@ -85,7 +84,7 @@ def caller(
         Header(description="The ETag of the status that this is about; another state: 412."),
     ] = None,
 ) -> Caller:
-    """By RFC 9110, section 13.1.1: weak tags match nothing, `*` any state."""
+    """Parses If-Match (RFC 9110, section 13.1.1): weak tags match nothing, `*` any state."""
     if if_match is None or if_match.strip() == "*":
         return Caller(None, response)
     tags = frozenset(tag for weak, tag in _TAG.findall(if_match) if not weak)
@@ -93,112 +92,115 @@ def caller(
 
 
 Called = Annotated[Caller, Depends(caller)]
-Whole = Annotated[ReloadBody | None, Body()]
-Wait = Annotated[Waiting | None, Body()]
-Halting = Annotated[StopBody | None, Body()]
+MaybeReload = Annotated[ReloadBody | None, Body()]
+MaybeWait = Annotated[Waiting | None, Body()]
+MaybeStop = Annotated[StopBody | None, Body()]
 
 
-def acting(app: FastAPI, daemon: Daemon) -> None:
-    """The routes that change what runs. Each answers once it is done, or undone."""
-    _all_services(app, daemon)
-    _one_service(app, daemon)
+@router.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
+async def reload(daemon: CurrentDaemon, by: Called, body: MaybeReload = None) -> ReloadStatus:
+    asked = body or ReloadBody()
+    return await _apply(daemon, ReloadRequest("the admin API", roll_all=asked.roll), asked, by)
 
 
-def _all_services(app: FastAPI, daemon: Daemon) -> None:
-    @app.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
-    async def reload(by: Called, body: Whole = None) -> ReloadStatus:
-        asked = body or ReloadBody()
-        return await _made(daemon, ReloadRequest("the admin API", roll_all=asked.roll), asked, by)
-
-    @app.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
-    async def restart_all(by: Called, body: Wait = None) -> ReloadStatus:
-        request = ReloadRequest("restart of all", read=False, roll_all=True)
-        return await _made(daemon, request, body or Waiting(), by)
-
-    @app.post(
-        "/v1/upgrade",
-        summary="Replace the daemon by one that is started anew",
-        responses=documented(_409="Refused, or the new one cannot run: the old one goes on"),
-    )
-    async def upgrade() -> UpgradeReport:
-        report = await asyncio.shield(daemon.upgrades.request())
-        if report.error is not None:
-            problem = Problem(
-                title="The new servd cannot take over",
-                status=409,
-                detail=report.error,
-                outcome=report.outcome,
-                last_lines=list(report.last_lines),
-            )
-            raise ProblemError(problem)
-        return report
+@router.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
+async def restart_all(daemon: CurrentDaemon, by: Called, body: MaybeWait = None) -> ReloadStatus:
+    request = ReloadRequest("restart of all", read=False, roll_all=True)
+    return await _apply(daemon, request, body or Waiting(), by)
 
 
-def _one_service(app: FastAPI, daemon: Daemon) -> None:
-    @app.post(
-        "/v1/services/{name}/restart",
-        summary="Replace the workers of a service; start it where it was stopped by hand",
-        responses=_OF_SERVICE,
-    )
-    async def restart(name: str, by: Called, body: Wait = None) -> ReloadStatus:
-        known(daemon, name)
-        overrides, file = daemon.reloader.overrides, daemon.reloader.file
-        stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
-        roll = _unwell(daemon, name) | {name}
-        act = Start(name) if stopped else None
-        request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
-        status = await _made(daemon, request, body or Waiting(), by)
+@router.post(
+    "/v1/upgrade",
+    summary="Replace the daemon by one that is started anew",
+    responses=documented(_409="Refused, or the new one cannot run: the old one goes on"),
+)
+async def upgrade(daemon: CurrentDaemon) -> UpgradeReport:
+    report = await asyncio.shield(daemon.upgrades.request())
+    if report.error is not None:
+        problem = Problem(
+            title="The new servd cannot take over",
+            status=409,
+            detail=report.error,
+            outcome=report.outcome,
+            last_lines=list(report.last_lines),
+        )
+        raise ProblemError(problem)
+    return report
+
+
+@router.post(
+    "/v1/services/{name}/restart",
+    summary="Replace the workers of a service; start it where it was stopped by hand",
+    responses=_OF_SERVICE,
+)
+async def restart(
+    name: str, daemon: CurrentDaemon, by: Called, body: MaybeWait = None
+) -> ReloadStatus:
+    require_service(daemon, name)
+    overrides, file = daemon.reloader.desired.overrides, daemon.reloader.desired.declared
+    stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
+    roll = _unwell(daemon, name) | {name}
+    act = Start(name) if stopped else None
+    request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
+    status = await _apply(daemon, request, body or Waiting(), by)
+    await _until_well(daemon, name)
+    return status
+
+
+@router.post(
+    "/v1/services/{name}/start",
+    summary="Start a service that was stopped by hand, or is not well",
+    responses=_OF_SERVICE,
+)
+async def start(
+    name: str, daemon: CurrentDaemon, by: Called, body: MaybeWait = None
+) -> ReloadStatus:
+    require_service(daemon, name)
+    roll = _unwell(daemon, name)
+    request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=Start(name))
+    status = await _apply(daemon, request, body or Waiting(), by)
+    await _until_well(daemon, name)
+    return status
+
+
+@router.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
+async def stop(
+    name: str, daemon: CurrentDaemon, by: Called, body: MaybeStop = None
+) -> ReloadStatus:
+    require_service(daemon, name)
+    asked = body or StopBody()
+    request = ReloadRequest(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
+    return await _apply(daemon, request, asked, by)
+
+
+@router.post(
+    "/v1/services/{name}/scale",
+    summary="Give a service another number of workers, until the file changes it",
+    responses=_OF_SERVICE,
+)
+async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -> ReloadStatus:
+    require_service(daemon, name)
+    act = Scale(name, body.workers, body.cascade)
+    body.wait_drained = body.wait_drained or not body.workers
+    request = ReloadRequest(f"scale of {name}", read=False, act=act)
+    status = await _apply(daemon, request, body, by)
+    if body.workers:
         await _until_well(daemon, name)
-        return status
-
-    @app.post(
-        "/v1/services/{name}/start",
-        summary="Start a service that was stopped by hand, or is not well",
-        responses=_OF_SERVICE,
-    )
-    async def start(name: str, by: Called, body: Wait = None) -> ReloadStatus:
-        known(daemon, name)
-        roll = _unwell(daemon, name)
-        request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=Start(name))
-        status = await _made(daemon, request, body or Waiting(), by)
-        await _until_well(daemon, name)
-        return status
-
-    @app.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
-    async def stop(name: str, by: Called, body: Halting = None) -> ReloadStatus:
-        known(daemon, name)
-        asked = body or StopBody()
-        request = ReloadRequest(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
-        return await _made(daemon, request, asked, by)
-
-    @app.post(
-        "/v1/services/{name}/scale",
-        summary="Give a service another number of workers, until the file changes it",
-        responses=_OF_SERVICE,
-    )
-    async def scale(name: str, body: ScaleBody, by: Called) -> ReloadStatus:
-        known(daemon, name)
-        act = Scale(name, body.workers, body.cascade)
-        body.wait_drained = body.wait_drained or not body.workers
-        request = ReloadRequest(f"scale of {name}", read=False, act=act)
-        status = await _made(daemon, request, body, by)
-        if body.workers:
-            await _until_well(daemon, name)
-        return status
+    return status
 
 
-def _unwell(daemon: Daemon, name: str) -> frozenset[str]:
-    """What of a service and all that it needs has to be started anew for it to be well."""
+def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:
+    """Returns the services to start again, of this one and all that it needs, for it to be well."""
     services = daemon.supervisor.services
-    chain = [each for each in needed(name, daemon.reloader.file) if each in services]
-    found = {each for each in chain if services[each].state in _FAR_FROM_WELL}
-    if services[name].state in _NOT_WELL:
+    chain = [each for each in needed(name, daemon.reloader.desired.declared) if each in services]
+    found = {each for each in chain if services[each].state in _DOWN}
+    if services[name].state in _UNWELL:
         found.add(name)
     return frozenset(each for each in found if services[each].plan.workers)
 
 
-async def _until_well(daemon: Daemon, name: str) -> None:
-    """Waits for a service that is still about to start. Raises `ProblemError` where it does not."""
+async def _until_well(daemon: DaemonView, name: str) -> None:
+    """Waits until a service has started. Raises `ProblemError` if it does not become well."""
     service = daemon.supervisor.services.get(name)
     if service is None or service.state not in ("waiting", "starting"):
         return
@@ -209,10 +211,10 @@ async def _until_well(daemon: Daemon, name: str) -> None:
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))
 
 
-async def _made(daemon: Daemon, request: ReloadRequest, asked: Waiting, by: Caller) -> ReloadStatus:
-    """The report, once it is over; a failure is an error. It is carried out even where whoever
-    asked goes away.
-    """
+async def _apply(
+    daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller
+) -> ReloadStatus:
+    """Waits for the report; the act survives a disconnect. Raises `ProblemError` if it failed."""
     report = await asyncio.shield(daemon.reload(replace(request, seen=by.seen)))
     if asked.wait_drained and report.drains:
         await asyncio.wait(report.drains)

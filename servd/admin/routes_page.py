@@ -1,4 +1,4 @@
-"""The page for people: one document, put together from its parts, that asks nobody else."""
+"""The page for people: one self-contained document, assembled from its parts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Response
 
 _SCRIPTS = ("client.js", "graph.js", "chart.js", "services.js", "lines.js", "app.js")
+
+router = APIRouter()
 
 
 @cache
 def document() -> tuple[bytes, str]:
-    """The HTML, and the Content-Security-Policy that allows its own script and style alone."""
+    """Returns the HTML, and the Content-Security-Policy that allows only its script and style."""
     folder = files("servd.admin") / "page_files"
     style = (folder / "style.css").read_text("utf-8")
     parts = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
@@ -42,7 +44,7 @@ def _source(text: str) -> str:
 
 
 def headers() -> dict[str, str]:
-    """What the page is sent with."""
+    """Returns the headers of the page."""
     return {
         "content-type": "text/html; charset=utf-8",
         "content-security-policy": document()[1],
@@ -52,14 +54,11 @@ def headers() -> dict[str, str]:
     }
 
 
-def showing(app: FastAPI) -> None:
-    """The route of the page."""
-
-    @app.get(
-        "/",
-        response_class=Response,
-        summary="A page for people",
-        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
-    )
-    async def page() -> Response:
-        return Response(document()[0], headers=headers())
+@router.get(
+    "/",
+    response_class=Response,
+    summary="A page for people",
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def page() -> Response:
+    return Response(document()[0], headers=headers())

@@ -1,26 +1,26 @@
-"""What can be asked of the admin API."""
+"""Routes that show the state, the configuration, the plan and the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
+from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.dump import effective
 from servd.core.errors import ConfigError
+from servd.daemon.admin_protocol import DaemonView
 from servd.daemon.status import ServiceStatus, Status
 from servd.plan.render_changes import Row, change_rows
 
-if TYPE_CHECKING:
-    from servd.admin.metrics import Metrics
-    from servd.daemon.daemon import Daemon
-
 WELL = ("ready", "completed", "rolling")
-"""States of a service that a client is answered in, or that has done what it should."""
+"""States of a service that answers its clients, or a task that has succeeded."""
+
+router = APIRouter()
 
 
 class ByHandAnswer(BaseModel):
@@ -41,13 +41,13 @@ class PlanAnswer(BaseModel):
     warnings: list[str]
 
 
-def entity_tag(daemon: Daemon) -> str:
-    """Of what runs: another after everything that was applied (RFC 9110, section 8.8.3)."""
+def entity_tag(daemon: DaemonView) -> str:
+    """Returns the ETag of the applied state (RFC 9110, section 8.8.3); every change renews it."""
     return f'"{daemon.reloader.revision}"'
 
 
-def known(daemon: Daemon, name: str) -> None:
-    """Raises `ProblemError` where there is no such service."""
+def require_service(daemon: DaemonView, name: str) -> None:
+    """Raises `ProblemError` if there is no such service."""
     if name not in daemon.supervisor.services:
         names = ", ".join(sorted(daemon.supervisor.services))
         problem = Problem(
@@ -56,37 +56,32 @@ def known(daemon: Daemon, name: str) -> None:
         raise ProblemError(problem)
 
 
-def probes(app: FastAPI, daemon: Daemon) -> None:
-    """The routes for load balancers and the like."""
-
-    @app.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon answers")
-    async def livez() -> str:
-        return "ok\n"
-
-    @app.get(
-        "/readyz",
-        response_class=PlainTextResponse,
-        summary="Whether every service is ready",
-        responses={
-            503: {"description": "Not ready", "content": {"text/plain": {}}},
-            **documented(_422="Invalid"),
-        },
-    )
-    async def readyz(
-        verbose: Annotated[str | None, Query(description="List each service.")] = None,
-        exclude: Annotated[
-            list[str] | None, Query(description="Services that do not count.")
-        ] = None,
-    ) -> PlainTextResponse:
-        lines, ready = _readiness(daemon, exclude or ())
-        text = "".join(f"{line}\n" for line in lines) if verbose is not None else ""
-        return PlainTextResponse(
-            f"{text}{'ready' if ready else 'not ready'}\n", 200 if ready else 503
-        )
+@router.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon answers")
+async def livez() -> str:
+    return "ok\n"
 
 
-def _readiness(daemon: Daemon, exclude: Collection[str]) -> tuple[list[str], bool]:
-    """A line for each service with workers wanted, and whether all are ready."""
+@router.get(
+    "/readyz",
+    response_class=PlainTextResponse,
+    summary="Whether every service is ready",
+    responses={
+        503: {"description": "Not ready", "content": {"text/plain": {}}},
+        **documented(_422="Invalid"),
+    },
+)
+async def readyz(
+    daemon: CurrentDaemon,
+    verbose: Annotated[str | None, Query(description="List each service.")] = None,
+    exclude: Annotated[list[str] | None, Query(description="Services that do not count.")] = None,
+) -> PlainTextResponse:
+    lines, ready = _readiness(daemon, exclude or ())
+    text = "".join(f"{line}\n" for line in lines) if verbose is not None else ""
+    return PlainTextResponse(f"{text}{'ready' if ready else 'not ready'}\n", 200 if ready else 503)
+
+
+def _readiness(daemon: DaemonView, exclude: Collection[str]) -> tuple[list[str], bool]:
+    """Returns a line per service that should have workers, and whether all are ready."""
     lines: list[str] = []
     ready = daemon.state != "stopping"
     for service in daemon.supervisor.services.values():
@@ -99,76 +94,75 @@ def _readiness(daemon: Daemon, exclude: Collection[str]) -> tuple[list[str], boo
     return lines, ready
 
 
-def reading(app: FastAPI, daemon: Daemon) -> None:
-    """The routes that show what runs, and what would."""
+@router.get(
+    "/v1/status",
+    summary="What runs",
+    description="The ETag stands for what shall run: it is another after each reload that was"
+    " applied and whatever was done by hand, and is meant for If-Match. What is measured is"
+    " always fresh.",
+)
+async def status(response: Response, daemon: CurrentDaemon) -> Status:
+    response.headers["etag"] = entity_tag(daemon)
+    return daemon.status()
 
-    @app.get(
-        "/v1/status",
-        summary="What runs",
-        description="The ETag stands for what shall run: it is another after each reload that was"
-        " applied and whatever was done by hand, and is meant for If-Match. What is measured is"
-        " always fresh.",
+
+@router.get(
+    "/v1/services/{name}",
+    summary="One service",
+    responses=documented(_404="No such service", _422="Invalid"),
+)
+async def service(name: str, daemon: CurrentDaemon) -> ServiceStatus:
+    require_service(daemon, name)
+    return next(s for s in daemon.services_status() if s.name == name)
+
+
+@router.get(
+    "/v1/config",
+    summary="The configuration in force, secrets masked",
+    responses=documented(_422="Invalid"),
+)
+async def config(
+    daemon: CurrentDaemon,
+    everything: Annotated[
+        bool, Query(alias="all", description="Keys that have their default too.")
+    ] = False,
+) -> dict[str, Any]:
+    return effective(daemon.reloader.desired.loaded, everything=everything)
+
+
+@router.get(
+    "/v1/plan",
+    summary="What a reload would do now",
+    responses=documented(_422="The configuration is not valid"),
+)
+async def plan(daemon: CurrentDaemon) -> PlanAnswer:
+    try:
+        planned = await daemon.reloader.plan()
+    except ConfigError as error:
+        raise ProblemError(of_config(error)) from None
+    shall = planned.desired.plan.by_name
+    return PlanAnswer(
+        source="daemon",
+        changes=change_rows(planned.changes),
+        by_hand=[
+            ByHandAnswer(service=s.name, workers=shall[s.name].workers, file=s.workers)
+            for s in planned.desired.declared.services
+            if s.name in planned.desired.overrides
+        ],
+        restart_needed=list(daemon.reloader.restart_needed(planned.desired.loaded.config)),
+        warnings=[warning.summary() for warning in planned.desired.loaded.warnings],
     )
-    async def status(response: Response) -> Status:
-        response.headers["etag"] = entity_tag(daemon)
-        return daemon.status()
-
-    @app.get(
-        "/v1/services/{name}",
-        summary="One service",
-        responses=documented(_404="No such service", _422="Invalid"),
-    )
-    async def service(name: str) -> ServiceStatus:
-        known(daemon, name)
-        return next(s for s in daemon.services_status() if s.name == name)
-
-    @app.get(
-        "/v1/config",
-        summary="The configuration in force, secrets masked",
-        responses=documented(_422="Invalid"),
-    )
-    async def config(
-        everything: Annotated[
-            bool, Query(alias="all", description="Keys that have their default too.")
-        ] = False,
-    ) -> dict[str, Any]:
-        return effective(daemon.reloader.loaded, everything=everything)
-
-    @app.get(
-        "/v1/plan",
-        summary="What a reload would do now",
-        responses=documented(_422="The configuration is not valid"),
-    )
-    async def plan() -> PlanAnswer:
-        try:
-            planned = await daemon.reloader.plan()
-        except ConfigError as error:
-            raise ProblemError(of_config(error)) from None
-        shall = planned.plan.by_name
-        return PlanAnswer(
-            source="daemon",
-            changes=change_rows(planned.changes),
-            by_hand=[
-                ByHandAnswer(service=s.name, workers=shall[s.name].workers, file=s.workers)
-                for s in planned.file.services
-                if s.name in planned.overrides
-            ],
-            restart_needed=list(daemon.reloader.restart_needed(planned.loaded.config)),
-            warnings=[warning.summary() for warning in planned.loaded.warnings],
-        )
 
 
-def measuring(app: FastAPI, metrics: Metrics) -> None:
-    """The route for Prometheus."""
-
-    @app.get(
-        "/metrics",
-        response_class=PlainTextResponse,
-        summary="Metrics of all workers of all services, as Prometheus reads them",
-        responses={
-            200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}},
-        },
-    )
-    async def show(request: Request) -> Response:
-        body, content_type = await metrics.render(request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": content_type})
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    summary="Metrics of all workers of all services, as Prometheus reads them",
+    responses={
+        200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}},
+    },
+)
+async def show(request: Request) -> Response:
+    metrics = request.app.state.metrics
+    body, content_type = await metrics.render(request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type})

@@ -1,6 +1,4 @@
-"""The admin API's address, and the one of `/metrics` alone: their sockets and servers, in the
-daemon's own loop.
-"""
+"""The addresses of the admin API and of `/metrics` alone: sockets and servers in one loop."""
 
 from __future__ import annotations
 
@@ -29,14 +27,16 @@ from servd.plan.model import SocketPlan
 
 if TYPE_CHECKING:
     from servd.admin.uvicorn_server import AdminUvicorn
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 _BACKLOG = 128
+_SHUTDOWN_SECONDS = 5.0
+"""Time for requests in flight when the daemon stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """Where something listens, and the group that may use it; `key` is what the config calls it."""
+    """An address to listen on, and the group that may use it; `key` is its name in the config."""
 
     key: str
     address: Address
@@ -44,15 +44,15 @@ class EndpointConfig:
 
 
 class Endpoint:
-    """The sockets of one address with the server behind them; `app` may be replaced at any time.
-    Those that were `handed` over are used where they are of this address: they are `shared` with
-    the daemon that had them before. Raises `StartError`.
+    """The sockets of one address and their server; `app` may be replaced at any time. Sockets of
+    this address among `handed` are reused, and `shared` with the previous daemon. Raises
+    `StartError`.
     """
 
     def __init__(
-        self, place: EndpointConfig, app: Any, handed: Sequence[HandedSocket] = ()
+        self, config: EndpointConfig, app: Any, handed: Sequence[HandedSocket] = ()
     ) -> None:
-        self.place = place
+        self.config = config
         self.app = app
         self.inode: tuple[int, int] | None = None
         self._server: AdminUvicorn | None = None
@@ -64,41 +64,41 @@ class Endpoint:
             self.inode = mine[0].inode
             return
         try:
-            if place.address.kind == "unix":
-                sock, self.inode = bind.bind_unix(_plan(place))
+            if config.address.kind == "unix":
+                sock, self.inode = bind.bind_unix(_plan(config))
                 self.socks = [sock]
             else:
-                self.socks = _bind_tcp(place.address)
+                self.socks = _bind_tcp(config.address)
         except OSError as error:
-            why = bind.reason(error)
-            raise StartError(f"{place.key}: cannot listen on {place.address}: {why}") from None
+            reason = bind.reason(error)
+            raise StartError(f"{config.key}: cannot listen on {config.address}: {reason}") from None
 
     @property
     def key(self) -> str:
-        """What another daemon knows it by."""
-        return f"{self.place.key} {self.place.address}"
+        """Its key among the sockets that daemons hand over."""
+        return f"{self.config.key} {self.config.address}"
 
     @property
     def handed(self) -> list[HandedSocket]:
         """Its sockets, for another daemon."""
-        path = self.place.address.path
+        path = self.config.address.path
         return [HandedSocket(self.key, sock.fileno(), path, self.inode) for sock in self.socks]
 
     def serve(self) -> None:
-        """Answers from now on; who connected before has waited."""
+        """Starts answering, also to clients that have connected before."""
         from servd.admin.uvicorn_server import AdminUvicorn
 
         self._server = AdminUvicorn(self._answer)
         serving = self._server.serve(sockets=self.socks)
         self._serving = asyncio.get_running_loop().create_task(serving)
 
-    def hurry(self) -> None:
-        """Waits no longer for those who do not read what they asked for."""
+    def limit_close(self) -> None:
+        """Limits a `close` in progress to `_SHUTDOWN_SECONDS`."""
         if self._server is not None:
-            self._server.end()
+            self._server.end(_SHUTDOWN_SECONDS)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """What the app answers; where it has not what it takes, that is said in its place."""
+        """Calls the app; answers 503 if it fails because a resource is exhausted."""
         begun = False
 
         async def sending(message: Any) -> None:
@@ -111,71 +111,71 @@ class Endpoint:
         except (OSError, RuntimeError) as error:
             if begun or not is_exhaustion(error):
                 raise
-            why = f"servd cannot answer now: {exhaustion_reason(error)}\n"
-            await answer_plainly(send, 503, "text/plain; charset=utf-8", why.encode())
+            text = f"servd cannot answer now: {exhaustion_reason(error)}\n"
+            await answer_plainly(send, 503, "text/plain; charset=utf-8", text.encode())
 
-    async def close(self, patience: float | None = 5.0) -> None:
-        """Answers what has been asked, within `patience` seconds, then goes."""
+    async def close(self, seconds: float | None = _SHUTDOWN_SECONDS) -> None:
+        """Answers requests in flight for at most `seconds`, then closes and unlinks the sockets."""
         if self._server is not None and self._serving is not None:
-            self._server.end(patience)
+            self._server.end(seconds)
             await asyncio.wait({self._serving})
         for sock in self.socks:
             sock.close()
         if self.shared:
             return
         with contextlib.suppress(OSError):
-            if self.inode is not None and bind.inode(self.place.address.path) == self.inode:
-                os.unlink(self.place.address.path)
+            if self.inode is not None and bind.inode(self.config.address.path) == self.inode:
+                os.unlink(self.config.address.path)
 
 
 class AdminListener:
-    """One application at the address that the config gives it: none, or one, which a reload can
-    move. `app` makes it for an address.
+    """One application at its configured address, if any, which a reload can change. `app` makes the
+    application for an address, and `endpoint_config` reads the address.
     """
 
     def __init__(
         self,
         app: Callable[[AdminConfig, Address], Any],
-        place: Callable[[AdminConfig], EndpointConfig | None],
+        endpoint_config: Callable[[AdminConfig], EndpointConfig | None],
     ) -> None:
         self.app = app
-        self.place = place
+        self.endpoint_config = endpoint_config
         self._endpoint: Endpoint | None = None
         self._closing: dict[asyncio.Task[None], Endpoint] = {}
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
-        """Takes the address. Raises `StartError`."""
-        place = self.place(config)
-        if place is not None:
-            self._endpoint = Endpoint(place, self.app(config, place.address), handed)
+        """Binds the address, or takes its sockets from `handed`. Raises `StartError`."""
+        mine = self.endpoint_config(config)
+        if mine is not None:
+            self._endpoint = Endpoint(mine, self.app(config, mine.address), handed)
 
     @property
     def handed(self) -> list[HandedSocket]:
-        """What another daemon may have."""
+        """Its sockets, for another daemon."""
         return self._endpoint.handed if self._endpoint is not None else []
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """Another daemon has those of its sockets; without any, none has."""
+        """Shares the socket with another daemon if its key is in `keys`."""
         if self._endpoint is not None:
             self._endpoint.shared = self._endpoint.key in keys
 
     def own(self) -> None:
-        """What was handed over is nobody else's any more, and open to whom the config says."""
+        """Takes sole ownership of a shared socket, with the configured mode and group."""
         if self._endpoint is None or not self._endpoint.shared:
             return
         self._endpoint.shared = False
-        if self._endpoint.place.address.kind == "unix":
+        if self._endpoint.config.address.kind == "unix":
             with contextlib.suppress(StartError):
-                _open_to(self._endpoint.place)
+                _set_owner(self._endpoint.config)
 
     def start(self) -> None:
-        """Answers from now on."""
+        """Starts answering."""
         if self._endpoint is not None:
             self._endpoint.serve()
 
     def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to another address. Raises `StartError`."""
-        old, new = self.place(before), self.place(after)
+        old, new = self.endpoint_config(before), self.endpoint_config(after)
         change = SettingsChange()
         if old is not None and new is not None and old.address == new.address:
             endpoint, app = self._endpoint, self.app(after, new.address)
@@ -187,12 +187,12 @@ class AdminListener:
             change.commits.append(replace)
             if new.address.kind != "unix" or old.group == new.group:
                 return change
-            _open_to(new)
+            _set_owner(new)
 
-            async def as_before() -> None:
-                _open_to(old)
+            async def restore() -> None:
+                _set_owner(old)
 
-            change.undoes.append(as_before)
+            change.undoes.append(restore)
             return change
         if old is None and new is None:
             return change
@@ -201,7 +201,7 @@ class AdminListener:
         async def move() -> None:
             leaving, self._endpoint = self._endpoint, fresh
             self.start()
-            if leaving is not None:  # not waited for: this reload may have been asked for there
+            if leaving is not None:  # in a task: the request for this reload may be in flight there
                 closing = asyncio.get_running_loop().create_task(leaving.close(None))
                 self._closing[closing] = leaving
                 closing.add_done_callback(lambda task: self._closing.pop(task, None))
@@ -211,94 +211,105 @@ class AdminListener:
             change.undoes.append(fresh.close)
         return change
 
-    def _endpoint_at(self, place: EndpointConfig, config: AdminConfig) -> Endpoint:
-        """Another endpoint beside the one that there is. Raises `StartError`."""
-        app = self.app(config, place.address)
+    def _endpoint_at(self, new: EndpointConfig, config: AdminConfig) -> Endpoint:
+        """Opens an endpoint in addition to the present one. Raises `StartError`."""
+        app = self.app(config, new.address)
         try:
-            return Endpoint(place, app)
+            return Endpoint(new, app)
         except StartError as error:
-            here = self._endpoint.place.address if self._endpoint is not None else None
-            if here is None or here.kind != "tcp" or here.port != place.address.port:
+            here = self._endpoint.config.address if self._endpoint is not None else None
+            if here is None or here.kind != "tcp" or here.port != new.address.port:
                 raise
             hint = "servd itself has that port: use another one, or restart servd"
             raise StartError(f"{error} ({hint})") from None
 
     async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
+        """Answers requests in flight, then closes."""
         if self._endpoint is not None:
             await self._endpoint.close()
         for endpoint in self._closing.values():
-            endpoint.hurry()
+            endpoint.limit_close()
         if self._closing:
-            await asyncio.wait(self._closing, timeout=5.0)
+            await asyncio.wait(self._closing, timeout=_SHUTDOWN_SECONDS)
 
 
 class AdminServer:
-    """The admin API of a daemon, and its metrics."""
+    """The admin API of a daemon, and its metrics. It binds its addresses before the daemon runs,
+    and answers from `start` on.
+    """
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
-        self.metrics = Metrics(daemon)
+    def __init__(self, runtime_dir: str) -> None:
+        self.runtime_dir = runtime_dir
+        self._metrics: Metrics | None = None
         self._app: Any = None
-        self._outlets = [
-            AdminListener(self._api, self._api_place),
-            AdminListener(lambda config, address: self.metrics, _metrics_place),
+        self._listeners = [
+            AdminListener(self._guarded_api, self._api_config),
+            AdminListener(lambda config, address: self._answer_metrics, _metrics_config),
         ]
 
-    def _api_place(self, config: AdminConfig) -> EndpointConfig | None:
+    def _api_config(self, config: AdminConfig) -> EndpointConfig | None:
         if not config.enabled:
             return None
-        return EndpointConfig(
-            "admin", admin_address(config.listen, self.daemon.folder.path), config.group
-        )
+        address = admin_address(config.listen, self.runtime_dir)
+        return EndpointConfig("admin", address, config.group)
 
-    def _api(self, config: AdminConfig, address: Address) -> Any:
-        """The API as it may be called at an address. Raises `StartError`."""
-        return guard_for(self._answer, config, address)
+    def _guarded_api(self, config: AdminConfig, address: Address) -> Any:
+        """Returns the API with the guard that `address` needs. Raises `StartError`."""
+        return guard_for(self._answer_api, config, address)
+
+    async def _answer_api(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request. The first one imports FastAPI, in a thread: that takes as long as a
+        worker's start, and the daemon has workers to start before.
+        """
+        if self._app is None:
+            metrics = self._started()
+            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
+            self._app = self._app or module.build(metrics.daemon, metrics)
+        await self._app(scope, receive, send)
+
+    async def _answer_metrics(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._started()(scope, receive, send)
+
+    def _started(self) -> Metrics:
+        if self._metrics is None:
+            raise RuntimeError("the admin API was not started")
+        return self._metrics
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket] = ()) -> None:
-        """Takes the sockets, before anything else is started. Raises `StartError`."""
-        for outlet in self._outlets:
-            outlet.open(config, handed)
+        """Binds the addresses, or takes their sockets from `handed`. Raises `StartError`."""
+        for listener in self._listeners:
+            listener.open(config, handed)
         used = {item.key for item in self.handed()}
         for item in handed:
             if item.key not in used:
-                os.close(item.fd)  # its address is not ours any more
+                os.close(item.fd)  # its address is no longer configured
 
     def handed(self) -> list[HandedSocket]:
-        """The sockets, for a daemon that takes the place of this one."""
-        return [item for outlet in self._outlets for item in outlet.handed]
+        """Returns the sockets, for a new daemon."""
+        return [item for listener in self._listeners for item in listener.handed]
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """That daemon has those with these keys."""
-        for outlet in self._outlets:
-            outlet.hand_over(keys)
+        """Shares the sockets with these keys with a new daemon."""
+        for listener in self._listeners:
+            listener.hand_over(keys)
 
     def own(self) -> None:
-        """The daemon that the sockets are of has left them to this one."""
-        for outlet in self._outlets:
-            outlet.own()
+        """Takes sole ownership of the sockets that the previous daemon has left."""
+        for listener in self._listeners:
+            listener.own()
 
-    async def start(self) -> None:
-        """Answers from now on."""
-        for outlet in self._outlets:
-            outlet.start()
-
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application. FastAPI is imported by the first request, and in a thread: it takes
-        as long as a worker's start, and a daemon that starts has workers to look after.
-        """
-        if self._app is None:
-            module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")
-            self._app = self._app or module.build(self.daemon, self.metrics)
-        await self._app(scope, receive, send)
+    async def start(self, daemon: DaemonView) -> None:
+        """Starts answering for `daemon`."""
+        self._metrics = Metrics(daemon)
+        for listener in self._listeners:
+            listener.start()
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to other addresses. Raises `StartError`."""
         whole = SettingsChange()
-        for outlet in self._outlets:
+        for listener in self._listeners:
             try:
-                part = outlet.change(before, after)
+                part = listener.change(before, after)
             except StartError:
                 await whole.undo()
                 raise
@@ -307,36 +318,36 @@ class AdminServer:
         return whole
 
     async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
-        for outlet in self._outlets:
-            await outlet.stop()
+        """Answers requests in flight, then closes the sockets."""
+        for listener in self._listeners:
+            await listener.stop()
 
 
-def _metrics_place(config: AdminConfig) -> EndpointConfig | None:
+def _metrics_config(config: AdminConfig) -> EndpointConfig | None:
     if config.metrics is None:
         return None
     return EndpointConfig("admin.metrics", config.metrics, config.group)
 
 
-def _open_to(place: EndpointConfig) -> None:
-    """Gives the socket's file the mode and group of `place`. Raises `StartError`."""
+def _set_owner(config: EndpointConfig) -> None:
+    """Gives the socket's file the configured mode and group. Raises `StartError`."""
     try:
-        bind.set_owner(place.address.path, _plan(place))
+        bind.set_owner(config.address.path, _plan(config))
     except OSError as error:
-        raise StartError(f"{place.key}: {place.address}: {error.strerror}") from None
+        raise StartError(f"{config.key}: {config.address}: {error.strerror}") from None
 
 
-def _plan(place: EndpointConfig) -> SocketPlan:
-    """A unix socket as `place` has it. Raises `StartError`."""
-    found = group_id(place.group) if place.group else None
-    if place.group and found is None:
-        raise StartError(f'there is no group "{place.group}"')
-    mode = 0o660 if place.group else 0o600
-    return SocketPlan(place.address, place.key, _BACKLOG, mode=mode, group=found)
+def _plan(config: EndpointConfig) -> SocketPlan:
+    """Returns the plan of a unix socket. Raises `StartError`."""
+    found = group_id(config.group) if config.group else None
+    if config.group and found is None:
+        raise StartError(f'there is no group "{config.group}"')
+    mode = 0o660 if config.group else 0o600
+    return SocketPlan(config.address, config.key, _BACKLOG, mode=mode, group=found)
 
 
 def _bind_tcp(address: Address) -> list[socket.socket]:
-    """A listening socket for each interface that the address stands for. Raises OSError."""
+    """Returns a listening socket for each interface of the address. Raises OSError."""
     found: list[socket.socket] = []
     try:
         for family, host in bind.hosts(address):

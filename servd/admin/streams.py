@@ -15,7 +15,7 @@ from servd.admin.problem import Problem, ProblemError, documented
 from servd.daemon.log.buffer import PAUSE, Line, LogBuffer
 
 if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
+    from servd.daemon.admin_protocol import DaemonView
 
 MOST_STREAMS = 64
 """Clients that may follow at the same time."""
@@ -165,7 +165,7 @@ async def _left(receive: Any) -> None:
         pass
 
 
-def streaming(app: FastAPI, daemon: Daemon) -> None:
+def streaming(app: FastAPI, daemon: DaemonView) -> None:
     """The routes that can be followed."""
     streams: set[object] = set()
 
@@ -173,7 +173,7 @@ def streaming(app: FastAPI, daemon: Daemon) -> None:
         if len(streams) >= MOST_STREAMS:
             title = f"{MOST_STREAMS} clients follow already"
             raise ProblemError(Problem(title=title, status=503))
-        return EventStream(Follower(journal, daemon.record.boot, wish), streams)
+        return EventStream(Follower(journal, daemon.router.boot, wish), streams)
 
     @app.get(
         "/v1/events",
@@ -182,7 +182,7 @@ def streaming(app: FastAPI, daemon: Daemon) -> None:
         responses=_ANSWERS,
     )
     async def events(wish: Wished) -> Response:
-        return stream(daemon.record.events, wish)
+        return stream(daemon.router.events, wish)
 
     @app.get(
         "/v1/logs",
@@ -191,4 +191,4 @@ def streaming(app: FastAPI, daemon: Daemon) -> None:
         responses=_ANSWERS,
     )
     async def logs(wish: Wished) -> Response:
-        return stream(daemon.record.logs, wish)
+        return stream(daemon.router.logs, wish)

@@ -1,4 +1,4 @@
-"""Uvicorn as a guest in the daemon's loop. Imported when the daemon has started its services."""
+"""Uvicorn in the daemon's loop. It is imported after the daemon has started its services."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import uvicorn
 
 from servd.http.base_server import BaseServer
 
-_READING = 1.0
-"""Seconds within which a client has to take what is being sent when the server ends."""
+_READ_SECONDS = 1.0
+"""Time for clients to read their answers when the server ends."""
 
 log = structlog.get_logger()
-
-PATIENCE = 5.0
-"""Seconds that requests in flight get when the server ends."""
 
 
 class AdminUvicorn(BaseServer):
@@ -38,21 +35,21 @@ class AdminUvicorn(BaseServer):
         super().__init__(config, _say)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accepts connections."""
+        """Starts accepting connections."""
         await self.lifespan.startup()
         http = self.config.http_protocol_class
         self.accept_on([(sock, None) for sock in sockets or ()], lambda: self.connection(http))
         self.started = True
 
-    def end(self, patience: float | None = PATIENCE) -> None:
-        """Begins the end: requests in flight get `patience` seconds (None: what they need). Whoever
-        does not read what is sent is not waited for.
+    def end(self, seconds: float | None) -> None:
+        """Starts the shutdown: requests in flight get `seconds` (None: no limit). Connections whose
+        client does not read are aborted.
         """
-        self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment]
+        self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
         self.begin_exit()
-        asyncio.get_running_loop().call_later(_READING, self._abandon)
+        asyncio.get_running_loop().call_later(_READ_SECONDS, self._abort_unread)
 
-    def _abandon(self) -> None:
+    def _abort_unread(self) -> None:
         for connection in list(self.server_state.connections):
             transport: Any = getattr(connection, "transport", None)
             if transport is not None and transport.get_write_buffer_size():

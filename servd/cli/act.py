@@ -17,6 +17,7 @@ from servd.cli.render.outcome import show_outcome
 from servd.cli.render.output import say
 from servd.control.client import AdminClient, Answer
 from servd.core.errors import Exit, ServdError, UsageError
+from servd.core.events import Event
 
 SHORTEST = 0.1
 """Seconds that can be waited for at least: asking takes some."""
@@ -24,7 +25,31 @@ SHORTEST = 0.1
 AT_ONCE = 0.4
 """Seconds within which an act is over before its progress would be worth a line."""
 
-_LAST_STEPS = ("reload finished", "reload failed", "reload refused")
+_LAST_STEPS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
+_WORKER_STEPS = {
+    Event.WORKER_STARTED: "started",
+    Event.WORKER_READY: "ready",
+    Event.WORKER_DIED: "died",
+    Event.WORKER_HUNG: "hung",
+    Event.WORKER_NOT_RECYCLED: "not recycled",
+    Event.WORKER_KEPT: "kept",
+    Event.WORKER_HEALTHY_AGAIN: "healthy again",
+    Event.WORKER_DRAINING: "draining",
+    Event.WORKER_ENDED: "ended",
+    Event.WORKER_KILLED: "killed",
+}
+_SERVICE_STEPS = {
+    Event.SERVICE_WAITING: "waiting",
+    Event.SERVICE_STARTING: "starting",
+    Event.SERVICE_ROLLING: "rolling",
+    Event.SERVICE_DEGRADED: "degraded",
+    Event.SERVICE_BACKOFF: "backoff",
+    Event.SERVICE_STOPPED: "stopped",
+    Event.SERVICE_FAILED: "failed",
+    Event.SERVICE_COMPLETED: "completed",
+    Event.SERVICE_CANNOT_START: "cannot start",
+    Event.TASK_COMPLETED: "completed",
+}
 _EVENTS = "/v1/events?lines=0"
 
 
@@ -205,7 +230,7 @@ class Progress:
 
     def add(self, event: dict[str, Any]) -> None:
         """One more event; it is over with the last step of a reload."""
-        self.over = event.get("event") in _LAST_STEPS
+        self.over = event["event"] in _LAST_STEPS
         line = described(event)
         if line:
             self._held.append(line)
@@ -224,19 +249,13 @@ class Progress:
 
 def described(event: dict[str, Any]) -> str:
     """An event of the daemon as a line of progress; empty for what is none."""
-    name, service = str(event.get("event", "")), str(event.get("service", ""))
-    kind, _, word = name.partition(" ")
-    if not service or (kind, word) in (("worker", "recycled"), ("worker", "to be recycled")):
-        return ""
-    who = f"  {service}"
-    if kind == "worker":
-        who += f" worker {event.get('worker')} (generation {event.get('generation')})"
-        after = f" after {event['seconds']:.1f} s" if "seconds" in event else ""
+    name, lead = event["event"], f"  {event.get('service')}"
+    if name in _WORKER_STEPS:
+        after = f" after {event['seconds']:.1f} s" if name == Event.WORKER_READY else ""
         reason = f": {event['reason']}" if "reason" in event else ""
-        return f"{who} {word}{after if word == 'ready' else ''}{reason}"
-    if kind == "service" and word not in ("stopping", "ready"):
-        why = event.get("error") or event.get("reason") or event.get("waiting_for")
-        return f"{who} {word}" + (f": {why}" if why else "")
-    if kind == "task":
-        return f"{who} {word}"
+        worker = f"worker {event['worker']} (generation {event['generation']})"
+        return f"{lead} {worker} {_WORKER_STEPS[name]}{after}{reason}"
+    if name in _SERVICE_STEPS:
+        cause = event.get("error") or event.get("reason") or event.get("waiting_for")
+        return f"{lead} {_SERVICE_STEPS[name]}" + (f": {cause}" if cause else "")
     return ""

@@ -1,4 +1,4 @@
-"""Which daemon a command talks to."""
+"""Selects the daemon that a command talks to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servd.control.client import AdminClient
 
 
 def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--config` and `--admin`, as every command has them that talks to the daemon."""
+    """Adds `--config` and `--admin`, for commands that talk to the daemon."""
     option = click.option(
         "--admin",
         metavar="ADDRESS",
@@ -23,10 +23,10 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def admin_client(config: str | None, admin: str | None) -> AdminClient:
-    """The client for the daemon that `--admin` or the configuration names.
+    """Returns the client for the daemon that `--admin` or the configuration names.
 
-    Raises `ConfigError` where there is no configuration, `UsageError` for what is no address, and
-    `ServdError` where the configuration says that there is no API.
+    Raises `ConfigError` if there is no configuration, `UsageError` for an invalid address, and
+    `ServdError` if the configuration disables the API.
     """
     from servd.control.locate import client_at, client_of
 

@@ -1,4 +1,4 @@
-"""Whether a target of `servd serve` is a BentoML service: told from its source, never run."""
+"""Detects whether a target of `servd serve` is a BentoML service, from its source alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 from collections.abc import Mapping
 
 _FOLDER_FILES = ("bentofile.yaml", "bento.yaml", "service.py")
-_DEEPEST = 5
+_MAX_IMPORT_DEPTH = 5
 
 
 def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
     """Whether `target` is the import string of a class with `@bentoml.service`, a folder with such
     a service, or a Bento in BentoML's store.
 
-    Of an import string, the module's own source decides; what it imports from elsewhere is followed
-    through modules of the working directory. (What is not seen, a worker refuses to run as an app.)
+    The source of the module decides; its imports are followed through modules of the working
+    directory. (A worker refuses to run an undetected service as an app.)
     """
-    where = os.path.join(working_dir, os.path.expanduser(target))
-    if os.path.isdir(where):
-        return any(os.path.exists(os.path.join(where, name)) for name in _FOLDER_FILES)
+    folder = os.path.join(working_dir, os.path.expanduser(target))
+    if os.path.isdir(folder):
+        return any(os.path.exists(os.path.join(folder, name)) for name in _FOLDER_FILES)
     module, _, attribute = target.partition(":")
     source = source_of(module, working_dir)
     if source is not None:
@@ -29,7 +29,7 @@ def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
 
 
 def source_of(module: str, folder: str) -> str | None:
-    """The file of a module, or of a path of one."""
+    """Returns the file of a module that is given by its name or path."""
     stem = os.path.join(folder, module.replace(".", os.sep))
     for path in (os.path.join(folder, module), f"{stem}.py", os.path.join(stem, "__init__.py")):
         if path.endswith(".py") and os.path.isfile(path):
@@ -38,7 +38,7 @@ def source_of(module: str, folder: str) -> str | None:
 
 
 class _Module:
-    """The source of one module, as far as it tells of services."""
+    """The source of one module, searched for BentoML services."""
 
     def __init__(self, path: str, working_dir: str, depth: int = 0) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class _Module:
                 self.decorators |= {n.asname or n.name for n in node.names if n.name == "service"}
 
     def has(self, name: str) -> bool:
-        """Whether `name` is a service; without a name, whether there is any."""
+        """Whether `name` is a service; with an empty name, whether there is any."""
         for node in self.statements:
             if isinstance(node, ast.ClassDef):
                 if name in ("", node.name) and any(map(self._makes, node.decorator_list)):
@@ -71,11 +71,11 @@ class _Module:
                     return True
         if not name:
             return False
-        # a name that is nowhere in a module that uses BentoML is a mistake in that
-        return self._imports(name) or (bool(self.modules) and not self._names(name))
+        # a name missing in a module that uses BentoML: let BentoML report the mistake
+        return self._imports(name) or (bool(self.modules) and not self._may_define(name))
 
-    def _names(self, name: str) -> bool:
-        """Whether the module may have something of this name."""
+    def _may_define(self, name: str) -> bool:
+        """Whether the module may define this name."""
         for node in self.statements:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 found = node.name == name
@@ -88,7 +88,7 @@ class _Module:
         return False
 
     def _makes(self, node: ast.expr) -> bool:
-        """Whether it is `bentoml.service`, or what that makes."""
+        """Whether the expression is `bentoml.service`, or a call of it."""
         while isinstance(node, ast.Call):
             node = node.func
         if isinstance(node, ast.Attribute):
@@ -98,11 +98,11 @@ class _Module:
         return isinstance(node, ast.Name) and node.id in self.decorators
 
     def _is(self, node: ast.expr, name: str) -> bool:
-        """Whether an expression is another name for a service: `Foo`, or `pack.module.Foo`."""
+        """Whether the expression is another name for a service: `Foo`, or `pack.module.Foo`."""
         if isinstance(node, ast.Name):
             return node.id != name and self.has(node.id)
         if isinstance(node, ast.Attribute):
-            return self._elsewhere(ast.unparse(node.value), 0, node.attr)
+            return self._has_in(ast.unparse(node.value), 0, node.attr)
         return False
 
     def _imports(self, name: str) -> bool:
@@ -111,30 +111,30 @@ class _Module:
                 continue
             for item in node.names:
                 if item.name == "*":
-                    found = self._elsewhere(node.module or "", node.level, name)
+                    found = self._has_in(node.module or "", node.level, name)
                 elif (item.asname or item.name) == name:
-                    found = self._elsewhere(node.module or "", node.level, item.name)
+                    found = self._has_in(node.module or "", node.level, item.name)
                 else:
                     continue
                 if found:
                     return True
         return False
 
-    def _elsewhere(self, module: str, level: int, name: str) -> bool:
-        """Whether another module has such a service; `level` counts the dots before its name."""
+    def _has_in(self, module: str, level: int, name: str) -> bool:
+        """Whether another module has the service; `level` counts the dots before its name."""
         folder = self.working_dir
         if level:
             folder = os.path.dirname(self.path)
             for _ in range(level - 1):
                 folder = os.path.dirname(folder)
         source = source_of(module, folder)
-        if source is None or self.depth >= _DEEPEST:
+        if source is None or self.depth >= _MAX_IMPORT_DEPTH:
             return False
         return _Module(source, self.working_dir, self.depth + 1).has(name)
 
 
 def _at_top(node: ast.stmt) -> list[ast.stmt]:
-    """A statement of a module, or those in its branches."""
+    """Returns a statement of a module, or the statements in its branches."""
     if isinstance(node, ast.If):
         return [n for s in (*node.body, *node.orelse) for n in _at_top(s)]
     if isinstance(node, ast.Try):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import click
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
 from servd.cli.render.output import colours
+from servd.daemon.log.event import LogEvent
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -54,33 +54,24 @@ def show_lines(
         client.services(names)  # says which is not there
     query = [("follow", str(follow).lower()), ("lines", str(lines))]
     query += [("service", name) for name in names]
-    show = _shower(as_json=as_json)
+    render = _renderer(as_json=as_json)
     least = LEVELS.index(level) if level else 0
     try:
         for data in client.follow(f"{route}?{urlencode(query)}"):
-            if data and _level(data) >= least:
-                show(data)
+            if data and _level(line := LogEvent.by_worker("", data.encode())) >= least:
+                click.echo(render(line).decode(errors="replace"))
     except KeyboardInterrupt:
         return
 
 
-def _level(data: str) -> int:
-    try:
-        level = json.loads(data).get("level", "info")
-    except (ValueError, AttributeError):
-        return 1
-    return LEVELS.index(level) if level in LEVELS else 1
+def _level(line: LogEvent) -> int:
+    level = (line.fields or {}).get("level")
+    return LEVELS.index(level if level in LEVELS else "info")
 
 
-def _shower(*, as_json: bool) -> Callable[[str], None]:
+def _renderer(*, as_json: bool) -> Callable[[LogEvent], bytes]:
     if as_json:
-        return _print
-    from servd.daemon.log.sink import console_renderer
+        return lambda line: line.json
+    from servd.daemon.log.console import console_renderer
 
-    render = console_renderer(colours=colours(sys.stdout))
-    return lambda data: _print(render(data.encode()).decode(errors="replace"))
-
-
-def _print(text: str) -> None:
-    click.echo(text)
-    sys.stdout.flush()
+    return console_renderer(colours=colours(sys.stdout))

@@ -1,6 +1,4 @@
-"""How every command that runs the daemon starts it: what it imports is imported while the code of
-BentoML services is being asked.
-"""
+"""Starts the daemon, and imports its modules while the code of BentoML services is queried."""
 
 from __future__ import annotations
 
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """What is to be run: `load` reads the configuration, `begun` is who was asked before that.
-    Without a `runtime_dir` it follows from the configuration.
+    """How to run the daemon: `load` reads the configuration, `begun` is a query that was started
+    before. Without a `runtime_dir`, the configuration determines it.
     """
 
     load: Callable[[], Loaded]
@@ -34,20 +32,20 @@ class LaunchOptions:
 
 def launch(start: LaunchOptions) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
-    predecessor = None
+    previous = None
     if HANDOVER in os.environ:
         from servd.daemon.upgrade.old_daemon import take
 
-        predecessor = take(os.environ)
+        previous = take(os.environ)
     try:
-        return _run(start, predecessor)
+        return _run(start, previous)
     except ServdError as error:
-        if predecessor is not None:
-            predecessor.failed(str(error))
+        if previous is not None:
+            previous.failed(str(error))
         raise
 
 
-def _run(start: LaunchOptions, predecessor: OldDaemon | None) -> int:
+def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
 
@@ -59,21 +57,21 @@ def _run(start: LaunchOptions, predecessor: OldDaemon | None) -> int:
         from servd.daemon.options import DaemonOptions
         from servd.daemon.run import run
 
-        def as_it_runs(loaded: Loaded) -> Loaded:
+        def in_mode(loaded: Loaded) -> Loaded:
             return developed(loaded) if start.development else loaded
 
         def read() -> Loaded:
-            return as_it_runs(discovery.complete(start.load(), os.environ))
+            return in_mode(discovery.complete(start.load(), os.environ))
 
         return run(
             DaemonOptions(
-                as_it_runs(completed()).require(),  # warnings are the daemon's to log
+                in_mode(completed()).require(),  # the daemon logs the warnings
                 read,
                 AdminServer,
                 early,
                 start.runtime_dir,
                 watches_sources=start.watches_sources,
                 give_up=discovery.give_up,
-                predecessor=predecessor,
+                previous=previous,
             )
         )

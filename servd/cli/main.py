@@ -27,14 +27,14 @@ _NO_CIRCUS = (
 
 
 class LazyGroup(click.Group):
-    """Finds the command NAME as `command` in the module `servd.cli.commands.NAME`."""
+    """Loads the command NAME: `command` in the module `servd.cli.commands.NAME`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, sorted."""
+        """Returns all names, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
+        """Imports the command."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"servd.cli.commands.{cmd_name}")
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the closest name when there is no such command."""
+        """Suggests the closest name if there is no such command."""
         if args and self.get_command(ctx, args[0]) is None:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f' Did you mean "{close[0]}"?' if close else ""
@@ -73,7 +73,7 @@ def servd(ctx: click.Context, config: str | None) -> None:
 
 
 def main() -> None:
-    """Runs the command line; an error that is meant for a person is shown as one."""
+    """Runs the command line; expected errors are shown as messages, without a traceback."""
     try:
         status = servd.main(prog_name="servd", standalone_mode=False)
     except click.exceptions.Abort:
@@ -92,6 +92,6 @@ def main() -> None:
         click.echo(_NO_CIRCUS, err=True)
         sys.exit(Exit.FAILED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone: nobody is left to tell
+        sys.stderr.close()  # the reader of our output is gone
         sys.exit(Exit.FAILED)
     sys.exit(status if isinstance(status, int) else Exit.OK)

@@ -1,4 +1,4 @@
-"""Which configuration a command is about."""
+"""Selects and loads the configuration of a command."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 
 def load_config(explicit: str | None) -> Loaded:
-    """The configuration that `--config` (before or after the command's name) or the usual places
-    name, with whatever is wrong in it.
-
-    Raises `ConfigError` when there is none.
+    """Loads the configuration that `--config` (before or after the command's name) or the default
+    locations name, with its diagnostics. Raises `ConfigError` if there is none.
     """
     from servd.config.load import load
 
@@ -24,17 +22,14 @@ def load_config(explicit: str | None) -> Loaded:
 
 
 def load_whole(explicit: str | None) -> Loaded:
-    """The same with what the code of BentoML services declares.
-
-    Raises `ConfigError` when there is none, or when there is any mistake.
-    """
+    """Loads it with the declarations of BentoML code. Raises `ConfigError`, also for mistakes."""
     from servd.bento.discovery import Discovery
 
     return Discovery().complete(load_config(explicit).require(), os.environ).require()
 
 
 def config_path(explicit: str | None) -> str:
-    """The path of that configuration. Raises `ConfigError` when there is none."""
+    """Returns the path of that configuration. Raises `ConfigError` if there is none."""
     from servd.config.find import find_config
 
     context = click.get_current_context(silent=True)
@@ -43,7 +38,7 @@ def config_path(explicit: str | None) -> str:
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--config`, as every command that reads one takes it."""
+    """Adds `--config`, for commands that read a configuration."""
     return click.option(
         "-c",
         "--config",

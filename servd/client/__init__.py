@@ -1,4 +1,4 @@
-"""`servd.depends`: HTTP clients of an app for the services that it depends on.
+"""`servd.depends`: an app's HTTP clients for the services that it depends on.
 
 Uses: httpx, `wire`, `core`.
 Used by: apps.

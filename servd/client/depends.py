@@ -1,7 +1,7 @@
-"""Clients for dependencies, over the dependency's unix socket where it has one.
+"""HTTP clients for dependencies, over the dependency's unix socket if it has one.
 
-Inside servd the address comes from SERVD_DEPENDENCIES; outside (unit tests, `uvicorn main:app`)
-from the same variable set by hand, or from `SERVD_DEP_TOKENIZER=http://127.0.0.1:8001`.
+servd sets the addresses in SERVD_DEPENDENCIES. Outside servd (unit tests, `uvicorn main:app`) set
+it manually, or set `SERVD_DEP_TOKENIZER=http://127.0.0.1:8001`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DependencyAddress:
-    """How a dependency is reached: a base URL, and a unix socket to reach it through."""
+    """The base URL of a dependency, and its unix socket if it has one."""
 
     url: str
     uds: str | None = None
 
     @property
-    def place(self) -> str:
-        """The address as people write it."""
+    def label(self) -> str:
+        """The address for error messages."""
         return f"unix:{self.uds}" if self.uds else self.url
 
 
 def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
-    """The address of the dependency `name`.
-
-    Raises `DependencyError` with what to set or to write when it is not known.
-    """
+    """Returns the address of a dependency. Raises `DependencyError` that says what to set."""
     variable = _variables(name)[0]
     if url := environ.get(variable):
         return DependencyAddress(url)
@@ -59,25 +56,25 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
 
 @cache
 def _variables(name: str) -> tuple[str, ...]:
-    """What the address of the dependency `name` is found by."""
+    """Returns the environment variables that determine the address of the dependency `name`."""
     variable = DEPENDENCY_PREFIX + name.upper().replace("-", "_").replace(".", "_")
     return variable, DEPENDENCIES, SERVICE
 
 
 @cache
 def _address(name: str, *texts: str | None) -> DependencyAddress:
-    """The address that these values of the variables stand for."""
+    """Returns the address for these values of the variables."""
     pairs = zip(_variables(name), texts, strict=True)
     return address_of(name, {variable: text for variable, text in pairs if text is not None})
 
 
 def depends(name: str) -> AsyncClient:
-    """The client for the dependency `name`: one per process, with pooled connections.
+    """Returns the client for the dependency `name`: one per process, with pooled connections.
 
-    Calls carry the id and the trace headers of the request that makes them, and take no longer than
-    it has left (`timeouts.request`). Idempotent ones are made again, twice at most, when there was
-    no connection. Raises `DependencyError` when the dependency is not known; a call raises
-    `httpx.TransportError` that names it when it is down.
+    Calls carry the id and the trace headers of the calling request, within its remaining time
+    (`timeouts.request`). Idempotent calls are retried at most twice if no connection was made.
+    Raises `DependencyError` if the dependency is unknown; a call raises `httpx.TransportError`
+    that names the dependency if it is down.
     """
     return _client(name, _address(name, *map(os.environ.get, _variables(name))))
 
@@ -91,14 +88,14 @@ def _client(name: str, address: DependencyAddress) -> AsyncClient:
 
     client: AsyncClient = transport.httpx.AsyncClient(
         base_url=address.url,
-        transport=transport.AsyncDependencyTransport(name, address.place, pool),
+        transport=transport.AsyncDependencyTransport(name, address.label, pool),
         timeout=transport.TIMEOUT,
     )
     return client
 
 
 def depends_sync(name: str) -> Client:
-    """As `depends`, for code that is not async. The client may be used by several threads."""
+    """Returns the client for sync code; otherwise as `depends`. Threads may share the client."""
     return _sync_client(name, _address(name, *map(os.environ.get, _variables(name))))
 
 
@@ -108,14 +105,14 @@ def _sync_client(name: str, address: DependencyAddress) -> Client:
     inner = transport.httpx.HTTPTransport(uds=address.uds, limits=transport.LIMITS)
     client: Client = transport.httpx.Client(
         base_url=address.url,
-        transport=transport.DependencyTransport(name, address.place, inner),
+        transport=transport.DependencyTransport(name, address.label, inner),
         timeout=transport.TIMEOUT,
     )
     return client
 
 
 def _transport() -> Any:
-    """The module that needs httpx, which an environment of its own may not have."""
+    """Imports the module that needs httpx. Raises `DependencyError` if httpx is not installed."""
     try:
         from servd.client import transport
     except ImportError:

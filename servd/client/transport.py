@@ -1,5 +1,5 @@
-"""What `servd.depends` does around each call: the request that makes it is carried on, with the
-time that it has left; a call that found no connection is made again where that is safe.
+"""Transports of `servd.depends`: each call carries the identity and the deadline of the calling
+request; a call that found no connection is retried if that is safe.
 """
 
 from __future__ import annotations
@@ -14,43 +14,40 @@ import httpx
 from servd.core.context import calling_request
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
-"""Methods whose calls may be made again (RFC 9110, 9.2.2)."""
+"""Methods whose calls may be retried (RFC 9110, 9.2.2)."""
 
-PAUSES = (0.05, 0.2)
-"""Seconds before the second and the third attempt."""
+RETRY_PAUSES_SECONDS = (0.05, 0.2)
+"""Pauses before the second and the third attempt."""
 
-MOST_CONNECTIONS = 200
+MAX_CONNECTIONS = 200
 IDLE_SECONDS = 2.0
-"""A pooled connection idle for longer is thrown away: well below the five seconds after which the
-other side closes it, so that no call meets a connection that is just being closed."""
+"""Maximum idle time of a pooled connection: well below the five seconds after which the server
+closes it, so that no call meets a closing connection."""
 
-LIMITS = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
+LIMITS = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-"""Where neither the call nor the request that makes it says anything else."""
+"""The default, if neither the call nor the calling request sets a limit."""
 
 _DEFAULT = TIMEOUT.as_dict()
 
 _NO_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-"""No connection could be had, or one that was kept turned out to be closed before any answer."""
+"""No connection was made, or a pooled one was closed before the answer began."""
 
 
 class Call:
-    """One call of the dependency `name`, which is reached at `place`."""
+    """One call of the dependency `name` at `address`."""
 
-    def __init__(self, name: str, place: str, request: httpx.Request) -> None:
+    def __init__(self, name: str, address: str, request: httpx.Request) -> None:
         self.name = name
-        self.place = place
+        self.address = address
         self.request = request
         self.deadline: float | None = None
-        self._chosen: dict[str, Any] = {}
-        self._carry_on()
+        self._own_timeouts: dict[str, Any] = {}
+        self._inherit()
 
-    def _carry_on(self) -> None:
-        """Hands the identity of the request that makes the call on, and the time that it has left.
-
-        Raises `httpx.PoolTimeout` when it has none.
-        """
+    def _inherit(self) -> None:
+        """Inherits identity and deadline from the caller. Raises `httpx.PoolTimeout` beyond it."""
         caller = calling_request.get()
         if caller is None:
             return
@@ -68,53 +65,53 @@ class Call:
             )
         self.deadline = time.monotonic() + remaining
         given: dict[str, Any] = self.request.extensions.get("timeout", _DEFAULT)
-        self._chosen = {} if given == _DEFAULT else given
+        self._own_timeouts = {} if given == _DEFAULT else given
 
     def attempts(self) -> Iterator[float]:
-        """Pauses before each attempt that may be made."""
+        """Yields the pause in seconds before each permitted attempt."""
         yield 0.0
         replayable = isinstance(self.request.stream, httpx.ByteStream)
         if self.request.method in IDEMPOTENT and replayable:
-            for pause in PAUSES:
-                left = self.left()
-                if left is None or pause < left:
+            for pause in RETRY_PAUSES_SECONDS:
+                remaining = self.remaining()
+                if remaining is None or pause < remaining:
                     yield pause
 
-    def left(self) -> float | None:
-        """Seconds that the call may still take; None for any number."""
+    def remaining(self) -> float | None:
+        """Returns the seconds until the deadline; None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
-    def bound(self) -> None:
-        """Lets no step of the next attempt take longer than what is left."""
-        left = self.left()
-        if left is None:
+    def limit_attempt(self) -> None:
+        """Limits each step of the next attempt to the remaining time."""
+        remaining = self.remaining()
+        if remaining is None:
             return
-        left = max(left, 0.001)
+        remaining = max(remaining, 0.001)
+        own = {kind: self._own_timeouts.get(kind) for kind in _DEFAULT}
         self.request.extensions["timeout"] = {
-            kind: min(left, _or(self._chosen.get(kind), left)) for kind in _DEFAULT
+            kind: remaining if seconds is None else min(remaining, seconds)
+            for kind, seconds in own.items()
         }
 
     def failure(self, error: httpx.TransportError) -> httpx.TransportError:
-        """The same error, saying which dependency is meant and how it is reached."""
+        """Returns an error of the same type that names the dependency and its address."""
         cause = error.__cause__ or error
         text = str(error) or str(cause) or type(error).__name__
         down = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
         what = "is down" if down else "did not answer"
-        return type(error)(f'the dependency "{self.name}" {what} ({self.place}): {text}')
-
-
-def _or(given: float | None, otherwise: float) -> float:
-    return otherwise if given is None else given
+        return type(error)(f'the dependency "{self.name}" {what} ({self.address}): {text}')
 
 
 class AsyncDependencyTransport(httpx.AsyncBaseTransport):
-    """The way to one dependency. `make` makes a pool of connections; there is one for the loop that
-    runs, since none can be used in another loop (tests run one after the other).
+    """Sends calls to one dependency. `make` makes the connection pool of the running loop: a pool
+    works in one loop only, and tests run one loop after another.
     """
 
-    def __init__(self, name: str, place: str, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
+    def __init__(
+        self, name: str, address: str, make: Callable[[], httpx.AsyncBaseTransport]
+    ) -> None:
         self.name = name
-        self.place = place
+        self.address = address
         self.make = make
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inner: httpx.AsyncBaseTransport | None = None
@@ -127,14 +124,14 @@ class AsyncDependencyTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Makes the call. Raises `httpx.TransportError` that names the dependency."""
-        call = Call(self.name, self.place, request)
+        call = Call(self.name, self.address, request)
         pool = self._pool()
         failed: httpx.TransportError | None = None
         for pause in call.attempts():
             await asyncio.sleep(pause)
-            call.bound()
+            call.limit_attempt()
             try:
-                async with asyncio.timeout(call.left()):
+                async with asyncio.timeout(call.remaining()):
                     return await pool.handle_async_request(request)
             except _NO_CONNECTION as error:
                 failed = error
@@ -154,20 +151,20 @@ class AsyncDependencyTransport(httpx.AsyncBaseTransport):
 
 
 class DependencyTransport(httpx.BaseTransport):
-    """As `AsyncDependencyTransport`, for code that is not async."""
+    """Sends calls of sync code to one dependency."""
 
-    def __init__(self, name: str, place: str, inner: httpx.BaseTransport) -> None:
+    def __init__(self, name: str, address: str, inner: httpx.BaseTransport) -> None:
         self.name = name
-        self.place = place
+        self.address = address
         self.inner = inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Makes the call. Raises `httpx.TransportError` that names the dependency."""
-        call = Call(self.name, self.place, request)
+        call = Call(self.name, self.address, request)
         failed: httpx.TransportError | None = None
         for pause in call.attempts():
             time.sleep(pause)
-            call.bound()
+            call.limit_attempt()
             try:
                 return self.inner.handle_request(request)
             except _NO_CONNECTION as error:

@@ -1,4 +1,4 @@
-"""The parts of a daemon that go on in the next one, or that one has to know of."""
+"""What a daemon consists of, as it is handed to the components that need several others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.fd_store import FdStore
+from servd.daemon.lifecycle import Lifecycle
+from servd.daemon.log.buffer import LogRouter
+from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.reloader import Reloader
 from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.systemd import Systemd
@@ -14,13 +17,23 @@ from servd.supervisor.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
-class DaemonComponents:
-    """What is handed over and taken over."""
+class DaemonResources:
+    """What a daemon takes before its loop runs: its folder and lock, its log, its sockets."""
 
     folder: RuntimeDir
+    router: LogRouter
+    systemd: Systemd
     pool: SocketPool
     store: FdStore
-    systemd: Systemd
-    admin: Admin
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonComponents:
+    """What runs the services, and what asks for changes of them."""
+
+    resources: DaemonResources
+    lifecycle: Lifecycle
+    queue: ReloadQueue
     supervisor: Supervisor
     reloader: Reloader
+    admin: Admin

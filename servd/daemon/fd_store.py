@@ -38,7 +38,7 @@ class FdStore:
         """
         names = [name for name in inherited if name.startswith(_PREFIX)]
         found = {name: inherited.pop(name) for name in names}
-        pool.offer(self._sockets(found), {})
+        pool.preload(self._sockets(found), {})
 
     def _sockets(self, found: MutableMapping[str, list[int]]) -> Iterator[Bound]:
         for name, descriptors in found.items():

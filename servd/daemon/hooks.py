@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from servd.config.model import Hook, HookEvent
+from servd.core.events import Event
+from servd.daemon.log.event import LogEvent
 from servd.plan.environment import BASE, matches_any
 
 MOST_WAITING = 100
@@ -29,14 +31,14 @@ PATIENCE = 2.0
 """Seconds that calls get when the daemon ends."""
 
 _KEPT_OUTPUT = 4096
-_NAMES: Mapping[str, HookEvent] = {
-    "crash loop": "crash_loop",
-    "service failed": "service_failed",
-    "reload failed": "reload_failed",
-    "certificate expiring": "certificate_expiring",
-    "certificate expired": "certificate_expiring",
-    "worker died": "worker_replaced",
-    "worker recycled": "worker_replaced",
+_NAMES: Mapping[Event, HookEvent] = {
+    Event.CRASH_LOOP: "crash_loop",
+    Event.SERVICE_FAILED: "service_failed",
+    Event.RELOAD_FAILED: "reload_failed",
+    Event.CERTIFICATE_EXPIRING: "certificate_expiring",
+    Event.CERTIFICATE_EXPIRED: "certificate_expiring",
+    Event.WORKER_DIED: "worker_replaced",
+    Event.WORKER_RECYCLED: "worker_replaced",
 }
 
 log = structlog.get_logger()
@@ -52,9 +54,9 @@ class HookError(Exception):
 
 def hook_event(event: Mapping[str, Any]) -> HookEvent | None:
     """What hooks call an event of the daemon's log; None where they have no name for it."""
-    if event.get("event") == "reload finished" and event.get("outcome") == "applied":
+    if event["event"] == Event.RELOAD_FINISHED and event["outcome"] == "applied":
         return "reload_applied"
-    return _NAMES.get(str(event.get("event")))
+    return _NAMES.get(event["event"])
 
 
 class Hooks:
@@ -68,20 +70,19 @@ class Hooks:
         self._calls: dict[asyncio.Task[None], Hook] = {}
         self._loop = asyncio.get_running_loop()
 
-    def take(self, line: bytes) -> None:
-        """Looks at an event of the daemon (JSON), from any thread."""
-        if self.hooks:
+    def take(self, event: LogEvent) -> None:
+        """Looks at an event of the daemon, from any thread."""
+        if self.hooks and event.fields is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._take, line)
+                self._loop.call_soon_threadsafe(self._take, event.fields)
 
-    def _take(self, line: bytes) -> None:
-        event = json.loads(line)
+    def _take(self, event: Mapping[str, Any]) -> None:
         name = hook_event(event)
         for hook in self.hooks:
             if name not in hook.on:
                 continue
             if list(self._calls.values()).count(hook) > MOST_WAITING:
-                log.warning("hook dropped", hook=name, reason="too many calls wait already")
+                log.warning(Event.HOOK_DROPPED, hook=name, reason="too many calls wait already")
                 continue
             body = json.dumps({"hook": name, "host": socket.gethostname(), **event})
             call = self._loop.create_task(self._call(hook, str(name), body.encode()))
@@ -93,7 +94,7 @@ class Hooks:
         if self._calls:
             await asyncio.wait(self._calls, timeout=PATIENCE)
         if self._calls:
-            log.warning("hooks dropped", calls=len(self._calls), reason="servd stops")
+            log.warning(Event.HOOKS_DROPPED, calls=len(self._calls), reason="servd stops")
         for call in list(self._calls):
             call.cancel()
         if self._calls:
@@ -109,11 +110,13 @@ class Hooks:
                     await _post(hook, body)
             except HookError as error:
                 details = {"last_lines": error.last_lines} if error.last_lines else {}
-                log.warning("hook failed", hook=name, target=target, error=str(error), **details)
+                log.warning(
+                    Event.HOOK_FAILED, hook=name, target=target, error=str(error), **details
+                )
             except Exception as error:  # of whatever kind: the daemon goes on
-                log.warning("hook failed", hook=name, target=target, error=repr(error))
+                log.warning(Event.HOOK_FAILED, hook=name, target=target, error=repr(error))
             else:
-                log.debug("hook done", hook=name, target=target)
+                log.debug(Event.HOOK_DONE, hook=name, target=target)
 
     async def _run(self, hook: Hook, body: bytes) -> None:
         """The event on stdin; exit status 0 is good. Raises `HookError`."""

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from servd.config.load import Loaded
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.upgrade.old_daemon import OldDaemon
 
-if TYPE_CHECKING:
-    from servd.daemon.daemon import Daemon
-
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """What the daemon is started with: the configuration, how to read it again, who answers for
-    it, which signals came early, and where to live when the configuration does not say. In
-    development, sources are watched. `give_up` ends a reading that is under way, since the daemon
-    stops. The `predecessor` is a daemon whose place this one shall take.
+    """`loaded` is the configuration, `read` reads it again, and `give_up` ends a reading that is
+    under way. `admin` makes the admin API from the path of the runtime folder; `runtime_dir` is
+    that path where the configuration does not say. In development, sources are watched. `previous`
+    is the daemon whose place this one takes.
     """
 
     loaded: Loaded
     read: Callable[[], Loaded]
-    admin: Callable[[Daemon], Admin]
+    admin: Callable[[str], Admin]
     early: EarlySignals
     runtime_dir: str | None = None
     watches_sources: bool = False
     give_up: Callable[[], None] = lambda: None
-    predecessor: OldDaemon | None = None
+    previous: OldDaemon | None = None

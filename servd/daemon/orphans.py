@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from servd.core import bind
+from servd.core.events import Event
 from servd.plan.model import Plan
 from servd.supervisor.worker_registry import OrphanedWorker, is_dead
 
@@ -42,7 +43,7 @@ class OrphanCleaner:
         if not self._left:
             return
         pids = sorted(left.pid for left in self._left)
-        log.warning("workers of a killed daemon are draining", pids=pids)
+        log.warning(Event.ORPHANS_DRAINING, pids=pids)
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._see_off())
         end = loop.time() + _FOR_ADDRESSES
@@ -55,12 +56,12 @@ class OrphanCleaner:
         while loop.time() < end:
             self._left = [left for left in self._left if left.lives]
             if not self._left:
-                log.info("workers of a killed daemon have ended")
+                log.info(Event.ORPHANS_ENDED)
                 return
             await asyncio.sleep(_LOOK_EVERY)
         for left in self._left:
             left.kill()
-        log.warning("workers of a killed daemon were killed", pids=[x.pid for x in self._left])
+        log.warning(Event.ORPHANS_KILLED, pids=[x.pid for x in self._left])
 
     async def stop(self) -> None:
         """Ends those that are still there."""

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from servd.core.events import Event
+
 log = structlog.get_logger()
 
 
@@ -40,5 +42,5 @@ class Periodic:
             try:
                 await self._work()
             except Exception:
-                log.exception("internal error")
+                log.exception(Event.INTERNAL_ERROR)
             await asyncio.sleep(self._seconds)

@@ -1,4 +1,4 @@
-"""Running a daemon in the foreground, from what it lives in to its exit status."""
+"""Runs a daemon in the foreground, from the resources that it takes to its exit status."""
 
 from __future__ import annotations
 
@@ -8,71 +8,76 @@ from dataclasses import replace
 
 from servd.core.basedir import fix_base_dir
 from servd.core.paths import runtime_dir_of
-from servd.daemon.daemon import Daemon
+from servd.daemon.components import DaemonResources
+from servd.daemon.compose import compose
 from servd.daemon.fd_store import FdStore
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import LogSink, configure
 from servd.daemon.options import DaemonOptions
 from servd.daemon.runtime_dir import RuntimeDir
 from servd.daemon.systemd import Systemd
+from servd.daemon.thread_pool import ResilientThreadPool
 from servd.daemon.upgrade.state import UpgradeState
 from servd.supervisor.sockets.pool import Bound, SocketPool
 from servd.wire import listen_fds
 
 
-def run(launching: DaemonOptions) -> int:
+def run(options: DaemonOptions) -> int:
     """Runs a valid configuration in the foreground until it is told to stop.
 
     Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
     runtime folder or its admin socket cannot be had.
     """
-    if launching.predecessor is not None:
-        launching = _in_the_same_folder(launching, launching.predecessor.handover)
-    config = launching.loaded.config
+    if options.previous is not None:
+        options = _in_the_same_folder(options, options.previous.state)
+    config = options.loaded.config
     fix_base_dir()
     pool = SocketPool(listen_fds.take_inherited(os.environ))
-    systemd = Systemd(mute=launching.predecessor is not None)
-    folder = _runtime_dir(launching, pool)
+    systemd = Systemd(mute=options.previous is not None)
+    folder = _runtime_dir(options, pool)
     store = FdStore(systemd)
-    if launching.predecessor is None:
+    if options.previous is None:
         store.adopt(pool.inherited, pool)
     else:
-        store.stored = dict(launching.predecessor.handover.stored)
+        store.stored = dict(options.previous.state.stored)
     try:
         sink = LogSink(config.daemon.log)
         try:
-            record = LogRouter(sink)
-            configure(record.by_daemon, config.daemon.log.level)
-            daemon = Daemon(launching, folder, record, systemd, pool, store)
-            return asyncio.run(daemon.main())
+            router = LogRouter(sink)
+            configure(router.by_daemon, config.daemon.log.level)
+            resources = DaemonResources(folder, router, systemd, pool, store)
+            return asyncio.run(_main(options, resources))
         finally:
             sink.close()
     finally:
         folder.close()
 
 
-def _in_the_same_folder(launching: DaemonOptions, left: UpgradeState) -> DaemonOptions:
+async def _main(options: DaemonOptions, resources: DaemonResources) -> int:
+    asyncio.get_running_loop().set_default_executor(ResilientThreadPool())
+    return await compose(options, resources).run()
+
+
+def _in_the_same_folder(options: DaemonOptions, state: UpgradeState) -> DaemonOptions:
     """What the configuration says of the runtime folder now needs a restart."""
-    config = launching.loaded.config
-    daemon = config.daemon.model_copy(update={"runtime_dir": left.runtime_dir_setting})
-    loaded = replace(launching.loaded, config=config.model_copy(update={"daemon": daemon}))
-    return replace(launching, loaded=loaded)
+    config = options.loaded.config
+    daemon = config.daemon.model_copy(update={"runtime_dir": state.runtime_dir_setting})
+    loaded = replace(options.loaded, config=config.model_copy(update={"daemon": daemon}))
+    return replace(options, loaded=loaded)
 
 
-def _runtime_dir(launching: DaemonOptions, pool: SocketPool) -> RuntimeDir:
-    """The folder, ready to be used: a new one, or that of the daemon before, with its sockets."""
-    config = launching.loaded.config
-    ours = not config.daemon.runtime_dir and "RUNTIME_DIRECTORY" not in os.environ
-    if launching.predecessor is None:
-        path = runtime_dir_of(
-            config.daemon.runtime_dir, launching.loaded.path, launching.runtime_dir
-        )
+def _runtime_dir(options: DaemonOptions, pool: SocketPool) -> RuntimeDir:
+    """The folder, ready to be used: a new one, or that of the previous daemon, with its sockets."""
+    configured = options.loaded.config.daemon.runtime_dir
+    ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
+    if options.previous is None:
+        path = runtime_dir_of(configured, options.loaded.path, options.runtime_dir)
         folder = RuntimeDir(path, ours=ours)
         folder.open()
         return folder
-    left = launching.predecessor.handover
-    folder = RuntimeDir(left.runtime_dir, ours=ours)
-    folder.adopt(left.lock, left.made)
-    pool.inherited = left.inherited
-    pool.offer(map(Bound.inherit, left.sockets), left.chosen)
+    state = options.previous.state
+    folder = RuntimeDir(state.runtime_dir, ours=ours)
+    folder.adopt(state.lock, state.made)
+    pool.inherited = state.inherited
+    pool.preload(map(Bound.inherit, state.sockets), state.chosen)
     return folder

@@ -15,7 +15,8 @@ from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
-from servd.supervisor.service import ManagedService, State
+from servd.supervisor.service import ManagedService
+from servd.supervisor.states import State
 from servd.wire.shm_counters import IN_FLIGHT
 
 
@@ -192,18 +193,22 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         public_url=service.plan.definition.public_url,
         depends_on=[dependency.service for dependency in service.plan.depends_on],
         workers=WorkerCounts(
-            desired=current.wanted if current is not None else service.plan.workers,
-            ready=current.ready_count if current is not None else 0,
+            desired=current.workers.wanted if current is not None else service.plan.workers,
+            ready=current.workers.ready_count if current is not None else 0,
         ),
-        processes=[_process(p, view) for p in current.processes] if current is not None else [],
-        draining=[_drain(generation) for generation in leaving if generation.leaving],
-        coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.ready_count)
+        processes=[_process(p, view) for p in current.workers.processes]
+        if current is not None
+        else [],
+        draining=[_drain(generation) for generation in leaving if generation.workers.leaving],
+        coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
         if upcoming is not None
         else None,
         by_hand=_by_hand(service, view.file),
         crash_loop=service.crash_loop,
         kind=_kind(service.plan),
-        requests=sum(service.engine.counts.buckets(service.plan.name)) if counts else None,
+        requests=sum(service.context.workers.counters.buckets(service.plan.name))
+        if counts
+        else None,
         rps=rate.per_second,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
@@ -260,8 +265,8 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
 def _drain(generation: Generation) -> DrainStatus:
     return DrainStatus(
         generation=generation.number,
-        pids=sorted(process.pid for process in generation.leaving),
-        waiting_for=waiting_for(process.report.draining for process in generation.leaving),
+        pids=sorted(process.pid for process in generation.workers.leaving),
+        waiting_for=waiting_for(process.report.draining for process in generation.workers.leaving),
     )
 
 

@@ -111,7 +111,7 @@ class Acceptor:
                 "connections cannot be accepted",
                 error=error.strerror or str(error),
                 nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                then="they wait until they can be",
+                next_action="they wait until they can be",
             )
 
     def _try_again(self) -> None:

@@ -35,7 +35,7 @@ class FailedStartError(StartError):
 def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> WorkerExit:
     """The end of a worker that nobody asked to end. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
-    if status == -signal.SIGBUS and _is_full(process.launch.engine.notify_folder):
+    if status == -signal.SIGBUS and _is_full(process.launch.context.notify_folder):
         reason += ": there is no room on the disk of the runtime folder"
     missing = process.report.missing_variable
     if missing is not None and missing in environ:
@@ -78,10 +78,10 @@ def describe(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def why_restarted(process: WorkerProcess, status: int) -> str:
+def restart_reason(process: WorkerProcess, status: int) -> str:
     """The reason of a restart, as it is counted."""
-    if process.ended_for:
-        return process.ended_for
+    if process.kill_reason:
+        return process.kill_reason
     if not process.was_ready:
         return "startup"
     return "signal" if status < 0 else "exit"

@@ -5,30 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from servd.core.errors import StartError
+from servd.core.events import Event
 from servd.plan.model import ServicePlan
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
 from servd.supervisor.respawn import RestartHistory
-
-State = Literal[
-    "waiting", "starting", "ready", "rolling", "degraded", "backoff",
-    "stopping", "stopped", "failed", "completed",
-]  # fmt: skip
+from servd.supervisor.states import BAD_STATES, Observation, State, next_state
+from servd.wire.graces import OLDEST_DRAIN_SECONDS
 
 MOST_DRAINING = 2
 """Generations of one service that may drain at a time; the oldest gives way to a third."""
 
 CRASH_LOOP = 3
 """Deaths of one worker in a row from which on it is called a crash loop."""
-
-CUT_PATIENCE = 10.0
-"""Seconds that the oldest still gets to answer requests in flight before it is cut."""
 
 log = structlog.get_logger()
 
@@ -48,10 +43,10 @@ class ManagedService:
     """
 
     def __init__(
-        self, plan: ServicePlan, engine: SupervisorContext, number: Callable[[], int]
+        self, plan: ServicePlan, context: SupervisorContext, number: Callable[[], int]
     ) -> None:
         self.plan = plan
-        self.engine = engine
+        self.context = context
         self.state: State = "waiting"
         self.error = ""
         self.restarts = 0
@@ -68,7 +63,7 @@ class ManagedService:
 
     def new_generation(self, plan: ServicePlan) -> Generation:
         """A generation of `plan`, with a number that no other of this name ever had."""
-        return Generation(plan, self._number(), self.engine, self)
+        return Generation(plan, self._number(), self.context, self)
 
     @property
     def generation(self) -> int:
@@ -91,19 +86,18 @@ class ManagedService:
         if current is None:
             return False
         if condition == "started":
-            return bool(current.processes) or current.completed
+            return bool(current.workers.processes) or current.completed
         if current.plan.is_task:
             return current.completed
-        return self._once_ready and current.ready_count > 0
+        return self._once_ready and current.workers.ready_count > 0
 
-    def set_state(self, state: State, **why: Any) -> None:
+    def set_state(self, state: State, **reason: Any) -> None:
         """The one place where the state changes; every change is an event."""
         if state == self.state:
             return
         previous, self.state = self.state, state
-        bad = state in ("failed", "backoff", "degraded")
-        (self.log.warning if bad else self.log.info)(
-            f"service {state}", state=state, previous=previous, **why
+        (self.log.warning if state in BAD_STATES else self.log.info)(
+            Event(f"service {state}"), state=state, previous=previous, **reason
         )
 
     def fail(self, error: str) -> None:
@@ -142,14 +136,20 @@ class ManagedService:
             self.milestones.settled.set()
 
     def retry(self) -> bool:
-        """Clears pauses and givings-up. Returns False where it has to be started from scratch."""
+        """Ends every back-off and starts again what was given up. Returns False where the service
+        has to be started from scratch.
+        """
         if self.current is not None and self.current.completed:
             return True
-        if self.current is None or self.current.watcher is None or self.current.has_ended:
+        if self.current is None or self.current.is_over:
             return False
-        if not self.is_ready and self.current.watcher.history:
-            self.current.watcher.retry()
+        self.current.workers.retry()
         return True
+
+    def succeed_by(self, generation: Generation) -> Generation | None:
+        """`promote`s a generation that has become ready."""
+        self.milestones.settled.set()
+        return self.promote(generation)
 
     def promote(self, generation: Generation) -> Generation | None:
         """Makes `generation` the current one and returns the one that was."""
@@ -159,14 +159,15 @@ class ManagedService:
         self.plan = generation.plan
         self.error = ""
         self.last_exit = None
-        self.milestones.settled.set()
         return old
 
-    async def retire(self, generation: Generation) -> None:
-        """Ends a generation: returns once it accepts no more; it drains in the background."""
-        self.draining.append(generation)
-        await self._make_room(generation)
-        await generation.retire(f"replaced by generation {self.generation}")
+    async def replace(self, old: Generation) -> None:
+        """Ends a generation that was replaced: returns once it accepts no more; it drains in the
+        background.
+        """
+        self.draining.append(old)
+        await self._make_room(old)
+        await old.stop_accepting(f"replaced by generation {self.generation}")
         self.refresh()
 
     async def _make_room(self, coming: Generation) -> None:
@@ -176,26 +177,26 @@ class ManagedService:
         loop = asyncio.get_running_loop()
         while len(others := [g for g in self.draining if g is not coming]) >= MOST_DRAINING:
             oldest = others[0]
-            deadline = loop.time() + CUT_PATIENCE
+            deadline = loop.time() + OLDEST_DRAIN_SECONDS
             while oldest.requests_in_flight and loop.time() < deadline:
-                if self.engine.stopping.is_set():
+                if self.context.stopping.is_set():
                     return  # everything drains now
                 await asyncio.sleep(0.05)  # the pace at which its workers report
-            if oldest.leaving:
-                self.log.warning("drain cut short", generation=oldest.number)
-            await oldest.cut()
+            if oldest.workers.leaving:
+                self.log.warning(Event.DRAIN_CUT_SHORT, generation=oldest.number)
+            await oldest.abort_drain()
             self._drop_ended()
 
     def _drop_ended(self) -> None:
-        self.draining = [generation for generation in self.draining if not generation.over]
+        self.draining = [generation for generation in self.draining if not generation.is_over]
 
-    async def leave(self, why: str = "servd stops") -> None:
+    async def begin_stop(self, reason: str = "servd stops") -> None:
         """Begins the end of every generation: returns once nothing accepts any more."""
         if self.starter is not None:
             self.starter.cancel()
         self.milestones.settled.set()
         if self.current is not None or self.draining:
-            self.set_state("stopping", reason=why)
+            self.set_state("stopping", reason=reason)
         for generation in (self.upcoming, self.current):
             if generation is not None:
                 self.draining.append(generation)
@@ -204,11 +205,11 @@ class ManagedService:
         self.milestones.ready.clear()
         self._once_ready = False
         self.error = ""
-        await asyncio.gather(*(generation.retire(why) for generation in self.draining))
+        await asyncio.gather(*(generation.stop_accepting(reason) for generation in self.draining))
 
-    async def gone(self) -> None:
-        """Returns when nothing is left after `leave`."""
-        await asyncio.gather(*(generation.ended() for generation in list(self.draining)))
+    async def wait_gone(self) -> None:
+        """Returns when everything has ended after `begin_stop`."""
+        await asyncio.gather(*(generation.wait_ended() for generation in list(self.draining)))
         self._drop_ended()
         if self.current is None:
             self.set_state("stopped")
@@ -217,9 +218,9 @@ class ManagedService:
         """Ends every worker at once."""
         for generation in (self.current, self.upcoming, *self.draining):
             if generation is not None:
-                generation.kill()
+                generation.workers.kill()
 
-    def killed(self) -> None:
+    def worker_overdue(self) -> None:
         """A worker did not end in time."""
         self.overdue += 1
 
@@ -238,18 +239,18 @@ class ManagedService:
             if history.failures == CRASH_LOOP:
                 self._says_it_loops(exit_, history)
         self.log.warning(
-            "worker died",
+            Event.WORKER_DIED,
             worker=exit_.worker,
             pid=exit_.pid,
             generation=generation.number,
             exit_status=exit_.status,
             reason=exit_.reason,
-            then=what,
+            next_action=what,
         )
 
     def _says_it_loops(self, exit_: WorkerExit, history: RestartHistory) -> None:
         self.log.error(
-            "crash loop",
+            Event.CRASH_LOOP,
             worker=exit_.worker,
             failures=history.failures,
             reason=exit_.reason,
@@ -259,37 +260,53 @@ class ManagedService:
     @property
     def crash_loop(self) -> bool:
         """Whether a worker dies again and again."""
-        watcher = self.current.watcher if self.current is not None else None
-        return watcher is not None and watcher.failed_lately(CRASH_LOOP)
+        return self.current is not None and self.current.workers.failed_lately(CRASH_LOOP)
 
     def refresh(self) -> None:
-        """The state that follows from the workers as they are."""
+        """Moves to the state that follows from the workers."""
         self._drop_ended()
         generation = self.current
-        if generation is None or generation.watcher is None:
+        if generation is None or not generation.workers.has_begun:
             return
-        ready, wanted = generation.ready_count, generation.wanted
-        if generation.unwell:
-            self.error = generation.unwell
-        if self._rolls(generation):
-            more = "more workers" if generation.grows else "a new generation"
-            self.set_state("rolling", reason=f"{more} on the way")
-        elif generation.completed:
-            self._well("completed")
-        elif wanted == 0:
-            self.set_state("stopped", reason="workers = 0")
-        elif generation.is_ready:
-            self._well("ready", workers=ready)
-        elif generation.given_up and ready == 0:
-            self.set_state("failed", error=self.error)
-        elif self._once_ready and (ready or generation.unwell):
-            self.set_state("degraded", ready=ready, desired=wanted, error=self.error)
-        elif generation.pausing and ready == 0:
-            self.set_state("backoff", error=self.error)
-        elif not ready and self.state != "backoff":
-            self.set_state("starting", reason=self.error or "start")
+        if generation.workers.unwell:
+            self.error = generation.workers.unwell
+        seen = self._observe(generation)
+        state = next_state(self.state, seen)
+        if state in ("ready", "completed"):
+            self._well(state, **({"workers": seen.ready} if state == "ready" else {}))
+        else:
+            self.set_state(state, **self._reason_for(state, seen, generation))
         if not self.meets("ready"):
             self.milestones.ready.clear()
+
+    def _observe(self, generation: Generation) -> Observation:
+        workers = generation.workers
+        return Observation(
+            wanted=workers.wanted,
+            ready=workers.ready_count,
+            is_ready=generation.is_ready,
+            completed=generation.completed,
+            rolls=self._rolls(generation),
+            once_ready=self._once_ready,
+            unwell=bool(workers.unwell),
+            pausing=workers.pausing,
+            given_up=workers.given_up,
+        )
+
+    def _reason_for(
+        self, state: State, seen: Observation, generation: Generation
+    ) -> dict[str, object]:
+        """The fields of the event that tells a change to `state`."""
+        if state == "rolling":
+            more = "more workers" if generation.grows else "a new generation"
+            return {"reason": f"{more} on the way"}
+        if state == "stopped":
+            return {"reason": "workers = 0"}
+        if state == "starting":
+            return {"reason": self.error or "start"}
+        if state == "degraded":
+            return {"ready": seen.ready, "desired": seen.wanted, "error": self.error}
+        return {"error": self.error}
 
     def _rolls(self, generation: Generation) -> bool:
         """Whether a change is under way, with no fewer workers than there should be meanwhile."""
@@ -297,7 +314,8 @@ class ManagedService:
             return True
         if self.upcoming is None or not generation.serves:
             return False
-        return generation.ready_count + self.upcoming.ready_count >= generation.wanted
+        ready = generation.workers.ready_count + self.upcoming.workers.ready_count
+        return ready >= generation.workers.wanted
 
     def complete(self) -> None:
         """The task is taken for completed, without having run here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,235 +11,116 @@ import structlog
 
 from servd.core import graph
 from servd.core.errors import StartError
+from servd.core.events import Event
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.model import DependencyPlan, Plan, ServicePlan
-from servd.supervisor.apply.inherit import Inherit, InheritedState, PreviousDaemon, inheriting_step
+from servd.supervisor.apply.inherit import Inherit, inheriting_step
+from servd.supervisor.apply.mode import RELOAD, STOP, ApplyMode
 from servd.supervisor.apply.removal import Remove
 from servd.supervisor.apply.step import Step
-from servd.supervisor.apply.steps import Defer, step_for
+from servd.supervisor.apply.steps import Start, step_for
 from servd.supervisor.apply.transaction import ApplyTransaction, to_the_end
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.service import ManagedService
+from servd.wire.graces import STOP_SECONDS
 
 log = structlog.get_logger()
 
 
 class Supervisor:
-    """Makes what runs equal to a plan: everything of it at the start, the difference at a reload,
-    nothing of it at the stop.
+    """Makes what runs equal to a plan by applying a diff: from nothing at the first start, next to
+    the previous daemon at a take-over, to nothing at the stop.
+
+    `plan` is what runs. Generation `numbers` are never used twice, by the names of services.
     """
 
-    def __init__(self, engine: SupervisorContext) -> None:
-        self.engine = engine
+    def __init__(
+        self, context: SupervisorContext, numbers: Mapping[str, int] | None = None
+    ) -> None:
+        self.context = context
         self.plan = Plan()
+        self.numbers = dict(numbers or {})
         self.services: dict[str, ManagedService] = {}
         self.leaving: set[ManagedService] = set()
+        self.failed_at_start: dict[str, str] = {}
         self._adding: dict[str, ManagedService] = {}
-        self.numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._failed_at_start: dict[str, str] = {}
         self._overdue = 0
 
     def _service(self, plan: ServicePlan) -> ManagedService:
         name = plan.name
 
         def number() -> int:
-            """Numbers of a name are never used twice, whatever becomes of the service."""
             self.numbers[name] = self.numbers.get(name, 0) + 1
             return self.numbers[name]
 
-        return ManagedService(plan, self.engine, number)
+        return ManagedService(plan, self.context, number)
 
-    async def start(self, plan: Plan) -> dict[str, str]:
-        """Starts every service as soon as its dependencies have met their conditions.
-
-        Returns when each is ready or known not to be for now: the names of those that could not
-        start, with the reason. What waits for them goes on waiting.
-        """
-        self.plan = plan
-        self.services = {s.name: self._service(s) for s in plan.services}
-        self.engine.arbiter.begin()
-        for service in list(self.services.values()):
-            self._start_anew(service)
-        await asyncio.gather(*(s.milestones.settled.wait() for s in self.services.values()))
-        await asyncio.sleep(0)
-        return dict(self._failed_at_start)
-
-    async def take_over(self, plan: Plan, heritage: InheritedState) -> None:
-        """Starts every service beside the same one of the daemon before, all or none: that goes on
-        until all is ready here.
-
-        Raises `ApplyError` when everything was undone, and what `Predecessor.agree` raises.
-        """
-        self.engine.arbiter.begin()
-        services = {s.name: self._service(s) for s in plan.services}
-        steps: dict[str, Step] = {}
-        deferred: set[str] = set()
-        for change in diff(Plan(), plan):  # dependencies come first
-            name = change.service
-            steps[name] = inheriting_step(change, services[name], heritage, deferred)
-            if isinstance(steps[name], Defer):
-                deferred.add(name)
-        rollout = ApplyTransaction(steps, plan.graph)
-        self._adding = services
-        try:
-            await rollout.prepare()
-            await to_the_end(self._agreed(rollout, plan, services, heritage.predecessor))
-        finally:
-            self._adding = {}
-
-    async def _agreed(
-        self,
-        rollout: ApplyTransaction,
-        plan: Plan,
-        services: dict[str, ManagedService],
-        predecessor: PreviousDaemon,
-    ) -> None:
-        inheriting = [step for step in rollout.steps.values() if isinstance(step, Inherit)]
-        try:
-            await predecessor.agree({name for step in inheriting for name in step.owners})
-        except BaseException:
-            await rollout.undo()
-            raise
-        self.engine.pool.own()
-        await self._commit(rollout, plan, services, retry=True)
-
-    def _start_anew(self, service: ManagedService) -> None:
-        """Takes the service's addresses and lets it start when it can; failures are reported."""
-        try:
-            if service.current is None or service.current.has_ended:
-                service.bind()
-        except StartError as error:
-            self._report(service, str(error))
-            service.fail(str(error))
-            return
-        service.starter = asyncio.get_running_loop().create_task(self._start_one(service))
-
-    async def _start_deferred(self, step: Defer) -> None:
-        await step.until_possible()
-        if not self.engine.stopping.is_set():
-            self._start_anew(step.service)
-
-    async def _start_one(self, service: ManagedService) -> None:
-        """Waits for what the service needs, then starts it."""
-        if not all(self._met(dependency) for dependency in service.plan.depends_on):
-            needs = ", ".join(d.service for d in service.plan.depends_on if not self._met(d))
-            service.set_state("waiting", reason=f"needs {needs}")
-        await asyncio.gather(
-            *(self._wait_for(service, dependency) for dependency in service.plan.depends_on)
-        )
-        try:
-            await service.start()
-        except StartError as error:
-            self._report(service, str(error))
-        except Exception as error:  # a fault of ours must not leave the others waiting
-            log.exception("internal error", service=service.plan.name)
-            self._failed_at_start[service.plan.name] = f"internal error: {error}"
-            service.fail(f"internal error: {error}")
-
-    def _met(self, dependency: DependencyPlan) -> bool:
-        service = self.services.get(dependency.service)
-        return service is not None and service.meets(dependency.condition)
-
-    async def _wait_for(self, service: ManagedService, dependency: DependencyPlan) -> None:
-        """Waits until a dependency has met its condition; one that fails leaves the service
-        waiting, and the start as a whole not waiting for it.
-        """
-        if self._met(dependency):
-            return
-        needed = self.services[dependency.service].milestones
-        condition = needed.started if dependency.condition == "started" else needed.ready
-        reached = asyncio.ensure_future(condition.wait())
-        settled = asyncio.ensure_future(needed.settled.wait())
-        try:
-            await asyncio.wait({reached, settled}, return_when=asyncio.FIRST_COMPLETED)
-            if not condition.is_set():
-                service.error = f"waiting for {dependency.service}"
-                service.log.warning("service waiting", waiting_for=dependency.service)
-                service.milestones.settled.set()
-                await reached
-                service.error = ""
-        finally:
-            reached.cancel()
-            settled.cancel()
-
-    def _report(self, service: ManagedService, reason: str) -> None:
-        """Says clearly, once, that a service could not start."""
-        self._failed_at_start[service.plan.name] = reason
-        last = service.last_exit
-        details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
-        service.log.error("service cannot start", error=reason, **details)
+    # applying
 
     async def apply(
-        self, changes: Collection[Change], plan: Plan, *, retry: bool = True
+        self, changes: Collection[Change], plan: Plan, mode: ApplyMode = RELOAD
     ) -> list[asyncio.Task[Any]]:
-        """Makes `changes`, which lead to `plan`, all or none. Then what had failed is tried again
-        (`retry`), but for what a person does by hand to something else.
+        """Makes `changes`, which lead to `plan`, in the way of `mode`.
 
-        Returns tasks that are over when everything old has ended: nobody need wait for them.
-        Raises `ApplyError` when everything was undone.
+        Returns tasks that are over when everything old has ended; nothing has to wait for them.
+        Raises `ApplyError` when everything was undone, and what `PreviousDaemon.agree` raises.
         """
+        self.context.arbiter.begin()
         added = {c.service: self._service(c.plan) for c in changes if c.kind == "add"}
-        services = {**self.services, **added}
-        steps = self._steps(changes, services)
+        steps = self._steps(changes, {**self.services, **added}, mode)
         self._connect(steps)
         needs = plan.graph
-        rollout = ApplyTransaction(steps, {name: needs[name] for name in graph.order(needs)})
+        transaction = ApplyTransaction(steps, {name: needs[name] for name in graph.order(needs)})
         self._adding = added
         try:
-            await rollout.prepare()
-            return await to_the_end(self._commit(rollout, plan, added, retry=retry))
+            await transaction.prepare()
+            return await to_the_end(self._commit(transaction, plan, added, mode))
         finally:
             self._adding = {}
 
-    async def _commit(
-        self,
-        rollout: ApplyTransaction,
-        plan: Plan,
-        added: dict[str, ManagedService],
-        *,
-        retry: bool,
-    ) -> list[asyncio.Task[Any]]:
-        """Past the point of no return: brings the new into force, with the books about it."""
-        await rollout.commit()
-        steps = rollout.steps
-        self.plan = plan
-        self.services |= added
-        for name, step in steps.items():
-            if step.change.kind == "remove":
-                self._let_go(self.services.pop(name), step)
-            elif isinstance(step, Defer):
-                step.service.starter = self._keep(self._start_deferred(step))
-        if not self.engine.stopping.is_set():
-            self.retry(self.services if retry else steps)
-        return [self._keep(step.ended()) for step in steps.values()]
-
     def _steps(
-        self, changes: Collection[Change], services: dict[str, ManagedService]
+        self, changes: Collection[Change], services: Mapping[str, ManagedService], mode: ApplyMode
     ) -> dict[str, Step]:
-        """A step for each change. What cannot run yet for the sake of a service that is not made
-        ready by these changes goes on waiting, and fails nothing.
-        """
+        """A step for each change. Changes list dependencies first."""
         steps: dict[str, Step] = {}
-        made_ready: set[str] = set()
-        for change in changes:  # dependencies come first
+        for change in changes:
             service = services[change.service]
-            waits = change.starts_anew and any(
-                dependency.service not in made_ready and not self._met(dependency)
-                for dependency in change.plan.depends_on
-            )
-            never_began = service.current is None or service.current.watcher is None
-            if waits and never_began:
-                steps[change.service] = Defer(change, service)
-                continue
-            steps[change.service] = step_for(change, service)
-            if change.starts_anew:
-                made_ready.add(change.service)
+            if mode.inherited is not None:
+                deferred = {name for name, step in steps.items() if isinstance(step, Start)}
+                step = inheriting_step(change, service, mode.inherited, deferred)
+            elif change.kind == "add" and mode.tolerant:
+                step = Start(change, service, tolerant=True)
+            elif self._has_to_wait(change, service, steps):
+                step = Start(change, service)
+            else:
+                step = step_for(change, service)
+            steps[change.service] = step
         return steps
 
+    def _has_to_wait(
+        self, change: Change, service: ManagedService, steps: Mapping[str, Step]
+    ) -> bool:
+        """Whether a service cannot run yet because of one that these changes do not make ready: it
+        continues to wait, and fails nothing.
+        """
+        never_began = service.current is None or not service.current.workers.has_begun
+        made_ready = {
+            name
+            for name, step in steps.items()
+            if step.change.starts_anew and not isinstance(step, Start)
+        }
+        return (
+            never_began
+            and change.starts_anew
+            and any(
+                d.service not in made_ready and not self._met(d) for d in change.plan.depends_on
+            )
+        )
+
     def _connect(self, steps: Mapping[str, Step]) -> None:
-        """Tells each removal who needed what goes."""
+        """Tells each removal which services needed what goes."""
         needed_by = graph.dependents(self.plan.graph)
         for name, step in steps.items():
             if isinstance(step, Remove):
@@ -247,6 +128,42 @@ class Supervisor:
                 step.dependents = [
                     self.services[other] for other in needed_by[name] if other in self.services
                 ]
+
+    async def _commit(
+        self,
+        transaction: ApplyTransaction,
+        plan: Plan,
+        added: Mapping[str, ManagedService],
+        mode: ApplyMode,
+    ) -> list[asyncio.Task[Any]]:
+        """Past the point of no return: brings the new into force, and records it."""
+        steps = transaction.steps
+        if mode.inherited is not None:
+            await self._agree(transaction, mode)
+        if steps and mode.announce:
+            log.info(Event.RELOAD_PREPARED, services=list(steps))
+        await transaction.commit()
+        self.plan = plan
+        self.services |= added
+        for name, step in steps.items():
+            if isinstance(step, Start):
+                self._begin(step, mode)
+            elif step.change.kind == "remove":
+                self._let_go(self.services.pop(name), step)
+        if not self.context.stopping.is_set():
+            self.retry(self.services if mode.retry else () if mode.tolerant else steps)
+        return [self._keep(step.wait_ended()) for step in steps.values()]
+
+    async def _agree(self, transaction: ApplyTransaction, mode: ApplyMode) -> None:
+        """Takes the place of the previous daemon; if that does not agree, everything is undone."""
+        assert mode.inherited is not None
+        inheriting = [step for step in transaction.steps.values() if isinstance(step, Inherit)]
+        try:
+            await mode.inherited.previous.agree({n for step in inheriting for n in step.owners})
+        except BaseException:
+            await transaction.undo()
+            raise
+        self.context.pool.claim_all()
 
     def _let_go(self, service: ManagedService, step: Step) -> None:
         assert isinstance(step, Remove)
@@ -259,68 +176,147 @@ class Supervisor:
         if step.gone is not None:
             step.gone.add_done_callback(over)
 
+    # services that start by themselves
+
+    def _begin(self, step: Start, mode: ApplyMode) -> None:
+        service = step.service
+        if step.error:
+            self._report(service, step.error)
+            service.fail(step.error)
+            return
+        if not mode.tolerant:
+            service.milestones.settled.set()  # no caller of a reload waits for it
+        service.starter = self._keep(self._start_when_possible(step))
+
+    async def _start_when_possible(self, step: Start) -> None:
+        await step.until_possible()
+        if not self.context.stopping.is_set():
+            await self._start(step.service)
+
+    async def _start(self, service: ManagedService) -> None:
+        """Takes the service's addresses, waits for what it needs, then starts it. Failures are
+        reported.
+        """
+        try:
+            if service.current is None or service.current.has_ended:
+                service.bind()
+            unmet = [d.service for d in service.plan.depends_on if not self._met(d)]
+            if unmet:
+                service.set_state("waiting", reason=f"needs {', '.join(unmet)}")
+            needs = service.plan.depends_on
+            await asyncio.gather(*(self._wait_for(service, dependency) for dependency in needs))
+            await service.start()
+        except StartError as error:
+            self._report(service, str(error))
+            if service.current is None:
+                service.fail(str(error))
+        except Exception as error:  # a fault of ours must not leave the others waiting
+            log.exception(Event.INTERNAL_ERROR, service=service.plan.name)
+            self.failed_at_start[service.plan.name] = f"internal error: {error}"
+            service.fail(f"internal error: {error}")
+
+    def _met(self, dependency: DependencyPlan) -> bool:
+        service = self.services.get(dependency.service)
+        return service is not None and service.meets(dependency.condition)
+
+    async def _wait_for(self, service: ManagedService, dependency: DependencyPlan) -> None:
+        """Waits until a dependency has met its condition. One that fails leaves the service
+        waiting, and settled: the start as a whole does not wait for it.
+        """
+        if self._met(dependency):
+            return
+        needed = self.services[dependency.service].milestones
+        condition = needed.started if dependency.condition == "started" else needed.ready
+        reached = asyncio.ensure_future(condition.wait())
+        settled = asyncio.ensure_future(needed.settled.wait())
+        try:
+            await asyncio.wait({reached, settled}, return_when=asyncio.FIRST_COMPLETED)
+            if not condition.is_set():
+                service.error = f"waiting for {dependency.service}"
+                service.log.warning(Event.SERVICE_WAITING, waiting_for=dependency.service)
+                service.milestones.settled.set()
+                await reached
+                service.error = ""
+        finally:
+            reached.cancel()
+            settled.cancel()
+
+    def _report(self, service: ManagedService, reason: str) -> None:
+        """Logs that a service could not start."""
+        self.failed_at_start[service.plan.name] = reason
+        last = service.last_exit
+        details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
+        service.log.error(Event.SERVICE_CANNOT_START, error=reason, **details)
+
+    async def settled(self) -> dict[str, str]:
+        """Waits until each service is ready or known not to be for now. Returns the names of those
+        that could not start, with the reason.
+        """
+        await asyncio.gather(*(s.milestones.settled.wait() for s in self.services.values()))
+        await asyncio.sleep(0)
+        return dict(self.failed_at_start)
+
     def retry(self, names: Collection[str]) -> None:
-        """Clears every back-off and starts what had failed again, of these services."""
+        """Ends every back-off of these services, and starts again what had failed."""
         for name in names:
             service = self.services.get(name)
             if service is None or not service.plan.workers:
                 continue
             starting = service.starter is not None and not service.starter.done()
             if not starting and not service.retry():
-                self._start_anew(service)
+                service.starter = self._keep(self._start(service))
 
-    def _keep(self, work: Any) -> asyncio.Task[Any]:
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def release(self, names: Collection[str], why: str) -> None:
+    # ending
+
+    async def release(self, names: Collection[str], reason: str) -> None:
         """Begins the end of these services: returns once they accept nothing any more."""
         known = [self.services[name] for name in names if name in self.services]
-        await asyncio.gather(*(service.leave(why) for service in known))
+        await asyncio.gather(*(service.begin_stop(reason) for service in known))
 
     async def stop(
         self,
         timeout: float,
-        why: str = "servd stops",
+        reason: str = "servd stops",
         on_end: Callable[[str], None] = lambda name: None,
     ) -> bool:
-        """Stops dependents before their dependencies, independent ones at the same time. `on_end`
-        is told of each that has ended.
+        """Stops dependents before their dependencies, independent ones at the same time. Calls
+        `on_end` with the name of each service that has ended.
 
         After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
         """
-        steps = {
-            change.service: Remove(replace(change, why=why), self.services[change.service])
-            for change in diff(self.plan, Plan())
-        }
-        self._connect(steps)
-        leaving = [*self.services.values(), *self.leaving]
-        graceful = True
-        try:
-            async with asyncio.timeout(timeout):
-                await self._remove(list(steps.values()), on_end)
-        except TimeoutError:
-            graceful = False
-            log.warning("shutdown timeout: killing what is left", seconds=timeout)
+        graceful = await self._drain_all(timeout, reason, on_end)
+        await asyncio.gather(*(service.wait_gone() for service in self.leaving))
+        await asyncio.sleep(0)  # what was overdue is counted
+        self.context.pool.close()
+        await self.context.arbiter.end()
+        return graceful and not self._overdue
+
+    async def _drain_all(self, timeout: float, reason: str, on_end: Callable[[str], None]) -> bool:
+        """Applies the diff to nothing. Returns whether that took at most `timeout` seconds."""
+        changes = [replace(change, why=reason) for change in diff(self.plan, Plan())]
+
+        async def drain() -> None:
+            drains = await self.apply(changes, Plan(), STOP)
+            await asyncio.gather(*map(end, changes, drains))
+            await asyncio.gather(*(service.wait_gone() for service in self.leaving))
+
+        async def end(change: Change, drained: asyncio.Task[Any]) -> None:
+            await drained
+            on_end(change.service)
+
+        draining = self._keep(drain())
+        done, _ = await asyncio.wait({draining}, timeout=timeout)
+        if not done:
+            log.warning(Event.SHUTDOWN_TIMEOUT, seconds=timeout)
             self.kill()
-            for service in leaving:
-                await service.leave()
-                await service.gone()
-        self.engine.pool.close()
-        await self.engine.arbiter.end()
-        return graceful and not self._overdue and not any(s.overdue for s in leaving)
-
-    async def _remove(self, steps: list[Remove], on_end: Callable[[str], None]) -> None:
-        async def one(step: Remove) -> None:
-            await step.ended()
-            on_end(step.change.service)
-
-        for step in steps:
-            step.begin()
-        await asyncio.gather(*(one(step) for step in steps))
-        await asyncio.gather(*(service.gone() for service in self.leaving))
+        await draining
+        return bool(done)
 
     def kill(self) -> None:
         """Ends everything at once."""
@@ -343,7 +339,7 @@ def start_budget(plan: Plan) -> float:
     return longest * max(1, len(plan.services)) + 10.0
 
 
-def stop_budget(plan: Plan, grace: float = 10.0) -> float:
+def stop_budget(plan: Plan, grace: float = STOP_SECONDS) -> float:
     """Seconds that a graceful stop may take: the longest chain of drains, and `grace`."""
     longest: dict[str, float] = {}
     wanted_by = graph.dependents(plan.graph)

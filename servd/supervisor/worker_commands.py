@@ -1,4 +1,4 @@
-"""What running workers are told: changes that they can take over, and to hurry up."""
+"""Commands sent to running workers: update settings, end the drain early."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import Any
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
-
-CUT_GRACE = 3.0
-"""Seconds for a worker whose drain is cut short, before SIGKILL."""
+from servd.wire.graces import FORCED_STOP_SECONDS
 
 
-async def tell(process: WorkerProcess, before: ServicePlan, after: ServicePlan) -> None:
-    """Tells a worker in what `after` differs from `before`. Raises `UnansweredError`."""
+async def update(process: WorkerProcess, before: ServicePlan, after: ServicePlan) -> None:
+    """Sends a worker what `after` changes from `before`. Raises `UnansweredError`."""
     if after.app is None or before.app is None:
         return
-    adjusted = _adjustable(after)
-    if _adjustable(before) != adjusted:
-        await process.ask("adjust", **adjusted)
+    settings = _live_settings(after)
+    if _live_settings(before) != settings:
+        await process.ask("adjust", **settings)
     if before.tls != after.tls and after.tls is not None:
         await process.ask("tls", tls=after.tls.as_dict())
 
 
-def _adjustable(plan: ServicePlan) -> dict[str, Any]:
-    """What a running worker of servd's own can be told anew."""
+def _live_settings(plan: ServicePlan) -> dict[str, Any]:
+    """What a running worker of servd's own can change."""
     assert plan.app is not None
     return {
         "log_level": plan.app.log.level,
@@ -36,13 +34,13 @@ def _adjustable(plan: ServicePlan) -> dict[str, Any]:
     }
 
 
-async def cut(process: WorkerProcess) -> None:
+async def abort_drain(process: WorkerProcess) -> None:
     """Ends a worker's drain before its time; returns when it has ended."""
     if process.launch.plan.app is not None:
         with contextlib.suppress(UnansweredError):
             await process.ask("hurry")
     try:
-        await asyncio.wait_for(asyncio.shield(process.exited), CUT_GRACE)
+        await asyncio.wait_for(asyncio.shield(process.exited), FORCED_STOP_SECONDS)
     except TimeoutError:
         process.signal_group(signal.SIGKILL)
         await process.exited

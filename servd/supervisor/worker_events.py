@@ -1,88 +1,123 @@
-"""What happens to the workers of a generation, as events with their reasons, and in its books."""
+"""Logs what happens to the workers of a generation, with reasons, and records it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from servd.core.events import Event
+from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import WorkerProcess
-from servd.supervisor.exits import WorkerExit, exit_of, not_spawned, why_restarted
+from servd.supervisor.circus.watcher import ServiceWatcher
+from servd.supervisor.exits import WorkerExit, exit_of, not_spawned, restart_reason
 from servd.supervisor.respawn import RestartHistory
+from servd.supervisor.worker_record import WorkerRecord
 
-if TYPE_CHECKING:
-    from servd.supervisor.generation import Generation
+
+class WorkerTeam(Protocol):
+    """The workers that the events are about."""
+
+    log: Any
+    record: WorkerRecord
+    growing: int
+
+    @property
+    def watcher(self) -> ServiceWatcher:
+        """What keeps them running."""
+
+    @property
+    def launch(self) -> Launch:
+        """What they are started with."""
+
+    def expect(self, process: WorkerProcess) -> None:
+        """Waits for the readiness of a worker that was just started."""
+
+    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
+        """A worker ended without being asked to."""
+
+    def overdue(self) -> None:
+        """A worker did not end in time."""
+
+    def recycle(self, process: WorkerProcess) -> None:
+        """A worker asks to be replaced."""
+
+    def refresh(self) -> None:
+        """Something about the workers has changed."""
 
 
 class WorkerEventRecorder:
     """The observer of a generation's watcher."""
 
-    def __init__(self, generation: Generation) -> None:
-        self.generation = generation
+    def __init__(self, team: WorkerTeam) -> None:
+        self._team = team
 
     def spawned(self, process: WorkerProcess) -> None:
-        """A worker was started: the generation waits for its readiness."""
-        self._log("worker started", process, reason=self._why_started(process))
-        self.generation.expect(process)
+        """A worker was started: its team waits for its readiness."""
+        self._log(Event.WORKER_STARTED, process, reason=self._start_reason(process))
+        self._team.expect(process)
 
-    def _why_started(self, process: WorkerProcess) -> str:
-        generation = self.generation
-        watcher = generation.watcher
-        if watcher is None:
-            return "start"
+    def _start_reason(self, process: WorkerProcess) -> str:
+        watcher = self._team.watcher
         history = watcher.history.get(process.slot)
-        if any(p.slot == process.slot and p is not process for p in generation.processes):
+        if any(p.slot == process.slot and p is not process for p in watcher.staying):
             return "takes the place of one that is recycled"
         if history is not None and history.failures:
             return "replaces one that died"
-        if process.slot not in watcher.trial:
+        if process.slot not in watcher.probation:
             return "start"
-        return "more workers are wanted" if generation.growing else "new generation"
+        return "more workers are wanted" if self._team.growing else "new generation"
 
     def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
-        """A worker ended without being asked to: say why, and what happens next."""
-        generation = self.generation
-        if generation.plan.is_task and status == 0:
-            generation.completed = True
+        """A worker ended without being asked to."""
+        team = self._team
+        plan = team.launch.plan
+        if plan.is_task and status == 0:
+            team.record.completed = True
             seconds = round(process.lived, 3)
-            generation.log.info("task completed", pid=process.pid, seconds=seconds)
-            generation.refresh()
+            team.log.info(Event.TASK_COMPLETED, pid=process.pid, seconds=seconds)
+            team.refresh()
             return
-        generation.start_failures += not process.was_ready
+        team.record.start_failures += not process.was_ready
+        context = team.launch.context
         if not history.over:
-            generation.counts.restarted(generation.plan.name, why_restarted(process, status))
-        self._lost(exit_of(process, status, generation.engine.environ), history)
+            context.counters.restarted(plan.name, restart_reason(process, status))
+        self._lost(exit_of(process, status, context.environ), history)
 
     def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
         """The system could not start a worker: a failure like any other."""
-        generation = self.generation
-        generation.start_failures += 1
+        team = self._team
+        plan = team.launch.plan
+        team.record.start_failures += 1
         if not history.over:
-            generation.counts.restarted(generation.plan.name, "startup")
-        self._lost(not_spawned(generation.plan, slot, error), history)
+            team.launch.context.counters.restarted(plan.name, "startup")
+        self._lost(not_spawned(plan, slot, error), history)
 
     def _lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        generation = self.generation
-        generation.last_exit = exit_
-        generation.owner.lost(generation, exit_, history)
-        generation.refresh()
+        self._team.record.last_exit = exit_
+        self._team.lost(exit_, history)
+        self._team.refresh()
 
-    def leaves(self, process: WorkerProcess, why: str) -> None:
+    def recycle_requested(self, process: WorkerProcess) -> None:
+        """A worker asks to be replaced."""
+        self._team.recycle(process)
+
+    def stop_requested(self, process: WorkerProcess, reason: str) -> None:
         """A worker is asked to end: it accepts no more, and answers what is in flight."""
-        self._log("worker draining", process, reason=why)
+        self._log(Event.WORKER_DRAINING, process, reason=reason)
 
-    def left(self, process: WorkerProcess, status: int) -> None:
+    def ended(self, process: WorkerProcess, status: int) -> None:
         """A worker ended that was asked to."""
-        self._log("worker ended", process, exit_status=status)
-        self.generation.refresh()
+        self._log(Event.WORKER_ENDED, process, exit_status=status)
+        self._team.refresh()
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A worker did not end in time when it was asked to, and is killed."""
-        self.generation.owner.killed()
-        self.generation.log.warning(
-            "worker killed",
+        self._team.overdue()
+        self._team.log.warning(
+            Event.WORKER_KILLED,
             worker=process.slot,
             pid=process.pid,
             reason=f"did not end within {seconds:g} s of being asked to",
         )
 
-    def _log(self, event: str, process: WorkerProcess, **details: object) -> None:
-        self.generation.log.info(event, worker=process.slot, pid=process.pid, **details)
+    def _log(self, event: Event, process: WorkerProcess, **details: object) -> None:
+        self._team.log.info(event, worker=process.slot, pid=process.pid, **details)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from servd.core.events import Event
+
 _AGAIN = 2.0
 """Seconds after which a list that could not be written is written again."""
 
@@ -84,7 +86,7 @@ class WorkerRegistry:
             os.replace(beside, self._path)
         except OSError as error:  # without it, what is left ends by itself
             if not self._stale:
-                log.warning("list of workers cannot be written", error=error.strerror)
+                log.warning(Event.WORKER_LIST_NOT_WRITTEN, error=error.strerror)
             self._stale = True
             asyncio.get_running_loop().call_later(_AGAIN, self._write_soon)
         else:

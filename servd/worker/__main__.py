@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from servd.wire import listen_fds
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
@@ -19,7 +19,12 @@ from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker import gc_tuning
 from servd.worker.channel import Channel, DaemonWatch
 from servd.worker.events import EventWriter, configure_logging, users_traceback
+from servd.worker.reporter import Reporter
 from servd.worker.restrict import ConfineError, confine
+
+if TYPE_CHECKING:
+    from servd.worker.load_app import AppLoadError
+    from servd.worker.telemetry import Telemetry
 
 
 def main() -> None:
@@ -28,7 +33,7 @@ def main() -> None:
     channel = Channel(int(sys.argv[1]))
     text = channel.receive()
     if text is None:
-        return  # the daemon died before it could say what to do
+        return  # the daemon died before it sent the spec
     spec = WorkerSpec.from_json(text)
     assert spec.app is not None
     sys.argv[1:] = []
@@ -40,25 +45,30 @@ def main() -> None:
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
-    writer = EventWriter(spec.service, spec.worker, spec.generation, events)
-    writer.dropped = counters.dropped
+    identity = {"service": spec.service, "worker": spec.worker, "pid": os.getpid()}
+    identity["generation"] = spec.generation
+    writer = EventWriter(identity, events, counters.dropped)
+    reporter = Reporter(writer, counters, channel)
     faulthandler.enable()
     configure_logging(writer, spec.app.log.level)
     try:
         confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:
-        channel.send(failed=str(error))
-        writer.event("error", str(error))
-        writer.close()
-        sys.exit(STARTUP_FAILURE)
+        _fail(reporter, {"failed": str(error)}, str(error))
     try:
         context = _tls_context(spec)
     except (ssl.SSLError, OSError, ValueError) as error:
-        channel.send(failed=f"TLS cannot be set up: {error}")
-        writer.event("error", "TLS cannot be set up", error=str(error))
-        writer.close()
-        sys.exit(STARTUP_FAILURE)
-    _serve(spec, context, writer, counters, watch)
+        event = "TLS cannot be set up"
+        _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
+    _serve(spec, context, reporter, watch)
+
+
+def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any) -> NoReturn:
+    """Reports a failed start to the daemon, logs it, and exits."""
+    reporter.channel.send(**message)
+    reporter.writer.event("error", event, **fields)
+    reporter.writer.close()
+    sys.exit(STARTUP_FAILURE)
 
 
 def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
@@ -72,10 +82,10 @@ def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
 def _listeners(
     spec: WorkerSpec, context: ssl.SSLContext | None
 ) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
-    """The inherited sockets, each with its TLS context.
+    """Returns the inherited sockets, each with its TLS context.
 
-    Made anew from the descriptor, so that family and protocol are those of the real socket: asyncio
-    and uvloop set TCP_NODELAY only on what they recognise as TCP.
+    Each is made from its descriptor, so that family and protocol are those of the real socket:
+    asyncio and uvloop set TCP_NODELAY only on sockets that they recognise as TCP.
     """
     listeners = []
     for index, item in enumerate(spec.sockets):
@@ -87,68 +97,78 @@ def _listeners(
 
 
 def _serve(
-    spec: WorkerSpec,
-    context: ssl.SSLContext | None,
-    writer: EventWriter,
-    counters: Counters,
-    watch: DaemonWatch,
+    spec: WorkerSpec, context: ssl.SSLContext | None, reporter: Reporter, watch: DaemonWatch
 ) -> None:
+    """Loads the app and serves it until the worker is asked to end."""
     from servd.worker import telemetry
-    from servd.worker.load_app import AppLoadError, LoadsNowError, missing_variable
+    from servd.worker.load_app import AppLoadError
 
     assert spec.app is not None
-    channel = watch.channel
+    writer = reporter.writer
     traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
         app = _load(spec.app, spec.worker)
     except AppLoadError as error:
-        cause = error.__cause__
-        _tell_sources(spec, channel, cause)
-        channel.send(
-            failed=str(error),
-            missing_variable=missing_variable(cause),
-            loads_now=isinstance(error, LoadsNowError),
-        )
-        fields = {"exception": users_traceback(cause)} if cause is not None else {}
-        writer.event("error", f"cannot load {spec.app.app}", error=str(error), **fields)
-        writer.close()
-        sys.exit(STARTUP_FAILURE)
-    from servd.worker.application import Outlets, build_application
-    from servd.worker.control import Control
-    from servd.worker.server import WorkerServer
-
-    def recycle(reason: str) -> None:
-        channel.send(recycle=reason)
-
-    outlets = Outlets(writer, counters, recycle)
-    application = build_application(app, spec.app, outlets, traces)
-    server = WorkerServer(application, spec, _listeners(spec, context))
-    server.report = channel.send
-    server.say = writer.event
-    control = Control(server, context, channel)
-
-    def started(loop: asyncio.AbstractEventLoop) -> None:
-        writer.attach(loop)
-        _tell_sources(spec, channel)
-
-        def begin(message: str) -> None:
-            loop.call_soon_threadsafe(
-                lambda: server.keep(loop.create_task(control.handle(message)))
-            )
-
-        watch.hand_to(begin)
-
-    server.on_loop = started
-    server.run()
+        _fail_to_load(spec, error, reporter)
+    stuck = _run(app, spec, context, reporter, watch, traces)
     if traces is not None:
         traces.end()
     writer.close()
-    if application.requests.stuck:
+    if stuck:
         os._exit(0)  # the interpreter would wait for their threads
 
 
-def _tell_sources(spec: WorkerSpec, channel: Channel, error: BaseException | None = None) -> None:
-    """In development: what the app was loaded from, as far as it was."""
+def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> NoReturn:
+    from servd.worker.load_app import LoadsNowError, missing_variable
+
+    assert spec.app is not None
+    cause = error.__cause__
+    _send_sources(spec, reporter.channel, cause)
+    fields = {"exception": users_traceback(cause)} if cause is not None else {}
+    message = {
+        "failed": str(error),
+        "missing_variable": missing_variable(cause),
+        "loads_now": isinstance(error, LoadsNowError),
+    }
+    _fail(reporter, message, f"cannot load {spec.app.app}", error=str(error), **fields)
+
+
+def _run(
+    app: Any,
+    spec: WorkerSpec,
+    context: ssl.SSLContext | None,
+    reporter: Reporter,
+    watch: DaemonWatch,
+    traces: Telemetry | None,
+) -> bool:
+    """Runs the server until its drain is over. Returns whether the code of a request still runs."""
+    from servd.worker.application import build_application
+    from servd.worker.control import Control
+    from servd.worker.server import WorkerServer
+
+    assert spec.app is not None
+    application = build_application(app, spec.app, reporter, traces)
+    server = WorkerServer(application, spec, _listeners(spec, context), reporter)
+    control = Control(server, context, reporter.channel)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        reporter.writer.attach(loop)
+        _send_sources(spec, reporter.channel)
+
+        def handle(message: str) -> None:
+            loop.call_soon_threadsafe(control.begin, message)
+
+        watch.hand_to(handle)
+        await server.serve()
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
+    return bool(application.requests.stuck)
+
+
+def _send_sources(spec: WorkerSpec, channel: Channel, error: BaseException | None = None) -> None:
+    """In development: sends the files that the app, or the failed attempt, was loaded from."""
     if not spec.tells_sources or spec.app is None:
         return
     from servd.worker.sources import loaded_files
@@ -158,7 +178,7 @@ def _tell_sources(spec: WorkerSpec, channel: Channel, error: BaseException | Non
 
 
 def _load(spec: AppSpec, worker: int) -> Any:
-    """The app itself. Raises `AppLoadError`."""
+    """Loads the app. Raises `AppLoadError`."""
     if spec.bento is not None:
         from servd.worker.bento.load import load_bento
 

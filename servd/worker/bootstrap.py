@@ -1,25 +1,24 @@
-"""`python bootstrap.py MODULE FD ...`: runs a module of the worker in an interpreter of another
-environment (a service's `python`), which need not have servd: uvicorn is enough.
+"""`python bootstrap.py MODULE FD ...`: runs a worker module in the interpreter of another
+environment (a service's `python`), which needs uvicorn but not servd.
 
-Nothing but the package servd is added to what that interpreter can import: the libraries beside it
-are the environment's own, in its own versions. Any Python 3 can read this file, to say what is
-wrong with it.
+Only the package servd is added to what that interpreter can import: all other libraries are the
+environment's own versions. This file stays readable for any Python 3, to report the mismatch.
 """
 
 import os
 import sys
 
-LEAST = (3, 11)
-FAILED = 3
+MIN_VERSION = (3, 11)
+STARTUP_FAILURE = 3
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
 
 
-def why_not() -> str:
-    """Why this interpreter cannot run a worker; empty where it can."""
+def unusable_reason() -> str:
+    """Returns why this interpreter cannot run a worker, or an empty string."""
     import importlib.util
 
-    if sys.version_info < LEAST:
+    if sys.version_info < MIN_VERSION:
         found = ".".join(map(str, sys.version_info[:2]))
         return f"{sys.executable} is Python {found}: 3.11 or newer is needed"
     if importlib.util.find_spec("uvicorn") is None:
@@ -28,11 +27,11 @@ def why_not() -> str:
 
 
 class ServdFinder:
-    """Finds the package servd where this file is, whatever else has that name."""
+    """Finds the package servd in this file's folder, before any other package of that name."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> object:
-        """As importlib.abc.MetaPathFinder has it."""
+        """Implements importlib.abc.MetaPathFinder."""
         if name != "servd":
             return None
         from importlib.util import spec_from_file_location
@@ -42,16 +41,16 @@ class ServdFinder:
 
 
 def main() -> None:
-    """Becomes the module."""
+    """Runs the given module as __main__ (runpy)."""
     import runpy
 
-    if sys.path[:1] == [_HERE]:  # what `python -P` leaves out, which older ones do not know
+    if sys.path[:1] == [_HERE]:  # as `python -P` does, which older versions do not know
         del sys.path[0]
     module = sys.argv.pop(1)
-    reason = why_not()
+    reason = unusable_reason()
     if reason:
         print(reason, file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(STARTUP_FAILURE)
     sys.meta_path.insert(0, ServdFinder)  # type: ignore[arg-type]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -1,50 +1,52 @@
-"""What the daemon may ask of a running worker, and the answers."""
+"""Carries out the daemon's requests to a running worker."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from servd.http.tls import load_pair
 from servd.wire.worker_spec import TlsSpec
 from servd.worker.channel import Channel
 from servd.worker.events import set_log_level
 
-
-class ControlledServer(Protocol):
-    """What a request of the daemon acts on."""
-
-    async def accept(self) -> None:
-        """Begins to accept connections."""
-
-    def hurry(self) -> None:
-        """Ends a drain now."""
-
-    async def probe(self, sock: socket.socket) -> None:
-        """Answers on a private connection."""
-
-    def adjust(self, health_path: str, watchdog: float | None) -> None:
-        """Takes over what may change while it runs."""
+if TYPE_CHECKING:
+    from servd.worker.server import WorkerServer
 
 
-@dataclass(frozen=True, slots=True)
 class Control:
-    """Carries out the daemon's requests, in the worker's loop, one line of JSON each.
+    """Carries out the daemon's requests, one line of JSON each, in the worker's loop.
 
     A request has an `ask` (its number) and a `do`; the answer has the number and an error, which
-    is empty where it was done.
+    is empty on success.
     """
 
-    server: ControlledServer
-    context: ssl.SSLContext | None
-    channel: Channel
+    def __init__(
+        self, server: WorkerServer, context: ssl.SSLContext | None, channel: Channel
+    ) -> None:
+        self.server = server
+        self.context = context
+        self.channel = channel
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._actions: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "accept": self._accept,
+            "hurry": self._force_stop,
+            "probe": self._probe,
+            "adjust": self._adjust,
+            "tls": self._tls,
+        }
 
-    async def handle(self, line: str) -> None:
-        """Does what one message asks for, and answers."""
+    def begin(self, line: str) -> None:
+        """Handles a message in a task of the running loop, and holds the task until it is done."""
+        task = asyncio.get_running_loop().create_task(self._handle(line))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, line: str) -> None:
         message = json.loads(line)
         error = ""
         try:
@@ -53,21 +55,11 @@ class Control:
             error = str(failure) or type(failure).__name__
         self.channel.send(answer=message["ask"], error=error)
 
-    @property
-    def _actions(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[None]]]:
-        return {
-            "accept": self._accept,
-            "hurry": self._hurry,
-            "probe": self._probe,
-            "adjust": self._adjust,
-            "tls": self._tls,
-        }
-
     async def _accept(self, _: dict[str, Any]) -> None:
         await self.server.accept()
 
-    async def _hurry(self, _: dict[str, Any]) -> None:
-        self.server.hurry()
+    async def _force_stop(self, _: dict[str, Any]) -> None:
+        self.server.force_stop()
 
     async def _probe(self, _: dict[str, Any]) -> None:
         await self.server.probe(socket.socket(fileno=self.channel.descriptor()))

@@ -1,9 +1,9 @@
-"""Ending the connections of a Uvicorn server without losing a request.
+"""Drains the connections of a Uvicorn server without losing a request.
 
-Uvicorn closes idle connections at once at shutdown, so that a request which is just arriving meets
-a reset. Here every answer says `Connection: close` from the start of the drain on, idle connections
-run into their keep-alive timeout, and only the deadline cuts: WebSockets are closed with 1012,
-event streams ended, and the rest is broken off.
+Uvicorn closes idle connections immediately at shutdown, which resets requests that are arriving.
+Here every answer says `Connection: close` from the start of the drain on, and idle connections
+reach their keep-alive timeout. At the deadline, WebSockets are closed with 1012, event streams are
+ended, and the other connections are aborted.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ logger = logging.getLogger("servd.worker")
 
 CLOSE = (b"connection", b"close")
 DrainCounts = dict[str, int]
-_POLL = 0.02
-_LONGEST_POLL = 0.1
-_LAST_WORDS = 0.2
-"""Seconds for apps to end by themselves once their connection was ended."""
+_MIN_POLL_SECONDS = 0.02
+_MAX_POLL_SECONDS = 0.1
+_DISCONNECT_SECONDS = 0.2
+"""Time for apps to end by themselves after their connection was closed."""
+_CANCEL_SECONDS = 1.0
+"""Time for cancelled tasks to end."""
 
 
 class Drain:
-    """The drain of one server: begin once, then wait until nothing is left.
+    """The drain of one server: `begin` once, then `finish`.
 
     Uvicorn's protocols (httptools and h11 alike) share `cycle`, `cycle.default_headers` and
-    `cycle.response_started`; WebSocket protocols have none of them and know `shutdown()`, which
-    closes with 1012 (service restart, RFC 6455 section 7.4.1 registry). `accepted` are the
-    protocols of connections whose TLS handshake may still be under way: those have no transport,
-    and Uvicorn does not count them yet.
+    `cycle.response_started`; WebSocket protocols have none of them, and their `shutdown()` closes
+    with 1012 (service restart, RFC 6455 section 7.4.1 registry). `accepted` are the protocols of
+    accepted connections: during its TLS handshake one has no transport, and Uvicorn does not count
+    it yet.
     """
 
     def __init__(
@@ -53,26 +55,25 @@ class Drain:
         self.keep_alive = keep_alive
         self.report = report
         self.loop = asyncio.get_running_loop()
-        self._hurry = asyncio.Event()
+        self.deadline = 0.0
+        self._forced = asyncio.Event()
         self._handshakes_until = 0.0
 
     def begin(self, seconds: float) -> None:
-        """Tells every connection, as far as it can still be told. `seconds` is the longest time
-        that the drain may take.
-        """
+        """Announces the end on every connection that allows it. The drain may take `seconds`."""
         self.deadline = self.loop.time() + seconds
         self._handshakes_until = self.loop.time() + min(self.keep_alive, seconds)
         if CLOSE not in self.state.default_headers:
             self.state.default_headers = [*self.state.default_headers, CLOSE]
         for connection in list(self.state.connections):
-            self._tell(connection)
+            self._announce(connection)
 
-    def _tell(self, connection: Any) -> None:
+    def _announce(self, connection: Any) -> None:
         if _is_websocket(connection):
             return
         cycle = connection.cycle
         if cycle is None:
-            # accepted, nothing sent: perhaps a request on its way, perhaps a browser's preconnect
+            # no request yet: one may be arriving, or this is a browser's preconnect
             wait = max(0.0, min(self.keep_alive, self.deadline - self.loop.time()))
             self.loop.call_later(wait, self._close_unused, connection)
         elif not cycle.response_complete and not cycle.response_started:
@@ -83,12 +84,12 @@ class Drain:
         if connection.cycle is None and not connection.transport.is_closing():
             connection.transport.close()
 
-    def hurry(self) -> None:
-        """The deadline is now."""
-        self._hurry.set()
+    def force_stop(self) -> None:
+        """Moves the deadline to now."""
+        self._forced.set()
 
     def counts(self) -> DrainCounts:
-        """What the drain still waits for, by its kind."""
+        """Returns how many of each kind the drain still waits for."""
         websockets = sum(_is_websocket(c) for c in self.state.connections)
         busy = [c for c in self.state.connections if not _is_websocket(c) and _is_busy(c)]
         streams = len(self.requests.streams)
@@ -102,9 +103,7 @@ class Drain:
         return {kind: count for kind, count in found.items() if count > 0}
 
     def _tasks(self) -> set[asyncio.Task[None]]:
-        """Requests that somebody waits for: not those that have their answer, though the app's
-        code goes on.
-        """
+        """Returns the tasks of unanswered requests. (The app's code may outlast its answer.)"""
         return self.state.tasks - self.requests.given_up
 
     def _handshakes(self) -> int:
@@ -113,31 +112,28 @@ class Drain:
         return sum(protocol.transport is None for protocol in self.accepted)
 
     async def finish(self) -> bool:
-        """Waits until no connection and no request is left, at most until the deadline.
-
-        Returns whether everything ended by itself; if not, the rest has been ended.
+        """Waits until all connections and requests have ended, or the deadline passes. Returns
+        whether everything ended by itself; if not, the rest has been cut.
         """
-        await asyncio.sleep(_POLL)  # for what was accepted in the very last turn of the loop
-        pause = _POLL
+        await asyncio.sleep(_MIN_POLL_SECONDS)  # for connections accepted in the last loop turn
+        pause = _MIN_POLL_SECONDS
         reported: DrainCounts = {}
         while self.state.connections or self._tasks() or self._handshakes():
             counts = self.counts()
             if counts != reported:
                 self.report(counts)
                 reported = counts
-            left = self.deadline - self.loop.time()
-            if left <= 0 or self._hurry.is_set():
+            remaining = self.deadline - self.loop.time()
+            if remaining <= 0 or self._forced.is_set():
                 await self._cut()
                 return False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_POLL)
+                await asyncio.wait_for(self._forced.wait(), min(pause, remaining))
+            pause = min(pause * 1.5, _MAX_POLL_SECONDS)
         return True
 
     async def _cut(self) -> None:
-        """Ends what is left: connections first, so that no answer is made up for a request that
-        is cut (Uvicorn would send a 500 for a cancelled task).
-        """
+        """Closes connections, then ends tasks: Uvicorn would answer a cancelled task with 500."""
         counts = self.counts()
         await self.requests.end_streams()
         for connection in list(self.state.connections):
@@ -149,8 +145,8 @@ class Drain:
             logger.warning(
                 "the drain's deadline has passed: %d requests are cut", counts["request"]
             )
-        await self._end_tasks(_LAST_WORDS, cancel=False)
-        await self._end_tasks(1.0, cancel=True)
+        await self._end_tasks(_DISCONNECT_SECONDS, cancel=False)
+        await self._end_tasks(_CANCEL_SECONDS, cancel=True)
         for connection in list(self.state.connections):
             connection.transport.abort()
 
@@ -167,5 +163,5 @@ def _is_websocket(connection: Any) -> bool:
 
 
 def _is_busy(connection: Any) -> bool:
-    """Whether a request of an HTTP connection is being answered."""
+    """Whether an HTTP connection is answering a request."""
     return connection.cycle is not None and not connection.cycle.response_complete

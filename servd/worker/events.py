@@ -1,4 +1,4 @@
-"""Events of a worker: finished JSON lines on stdout, which the daemon passes on unparsed."""
+"""Events of a worker: complete JSON lines, which the daemon passes on unparsed."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from servd.worker.asgi.request import current
 
 _OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _MARK = EVENT_MARK.decode()
-_PAUSE = 0.05
+_RETRY_SECONDS = 0.05
 
-MOST_KEPT = 256 * 1024
-"""Bytes of events that wait for a pipe that is full."""
+MAX_PENDING_BYTES = 256 * 1024
+"""Events kept while the pipe is full."""
 
-LAST_WORDS = 1.0
-"""Seconds that a worker waits at its end for its last events to be read."""
+CLOSE_SECONDS = 1.0
+"""Time that an ending worker gives the daemon to read its last events."""
 
 _LEVELS = {"WARN": "warning", "FATAL": "critical"}
 
 
 class Clock:
-    """Timestamps in ISO 8601 with microseconds; the part down to the second is made once each."""
+    """Makes ISO 8601 timestamps with microseconds; caches the text of the current second."""
 
     def __init__(self) -> None:
         self._second = -1
         self._text = ""
 
     def text(self, moment: float) -> str:
-        """A time (of `time.time`) in UTC, such as `2026-01-31T12:00:00.123456Z`."""
+        """Formats a time (of `time.time`) in UTC, such as `2026-01-31T12:00:00.123456Z`."""
         second = int(moment)
         if second != self._second:
             self._second = second
@@ -49,41 +49,38 @@ class Clock:
 
 
 class EventWriter:
-    """Writes events of this worker to its pipe for them, and never waits for the daemon to read.
+    """Writes events of this worker to its event pipe, and never waits for the daemon to read.
 
-    Within a running loop, sources are asked for their lines once per turn of the loop: under load
-    one system call serves many requests. What the pipe does not take is kept, up to `MOST_KEPT`
-    bytes; beyond that new lines are dropped, and `dropped` is told how many. `descriptor` must not
-    block.
+    In a running loop, sources supply their lines once per turn of the loop: under load one system
+    call serves many requests. While the pipe is full, up to `MAX_PENDING_BYTES` are kept; further
+    lines are dropped, and `dropped` receives their number. `descriptor` must not block.
     """
 
-    def __init__(self, service: str, worker: int, generation: int, descriptor: int) -> None:
-        self.identity = {
-            "service": service,
-            "worker": worker,
-            "pid": os.getpid(),
-            "generation": generation,
-        }
+    def __init__(
+        self, identity: dict[str, Any], descriptor: int, dropped: Callable[[int], None]
+    ) -> None:
+        """`identity` holds the fields of every event of this worker."""
+        self.identity = identity
         self.clock = Clock()
-        self.dropped: Callable[[int], None] = lambda _: None
+        self._dropped = dropped
         self._descriptor = descriptor
         self._sources: list[Callable[[], list[str]]] = []
-        self._kept = b""
-        self._again = False
-        self._writing = threading.RLock()  # logging in a finalizer may come in between
+        self._pending = b""
+        self._retrying = False
+        self._writing = threading.RLock()  # a finalizer may log during a write
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on, lines written from within `loop` are gathered."""
+        """Batches the lines of each turn of `loop` from now on."""
         self._loop = loop
 
     def event(self, level: str, event: str, **fields: Any) -> None:
-        """Writes one event at once. Any thread may."""
+        """Writes one event immediately, from any thread."""
         line = {"timestamp": self.clock.text(time.time()), "level": level, "event": event, **fields}
         self._put([_MARK + json.dumps(line | self.identity, default=str) + "\n"])
 
     def ask(self, source: Callable[[], list[str]]) -> None:
-        """Writes the lines that `source` will have, once the present turn of the loop is over."""
+        """Writes the lines that `source` returns after the current turn of the loop."""
         self._sources.append(source)
         if self._loop is None:
             self.flush()
@@ -91,7 +88,7 @@ class EventWriter:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Writes what the sources have, as far as the pipe takes it."""
+        """Writes the lines of the sources, as far as the pipe takes them."""
         sources, self._sources = self._sources, []
         lines = [line for source in sources for line in source()]
         if lines:
@@ -99,49 +96,49 @@ class EventWriter:
 
     def _put(self, lines: list[str]) -> None:
         with self._writing:
-            if len(self._kept) > MOST_KEPT:
-                self.dropped(len(lines))
+            if len(self._pending) > MAX_PENDING_BYTES:
+                self._dropped(len(lines))
             else:
-                self._write(self._kept + "".join(lines).encode())
+                self._write(self._pending + "".join(lines).encode())
 
     def _write(self, content: bytes) -> None:
         try:
-            self._kept = content[os.write(self._descriptor, content) :]
+            self._pending = content[os.write(self._descriptor, content) :]
         except BlockingIOError:
-            self._kept = content
+            self._pending = content
         except OSError:
-            self._kept = b""  # the daemon is gone, and with it everyone who could read this
-        if self._kept and self._loop is not None and not self._again:
+            self._pending = b""  # the daemon is gone: there is no reader
+        if self._pending and self._loop is not None and not self._retrying:
             with contextlib.suppress(RuntimeError):  # the loop is closed: `close` does the rest
-                self._loop.call_soon_threadsafe(self._loop.call_later, _PAUSE, self._try_again)
-                self._again = True
+                self._loop.call_soon_threadsafe(self._loop.call_later, _RETRY_SECONDS, self._retry)
+                self._retrying = True
 
-    def _try_again(self) -> None:
+    def _retry(self) -> None:
         with self._writing:
-            self._again = False
-            if self._kept:
-                self._write(self._kept)
+            self._retrying = False
+            if self._pending:
+                self._write(self._pending)
 
     def close(self) -> None:
-        """Writes the rest, waiting for the daemon to read for at most `LAST_WORDS` seconds."""
+        """Writes the remaining lines; waits at most `CLOSE_SECONDS` for the daemon to read."""
         self.flush()
-        end = time.monotonic() + LAST_WORDS
+        end = time.monotonic() + CLOSE_SECONDS
         with self._writing:
             self._loop = None
-            while self._kept and (left := end - time.monotonic()) > 0:
-                select.select([], [self._descriptor], [], left)
-                self._write(self._kept)
+            while self._pending and (remaining := end - time.monotonic()) > 0:
+                select.select([], [self._descriptor], [], remaining)
+                self._write(self._pending)
 
 
 class EventHandler(logging.Handler):
-    """Records of the standard library's logging become events."""
+    """Turns records of the standard library's logging into events."""
 
     def __init__(self, writer: EventWriter) -> None:
         super().__init__()
         self.writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record; one that cannot be formatted is reported by logging itself."""
+        """Writes the record; logging itself reports one that cannot be formatted."""
         try:
             fields: dict[str, Any] = {"logger": record.name}
             request = current.get()
@@ -151,7 +148,7 @@ class EventHandler(logging.Handler):
             if record.exc_info and record.exc_info[0] is not None:
                 fields["exception"] = users_traceback(record.exc_info[1])
             elif message.startswith("Traceback (most recent call last):"):
-                # Starlette hands the traceback of a failed lifespan over as a message
+                # Starlette logs the traceback of a failed lifespan as a message
                 fields["exception"] = message
                 message = f"the app failed to start: {message.splitlines()[-1]}"
             level = _LEVELS.get(record.levelname, record.levelname.lower())
@@ -161,7 +158,7 @@ class EventHandler(logging.Handler):
 
 
 def users_traceback(error: BaseException | None) -> str:
-    """The traceback of `error` without servd's own and importlib's frames at its beginning."""
+    """Formats the traceback of `error` without leading frames of servd and importlib."""
     if error is None:
         return ""
     return "".join(
@@ -180,9 +177,9 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def configure_logging(writer: EventWriter, level: str) -> None:
-    """Everything that is logged in this process becomes an event; prints come out line by line."""
+    """Turns everything that this process logs into events, and flushes prints at every line."""
     logging.getLogger().handlers[:] = [EventHandler(writer)]
-    access = logging.getLogger("uvicorn.access")  # which would be rendered before it is dropped
+    access = logging.getLogger("uvicorn.access")  # avoids rendering lines that are dropped
     access.handlers[:], access.propagate = [], False
     set_log_level(level)
     logging.captureWarnings(True)
@@ -191,9 +188,9 @@ def configure_logging(writer: EventWriter, level: str) -> None:
 
 
 def set_log_level(level: str) -> None:
-    """The least severe events that are written, from now on."""
+    """Sets the lowest level that is written."""
     logging.getLogger().setLevel(level.upper())
     quiet = logging.DEBUG if level == "debug" else logging.WARNING
-    # Uvicorn's own, and one line for every call of a dependency
+    # Uvicorn's messages, and one line per call to a dependency
     for chatty in ("uvicorn.error", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(quiet)

@@ -1,28 +1,25 @@
-"""Python's garbage collector around the start of an app.
+"""Tunes Python's garbage collector around the start of an app.
 
-What an app loads stays for good: no collection need look at it, neither while it is loaded, where
-that takes a sixth of the time, nor later, where a full one takes tens of milliseconds in which no
-request is answered.
+The objects that an app loads stay alive, so collections can skip them: while loading, they take a
+sixth of the time; later, a full one blocks requests for tens of milliseconds.
 """
 
 from __future__ import annotations
 
 import gc
 
-_usual = gc.get_threshold()
-_RARE = (1_000_000, *_usual[1:])
-"""As good as never, and no number that an app would set."""
+_default = gc.get_threshold()
+_PAUSED = (1_000_000, *_default[1:])
+"""Practically never; a number that no app would set."""
 
 
 def pause() -> None:
-    """No collection starts by itself from now on."""
-    gc.set_threshold(*_RARE)
+    """Stops automatic collections."""
+    gc.set_threshold(*_PAUSED)
 
 
 def resume() -> None:
-    """Collects as usual again, but for all that there is now. (An app that has set up the collector
-    by itself has it so.)
-    """
+    """Exempts all present objects and resumes collections; thresholds set by the app are kept."""
     gc.freeze()
-    if gc.get_threshold() == _RARE:
-        gc.set_threshold(*_usual)
+    if gc.get_threshold() == _PAUSED:
+        gc.set_threshold(*_default)

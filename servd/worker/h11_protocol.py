@@ -1,4 +1,4 @@
-"""Uvicorn's protocol for h11 (`uvicorn = { http = "h11" }`), which tells what it waits for."""
+"""Uvicorn's protocol for h11 (`uvicorn = { http = "h11" }`) that reports what it waits for."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited
 
 
 class PatientH11Protocol(H11Protocol):
-    """Counts what it receives."""
+    """Uvicorn's h11 protocol with a count of reads, for `SlowClients`."""
 
     received = 0
     awaited_before: Awaited | None = None
     awaited_since = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """As Uvicorn's own."""
+        """Extends Uvicorn's method: counts the read."""
         self.received += 1
         super().data_received(data)
 
     @property
     def awaited(self) -> Awaited | None:
-        """What of a request is missing, unless it is not the client's turn."""
+        """The missing part of a request; None when it is not the client's turn."""
         state = self.conn.their_state
         if state is h11.IDLE:
             if self.conn.trailing_data[0]:

@@ -1,7 +1,7 @@
-"""Closing idle connections after `timeouts.keep_alive` with one timer for all of them.
+"""Closes idle connections after `timeouts.keep_alive` with one timer for all of them.
 
-Uvicorn starts and cancels a timer for every request, which is one to two of the hundred
-microseconds that a small request takes.
+Uvicorn starts and cancels a timer per request: one to two of the hundred microseconds of a small
+request.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
 
 _INVALID = "Invalid HTTP request received."
-_SHORTEST = 0.05
-"""Seconds between two looks, which go through all connections."""
+_MIN_SCAN_SECONDS = 0.05
 
 
 class IdleConnections:
-    """Closes those of `connections` that have been idle for `keep_alive` seconds."""
+    """Closes `connections` that have been idle for `keep_alive` seconds."""
 
     def __init__(self, connections: set[Any], keep_alive: float) -> None:
         self.connections = connections
@@ -29,12 +28,12 @@ class IdleConnections:
         self.armed = False
 
     def arm(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """Looks for connections that are due in so many seconds."""
+        """Scans the connections in `seconds`."""
         self.armed = True
-        loop.call_later(seconds, self._look, loop, context=contextvars.Context())
+        loop.call_later(seconds, self._scan, loop, context=contextvars.Context())
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Closes what is due, and looks again when the next one is."""
+    def _scan(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Closes connections that are due, and arms the timer for the next one."""
         self.armed = False
         now = loop.time()
         oldest = None
@@ -46,17 +45,19 @@ class IdleConnections:
             elif oldest is None or connection.idle_since < oldest:
                 oldest = connection.idle_since
         if oldest is not None:
-            self.arm(loop, max(_SHORTEST, oldest + self.keep_alive - now))
+            self.arm(loop, max(_MIN_SCAN_SECONDS, oldest + self.keep_alive - now))
 
 
 class ThriftyProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol without a timer of its own for each idle time."""
+    """Uvicorn's protocol without a timer per idle connection.
+
+    A subclass per server sets `idle` and `head_limit`: the maximum bytes of a request's line and
+    headers (the parser has no limit).
+    """
 
     idle_since = 0.0
     idle: IdleConnections
     head_limit: int
-    """The same for all connections of a server: attributes of a subclass. Bytes of a request's line
-    and headers, beyond which it is refused (the parser itself has no limit)."""
 
     received = 0
     head_bytes = 0
@@ -65,8 +66,8 @@ class ThriftyProtocol(HttpToolsProtocol):
     awaited_since = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """As Uvicorn's own (which has a timer to cancel first, and is not called, since this runs
-        for every request), for heads that are not too long: 431 (RFC 6585, 5).
+        """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
+        6585, 5). It runs for every request, so it does not call the original.
         """
         if len(data) > self.head_limit and self._begins_too_long(data):
             refuse(self, 431, "Request Header Fields Too Large")
@@ -85,49 +86,47 @@ class ThriftyProtocol(HttpToolsProtocol):
             return
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
-            self._head_goes_on(len(data))
+            self._count_head(len(data))
 
     def _begins_too_long(self, data: bytes) -> bool:
-        """Whether a request begins with `data` whose head does not end within the limit."""
+        """Whether `data` begins a request whose head exceeds the limit."""
         cycle = self.cycle
         between = cycle is None or (cycle.scope is self.scope and self.is_idle)
         if self.scope is not None and not between:
             return False
         return data.find(b"\r\n\r\n", 0, self.head_limit) < 0
 
-    def _head_goes_on(self, received: int) -> None:
-        """Counts what belongs to an incomplete head: not the read in which it began, since that may
-        hold whole requests before it.
-        """
+    def _count_head(self, received: int) -> None:
+        """Counts the bytes of an incomplete head after its first read (which may hold others)."""
         if self.head_of is not self.scope:
             self.head_of, self.head_bytes = self.scope, 0
             return
         self.head_bytes += received
         if self.head_bytes > self.head_limit and not self.transport.is_closing():
             if self.cycle is not None and not self.cycle.response_complete:
-                self._read_no_more()
+                self._stop_reading()
             else:
                 refuse(self, 431, "Request Header Fields Too Large")
 
-    def _read_no_more(self) -> None:
-        """What has been asked is answered, and the connection closed then."""
+    def _stop_reading(self) -> None:
+        """Answers the earlier requests, then closes the connection."""
         last = self.pipeline[0][0] if self.pipeline else self.cycle
         last.keep_alive = False
         self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        """As Uvicorn's own; that some has come is noted."""
+        """Extends Uvicorn's method: counts that a part of the body arrived."""
         self.received += 1
         super().on_body(body)
 
     @property
     def awaited(self) -> Awaited | None:
-        """What of a request is missing, unless it is not the client's turn."""
+        """The missing part of a request; None when it is not the client's turn."""
         scope, cycle = self.scope, self.cycle
         if scope is None:
             return Awaited(NOTHING, None)
         if self.flow.read_paused:
-            return None  # it is we who do not read
+            return None  # reading is paused by this side
         if cycle is None or cycle.scope is not scope:
             answering = cycle is not None and not cycle.response_complete
             return None if answering else Awaited(HEAD, id(scope))
@@ -136,7 +135,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         return Awaited(BODY, self.received)
 
     def on_response_complete(self) -> None:
-        """As Uvicorn's own, but for what happens where nothing waits in the pipeline."""
+        """Replaces Uvicorn's method when no request waits in the pipeline."""
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
@@ -149,9 +148,7 @@ class ThriftyProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether its last answer is complete, all of the request has come, and no further one has
-        begun.
-        """
+        """Whether the last request and its answer are complete, and no other request has begun."""
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             return False

@@ -1,4 +1,4 @@
-"""From "module:attr" or "path/file.py:app" to an application object."""
+"""Loads the application object that "module:attr" or "path/file.py:app" names."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 
 
 class AppLoadError(Exception):
-    """The app could not be had.
-
-    The message says why in one line; `__cause__` is the app's own exception, if it raised one.
+    """The app cannot be loaded. The message gives the reason in one line; `__cause__` is the app's
+    own exception, if it raised one.
     """
 
 
 class LoadsNowError(AppLoadError):
-    """The app could be had, but what it declares was not known when it was planned."""
+    """The app can be loaded now, but what it declares was unknown when it was planned."""
 
 
 def load_app(target: str, *, factory: bool, directory: str) -> Any:
-    """Imports `target` with `directory` first on sys.path; calls it when it is a `factory`.
+    """Imports `target` with `directory` first on sys.path; calls it if it is a `factory`.
 
-    Raises `AppLoadError`. SystemExit of the imported code counts as a failure too.
+    Raises `AppLoadError`, also for SystemExit of the imported code.
     """
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -50,14 +49,14 @@ def load_app(target: str, *, factory: bool, directory: str) -> Any:
 
 
 def _refuse_bentoml(app: Any, target: str) -> Any:
-    """A service of BentoML can be called, but is no ASGI app."""
+    """Raises `AppLoadError` for a BentoML service: it is callable, but not an ASGI app."""
     if type(app).__module__.startswith("_bentoml_sdk."):
         raise AppLoadError(f'{target} is a BentoML service: write bento = "{target}" (or --bento)')
     return app
 
 
 def missing_variable(error: BaseException | None) -> str | None:
-    """The name that `os.environ[...]` was asked for in vain, if that is what went wrong."""
+    """Returns the name whose lookup in `os.environ[...]` failed, if that is the cause."""
     while error is not None:
         if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
             return error.args[0]
@@ -69,7 +68,7 @@ def _from_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # "there is no module main" is ours to say, "main imports what is not there" is the app's
+        # a missing target is our error; a missing import within the target is the app's
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             folder = sys.path[0]
             raise AppLoadError(
@@ -99,6 +98,6 @@ def _from_file(path: str) -> ModuleType:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Its type, and the first line of what it says."""
+    """Returns the error's type and the first line of its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -1,7 +1,7 @@
 """`python -I -S program.py FD`: becomes the program that the spec on the channel FD names.
 
-It lays the inherited sockets at 3, 4, ... with the variables that announce them (LISTEN_PID must be
-the pid of the program itself), asks for a signal at the daemon's death, and is gone: exec(2).
+Moves the inherited sockets to 3, 4, ... with the variables that announce them (LISTEN_PID must be
+the pid of the program itself), asks for a signal at the daemon's death, and calls exec(2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from servd.worker.channel import Channel, die_with_parent
 from servd.worker.restrict import ConfineError, confine
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""Exit statuses when there is no such program, and when it cannot be run, as shells have them."""
+"""Exit statuses of shells for a program that is missing, or cannot be run."""
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     spec = json.loads(text)
     die_with_parent(spec["stop_signal"])
     if os.getppid() != parent:
-        return  # the daemon died before the signal was asked for
+        return  # the daemon died before die_with_parent
     names = [item["name"] for item in spec["sockets"]]
     announce_watchdog(spec["watchdog"])
     environment = os.environ | listen_fds.lay([item["fd"] for item in spec["sockets"]], names)
@@ -47,7 +47,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     program = spec["argv"][0]
     try:
-        os.execvpe(program, spec["argv"], environment)  # noqa: S606  # no shell, on purpose
+        os.execvpe(program, spec["argv"], environment)  # noqa: S606  # intentionally without a shell
     except OSError as error:
         channel.send(failed=f"cannot run {program}: {error.strerror}")
         print(f"cannot run {program}: {error.strerror}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Resource limits, CPUs and rights of this process, set by itself.
+"""Resource limits, CPU affinity and privileges that a worker sets for itself.
 
-The daemon could set them from outside only as the same user or with CAP_SYS_RESOURCE and
-CAP_SYS_NICE (prlimit(2), sched_setaffinity(2)), which root in a container often has not.
+The daemon could set them only as the same user or with CAP_SYS_RESOURCE and CAP_SYS_NICE
+(prlimit(2), sched_setaffinity(2)), which root in a container often lacks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 class ConfineError(Exception):
-    """A limit or CPU cannot be had; the message says which, and what can."""
+    """A limit or CPU is not available; the message says which, and what is."""
 
 
 def confine(limits: Iterable[Sequence[object]], cpus: Sequence[int], *, no_new_privs: bool) -> None:
-    """Sets soft and hard `limits` (name and value, -1 is unlimited), and runs on `cpus` only. With
-    `no_new_privs`, nothing that is started from here gains rights by setuid bits or capabilities of
-    files (prctl(2), PR_SET_NO_NEW_PRIVS; Linux): that of this thread, and of those it starts.
+    """Sets soft and hard `limits` (name and value, -1 is unlimited) and restricts the process to
+    `cpus`. With `no_new_privs`, setuid bits and file capabilities give no rights to programs that
+    this thread, or a thread started by it, runs (prctl(2), PR_SET_NO_NEW_PRIVS; Linux).
 
     Raises `ConfineError`.
     """

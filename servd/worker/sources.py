@@ -1,4 +1,4 @@
-"""The files that an app's code was loaded from, for the daemon to watch in development."""
+"""The source files of an app, which the daemon watches in development."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 import sys
 import traceback
 
-_A_MESSAGE = 50
-"""Files told at once: a message must not become too long."""
+_FILES_PER_MESSAGE = 50
 
 
 def loaded_files(directory: str, error: BaseException | None = None) -> list[list[str]]:
-    """The files of this process's modules below `directory`, and those in which an `error` came
-    up; libraries are left out. In portions that fit into a message.
-    """
+    """Returns files of modules below `directory`, and of `error`'s traceback, in batches."""
     found = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     while error is not None:
         found |= {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
@@ -26,4 +23,5 @@ def loaded_files(directory: str, error: BaseException | None = None) -> list[lis
         for file in found
         if file and file.startswith(below) and f"{os.sep}site-packages{os.sep}" not in file
     )
-    return [files[at : at + _A_MESSAGE] for at in range(0, len(files), _A_MESSAGE)]
+    size = _FILES_PER_MESSAGE
+    return [files[at : at + size] for at in range(0, len(files), size)]

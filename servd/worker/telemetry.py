@@ -1,6 +1,6 @@
-"""OpenTelemetry, where the environment of the service asks for it (the extra `servd[otel]`): spans
-for requests and for calls of dependencies, by OpenTelemetry's own instrumentations, configured by
-the standard OTEL_* variables.
+"""OpenTelemetry (the extra `servd[otel]`), if the service's environment asks for it: spans for
+requests and calls to dependencies, made by OpenTelemetry's instrumentations and configured by the
+standard OTEL_* variables.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Any
 
 from servd.worker.events import EventWriter
 
-ASKING = (
+TRACE_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_TRACES_EXPORTER",
 )
-"""Variables any of which asks for traces."""
+"""Each of these variables enables traces."""
 
 FLUSH_SECONDS = 2.0
-"""How long a worker that ends waits for its last spans to be sent."""
+"""Time limit for sending the last spans when a worker ends."""
 
-_DEEPEST = 50
-"""Layers of middleware that are looked through."""
+_MAX_MIDDLEWARE_DEPTH = 50
 
 _DEFAULTS = {
     "OTEL_TRACES_EXPORTER": "otlp",
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    # servd makes the spans of requests: those of frameworks would be the same once more
+    # servd makes the spans of requests: those of frameworks would be duplicates
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi,starlette,asgi",
 }
 
@@ -42,13 +41,11 @@ def is_wanted(environ: Mapping[str, str]) -> bool:
         return False
     if environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False
-    return any(environ.get(name) for name in ASKING)
+    return any(environ.get(name) for name in TRACE_VARIABLES)
 
 
 class Telemetry:
-    """OpenTelemetry in this worker, set up before the app is loaded. Raises ImportError where it is
-    not installed.
-    """
+    """OpenTelemetry in this worker. Make it before loading the app. Raises ImportError."""
 
     def __init__(self, service: str) -> None:
         os.environ.setdefault("OTEL_SERVICE_NAME", service)
@@ -63,27 +60,27 @@ class Telemetry:
         initialize()
 
     def around(self, app: Any) -> Any:
-        """`app` with a span for each of its requests. FastAPI makes its own, with their routes."""
-        return app if _makes_its_own(app) else self._middleware(app)
+        """Wraps `app` with a span per request, except FastAPI with built-in spans (and routes)."""
+        return app if _has_own_spans(app) else self._middleware(app)
 
     def unobserved(self, app: Any) -> Any:
-        """`app` without spans: for the probes of the daemon."""
+        """Wraps `app` without spans, for the daemon's probes."""
         from opentelemetry.instrumentation.utils import suppress_instrumentation
 
         async def call(scope: Any, receive: Any, send: Any) -> None:
-            scope["fastapi.telemetry"] = None  # as FastAPI itself marks what is left out
+            scope["fastapi.telemetry"] = None  # FastAPI's own mark for excluded requests
             with suppress_instrumentation():
                 await app(scope, receive, send)
 
         return call
 
     def trace_id(self) -> str:
-        """The trace that the running code belongs to; empty for none."""
+        """Returns the trace id of the running code, or an empty string."""
         context = self._span().get_span_context()
         return f"{context.trace_id:032x}" if context.is_valid else ""
 
     def end(self) -> None:
-        """Sends what is left, for at most `FLUSH_SECONDS`."""
+        """Sends the remaining spans, for at most `FLUSH_SECONDS`."""
         from opentelemetry.trace import get_tracer_provider
 
         flush = getattr(get_tracer_provider(), "force_flush", None)
@@ -92,23 +89,23 @@ class Telemetry:
 
 
 def begin(service: str, writer: EventWriter) -> Telemetry | None:
-    """Sets OpenTelemetry up; None where it is not installed, which is logged."""
+    """Sets OpenTelemetry up. Logs a warning and returns None if it is not installed."""
     try:
         return Telemetry(service)
     except ImportError as error:
-        asked = next(name for name in ASKING if os.environ.get(name))
+        asked = next(name for name in TRACE_VARIABLES if os.environ.get(name))
         message = f"{asked} is set, but OpenTelemetry is not installed: install servd[otel]"
         writer.event("warning", message, error=str(error))
         return None
 
 
-def _makes_its_own(app: Any) -> bool:
-    """Whether `app` is, perhaps inside middleware, a FastAPI that has telemetry built in."""
+def _has_own_spans(app: Any) -> bool:
+    """Whether `app`, possibly inside middleware, is a FastAPI with built-in telemetry."""
     if "fastapi" not in sys.modules or importlib.util.find_spec("fastapi.telemetry") is None:
         return False
     from fastapi import FastAPI
 
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_MIDDLEWARE_DEPTH):
         if isinstance(app, FastAPI):
             return True
         app = getattr(app, "app", None)

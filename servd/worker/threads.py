@@ -1,7 +1,7 @@
-"""The threads that sync code runs in: how many, and which request each of them works for.
+"""Thread pools for sync code: their size, and which request each thread works for.
 
-Nobody can end a thread. When a request is given up whose code runs in one, its task ends, and the
-thread goes on: that it still does is known here only.
+A thread cannot be ended: when a request is given up, its task ends and its threads continue. Only
+this module knows that they do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import Any
 from servd.worker.asgi.request import Request, current
 
 
-def _noted(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work`, which `request` knows about while a thread is at it, and which is not begun any more
-    once the request was given up.
-    """
+def _tracked(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
+    """Tracks `work` in `request.threads`. It raises RuntimeError once the request is given up."""
     threads = request.threads = request.threads or set()
 
     @functools.wraps(work)
@@ -36,39 +34,36 @@ def _noted(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-class NotingExecutor(ThreadPoolExecutor):
-    """A thread pool whose work is noted with the request that it is for."""
+class TrackingExecutor(ThreadPoolExecutor):
+    """A thread pool whose work is tracked by the request that submits it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs `fn` in a thread."""
         request = current.get()
-        return super().submit(_noted(request, fn) if request is not None else fn, *args, **kwargs)
+        return super().submit(_tracked(request, fn) if request is not None else fn, *args, **kwargs)
 
 
-def size_pools(loop: asyncio.AbstractEventLoop, threads: int, *, note: bool) -> None:
-    """`threads` for both pools that sync code runs in: asyncio's own and anyio's.
-
-    With `note`, requests know of the threads that work for them.
-    """
-    pool = NotingExecutor if note else ThreadPoolExecutor
+def size_pools(loop: asyncio.AbstractEventLoop, threads: int, *, track: bool) -> None:
+    """Sets the size of asyncio's and anyio's pools. With `track`, requests track their threads."""
+    pool = TrackingExecutor if track else ThreadPoolExecutor
     loop.set_default_executor(pool(threads, "servd-thread"))
     if "anyio" not in sys.modules:
         return
     from anyio import to_thread
 
     to_thread.current_default_thread_limiter().total_tokens = threads
-    if note and not hasattr(to_thread.run_sync, "__wrapped__"):
-        to_thread.run_sync = _noting(to_thread.run_sync)  # type: ignore[assignment]
+    if track and not hasattr(to_thread.run_sync, "__wrapped__"):
+        to_thread.run_sync = _tracking(to_thread.run_sync)  # type: ignore[assignment]
 
 
-def _noting(run_sync: Callable[..., Any]) -> Callable[..., Any]:
-    """The `to_thread.run_sync` of anyio, which has no seam for this."""
+def _tracking(run_sync: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps anyio's `to_thread.run_sync`: anyio has no hook for this."""
 
     @functools.wraps(run_sync)
-    async def noting(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    async def tracking(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
         request = current.get()
         if request is not None:
-            func = _noted(request, func)
+            func = _tracked(request, func)
         return await run_sync(func, *args, **options)
 
-    return noting
+    return tracking

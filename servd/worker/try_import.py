@@ -1,4 +1,4 @@
-"""`python -P -m servd.worker.try_import TARGET DIRECTORY [factory]`: can the app be imported?"""
+"""`python -P -m servd.worker.try_import TARGET DIRECTORY [factory]`: tries to import an app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from servd.worker.load_app import AppLoadError, load_app
 
 
 def main() -> None:
-    """Exits 1 with the app's own traceback when it cannot."""
+    """Exits 1 with the app's own traceback when the import fails."""
     target, directory, factory = sys.argv[1:4]
     sys.argv[1:] = []
     try:

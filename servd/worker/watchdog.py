@@ -1,6 +1,4 @@
-"""The worker's sign of life: WATCHDOG=1 from the event loop itself (sd_watchdog_enabled(3)), so
-that what cannot turn any more sends none.
-"""
+"""Sends WATCHDOG=1 from the event loop (sd_watchdog_enabled(3)): a blocked loop sends none."""
 
 from __future__ import annotations
 
@@ -8,12 +6,11 @@ import asyncio
 
 from servd.wire.notify import notify
 
-_BEATS = 3
-"""Signs of life in the time after which a silent worker is replaced."""
+_SIGNALS_PER_PERIOD = 3
 
 
 class Watchdog:
-    """Sends signs of life, three in every `seconds`; none without."""
+    """Sends three signals per `seconds`, the limit for a silent worker; none for None."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
@@ -21,12 +18,12 @@ class Watchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Begins, in the running loop."""
+        """Starts in the running loop."""
         self._loop = asyncio.get_running_loop()
         self._beat()
 
-    def every(self, seconds: float | None) -> None:
-        """Takes another time over."""
+    def set_period(self, seconds: float | None) -> None:
+        """Changes the period, in seconds."""
         self.seconds = seconds
         if self._next is not None:
             self._next.cancel()
@@ -36,5 +33,5 @@ class Watchdog:
 
     def _beat(self) -> None:
         if self.seconds is not None and self._loop is not None:
-            notify("WATCHDOG=1", wait=False)  # a daemon that is held up holds nobody up
-            self._next = self._loop.call_later(self.seconds / _BEATS, self._beat)
+            notify("WATCHDOG=1", wait=False)  # a busy daemon must not block the loop
+            self._next = self._loop.call_later(self.seconds / _SIGNALS_PER_PERIOD, self._beat)

@@ -9,8 +9,8 @@ import subprocess
 
 import httpx
 
-from harness import Servd, wait_until
-from with_bentoml import PYTHON, copied, environ
+from support.harness import Servd, wait_until
+from support.with_bentoml import PYTHON, copied, environ
 
 CONFIG = """
     [services.gw]

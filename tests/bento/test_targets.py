@@ -14,7 +14,7 @@ import httpx
 import pytest
 import trustme
 
-from harness import (
+from support.harness import (
     Servd,
     ServdProcess,
     command,
@@ -23,7 +23,7 @@ from harness import (
     servd_for_others,
     wait_until,
 )
-from with_bentoml import PYTHON, copied, environ, packages
+from support.with_bentoml import PYTHON, copied, environ, packages
 
 WRITER = "service:Writer"
 SAMPLE = Path(__file__).parents[2] / "sample-configs" / "bentoml"
@@ -90,7 +90,7 @@ def test_a_built_bento_by_its_tag_its_latest_its_path_and_its_sources_folder(ser
     assert schema["name"] == "Writer"
 
 
-def test_the_sample(servd: Servd) -> None:
+def test_the_sample_of_bentoml_runs(servd: Servd) -> None:
     folder = servd.folder / "bentoml"
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     port = str(free_port())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import command
+from support.harness import command
 
 GOOD = """
 [defaults]

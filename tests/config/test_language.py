@@ -374,7 +374,7 @@ listen = ":80
     assert [one.split(" ")[0] for one in found] == ["2:7", "3:11", "4:1", "5:14"]
 
 
-def test_keys_that_nothing_acts_on_yet_are_refused_unless_they_say_the_default(
+def test_keys_without_effect_are_refused_unless_they_say_the_default(
     folder: Path,
 ) -> None:
     text = """[daemon]

@@ -29,7 +29,7 @@ def test_the_committed_schema_is_the_generated_one() -> None:
     assert (ROOT / "schemas" / "servd.schema.json").read_text() == schema_text()
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_schema() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 
 

@@ -104,7 +104,7 @@ def test_a_socket_that_is_given_back_is_the_one_that_is_used(
         (sock,) = listener.sockets
         sock.accept()[0].close()
         client.close()
-    pool.own()
+    pool.claim_all()
     store.update(pool)
     assert len(manager.hear()) == 2
     pool.close()
@@ -122,7 +122,7 @@ def test_what_nobody_wants_any_more_is_given_up(manager: Manager, systemd: Syste
     pool, store = SocketPool(), FdStore(systemd)
     store.adopt(manager.given_back(), pool)
     listener = pool.acquire(tcp(port))
-    pool.own()
+    pool.claim_all()
     store.update(pool)
     assert len(manager.hear()) == 1
     pool.release(listener)

@@ -10,7 +10,7 @@ import httpx
 import playwright
 import pytest
 
-from harness import Servd, wait_until
+from support.harness import Servd, wait_until
 
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 """A Node that is surely there: the one that the browser tests bring along."""

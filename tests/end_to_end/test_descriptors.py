@@ -14,8 +14,9 @@ import time
 import httpx
 import pytest
 
-from faults import APP, idling, times, without_descriptors
-from harness import DEADLINE, Servd, wait_until
+from support.apps import PID
+from support.faults import idling, without_descriptors
+from support.harness import DEADLINE, Servd, wait_until
 
 TWO_WORKERS = """
     include = ["conf.d/*.toml"]
@@ -30,11 +31,11 @@ TWO_WORKERS = """
 NO_FILES = "Too many open files"
 
 
-def test_a_daemon_without_descriptors_says_so_and_starts_workers_once_there_are_some(
+def test_a_daemon_without_descriptors_says_so_and_starts_workers_later(
     servd: Servd,
 ) -> None:
     (servd.folder / "conf.d").mkdir()
-    daemon = servd(TWO_WORKERS, main_py=APP).ready()
+    daemon = servd(TWO_WORKERS, main_py=PID).ready()
     first, second = daemon.pids("web")
     answers: list[httpx.Response] = []
     late = threading.Thread(target=lambda: answers.append(daemon.ask("GET", "/v1/status")))
@@ -43,7 +44,7 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_once_there_are_
         assert admin.post("/v1/reload", json={}).json()["outcome"] == "unchanged"
         with without_descriptors(daemon.pid):
             os.kill(first, signal.SIGKILL)
-            wait_until(lambda: times(daemon, "worker died", reason=reason) >= 4, "it goes on")
+            wait_until(lambda: len(daemon.find("worker died", reason=reason)) >= 4, "it goes on")
             assert daemon.get("web").text == str(second)
             late.start()
             daemon.wait_for("connections cannot be accepted", error=NO_FILES)
@@ -63,7 +64,7 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_once_there_are_
     assert daemon.pids("web")[1] == second
     assert not daemon.find("worker to be recycled"), "nobody is blamed for what the daemon lacks"
     assert daemon.reload()["outcome"] == "unchanged"
-    assert times(daemon, "connections cannot be accepted") == 1
+    assert len(daemon.find("connections cannot be accepted")) == 1
     assert len(daemon.events) < 100
     assert "Traceback" not in daemon.output
     assert daemon.stop() == 0
@@ -92,22 +93,22 @@ def test_an_edit_without_descriptors_is_applied_once_there_are_some(servd: Servd
     with without_descriptors(daemon.pid):
         (folder / "b.toml").write_text('[services.b]\ncommand = ["sleep", "1000"]\n')
         daemon.send(signal.SIGHUP)
-        failed = daemon.wait_for("reload failed", why="SIGHUP")
+        failed = daemon.wait_for("reload failed", reason="SIGHUP")
         assert failed["error"] == f"servd.toml: cannot be read: {NO_FILES}"
     daemon.wait_for("worker ready", service="b")
     assert daemon.pids("a") == [pid]
-    assert times(daemon, "reload failed") == 1
+    assert len(daemon.find("reload failed")) == 1
 
 
 def test_a_pattern_without_descriptors_is_a_mistake_and_not_an_empty_list(servd: Servd) -> None:
     servd.write(a_toml="")
     code = f"""
 import resource
-from servd.shortage import matches
-assert matches("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
+from servd.core.exhaustion import glob_or_raise
+assert glob_or_raise("{servd.folder}/*.toml") == ["{servd.folder}/a.toml"]
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
-    matches("{servd.folder}/*.toml")
+    glob_or_raise("{servd.folder}/*.toml")
 except OSError as error:
     print(error.strerror)
 """
@@ -127,14 +128,14 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
         uvicorn = {{ loop = "{loop}" }}
         watchdog = "500ms"
         """,
-        main_py=APP,
+        main_py=PID,
     ).ready()
     (pid,) = daemon.pids("web")
     url = httpx.URL(daemon.url("web"))
     with (
         httpx.Client(base_url=url, timeout=DEADLINE) as kept,
         contextlib.ExitStack() as waiting,
-        idling(pid),
+        idling(pid, acts=0.1),
     ):
         assert kept.get("/").text == str(pid)
         with without_descriptors(pid):
@@ -152,14 +153,14 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
             assert client.recv(100).startswith(b"HTTP/1.1 200")
     daemon.wait_for("connections are accepted again", worker=0)
     assert daemon.pids("web") == [pid]
-    assert times(daemon, "connections cannot be accepted") == 1
+    assert len(daemon.find("connections cannot be accepted")) == 1
     assert not daemon.find("worker hung")
     assert daemon.stop() == 0
 
 
 def test_a_worker_without_descriptors_leaves_new_connections_to_the_others(servd: Servd) -> None:
     (servd.folder / "conf.d").mkdir()
-    daemon = servd(TWO_WORKERS.replace("health", "#"), main_py=APP).ready()
+    daemon = servd(TWO_WORKERS.replace("health", "#"), main_py=PID).ready()
     starved, other = daemon.pids("web")
     with without_descriptors(starved):
         assert {daemon.get("web").text for _ in range(20)} == {str(other)}
@@ -168,31 +169,28 @@ def test_a_worker_without_descriptors_leaves_new_connections_to_the_others(servd
 
 def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
     daemon = servd(
-        '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=APP
+        '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=PID
     ).ready()
     (pid,) = daemon.pids("web")
-    answers: list[str] = []
-    asking = threading.Thread(target=lambda: answers.append(daemon.get("web", "/slow").text))
-    asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web") == 1, "in flight")
-    with without_descriptors(pid):
-        assert daemon.act("web", "restart")["outcome"] == "applied"
-        asking.join()
-        daemon.wait_for("worker ended", pid=pid)
-    assert answers == [str(pid)]
+    with daemon.asking("web", "/slow") as (answer,):
+        daemon.begun("web")
+        with without_descriptors(pid):
+            assert daemon.act("web", "restart")["outcome"] == "applied"
+            assert answer.result().text == str(pid)
+            daemon.wait_for("worker ended", pid=pid)
     assert not daemon.find("worker killed")
 
 
 def test_a_start_that_lacks_one_descriptor_gives_the_others_back() -> None:
     code = """
 import os, resource
-from servd.supervisor.counts import Counts
+from servd.supervisor.counters import CounterRegistry
 spare = os.dup(0)
 resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, spare + 1))
 os.close(spare)
 for _ in range(3):
     try:
-        Counts().open("web")
+        CounterRegistry().open("web")
     except OSError as error:
         print(error.strerror)
 os.close(os.dup(0))

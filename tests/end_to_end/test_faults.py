@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from faults import APP, idling, times, without_processes
-from harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
+from support.apps import PID
+from support.faults import idling, without_processes
+from support.harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
 
 TWO_WORKERS = """
     [services.web]
@@ -54,12 +55,12 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     unprivileged: tuple[Servd, dict[str, Any]],
 ) -> None:
     servd, options = unprivileged
-    servd.write(servd_toml=TWO_WORKERS, main_py=APP)
+    servd.write(servd_toml=TWO_WORKERS, main_py=PID)
     daemon = servd.run("--config", "servd.toml", **options).ready()
     first, second = (daemon.workers("web")[worker] for worker in (0, 1))
     with without_processes(daemon.pid), idling(daemon.pid):
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: times(daemon, "worker died", reason=NO_PROCESS) >= 5, "it is tried")
+        wait_until(lambda: len(daemon.find("worker died", reason=NO_PROCESS)) >= 5, "it is tried")
         assert daemon.get("web").text == str(second)
         daemon.edit(TWO_WORKERS.replace("workers = 2", "workers = 3"))
         daemon.send(signal.SIGHUP)
@@ -86,16 +87,16 @@ def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
     folder.mkdir()
     servd.watching = True
     config = TWO_WORKERS.replace("give_up_after = 3, ", "")
-    daemon = servd(config, main_py=APP).ready()
+    daemon = servd(config, main_py=PID).ready()
     first, second = daemon.pids("web")
     gone = "servd.toml: no such file or folder"
     if how == "deleted":
         shutil.rmtree(folder)
     else:
         folder.rename(tmp_path / "elsewhere")
-    assert daemon.wait_for("reload failed", why="a file changed")["error"] == gone
+    assert daemon.wait_for("reload failed", reason="a file changed")["error"] == gone
     daemon.send(signal.SIGHUP)
-    assert daemon.wait_for("reload failed", why="SIGHUP")["error"] == gone
+    assert daemon.wait_for("reload failed", reason="SIGHUP")["error"] == gone
     os.kill(first, signal.SIGKILL)
     reason = f"could not be started: No such file or directory ({folder})"
     daemon.wait_for("worker died", reason=reason)
@@ -106,7 +107,7 @@ def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
     assert daemon.reload()["detail"] == gone
     if how == "deleted":
         folder.mkdir()
-        servd.write(main_py=APP)
+        servd.write(main_py=PID)
     else:
         (tmp_path / "elsewhere").rename(folder)
     daemon.edit(config + '[services.extra]\ncommand = ["sleep", "1000"]\n')
@@ -233,7 +234,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         rolled = daemon.act("web", "restart")
         assert (rolled["outcome"], rolled["seconds"] < 60) == ("applied", True)
         clock.put(0)
-        wait_until(lambda: times(daemon, "clock jumped") == 2, "the way back too")
+        wait_until(lambda: len(daemon.find("clock jumped")) == 2, "the way back too")
         assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
     assert not daemon.find("worker hung")
     assert not daemon.find("worker to be recycled")
@@ -259,7 +260,7 @@ def test_a_pause_of_everything_is_said_and_no_worker_is_blamed(servd: Servd) -> 
         health = { path = "/slow", interval = "100ms", timeout = "1s", failures = 1 }
         timeouts = { startup = "10s" }
     """
-    app = APP.replace("sleep(2)", "sleep(0.4)")
+    app = PID.replace("sleep(2)", "sleep(0.4)")
     daemon = servd(config, main_py=app).ready()
     (pid,) = daemon.pids("web")
     everything_stands_still(daemon, 3.5)
@@ -280,7 +281,7 @@ def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> 
         listen = "127.0.0.1:0"
         timeouts = { startup = "2s" }
     """
-    slow = "import time\nfor _ in range(10):\n    time.sleep(0.1)\n" + textwrap.dedent(APP)
+    slow = "import time\nfor _ in range(10):\n    time.sleep(0.1)\n" + textwrap.dedent(PID)
     daemon = servd(config, main_py=slow)
     daemon.wait_for("worker started")
     everything_stands_still(daemon, 3.5)

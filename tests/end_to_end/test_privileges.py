@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import DEADLINE, Servd, python_for_others, servd_for_others, wait_until
+from support.harness import DEADLINE, Servd, python_for_others, servd_for_others, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,11 +64,11 @@ def test_a_program_of_root_runs_as_its_user_and_cannot_go_back(servd: Servd, pyt
     from grp import getgrnam
 
     nogroup = getgrnam("nogroup").gr_gid
-    daemon.wait_for(
+    daemon.wait_for_line(
         f"I am www-data {nogroup} {supplementary} 0o77 {WWW.pw_dir} www-data", service="lowly"
     )
-    daemon.wait_for("['NoNewPrivs:', '1']")
-    daemon.wait_for("no way back")
+    daemon.wait_for_line("['NoNewPrivs:', '1']")
+    daemon.wait_for_line("no way back")
 
 
 def test_services_of_different_users_reach_each_other_and_strangers_do_not(
@@ -128,7 +128,7 @@ def test_services_of_different_users_reach_each_other_and_strangers_do_not(
     assert daemon.stop() == 0
 
 
-def test_a_key_that_only_root_can_read_serves_tls_for_a_worker_that_is_not_root(
+def test_a_key_that_only_root_can_read_serves_tls_for_a_worker_of_nobody(
     servd: Servd, python: str
 ) -> None:
     import ssl

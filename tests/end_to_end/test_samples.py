@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness import DEADLINE, Servd, ServdProcess, free_port
+from support.harness import DEADLINE, Servd, ServdProcess, free_port
 
 SAMPLES = Path(__file__).parents[2] / "sample-configs"
 

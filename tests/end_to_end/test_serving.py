@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from harness import Servd
+from support.harness import Servd
 
 APP = """
     import json, os
@@ -292,10 +292,10 @@ def test_what_is_printed_and_logged_becomes_events(servd: Servd) -> None:
         """,
     ).ready()
     pid = daemon.workers("web")[0]
-    printed = daemon.wait_for("printed at import", service="web", stream="stdout")
+    printed = daemon.wait_for_line("printed at import", service="web", stream="stdout")
     assert (printed["pid"], printed["worker"], printed["level"]) == (pid, 0, "info")
-    daemon.wait_for("to stderr", stream="stderr")
-    logged = daemon.wait_for("logged here", logger="mine")
+    daemon.wait_for_line("to stderr", stream="stderr")
+    logged = daemon.wait_for_line("logged here", logger="mine")
     assert logged["level"] == "warning"
     assert daemon.get("web", "/some?q=1").status_code == 204
     access = daemon.wait_for("request")
@@ -307,7 +307,7 @@ def test_what_is_printed_and_logged_becomes_events(servd: Servd) -> None:
     assert access["request_id"]
     assert access["timestamp"].endswith("Z")
     assert daemon.get("web", "/boom").status_code == 500
-    failed = daemon.wait_for("Exception in ASGI application")
+    failed = daemon.wait_for_line("Exception in ASGI application")
     assert "RuntimeError: boom" in failed["exception"]
     daemon.wait_for("request", **{"http.response.status_code": 500})
     assert json.loads(daemon.output.splitlines()[0])["event"] == "servd started"

@@ -14,7 +14,7 @@ from servd.export.systemd import HARDENING, Installation, units
 from servd.host.facts import inspect_host
 from servd.plan.build import build_loaded
 
-from harness import command
+from support.harness import command
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = (ROOT / "systemd" / "servd.service").read_text()

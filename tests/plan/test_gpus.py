@@ -33,7 +33,7 @@ def dealt(
     return {service.name: service.gpus for service in found.services}
 
 
-def test_whole_ones_go_to_one_worker_each() -> None:
+def test_whole_gpus_go_to_one_worker_each() -> None:
     assert dealt(4, a={"gpus": 1, "workers": 2}, b={"gpus": 2}) == {
         "a": (("2",), ("3",)),
         "b": (("0", "1"),),
@@ -51,12 +51,12 @@ def test_shares_are_packed_where_spreading_leaves_too_little() -> None:
     assert len([one for one in (*found["a"], *found["b"]) if one == ("0",)]) == 2
 
 
-def test_named_ones_are_nobody_elses() -> None:
+def test_named_gpus_are_nobody_elses() -> None:
     found = dealt(2, a={"gpus": [0], "workers": 2}, b={"gpus": 1})
     assert found == {"a": (("0",), ("0",)), "b": (("1",),)}
 
 
-def test_who_had_some_keeps_them() -> None:
+def test_workers_keep_the_gpus_that_they_had() -> None:
     small = plan(a={"gpus": 1}, b={"gpus": 1})
     before = with_gpus(small, ids(4), NO_PLAN)
     grown = dealt(4, before, a={"gpus": 1, "workers": 2}, b={"gpus": 1}, c={"gpus": 1})

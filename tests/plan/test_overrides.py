@@ -109,7 +109,7 @@ def test_what_cannot_be_scaled_or_started_is_refused() -> None:
         acted({}, Start("front"), plan(front=0))
 
 
-def test_it_lasts_until_the_file_changes_that_very_key() -> None:
+def test_an_override_lasts_until_the_file_changes_that_very_key() -> None:
     overrides = {"front": Override(5), "back": Override(stopped=True), "gone": Override(1)}
     assert surviving(overrides, config(), config()) == {
         "front": Override(5), "back": Override(stopped=True),

@@ -1,4 +1,4 @@
-"""`servd check`: validates a configuration, and with --imports every app of it."""
+"""`servd check`: validates a configuration, and with --imports all its apps."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
             )
             return Exit.CONFIG
         raise
-    failures: dict[str, str] = {}
-    if not loaded.errors:
-        loaded = _of_code(loaded) if imports else loaded
-        plan = _planned(loaded)
-        loaded = _of_machine(loaded, plan)
-        failures = _imports(loaded, plan) if imports and not loaded.errors else failures
-    loaded = _without_failures(loaded)
+    loaded, failures = _checked(loaded, imports=imports)
     if as_json:
         print_json(
             {
@@ -49,39 +43,55 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
             }
         )
     else:
-        show_diagnostics(loaded)
-        for name, text in failures.items():
-            say(f"services.{name}: the app cannot be imported\n{text}")
+        _show(loaded, failures, imports=imports)
     if loaded.errors:
         return Exit.CONFIG
-    if failures:
-        return Exit.FAILED
-    if not as_json:
-        names = ", ".join(sorted(loaded.config.services)) or "no services"
-        click.echo(f"{loaded.path} is valid: {names}")
-        asked = [name for name, s in loaded.config.services.items() if s.bento and not imports]
-        if asked:
-            say(f"the code of {', '.join(asked)} was not asked: --imports does that")
-    return Exit.OK
+    return Exit.FAILED if failures else Exit.OK
 
 
-def _of_code(loaded: Loaded) -> Loaded:
-    """With what the code of BentoML services declares, and what is wrong there."""
+def _checked(loaded: Loaded, *, imports: bool) -> tuple[Loaded, dict[str, str]]:
+    """Adds the diagnostics of code and machine; returns the failed imports by service too."""
+    failures: dict[str, str] = {}
+    if not loaded.errors:
+        loaded = _add_code(loaded) if imports else loaded
+        plan = _planned(loaded)
+        loaded = _add_machine(loaded, plan)
+        failures = _imports(loaded, plan) if imports and not loaded.errors else failures
+    # warnings about code that cannot be imported are shown as failures
+    kept = tuple(d for d in loaded.diagnostics if d.code != "code" or d.severity == "error")
+    return dataclasses.replace(loaded, diagnostics=kept), failures
+
+
+def _show(loaded: Loaded, failures: dict[str, str], *, imports: bool) -> None:
+    show_diagnostics(loaded)
+    for name, text in failures.items():
+        say(f"services.{name}: the app cannot be imported\n{text}")
+    if loaded.errors or failures:
+        return
+    names = ", ".join(sorted(loaded.config.services)) or "no services"
+    click.echo(f"{loaded.path} is valid: {names}")
+    skipped = [name for name, s in loaded.config.services.items() if s.bento and not imports]
+    if skipped:
+        say(f"the code of {', '.join(skipped)} was not asked: --imports does that")
+
+
+def _add_code(loaded: Loaded) -> Loaded:
+    """Adds what the code of BentoML services declares, and its diagnostics."""
     from servd.bento.discovery import Discovery
 
     return Discovery().complete(loaded, os.environ)
 
 
 def _planned(loaded: Loaded) -> Plan:
-    """What would run here."""
+    """Returns the plan for this machine."""
     from servd.host.facts import inspect_host
     from servd.plan.build import build_loaded
 
     return build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
 
 
-def _of_machine(loaded: Loaded, plan: Plan) -> Loaded:
-    """With what is too much for this machine."""
+def _add_machine(loaded: Loaded, plan: Plan) -> Loaded:
+    """Adds diagnostics for what exceeds this machine."""
     from servd.config.load import LoadError
     from servd.host.gpus import equip_at_start
 
@@ -92,16 +102,8 @@ def _of_machine(loaded: Loaded, plan: Plan) -> Loaded:
     return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
 
 
-def _without_failures(loaded: Loaded) -> Loaded:
-    """Without the warnings about code that cannot be imported, which are shown as failures."""
-    kept = tuple(d for d in loaded.diagnostics if d.code != "code" or d.severity == "error")
-    return dataclasses.replace(loaded, diagnostics=kept)
-
-
 def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
-    """What each app that cannot be imported said, by service. (The code of BentoML services has
-    been asked.)
-    """
+    """Returns the output of each failed import, by service. (BentoML code was queried before.)"""
     failures = {
         d.path.split(".")[1]: d.trace or d.message for d in loaded.warnings if d.code == "code"
     }

@@ -1,4 +1,4 @@
-"""`servd completion SHELL`: the script that makes a shell complete servd's command line."""
+"""`servd completion SHELL`: prints the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from servd.core.errors import ServdError, UsageError
 
 
 def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of services, as the configuration has them; none where there is none."""
+    """Returns the names of services in the configuration, if there is one."""
     from servd.cli.source import load_config
 
     config = ctx.params.get("config") or ctx.find_root().params.get("config")

@@ -1,4 +1,4 @@
-"""`servd convert A B`: TOML to YAML and back, the same configuration."""
+"""`servd convert A B`: converts a configuration between TOML and YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`servd dashboard`: the daemon's page, on a loopback port of its own."""
+"""`servd dashboard`: shows the daemon's page on a loopback port."""
 
 from __future__ import annotations
 
@@ -23,23 +23,19 @@ def command(config: str | None, admin: str | None, port: int, browser: bool) -> 
     The address holds a token that opens the page once.
     """
     client = admin_client(config, admin)
-    client.status()  # one that is not there is said now, and here
+    client.status()  # reports a missing daemon now
     from servd.cli.dashboard.server import DashboardServer
 
     server = DashboardServer(client, port)
     click.echo(server.url)
     say("open this address in a browser; it works once. Ctrl-C ends it")
-    with contextlib.ExitStack() as until_the_end:
-        if browser:
-            until_the_end.enter_context(_opened(server.url))
+    with _opened(server.url) if browser else contextlib.nullcontext():
         server.run()
 
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[None]:
-    """Opens the address in a browser: by a file that leads there and is ours alone, since everybody
-    can read the arguments of a program.
-    """
+    """Opens the address through a private file that redirects to it: arguments are public."""
     with tempfile.NamedTemporaryFile("w", prefix="servd-", suffix=".html") as file:
         file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
         file.flush()

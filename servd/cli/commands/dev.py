@@ -1,4 +1,4 @@
-"""`servd dev`: a whole configuration in development mode."""
+"""`servd dev`: runs a configuration in development mode."""
 
 from __future__ import annotations
 

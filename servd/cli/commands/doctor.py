@@ -1,4 +1,4 @@
-"""`servd doctor`: what of this machine and this installation would trouble servd."""
+"""`servd doctor`: finds problems of this machine and this installation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from servd.cli.source import config_option, load_config
 from servd.core.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
-    from servd.config.load import Loaded
+    from servd.config.model import Config
+    from servd.host.doctor import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -27,31 +28,43 @@ def command(config: str | None, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from servd.host.doctor import Finding, examine
+    from servd.host.doctor import examine
 
-    loaded: Loaded | None = None
-    try:
-        loaded = load_config(config)
-    except ConfigError as error:
-        if config is not None:
-            raise
-        about = Finding("ok", f"no configuration was looked at: {error.diagnostics[0].message}")
-    else:
-        wrong = len(loaded.errors)
-        about = Finding("ok", f"{loaded.path} is valid")
-        if wrong:
-            plural = "" if wrong == 1 else "s"
-            about = Finding("problem", f"{loaded.path} has {wrong} mistake{plural}", "servd check")
-    valid = loaded is not None and not loaded.errors
-    findings = [*examine(loaded.config if loaded and valid else None, os.environ), about]
+    valid, about = _examine_config(config)
+    findings = [*examine(valid, os.environ), about]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            mark: str = finding.level
-            if colours(sys.stdout):
-                mark = click.style(mark, fg=_COLOURS[finding.level])
-            click.echo(f"{mark}: {finding.what}")
-            if finding.advice:
-                click.echo(f"    {finding.advice}")
+            _show(finding)
     return Exit.FAILED if any(f.level == "problem" for f in findings) else Exit.OK
+
+
+def _examine_config(path: str | None) -> tuple[Config | None, Finding]:
+    """Returns the configuration if it is valid, and a finding about it. Raises `ConfigError` if
+    there is none at an explicit `path`.
+    """
+    from servd.host.doctor import Finding
+
+    try:
+        loaded = load_config(path)
+    except ConfigError as error:
+        if path is not None:
+            raise
+        message = error.diagnostics[0].message
+        return None, Finding("ok", f"no configuration was looked at: {message}")
+    count = len(loaded.errors)
+    if not count:
+        return loaded.config, Finding("ok", f"{loaded.path} is valid")
+    plural = "" if count == 1 else "s"
+    what = f"{loaded.path} has {count} mistake{plural}"
+    return None, Finding("problem", what, "servd check")
+
+
+def _show(finding: Finding) -> None:
+    mark: str = finding.level
+    if colours(sys.stdout):
+        mark = click.style(mark, fg=_COLOURS[finding.level])
+    click.echo(f"{mark}: {finding.what}")
+    if finding.advice:
+        click.echo(f"    {finding.advice}")

@@ -1,4 +1,4 @@
-"""`servd events`: what happens to services and workers, and why."""
+"""`servd events`: shows the events of services and workers."""
 
 from __future__ import annotations
 

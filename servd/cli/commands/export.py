@@ -1,4 +1,4 @@
-"""`servd export`: the same plan for other engines."""
+"""`servd export`: writes the plan for another engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from servd.core.errors import UsageError
 )
 def command(engine: str, config: str | None, user: str, name: str, output: str | None) -> None:
     """Write units of systemd that are fitted to the configuration."""
-    del engine  # there is one
+    del engine  # there is only one
     for option, given in (("--name", name), ("--user", user)):
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", given):
             raise UsageError(f"{option} {given}: write letters, digits, and _ . @ - between them")

@@ -1,4 +1,4 @@
-"""`servd graph`: the dependency graph."""
+"""`servd graph`: shows the dependency graph."""
 
 from __future__ import annotations
 

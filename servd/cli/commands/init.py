@@ -1,4 +1,4 @@
-"""`servd init`: a commented starter configuration."""
+"""`servd init`: writes a commented starter configuration."""
 
 from __future__ import annotations
 

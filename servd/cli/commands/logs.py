@@ -1,4 +1,4 @@
-"""`servd logs`: what services and the daemon write."""
+"""`servd logs`: shows the log of the services and the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`servd plan`: what a reload would do now."""
+"""`servd plan`: shows what a reload would do now."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
 
 
 def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
-    """The plan, of the daemon where one runs.
-
-    Raises `InvalidError` for a file that the daemon finds invalid, `ConfigError` without a daemon.
+    """Returns the plan: the running daemon's, or else that of a first start. Raises `InvalidError`
+    if the daemon finds the file invalid, and `ConfigError` if there is no daemon.
     """
     client = admin_client(config, admin)
     try:
@@ -69,7 +68,7 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
 
 
 class InvalidError(ServdError):
-    """The file that the daemon read is not valid; `lines` has every mistake."""
+    """The daemon's file is invalid; `lines` has every mistake."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines

@@ -1,4 +1,4 @@
-"""`servd reload`: makes what runs equal to the file."""
+"""`servd reload`: applies the configuration file."""
 
 from __future__ import annotations
 

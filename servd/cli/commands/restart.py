@@ -1,4 +1,4 @@
-"""`servd restart`: new workers for an unchanged definition, without losing a request."""
+"""`servd restart`: replaces the workers of an unchanged service without losing a request."""
 
 from __future__ import annotations
 

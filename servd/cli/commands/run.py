@@ -1,4 +1,4 @@
-"""`servd [--config F]` and `servd run`: the daemon in the foreground."""
+"""`servd [--config F]` and `servd run`: run the daemon in the foreground."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servd.cli.source import config_option, config_path
 
 
 def run_config(config: str | None, *, development: bool = False) -> int:
-    """Runs the configuration, as it is or for development; returns the daemon's exit status."""
+    """Runs the configuration, optionally for development; returns the daemon's exit status."""
     from servd.config.load import load
 
     @functools.cache

@@ -1,4 +1,4 @@
-"""`servd scale`: another number of workers, until the file changes it."""
+"""`servd scale`: changes the number of workers, until the file changes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int
 
 
 def _wanted(targets: tuple[str, ...]) -> dict[str, int]:
-    """Workers by name, of `web=2 api=3`, or of `web 2`. Raises `UsageError`."""
+    """Parses `web=2 api=3`, or `web 2`, to workers by name. Raises `UsageError`."""
     if len(targets) == 2 and "=" not in targets[0]:
         targets = (f"{targets[0]}={targets[1]}",)
     found: dict[str, int] = {}

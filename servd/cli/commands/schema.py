@@ -1,4 +1,4 @@
-"""`servd schema`: the JSON Schema of the configuration language."""
+"""`servd schema`: prints the JSON Schema of the configuration language."""
 
 from __future__ import annotations
 

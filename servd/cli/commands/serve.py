@@ -1,6 +1,5 @@
-"""`servd serve TARGET`: one service without a file. Every option is a key of the configuration.
-
-The options are those of `bentoml serve`, with its environment variables.
+"""`servd serve TARGET`: runs one service without a file. Every option is a key of the
+configuration; options and environment variables are those of `bentoml serve`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ SOURCE = "<servd serve>"
 EVERY_V4 = "0.0.0.0"  # noqa: S104  # what `bentoml serve` listens on
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
-"""Names, and the numbers of Python's ssl.PROTOCOL_TLS and PROTOCOL_TLS_SERVER: both mean the
-newest version that both sides have."""
+"""Names, and the numbers of Python's ssl.PROTOCOL_TLS and PROTOCOL_TLS_SERVER: both mean the newest
+version that both sides support."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """The options as they were given; None where they were not."""
+    """The command's options; None if not given."""
 
     target: str
     bento: bool
@@ -62,19 +61,19 @@ class ServeOptions:
         """Whether the target is a BentoML service."""
         return self.bento or is_bento(self.target, self.directory, os.environ)
 
-    def ask(self) -> Description | None:
-        """Begins to ask the code of a BentoML service what it declares: that takes longer than
-        reading a configuration, and both can be done at the same time.
+    def begin_description(self) -> Description | None:
+        """Starts the query of what the code of a BentoML service declares. It takes longer than
+        reading a configuration, and runs in parallel.
         """
         if not self.is_bento or not os.path.isdir(self.directory):
             return None
         argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
-        asked = Description(argv, self.directory, os.environ)
-        atexit.register(asked.drop)
-        return asked
+        begun = Description(argv, self.directory, os.environ)
+        atexit.register(begun.drop)
+        return begun
 
     def tables(self) -> dict[str, Any]:
-        """The configuration that the options stand for."""
+        """Returns the equivalent configuration."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         development = {"level": "debug"} if self.development else {}
         bento = self.is_bento
@@ -120,7 +119,7 @@ class ServeOptions:
         )
 
     def _name(self, *, bento: bool) -> str:
-        """A name for the service: that of its module or file, or of the class of a BentoML one."""
+        """Returns the service's name: that of its module or file, or of its BentoML class."""
         source, _, attribute = self.target.rpartition(":")
         if bento and source and not source_of(source, self.directory):
             stem = source.lower()  # the name of a tag
@@ -138,7 +137,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _number(text: str | None) -> int | float | str | None:
-    """A number of the command line as one of TOML; anything else stays text, to be validated."""
+    """Converts a number for TOML; other text stays as it is, for the validation."""
     if text is None:
         return None
     try:
@@ -207,7 +206,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     BentoML service ("service:MyService", a folder, a tag of a Bento).
     """
     given = ServeOptions(**options)
-    begun = None if print_config else given.ask()
+    begun = None if print_config else given.begin_description()
     from servd.config.dump import to_text
 
     text = to_text(given.tables(), "toml")
@@ -218,7 +217,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     from servd.config.load import Loaded, load_sources
     from servd.core.paths import default_runtime_dir
 
-    escaped = text.replace("$", "$$")  # nothing of the command line is a reference
+    escaped = text.replace("$", "$$")  # the command line has no references
     source = Source(SOURCE, escaped.encode())
 
     def written() -> Loaded:

@@ -1,4 +1,4 @@
-"""`servd show`: the effective configuration, with secrets masked."""
+"""`servd show`: prints the effective configuration, with secrets masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`servd start`: the opposite of `servd stop`."""
+"""`servd start`: starts services that were stopped or are not well."""
 
 from __future__ import annotations
 

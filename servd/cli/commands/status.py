@@ -1,4 +1,4 @@
-"""`servd status`: what runs."""
+"""`servd status`: shows services and workers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from servd.cli.render.output import colours, print_json
 from servd.cli.render.status_table import detail_lines, status_lines
 from servd.control.client import AdminClient
 
-INTERVAL = 1.0
-"""Seconds between two looks of `--watch`."""
+WATCH_INTERVAL_SECONDS = 1.0
 
 
 @click.command("status")
@@ -37,13 +36,13 @@ def command(
                 _show(status, name, clear=watch and sys.stdout.isatty())
             if not watch:
                 return
-            time.sleep(INTERVAL)
+            time.sleep(WATCH_INTERVAL_SECONDS)
     except KeyboardInterrupt:
         return
 
 
 def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
-    """The status, of one service where it has a `name`. Raises `ServdError`."""
+    """Returns the status, of one service if `name` is given. Raises `ServdError`."""
     return client.status() if name is None else client.services([name])[0]
 
 

@@ -1,4 +1,4 @@
-"""`servd stop`: keeps a service stopped, until it is started or the file changes its workers."""
+"""`servd stop`: stops services until they are started, or the file changes their workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`servd top`: services and workers, live."""
+"""`servd top`: shows services and workers live."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ORDERS: Mapping[str, tuple[str, Callable[[ServiceRow], Any]]] = {
     "c": ("CPU", lambda service: -_cpu(service)),
     "m": ("memory", lambda service: -_memory(service)),
 }
-"""Keys, with what they sort the services by."""
+"""Keys to press, with the name and the value that they sort services by."""
 
 
 @click.command("top")
@@ -61,7 +61,7 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
 
 
 def _live(client: AdminClient, console: Any, interval: float) -> None:
-    """Draws until q; raises `NoDaemonError` when the daemon is gone."""
+    """Draws until q is pressed. Raises `NoDaemonError` if the daemon is gone."""
     from rich.live import Live
 
     order = "g"
@@ -79,7 +79,7 @@ def _live(client: AdminClient, console: Any, interval: float) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits for a key for so many seconds; "" is none."""
+    """Yields a function that waits for a key, at most its argument in seconds; "" is none."""
     if not sys.stdin.isatty():
         yield _no_key
         return
@@ -128,7 +128,7 @@ def _screen(status: dict[str, Any], order: str, height: int | None) -> Renderabl
 
 
 def _table(services: list[ServiceRow], most: int | None) -> Table:
-    """A row for each service, and one for each of its workers, as far as they fit."""
+    """Returns rows for the services and their workers, at most `most`."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, expand=True)

@@ -1,4 +1,4 @@
-"""`servd upgrade`: another daemon takes the place of the one that runs, without a lost request."""
+"""`servd upgrade`: replaces the running daemon by a new one without losing a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servd.cli.render.output import print_json, say
 from servd.control.client import AdminClient, NoDaemonError
 from servd.core.errors import Exit, ServdError
 
-_LOOK_EVERY = 0.1
+_POLL_SECONDS = 0.1
 
 
 @click.command("upgrade")
@@ -46,12 +46,12 @@ def command(options: ActOptions) -> int:
 
 
 def _drained(client: AdminClient, deadline: float | None) -> bool:
-    """Waits until the daemon before has ended; False when the time is over."""
+    """Waits until the previous daemon has ended. Returns False at the deadline."""
     while deadline is None or time.monotonic() < deadline:
         try:
             if client.status().get("predecessor") is None:
                 return True
         except NoDaemonError:
-            pass  # between the two of them, for a moment
-        time.sleep(_LOOK_EVERY)
+            pass  # during the takeover
+        time.sleep(_POLL_SECONDS)
     return False

@@ -1,4 +1,4 @@
-"""`servd dashboard`: the page of a daemon on a loopback port.
+"""The server of `servd dashboard`: a daemon's page on a loopback port.
 
 Uses: `admin` (the page's files), `control`.
 Used by: `cli.commands.dashboard`.

@@ -1,9 +1,8 @@
-"""What `servd dashboard` listens with: the page, and a way through to the admin API for whoever
-opened it.
+"""The server of `servd dashboard`: the page, and a proxy to the admin API for its session.
 
-The address that is printed holds a one-time token behind `#`, where no server and no log sees it.
-The page exchanges it for a session's token and keeps that in the browser tab's own storage, which
-belongs to this very port. (A cookie would go to every port of the machine.)
+The printed address has a one-time token after `#`, which servers and logs never see. The page
+exchanges it for a session token and keeps that in the browser tab's storage, which belongs to this
+port. (A cookie would be sent to every port of the machine.)
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from servd.admin.routes_page import document, headers
 from servd.control.client import AdminClient
 from servd.core.errors import ServdError
 
-_FOR_EVER = httpx.Timeout(None, connect=5.0)
-_PASSED_ON = ("content-type", "if-match", "last-event-id", "accept")
-_PASSED_BACK = ("content-type", "etag", "cache-control")
+_TIMEOUT = httpx.Timeout(None, connect=5.0)
+_REQUEST_HEADERS = ("content-type", "if-match", "last-event-id", "accept")
+_RESPONSE_HEADERS = ("content-type", "etag", "cache-control")
 
 
 class DashboardServer:
-    """Serves one daemon's page. Raises `ServdError` where the port is taken."""
+    """Serves one daemon's page. Raises `ServdError` if the port is taken."""
 
     def __init__(self, client: AdminClient, port: int) -> None:
         self.admin = client
@@ -44,11 +43,13 @@ class DashboardServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))
-            self._socket.listen(128)  # whoever comes before we serve, waits
+            self._socket.listen(128)  # early clients wait until we serve
         except OSError as error:
             raise ServdError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
         self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = f"http://{self.host}/#{self.one_time}"
+        self._ending = asyncio.Event()
+        self._http = self._client()
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM."""
@@ -56,7 +57,7 @@ class DashboardServer:
             routes=[
                 Route("/", self._page),
                 Route("/session", self._exchange, methods=["POST"]),
-                Route("/{path:path}", self._through, methods=["GET", "POST"]),
+                Route("/{path:path}", self._proxy, methods=["GET", "POST"]),
             ]
         )
         config = uvicorn.Config(
@@ -69,33 +70,31 @@ class DashboardServer:
             proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
-        server = _Server(config)
-        self._ending = server.ending
         try:
-            asyncio.run(self._serve(server))
+            asyncio.run(self._serve(_Server(config, self._ending)))
         except KeyboardInterrupt:
             return
 
     async def _serve(self, server: uvicorn.Server) -> None:
-        async with self._client() as self._http:
+        async with self._http:
             await server.serve(sockets=[self._socket])
 
     def _client(self) -> httpx.AsyncClient:
-        """A way to the daemon: without a limit of time, since acts last as long as they do."""
-        endpoint, shown = self.admin.endpoint, self.admin.headers
+        """Returns the daemon's client, without a read timeout: an action may take any time."""
+        endpoint, auth = self.admin.endpoint, self.admin.headers
         if "://" in endpoint:
-            return httpx.AsyncClient(headers=shown, timeout=_FOR_EVER)
+            return httpx.AsyncClient(headers=auth, timeout=_TIMEOUT)
         transport = httpx.AsyncHTTPTransport(uds=endpoint)
-        return httpx.AsyncClient(transport=transport, timeout=_FOR_EVER)
+        return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT)
 
     async def _page(self, request: Request) -> Response:
-        """The page holds nothing that is not in servd's own files: anybody may see it."""
+        """Returns the page. It contains only files of servd, so it needs no token."""
         if request.headers.get("host") != self.host:
             return _problem(421, "this Host is not served here")
         return Response(document()[0], headers=headers())
 
     async def _exchange(self, request: Request) -> Response:
-        """The one-time token for the session's, once."""
+        """Exchanges the one-time token for the session token, once."""
         if refusal := self._foreign(request):
             return refusal
         given, wanted = await request.body(), self.one_time
@@ -104,14 +103,14 @@ class DashboardServer:
         self.one_time = None
         return JSONResponse({"token": self.session}, headers={"cache-control": "no-store"})
 
-    async def _through(self, request: Request) -> Response:
-        """Whatever else, to the daemon and back."""
+    async def _proxy(self, request: Request) -> Response:
+        """Forwards every other request to the daemon."""
         if refusal := self._foreign(request):
             return refusal
         shown = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(shown.encode(), self.session.encode()):
             return _problem(401, "run servd dashboard and open the address that it prints")
-        passed = {k: v for k, v in request.headers.items() if k in _PASSED_ON}
+        passed = {k: v for k, v in request.headers.items() if k in _REQUEST_HEADERS}
         raw = request.scope["raw_path"].decode("ascii", "replace")
         query = f"?{request.url.query}" if request.url.query else ""
         body = await request.body()
@@ -124,12 +123,12 @@ class DashboardServer:
             return _problem(400, "this is no route")
         except httpx.HTTPError:
             return _problem(502, "servd does not answer")
-        found = {k: v for k, v in answer.headers.items() if k in _PASSED_BACK}
+        found = {k: v for k, v in answer.headers.items() if k in _RESPONSE_HEADERS}
         parts = _body(answer, self._ending)
         return StreamingResponse(parts, answer.status_code, headers=found)
 
     def _foreign(self, request: Request) -> Response | None:
-        """The refusal of what another site, or another name for this machine, asks for."""
+        """Returns the refusal of a request from another origin, or to another Host."""
         if request.headers.get("host") != self.host:
             return _problem(421, "this Host is not served here")
         if request.headers.get("origin", f"http://{self.host}") != f"http://{self.host}":
@@ -138,7 +137,7 @@ class DashboardServer:
 
 
 async def _body(answer: httpx.Response, ending: asyncio.Event) -> AsyncIterator[bytes]:
-    """The answer as it comes, until the daemon ends it, or we end."""
+    """Yields the daemon's answer until it ends, or the dashboard does."""
     chunks = answer.aiter_raw()
     over = asyncio.ensure_future(ending.wait())
     try:
@@ -158,7 +157,7 @@ async def _body(answer: httpx.Response, ending: asyncio.Event) -> AsyncIterator[
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
-    """The next part; nothing at the end, or where the daemon has gone, and its answer with it."""
+    """Returns the next part, or b"" at the end or when the daemon has gone."""
     try:
         return await anext(chunks, b"")
     except httpx.HTTPError:
@@ -166,19 +165,19 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says when it begins to end: pages that follow something are let go of."""
+    """Sets `ending` when its shutdown begins, which ends the streams of pages."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, ending: asyncio.Event) -> None:
         super().__init__(config)
-        self.ending = asyncio.Event()
+        self.ending = ending
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends."""
+        """Ends the streams, then the server."""
         self.ending.set()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The signal ends us properly, and is not raised once more."""
+        """Ends the server; Uvicorn would raise the signal again."""
         self.should_exit = True
 
 

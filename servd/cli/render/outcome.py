@@ -1,4 +1,4 @@
-"""What became of a reload, as the command line shows it."""
+"""Shows the outcome of a reload."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from servd.core.errors import Exit, ServdError
 
 
 def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
-    """Prints the outcome; returns the exit status: 1 when nothing was applied for a reason.
-    `unchanged` is what to say where nothing had to be done.
-    """
+    """Prints the outcome, or `unchanged` if nothing was to do; returns the exit status."""
     if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
         raise ServdError("what answered is no servd, or another version of it")
     if as_json:

@@ -1,4 +1,4 @@
-"""How the command line shows things: results on stdout, messages on stderr."""
+"""Output of the command line: results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ if TYPE_CHECKING:
 
 
 def colours(stream: Any) -> bool:
-    """Whether a stream takes colours: a terminal, unless NO_COLOR says otherwise."""
+    """Whether a stream is a terminal, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def say(message: str) -> None:
-    """A message for a person."""
+    """Prints a message to stderr."""
     click.echo(message, err=True)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:
-    """Writes a file, or stdout for "-"; one that is there is overwritten with `force` only.
-
-    Raises `ServdError`.
-    """
+    """Writes a file, or stdout for "-". Raises `ServdError`, also if it exists, unless `force`."""
     if path == "-":
         click.echo(text, nl=False)
         return
@@ -46,22 +43,22 @@ def write_new(path: str, text: str, *, force: bool) -> None:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters of a text; what was longer ends with an ellipsis."""
+    """Shortens a text to `width` characters, with an ellipsis."""
     return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
 
 
 def workers(count: int) -> str:
-    """`1 worker`, `2 workers`."""
+    """Formats a number of workers: `1 worker`, `2 workers`."""
     return f"{count} worker{'' if count == 1 else 's'}"
 
 
 def print_json(value: Any) -> None:
-    """A result for programs."""
+    """Prints a result for programs."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
-    """`~ web roll, ~ api scale 2 -> 4, - old remove`."""
+    """Formats changes: `~ web roll, ~ api scale 2 -> 4, - old remove`."""
     return ", ".join(
         f"{c['sign']} {c['service']} {c['kind']}{_workers(c['keys'])}" for c in changes
     )
@@ -78,9 +75,9 @@ def say_restart_needed(keys: Sequence[str]) -> None:
 
 
 def show_error(error: ServdError) -> None:
-    """An error, with its places when it is about a configuration."""
+    """Prints an error; one about a configuration with its places."""
     loaded = getattr(error, "loaded", None)
-    if loaded is not None:  # a LoadError, whose module is not imported just to ask
+    if loaded is not None:  # a LoadError, whose module need not be imported
         show_diagnostics(loaded)
     elif isinstance(error, ConfigError):
         for diagnostic in error.diagnostics:
@@ -90,7 +87,7 @@ def show_error(error: ServdError) -> None:
 
 
 def show_diagnostics(loaded: Loaded) -> None:
-    """Every mistake and warning with its line, then how many there are."""
+    """Prints every mistake and warning with its line, then the number of mistakes."""
     for diagnostic in loaded.diagnostics:
         say(render(diagnostic, loaded.texts, colour=colours(sys.stderr)))
     if loaded.errors:
@@ -99,7 +96,7 @@ def show_diagnostics(loaded: Loaded) -> None:
 
 
 def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
-    """A diagnostic for programs."""
+    """Returns a diagnostic for programs."""
     return {
         "file": diagnostic.place.file,
         "line": diagnostic.place.line,

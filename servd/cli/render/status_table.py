@@ -1,4 +1,4 @@
-"""The status as text that fits 80 columns."""
+"""Formats the status as text of 80 columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from servd.cli.render.output import cut, in_brief
 from servd.cli.render.output import workers as workers_of
 
 WIDTH = 80
-_LONGEST_NAME = 20
+_MAX_NAME_WIDTH = 20
 _COLOURS = {
     "ready": "32", "completed": "32", "rolling": "36", "starting": "36", "waiting": "36",
     "degraded": "33", "backoff": "31", "failed": "31", "stopping": "90", "stopped": "90",
@@ -17,7 +17,7 @@ _COLOURS = {
 
 
 def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
-    """A table of the services, with what is wrong below each, and the last reload."""
+    """Formats a table of the services, with notes below each, and the last reload."""
     config = status["config"]
     head = f"servd {status['version']}  {status['state']}  pid {status['pid']}"
     if status["predecessor"] is not None:
@@ -25,7 +25,7 @@ def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
     generation = f"  (generation {config['generation']})"
     lines = [head, cut(config["path"], WIDTH - len(generation)) + generation, ""]
     names = [service["name"] for service in status["services"]]
-    width = min(_LONGEST_NAME, max(map(len, [*names, "SERVICE"])))
+    width = min(_MAX_NAME_WIDTH, max(map(len, [*names, "SERVICE"])))
     lines.append(
         f"{'SERVICE':<{width}}  {'STATE':<9}  {'WORKERS':>7}  GEN  {'REQ/S':>6}  {'P99 MS':>6}"
         f"  {'CPU%':>5}  {'MEM':>5}  RST"
@@ -36,7 +36,7 @@ def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
 
 
 def detail_lines(service: dict[str, Any], *, colour: bool = False) -> list[str]:
-    """One service with all its workers."""
+    """Formats one service with all its workers."""
     name = service["name"]
     lines = [f"{name}  {_state(service['state'], colour=colour)}  {where(service)}"]
     if service["depends_on"]:
@@ -67,7 +67,7 @@ def _service(service: dict[str, Any], width: int, *, colour: bool) -> list[str]:
 
 
 def _notes(service: dict[str, Any]) -> list[str]:
-    """What there is to know beside the figures."""
+    """Formats the details that have no column."""
     pids = " ".join(str(p["pid"]) for p in service["processes"])
     notes = [f"{where(service)}{f'  pid {pids}' if pids else ''}"]
     if by_hand := service["by_hand"]:
@@ -85,14 +85,14 @@ def _notes(service: dict[str, Any]) -> list[str]:
 
 
 def where(service: Mapping[str, Any]) -> str:
-    """Where it listens."""
+    """Returns the addresses that a service listens on."""
     if service["kind"] == "task":
         return "task"
     return ", ".join(service["listen"]) or "internal"
 
 
 def number(value: float | None) -> str:
-    """A figure in at most six characters; what is not measured is a dash."""
+    """Formats a number in at most six characters; None as a dash."""
     if value is None:
         return "-"
     if value >= 100_000:
@@ -101,7 +101,7 @@ def number(value: float | None) -> str:
 
 
 def size(value: int | None) -> str:
-    """Bytes in at most five characters: `23M`, `1.4G`."""
+    """Formats bytes in at most five characters: `23M`, `1.4G`."""
     if not value:
         return "-"
     scaled, units = float(value), ["", "K", "M", "G", "T"]

@@ -10,9 +10,10 @@ import heapq
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.sink import LogSink
 
 LINES = 1000
@@ -79,8 +80,9 @@ class LogBuffer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waking = False
 
-    def add(self, service: str, text: bytes) -> None:
-        """Keeps a line."""
+    def add(self, event: LogEvent) -> None:
+        """Keeps an event as its line: fields would take more than the bytes counted here."""
+        service, text = event.service, event.json
         with self._lock:
             self.newest += 1
             ring = self._rings.get(service)
@@ -157,7 +159,7 @@ class LogBuffer:
 
 class LogRouter:
     """Everything that is logged: written to the sink, and the last of it kept. What the daemon says
-    itself are `events` (`on_event` is told of each); `logs` have that and all that workers write.
+    itself are `events`, which subscribers get too; `logs` have that and all that workers write.
 
     `boot` names this run of the daemon: a number of a line means nothing to another.
     """
@@ -167,24 +169,32 @@ class LogRouter:
         self.events = LogBuffer()
         self.logs = LogBuffer()
         self.boot = secrets.token_hex(4)
-        self.on_event: Callable[[bytes], None] = lambda line: None
+        self._subscribers: tuple[TakeEvent, ...] = ()
 
-    def by_worker(self, service: str, line: bytes) -> None:
-        """Takes a line of a service's worker."""
-        self.sink.put(line)
-        self.logs.add(service, line)
+    def by_worker(self, service: str, line: bytes | Mapping[str, Any]) -> None:
+        """Takes a line of a service's worker: finished JSON, or the fields of text."""
+        self._log(LogEvent.by_worker(service, line))
 
-    def by_daemon(self, service: str, line: bytes, logged: bool) -> None:
-        """Takes an event of the daemon, about a service or ("") about none; `logged` says whether
-        it is one for the log.
+    def by_daemon(self, event: LogEvent) -> None:
+        """Takes an event of the daemon."""
+        if event.logged:
+            self._log(event)
+        self.events.add(event)
+        for take in self._subscribers:
+            take(event)
+
+    def _log(self, event: LogEvent) -> None:
+        self.sink.put(event)
+        self.logs.add(event)
+
+    def subscribe(self, take: TakeEvent) -> None:
+        """Hands every event of the daemon to `take` until `close`, in the thread that it comes
+        from.
         """
-        if logged:
-            self.sink.put(line)
-            self.logs.add(service, line)
-        self.events.add(service, line)
-        self.on_event(line)
+        self._subscribers += (take,)
 
     def close(self) -> None:
-        """Lets go of whoever follows."""
+        """Lets go of subscribers and followers."""
+        self._subscribers = ()
         self.events.close()
         self.logs.close()

@@ -18,6 +18,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from servd.daemon.log.event import LogEvent
+
 ADDRESS = "/run/systemd/journal/socket"
 STREAM = "JOURNAL_STREAM"
 
@@ -50,14 +52,12 @@ class JournaldClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.connect(address)
 
-    def put(self, line: bytes) -> None:
-        """One event: a JSON object, or any text. What cannot be written is lost, as the journal's
-        own rate limits lose it.
-        """
+    def put(self, line: LogEvent) -> None:
+        """What cannot be written is lost, as the journal's own rate limits lose it."""
         try:
             entry = _entry(line)
         except Exception:  # whatever a program may have written
-            entry = _field("MESSAGE", line.decode(errors="replace"))
+            entry = _field("MESSAGE", line.json.decode(errors="replace"))
         try:
             self._socket.send(entry)
         except OSError as error:
@@ -84,13 +84,10 @@ class JournaldClient:
         self._socket.close()
 
 
-def _entry(line: bytes) -> bytes:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict):
-        event = {"event": line.decode(errors="replace")}
+def _entry(line: LogEvent) -> bytes:
+    event = line.fields
+    if event is None:
+        event = {"event": line.json.decode(errors="replace")}
     fields = {
         "MESSAGE": message(event),
         "PRIORITY": str(PRIORITIES.get(str(event.get("level")), 6)),

@@ -7,7 +7,6 @@ whose thread writes: a slow terminal or disk drops lines (counted), and never st
 from __future__ import annotations
 
 import collections
-import json
 import logging
 import math
 import os
@@ -22,7 +21,10 @@ import structlog
 
 from servd.config.model import DaemonLog
 from servd.core.errors import StartError
+from servd.core.events import Event
 from servd.daemon.log import journald
+from servd.daemon.log.console import console_renderer
+from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.stream import LogStream
 
 MOST_WAITING = 20_000
@@ -53,14 +55,8 @@ def open_log(options: DaemonLog) -> IO[bytes]:
         raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
 
 
-TakeEvent = Callable[[str, bytes, bool], None]
-"""Takes the name of the service that a finished event is about ("": none), the event, and whether
-its level is one that is logged.
-"""
-
-
 class LogSink:
-    """Takes finished JSON events and writes them, as they are or for people."""
+    """Takes events and writes them, as JSON or for people."""
 
     def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
         self.options = options
@@ -68,7 +64,7 @@ class LogSink:
         self._stream = LogStream(stream or open_log(options))
         self._console = self._renderer()
         self._journal = self._way_to_journal() if stream is None else None
-        self._waiting: collections.deque[bytes] = collections.deque()
+        self._waiting: collections.deque[LogEvent] = collections.deque()
         self._size = 0
         self._lost, self._why = 0, ""
         self._say_at = self._trouble_at = 0.0
@@ -79,8 +75,8 @@ class LogSink:
         self._thread = threading.Thread(target=self._run, name="servd-log", daemon=True)
         self._thread.start()
 
-    def _renderer(self) -> Any:
-        """For people on a terminal; None where events are written as they are."""
+    def _renderer(self) -> Callable[[LogEvent], bytes] | None:
+        """For people on a terminal; None where events are written as JSON."""
         terminal = self._stream.raw.isatty()
         form = self.options.format
         if form == "console" or (form == "auto" and not self.options.file and terminal):
@@ -96,15 +92,16 @@ class LogSink:
         except OSError:
             return None
 
-    def put(self, line: bytes) -> None:
-        """Queues one event (a line of JSON without its end)."""
+    def put(self, line: LogEvent) -> None:
+        """Queues one event."""
+        size = len(line.json)
         with self._wake:
-            full = len(self._waiting) >= MOST_WAITING or self._size + len(line) > MOST_BYTES
+            full = len(self._waiting) >= MOST_WAITING or self._size + size > MOST_BYTES
             if full and threading.current_thread() is not self._thread:  # what it says has room
                 self._lose(1, "they could not be written fast enough")
                 return
             self._waiting.append(line)
-            self._size += len(line)
+            self._size += size
             self._wake.notify()
 
     def _run(self) -> None:
@@ -130,11 +127,13 @@ class LogSink:
             elif not lines and self._closing:
                 return
 
-    def _write(self, stream: LogStream, lines: list[bytes], console: Any) -> None:
+    def _write(
+        self, stream: LogStream, lines: list[LogEvent], console: Callable[[LogEvent], bytes] | None
+    ) -> None:
         """Takes the log, not the services, when it fails: what is lost is counted. What `stream`
         has not taken when another one has come into its place is for that.
         """
-        shown = lines if console is None else [console(line) for line in lines]
+        shown = [line.json if console is None else console(line) for line in lines]
         done, error = stream.write(
             shown, lambda: stream is self._stream and time.monotonic() < self._end
         )
@@ -144,12 +143,12 @@ class LogSink:
         with self._wake:
             if stream is not self._stream:
                 self._waiting.extendleft(reversed(lines[done:]))
-                self._size += sum(map(len, lines[done:]))
+                self._size += sum(len(line.json) for line in lines[done:])
                 return
             self._lose(len(lines) - done, error or "nobody read them")
         if error and time.monotonic() >= self._trouble_at:
             self._trouble_at = time.monotonic() + 6 * SAY_AGAIN
-            log.error("log cannot be written", error=error, file=self.options.file or "stderr")
+            log.error(Event.LOG_NOT_WRITTEN, error=error, file=self.options.file or "stderr")
 
     def _lose(self, lines: int, why: str) -> None:
         self.dropped += lines
@@ -171,7 +170,7 @@ class LogSink:
         with self._wake:
             lines, self._lost = self._lost, 0
             self._say_at = time.monotonic() + SAY_AGAIN
-        log.warning("log lines lost", lines=lines, reason=self._why, in_all=self.dropped)
+        log.warning(Event.LOG_LINES_LOST, lines=lines, reason=self._why, in_all=self.dropped)
 
     def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
         """Writes to `stream` from now on, as `options` say; the old one is closed."""
@@ -202,48 +201,11 @@ class LogSink:
         self._thread.join(_LAST_WORDS + 0.5)
 
 
-_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
-"""Of services in turn; red is for mistakes."""
-
-
-def console_renderer(*, colours: bool) -> Any:
-    """A function from a JSON event to the line that a person reads."""
-    render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
-    of_services: dict[str, str] = {}
-
-    def shown(line: bytes) -> bytes:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return line
-        if not isinstance(event, dict):
-            return line
-        text = "".join(f"\n    | {item}" for item in event.pop("last_lines", None) or ())
-        stamp = str(event.get("timestamp", ""))
-        event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
-        if "exception" in event:
-            text += "\n" + str(event.pop("exception"))
-        name = str(event.pop("service", ""))
-        if not colours:
-            lead = f"{name} | " if name else ""
-        else:
-            colour = of_services.setdefault(name, _COLOURS[len(of_services) % len(_COLOURS)])
-            lead = f"\033[{colour}m{name} |\033[0m " if name else ""
-        return (lead + str(render(None, "", event)) + text).encode()
-
-    return shown
-
-
 class _Logger:
-    """What structlog's last processor hands its text to, with the service that it is about."""
+    """What structlog's last processor hands the event to."""
 
     def __init__(self, take: TakeEvent) -> None:
-        self._take = take
-
-    def msg(self, text: str, service: str, logged: bool) -> None:
-        self._take(service, text.encode(), logged)
-
-    debug = info = warning = error = critical = msg
+        self.debug = self.info = self.warning = self.error = self.critical = take
 
 
 class _ToStructlog(logging.Handler):
@@ -269,7 +231,7 @@ def configure(take: TakeEvent, level: str) -> None:
             structlog.processors.format_exc_info,
             _with_pid,
             _in_front("timestamp", "level", "event"),
-            _as_json(least),
+            _as_event(least),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)),
         logger_factory=lambda *_: _Logger(take),
@@ -286,12 +248,12 @@ def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def _as_json(least: int) -> Any:
-    """Makes the arguments of `_Logger.msg`."""
+def _as_event(least: int) -> Any:
+    """Makes the argument of `_Logger`'s methods."""
 
-    def made(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str, bool], Any]:
+    def made(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[LogEvent], Any]:
         logged = logging.getLevelName(str(event["level"]).upper()) >= least
-        return (json.dumps(event, default=str), str(event.get("service", "")), logged), {}
+        return (LogEvent.by_daemon(event, logged=logged),), {}
 
     return made
 

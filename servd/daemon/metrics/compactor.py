@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from servd.core.events import Event
 from servd.daemon.metrics.folder import files, lives, services
 from servd.daemon.periodic import Periodic
 from servd.daemon.runtime_dir import RuntimeDir
@@ -48,6 +49,6 @@ class MetricsCompactor:
                 self.app_metrics.fold(service)
             except OSError as error:  # the disk is full: it is kept, and tried again
                 why = error.strerror or str(error)
-                log.warning("metrics of an app cannot be kept", service=service, error=why)
+                log.warning(Event.APP_METRICS_NOT_KEPT, service=service, error=why)
             except Exception:  # one service must not keep the others from being looked after
-                log.exception("metrics of an app cannot be kept", service=service)
+                log.exception(Event.APP_METRICS_NOT_KEPT, service=service)

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from servd._version import __version__
+from servd.core.events import Event
 from servd.daemon.metrics.multiprocess import AppMetrics, labelled
 from servd.daemon.metrics.snapshot import Snapshot
 from servd.daemon.watch.certificates import validity
@@ -56,7 +57,7 @@ class PrometheusRenderer:
         except Exception as error:  # whatever a service has written there
             if service not in self._damaged:
                 self._damaged.add(service)
-                log.warning("metrics of an app cannot be read", service=service, error=str(error))
+                log.warning(Event.APP_METRICS_NOT_READ, service=service, error=str(error))
             return []
         return [labelled(family, service) for family in families]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from servd.daemon.reload.reloader import ReloadStatistics
+from servd.daemon.reload.statistics import ReloadStatistics
 from servd.supervisor.circus.process import WORKER_STATES, WorkerProcess
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
@@ -61,7 +61,7 @@ class Snapshot:
 
 def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) -> Snapshot:
     """Taken in the daemon's loop. `dropped` are the lines of the log that the daemon dropped."""
-    counts = supervisor.engine.counts
+    counts = supervisor.context.workers.counters
     requests = [
         RequestSample(
             name,
@@ -103,6 +103,6 @@ def service_sample(service: ManagedService) -> ServiceSample:
 
 def _processes(service: ManagedService) -> Iterator[tuple[Generation, WorkerProcess]]:
     for generation in (service.current, service.upcoming, *service.draining):
-        if generation is not None and generation.watcher is not None:
-            for process in generation.watcher.processes.values():
+        if generation is not None:
+            for process in (*generation.workers.processes, *generation.workers.leaving):
                 yield generation, process

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from servd.config.model import Config
 from servd.core.errors import StartError
 from servd.daemon.admin_protocol import Admin
@@ -11,25 +9,25 @@ from servd.daemon.hooks import Hooks
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import configure, open_log
 from servd.daemon.reload.settings import SettingsChange
-from servd.supervisor.circus.watcher import StartLimiter
+from servd.supervisor.circus.start_limiter import StartLimiter
 
 
 class OwnSettings:
-    """The parts that have settings; `places` says how many workers may start at a time."""
+    """The parts that have settings. `usable_cpus` is what `daemon.start_concurrency = 0` counts."""
 
     def __init__(
         self,
         record: LogRouter,
         admin: Admin,
         hooks: Hooks,
-        gate: StartLimiter,
-        places: Callable[[Config], int],
+        limiter: StartLimiter,
+        usable_cpus: int,
     ) -> None:
         self.record = record
         self.admin = admin
         self.hooks = hooks
-        self.gate = gate
-        self.places = places
+        self.limiter = limiter
+        self.usable_cpus = usable_cpus
 
     async def prepare(self, before: Config, after: Config) -> SettingsChange:
         """Prepares what a reload changes of the daemon itself. Raises `StartError`."""
@@ -56,9 +54,13 @@ class OwnSettings:
             change.undoes += admin.undoes
 
         async def take_over() -> None:
-            self.gate.places = self.places(after)
-            self.gate.wake()
+            self.limiter.change(start_limit(after, self.usable_cpus))
             self.hooks.hooks = after.hooks
 
         change.commits.append(take_over)
         return change
+
+
+def start_limit(config: Config, usable_cpus: int) -> int:
+    """How many workers may be starting at once."""
+    return config.daemon.start_concurrency or 2 * usable_cpus

@@ -10,6 +10,7 @@ import structlog
 from servd.config.kinds import daemon_kind
 from servd.config.model import Config
 from servd.config.tree import differing_paths, dotted
+from servd.core.events import Event
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ async def _all(acts: Iterable[AsyncAction]) -> None:
         try:
             await act()
         except Exception:
-            log.exception("internal error")
+            log.exception(Event.INTERNAL_ERROR)
 
 
 def changed_keys(before: Config, after: Config) -> list[str]:

@@ -17,15 +17,13 @@ from typing import Any
 from servd.core.basedir import base_dir
 from servd.core.errors import ServdError
 from servd.daemon.upgrade.state import UpgradeState
+from servd.wire.graces import DISMISSED_DAEMON_SECONDS
 from servd.wire.names import HANDOVER
 
 _LOOK_EVERY = 0.02
 _LONGEST_LINE = 1 << 22
 _CONFIRMATION = 30.0
 """Seconds in which it has to say that it has taken over: it has nothing else to do."""
-
-_GRACE = 10.0
-"""Seconds that one which is not wanted after all has to end its workers."""
 
 
 class UpgradeError(ServdError):
@@ -67,13 +65,13 @@ class NewDaemon:
         self._writer = writer
 
     @classmethod
-    async def start(cls, handover: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
+    async def start(cls, state: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
         """Starts it as this process was started. Raises `UpgradeError`."""
-        process, ours = _spawn(handover, environ)
+        process, ours = _spawn(state, environ)
         streams = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
-        successor = cls(process, *streams)
-        successor._writer.write(handover.to_json() + b"\n")
-        return successor
+        new = cls(process, *streams)
+        streams[1].write(state.to_json() + b"\n")
+        return new
 
     @property
     def pid(self) -> int:
@@ -113,12 +111,12 @@ class NewDaemon:
         except ValueError as error:
             raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
 
-    async def heed(self, hurry: Callable[[], None]) -> None:
-        """Calls `hurry` when it wants us to end at once. Returns when it has ended."""
+    async def heed(self, force_stop: Callable[[], None]) -> None:
+        """Calls `force_stop` when it wants us to end at once. Returns when it has ended."""
         with contextlib.suppress(UpgradeError, ValueError):
             while True:
                 if "hurry" in await self._hear():
-                    hurry()
+                    force_stop()
 
     async def _hear(self) -> dict[str, Any]:
         """The next thing that it says. Raises `UpgradeError` when it has ended, and ValueError for
@@ -144,7 +142,7 @@ class NewDaemon:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(DISMISSED_DAEMON_SECONDS):
                 await self._end()
         except TimeoutError:
             self._process.kill()
@@ -159,7 +157,7 @@ class NewDaemon:
 
 
 def _spawn(
-    handover: UpgradeState, environ: Mapping[str, str]
+    state: UpgradeState, environ: Mapping[str, str]
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The process, and our end of the channel to it. Raises `UpgradeError`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -167,7 +165,7 @@ def _spawn(
         process = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
             env={**environ, HANDOVER: str(theirs.fileno())},
-            pass_fds=[theirs.fileno(), *handover.descriptors],
+            pass_fds=[theirs.fileno(), *state.descriptors],
             cwd=base_dir(),
         )
     except OSError as error:

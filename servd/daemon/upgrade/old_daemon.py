@@ -26,18 +26,10 @@ log = structlog.get_logger()
 
 
 class OldDaemon:
-    """Speaks with it by lines of JSON, until it has ended.
+    """Speaks with it by lines of JSON, until it has ended (`gone`)."""
 
-    `taken` and `admin` are the keys of the sockets that are used here as well; `taken_over` is
-    called as soon as it is we who run, `reload` when it was asked for a reload that it has left.
-    """
-
-    def __init__(self, channel: socket.socket, handover: UpgradeState) -> None:
-        self.handover = handover
-        self.taken: Callable[[], Collection[str]] = list
-        self.admin: Callable[[], Collection[str]] = list
-        self.taken_over: Callable[[], None] = lambda: None
-        self.reload: Callable[[], None] = lambda: None
+    def __init__(self, channel: socket.socket, state: UpgradeState) -> None:
+        self.state = state
         self.gone = asyncio.Event()
         self._channel = channel
         self._released: set[str] = set()
@@ -55,17 +47,24 @@ class OldDaemon:
         """Says how long it may take until all is ready here."""
         self._tell(within=seconds)
 
-    def hurry(self) -> None:
-        """Wants it to end at once."""
+    def force_stop(self) -> None:
+        """Asks it to end at once."""
         self._tell(hurry=True)
 
-    def listen(self) -> None:
-        """Takes what it says from now on, in the running loop."""
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
+    def listen(self, on_reload: Callable[[], object]) -> None:
+        """Hears what it says from now on, in the running loop. Calls `on_reload` when it was asked
+        for a reload that it leaves to this daemon.
+        """
+        self._listening = asyncio.get_running_loop().create_task(self._listen(on_reload))
 
-    async def agree(self, at_once: Collection[str]) -> None:
-        """Says that all is ready here, and returns once it has handed over; or has died, which
-        comes to the same. Raises `ServdError` where it stops instead.
+    async def agree(
+        self, at_once: Collection[str], taken: Collection[str], admin: Collection[str]
+    ) -> None:
+        """Says that all is ready here, and returns once it has handed over, or has died, which
+        comes to the same. `taken` and `admin` are the keys of the sockets that are used here too;
+        the services `at_once` must not accept there any more when they do here.
+
+        Raises `ServdError` where it stops instead.
         """
         self._agreed = asyncio.get_running_loop().create_future()
         if self._stops:
@@ -75,14 +74,16 @@ class OldDaemon:
         self._tell(
             ready={
                 "version": __version__,
-                "taken": list(self.taken()),
-                "admin": list(self.admin()),
+                "taken": list(taken),
+                "admin": list(admin),
                 "at_once": list(at_once),
             }
         )
         if not await self._agreed:
             raise ServdError("the daemon before stops")
-        self.taken_over()
+
+    def confirm(self) -> None:
+        """Says that this daemon has taken over."""
         self._tell(mine=True)
 
     async def released(self, name: str) -> None:
@@ -98,12 +99,12 @@ class OldDaemon:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _listen(self) -> None:
+    async def _listen(self, on_reload: Callable[[], object]) -> None:
         self._channel.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=self._channel)
         try:
             while line := await reader.readline():
-                self._heard(json.loads(line))
+                self._heard(json.loads(line), on_reload)
         except (OSError, ValueError):
             pass  # it has died
         finally:
@@ -112,12 +113,12 @@ class OldDaemon:
             self._changed.set()
             self._answer(ours=not self._stops)
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any], on_reload: Callable[[], object]) -> None:
         self._released |= {*message.get("released", ()), *message.get("ended", ())}
         self._ended |= set(message.get("ended", ()))
         self._changed.set()
         if "reload" in message:
-            self.reload()
+            on_reload()
         if "yours" in message:
             self._answer(ours=True)
         elif "stops" in message:
@@ -153,7 +154,7 @@ def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
             document += chunk
     except OSError as error:
         raise ServdError(f"the running servd cannot be asked: {error}") from None
-    predecessor = OldDaemon(channel, UpgradeState.from_json(document))
-    for descriptor in predecessor.handover.descriptors:
+    previous = OldDaemon(channel, UpgradeState.from_json(document))
+    for descriptor in previous.state.descriptors:
         os.set_inheritable(descriptor, False)
-    return predecessor
+    return previous

@@ -15,17 +15,18 @@ from typing import Literal
 import structlog
 
 from servd._version import __version__
+from servd.core.events import Event
 from servd.daemon.components import DaemonComponents
 from servd.daemon.log.sink import now
-from servd.daemon.reload.reloader import ports_of
+from servd.daemon.reload.planner import ports_of
 from servd.daemon.upgrade.new_daemon import NewDaemon, Ready, UpgradeError
 from servd.daemon.upgrade.state import OverrideRecord, UpgradeState
 from servd.plan.overrides import RefusedError
 from servd.supervisor.apply.inherit import inherited_service
 from servd.supervisor.supervisor import Supervisor, start_budget
 
-_BEYOND = 60.0
-"""Seconds that the new daemon gets beside the time that its services may take to start."""
+_MARGIN_SECONDS = 60.0
+"""What the new daemon gets in addition to the time that its services may take to start."""
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Replaced:
     `at_once`; `closing` the admin API, and `heeding` what the successor wants, are under way.
     """
 
-    successor: NewDaemon
+    new: NewDaemon
     at_once: list[str]
     closing: asyncio.Task[None]
     heeding: asyncio.Task[None]
@@ -71,12 +72,12 @@ class Replaced:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await supervisor.release(self.at_once, self.why)
-                self.successor.tell(released=self.at_once)
+                self.new.tell(released=self.at_once)
         telling: set[asyncio.Task[None]] = set()
 
         async def tell(name: str) -> None:
             await ended_before(name)
-            self.successor.tell(ended=[name])
+            self.new.tell(ended=[name])
 
         def ended(name: str) -> None:
             telling.add(loop.create_task(tell(name)))
@@ -87,16 +88,13 @@ class Replaced:
 
 
 class Upgrades:
-    """Attempts to replace a daemon that has these parts, one at a time. `replaced` is there once
-    one has come out well: what is left to be done is to drain. `state` is what the daemon does.
+    """Attempts to replace the daemon, one at a time. `replaced` is set once one has succeeded: what
+    remains is to drain. `is_owned`: the daemon belongs to a program that embeds it.
     """
 
-    def __init__(
-        self, parts: DaemonComponents, state: Callable[[], str], *, is_owned: bool
-    ) -> None:
+    def __init__(self, components: DaemonComponents, *, is_owned: bool) -> None:
         self.replaced: Replaced | None = None
-        self._parts = parts
-        self._state = state
+        self._components = components
         self._is_owned = is_owned
         self._attempt: asyncio.Task[UpgradeReport] | None = None
 
@@ -108,11 +106,11 @@ class Upgrades:
         return self._attempt
 
     def ask(self) -> None:
-        """The same for a signal, where there is nobody to be answered but the log."""
+        """The same for a signal: a refusal is logged."""
         try:
             self.request()
         except RefusedError as error:
-            log.error("upgrade refused", error=str(error), hint=error.hint)
+            log.error(Event.UPGRADE_REFUSED, error=str(error), hint=error.hint)
 
     async def stop(self) -> None:
         """Ends an attempt that is under way."""
@@ -122,104 +120,105 @@ class Upgrades:
 
     def _check(self) -> None:
         """Raises `RefusedError` where something is in the way of it, with what to do instead."""
-        cannot, state = "servd cannot be replaced", self._state()
+        cannot, phase = "servd cannot be replaced", self._components.lifecycle.phase
         if os.getpid() == 1:
             what = "it is the first process of a container"
             raise RefusedError(f"{cannot}: {what}", "restart the container")
         if self._is_owned:
             what = "it belongs to the program that called servd.serve()"
             raise RefusedError(f"{cannot}: {what}", "start it anew there")
-        if state in ("starting", "stopping"):
-            raise RefusedError(f"{cannot}: it is {state}", "try again when it runs")
+        if phase != "running":
+            raise RefusedError(f"{cannot}: it is {phase}", "try again when it runs")
 
     async def _upgrade(self) -> UpgradeReport:
         """Waits for its turn among the reloads; none is made until it is over."""
         at, started = now(), time.monotonic()
         try:
-            async with self._parts.reloader.turn:
-                log.info("upgrade started")
-                successor, ready = await self._replaced()
+            async with self._components.reloader.turn:
+                log.info(Event.UPGRADE_STARTED)
+                new, ready = await self._start_and_hand_over()
         except UpgradeError as error:
             reason, lines = str(error), error.last_lines
         except asyncio.CancelledError:
             reason, lines = "servd stops", ()
-        except Exception as error:  # whoever waits must get an answer
-            log.exception("internal error")
+        except Exception as error:  # the caller must get an answer
+            log.exception(Event.INTERNAL_ERROR)
             reason, lines = f"internal error: {error!r}", ()
         else:
             seconds = round(time.monotonic() - started, 3)
-            log.info("upgrade finished", successor=successor.pid, seconds=seconds)
-            return UpgradeReport("replaced", at, seconds, successor.pid, ready.version)
-        self._parts.pool.take_back()
-        log.error("upgrade failed", error=reason, last_lines=list(lines))
+            log.info(Event.UPGRADE_FINISHED, successor=new.pid, seconds=seconds)
+            return UpgradeReport("replaced", at, seconds, new.pid, ready.version)
+        self._components.resources.pool.reclaim()
+        log.error(Event.UPGRADE_FAILED, error=reason, last_lines=list(lines))
         seconds = round(time.monotonic() - started, 3)
         return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
 
-    async def _replaced(self) -> tuple[NewDaemon, Ready]:
-        """Who has taken over. Raises `UpgradeError`, and then nobody has."""
-        environ = {**os.environ, **self._parts.systemd.environ}
-        successor = await NewDaemon.start(self._handover(), environ)
+    async def _start_and_hand_over(self) -> tuple[NewDaemon, Ready]:
+        """The daemon that has taken over. Raises `UpgradeError`, and then none has."""
+        components = self._components
+        environ = {**os.environ, **components.resources.systemd.environ}
+        new = await NewDaemon.start(upgrade_state(components), environ)
         try:
-            budget = start_budget(self._parts.supervisor.plan) + _BEYOND
-            ready = await successor.ready(budget)
-            await self._hand_over(successor, ready)
+            budget = start_budget(components.reloader.desired.plan) + _MARGIN_SECONDS
+            ready = await new.ready(budget)
+            await self._hand_over(new, ready)
         except BaseException:
-            await successor.dismiss()
+            await new.dismiss()
             raise
-        return successor, ready
+        return new, ready
 
-    async def _hand_over(self, successor: NewDaemon, ready: Ready) -> None:
-        """From now on it is the next daemon that runs; what was handed over is taken back where
-        that does not say so. Raises `UpgradeError`.
+    async def _hand_over(self, new: NewDaemon, ready: Ready) -> None:
+        """From now on it is the new daemon that runs; what was handed over is taken back where that
+        does not confirm it. Raises `UpgradeError`.
         """
-        parts = self._parts
-        parts.pool.hand_over(ready.taken)
-        parts.admin.hand_over(ready.admin)
-        parts.folder.hand_over()
-        parts.systemd.replaced_by(successor.pid)
-        successor.tell(yours=True)
+        components, resources = self._components, self._components.resources
+        resources.pool.hand_over(ready.taken)
+        components.admin.hand_over(ready.admin)
+        resources.folder.hand_over()
+        resources.systemd.replaced_by(new.pid)
+        new.tell(yours=True)
         try:
-            await successor.confirms()
+            await new.confirms()
         except BaseException:
-            parts.admin.hand_over(())
-            parts.folder.own()
-            parts.systemd.goes_on()
+            components.admin.hand_over(())
+            resources.folder.own()
+            resources.systemd.goes_on()
             raise
-        if parts.reloader.busy:
-            successor.tell(reload=True)
-        parts.reloader.why_too_late = "servd was replaced meanwhile: ask again"
-        loop, hurry = asyncio.get_running_loop(), parts.supervisor.kill
-        closing = loop.create_task(parts.admin.stop())
-        heeding = loop.create_task(successor.heed(hurry))
-        self.replaced = Replaced(successor, ready.at_once, closing, heeding)
-        parts.supervisor.engine.stopping.set()
+        if components.reloader.is_busy:
+            new.tell(reload=True)
+        components.queue.refusal = "servd was replaced meanwhile: ask again"
+        loop = asyncio.get_running_loop()
+        closing = loop.create_task(components.admin.stop())
+        heeding = loop.create_task(new.heed(components.supervisor.kill))
+        self.replaced = Replaced(new, ready.at_once, closing, heeding)
+        components.lifecycle.stopping.set()
 
-    def _handover(self) -> UpgradeState:
-        parts = self._parts
-        reloader, supervisor, pool = parts.reloader, parts.supervisor, parts.pool
-        services = reloader.loaded.config.services
-        return UpgradeState(
-            pid=os.getpid(),
-            version=__version__,
-            runtime_dir=parts.folder.path,
-            runtime_dir_setting=reloader.loaded.config.daemon.runtime_dir,
-            lock=parts.folder.lock,
-            made=parts.folder.made,
-            sockets=[item.handed() for item in pool.bound.values() if not item.inherited],
-            admin=parts.admin.handed(),
-            inherited=pool.inherited,
-            chosen=pool.chosen,
-            stored=parts.store.stored,
-            ports=ports_of(supervisor.plan),
-            generation=reloader.generation,
-            digest=reloader.loaded.digest,
-            numbers=supervisor.numbers,
-            services={
-                name: inherited_service(service) for name, service in supervisor.services.items()
-            },
-            by_hand={
-                name: OverrideRecord(override.workers, override.stopped, services[name].workers)
-                for name, override in reloader.overrides.items()
-                if name in services
-            },
-        )
+
+def upgrade_state(components: DaemonComponents) -> UpgradeState:
+    """What the new daemon gets from this one."""
+    resources, supervisor = components.resources, components.supervisor
+    desired, pool = components.reloader.desired, components.resources.pool
+    config = desired.loaded.config
+    return UpgradeState(
+        pid=os.getpid(),
+        version=__version__,
+        runtime_dir=resources.folder.path,
+        runtime_dir_setting=config.daemon.runtime_dir,
+        lock=resources.folder.lock,
+        made=resources.folder.made,
+        sockets=[item.handed() for item in pool.bound.values() if not item.inherited],
+        admin=components.admin.handed(),
+        inherited=pool.inherited,
+        chosen=pool.chosen,
+        stored=resources.store.stored,
+        ports=ports_of(desired.plan),
+        generation=desired.revision,
+        digest=desired.loaded.digest,
+        numbers=supervisor.numbers,
+        services={name: inherited_service(each) for name, each in supervisor.services.items()},
+        by_hand={
+            name: OverrideRecord(override.workers, override.stopped, config.services[name].workers)
+            for name, override in desired.overrides.items()
+            if name in config.services
+        },
+    )

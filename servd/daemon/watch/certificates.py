@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import structlog
 
+from servd.core.events import Event
 from servd.daemon.periodic import Periodic
 from servd.supervisor.supervisor import Supervisor
 
@@ -18,6 +19,8 @@ LOOK_EVERY = 60.0
 NOTICE = timedelta(days=14)
 """How long before its end a certificate is said to expire; a third of its life, where that is
 less."""
+
+_EVENTS = (Event.CERTIFICATE_EXPIRING, Event.CERTIFICATE_EXPIRED)
 
 log = structlog.get_logger()
 
@@ -51,7 +54,7 @@ class CertificateWatch:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._said: set[tuple[str, str, str]] = set()
+        self._said: set[tuple[str, str, Event]] = set()
         self.looks = Periodic(LOOK_EVERY, self._look)
 
     async def _look(self) -> None:
@@ -60,17 +63,18 @@ class CertificateWatch:
     def look(self, now: datetime) -> None:
         """Says what is to be said of the certificates in use."""
         here = list(self._certificates())
-        self._said &= {(name, pem, word) for name, pem in here for word in ("expiring", "expired")}
+        self._said &= {(name, pem, event) for name, pem in here for event in _EVENTS}
         for name, pem in here:
             found = validity(pem)
             if found is None or not found.is_ending(now):
                 continue
-            word = "expired" if now >= found.ends else "expiring"
-            if (name, pem, word) not in self._said:
-                self._said.add((name, pem, word))
+            expired = now >= found.ends
+            event = Event.CERTIFICATE_EXPIRED if expired else Event.CERTIFICATE_EXPIRING
+            if (name, pem, event) not in self._said:
+                self._said.add((name, pem, event))
                 days = round((found.ends - now) / timedelta(days=1), 1)
                 ends = found.ends.isoformat().replace("+00:00", "Z")
-                log.warning(f"certificate {word}", service=name, expires_at=ends, days=days)
+                log.warning(event, service=name, expires_at=ends, days=days)
 
     def _certificates(self) -> Iterable[tuple[str, str]]:
         for name, service in self._supervisor.services.items():

@@ -8,6 +8,7 @@ import time
 
 import structlog
 
+from servd.core.events import Event
 from servd.daemon.periodic import Periodic
 
 LOOK_EVERY = 1.0
@@ -31,9 +32,9 @@ class ClockWatch:
         passed, shown = (after - earlier for after, earlier in zip(self._seen, before, strict=True))
         if abs(shown - passed) >= NOTABLE:
             log.warning(
-                "clock jumped",
+                Event.CLOCK_JUMPED,
                 seconds=round(shown - passed, 1),
-                then="times in the log jump with it; timeouts and pauses do not",
+                next_action="times in the log jump with it; timeouts and pauses do not",
             )
         if passed - LOOK_EVERY >= NOTABLE:
-            log.warning("servd was held up", seconds=round(passed - LOOK_EVERY, 1))
+            log.warning(Event.SERVD_WAS_HELD_UP, seconds=round(passed - LOOK_EVERY, 1))

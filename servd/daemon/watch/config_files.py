@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from servd.config.load import Loaded
+from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
@@ -45,9 +46,9 @@ class Trouble:
         if now - self._said.get(str(error), -math.inf) >= _SAY_AGAIN:
             self._said = {str(error): now}
             log.warning(
-                "files cannot be watched",
+                Event.FILES_NOT_WATCHED,
                 error=str(error),
-                then=f"tried every {_AFTER_FAILURE:g} s",
+                next_action=f"tried every {_AFTER_FAILURE:g} s",
             )
 
 

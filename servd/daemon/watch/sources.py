@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from servd.core.basedir import absolute
+from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.gitignore import Ignored
 from servd.plan.model import Plan, ServicePlan
@@ -83,7 +84,7 @@ class SourceWatch:
                         known -= moved  # a folder that is new, or anew there, is watched too
                         break
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
-                log.warning("sources cannot be watched", error=str(error))
+                log.warning(Event.SOURCES_NOT_WATCHED, error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
             except BaseException:

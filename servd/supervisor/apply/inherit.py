@@ -14,7 +14,7 @@ from servd.plan.change import Change
 from servd.plan.diff import client_auth, overlap_is_unsafe
 from servd.plan.model import ServicePlan
 from servd.supervisor.apply.step import Step
-from servd.supervisor.apply.steps import Defer, Interrupt, Replace, Task, public_sockets
+from servd.supervisor.apply.steps import Interrupt, Replace, Start, Task
 from servd.supervisor.generation import Generation
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import tcp_key, unix_key
@@ -54,7 +54,7 @@ class InheritedState:
     """What the daemon before leaves: its services by their names, and itself."""
 
     services: Mapping[str, InheritedService]
-    predecessor: PreviousDaemon
+    previous: PreviousDaemon
 
 
 def inherited_service(service: ManagedService) -> InheritedService:
@@ -65,7 +65,7 @@ def inherited_service(service: ManagedService) -> InheritedService:
         serves=service.serves or completed,
         client_auth=client_auth(service.plan),
         completed=task_mark(service.plan) if completed else "",
-        sockets=tuple(public_sockets(current)) if current is not None else (),
+        sockets=tuple(current.public_sockets) if current is not None else (),
         binds=_binds(service.plan),
     )
 
@@ -90,17 +90,17 @@ class Inherit(Replace):
     must have left it first.
     """
 
-    def __init__(self, change: Change, service: ManagedService, heritage: InheritedState) -> None:
+    def __init__(self, change: Change, service: ManagedService, inherited: InheritedState) -> None:
         super().__init__(change, service)
-        self.heritage = heritage
+        self.inherited = inherited
         self.owners: set[str] = set()
 
     def _must_hand_over(self, new: Generation) -> bool:
         """Another service's workers must never answer in its place; nor its own, where they ask
         less of clients.
         """
-        wanted = set(public_sockets(new))
-        for name, old in self.heritage.services.items():
+        wanted = set(new.public_sockets)
+        for name, old in self.inherited.services.items():
             same = name == self.change.service
             if same and not overlap_is_unsafe(old.client_auth, self.after):
                 continue
@@ -113,32 +113,32 @@ class Inherit(Replace):
         """Nothing that is here before all is ready may keep the daemon before from going on."""
         return False
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """The sockets are ours: they get what this plan gives them."""
         assert self.generation is not None
         with contextlib.suppress(OSError):
-            self.generation.settle()
-        await super().retire()
+            self.generation.apply_options()
+        await super().retire_old()
 
-    async def take_over(self) -> None:
+    async def accept_late(self) -> None:
         """Accepts once the others do not any more."""
         for name in self.owners:
-            await self.heritage.predecessor.released(name)
-        await super().take_over()
+            await self.inherited.previous.released(name)
+        await super().accept_late()
 
 
 class InheritTask(Step):
     """A task that need not run again: it was completed before."""
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """It is completed here, too."""
         generation = self.service.new_generation(self.after)
-        generation.completed = True
+        generation.record.completed = True
         self.service.promote(generation)
         self.service.complete()
 
 
-class AwaitPrevious(Defer):
+class AwaitPrevious(Start):
     """What cannot run here beside the old: it starts, with its addresses, once `owners` of the
     daemon before have ended.
     """
@@ -147,62 +147,62 @@ class AwaitPrevious(Defer):
         self,
         change: Change,
         service: ManagedService,
-        predecessor: PreviousDaemon,
+        previous: PreviousDaemon,
         owners: Collection[str],
     ) -> None:
         super().__init__(change, service)
-        self.predecessor = predecessor
+        self.previous = previous
         self.owners = owners
 
     async def prepare(self) -> None:
         """Nothing can be had yet."""
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """Nothing is here that could take its place."""
 
     async def until_possible(self) -> None:
         """Returns once the old have ended."""
         for name in self.owners:
-            await self.predecessor.ended(name)
+            await self.previous.ended(name)
 
 
 def inheriting_step(
-    change: Change, service: ManagedService, heritage: InheritedState, deferred: Collection[str]
+    change: Change, service: ManagedService, inherited: InheritedState, deferred: Collection[str]
 ) -> Step:
     """The step that takes a service over, where those in `deferred` are not expected to be ready.
 
     What did not serve before fails nothing when it does not now; nor does what is new and needs
     such a one.
     """
-    plan, old = change.plan, heritage.services.get(change.service)
+    plan, old = change.plan, inherited.services.get(change.service)
     needs_deferred = any(d.service in deferred for d in plan.depends_on)
     if plan.is_task:
         if old is not None and plan.definition.run == "once" and old.completed == task_mark(plan):
             return InheritTask(change, service)
         if old is not None and not old.completed:  # a run of it may be under way
-            return AwaitPrevious(change, service, heritage.predecessor, {change.service})
-        return Defer(change, service) if needs_deferred else Task(change, service)
-    if plan.workers and (owners := _in_the_way(change, heritage)):
-        return AwaitPrevious(change, service, heritage.predecessor, owners)
+            return AwaitPrevious(change, service, inherited.previous, {change.service})
+        return Start(change, service) if needs_deferred else Task(change, service)
+    if plan.workers and (owners := _in_the_way(change, inherited)):
+        return AwaitPrevious(change, service, inherited.previous, owners)
     serves = old is not None and old.serves
     if not serves and plan.workers and (old is not None or needs_deferred):
-        return Defer(change, service)
+        return Start(change, service)
     if plan.stands_alone and plan.workers:
         return Interrupt(change, service)
-    return Inherit(change, service, heritage)
+    return Inherit(change, service, inherited)
 
 
-def _in_the_way(change: Change, heritage: InheritedState) -> set[str]:
+def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
     """Services of the daemon before that must have ended first: programs that bind an address
     themselves, and whatever there has an address that such a program wants now.
     """
     plan = change.plan
-    found = {change.service} & heritage.services.keys() if plan.stands_alone else set()
+    found = {change.service} & inherited.services.keys() if plan.stands_alone else set()
     addresses = {str(address) for address in plan.addresses}
     keys = (
         {key for address in plan.addresses for key in _keys(address)} if plan.binds_itself else ()
     )
-    for name, old in heritage.services.items():
+    for name, old in inherited.services.items():
         if addresses & set(old.binds) or set(keys) & set(old.sockets):
             found.add(name)
     return found

@@ -18,30 +18,30 @@ class Remove(Step):
         self.needed_by: list[Step] = []
         self.dependents: list[ManagedService] = []
         self.gone: asyncio.Task[None] | None = None
-        self._left = asyncio.Event()
+        self._stopped_accepting = asyncio.Event()
         self._waits = False
 
     def begin(self) -> None:
         """Starts the end. Removals begin one after the other, dependents before what they need."""
         users = [step.leaving for step in self.needed_by if step.leaving is not None]
         users += [old for service in self.dependents for old in service.draining]
-        users = [user for user in users if not user.over]
+        users = [user for user in users if not user.is_over]
         removed = [s.gone for s in self.needed_by if isinstance(s, Remove) and s.gone is not None]
         self._waits = bool(users or removed)
         going = self._go(self.service.current, users, removed)
         self.gone = asyncio.get_running_loop().create_task(going)
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """Returns once it accepts no more, or at once where something that drains may call it."""
         if not self._waits:
-            await self._left.wait()
+            await self._stopped_accepting.wait()
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """The reason of it, for people."""
         return self.change.why
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Returns when nothing of the service is left."""
         if self.gone is not None:
             await asyncio.shield(self.gone)
@@ -55,25 +55,25 @@ class Remove(Step):
         """Ends `generation`, and not one that has taken its place while we waited."""
         try:
             for user in users:
-                await user.ended()
+                await user.wait_ended()
             if removed:
                 await asyncio.wait(removed)
             if self.service.current is generation:
-                await self.service.leave(self.why)
+                await self.service.begin_stop(self.reason)
         finally:
-            self._left.set()
-        await self.service.gone()
+            self._stopped_accepting.set()
+        await self.service.wait_gone()
 
 
 class Halt(Remove):
     """The service is kept stopped: all of it goes, but for its name."""
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """As for a removal; its definition stays."""
         self.service.plan = self.after
-        await super().retire()
+        await super().retire_old()
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """The reason of it, for people."""
         return "kept stopped"

@@ -2,7 +2,7 @@
 
 The moves of the commit are made for all changes of a reload together: first whatever may accept
 beside the old begins to (`accept`, which may still fail), then everything old stops accepting and
-drains (`retire`), then what had to wait for that accepts (`take_over`).
+drains (`retire_old`), then what had to wait for that accepts (`accept_late`).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class Step:
     async def accept(self) -> None:
         """Lets the new accept, where it may beside the old. Raises as `prepare`."""
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """The old accepts no more, and drains in the background."""
 
-    async def take_over(self) -> None:
+    async def accept_late(self) -> None:
         """Lets the new accept where it had to wait."""
 
     async def undo(self) -> None:
         """Removes what was prepared; the old is as it was."""
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Returns when what gave way has ended."""
         if self.leaving is not None:
-            await self.leaving.ended()
+            await self.leaving.wait_ended()
 
     @property
     def after(self) -> ServicePlan:

@@ -12,21 +12,21 @@ from servd.supervisor.apply.step import Step
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.generation import Generation
 from servd.supervisor.service import ManagedService
-from servd.supervisor.sockets.pool import Bound
+from servd.supervisor.worker_group import WorkerGroup
 
 
 class Replace(Step):
     """`add`, `roll`, `switch`, `rebind`: a new generation, all at once beside the old."""
 
     generation: Generation | None = None
-    handover = False
+    hands_over = False
 
     async def prepare(self) -> None:
         """The new generation is ready; it accepts only where nobody serves yet."""
         generation = self._next()
-        self.handover = self._must_hand_over(generation)
-        at_once = self._serves_nobody and not self.handover
-        await generation.begin(accept=at_once or generation.plan.app is None, trial=True)
+        self.hands_over = self._must_hand_over(generation)
+        at_once = self._serves_nobody and not self.hands_over
+        await generation.begin(accept=at_once or generation.plan.app is None, probation=True)
         self.service.refresh()
         await generation.until_ready()
 
@@ -48,35 +48,35 @@ class Replace(Step):
         if self.change.kind == "switch":
             return True
         old = self.service.current
-        own = public_sockets(old) if old is not None else {}
-        return any(item.users > 1 + (key in own) for key, item in public_sockets(new).items())
+        own = old.public_sockets if old is not None else {}
+        return any(item.users > 1 + (key in own) for key, item in new.public_sockets.items())
 
     async def accept(self) -> None:
         """The last moment at which the new generation may turn out not to stand."""
         assert self.generation is not None
         self.generation.check()
-        self.generation.settle()
-        if not self.handover:
-            await self.generation.accept()
+        self.generation.apply_options()
+        if not self.hands_over:
+            await self.generation.workers.accept()
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """The new generation takes the place of the old."""
         assert self.generation is not None
-        self.leaving = self.service.promote(self.generation)
-        if not self.handover:
-            self.generation.prove()
+        self.leaving = self.service.succeed_by(self.generation)
+        if not self.hands_over:
+            self.generation.workers.end_probation()
         if self.leaving is not None:
-            await self.service.retire(self.leaving)
+            await self.service.replace(self.leaving)
         self.service.refresh()
 
-    async def take_over(self) -> None:
+    async def accept_late(self) -> None:
         """A worker that died meanwhile is replaced by one that accepts."""
         assert self.generation is not None
-        if self.handover:
+        if self.hands_over:
             with contextlib.suppress(FailedStartError):
-                await self.generation.accept()
-            self.generation.accepts = True
-            self.generation.prove()
+                await self.generation.workers.accept()
+            self.generation.workers.accept_later()
+            self.generation.workers.end_probation()
 
     async def undo(self) -> None:
         """The new generation goes."""
@@ -84,7 +84,7 @@ class Replace(Step):
         if self.generation is not None:
             await self.generation.discard()
         if self.service.current is not None:
-            self.service.current.settle()
+            self.service.current.apply_options()
         self.service.refresh()
 
 
@@ -96,34 +96,37 @@ class Batches(Replace):
     def __init__(self, change: Change, service: ManagedService) -> None:
         super().__init__(change, service)
         self._swapped: list[list[int]] = []
+        self._groups: tuple[WorkerGroup, WorkerGroup] | None = None
 
     async def prepare(self) -> None:
         """A batch of new workers ready, then a batch of old ones drained, until all are new."""
-        old = self.service.current
-        assert old is not None
-        generation = self._next()
-        await generation.begin(trial=True, slots=0)
+        current = self.service.current
+        assert current is not None
+        assert isinstance(current.workers, WorkerGroup)
+        old, generation = current.workers, self._next()
+        new = await generation.begin(probation=True, slots=0)
+        self._groups = old, new
         self.service.refresh()
-        assert generation.watcher is not None
         for batch in _batches(self.after.workers, self.change.batch):
-            generation.watcher.numprocesses = batch[-1] + 1
-            generation.watcher.manage_processes()
-            await generation.until_ready(batch)
+            await new.start_slots(batch)
             self._swapped.append(batch)
-            await old.withhold(batch)
+            await old.drain_slots(batch)
 
     async def undo(self) -> None:
         """Old workers come back as the new ones go."""
-        new, old = self.generation, self.service.current
         try:
-            for batch in reversed(self._swapped):
-                if new is None or old is None or self.service.engine.stopping.is_set():
-                    break
-                with contextlib.suppress(FailedStartError):  # then it is tried again, as ever
-                    await old.put_back(batch)
-                await new.withhold(batch)
+            if self._groups is not None:
+                await self._swap_back(*self._groups)
         finally:
             await super().undo()
+
+    async def _swap_back(self, old: WorkerGroup, new: WorkerGroup) -> None:
+        for batch in reversed(self._swapped):
+            if self.service.context.stopping.is_set():
+                return
+            with contextlib.suppress(FailedStartError):  # then it is tried again, as ever
+                await old.restart_slots(batch)
+            await new.drain_slots(batch)
 
 
 class Interrupt(Replace):
@@ -140,24 +143,24 @@ class Interrupt(Replace):
         stays = self.old is not None and self.old.plan.app is not None
         generation = self._next() if stays and self.after.app is not None else None
         if self.old is not None:
-            await self.old.retire()
+            await self.old.stop_accepting()
             if self.old.plan.app is None or self.old.plan.stands_alone:  # others drain meanwhile
-                await self.old.ended()
+                await self.old.wait_ended()
         for leaving in self.service.draining:  # what was stopped before has to leave its address
             if leaving.plan.app is None or leaving.plan.stands_alone:
-                await leaving.ended()
+                await leaving.wait_ended()
         generation = generation or self._next()
-        await generation.begin(trial=True)
+        await generation.begin(probation=True)
         self.service.refresh()
         await generation.until_ready()
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """The old has left already."""
         assert self.generation is not None
-        self.leaving = self.service.promote(self.generation)
+        self.leaving = self.service.succeed_by(self.generation)
         if self.leaving is not None:
             self.service.draining.append(self.leaving)
-        self.generation.prove()
+        self.generation.workers.end_probation()
         self.service.refresh()
 
     async def undo(self) -> None:
@@ -176,20 +179,20 @@ class Task(Replace):
     async def prepare(self) -> None:
         """A run that is still going on gives way."""
         old = self.service.current
-        if old is not None and not old.over:
-            if old.processes:
+        if old is not None and not old.is_over:
+            if old.workers.processes:
                 self.cut_short = old
-            await old.retire()
-            await old.ended()
+            await old.stop_accepting()
+            await old.wait_ended()
         generation = self._next()
         await generation.begin()
         await generation.until_ready()
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """The run is over, and so was the one before."""
         assert self.generation is not None
-        self.service.promote(self.generation)
-        self.generation.prove()
+        self.service.succeed_by(self.generation)
+        self.generation.workers.end_probation()
         self.service.refresh()
 
     async def undo(self) -> None:
@@ -200,7 +203,7 @@ class Task(Replace):
 
 
 class Adjust(Step):
-    """`live` and `scale`: the same workers go on, more or fewer of them."""
+    """`live` and `scale`: the same workers continue, more or fewer of them."""
 
     before: ServicePlan | None = None
     wanted = 0
@@ -211,30 +214,31 @@ class Adjust(Step):
         if current is None:
             return
         verify_tls(self.after)
-        self.before, self.wanted = current.plan, current.wanted
-        more = not self.after.is_task and self.after.workers > self.wanted
-        if more and current.watcher is not None:
+        self.before, self.wanted = current.plan, current.workers.wanted
+        if self.after.is_task:
+            return
+        if self.after.workers > self.wanted and current.workers.has_begun:
             await current.adjust(self.after)
-            current.resize(self.after.workers)
+            current.workers.resize(self.after.workers)
             await current.until_ready(range(self.wanted, self.after.workers))
-        elif not self.after.is_task and self.after.workers < self.wanted:
-            await current.fill(self.after.workers)
+        elif self.after.workers < self.wanted:
+            await current.workers.fill(self.after.workers)
 
     async def accept(self) -> None:
         """The running workers take the new values over."""
         if self.before is not None and self.service.current is not None:
             await self.service.current.adjust(self.after)
 
-    async def retire(self) -> None:
+    async def retire_old(self) -> None:
         """Workers that are too many drain."""
         self.service.plan = self.after
         current = self.service.current
-        if current is None or current.watcher is None:
+        if current is None or not current.workers.has_begun:
             return
-        current.prove()
-        if not self.after.is_task and self.after.workers < current.wanted:
-            current.resize(self.after.workers)
-            await current.end_surplus()
+        current.workers.end_probation()
+        if not self.after.is_task and self.after.workers < current.workers.wanted:
+            current.workers.resize(self.after.workers)
+            await current.workers.end_surplus()
         self.service.refresh()
 
     async def undo(self) -> None:
@@ -244,36 +248,51 @@ class Adjust(Step):
             return
         with contextlib.suppress(FailedStartError, OSError):
             await current.adjust(self.before)
-        if current.watcher is None:
+        if not current.workers.has_begun:
             return
-        if current.wanted > self.wanted:
-            current.resize(self.wanted)
-            await current.end_surplus()
-        current.prove()
+        if current.workers.wanted > self.wanted:
+            current.workers.resize(self.wanted)
+            await current.workers.end_surplus()
+        current.workers.end_probation()
         self.service.refresh()
 
 
-class Defer(Step):
-    """A service that waits for one which is not ready and does not change goes on waiting, for
-    what it shall be.
+class Start(Step):
+    """A service that starts by itself: bound now, so that clients wait instead of being refused,
+    and started by the supervisor once what it needs allows it. Its failure to start is its own, and
+    undoes nothing; nor does its failure to bind, if `tolerant`: then that is its `error`.
     """
 
     generation: Generation | None = None
+    error = ""
+
+    def __init__(self, change: Change, service: ManagedService, *, tolerant: bool = False) -> None:
+        super().__init__(change, service)
+        self.tolerant = tolerant
 
     async def prepare(self) -> None:
-        """Its addresses are taken, so that clients wait instead of being refused."""
-        self.generation = self.service.new_generation(self.after)
-        self.generation.bind()
+        """Its addresses are taken. Raises `StartError`."""
+        generation = self.service.new_generation(self.after)
+        try:
+            generation.bind()
+        except StartError as error:
+            generation.release()
+            if not self.tolerant:
+                raise
+            self.error = str(error)
+        else:
+            self.generation = generation
 
-    async def retire(self) -> None:
-        """The supervisor starts it once it can be."""
-        assert self.generation is not None
+    async def retire_old(self) -> None:
+        """It takes the place of what was there."""
+        if self.generation is None:
+            return
         old = self.service.promote(self.generation)
         if old is not None:
-            await self.service.retire(old)
+            await self.service.replace(old)
 
     async def until_possible(self) -> None:
-        """Returns when nothing but what it needs is in its way."""
+        """Returns when only what it needs is in its way."""
 
     async def undo(self) -> None:
         """The addresses are given back."""
@@ -315,24 +334,14 @@ def verify_tls(plan: ServicePlan) -> None:
 
 async def _resume(old: Generation, service: ManagedService) -> None:
     """Starts again what had to end for something that failed; not while the daemon stops."""
-    await old.ended()
-    if service.engine.stopping.is_set():
+    await old.wait_ended()
+    if service.context.stopping.is_set():
         return
     await old.resume()
     if not old.plan.is_task:
         with contextlib.suppress(FailedStartError):  # its own failure is reported apart
             await old.until_ready()
     service.refresh()
-
-
-def public_sockets(generation: Generation) -> dict[str, Bound]:
-    """The sockets that are not between services."""
-    return {
-        item.key: item
-        for listener in generation.listeners
-        if not listener.plan.internal
-        for item in listener.bound
-    }
 
 
 def _batches(workers: int, size: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from servd.core.errors import ServdError
+from servd.core.events import Event
 from servd.core.graph import Graph
 from servd.supervisor.apply.removal import Remove
 from servd.supervisor.apply.step import Step
@@ -46,22 +47,20 @@ class ApplyTransaction:
         """
         try:
             await self._prepare()
-            await _together(self._made(step, step.accept()) for step in self.steps.values())
+            await _gather_or_cancel(self._run(step, step.accept()) for step in self.steps.values())
         except BaseException:
             await to_the_end(self.undo())
             raise
 
     async def commit(self) -> None:
         """What there is no way back from: never fails, and must not be cancelled."""
-        if self.steps:
-            log.info("reload prepared", services=list(self.steps))
         removals = [step for step in self.steps.values() if isinstance(step, Remove)]
         others = [step for step in self.steps.values() if not isinstance(step, Remove)]
-        await self._surely(step.retire() for step in others)
+        await self._commit_all(step.retire_old() for step in others)
         for step in removals:  # in order: dependents before what they depended on
             step.begin()
-        await self._surely(step.retire() for step in removals)
-        await self._surely(step.take_over() for step in others)
+        await self._commit_all(step.retire_old() for step in removals)
+        await self._commit_all(step.accept_late() for step in others)
 
     async def _prepare(self) -> None:
         """A step after those that it depends on, independent ones at the same time."""
@@ -72,10 +71,10 @@ class ApplyTransaction:
             for other in waits_for[name]:
                 await done[other].wait()
             self._begun.append(self.steps[name])
-            await self._made(self.steps[name], self.steps[name].prepare())
+            await self._run(self.steps[name], self.steps[name].prepare())
             done[name].set()
 
-        await _together(one(name) for name in waits_for)
+        await _gather_or_cancel(one(name) for name in waits_for)
 
     def _order(self) -> dict[str, set[str]]:
         """What each step waits for. Those that take something away from what runs wait for all
@@ -93,16 +92,16 @@ class ApplyTransaction:
         return waits_for
 
     @staticmethod
-    async def _surely(moves: Iterable[Awaitable[None]]) -> None:
+    async def _commit_all(moves: Iterable[Awaitable[None]]) -> None:
         """Makes moves that there is no way back from: what goes wrong with one is no reason to
         leave the others out.
         """
         for failure in await asyncio.gather(*moves, return_exceptions=True):
             if isinstance(failure, Exception):
-                log.error("internal error", exc_info=failure)
+                log.error(Event.INTERNAL_ERROR, exc_info=failure)
 
     @staticmethod
-    async def _made(step: Step, move: Awaitable[None]) -> None:
+    async def _run(step: Step, move: Awaitable[None]) -> None:
         """Makes a move; what goes wrong is told with the name of the service."""
         name = step.change.service
         try:
@@ -113,18 +112,18 @@ class ApplyTransaction:
         except (ServdError, OSError) as error:
             raise ApplyError(name, str(error)) from None
         except Exception as error:  # a fault of ours must not leave a reload half done
-            log.exception("internal error", service=name)
+            log.exception(Event.INTERNAL_ERROR, service=name)
             raise ApplyError(name, f"internal error: {error!r}") from error
 
     async def undo(self) -> None:
         """Takes back what was prepared, in the opposite order."""
         if self._begun:
-            log.info("reload undone", services=[step.change.service for step in self._begun])
+            log.info(Event.RELOAD_UNDONE, services=[step.change.service for step in self._begun])
         for step in reversed(self._begun):
             try:
                 await step.undo()
             except Exception:  # the others must be undone all the same
-                log.exception("undo failed", service=step.change.service)
+                log.exception(Event.UNDO_FAILED, service=step.change.service)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
@@ -147,7 +146,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def _together(moves: Iterable[Awaitable[None]]) -> None:
+async def _gather_or_cancel(moves: Iterable[Awaitable[None]]) -> None:
     """All at the same time; the first that fails cancels the others, and is raised."""
     tasks = [asyncio.ensure_future(move) for move in moves]
     try:

@@ -36,7 +36,9 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         """Sockets are bound and watchers added by the supervisor; no event socket is opened."""
 
     def begin(self) -> None:
-        """Starts looking after what is added."""
+        """Starts looking after what is added, unless it does already."""
+        if self._backstop is not None:
+            return
         self._running = True
         self._backstop = asyncio.get_running_loop().create_task(self._look_again())
 

@@ -9,50 +9,18 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.host.identity import running_as
-from servd.plan.gpus import VISIBLE
-from servd.plan.model import ServicePlan
+from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
-from servd.wire import names
 from servd.wire.shm_counters import CounterView
-from servd.wire.worker_spec import SocketSpec, WorkerSpec
-
-if TYPE_CHECKING:
-    from servd.supervisor.context import SupervisorContext
-
-_PROGRAM = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "worker", "program.py"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What a service's processes are started from: the plan, and what only the daemon has.
-
-    Without `accept`, workers of an app are ready before they accept.
-    """
-
-    plan: ServicePlan
-    generation: int
-    sockets: tuple[tuple[SocketSpec, socket.socket], ...]
-    engine: SupervisorContext
-    accept: bool = True
-
-    @property
-    def accepts_at_once(self) -> bool:
-        """Whether a worker accepts as soon as its app has started: one that is asked for its health
-        has to be well first.
-        """
-        return self.accept and (self.plan.app is None or self.plan.health is None)
-
 
 _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
 _LONGEST_FIELD = 1024
@@ -77,41 +45,47 @@ class WorkerReport:
         self.fields |= {n: fields[n][:_LONGEST_FIELD] for n in _KEPT_FIELDS & fields.keys()}
 
 
+class ProcessListener(Protocol):
+    """What a process tells on its own initiative."""
+
+    def recycle_requested(self, process: WorkerProcess) -> None:
+        """The worker asks to be replaced: `recycle_reason`."""
+
+
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended our way.
 
-    `exited` is done, with the exit status, once the process has been reaped; `says_ready` once it
-    said READY=1; `ready` once it is taken for ready; `closed` once it said STOPPING=1, that is,
-    accepts no more; `left_alone` once it hung up its channel, as a command does when it becomes its
-    program. `last_sign` is when it last said WATCHDOG=1 (of the loop's clock). `unwell` says why
-    it is not healthy, `ended_for` why we ended it, `leaves_for` why it is asked to end, `due` why
-    it asks to be replaced, which `on_recycle` is told as well.
+    Futures tell what has happened: `exited` (reaped, with the exit status), `notified_ready`
+    (READY=1 came), `ready` (it counts as ready), `stopped_accepting` (STOPPING=1 came) and
+    `channel_closed` (a command became its program). `last_sign` is the loop's time of the last
+    WATCHDOG=1. `unwell` says why it is not healthy, `kill_reason` why we killed it, `stop_reason`
+    why it is asked to stop, `recycle_reason` why it asks to be replaced.
     """
 
     _worker: subprocess.Popen[bytes]
     __hash__ = object.__hash__  # Circus compares by identity, but forgets the hash
 
-    def __init__(self, launch: Launch, slot: int, watcher: Any) -> None:
+    def __init__(self, launch: Launch, slot: int, watcher: Any, listener: ProcessListener) -> None:
         loop = asyncio.get_running_loop()
         self.launch = launch
         self.slot = slot
         self.exited: asyncio.Future[int] = loop.create_future()
-        self.says_ready: asyncio.Future[None] = loop.create_future()
+        self.notified_ready: asyncio.Future[None] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self.left_alone: asyncio.Future[None] = loop.create_future()
+        self.stopped_accepting: asyncio.Future[None] = loop.create_future()
+        self.channel_closed: asyncio.Future[None] = loop.create_future()
         self.last_lines = LastLines()
         self.report = WorkerReport()
         self.was_ready = False
         self.unwell = ""
-        self.ended_for = ""
-        self.leaves_for = ""
+        self.kill_reason = ""
+        self.stop_reason = ""
         self.last_sign: float | None = None
-        self.due = ""
-        self.on_recycle: Callable[[str], None] = _nobody
+        self.recycle_reason = ""
         self.counters: CounterView | None = None
         self.started_at = loop.time()
-        self.since = launch.engine.now()
+        self.since = launch.context.now()
+        self._listener = listener
         self._loop = loop
         self._pipes: list[OutputPipe] = []
         super().__init__(
@@ -132,13 +106,13 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
-            notify = NotifySocket(launch.engine.notify_folder, owner, self._notified)
+            notify = NotifySocket(launch.context.notify_folder, owner, self._notified)
             undo.callback(notify.close)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
             handed.callback(theirs.close)
             outputs: dict[str, tuple[int, int]] = {}
-            for stream in self._streams:
+            for stream in launch.streams:
                 outputs[stream] = reading, writing = os.pipe2(os.O_CLOEXEC)
                 undo.callback(os.close, reading)
                 handed.callback(os.close, writing)
@@ -146,56 +120,36 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             if launch.plan.app is not None:
                 inherited["events"] = outputs["events"][1]
                 os.set_blocking(inherited["events"], False)
-                inherited["counters"], self.counters = launch.engine.counts.open(launch.plan.name)
-                undo.callback(launch.engine.counts.close, launch.plan.name, self.counters)
+                inherited["counters"], self.counters = launch.context.counters.open(
+                    launch.plan.name
+                )
+                undo.callback(launch.context.counters.close, launch.plan.name, self.counters)
                 handed.callback(os.close, inherited["counters"])
             sockets = [sock.fileno() for _, sock in launch.sockets]
             self._worker = subprocess.Popen(
-                self._argv(theirs.fileno()),
+                launch.argv(theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=outputs["stdout"][1],
                 stderr=outputs["stderr"][1],
                 pass_fds=[theirs.fileno(), *sockets, *inherited.values()],
                 cwd=launch.plan.directory,
-                env=self._environment(notify.path),
+                env=launch.environment(self.slot, notify.path),
                 start_new_session=True,
                 umask=identity.umask if identity.umask is not None else -1,
                 **running_as(identity.account, identity.gid),
             )
             undo.pop_all()
-        launch.engine.roster.add(self.pid)
+        launch.context.registry.add(self.pid)
         self._notify = notify
         self._channel = WorkerChannel(ours, self._said, self._hung_up)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
             self._raise_limits()
-            self._channel.tell(self._spec(inherited).to_json())
+            self._channel.tell(launch.spec(self.slot, inherited).to_json())
         except OSError:
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())
             raise
-
-    @property
-    def _streams(self) -> tuple[str, ...]:
-        """Pipes that it writes to; servd's worker has one more, for finished events."""
-        streams = ("stdout", "stderr")
-        return streams if self.launch.plan.app is None else (*streams, "events")
-
-    def _argv(self, channel: int) -> list[str]:
-        if self.launch.plan.app is not None:
-            return [*self.launch.plan.argv_of("servd.worker"), str(channel)]
-        return [self.launch.plan.python, "-I", "-S", _PROGRAM, str(channel)]
-
-    def _environment(self, notify: str) -> Mapping[str, str]:
-        gpus = self.launch.plan.gpus
-        visible = {VISIBLE: ",".join(gpus[self.slot % len(gpus)])} if gpus else {}
-        return {
-            **self.launch.plan.environment,
-            **visible,
-            names.WORKER: str(self.slot),
-            names.GENERATION: str(self.launch.generation),
-            names.NOTIFY_SOCKET: notify,
-        }
 
     def _raise_limits(self) -> None:
         """Lifts hard limits where the config asks for more than the daemon's own: the process sets
@@ -207,31 +161,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             if kind is not None and highest != -1 and (value == -1 or value > highest):
                 with contextlib.suppress(ValueError, OSError):  # the process says what is wrong
                     resource.prlimit(self.pid, kind, (value, value))
-
-    def _spec(self, inherited: Mapping[str, int]) -> WorkerSpec:
-        """What the process is told, beside its environment."""
-        plan = self.launch.plan
-        identity = plan.identity
-        affinity = identity.affinity
-        return WorkerSpec(
-            service=plan.name,
-            worker=self.slot,
-            generation=self.launch.generation,
-            stop_signal=plan.stop_signal,
-            sockets=tuple(
-                SocketSpec(item.name, sock.fileno(), item.tls) for item, sock in self.launch.sockets
-            ),
-            app=plan.app,
-            argv=tuple(a.replace("{worker}", str(self.slot)) for a in plan.command),
-            rlimits=identity.rlimits,
-            cpus=affinity[self.slot % len(affinity)] if affinity else (),
-            no_new_privs=identity.account is not None or identity.gid is not None,
-            tls=plan.tls,
-            accept=self.launch.accepts_at_once,
-            watchdog=plan.watchdog,
-            tells_sources=self.launch.engine.sources is not None,
-            **inherited,
-        )
 
     def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
         identity = {
@@ -248,8 +177,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                     identity,
                     stream,
                     self.last_lines,
-                    launch.engine.sink,
-                    launch.engine.now,
+                    launch.context.sink,
+                    launch.context.now,
                 )
             )
 
@@ -257,10 +186,10 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.report.take(fields)
         if fields.get("WATCHDOG") == "1":
             self.last_sign = self._loop.time()
-        if fields.get("READY") == "1" and not self.says_ready.done():
-            self.says_ready.set_result(None)
-        if fields.get("STOPPING") == "1" and not self.closed.done():
-            self.closed.set_result(None)
+        if fields.get("READY") == "1" and not self.notified_ready.done():
+            self.notified_ready.set_result(None)
+        if fields.get("STOPPING") == "1" and not self.stopped_accepting.done():
+            self.stopped_accepting.set_result(None)
 
     def mark_ready(self) -> None:
         """The worker is taken for ready."""
@@ -268,27 +197,27 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             self.was_ready = True
             self.ready.set_result(None)
 
-    def listen_for_signs(self) -> None:
+    def read_notifications(self) -> None:
         """Takes what it has said so far, where the loop has not come to it yet."""
         self._notify.read()
 
     def _hung_up(self) -> None:
-        if not self.left_alone.done():
-            self.left_alone.set_result(None)
+        if not self.channel_closed.done():
+            self.channel_closed.set_result(None)
 
     def _said(self, message: dict[str, Any]) -> None:
         if "draining" in message:
             self.report.draining = {str(k): int(n) for k, n in message["draining"].items()}
         elif message.get("recycle") in RECYCLING:
-            self.due = message["recycle"]
-            self.on_recycle(self.due)
-        elif "sources" in message and self.launch.engine.sources is not None:
-            self.launch.engine.sources.note(self.launch.plan.name, message["sources"])
+            self.recycle_reason = message["recycle"]
+            self._listener.recycle_requested(self)
+        elif "sources" in message and self.launch.context.sources is not None:
+            self.launch.context.sources.note(self.launch.plan.name, message["sources"])
         elif "failed" in message:
             self.report.failed = str(message["failed"] or self.report.failed)
             self.report.missing_variable = message.get("missing_variable")
             if message.get("loads_now"):
-                self.launch.engine.plan_anew(self.launch.plan.name)
+                self.launch.context.replan(self.launch.plan.name)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
         """Asks the worker over its channel to do something, and waits until it has.
@@ -297,9 +226,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """
         await self._channel.ask(do, self.exited, descriptor=descriptor, **details)
 
-    async def stops_accepting(self) -> None:
+    async def wait_stopped_accepting(self) -> None:
         """Returns once the worker accepts no more: it said so, or has ended."""
-        waited: set[asyncio.Future[Any]] = {self.closed, self.exited}
+        waited: set[asyncio.Future[Any]] = {self.stopped_accepting, self.exited}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> int | None:
@@ -332,10 +261,10 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """
         with contextlib.ExitStack() as steps:  # carried out from the last to the first
             steps.callback(self._has_exited, status)
-            steps.callback(self.launch.engine.roster.remove, self.pid)
+            steps.callback(self.launch.context.registry.remove, self.pid)
             if self.counters is not None:
                 steps.callback(
-                    self.launch.engine.counts.close, self.launch.plan.name, self.counters
+                    self.launch.context.counters.close, self.launch.plan.name, self.counters
                 )
             steps.callback(self._notify.close)
             steps.callback(self._notify.read)
@@ -348,7 +277,12 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.counters = None
         if not self.exited.done():
             self.exited.set_result(status)
-        for waited in (self.says_ready, self.ready, self.closed, self.left_alone):
+        for waited in (
+            self.notified_ready,
+            self.ready,
+            self.stopped_accepting,
+            self.channel_closed,
+        ):
             if not waited.done():
                 waited.cancel()
 
@@ -389,7 +323,3 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def lived(self) -> float:
         """Seconds since it was started."""
         return self._loop.time() - self.started_at
-
-
-def _nobody(_: str) -> None:
-    """Nobody replaces it."""

@@ -5,51 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from circus.watcher import Watcher
 
 from servd.core.exhaustion import is_exhaustion
-from servd.supervisor.circus.process import Launch, WorkerProcess
+from servd.supervisor.circus.launch import Launch
+from servd.supervisor.circus.process import ProcessListener, WorkerProcess
+from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.respawn import Death, RestartHistory, after_death
-
-KILL_GRACE = 6.0
-"""Seconds beyond `timeouts.drain` that a worker has to stop its app, before SIGKILL."""
-
-UNREADY_GRACE = 5.0
-"""Seconds that a worker gets which was not ready yet: no request waits for it."""
+from servd.wire.graces import KILL_SECONDS, UNREADY_STOP_SECONDS
 
 
-class StartLimiter:
-    """Bounds how many workers may be starting at once (`start_concurrency`).
-
-    `wake` is called when a place is free again.
-    """
-
-    def __init__(self, places: int, wake: Callable[[], None]) -> None:
-        self.places = places
-        self.wake = wake
-        self._inside: set[WorkerProcess] = set()
-
-    @property
-    def open(self) -> bool:
-        """Whether one more may start."""
-        return len(self._inside) < self.places
-
-    def enter(self, process: WorkerProcess) -> None:
-        """`process` is starting."""
-        self._inside.add(process)
-
-    def leave(self, process: WorkerProcess) -> None:
-        """`process` is ready, or has ended."""
-        if process in self._inside:
-            self._inside.discard(process)
-            self.wake()
-
-
-class WatcherObserver(Protocol):
-    """What a watcher tells its service."""
+class WatcherObserver(ProcessListener, Protocol):
+    """What a watcher tells about its processes."""
 
     def spawned(self, process: WorkerProcess) -> None:
         """A process was started."""
@@ -60,10 +30,10 @@ class WatcherObserver(Protocol):
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
         """A process did not end in time when it was asked to, and is killed."""
 
-    def leaves(self, process: WorkerProcess, why: str) -> None:
+    def stop_requested(self, process: WorkerProcess, why: str) -> None:
         """A process is asked to end."""
 
-    def left(self, process: WorkerProcess, status: int) -> None:
+    def ended(self, process: WorkerProcess, status: int) -> None:
         """A process ended that was asked to."""
 
     def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
@@ -78,14 +48,14 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
     `attempts` are deaths of processes that were to take the place of one which goes on.
 
-    A slot on `trial` is filled once, and not again after a death; a `withheld` one is left empty.
-    `why_ending` is what those are told of that end without a reason of their own.
+    A slot on `probation` is filled once, and not again after a death; one of `drained_slots` stays
+    empty. `stop_reason` is logged for processes that have no reason of their own.
     """
 
     processes: dict[int, WorkerProcess]
     numprocesses: int
 
-    def __init__(self, launch: Launch, observer: WatcherObserver, gate: StartLimiter) -> None:
+    def __init__(self, launch: Launch, observer: WatcherObserver, limiter: StartLimiter) -> None:
         super().__init__(
             f"{launch.plan.name}@{launch.generation}",
             "servd worker",
@@ -95,12 +65,12 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
         self.launch = launch
         self.observer = observer
-        self.gate = gate
+        self.limiter = limiter
         self.history: dict[int, RestartHistory] = {}
         self.attempts: dict[int, RestartHistory] = {}
-        self.trial: set[int] = set()
-        self.withheld: set[int] = set()
-        self.why_ending = "stopped"
+        self.probation: set[int] = set()
+        self.drained_slots: set[int] = set()
+        self.stop_reason = "stopped"
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -109,14 +79,20 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         return WorkerProcess
 
     @property
-    def given_up(self) -> bool:
-        """Whether a slot is empty that will not be filled any more."""
-        return self.gives_up(self.empty_slots())
+    def staying(self) -> list[WorkerProcess]:
+        """The processes that were not asked to end."""
+        return [process for process in self.processes.values() if not process.stopping]
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether a slot waits for the end of its back-off."""
+        now = self._loop.time()
+        return any(history.until > now for history in self.history.values())
 
     def gives_up(self, slots: Iterable[int]) -> bool:
         """Whether one of `slots` is empty and will not be filled any more."""
         return any(
-            self.history[slot].over or (slot in self.trial and self.history[slot].failures)
+            self.history[slot].over or (slot in self.probation and self.history[slot].failures)
             for slot in set(self.empty_slots()) & set(slots)
             if slot in self.history
         )
@@ -132,16 +108,16 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             for slot, history in self.history.items()
         )
 
-    def try_anew(self, slots: Iterable[int]) -> None:
-        """Fills `slots` on trial, whatever became of them before."""
+    def retry_slots(self, slots: Iterable[int]) -> None:
+        """Fills `slots` on probation, whatever became of them before."""
         for slot in slots:
-            self.trial.add(slot)
+            self.probation.add(slot)
             self.history.pop(slot, None)
         self.manage_processes()
 
     def empty_slots(self) -> list[int]:
         """Slots without a process that should have one."""
-        taken = {p.slot for p in self.processes.values() if not p.stopping} | self.withheld
+        taken = {process.slot for process in self.staying} | self.drained_slots
         return [slot for slot in range(self.numprocesses) if slot not in taken]
 
     def retry(self) -> None:
@@ -151,18 +127,19 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self._cancel_timer()
         self.manage_processes()
 
-    def accept_from_now_on(self, launch: Launch) -> None:
-        """Whatever is started from now on is started with `launch`, and kept running."""
+    def end_probation(self, launch: Launch) -> None:
+        """Starts workers with `launch` from now on, and keeps them running."""
         self.launch = launch
-        self.trial.clear()
+        self.probation.clear()
+        self.manage_later()
 
     async def end_slots(self, slots: Iterable[int]) -> None:
         """Drains the workers of `slots`."""
         ending = set(slots)
         await self._end([p for p in self.processes.values() if p.slot in ending], None, None)
 
-    async def _start(self) -> None:
-        """Starts as many workers as the gate lets in; the rest follow."""
+    async def begin(self) -> None:
+        """Starts as many workers as the start limiter allows; the rest follow."""
         if self.is_stopped():
             self._status = "active"
         self.manage_processes()
@@ -174,18 +151,18 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         now = self._loop.time()
         for slot in self.empty_slots():
             history = self.history.get(slot, RestartHistory())
-            if history.over or (slot in self.trial and history.failures):
+            if history.over or (slot in self.probation and history.failures):
                 continue
             if history.until > now:
                 self._wake_at(history.until)
-            elif self.gate.open:
+            elif self.limiter.is_open:
                 self.spawn_process(slot)
 
     def spawn_process(self, recovery_wid: int | None = None) -> bool:
         """Starts a process in the slot. A failure to start is a death like any other."""
         slot = recovery_wid or 0
         try:
-            process = self._process_class(self.launch, slot, self)
+            process = self._process_class(self.launch, slot, self, self.observer)
         except OSError as error:
             death = Death(status=-1, was_ready=False, lived=0.0)
             history = self._remember(slot, death, over=not is_exhaustion(error))
@@ -193,7 +170,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             self.manage_later()
             return False
         self.processes[process.pid] = process
-        self.gate.enter(process)
+        self.limiter.enter(process)
         self.observer.spawned(process)
         return True
 
@@ -209,7 +186,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         """Where the death of a process of `slot` is remembered: with the attempts, where another
         one goes on in its place.
         """
-        taken = any(p.slot == slot and not p.stopping for p in self.processes.values())
+        taken = any(process.slot == slot for process in self.staying)
         if not taken:
             self.attempts.pop(slot, None)
         return self.attempts if taken else self.history
@@ -221,7 +198,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         result = process.reap() if status is None else status
         if process.stopping or not self.is_active():
-            self.observer.left(process, result or 0)
+            self.observer.ended(process, result or 0)
             return
         was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
         death = Death(result or 0, was_ready, process.lived)
@@ -267,7 +244,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         """Asks a process to drain, once."""
         if process.stopping:
             return
-        self.observer.leaves(process, process.leaves_for or self.why_ending)
+        self.observer.stop_requested(process, process.stop_reason or self.stop_reason)
         process.stopping = True
         plan = self.launch.plan
         number = plan.stop_signal if plan.command else signal.SIGTERM
@@ -285,9 +262,9 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         """
         self.ask_to_end(process, stop_signal)
         plan = self.launch.plan
-        patience = plan.drain + KILL_GRACE if graceful_timeout is None else graceful_timeout
+        patience = plan.drain + KILL_SECONDS if graceful_timeout is None else graceful_timeout
         if not process.was_ready:
-            patience = min(patience, UNREADY_GRACE)
+            patience = min(patience, UNREADY_STOP_SECONDS)
         try:
             await asyncio.wait_for(asyncio.shield(process.exited), patience)
         except TimeoutError:
@@ -312,7 +289,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         ends = [self.kill_process(p, stop_signal, graceful_timeout) for p in list(processes)]
         await asyncio.gather(*ends)
 
-    async def _stop(self, close_output_streams: bool = False) -> None:
+    async def end(self) -> None:
         """Drains everything; nothing is started any more."""
         if self.is_stopped():
             return

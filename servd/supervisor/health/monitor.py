@@ -31,19 +31,19 @@ class HealthListener(Protocol):
     def recovered(self, process: WorkerProcess) -> None:
         """It was unwell, and is well again."""
 
-    def hopeless(self, process: WorkerProcess, **details: Any) -> None:
+    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
         """It is over a limit from its very beginning, as its successor would be."""
 
-    def due(self, process: WorkerProcess, reason: str, **details: Any) -> None:
+    def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """It has reached a limit."""
 
 
 class HealthMonitor:
     """Watches one worker until it has ended."""
 
-    def __init__(self, process: WorkerProcess, plan: ServicePlan, keeper: HealthListener) -> None:
+    def __init__(self, process: WorkerProcess, plan: ServicePlan, listener: HealthListener) -> None:
         self.process = process
-        self.keeper = keeper
+        self._listener = listener
         self.since = asyncio.get_running_loop().time()
         self._tasks: list[asyncio.Task[None]] = []
         self.renew(plan)
@@ -94,7 +94,7 @@ class HealthMonitor:
             due = (last if last is not None else loop.time()) + seconds
             await asyncio.sleep(due - loop.time())
             late = loop.time() - due
-            process.listen_for_signs()
+            process.read_notifications()
             if process.stopping:  # its drain has a deadline of its own
                 return
             if process.last_sign != last or last is None:
@@ -102,7 +102,7 @@ class HealthMonitor:
             if was_held_up(late, seconds):
                 process.last_sign = loop.time()
                 continue
-            self.keeper.hung(process, seconds)
+            self._listener.hung(process, seconds)
             return
 
     async def _health(self, plan: HealthPlan) -> None:
@@ -119,30 +119,32 @@ class HealthMonitor:
             failures = failures + 1 if why else 0
             if failures >= plan.failures and not process.stopping:
                 process.unwell = why
-                self.keeper.unwell(process, why)
+                self._listener.unwell(process, why)
             elif not why and process.unwell:
                 self._well_again()
 
     def _well_again(self) -> None:
         self.process.unwell = ""
-        self.keeper.recovered(self.process)
+        self._listener.recovered(self.process)
 
     async def _age(self, longest: float) -> None:
         ready_for = asyncio.get_running_loop().time() - self.since
         await asyncio.sleep(max(0.0, longest - ready_for))
-        self.keeper.due(self.process, "max_age", seconds=round(self.process.lived, 1))
+        self._listener.request_recycle(
+            self.process, "max_age", seconds=round(self.process.lived, 1)
+        )
 
     async def _memory(self, limit: int) -> None:
         loop = asyncio.get_running_loop()
         pause = MEMORY_SECONDS
         if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
-            self.keeper.hopeless(self.process, bytes=used, limit=limit)
+            self._listener.over_limit_at_start(self.process, bytes=used, limit=limit)
             return
         while True:
             await asyncio.sleep(pause)
             before = loop.time()
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
             if used:
-                self.keeper.due(self.process, "memory", bytes=used, limit=limit)
+                self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
                 return
             pause = max(MEMORY_SECONDS, _SHARE * (loop.time() - before))

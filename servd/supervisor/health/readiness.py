@@ -29,7 +29,7 @@ class NotReadyError(Exception):
     """A worker was not ready in time; the message says what was waited for."""
 
 
-async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_trial: bool) -> None:
+async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probation: bool) -> None:
     """Returns when the worker is ready, or has ended.
 
     Raises `NotReadyError` when it is neither within `timeouts.startup`, or when probes fail for
@@ -40,7 +40,7 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_trial: 
         due = loop.time() + plan.startup
         try:
             async with asyncio.timeout_at(due):
-                await _says_or_shows(process, plan.ready, on_trial=on_trial)
+                await _says_or_shows(process, plan.ready, on_probation=on_probation)
                 if plan.app is not None and plan.health is not None and process.is_alive():
                     await _is_well(process, plan.health, plan.ready.patience)
             break
@@ -52,21 +52,21 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_trial: 
     process.unwell = ""
 
 
-async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_trial: bool) -> None:
+async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_probation: bool) -> None:
     over: set[asyncio.Future[Any]] = {process.exited}
     if plan.mode == "exit":
         await asyncio.wait(over)
         return
     if plan.mode == "started":
-        # all that can be known is that the program was run, and on trial, that it did not end
-        await asyncio.wait({*over, process.left_alone}, return_when=asyncio.FIRST_COMPLETED)
-        if on_trial:
+        # all that can be known is that the program was run, and on probation, that it did not end
+        await asyncio.wait({*over, process.channel_closed}, return_when=asyncio.FIRST_COMPLETED)
+        if on_probation:
             await asyncio.wait(over, timeout=PROOF_SECONDS)
         return
     asked: set[asyncio.Future[Any]] = set()
     if plan.mode in ("port", "http"):
         asked = {asyncio.ensure_future(_asked_until_ready(process, plan))}
-    waited = {*over, process.says_ready, *asked}
+    waited = {*over, process.notified_ready, *asked}
     try:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         for task in asked:

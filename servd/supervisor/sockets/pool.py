@@ -126,7 +126,7 @@ class Listener:
             address = replace(address, port=self.port)
         return url_of(address, tls=self.plan.tls)
 
-    def settle(self) -> None:
+    def apply_options(self) -> None:
         """Gives sockets that others have bound the backlog of this plan, and a unix socket's file
         its mode and owner. Raises OSError.
 
@@ -162,8 +162,8 @@ class SocketPool:
         self.bound: dict[str, Bound] = {}
         self.inherited = {name: list(fds) for name, fds in (inherited or {}).items()}
         self.chosen: dict[str, int] = {}
-        self._vacated: list[Bound] = []
-        self._offered: dict[str, Bound] = {}
+        self._detached: list[Bound] = []
+        self._preloaded: dict[str, Bound] = {}
 
     def acquire(self, plan: SocketPlan) -> Listener:
         """A listener for `plan`, of sockets that are bound now if nobody has them yet.
@@ -180,7 +180,9 @@ class SocketPool:
                 self._adopt(listener)
             for item in listener.bound:
                 item.internal = plan.internal
-                if item.users == 1 and not item.shared:  # else somebody's, until it is `settle`d
+                if (
+                    item.users == 1 and not item.shared
+                ):  # else somebody's, until it is given its options
                     item.sock.listen(plan.backlog)
         except OSError as error:
             self.release(listener)
@@ -190,19 +192,19 @@ class SocketPool:
             raise
         return listener
 
-    def offer(self, items: Iterable[Bound], chosen: Mapping[str, int]) -> None:
+    def preload(self, items: Iterable[Bound], chosen: Mapping[str, int]) -> None:
         """Sockets of the daemon whose place this one takes: bound already, for who wants them."""
-        self._offered = {item.key: item for item in items}
+        self._preloaded = {item.key: item for item in items}
         self.chosen = dict(chosen)
 
-    def own(self) -> None:
+    def claim_all(self) -> None:
         """From now on what is used here is nobody else's; what was offered in vain is let go."""
-        self.take_back()
-        for item in self._offered.values():
+        self.reclaim()
+        for item in self._preloaded.values():
             item.sock.close()
-        self._offered.clear()
+        self._preloaded.clear()
 
-    def take_back(self) -> None:
+    def reclaim(self) -> None:
         """Nobody else has what is used here."""
         for item in self.bound.values():
             item.shared = False
@@ -219,7 +221,7 @@ class SocketPool:
         for key in self.bound.keys() & set(keys):
             self.bound[key].shared = True
 
-    def vacate(self, listeners: Sequence[Listener]) -> list[Bound]:
+    def detach(self, listeners: Sequence[Listener]) -> list[Bound]:
         """The sockets that nobody but `listeners` uses (those that are inherited or shared are
         somebody else's too).
         They are about to go, and nobody gets them any more: who wants their address meanwhile gets
@@ -235,7 +237,7 @@ class SocketPool:
         for item in going:
             if self.bound.get(item.key) is item:
                 del self.bound[item.key]
-                self._vacated.append(item)
+                self._detached.append(item)
         return going
 
     def release(self, listener: Listener) -> None:
@@ -245,8 +247,8 @@ class SocketPool:
             item.users -= 1
             if item.users == 0:
                 item.close()
-                if item in self._vacated:
-                    self._vacated.remove(item)
+                if item in self._detached:
+                    self._detached.remove(item)
                 else:
                     del self.bound[item.key]
                 self.chosen.pop(listener.plan.key, None)
@@ -254,15 +256,15 @@ class SocketPool:
 
     def close(self) -> None:
         """Closes everything that is still open."""
-        for item in (*self.bound.values(), *self._vacated, *self._offered.values()):
+        for item in (*self.bound.values(), *self._detached, *self._preloaded.values()):
             item.close()
         self.bound.clear()
-        self._vacated.clear()
-        self._offered.clear()
+        self._detached.clear()
+        self._preloaded.clear()
 
     def _known(self, key: str) -> Bound | None:
         """A socket that is there already."""
-        return self.bound.get(key) or self._offered.pop(key, None)
+        return self.bound.get(key) or self._preloaded.pop(key, None)
 
     def _use(self, listener: Listener, item: Bound) -> None:
         self.bound[item.key] = item
@@ -315,7 +317,7 @@ class SocketPool:
         try:
             sock = bind.bind_tcp(family, host, port)
         except OSError as error:
-            mine = [*self.bound.values(), *self._vacated, *self._offered.values()]
+            mine = [*self.bound.values(), *self._detached, *self._preloaded.values()]
             ours = [item for item in mine if item.covers(family, host, port)]
             if error.errno != errno.EADDRINUSE or not ours:
                 raise

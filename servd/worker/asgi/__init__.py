@@ -1,4 +1,4 @@
-"""What is done around each request: deadlines, limits, counting, the access log.
+"""The ASGI middleware of a worker: deadlines, limits, counting, the access log.
 
 Uses: `wire`, `core`.
 Used by: `worker`.

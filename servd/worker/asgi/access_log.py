@@ -1,4 +1,4 @@
-"""One event for every request; field names are OpenTelemetry's."""
+"""The access log: one event per request, with OpenTelemetry's field names."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from servd.worker.asgi.request import Request
 from servd.worker.events import EventWriter
 
 _quoted = json.encoder.encode_basestring_ascii
-_MOST_CLIENTS = 1024
+_MAX_CACHED_CLIENTS = 1024
 
 
 class AccessLog:
-    """Writes the events of requests. `sample` is the share of requests that is logged; those that
-    are answered with 5xx always are.
+    """Writes an event per request. `sample` is the share of requests that is logged; answers with
+    5xx are always logged.
 
-    A request only leaves a note; what was noted in one turn of the loop is rendered together, which
-    costs half as much as each by itself. Lines are put together by hand, for the same reason.
+    The requests of one turn of the loop are rendered together, which costs half as much as one by
+    one. Lines are concatenated without a JSON encoder for the same reason.
     """
 
     def __init__(self, writer: EventWriter, skip_paths: Collection[str], sample: float) -> None:
         self.writer = writer
         self.skip_paths = frozenset(skip_paths)
         self.sample = sample
-        self._noted: list[tuple[Request, int, float, float]] = []
+        self._pending: list[tuple[Request, int, float, float]] = []
         self._head = f'{EVENT_MARK.decode()}{{"timestamp": "'
         self._tail = json.dumps(writer.identity)[1:] + "\n"
         self._clients: dict[str, str] = {}
 
     def add(self, request: Request, status: int, seconds: float) -> None:
-        """Notes that a request was answered, now."""
-        noted = self._noted
-        noted.append((request, status, seconds, time()))
-        if len(noted) == 1:
+        """Records that a request was answered now, after `seconds`."""
+        pending = self._pending
+        pending.append((request, status, seconds, time()))
+        if len(pending) == 1:
             self.writer.ask(self._lines)
 
     def _lines(self) -> list[str]:
-        """The events of all requests that are noted."""
-        noted, self._noted = self._noted, []
+        """Renders the events of all pending requests."""
+        pending, self._pending = self._pending, []
         head, tail, text = self._head, self._tail, self.writer.clock.text
         skipped, sample, clients = self.skip_paths, self.sample, self._clients
         lines: list[str] = []
-        for request, status, seconds, moment in noted:
+        for request, status, seconds, moment in pending:
             scope = request.scope
             path = scope["path"]
             if path in skipped:
@@ -67,8 +67,8 @@ class AccessLog:
         return lines
 
     def _client(self, address: str) -> str:
-        """A client's address in quotes; kept, for the next request is likely from the same."""
-        if len(self._clients) >= _MOST_CLIENTS:
+        """Quotes a client's address; cached, since clients tend to send several requests."""
+        if len(self._clients) >= _MAX_CACHED_CLIENTS:
             self._clients.clear()
         shown = self._clients[address] = _quoted(address)
         return shown

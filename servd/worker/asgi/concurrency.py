@@ -1,4 +1,4 @@
-"""`limits.concurrency` and `limits.queue`: how many requests run at once, and how many may wait."""
+"""Limits how many requests run at once (`limits.concurrency`) and may wait (`limits.queue`)."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from collections.abc import Callable
 
 
 class ConcurrencyLimiter:
-    """A bounded number of places, first come, first served. `waits` is told how many wait."""
+    """Grants permits, first come, first served. `report_waiting` receives the queue's length."""
 
-    def __init__(self, places: int, queue: int, waits: Callable[[int], None]) -> None:
-        self.free = places
+    def __init__(self, permits: int, queue: int, report_waiting: Callable[[int], None]) -> None:
+        self.free = permits
         self.queue = queue
-        self.waits = waits
+        self.report_waiting = report_waiting
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
 
     @property
     def full(self) -> bool:
-        """Whether neither a place nor one in the queue is left."""
+        """Whether all permits are taken and the queue is full."""
         return self.free <= 0 and len(self._waiting) >= self.queue
 
-    async def take(self) -> None:
-        """Takes a place, waiting for one."""
+    async def acquire(self) -> None:
+        """Waits for a permit and takes it."""
         if self.free > 0:
             self.free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self.waits(len(self._waiting))
+        self.report_waiting(len(self._waiting))
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
-                self.give()  # its turn came as it left
+                self.release()  # the permit was granted during the cancellation
             else:
-                with contextlib.suppress(ValueError):  # `give` has passed it over
+                with contextlib.suppress(ValueError):  # `release` has skipped it
                     self._waiting.remove(turn)
             raise
         finally:
-            self.waits(len(self._waiting))
+            self.report_waiting(len(self._waiting))
 
-    def give(self) -> None:
-        """Gives a place back, to whoever waits longest."""
+    def release(self) -> None:
+        """Returns a permit, to the request that has waited longest."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

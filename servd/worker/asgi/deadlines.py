@@ -1,7 +1,7 @@
-"""`timeouts.request` and `timeouts.request_total`: what takes longer is answered 504, or aborted.
+"""Enforces `timeouts.request` and `timeouts.request_total`: answers 504, or aborts the answer.
 
-All requests of a worker have the same time, so they are due in the order in which they came: one
-timer, for the oldest, does for all of them.
+All requests of a worker have the same limits, so they expire in the order of their arrival: one
+timer, for the oldest, is enough.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from servd.worker.asgi.request import Message, Request, Send, current, nowhere
 logger = logging.getLogger("servd.worker")
 
 Live = Mapping[Request, None]
-"""The requests that are being answered, in the order in which they came."""
+"""The requests in progress, in the order of their arrival."""
 
-SHORTEST_GRACE = 1.0
-LONGEST_GRACE = 30.0
-"""Bounds of the seconds after which a request that was given up counts as stuck: as long again as
-it was allowed to take."""
+MIN_GRACE_SECONDS = 1.0
+MAX_GRACE_SECONDS = 30.0
+"""A request that was given up counts as stuck after the time that it has taken, within these."""
 
 
 class Timer:
-    """Calls `expire` for each live request that is `seconds` old and `waits`."""
+    """Calls `expire` for each live request that is `seconds` old and satisfies `waits`."""
 
     def __init__(
         self,
@@ -43,28 +42,28 @@ class Timer:
         self.armed = False
 
     def arm(self, seconds: float) -> None:
-        """Looks for requests that are due in so many seconds."""
+        """Checks the requests in `seconds`."""
         self.armed = True
         loop = asyncio.get_running_loop()
-        loop.call_later(seconds, self._look, context=contextvars.Context())
+        loop.call_later(seconds, self._check, context=contextvars.Context())
 
-    def _look(self) -> None:
-        """Ends what is due, and looks again when the next one is."""
+    def _check(self) -> None:
+        """Expires requests that are due, and arms the timer for the next one."""
         self.armed = False
         now = time.perf_counter()
         for request in list(self.live):
             if not self.waits(request):
                 continue
-            left = request.begun + self.seconds - now
-            if left > 0:
-                self.arm(left)
+            remaining = request.begun + self.seconds - now
+            if remaining > 0:
+                self.arm(remaining)
                 return
             self.expire(request)
 
 
 class Deadlines:
-    """The deadlines of the `live` requests. `stuck` is told those that were given up and whose
-    code runs on all the same: in a thread, which nobody can end.
+    """The deadlines of the `live` requests. `report_stuck` receives requests that were given up
+    while their code continues: in a thread, which cannot be ended.
     """
 
     def __init__(
@@ -72,9 +71,9 @@ class Deadlines:
         live: Live,
         first_byte: float | None,
         last_byte: float | None,
-        stuck: Callable[[Request], None],
+        report_stuck: Callable[[Request], None],
     ) -> None:
-        self.stuck = stuck
+        self.report_stuck = report_stuck
         self.timers: list[Timer] = []
         if first_byte is not None:
             self.timers.append(Timer(live, first_byte, _has_not_begun, self.give_up))
@@ -82,36 +81,38 @@ class Deadlines:
             self.timers.append(Timer(live, last_byte, _is_not_over, self.give_up))
 
     def allowed(self, request: Request) -> float | None:
-        """Seconds that a request may take, as far as it has come; None without a deadline."""
+        """Returns the seconds that a request may take in its present state, or None."""
         if request.answering is not None:
             return 0.0
         return min((t.seconds for t in self.timers if t.waits(request)), default=None)
 
     def give_up(self, request: Request) -> None:
-        """Answers in the app's place, or breaks off what it has begun, and ends its code. The
-        client need not wait for that end.
-        """
+        """Answers instead of the app, or aborts its answer, then ends its code without waiting."""
         waited = request.age()
-        current.set(request)  # in a context of the timer's own
+        current.set(request)  # in the timer's own context
         what = (request.scope["method"], request.scope["path"], waited)
         loop = asyncio.get_running_loop()
-        said = "request timed out" if request.start is None else "response aborted"
-        logger.warning(f"{said}: %s %s after %.1f s", *what)
+        logger.warning(
+            "request timed out: %s %s after %.1f s"
+            if request.start is None
+            else "response aborted: %s %s after %.1f s",
+            *what,
+        )
         answer_instead(request, 504, f"no answer within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
-            grace = min(LONGEST_GRACE, max(SHORTEST_GRACE, waited))
-            loop.call_later(grace, self._look_after, request)
+            grace = min(MAX_GRACE_SECONDS, max(MIN_GRACE_SECONDS, waited))
+            loop.call_later(grace, self._check_ended, request)
 
-    def _look_after(self, request: Request) -> None:
+    def _check_ended(self, request: Request) -> None:
         if request.threads or (request.task is not None and not request.task.done()):
-            self.stuck(request)
+            self.report_stuck(request)
 
 
 def answer_instead(
     request: Request, status: int, detail: str, *headers: tuple[bytes, bytes]
 ) -> None:
-    """Answers in the app's place, or breaks off what it has begun; `end_of` waits for that."""
+    """Answers instead of the app, or aborts its answer; `end_of` waits for that."""
     server, request.out = request.out, nowhere
     loop = asyncio.get_running_loop()
     if request.start is None:
@@ -125,8 +126,8 @@ def answer_instead(
 
 
 async def end_of(request: Request, error: BaseException | None) -> None:
-    """To be awaited at the end of the app's code for a request whose time was up before, with what
-    the code raised: the answer that was given in its place stands.
+    """Awaited when the app's code for a request that was given up ends, with the `error` that it
+    raised: waits for the answer that was sent instead.
     """
     if isinstance(error, asyncio.CancelledError):
         if request.task is not None:
@@ -151,9 +152,7 @@ async def _answer(server: Send, *messages: Message) -> None:
 
 
 def _abort(server: Send) -> None:
-    """Breaks the connection of Uvicorn's request cycle off: an end in good order could be taken for
-    that of the body.
-    """
+    """Aborts the connection, since an orderly end would look like the end of the body."""
     transport = getattr(getattr(server, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()

@@ -1,4 +1,4 @@
-"""Errors that servd itself answers: problem details in JSON (RFC 9457)."""
+"""Error answers of servd itself: problem details in JSON (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servd.worker.asgi.request import REQUEST_ID, Message, Request
 def problem(
     request: Request, status: int, detail: str, *headers: tuple[bytes, bytes]
 ) -> tuple[Message, Message]:
-    """The messages of an answer to `request`: its start, and its body."""
+    """Returns the ASGI messages of an answer to `request`: its start and its body."""
     body = json.dumps(
         {
             "type": "about:blank",

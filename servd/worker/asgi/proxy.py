@@ -1,4 +1,4 @@
-"""Headers of a reverse proxy, believed from trusted peers only."""
+"""Headers of a reverse proxy, accepted from trusted peers only."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ UNIX = "unix"
 
 
 def proxy_headers(app: Any, trusted: tuple[str, ...]) -> Any:
-    """`app` behind Uvicorn's middleware for X-Forwarded-For and X-Forwarded-Proto.
-
-    "unix" among `trusted` believes every peer on a unix socket, which has no address to check.
+    """Wraps `app` in Uvicorn's middleware for X-Forwarded-For and X-Forwarded-Proto. "unix" among
+    `trusted` trusts every peer on a unix socket, which has no address to check.
     """
     checked = ProxyHeadersMiddleware(app, [host for host in trusted if host != UNIX])
     if UNIX not in trusted:

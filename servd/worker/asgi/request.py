@@ -1,4 +1,4 @@
-"""One HTTP request that is being answered, and the one that the running code belongs to."""
+"""An HTTP request in progress, and the one that the running code belongs to."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from servd.core.context import calling_request
 Message = Any
 Send = Callable[[Message], Awaitable[None]]
 
-HANDED_ON = frozenset({b"tracestate", b"baggage"})
-"""Headers of W3C Trace Context and Baggage that calls to dependencies carry on unchanged."""
+FORWARDED_HEADERS = frozenset({b"tracestate", b"baggage"})
+"""Headers of W3C Trace Context and Baggage that calls to dependencies repeat unchanged."""
 
 REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
-_LONGEST_ID = 128
-_TRACEPARENT_LENGTH = 55
+_MAX_ID_BYTES = 128
+_TRACEPARENT_BYTES = 55
 _EVENT_STREAM = b"text/event-stream"
 
 _PREFIX = os.urandom(6).hex()
@@ -29,25 +29,25 @@ _COUNT = itertools.count(1)
 
 
 class RequestOwner(Protocol):
-    """What all requests of a worker share."""
+    """The part of `Requests` that a request uses."""
 
     def allowed(self, request: Request) -> float | None:
-        """How many seconds `request` may take from its beginning; None for any number."""
+        """Returns the seconds that `request` may take from its beginning; None for no limit."""
 
     def finish(self, request: Request) -> None:
-        """The answer of `request` is complete."""
+        """Records that the answer of `request` is complete."""
 
 
 class Request:
-    """A request on its way through the app.
+    """A request in the app.
 
-    `begun` is when it came (of `time.perf_counter`), `start` its `http.response.start` once that
-    was sent, `over` whether its end has been counted and logged. `answering` is set once its time
-    is up: what the app sends from then on goes nowhere. `threads` has an entry for each thread
-    that works for it.
+    `begun` is its arrival (of `time.perf_counter`), `start` the `http.response.start` that was
+    sent, `over` whether its end was counted and logged. `answering` is set when its time is up:
+    later messages of the app are discarded. `threads` has an entry for each thread that works for
+    it.
     """
 
-    # what most requests never get stands here, which makes one of them cheap
+    # class attributes: most requests never set them, which makes a request cheap
     start: Message = None
     over = False
     task: asyncio.Task[Any] | None = None
@@ -63,8 +63,8 @@ class Request:
         self.begun = perf_counter()
 
     def send(self, message: Message) -> Awaitable[None]:
-        """What the app sends through. Counts before the last bytes are written, and hands the
-        coroutine of the server through, which spares a second one.
+        """Forwards a message of the app. Counts the request before its last bytes are written, and
+        returns the server's coroutine, which saves a second one.
         """
         kind = message["type"]
         if kind == "http.response.body":
@@ -76,12 +76,12 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The X-Request-ID that the client sent, or one made for this request."""
+        """The X-Request-ID of the client, or one made for this request."""
         return self.identity()[0]
 
     @property
     def trace_id(self) -> str:
-        """The trace that it belongs to; empty while nothing has made it part of one."""
+        """The id of its trace; empty without one."""
         return self.identity()[1]
 
     @trace_id.setter
@@ -89,15 +89,15 @@ class Request:
         self._trace = trace
 
     def identity(self) -> tuple[str, str]:
-        """Its id and its trace, which are found out when somebody asks for them."""
+        """Returns the id and the trace id, determined at the first call."""
         known, trace = self._id, self._trace
         if known is None or trace is None:
             given, parent = "", ""
             for name, value in self.scope["headers"]:
                 if name == REQUEST_ID:
-                    if len(value) <= _LONGEST_ID:
+                    if len(value) <= _MAX_ID_BYTES:
                         given = given or value.decode("latin-1")
-                elif name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
+                elif name == TRACEPARENT and len(value) == _TRACEPARENT_BYTES:
                     parent = value[3:35].decode("latin-1")
             known = self._id = known or given or f"{_PREFIX}{next(_COUNT):010x}"
             trace = self._trace = parent if trace is None else trace
@@ -105,7 +105,7 @@ class Request:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether its answer has begun, and is an event stream."""
+        """Whether its answer is an event stream that has begun and not ended."""
         if self.start is None or self.over:
             return False
         for name, value in self.start.get("headers", ()):
@@ -114,36 +114,36 @@ class Request:
         return False
 
     def traceparent(self) -> bytes:
-        """The W3C traceparent that the client sent, or one made for this request (version 00,
-        sampled: who samples by its parent would otherwise drop what nobody has decided about).
+        """Returns the W3C traceparent of the client, or one made for this request (version 00,
+        sampled: samplers that follow their parent would otherwise drop the trace).
         """
         for name, value in self.scope["headers"]:
-            if name == TRACEPARENT and len(value) == _TRACEPARENT_LENGTH:
+            if name == TRACEPARENT and len(value) == _TRACEPARENT_BYTES:
                 return bytes(value)
         if not self.trace_id:
             self.trace_id = os.urandom(16).hex()
         return f"00-{self.trace_id}-{os.urandom(8).hex()}-01".encode()
 
     def handed_on(self) -> list[tuple[bytes, bytes]]:
-        """Headers for calls that this request makes."""
-        passed = [pair for pair in self.scope["headers"] if pair[0] in HANDED_ON]
+        """Returns the headers for calls that this request makes."""
+        passed = [pair for pair in self.scope["headers"] if pair[0] in FORWARDED_HEADERS]
         return [(REQUEST_ID, self.id.encode("latin-1")), (TRACEPARENT, self.traceparent()), *passed]
 
     def age(self) -> float:
-        """Seconds since it came."""
+        """Returns the seconds since its arrival."""
         return perf_counter() - self.begun
 
     def remaining(self) -> float | None:
-        """Seconds until its time is up, less than none when it is; None where it has all the time,
-        as a task has that the request has left behind.
+        """Returns the seconds until its time is up (negative afterwards), or None without a limit,
+        as in a task that outlives the request.
         """
         allowed = self.owner.allowed(self)
         return None if allowed is None else self.begun + allowed - perf_counter()
 
 
 current = cast("ContextVar[Request | None]", calling_request)
-"""The request that the running code answers; in threads of the pool too."""
+"""The request that the running code answers, also in threads of the pool."""
 
 
 async def nowhere(_: Message) -> None:
-    """Where messages go that come too late."""
+    """Discards messages that are too late."""

@@ -1,5 +1,5 @@
-"""`python -P -m servd.worker.describe_bento IDENTIFIER DIRECTORY`: what a BentoML service declares
-in its code, as one JSON document on stdout (whatever the code prints goes to stderr).
+"""`python -P -m servd.worker.bento.describe IDENTIFIER DIRECTORY`: prints what a BentoML service
+declares in its code, as one JSON document on stdout (the code's own output goes to stderr).
 
     {"entry": "Gateway", "files": [...], "services": [{"name": "Tokenizer", "depends": [...], ...}]}
 
@@ -21,18 +21,19 @@ from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, in_one_line
 
-_BENTO_TIMEOUT = 60.0
-"""BentoML's own default: who says nothing else has not said anything."""
+_DEFAULT_TIMEOUT_SECONDS = 60.0
+_DEFAULT_BACKLOG = 2048
+"""BentoML's defaults: such a value counts as undeclared."""
 
 _BUILD_FILES = ("bentofile.yaml", "pyproject.toml", "service.py", "bento.yaml")
 
 
 def main() -> None:
-    """Exits 1 when there is nothing to describe."""
+    """Prints the document; exits 1 if the service cannot be loaded."""
     gc_tuning.pause()
     identifier, directory = sys.argv[1:3]
     sys.argv[1:] = []
-    threading.Thread(target=_end_with_who_asked, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     document = os.dup(1)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
@@ -46,18 +47,18 @@ def main() -> None:
     with open(document, "w", encoding="utf-8") as file:
         json.dump(found, file)
     sys.stdout.flush()
-    os._exit(1 if "error" in found else 0)  # threads of the code have nothing more to do
+    os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
 
 
-def _end_with_who_asked() -> None:
-    """Stdin is a pipe that nobody writes to: its end is the end of who wants to know."""
+def _exit_with_parent() -> None:
+    """Exits when the caller does: it holds the write end of stdin, a pipe without data."""
     with contextlib.suppress(OSError):
         os.read(0, 1)
     os._exit(1)
 
 
 def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
-    """The graph of `root`, without what is reached by a URL."""
+    """Returns the graph of `root`, without services behind a URL. Raises `AppLoadError`."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     try:
@@ -75,20 +76,18 @@ def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
 
 
 def _tag(root: Any, identifier: str, directory: str) -> str:
-    """The tag of a Bento out of BentoML's store, with the version that "latest" is now."""
+    """Returns the tag of a Bento in BentoML's store, with the current version of "latest"."""
     if root.bento is None or os.path.isdir(os.path.join(directory, identifier)):
         return ""
     return str(root.bento.tag)
 
 
 def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """What one service says of itself; None and nothing for what it leaves open."""
-    traffic, http = config.get("traffic") or {}, config.get("http") or {}
-    resources, tls = config.get("resources") or {}, config.get("ssl") or {}
-    timeout = traffic.get("timeout")
+    """Returns what one service declares; None or nothing for what it leaves open. `config` has
+    BentoML's defaults too, `service.config` only what the code says.
+    """
     declared = service.config
-    http_said = declared.get("http") or {}
-    backlog = config.get("backlog")
+    resources = config.get("resources") or {}
     return {
         "name": service.name,
         "depends": [
@@ -96,14 +95,11 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
             for dependency in service.dependencies.values()
             if dependency.on is not None and not dependency.url and not dependency.deployment
         ],
-        "workers": declared.get("workers") or _if_other(config.get("workers"), 1),
+        "workers": declared.get("workers") or _unless_default(config.get("workers"), 1),
         "gpus": float(resources.get("gpu") or 0),
-        "timeout": timeout if timeout != _BENTO_TIMEOUT or _says_timeout(declared) else None,
-        "max_concurrency": traffic.get("max_concurrency"),
-        "backlog": backlog if backlog != 2048 or "backlog" in declared else None,
-        "host": str(http_said.get("host") or _if_other(http.get("host"), "0.0.0.0") or ""),  # noqa: S104
-        "port": http_said.get("port") or _if_other(http.get("port"), 3000),
-        "tls": _tls(tls) if tls.get("enabled") or tls.get("certfile") else None,
+        **_traffic(config, declared),
+        **_endpoint(config, declared),
+        "tls": _tls(config.get("ssl") or {}),
         "env": {
             item.name: str(item.value) if item.value else None
             for item in service.envs
@@ -113,17 +109,34 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _says_timeout(declared: Any) -> bool:
-    return "timeout" in (declared.get("traffic") or {})
+def _traffic(config: dict[str, Any], declared: Any) -> dict[str, Any]:
+    traffic, own = config.get("traffic") or {}, declared.get("traffic") or {}
+    timeout, backlog = traffic.get("timeout"), config.get("backlog")
+    return {
+        "timeout": timeout if timeout != _DEFAULT_TIMEOUT_SECONDS or "timeout" in own else None,
+        "max_concurrency": traffic.get("max_concurrency"),
+        "backlog": backlog if backlog != _DEFAULT_BACKLOG or "backlog" in declared else None,
+    }
 
 
-def _if_other(value: Any, default: Any) -> Any:
-    """A value that a configuration of BentoML's own has set to something else."""
+def _endpoint(config: dict[str, Any], declared: Any) -> dict[str, Any]:
+    http, own = config.get("http") or {}, declared.get("http") or {}
+    host = own.get("host") or _unless_default(http.get("host"), "0.0.0.0")  # noqa: S104
+    return {
+        "host": str(host or ""),
+        "port": own.get("port") or _unless_default(http.get("port"), 3000),
+    }
+
+
+def _unless_default(value: Any, default: Any) -> Any:
+    """Returns `value` if BentoML's own configuration changed it, else None."""
     return value if value is not None and value != default else None
 
 
-def _tls(ssl: dict[str, Any]) -> dict[str, str]:
-    """Paths and policies, named as servd names them; BentoML's default ciphers are no wish."""
+def _tls(ssl: dict[str, Any]) -> dict[str, str] | None:
+    """Returns paths and policies under servd's names. BentoML's default ciphers count as unset."""
+    if not (ssl.get("enabled") or ssl.get("certfile")):
+        return None
     reqs = ("none", "optional", "required")[int(ssl.get("cert_reqs") or 0)]
     ciphers = ssl.get("ciphers") or ""
     return {
@@ -141,7 +154,7 @@ def _absolute(path: str | None) -> str:
 
 
 def _files(root: Any, identifier: str, directory: str) -> list[str]:
-    """The files that what was said stands in: when one of them changes, it is to be asked again."""
+    """Returns the files that the answer depends on: a change of one makes it outdated."""
     folders = {os.path.abspath(directory), os.path.abspath(os.path.join(directory, identifier))}
     if root.bento is not None:
         folders.add(str(root.bento.path))

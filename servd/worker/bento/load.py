@@ -1,7 +1,6 @@
-"""BentoML services, as BentoML's own worker runs them: loaded, given their configuration, and made
-into an ASGI app.
+"""Loads BentoML services as BentoML's own worker does: with their configuration, as an ASGI app.
 
-What is used of BentoML 1.4 beyond its public names is what its command `bentoml serve` uses:
+The private names of BentoML 1.4 used here are those that `bentoml serve` uses:
 `_bentoml_impl.loader`, `_bentoml_impl.server` and the container of its configuration.
 """
 
@@ -21,24 +20,27 @@ from servd.wire.worker_spec import BentoSpec
 from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
 
 RESULTS = "BENTOML_RESULT_STORE"
-"""BentoML's variable for the file that holds the results of tasks."""
+"""BentoML's variable for the file with the results of tasks."""
 
 _LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
 """Fault: after 100 requests, or 300 seconds, BentoML's client closes its session to a dependency
-under the requests that are in flight on it, which end with 500 (`SessionManager.get_session`). The
-sockets of the same machine need no new sessions. Who has said something else means it.
+while requests are in flight on it, which end with 500 (`SessionManager.get_session`). Sockets of
+the same machine need no new sessions. An explicit setting of the user stays.
 """
+
+_RECORDED_GENERATIONS = 20
+"""Generations kept, in addition to the newest, in the file that records who was deployed."""
 
 
 class NoBentoMLError(AppLoadError):
-    """There is no BentoML for this interpreter, or one that is too old."""
+    """BentoML is missing in this interpreter, or too old."""
 
 
 def load_service(identifier: str, directory: str) -> Any:
-    """The BentoML service that an import string, a folder, a built Bento's path or tag names.
+    """Loads the BentoML service that an import string, a folder, or a built Bento's path or tag
+    names, and changes the working directory to that of its code, as `bentoml serve` does.
 
-    The working directory becomes that of the service's code, as under `bentoml serve`. Raises
-    `AppLoadError`; its `__cause__` is the exception of the user's code, if there was one.
+    Raises `AppLoadError`; its `__cause__` is the exception of the user's code, if there was one.
     """
     if importlib.util.find_spec("bentoml") is None:
         raise NoBentoMLError(
@@ -77,8 +79,8 @@ _ADVICE = re.compile(r"If you are trying to import a runtime-only module.*", re.
 
 
 def _reason(message: str) -> str:
-    """What BentoML says, in one line: where it tried both, why there is no such module, and that
-    there is no such Bento either.
+    """Returns BentoML's message in one line. If BentoML tried a module and a Bento, the line says
+    why the module failed, and that there is no such Bento.
     """
     found = _BOTH_WAYS.search(message)
     text = found[1] if found is not None else message
@@ -87,9 +89,7 @@ def _reason(message: str) -> str:
 
 
 def _users_own(error: BaseException) -> BaseException | None:
-    """The exception of the user's code that BentoML wrapped, if that is what happened: not that
-    the module itself, or what it should hold, is not there.
-    """
+    """Returns the exception of the user's code, unless only a module or attribute is missing."""
     cause = error.__cause__ or error.__context__
     while cause is not None and type(cause).__module__.startswith("bentoml"):
         cause = cause.__cause__ or cause.__context__
@@ -100,14 +100,14 @@ def _users_own(error: BaseException) -> BaseException | None:
 
 
 def _advice(error: BaseException) -> str:
-    """What may help where BentoML has nowhere to keep things."""
+    """Returns advice for a missing BentoML home folder, or an empty string."""
     if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
         return " (set BENTOML_HOME to a folder that the user of the service may write)"
     return ""
 
 
 def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback from where it reaches code that is no library's."""
+    """Returns the part of a traceback that begins in the user's code."""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         ours = os.path.dirname(os.path.dirname(__file__))
@@ -119,10 +119,7 @@ def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
-    """The ASGI app of one service of a BentoML graph, for the worker with this index.
-
-    Raises `AppLoadError`.
-    """
+    """Returns the ASGI app of a BentoML service for this worker index. Raises `AppLoadError`."""
     root = load_service(identifier, directory)
     if spec.unknown:
         raise LoadsNowError("its code can be imported now: what it declares is planned anew")
@@ -161,8 +158,8 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
 
 
 def _configure(name: str, spec: BentoSpec) -> None:
-    """What servd does, BentoML need not do too: the access log always, deadlines and limits where
-    the configuration of servd has them.
+    """Turns off what servd does itself: the access log always, deadlines and limits if servd's
+    configuration has them.
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
 
@@ -182,8 +179,8 @@ def _configure(name: str, spec: BentoSpec) -> None:
 
 @contextlib.contextmanager
 def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
-    """Whether this worker is the first of its generation: the others wait until it is done. One
-    that failed leaves the work to the next.
+    """Yields whether this worker is the first of its generation. The others wait until it is done;
+    after a failure the next one is first.
     """
     generation = os.environ.get("SERVD_GENERATION", "0")
     path = os.path.join(spec.folder, "deployed")
@@ -194,12 +191,12 @@ def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
         if generation not in done:
             file.seek(0)
             file.truncate()
-            file.write(" ".join([*done[-20:], generation]))
+            file.write(" ".join([*done[-_RECORDED_GENERATIONS:], generation]))
 
 
 def _deploy(service: Any) -> None:
-    """What `bentoml serve` does once before its workers start: models, hooks, the tasks' results.
-    Results of before are kept: a client may still ask for them.
+    """Does what `bentoml serve` does once before its workers start: models, hooks, the store for
+    task results. Earlier results stay: a client may still ask for them.
     """
     if service.bento is not None:
         for model in service.bento.info.all_models:

@@ -1,0 +1,138 @@
+"""The composition root: builds a daemon from its components, each complete when it is made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from servd.core.diagnostics import Diagnostic
+from servd.daemon.components import DaemonComponents, DaemonResources
+from servd.daemon.daemon import Daemon
+from servd.daemon.hooks import Hooks
+from servd.daemon.lifecycle import Lifecycle
+from servd.daemon.log.sink import now
+from servd.daemon.metrics.compactor import MetricsCompactor
+from servd.daemon.metrics.cpu import CpuMeter
+from servd.daemon.metrics.rates import RequestRates
+from servd.daemon.options import DaemonOptions
+from servd.daemon.orphans import OrphanCleaner
+from servd.daemon.parent_watch import ParentWatch
+from servd.daemon.reload.desired import DesiredState
+from servd.daemon.reload.own_settings import OwnSettings, start_limit
+from servd.daemon.reload.planner import Planner
+from servd.daemon.reload.queue import ReloadQueue
+from servd.daemon.reload.reloader import Reloader
+from servd.daemon.reload.request import ReloadRequest
+from servd.daemon.surroundings import Surroundings
+from servd.daemon.upgrade.takeover import Takeover
+from servd.daemon.upgrade.upgrader import Upgrades
+from servd.daemon.watch.certificates import CertificateWatch
+from servd.daemon.watch.clock import ClockWatch
+from servd.daemon.watch.config_files import FileWatch
+from servd.daemon.watch.sources import SourceWatch
+from servd.supervisor.circus.arbiter import ServdArbiter
+from servd.supervisor.circus.start_limiter import StartLimiter
+from servd.supervisor.circus.worker_context import WorkerContext
+from servd.supervisor.context import SupervisorContext
+from servd.supervisor.sources import Sources
+from servd.supervisor.supervisor import Supervisor
+from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
+
+
+def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
+    """A daemon, made in the loop that it lives in. Raises `LoadError` when more GPUs are asked for
+    than there are.
+    """
+    folder, router, loaded = resources.folder, resources.router, options.loaded
+    parent = ParentWatch(os.environ)  # takes its descriptor out of the environment
+    planner = Planner(dict(os.environ), folder.path, now)
+    first = _first_state(options, planner)
+    lifecycle = Lifecycle()
+    queue = ReloadQueue(lifecycle.stopping, now)
+
+    def replan(service: str) -> None:
+        queue.ask(ReloadRequest(f"the code of {service} can be imported now"))
+
+    arbiter = ServdArbiter()
+    limit = start_limit(loaded.config, planner.usable_cpus)
+    workers = WorkerContext(
+        sink=router.by_worker,
+        now=now,
+        notify_folder=folder.notify,
+        environ=planner.environ,
+        registry=WorkerRegistry(folder.private),
+        replan=replan,
+        sources=Sources() if options.watches_sources else None,
+    )
+    context = SupervisorContext(
+        arbiter=arbiter,
+        pool=resources.pool,
+        start_limiter=StartLimiter(limit, arbiter.manage_watchers),
+        workers=workers,
+        stopping=lifecycle.stopping,
+    )
+    numbers = options.previous.state.numbers if options.previous is not None else {}
+    supervisor = Supervisor(context, numbers)
+    admin = options.admin(folder.path)
+    hooks = Hooks(loaded.config.hooks, _config_folder(loaded.path), planner.environ)
+    router.subscribe(hooks.take)
+    certificates = CertificateWatch(supervisor)
+    files = FileWatch(queue.ask)
+    files.has_read(loaded)
+    sources = SourceWatch(queue.ask, workers.sources) if workers.sources is not None else None
+    surroundings = Surroundings(
+        lifecycle, supervisor, files, sources, certificates, resources.systemd, resources.store
+    )
+    reloader = Reloader(
+        desired=first.desired,
+        read=options.read,
+        planner=planner,
+        queue=queue,
+        supervisor=supervisor,
+        settings=OwnSettings(router, admin, hooks, context.start_limiter, planner.usable_cpus),
+        observer=surroundings,
+        now=now,
+        boot=router.boot,
+    )
+    components = DaemonComponents(resources, lifecycle, queue, supervisor, reloader, admin)
+    compactor = MetricsCompactor(folder)
+    rates = RequestRates(workers.counters)
+    orphans = orphaned_workers(folder.private) if options.previous is None else []
+    return Daemon(
+        options=options,
+        components=components,
+        warnings=(*loaded.warnings, *first.warnings),
+        upgrades=Upgrades(components, is_owned=parent.held),
+        takeover=Takeover(components, options.previous) if options.previous is not None else None,
+        surroundings=surroundings,
+        orphans=OrphanCleaner(orphans, first.desired.plan),
+        parent=parent,
+        hooks=hooks,
+        rates=rates,
+        cpu=CpuMeter(),
+        compactor=compactor,
+        periodics=(compactor.sweeps, rates.readings, certificates.looks, ClockWatch().looks),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstState:
+    desired: DesiredState
+    warnings: list[Diagnostic]
+
+
+def _first_state(options: DaemonOptions, planner: Planner) -> _FirstState:
+    """What is desired at the start, with what the previous daemon leaves. Raises `LoadError`."""
+    loaded = options.loaded
+    if options.previous is None:
+        return _FirstState(*planner.first(loaded, {}, {}, revision=1))
+    state = options.previous.state
+    revision = state.generation + (loaded.digest != state.digest)
+    return _FirstState(
+        *planner.first(loaded, state.overrides(loaded.config), state.ports, revision)
+    )
+
+
+def _config_folder(path: str) -> str:
+    path = os.path.abspath(path)
+    return path if os.path.isdir(path) else os.path.dirname(path)

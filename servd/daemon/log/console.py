@@ -1,0 +1,37 @@
+"""Events as lines that a person reads on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from servd.daemon.log.event import LogEvent
+
+_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
+"""Of services in turn; red is for mistakes."""
+
+
+def console_renderer(*, colours: bool) -> Callable[[LogEvent], bytes]:
+    """Makes of an event the line that a person reads."""
+    render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
+    of_services: dict[str, str] = {}
+
+    def shown(line: LogEvent) -> bytes:
+        if line.fields is None:
+            return line.json
+        event = dict(line.fields)
+        text = "".join(f"\n    | {item}" for item in event.pop("last_lines", None) or ())
+        stamp = str(event.get("timestamp", ""))
+        event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
+        if "exception" in event:
+            text += "\n" + str(event.pop("exception"))
+        name = str(event.pop("service", ""))
+        if not colours:
+            lead = f"{name} | " if name else ""
+        else:
+            colour = of_services.setdefault(name, _COLOURS[len(of_services) % len(_COLOURS)])
+            lead = f"\033[{colour}m{name} |\033[0m " if name else ""
+        return (lead + str(render(None, "", event)) + text).encode()
+
+    return shown

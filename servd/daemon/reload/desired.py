@@ -1,0 +1,25 @@
+"""What should run, as one immutable value: the reloader owns it, everything else reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from servd.config.load import Loaded
+from servd.plan.model import Plan
+from servd.plan.overrides import Override
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """`loaded` is the configuration in force since `loaded_at`; `declared` what it says should run,
+    `overrides` what was set manually, and `plan` both together, with GPUs assigned. `revision`
+    moves with every change that is applied.
+    """
+
+    loaded: Loaded
+    declared: Plan
+    overrides: Mapping[str, Override]
+    plan: Plan
+    loaded_at: str
+    revision: int = 1

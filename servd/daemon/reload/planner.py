@@ -1,0 +1,139 @@
+"""From a configuration, and what was set manually, to the state that is desired."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from servd.config.load import Loaded
+from servd.core.diagnostics import Diagnostic
+from servd.core.errors import ConfigError
+from servd.daemon.reload.desired import DesiredState
+from servd.daemon.reload.request import ReloadRequest
+from servd.host.facts import inspect_host, read_quota, read_texts, usable_cpus, usable_ids
+from servd.host.gpus import equip_at_start, equipped, gpu_diagnostic
+from servd.plan.build import build_loaded
+from servd.plan.change import Change
+from servd.plan.diff import diff
+from servd.plan.gpus import GpuError
+from servd.plan.model import Plan
+from servd.plan.overrides import (
+    Override,
+    RefusedError,
+    acted,
+    effective_overrides,
+    surviving,
+    with_overrides,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a reload would bring into force, and the changes that lead there."""
+
+    desired: DesiredState
+    changes: tuple[Change, ...]
+
+
+class Planner:
+    """Reads files and asks the machine, which may be slow: call it in a thread.
+
+    `environ` is the daemon's own environment, `runtime_dir` its runtime folder.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], runtime_dir: str, now: Callable[[], str]
+    ) -> None:
+        self.environ = environ
+        self.usable_cpus = usable_cpus(usable_ids(), read_quota())
+        self._runtime_dir = runtime_dir
+        self._now = now
+
+    def first(
+        self,
+        loaded: Loaded,
+        overrides: Mapping[str, Override],
+        ports: Mapping[str, int],
+        revision: int,
+    ) -> tuple[DesiredState, list[Diagnostic]]:
+        """What a daemon begins with, and warnings. `overrides` and the `ports` of commands that
+        bind themselves come from the previous daemon.
+
+        Raises `LoadError` when more GPUs are asked for than there are.
+        """
+        declared = self._declared(loaded, ports)
+        overrides = effective_overrides(overrides, declared)
+        plan, warnings = equip_at_start(loaded, with_overrides(declared, overrides), self.environ)
+        return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
+
+    def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
+        """What `request` makes of the `desired` state, when the configuration says `loaded`.
+
+        Raises `ConfigError` and `RefusedError`.
+        """
+        running = desired.plan
+        if request.read:
+            declared = self._declared(loaded, ports_of(running))
+        else:
+            declared = desired.declared
+            declared = with_new_certificates(declared) if request.certificates else declared
+        overrides = surviving(desired.overrides, desired.loaded.config, loaded.config)
+        gone = request.roll - declared.by_name.keys()
+        if gone and not request.read:
+            raise RefusedError(f'there is no service "{min(gone)}" any more')
+        if request.act is not None:
+            overrides = acted(overrides, request.act, declared)
+        overrides = effective_overrides(overrides, declared)
+        plan = self._equipped(loaded, with_overrides(declared, overrides), request, running)
+        roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
+        changes = diff(running, plan, roll)
+        wanted = dataclasses.replace(
+            desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan
+        )
+        return Planned(wanted, changes)
+
+    def _declared(self, loaded: Loaded, known_ports: Mapping[str, int]) -> Plan:
+        host = inspect_host(loaded.config, self.environ, ports=True, known_ports=known_ports)
+        return build_loaded(loaded, host, self._runtime_dir)
+
+    def _equipped(self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan) -> Plan:
+        """Raises `ConfigError` where the file asks for too many GPUs, `RefusedError` where a manual
+        action does.
+        """
+        try:
+            return equipped(loaded, plan, self.environ, running)[0]
+        except GpuError as error:
+            if request.by_hand:
+                raise RefusedError(str(error)) from None
+            raise ConfigError([gpu_diagnostic(loaded, error)]) from None
+
+
+def with_new_certificates(plan: Plan) -> Plan:
+    """`plan` with the content that the certificate and key files of rotating services have now."""
+    services = []
+    for service in plan.services:
+        tls = service.definition.tls
+        if tls is not None and service.tls is not None and tls.rotate:
+            texts = read_texts((tls.certfile, tls.keyfile))
+            pair = (texts.get(tls.certfile, ""), texts.get(tls.keyfile, ""))
+            fresh = dataclasses.replace(service.tls, certificate=pair[0], key=pair[1])
+            services.append(dataclasses.replace(service, tls=fresh))
+        else:
+            services.append(service)
+    return dataclasses.replace(plan, services=tuple(services))
+
+
+def _all_that_roll(plan: Plan) -> frozenset[str]:
+    """Every service, except tasks that run once."""
+    names = (s.name for s in plan.services if not (s.is_task and s.definition.run == "once"))
+    return frozenset(names)
+
+
+def ports_of(plan: Plan) -> dict[str, int]:
+    """Ports that were chosen for commands that bind themselves: they keep them."""
+    return {
+        service.name: service.addresses[0].port
+        for service in plan.services
+        if service.binds_itself and service.addresses and service.addresses[0].kind == "tcp"
+    }

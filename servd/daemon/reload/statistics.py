@@ -1,0 +1,28 @@
+"""What became of all reloads, as it is measured."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import get_args
+
+from servd.daemon.reload.request import Outcome, ReloadReport
+from servd.wire.shm_counters import BOUNDS
+
+
+class ReloadStatistics:
+    """Reloads since the daemon began: how many came out how, and how long they took in all, with
+    one count for each bucket of durations.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.last_successful = True
+
+    def add(self, report: ReloadReport) -> None:
+        """One more is over."""
+        self.outcomes[report.outcome] += 1
+        self.buckets[bisect_left(BOUNDS, report.seconds)] += 1
+        self.seconds += report.seconds
+        self.last_successful = report.error is None

@@ -1,0 +1,87 @@
+"""What the processes of a generation are started with: arguments, environment, spec."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from servd.plan.gpus import VISIBLE
+from servd.plan.model import ServicePlan
+from servd.supervisor.circus.worker_context import WorkerContext
+from servd.wire import names
+from servd.wire.worker_spec import SocketSpec, WorkerSpec
+
+_PROGRAM = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "worker", "program.py"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the workers of a generation are started from. Without `accept`, workers of an app become
+    ready before they accept.
+    """
+
+    plan: ServicePlan
+    generation: int
+    sockets: tuple[tuple[SocketSpec, socket.socket], ...]
+    context: WorkerContext
+    accept: bool = True
+
+    @property
+    def accepts_at_once(self) -> bool:
+        """Whether a worker accepts as soon as its app has started. An app with a health check has
+        to pass it first.
+        """
+        return self.accept and (self.plan.app is None or self.plan.health is None)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Pipes that a worker writes to; servd's own worker has one more, for finished events."""
+        streams = ("stdout", "stderr")
+        return streams if self.plan.app is None else (*streams, "events")
+
+    def argv(self, channel: int) -> list[str]:
+        """The command line of a worker that reads its spec from the descriptor `channel`."""
+        if self.plan.app is not None:
+            return [*self.plan.argv_of("servd.worker"), str(channel)]
+        return [self.plan.python, "-I", "-S", _PROGRAM, str(channel)]
+
+    def environment(self, slot: int, notify_path: str) -> Mapping[str, str]:
+        """The whole environment of the worker in `slot`."""
+        gpus = self.plan.gpus
+        visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}
+        return {
+            **self.plan.environment,
+            **visible,
+            names.WORKER: str(slot),
+            names.GENERATION: str(self.generation),
+            names.NOTIFY_SOCKET: notify_path,
+        }
+
+    def spec(self, slot: int, inherited: Mapping[str, int]) -> WorkerSpec:
+        """What the worker in `slot` is told over its channel. `inherited` are its descriptors."""
+        plan = self.plan
+        identity = plan.identity
+        affinity = identity.affinity
+        return WorkerSpec(
+            service=plan.name,
+            worker=slot,
+            generation=self.generation,
+            stop_signal=plan.stop_signal,
+            sockets=tuple(
+                SocketSpec(item.name, sock.fileno(), item.tls) for item, sock in self.sockets
+            ),
+            app=plan.app,
+            argv=tuple(a.replace("{worker}", str(slot)) for a in plan.command),
+            rlimits=identity.rlimits,
+            cpus=affinity[slot % len(affinity)] if affinity else (),
+            no_new_privs=identity.account is not None or identity.gid is not None,
+            tls=plan.tls,
+            accept=self.accepts_at_once,
+            watchdog=plan.watchdog,
+            tells_sources=self.context.sources is not None,
+            **inherited,
+        )

@@ -1,0 +1,28 @@
+"""What every worker process of a daemon needs, whichever service it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.io.output import Sink
+from servd.supervisor.sources import Sources
+from servd.supervisor.worker_registry import WorkerRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """`environ` is the daemon's own environment. `replan` asks for a reload, with a reason, when a
+    worker could import what the daemon could not ask about. `sources` are noted in development
+    only.
+    """
+
+    sink: Sink
+    now: Callable[[], str]
+    notify_folder: str
+    environ: Mapping[str, str]
+    registry: WorkerRegistry
+    replan: Callable[[str], object]
+    sources: Sources | None = None
+    counters: CounterRegistry = field(default_factory=CounterRegistry)

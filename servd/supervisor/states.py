@@ -1,0 +1,56 @@
+"""The states of a service, as a table over what is seen of its workers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal[
+    "waiting", "starting", "ready", "rolling", "degraded", "backoff",
+    "stopping", "stopped", "failed", "completed",
+]  # fmt: skip
+
+BAD_STATES = frozenset({"failed", "backoff", "degraded"})
+"""States that are logged as warnings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is seen of a service's current generation.
+
+    `rolls`: a change is under way, with no fewer workers than wanted. `once_ready`: the service was
+    ready before. `unwell`: a worker fails its probes. `pausing`: a worker waits for the end of its
+    back-off. `given_up`: a worker is missing that will not be started again.
+    """
+
+    wanted: int
+    ready: int
+    is_ready: bool = False
+    completed: bool = False
+    rolls: bool = False
+    once_ready: bool = False
+    unwell: bool = False
+    pausing: bool = False
+    given_up: bool = False
+
+
+_RULES: tuple[tuple[State, Callable[[Observation], bool]], ...] = (
+    ("rolling", lambda seen: seen.rolls),
+    ("completed", lambda seen: seen.completed),
+    ("stopped", lambda seen: seen.wanted == 0),
+    ("ready", lambda seen: seen.is_ready),
+    ("failed", lambda seen: seen.given_up and seen.ready == 0),
+    ("degraded", lambda seen: seen.once_ready and (seen.ready > 0 or seen.unwell)),
+    ("backoff", lambda seen: seen.pausing and seen.ready == 0),
+    ("starting", lambda seen: seen.ready == 0),
+)
+"""The first rule that holds names the state."""
+
+
+def next_state(state: State, seen: Observation) -> State:
+    """The state after `state`, when `seen` is what there is. A service in back-off stays there
+    until a worker is ready: its next start is part of it.
+    """
+    found = next((name for name, holds in _RULES if holds(seen)), state)
+    return state if found == "starting" and state == "backoff" else found

@@ -1,0 +1,378 @@
+"""The workers of one generation while it runs, and while it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from servd.core.events import Event
+from servd.plan.model import ServicePlan
+from servd.supervisor.circus.launch import Launch
+from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.circus.watcher import ServiceWatcher
+from servd.supervisor.context import SupervisorContext
+from servd.supervisor.exits import FailedStartError, WorkerExit
+from servd.supervisor.health.readiness import NotReadyError, ready_or_over
+from servd.supervisor.health.recycler import Recycler
+from servd.supervisor.io.channel import UnansweredError
+from servd.supervisor.respawn import RestartHistory
+from servd.supervisor.worker_commands import abort_drain, update
+from servd.supervisor.worker_events import WorkerEventRecorder
+from servd.supervisor.worker_record import WorkerRecord
+
+
+class GroupOwner(Protocol):
+    """The generation that a group belongs to."""
+
+    log: Any
+    record: WorkerRecord
+
+    def refresh(self) -> None:
+        """Something about the workers has changed."""
+
+    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
+        """A worker ended without being asked to."""
+
+    def overdue(self) -> None:
+        """A worker did not end in time."""
+
+
+class WorkerGroup:
+    """The workers of a generation, from the start of the first to the end of the last.
+
+    On `probation` a slot is filled once, and a death ends the generation. `growing` is how many
+    workers of a scale-up are on their way.
+    """
+
+    has_begun = True
+
+    def __init__(
+        self, launch: Launch, owner: GroupOwner, context: SupervisorContext, *, probation: bool
+    ) -> None:
+        self.plan = launch.plan
+        self.record = owner.record
+        self.growing = 0
+        self.accepts = launch.accept
+        self.log = owner.log
+        self.watcher = ServiceWatcher(launch, WorkerEventRecorder(self), context.start_limiter)
+        self._owner = owner
+        self._context = context
+        self._recycler = Recycler(self)
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: asyncio.Task[None] | None = None
+        if probation:
+            self.watcher.probation = set(range(launch.plan.workers))
+        else:
+            self._recycler.end_probation()
+
+    async def start(self, slots: int | None = None) -> None:
+        """Starts the workers (of the first `slots`); returns without waiting for them."""
+        if slots is not None:
+            self.watcher.numprocesses = slots
+        self._context.arbiter.add(self.watcher)
+        await self.watcher.begin()
+
+    # what there is
+
+    @property
+    def launch(self) -> Launch:
+        """What workers are started with."""
+        return self.watcher.launch
+
+    @property
+    def processes(self) -> Sequence[WorkerProcess]:
+        """The workers that are not on their way out, by slot."""
+        return sorted(self.watcher.staying, key=lambda process: process.slot)
+
+    @property
+    def leaving(self) -> Sequence[WorkerProcess]:
+        """The workers that drain."""
+        return [p for p in self.watcher.processes.values() if p.stopping]
+
+    @property
+    def ready_count(self) -> int:
+        """Slots with a ready, healthy worker. (During a recycle a slot briefly has two.)"""
+        return len({p.slot for p in self.watcher.staying if p.was_ready and not p.unwell})
+
+    @property
+    def unwell(self) -> str:
+        """What is wrong with a worker that runs, where one fails its probes."""
+        return next((f"worker {p.slot}: {p.unwell}" for p in self.processes if p.unwell), "")
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there should be."""
+        return self.watcher.numprocesses
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything is there that should be."""
+        if self.plan.is_task:
+            return self.record.completed or not self.plan.workers
+        return self.ready_count >= self.wanted
+
+    @property
+    def pausing(self) -> bool:
+        """Whether a worker waits for the end of its back-off."""
+        return self.watcher.is_pausing
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a worker is missing that will not be started again."""
+        return self.watcher.gives_up(range(self.wanted))
+
+    def failed_lately(self, times: int) -> bool:
+        """Whether a slot has had `times` deaths in a row, and no proven worker since."""
+        return self.watcher.failed_lately(times)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every worker has ended, as asked."""
+        return self._ending is not None and self._ending.done()
+
+    # becoming ready
+
+    def expect(self, process: WorkerProcess) -> None:
+        """Waits for the readiness of a worker that was just started."""
+        self.keep(self._await_ready(process))
+        self.refresh()
+
+    async def _await_ready(self, process: WorkerProcess) -> None:
+        """Waits until a worker is ready or has ended; one that is neither in time is killed."""
+        try:
+            on_probation = process.slot in self.watcher.probation
+            await ready_or_over(process, self.plan, on_probation=on_probation)
+            if process.launch.accept and not process.launch.accepts_at_once:
+                await process.ask("accept")
+        except (NotReadyError, UnansweredError) as error:
+            if process.is_alive():
+                process.report.failed = str(error)
+            process.signal_group(signal.SIGKILL)
+            await process.exited
+        else:
+            self._became_ready(process)
+        finally:
+            self._context.start_limiter.leave(process)
+
+    def _became_ready(self, process: WorkerProcess) -> None:
+        if process.exited.done():
+            return
+        process.mark_ready()
+        seconds = round(process.lived, 3)
+        self.log.info(Event.WORKER_READY, worker=process.slot, pid=process.pid, seconds=seconds)
+        if process.launch is not self.launch:
+            self.keep(self._catch_up(process))
+        if not self.plan.is_task:
+            self._recycler.watch(process)
+        self.refresh()
+
+    async def _catch_up(self, process: WorkerProcess) -> None:
+        """Sends a worker that has just become ready the changes made since it was started."""
+        launch = process.launch
+        with contextlib.suppress(UnansweredError):
+            await update(process, launch.plan, self.plan)
+            if self.accepts and not launch.accept and self.plan.app is not None:
+                await process.ask("accept")
+
+    async def until_ready(self, slots: Iterable[int] | None = None) -> None:
+        """Waits for every worker (of `slots`). One that dies on probation, or is given up, ends the
+        wait at once; any other is tried again until `timeouts.startup` is over.
+
+        Raises `FailedStartError`.
+        """
+        wanted = None if slots is None else set(slots)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.plan.startup
+        while not self._are_ready(wanted):
+            late = loop.time() >= deadline
+            if self._gives_up(wanted) or (late and self.record.start_failures):
+                raise self.record.failure()
+            if not self.watcher.is_active():
+                raise FailedStartError("it was stopped before it was ready")
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._changed.wait(), None if late else max(0.05, deadline - loop.time())
+                )
+
+    def _are_ready(self, slots: Collection[int] | None) -> bool:
+        if slots is None or self.plan.is_task:
+            return self.is_ready
+        return {p.slot for p in self.watcher.staying if p.was_ready}.issuperset(slots)
+
+    def _gives_up(self, slots: Collection[int] | None) -> bool:
+        return self.given_up if slots is None else self.watcher.gives_up(slots)
+
+    # changing what runs
+
+    async def accept(self) -> None:
+        """Lets the workers accept connections. Raises `FailedStartError`."""
+        if not self.accepts:
+            if self.plan.app is not None:
+                await self._each(lambda process: process.ask("accept"))
+            self.accepts = True
+
+    def accept_later(self) -> None:
+        """Workers that are not ready yet accept once they are."""
+        self.accepts = True
+
+    async def _each(self, send: Callable[[WorkerProcess], Awaitable[None]]) -> None:
+        """Sends something to every ready worker; the others catch up when they are."""
+
+        async def one(process: WorkerProcess) -> None:
+            try:
+                await send(process)
+            except UnansweredError as error:
+                message = f"worker {process.slot} did not take the change over: {error}"
+                raise FailedStartError(message) from None
+
+        await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))
+
+    def end_probation(self) -> None:
+        """From now on workers that die are started again."""
+        self.growing = 0
+        self.watcher.end_probation(replace(self.launch, accept=True))
+        self._recycler.end_probation()
+
+    async def adjust(self, plan: ServicePlan) -> None:
+        """Takes over from `plan` what applies to running workers, and starts new ones with it.
+
+        Raises `FailedStartError`; the caller then adjusts back.
+        """
+        before, self.plan = self.plan, plan
+        self.watcher.launch = replace(self.launch, plan=plan)
+        await self._each(lambda process: update(process, before, plan))
+        if (plan.health, plan.watchdog) != (before.health, before.watchdog):
+            self._recycler.renew()
+            self.refresh()
+
+    def resize(self, workers: int) -> None:
+        """Wants `workers`: new ones start on probation, `end_surplus` ends those beyond them."""
+        before, self.watcher.numprocesses = self.wanted, workers
+        self.growing = max(0, workers - before)
+        self.watcher.retry_slots(range(before, workers))  # an earlier death there is forgotten
+
+    async def start_slots(self, slots: Sequence[int]) -> None:
+        """Wants workers up to the last of `slots`; waits for these. Raises `FailedStartError`."""
+        self.watcher.numprocesses = slots[-1] + 1
+        self.watcher.manage_processes()
+        await self.until_ready(slots)
+
+    async def fill(self, workers: int) -> None:
+        """Makes slots 0..workers-1 ready before a scale-down, if the ready workers are in higher
+        slots. Raises `FailedStartError`.
+        """
+        ready = {p.slot for p in self.watcher.staying if p.was_ready}
+        missing = set(range(workers)) - ready
+        if missing and max(ready, default=-1) >= workers:
+            self.watcher.retry_slots(missing)
+            await self.until_ready(missing)
+
+    async def end_surplus(self) -> None:
+        """Drains workers beyond those that are wanted; returns once they accept no more."""
+        surplus = [p for p in self.processes if p.slot >= self.wanted]
+        if surplus:
+            for process in surplus:
+                process.stop_reason = "scaled down"
+                self.watcher.ask_to_end(process)
+            self.keep(self.watcher.end_slots([p.slot for p in surplus]))
+            await self._wait_stopped_accepting(surplus)
+            self._owner.refresh()
+
+    async def drain_slots(self, slots: Collection[int]) -> None:
+        """Drains the workers of `slots` to their end, and leaves their slots empty."""
+        for process in self.processes:
+            if process.slot in slots:
+                process.stop_reason = process.stop_reason or "replaced"
+        self.watcher.drained_slots |= set(slots)
+        await self.watcher.end_slots(slots)
+
+    async def restart_slots(self, slots: Collection[int]) -> None:
+        """Starts the workers of `slots` again. Raises `FailedStartError`."""
+        self.watcher.drained_slots -= set(slots)
+        self.watcher.manage_processes()
+        await self.until_ready([slot for slot in slots if slot < self.wanted])
+
+    def retry(self) -> None:
+        """Ends every back-off and starts again what was given up."""
+        if not self.is_ready and self.watcher.history:
+            self.watcher.retry()
+
+    def recycle(self, process: WorkerProcess) -> None:
+        """A worker asks to be replaced."""
+        self._recycler.request_recycle(process, process.recycle_reason)
+
+    # ending
+
+    async def stop_accepting(self, reason: str) -> None:
+        """Begins the end: returns once the workers accept no more."""
+        self.watcher.stop_reason = reason
+        processes = self.processes
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+            self._ending.add_done_callback(lambda _: self._owner.refresh())
+        await self._wait_stopped_accepting(processes)
+        self.accepts = False
+
+    async def _end(self) -> None:
+        self._recycler.end()
+        await self.watcher.end()
+        self._context.arbiter.remove(self.watcher)
+        for task in self._tasks:
+            task.cancel()
+        self._changed.set()
+
+    async def _wait_stopped_accepting(self, processes: Iterable[WorkerProcess]) -> None:
+        """Waits until each app worker reports STOPPING=1. Commands are only signalled; they need
+        not support it.
+        """
+        await asyncio.sleep(0)  # the signals are sent
+        if self.plan.app is not None:
+            waiting = [p.wait_stopped_accepting() for p in processes if p.was_ready]
+            await asyncio.gather(*waiting)
+
+    async def wait_ended(self) -> None:
+        """Returns once every worker has ended."""
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+
+    async def abort_drains(self) -> None:
+        """Ends drains before their time; returns when the workers have ended."""
+        await asyncio.gather(*(abort_drain(process) for process in self.leaving))
+
+    def kill_unready(self) -> None:
+        """Kills what never became ready: no request waits for it."""
+        for process in self.processes:
+            if not process.was_ready:
+                process.stopping = True
+                process.signal_group(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Ends every worker at once."""
+        self.watcher.kill_now()
+
+    # what the recorder and the recycler tell
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` for as long as the group lives."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
+        """A worker ended without being asked to."""
+        self._owner.lost(exit_, history)
+
+    def overdue(self) -> None:
+        """A worker did not end in time."""
+        self._owner.overdue()
+
+    def refresh(self) -> None:
+        """Something about the workers has changed."""
+        self._changed.set()
+        self._owner.refresh()

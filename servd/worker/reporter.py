@@ -1,0 +1,25 @@
+"""Reports of a worker to the daemon."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from servd.wire.shm_counters import Counters
+from servd.worker.channel import Channel
+from servd.worker.events import EventWriter
+
+
+class Reporter(NamedTuple):
+    """The ways from a worker to the daemon: events, counters, and messages on the channel."""
+
+    writer: EventWriter
+    counters: Counters
+    channel: Channel
+
+    def recycle(self, reason: str) -> None:
+        """Asks for the replacement of this worker."""
+        self.channel.send(recycle=reason)
+
+    def draining(self, counts: dict[str, int]) -> None:
+        """Reports how many of each kind the drain waits for."""
+        self.channel.send(draining=counts)

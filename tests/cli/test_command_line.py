@@ -1,0 +1,372 @@
+"""The commands against a running daemon, as a person would use them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from support.apps import PLAIN, SLEEP, plain, web
+from support.harness import DEADLINE, Servd, ServdProcess, command, wait_until
+
+ACTS = (["reload"], ["restart", "web"], ["restart", "--all"], ["start", "web"], ["stop", "web"],
+        ["scale", "web=2"])  # fmt: skip
+LOOKS = (["status"], ["status", "--watch"], ["top"], ["logs"], ["logs", "-f"], ["events", "-f"],
+         ["dashboard", "--no-browser"])  # fmt: skip
+
+
+class Terminal:
+    """A command in a terminal of its own, 80 columns wide."""
+
+    def __init__(self, daemon: ServdProcess, *arguments: str) -> None:
+        self.screen = ""
+        self.pid, self.descriptor = pty.fork()
+        if self.pid == 0:
+            os.chdir(daemon.folder)
+            program = [sys.executable, "-m", "servd", *arguments]
+            os.execve(
+                sys.executable, program, {**os.environ, **daemon.environ, "TERM": "xterm-256color"}
+            )
+        size = struct.pack("HHHH", 24, 80, 0, 0)
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
+
+    def shows(self, text: str) -> bool:
+        """Whether it has shown `text` by now, colours left out."""
+        readable, _, _ = select.select([self.descriptor], [], [], 0.01)
+        if readable:
+            with suppress(OSError):  # the program has ended
+                self.screen += os.read(self.descriptor, 65536).decode(errors="replace")
+        return text in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen)
+
+    def press(self, keys: str) -> None:
+        os.write(self.descriptor, keys.encode())
+
+    def status(self) -> int:
+        """The exit status; what it writes until then is read."""
+
+        def over() -> bool:
+            self.shows("")
+            pid, self._status = os.waitpid(self.pid, os.WNOHANG)
+            return pid != 0
+
+        wait_until(over, "it ends")
+        self.pid = 0
+        return os.waitstatus_to_exitcode(self._status)
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.descriptor)
+
+
+@contextmanager
+def terminal(daemon: ServdProcess, *arguments: str) -> Iterator[Terminal]:
+    found = Terminal(daemon, *arguments)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def test_each_command_without_a_daemon_is_one_line_and_69(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("app = None\n")
+    (tmp_path / "servd.toml").write_text('[services.web]\napp = "main:app"\n')
+    for arguments in (*ACTS, *LOOKS, ["status", "--json"], ["reload", "--json"]):
+        done = command(*arguments, folder=tmp_path)
+        assert done.returncode == 69, (arguments, done.stderr)
+        assert done.stdout == ""
+        assert re.fullmatch(r"servd: no servd answers at .*: is it running\?\n", done.stderr)
+
+
+def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    for arguments, outcome in (
+        (["scale", "web=3"], r"applied in [\d.]+ s: ~ web scale 2 -> 3\n"),
+        (["stop", "web"], r"applied in [\d.]+ s: ~ web scale 3 -> 0\n"),
+        (["start", "web"], r"applied in [\d.]+ s: ~ web scale 0 -> 3\n"),
+        (["restart", "web"], r"applied in [\d.]+ s: ~ web roll\n"),
+        (["start", "web"], r"unchanged: .*\n"),
+        (["reload"], r"unchanged: .*\n"),
+    ):
+        done = daemon.cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(outcome, done.stdout), (arguments, done.stdout)
+    done = daemon.cli("scale", "web=1", "--json")
+    assert json.loads(done.stdout)["outcome"] == "applied"
+    assert done.stderr == "" or "web worker" in done.stderr
+
+
+def test_a_long_act_shows_which_worker_starts_is_ready_and_drains(servd: Servd) -> None:
+    daemon = servd(web(1, workers=1), main_py=plain("time.sleep(0.6)")).ready()
+    done = daemon.cli("restart", "web", "--wait-drained")
+    for line in ("started: new generation", r"ready after [\d.]+ s"):
+        assert re.search(rf"^  web worker 0 \(generation 2\) {line}$", done.stderr, re.MULTILINE)
+    old = r"^  web worker 0 \(generation 1\) draining: replaced by generation 2$"
+    assert re.search(old, done.stderr, re.MULTILINE)
+    assert done.stdout.count("\n") == 1
+    assert daemon.cli("restart", "web", "--quiet").stderr == ""
+
+
+def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
+    daemon = servd(web(1, workers=1), main_py=PLAIN).ready()
+    (servd.folder / "main.py").write_text("import nothing_of_that_name")
+    done = daemon.cli("restart", "web")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "rolled back: web: worker 0: " in done.stderr
+    assert "nothing_of_that_name" in done.stderr
+    assert done.stderr.endswith("what ran before goes on running\n")
+    assert "Traceback" not in done.stderr.split("rolled back")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["restart", "wbe"], 1, 'there is no service "wbe"'),
+        (["scale", "wbe=1"], 1, 'there is no service "wbe"'),
+        (["status", "wbe"], 1, 'there is no service "wbe"; there is: back, web'),
+        (["stop", "back"], 1, "web needs back"),
+        (["scale", "web"], 2, "write scale NAME=N"),
+        (["scale", "web=-1"], 2, "write scale NAME=N"),
+        (["scale", "=1"], 2, "the name of a service is missing"),
+        (["restart"], 2, "restart NAME, or restart --all"),
+        (["restart", "web", "--all"], 2, "restart NAME, or restart --all"),
+        (["reload", "--timeout", "soon"], 2, "is not a duration"),
+        (["status", "--admin", "ftp://x"], 2, "write unix:PATH or http://HOST:PORT"),
+        (["restart", "web", "--admin", "http://127.0.0.1:abc"], 2, "write unix:PATH or http:"),
+        (["restart", "web", "--admin", "http://127.0.0.1:99999"], 2, "write unix:PATH or http:"),
+    ],
+)
+def test_a_wrong_call_says_what_would_be_right(
+    servd: Servd, arguments: list[str], status: int, said: str
+) -> None:
+    both = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
+    daemon = servd(both, main_py=PLAIN).ready()
+    done = daemon.cli(*arguments)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stop_that_others_forbid_says_how_to_stop_them_too(servd: Servd) -> None:
+    both = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
+    daemon = servd(both, main_py=PLAIN).ready()
+    assert "--cascade" in daemon.cli("stop", "back").stderr
+    assert daemon.cli("stop", "back", "--cascade").returncode == 0
+    shown = daemon.cli("status").stdout
+    assert re.search(r"^web +stopped +0/0", shown, re.MULTILINE)
+    assert "0 workers by hand, the file says 2" in shown
+    shown = daemon.cli("plan").stdout
+    assert "! web: 0 workers by hand, the file says 2: kept until the file changes it" in shown
+
+
+@pytest.mark.parametrize("status", [200, 421, 500])
+@pytest.mark.parametrize("body", [b"hello", b"[]", b'{"hello": "world"}'])
+def test_an_answer_that_is_not_of_servd_is_one_line(
+    tmp_path: Path, status: int, body: bytes
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        (tmp_path / "servd.toml").write_text(f"[services.job]\n{SLEEP}\n")
+        for arguments in (["status"], ["top", "--once"], ["logs", "job"], ["events"], ["plan"],
+                          ["reload"], ["dashboard", "--no-browser"]):  # fmt: skip
+            done = command(*arguments, "--admin", place, folder=tmp_path)
+            assert (done.returncode, done.stdout) == (1, ""), (arguments, done)
+            assert done.stderr.count("\n") == 1, (arguments, done.stderr)
+        server.shutdown()
+
+
+def test_a_token_that_no_header_can_carry_is_a_wrong_call(tmp_path: Path) -> None:
+    for token in ("\u20ac", "a\nb"):
+        done = command(
+            "restart", "--all", "--admin", "http://127.0.0.1:1",
+            folder=tmp_path, environ={"SERVD_ADMIN_TOKEN": token},
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "no header can carry" in done.stderr
+
+
+def test_a_timeout_ends_the_waiting_and_not_the_act(servd: Servd) -> None:
+    daemon = servd(web(1, workers=1), main_py=plain("time.sleep(2)")).ready()
+    started = time.monotonic()
+    done = daemon.cli("restart", "web", "--timeout", "300ms")
+    assert time.monotonic() - started < 2
+    assert done.returncode == 1
+    assert "not over within 0.3 s: it goes on (see servd status)" in done.stderr
+    daemon.wait_for("reload finished", outcome="applied")
+
+
+def test_the_status_fits_80_columns_however_long_the_names(servd: Servd) -> None:
+    name = "a-service-with-a-name-that-is-about-as-long-as-they-may-become"
+    config = web(1, listen="unix:a-socket-with-a-long-name.sock").replace(
+        "services.web", f"services.{name}"
+    )
+    config += f'\n[services.job]\n{SLEEP}\ndepends_on = ["{name}"]\n'
+    daemon = servd(config, main_py=PLAIN).ready()
+    for arguments in (["status"], ["status", "job"], ["top"]):
+        shown = daemon.cli(*arguments, COLUMNS="80").stdout
+        assert max(map(len, shown.splitlines())) <= 80, shown
+    assert "WORKER      PID" in daemon.cli("status", "job").stdout
+
+
+def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+
+    def measured() -> bool:
+        for _ in range(20):
+            daemon.get("web")
+        service = daemon.service("web")
+        return bool(service["rps"] and service["p99_ms"])
+
+    wait_until(measured, "requests are seen")
+    service = daemon.service("web")
+    assert service["requests"] >= 20
+    assert 0 < service["p50_ms"] <= service["p99_ms"]
+    assert sum(p["requests"] for p in service["processes"]) == service["requests"]
+    shown = daemon.cli("top", "--once").stdout
+    assert re.search(r"web +http://\S+ +ready +2/2 +[\d.]+ +[\d.]+ +[\d.]+", shown)
+
+
+def test_top_draws_until_q_and_sorts_on_a_key(servd: Servd) -> None:
+    two = web(1) + f"\n[services.another]\n{SLEEP}\n"
+    daemon = servd(two, main_py=PLAIN).ready()
+    with terminal(daemon, "top", "--interval", "0.2") as top:
+        wait_until(lambda: top.shows("sort by: g graph*"), "it draws")
+        assert top.shows("worker 1")
+        top.press("n")
+        wait_until(lambda: top.shows("n name*"), "it sorts by name")
+        top.press("q")
+        assert top.status() == 0
+
+
+def test_status_watch_goes_on_until_ctrl_c(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    with terminal(daemon, "status", "--watch") as status:
+        wait_until(lambda: status.shows("2/2"), "it shows")
+        daemon.act("web", "scale", workers=3)
+        wait_until(lambda: status.shows("3/3"), "it shows what has changed")
+        status.press("\x03")
+        assert status.status() == 0
+    assert "Traceback" not in status.screen
+
+
+def test_logs_and_events_can_be_followed_until_ctrl_c(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=plain("print('hello from', os.getpid(), flush=True)")).ready()
+    with (
+        daemon.running("logs", "-f", "web", "--json") as logs,
+        daemon.running("events", "-f", "-n", "0") as events,
+    ):
+        assert logs.stdout is not None
+        assert events.stdout is not None
+        while "hello from" not in (line := logs.stdout.readline()):
+            assert line
+        assert json.loads(line)["service"] == "web"
+        wait_until(lambda: _follows(daemon, events), "it shows what happens")
+        for process in (logs, events):
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=DEADLINE)
+            assert (process.returncode, said) == (0, "")
+
+
+def _follows(daemon: ServdProcess, events: subprocess.Popen[str]) -> bool:
+    """Whether it has shown something: something is made to happen for it."""
+    assert events.stdout is not None
+    daemon.reload()
+    readable, _, _ = select.select([events.stdout], [], [], 0.1)
+    return bool(readable) and "reload" in events.stdout.readline()
+
+
+def test_following_ends_with_the_daemon(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    with daemon.running("events", "-f") as events:
+        assert events.stdout is not None
+        assert "servd started" in events.stdout.readline()
+        daemon.stop()
+        shown, said = events.communicate(timeout=DEADLINE)
+        assert "servd stopped" in shown.splitlines()[-1]
+        assert (events.returncode, said) == (0, "")
+
+
+def test_lines_can_be_fewer_and_of_a_level(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    assert len(daemon.cli("events", "-n", "2").stdout.splitlines()) == 2
+    os.kill(daemon.pids("web")[0], signal.SIGKILL)
+    daemon.wait_for("worker died")
+    shown = daemon.cli("logs", "--level", "warning").stdout.splitlines()
+    assert any("worker died" in line for line in shown)
+    assert not any("worker ready" in line for line in shown)
+
+
+def test_a_reader_that_goes_away_is_no_error(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    line = f"{sys.executable} -m servd logs | head -1"
+    done = subprocess.run(
+        ["sh", "-c", line],
+        cwd=servd.folder,
+        env={**os.environ, **daemon.environ},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["servd", "restart", "w"], ["web", "worker"]),
+        (["servd", "stop", ""], ["api", "web", "worker"]),
+        (["servd", "scale", "a"], ["api"]),
+        (["servd", "logs", "web", "a"], ["api"]),
+        (["servd", "--config", "other.toml", "start", ""], ["only"]),
+        (["servd", "start", "-c", "other.toml", ""], ["only"]),
+        (["servd", "sca"], ["scale"]),
+    ],
+)
+def test_a_shell_completes_the_names_of_services(
+    tmp_path: Path, words: list[str], expected: list[str]
+) -> None:
+    (tmp_path / "servd.toml").write_text(
+        "".join(f"[services.{name}]\n{SLEEP}\n" for name in ("web", "worker", "api"))
+    )
+    (tmp_path / "other.toml").write_text(f"[services.only]\n{SLEEP}\n")
+    done = command(
+        folder=tmp_path,
+        environ={
+            "_SERVD_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        },
+    )
+    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == expected

@@ -1,0 +1,166 @@
+"""What `servd.depends` does around a call."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from support.harness import Servd, ServdProcess, wait_until
+
+GATEWAY = """
+    import asyncio, httpx, servd
+    from fastapi import FastAPI, Request, WebSocket
+    from fastapi.responses import JSONResponse, StreamingResponse
+
+    app = FastAPI()
+    tasks = []
+
+    @app.exception_handler(httpx.TransportError)
+    async def failed(_, error):
+        return JSONResponse({"kind": type(error).__name__, "text": str(error)}, 502)
+
+    async def after_a_while():
+        await asyncio.sleep(0.7)
+        answer = await servd.depends("backend").get("/quick")
+        print("called:", answer.json(), flush=True)
+        return answer.text
+
+    @app.get("/streams")
+    async def streams():
+        async def parts():
+            yield "first\\n"
+            yield await after_a_while()
+        return StreamingResponse(parts())
+
+    @app.get("/leaves")
+    async def leaves():
+        tasks.append(asyncio.create_task(after_a_while()))
+
+    @app.websocket("/talks")
+    async def talks(socket: WebSocket):
+        await socket.accept()
+        await socket.send_text(await after_a_while())
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    async def call(request: Request, path: str, sync: bool = False):
+        if sync:
+            from starlette.concurrency import run_in_threadpool
+            client = servd.depends_sync("backend")
+            answer = await run_in_threadpool(client.request, request.method, "/" + path)
+        else:
+            answer = await servd.depends("backend").request(request.method, "/" + path)
+        return JSONResponse(answer.json(), answer.status_code)
+"""
+
+BACKEND = """
+    import asyncio
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/slow")
+    async def slow():
+        await asyncio.sleep(30)
+
+    @app.get("/quick")
+    async def quick():
+        return {"answer": 42}
+"""
+
+BREAKS_OFF = """
+    import socket, sys, threading
+
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    lines = []
+
+    def serve(connection):
+        with connection:
+            line = connection.recv(65536).split(b" ")
+            lines.append(line[0])
+            if len([l for l in lines if l == line[0]]) < 3:
+                return  # breaks the connection off before any answer
+            body = f'{{"attempts": {lines.count(line[0])}}}'.encode()
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d"
+                               b"\\r\\n\\r\\n%s" % (len(body), body))
+
+    while True:
+        threading.Thread(target=serve, args=listener.accept()[:1]).start()
+"""
+
+
+def serve(servd: Servd, backend: str, extra: str = "") -> ServdProcess:
+    return servd(
+        f"""
+        [services.backend]
+        {backend}
+        [services.gateway]
+        app = "gateway:app"
+        listen = "127.0.0.1:0"
+        depends_on = ["backend"]
+        {extra}
+        """,
+        gateway_py=GATEWAY,
+        backend_py=BACKEND,
+        breaks_py=BREAKS_OFF,
+    ).ready()
+
+
+@pytest.mark.parametrize("query", ["", "?sync=true"])
+def test_a_call_takes_no_longer_than_the_request_that_makes_it_has_left(
+    servd: Servd, query: str
+) -> None:
+    """The caller is told in time to answer by itself, at the very end of its own time."""
+    daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "1s"')
+    started = time.monotonic()
+    answer = daemon.get("gateway", "/slow" + query)
+    assert 0.9 < time.monotonic() - started < 3
+    assert answer.status_code in (502, 504)
+    if answer.status_code == 502:
+        assert answer.json()["kind"] == "ReadTimeout"
+        assert 'the dependency "backend" did not answer' in answer.json()["text"]
+    assert daemon.get("gateway", "/quick" + query).json() == {"answer": 42}
+
+
+def test_what_has_no_deadline_any_more_may_call_for_as_long_as_it_likes(servd: Servd) -> None:
+    """A stream that has begun, a task that a request has left behind, a WebSocket."""
+    daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "500ms"')
+    assert daemon.get("gateway", "/streams").text == 'first\n{"answer":42}'
+    assert daemon.get("gateway", "/leaves").status_code == 200
+    wait_until(lambda: len(daemon.lines("called: {'answer': 42}")) == 2, "the task's call")
+    with connect(daemon.url("gateway").replace("http", "ws") + "/talks") as socket:
+        assert socket.recv(20) == '{"answer":42}'
+
+
+@pytest.mark.parametrize("query", ["", "?sync=true"])
+def test_an_idempotent_call_is_made_again_when_its_connection_breaks(
+    servd: Servd, query: str
+) -> None:
+    daemon = serve(servd, 'command = ["python3", "breaks.py", "{port}"]\nready = "started"')
+    url = daemon.url("gateway")
+    wait_until(lambda: httpx.post(url).json().get("kind") != "ConnectError", "the program listens")
+    answer = httpx.get(url + "/" + query)
+    assert answer.json() == {"attempts": 3}
+
+
+def test_a_call_that_is_not_idempotent_is_made_once(servd: Servd) -> None:
+    daemon = serve(servd, 'command = ["python3", "breaks.py", "{port}"]\nready = "started"')
+    url = daemon.url("gateway")
+    wait_until(lambda: httpx.get(url).status_code == 200, "the program listens")
+    answer = httpx.post(url)
+    assert answer.status_code == 502
+    assert answer.json()["kind"] in ("RemoteProtocolError", "ReadError")
+    assert answer.json()["text"].startswith('the dependency "backend" did not answer (http://')
+
+
+@pytest.mark.parametrize("query", ["", "?sync=true"])
+def test_a_dependency_that_is_down_is_named_with_its_address(servd: Servd, query: str) -> None:
+    daemon = serve(servd, 'app = "backend:app"')
+    (daemon.runtime / "s" / "backend.sock").unlink()
+    answer = daemon.get("gateway", "/quick" + query)
+    assert answer.status_code == 502
+    assert answer.json()["kind"] == "ConnectError"
+    place = f"unix:{daemon.runtime}/s/backend.sock"
+    assert answer.json()["text"].startswith(f'the dependency "backend" is down ({place}): ')

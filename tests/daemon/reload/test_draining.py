@@ -1,0 +1,124 @@
+"""WebSockets, event streams and slow requests through a roll."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import ClientConnection, connect
+
+from support.apps import LASTING
+from support.harness import DEADLINE, Servd, ServdProcess, wait_until
+
+
+def config(value: int, drain: str) -> str:
+    return f"""
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        env = {{ V = "{value}" }}
+        timeouts = {{ drain = "{drain}" }}
+    """
+
+
+def open_socket(daemon: ServdProcess) -> ClientConnection:
+    return connect(daemon.url("web").replace("http", "ws") + "/echo", open_timeout=DEADLINE)
+
+
+def waits_for(daemon: ServdProcess, what: str) -> None:
+    """The status says what the one draining generation waits for, once its worker has said it."""
+
+    def look() -> bool:
+        (draining,) = daemon.service("web")["draining"]
+        assert draining["waiting_for"] in (what, "its end")
+        return bool(draining["waiting_for"] == what)
+
+    wait_until(look, f"the old generation waits for {what}")
+
+
+def test_a_websocket_is_closed_with_1012_at_the_deadline_and_not_before(servd: Servd) -> None:
+    daemon = servd(config(1, "2s"), main_py=LASTING).ready()
+    with open_socket(daemon) as socket:
+        started = time.monotonic()
+        answer = daemon.reload(config(2, "2s"))
+        assert answer["outcome"] == "applied"
+        applied = time.monotonic()
+        socket.send("still there")
+        assert socket.recv(DEADLINE) == "still there"
+        waits_for(daemon, "1 websocket")
+        with pytest.raises(ConnectionClosedError) as closed:
+            socket.recv(DEADLINE)
+    assert time.monotonic() - started >= 2.0
+    assert time.monotonic() - applied >= 1.5
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    wait_until(lambda: not daemon.service("web")["draining"], "the old generation has ended")
+    assert daemon.stop() == 0
+
+
+def test_an_event_stream_ends_cleanly_at_the_deadline_and_not_before(servd: Servd) -> None:
+    daemon = servd(config(1, "1500ms"), main_py=LASTING).ready()
+    with httpx.stream("GET", daemon.url("web") + "/ticks", timeout=DEADLINE) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "data: tick"
+        assert daemon.reload(config(2, "1500ms"))["outcome"] == "applied"
+        started = time.monotonic()
+        waits_for(daemon, "1 event stream")
+        assert set(lines) == {"data: tick", ""}  # a broken-off response would raise here
+    assert time.monotonic() - started >= 1.0
+    daemon.wait_for_line("stream ended")  # the app's own clean-up ran
+    assert not [e for e in daemon.events if "exception" in e]
+    assert daemon.stop() == 0
+
+
+def test_a_download_that_is_cut_does_not_pass_for_whole(servd: Servd) -> None:
+    daemon = servd(config(1, "500ms"), main_py=LASTING).ready()
+    url = daemon.url("web") + "/ticks?media=application/octet-stream"
+    with httpx.stream("GET", url, timeout=DEADLINE) as answer:
+        chunks = answer.iter_raw()
+        next(chunks)
+        assert daemon.reload(config(2, "500ms"))["outcome"] == "applied"
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(chunks)
+
+
+def test_a_request_in_flight_is_answered_by_the_old_generation(servd: Servd) -> None:
+    daemon = servd(config(1, "10s"), main_py=LASTING).ready()
+    with daemon.asking("web", "/slow?seconds=1.5") as (answer,):
+        daemon.wait_for_line("slow begins", generation=1)
+        assert daemon.reload(config(2, "10s"))["outcome"] == "applied"
+        assert daemon.get("web").json() == "2"
+    assert answer.result().json() == "1"
+
+
+def test_at_most_two_generations_drain_and_the_oldest_gives_way(servd: Servd) -> None:
+    daemon = servd(config(1, "30s"), main_py=LASTING).ready()
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for value in range(2, 5):
+            sockets.append(stack.enter_context(open_socket(daemon)))
+            sockets[-1].send("x")
+            assert sockets[-1].recv(DEADLINE) == "x"
+            assert daemon.reload(config(value, "30s"))["outcome"] == "applied"
+            assert len(daemon.service("web")["draining"]) <= 2
+        with pytest.raises(ConnectionClosedError) as closed:
+            sockets[0].recv(DEADLINE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        for socket in sockets[1:]:
+            socket.send("still there")
+            assert socket.recv(DEADLINE) == "still there"
+        assert [drain["generation"] for drain in daemon.service("web")["draining"]] == [2, 3]
+    assert daemon.stop() == 0
+
+
+def test_wait_drained_waits_for_the_old_generation(servd: Servd) -> None:
+    daemon = servd(config(1, "1s"), main_py=LASTING).ready()
+    with open_socket(daemon):
+        started = time.monotonic()
+        assert daemon.reload(config(2, "1s"), wait_drained=True)["outcome"] == "applied"
+        assert time.monotonic() - started >= 1.0
+        assert daemon.service("web")["draining"] == []

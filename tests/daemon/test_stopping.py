@@ -1,0 +1,237 @@
+"""SIGTERM: what is in flight is answered, in the order of the graph, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from support.harness import DEADLINE, Servd, wait_until
+
+SLOW = """
+    import asyncio
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        seconds = float(scope["query_string"] or b"0")
+        print("asked", flush=True)
+        await asyncio.sleep(seconds)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+"""
+
+
+def test_eight_slow_requests_in_flight_are_all_answered(servd: Servd) -> None:
+    config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
+    daemon = servd(config, slow_py=SLOW).ready()
+    with daemon.asking("web", "/?3", times=8) as answers:
+        wait_until(lambda: len(daemon.lines("asked")) == 8, "eight requests in flight")
+        assert daemon.stop() == 0
+        texts = [answer.result() for answer in answers]
+    assert [t.text for t in texts] == ["done"] * 8
+    assert all(t.headers["connection"] == "close" for t in texts)
+
+
+def test_dependents_drain_before_their_dependencies(servd: Servd) -> None:
+    """A request that the gateway still works on reaches the backend, though both are stopping."""
+    config = """
+        [services.gateway]
+        app = "gateway:app"
+        listen = "127.0.0.1:0"
+        depends_on = ["backend"]
+        [services.backend]
+        app = "slow:app"
+    """
+    gateway = """
+        import asyncio, servd
+        from fastapi import FastAPI
+
+        app = FastAPI()
+
+        @app.get("/")
+        async def root():
+            print("asked", flush=True)
+            await asyncio.sleep(1)
+            return (await servd.depends("backend").get("/?0.5")).text
+    """
+    daemon = servd(config, slow_py=SLOW, gateway_py=gateway).ready()
+    with daemon.asking("gateway") as (answer,):
+        daemon.wait_for_line("asked", service="gateway")
+        assert daemon.stop() == 0
+        assert answer.result().json() == "done"
+    stopped = [e["service"] for e in daemon.find("service stopped")]
+    assert stopped == ["gateway", "backend"]
+
+
+def test_a_request_beyond_the_drain_is_cut_and_the_daemon_ends(servd: Servd) -> None:
+    config = """
+        [services.web]
+        app = "slow:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "500ms" }
+    """
+    daemon = servd(config, slow_py=SLOW).ready()
+    with daemon.asking("web", "/?30") as (answer,):
+        daemon.wait_for_line("asked")
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 10
+        with pytest.raises(httpx.HTTPError):
+            answer.result()
+
+
+def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> None:
+    """It hears no signal; the daemon gives it the drain and a few seconds more."""
+    blocked = """
+        import time
+
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            print("asked", flush=True)
+            time.sleep(1000)
+    """
+    config = """
+        [services.web]
+        app = "blocked:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "100ms" }
+    """
+    daemon = servd(config, blocked_py=blocked).ready()
+    with daemon.asking("web") as (answer,):
+        daemon.wait_for_line("asked")
+        assert daemon.stop() == 0
+        with pytest.raises(httpx.HTTPError):
+            answer.result()
+    assert daemon.find("worker killed", service="web")
+    assert daemon.find("servd stopped", graceful=False)
+
+
+def test_a_second_signal_ends_everything_at_once(servd: Servd) -> None:
+    config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
+    daemon = servd(config, slow_py=SLOW).ready()
+    with daemon.asking("web", "/?30") as (answer,):
+        daemon.wait_for_line("asked")
+        daemon.remember()
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("service stopping")
+        daemon.send(signal.SIGTERM)
+        assert daemon.wait() == 0
+        with pytest.raises(httpx.HTTPError):
+            answer.result()
+    assert daemon.leftovers() == []
+
+
+def test_a_kept_connection_hears_of_the_end_instead_of_being_reset(servd: Servd) -> None:
+    """During the drain an idle connection's next request is answered, with Connection: close."""
+    config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
+    daemon = servd(config, slow_py=SLOW).ready()
+    host, port = daemon.url("web").removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as kept, httpx.Client() as other:
+        kept.settimeout(DEADLINE)
+        request = b"GET /?0 HTTP/1.1\r\nHost: x\r\n\r\n"
+        kept.sendall(request)
+        assert b"done" in _answer(kept)
+        thread = threading.Thread(
+            target=lambda: other.get(f"{daemon.url('web')}/?2", timeout=DEADLINE)
+        )
+        thread.start()
+        wait_until(lambda: len(daemon.lines("asked")) == 2, "a request that holds the drain")
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("service stopping")
+        time.sleep(0.2)
+        kept.sendall(request)
+        answer = _answer(kept)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        assert kept.recv(1) == b""
+        thread.join()
+    assert daemon.wait() == 0
+
+
+def _answer(sock: socket.socket) -> bytes:
+    """One chunked answer, as the app of these tests gives it."""
+    content = b""
+    while not content.endswith(b"0\r\n\r\n"):
+        chunk = sock.recv(65536)
+        assert chunk, f"closed after {content!r}"
+        content += chunk
+    return content
+
+
+def test_a_grandchild_that_ignores_signals_does_not_outlive_its_service(servd: Servd) -> None:
+    """A program whose child traps SIGTERM: the group is ended with the program."""
+    config = """
+        [services.parent]
+        command = ["python3", "parent.py"]
+        ready = "notify"
+        timeouts = { drain = "1s" }
+    """
+    parent = """
+        import os, signal, socket, subprocess, sys, time
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        code += "; print('up', flush=True); time.sleep(1000)"
+        child = subprocess.Popen([sys.executable, "-c", code])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+        signal.pause()
+    """
+    daemon = servd(config, parent_py=parent).ready()
+    daemon.wait_for_line("up", service="parent")
+    assert len(daemon.descendants()) == 2
+    assert daemon.stop() == 0
+
+
+def test_workers_drain_and_end_when_the_daemon_is_killed(servd: Servd) -> None:
+    """SIGKILL of the daemon: the request in flight is answered, and no worker stays."""
+    config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\nworkers = 2\n'
+    daemon = servd(config, slow_py=SLOW).ready()
+    with daemon.asking("web", "/?1.5") as (answer,):
+        daemon.wait_for_line("asked")
+        workers = [psutil.Process(pid) for pid in daemon.workers("web").values()]
+        daemon.remember()
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+        assert answer.result().text == "done"
+    gone, alive = psutil.wait_procs(workers, timeout=DEADLINE)
+    assert alive == []
+    assert len(gone) == 2
+
+
+def test_a_log_file_that_was_moved_away_is_opened_anew_on_sigusr1(servd: Servd) -> None:
+    log = servd.folder / "servd.log"
+    config = """
+        [daemon]
+        log = { file = "servd.log" }
+        [services.web]
+        app = "slow:app"
+    """
+    daemon = servd(config, slow_py=SLOW)
+    wait_until(lambda: log.exists() and "servd ready" in log.read_text(), "the log")
+    log.rename(servd.folder / "servd.log.1")
+    daemon.send(signal.SIGUSR1)
+    wait_until(lambda: log.exists() and "log reopened" in log.read_text(), "a new log")
+    assert daemon.stop() == 0
+    assert "servd stopped" in log.read_text()
+    assert daemon.output == ""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
+)
+def test_a_signal_at_the_very_end_does_not_change_how_it_ends(
+    servd: Servd, number: signal.Signals
+) -> None:
+    daemon = servd('[services.job]\ncommand = ["sleep", "1000"]\n').ready()
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("servd stopped")
+    while daemon.process.poll() is None:
+        daemon.send(number)
+        time.sleep(0.002)  # as fast as a person who is out of patience
+    assert daemon.wait() == 0
+    assert daemon.leftovers() == []
