@@ -14,7 +14,7 @@ import structlog
 from servd.config.load import Loaded
 from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
-from servd.daemon.watch.debounce import Debounce
+from servd.daemon.watch.debounce import Clock, Debounce, Timer
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
 BACKSTOP_SECONDS = 10.0
@@ -51,9 +51,11 @@ class Trouble:
 
 
 class FileWatch:
-    """Watches the files of the configuration that was read last, and certificates in use."""
+    """Watches the files of the configuration that was read last, and certificates in use. `clock`
+    is the running loop by default.
+    """
 
-    def __init__(self, ask: Callable[[ReloadRequest], object]) -> None:
+    def __init__(self, ask: Callable[[ReloadRequest], object], clock: Clock | None = None) -> None:
         self._ask = ask
         self._config = WatchList()
         self._certificates = WatchList()
@@ -61,8 +63,9 @@ class FileWatch:
         self._quiet = 0.3
         self._watching: tuple[frozenset[str], float] | None = None
         self._again = asyncio.Event()
-        self._debounce = Debounce(self.check)
-        self._looking: asyncio.TimerHandle | None = None
+        self._clock: Clock = clock or asyncio.get_running_loop()
+        self._debounce = Debounce(self.check, self._clock)
+        self._looking: Timer | None = None
         self._trouble = Trouble()
         self._task: asyncio.Task[None] | None = None
 
@@ -107,8 +110,8 @@ class FileWatch:
         try:
             return self._config.contents() | self._certificates.contents()
         except OSError:
-            self._looking = self._looking or asyncio.get_running_loop().call_later(
-                _AFTER_FAILURE, self._look
+            self._looking = self._looking or self._clock.call_at(
+                self._clock.time() + _AFTER_FAILURE, self._look
             )
             return None
 
