@@ -151,7 +151,9 @@ class FileWatch:
 
     def _look(self) -> None:
         """Looks for what no event told of."""
-        self._looking = None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         contents = self._contents()
         if contents is not None and contents != self._seen:
             self._debounce.trigger(self._quiet)

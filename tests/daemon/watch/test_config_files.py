@@ -132,6 +132,7 @@ async def test_files_that_cannot_be_read_for_now_are_looked_at_again(
         watched.watch.check()
         watched.clock.advance(10)
         assert watched.asked == []
+        watched.watch._look()  # as the backstop does
         assert watched.clock.pending == 1
     watched.clock.advance(10)
     assert watched.asked == [ReloadRequest("a file changed")]
