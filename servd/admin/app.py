@@ -11,7 +11,7 @@ from servd._version import __version__
 from servd.admin import routes_actions, routes_page, routes_status
 from servd.admin.problem import documented, install
 from servd.admin.streams import streaming
-from servd.daemon.admin_protocol import DaemonView
+from servd.daemon.view import DaemonView
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.routes_status import WELL, entity_tag, require_service
-from servd.daemon.admin_protocol import DaemonView
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.daemon.upgrade.upgrader import UpgradeReport
+from servd.daemon.view import DaemonView
 from servd.plan.overrides import ScaleService, StartService, StopService, needed
 
 MAX_WORKERS = 4096
