@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from apps import PLAIN, plain, web
-from harness import Servd, command, wait_until
+from harness import DEADLINE, Servd, command, wait_until
 
 
 def test_the_daemon_is_live_and_ready_and_says_which_service_is_not(servd: Servd) -> None:
-    broken = '\n[services.broken]\napp = "nosuch:app"\ntimeouts.startup = "1s"\n'
+    broken = '\n[services.broken]\napp = "nosuch:app"\nrestart = { give_up_after = 1 }\n'
     daemon = servd(web() + broken, main_py=PLAIN).ready()
     assert daemon.ask("GET", "/livez").text == "ok\n"
     answer = daemon.ask("GET", "/readyz?verbose")
     assert answer.status_code == 503
     assert "[+] web ready" in answer.text
-    assert re.search(r"\[-\] broken (starting|backoff)", answer.text)
+    assert re.search(r"\[-\] broken (starting|backoff|failed)", answer.text)
     assert daemon.ask("GET", "/readyz?exclude=broken").status_code == 200
 
 
@@ -37,7 +37,7 @@ def test_it_is_not_ready_before_a_drain_starts(servd: Servd) -> None:
         httpx.Client(
             transport=httpx.HTTPTransport(uds=str(transport_path)), base_url="http://servd"
         ) as admin,
-        httpx.stream("GET", daemon.url("web") + "/slow", timeout=10) as slow,
+        httpx.stream("GET", daemon.url("web") + "/slow", timeout=DEADLINE) as slow,
     ):
         assert admin.get("/readyz").status_code == 200
         daemon.send(signal.SIGTERM)
