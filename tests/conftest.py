@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
-from harness import Servd, servd_for
+from harness import DEADLINE, Servd, servd_for
 
 # A shell starts what it runs in the background with these ignored, and that is inherited: what the
 # tests start would hear no Ctrl-C, and no script of theirs could set a trap for them.
@@ -18,6 +19,10 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+# What every request has that names no other: it ends a wait that is hopeless, and bounds nothing.
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, DEADLINE)
 
 
 @pytest.fixture

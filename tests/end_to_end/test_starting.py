@@ -67,7 +67,7 @@ def test_an_app_that_cannot_be_imported_is_reported_with_its_own_traceback(servd
         listen = "127.0.0.1:0"
         [services.bad]
         app = "broken:app"
-        restart = { give_up_after = 1 }
+        restart.give_up_after = 1
         [services.needy]
         app = "main:app"
         depends_on = ["bad"]
@@ -115,7 +115,7 @@ def test_on_start_failure_exit_ends_the_daemon_with_3(servd: Servd) -> None:
         app = "main:app"
         [services.bad]
         app = "broken:app"
-        restart = { give_up_after = 1 }
+        restart.give_up_after = 1
     """
     daemon = servd(config, main_py=APP, broken_py=BROKEN)
     assert daemon.wait() == 3
@@ -127,7 +127,7 @@ def test_a_lifespan_that_fails_is_a_failed_start(servd: Servd) -> None:
     config = """
         [services.bad]
         app = "bad:app"
-        restart = { give_up_after = 1 }
+        restart.give_up_after = 1
     """
     bad = """
         import contextlib
@@ -162,7 +162,7 @@ def test_a_variable_that_the_daemon_has_but_the_worker_lacks_is_named(servd: Ser
     config = """
         [services.web]
         app = "needs:app"
-        restart = { give_up_after = 1 }
+        restart.give_up_after = 1
     """
     daemon = servd(
         config,

@@ -17,7 +17,7 @@ from harness import DEADLINE, Servd, command, wait_until
 
 
 def test_the_daemon_is_live_and_ready_and_says_which_service_is_not(servd: Servd) -> None:
-    broken = '\n[services.broken]\napp = "nosuch:app"\nrestart = { give_up_after = 1 }\n'
+    broken = '\n[services.broken]\napp = "nosuch:app"\nrestart.give_up_after = 1\n'
     daemon = servd(web() + broken, main_py=PLAIN).ready()
     assert daemon.ask("GET", "/livez").text == "ok\n"
     answer = daemon.ask("GET", "/readyz?verbose")

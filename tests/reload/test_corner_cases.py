@@ -85,7 +85,7 @@ def test_a_task_that_failed_twice_is_tried_again_by_a_reload(servd: Servd) -> No
 
 
 def test_what_needs_a_service_that_waits_waits_too(servd: Servd) -> None:
-    broken = f'[services.a]\napp = "nosuch:app"\nrestart = { give_up_after = 1 }\n[services.x]\n{SLEEP}\n'
+    broken = f'[services.a]\napp = "nosuch:app"\nrestart.give_up_after = 1\n[services.x]\n{SLEEP}\n'
     chain = "".join(
         f'[services.{name}]\n{SLEEP}\ndepends_on = ["{need}"]\n' for name, need in ("ba", "cb")
     )

@@ -134,7 +134,7 @@ def test_a_broken_service_is_mended_by_an_edit(servd: Servd) -> None:
             [services.backend]
             app = "{app}"
             env = {{ V = "mended" }}
-            restart = { give_up_after = 1 }
+            restart.give_up_after = 1
         """
 
     daemon = servd(config("nosuch:app"), main_py=PLAIN, caller_py=CALLER).ready()
@@ -150,7 +150,7 @@ def test_what_is_not_ready_and_does_not_change_fails_no_reload(servd: Servd) -> 
             {web(value)}
             [services.broken]
             app = "nosuch:app"
-            restart = { give_up_after = 1 }
+            restart.give_up_after = 1
             [services.needy]
             app = "main:app"
             depends_on = ["broken"]

@@ -238,7 +238,7 @@ def test_what_did_not_run_before_fails_nothing(servd: Servd) -> None:
         + """
         [services.broken]
         app = "broken:app"
-        restart = { give_up_after = 1 }
+        restart.give_up_after = 1
     """
     )
     daemon = servd(config, main_py=PLAIN, broken_py="raise ValueError\n").ready()

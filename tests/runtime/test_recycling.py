@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from harness import Servd, ServdProcess, wait_until
+from harness import DEADLINE, Servd, ServdProcess, wait_until
 from strict_client import StrictClient, Tally
 
 APP = """
@@ -172,7 +171,7 @@ def test_a_worker_that_has_served_enough_before_the_daemon_looks_is_recycled(ser
     try:
         (servd.folder / "go").touch()
         for _ in range(3):
-            assert httpx.get(url, timeout=20).text == "ok"
+            assert httpx.get(url, timeout=DEADLINE).text == "ok"
     finally:
         daemon.send(signal.SIGCONT)
     daemon.wait_for("worker recycled", pid=pid, reason="max_requests")
@@ -182,10 +181,14 @@ def test_a_worker_that_has_served_enough_before_the_daemon_looks_is_recycled(ser
 def test_a_leak_under_load_for_a_minute_loses_nothing(servd: Servd) -> None:
     leak = f'env = {{ LEAK = "{1024 * 1024}" }}'
     daemon = serve(servd, 'memory = "200MiB"', leak, workers=2)
-    end = time.monotonic() + 60
-    tally = asyncio.run(
-        client_of(daemon, rate=40, slow=2).during(lambda: asyncio.sleep(end - time.monotonic()))
-    )
+    client = client_of(daemon, rate=40, slow=2)
+
+    async def a_minute_or_more() -> None:
+        await asyncio.sleep(60)
+        while client.tally.answered <= 2000 or len(recycled(daemon, "memory")) < 4:
+            await client.round()
+
+    tally = asyncio.run(client.during(a_minute_or_more))
     assert tally.lost == []
     times = len(recycled(daemon, "memory"))
     print(f"{tally.answered} requests, {times} recycled")
