@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from apps import PLAIN, SLEEP, plain, web
+from apps import HOLD, PLAIN, SLEEP, plain, web
 from harness import DEADLINE, Servd, ServdProcess, command, wait_until
 
 ACTS = (["reload"], ["restart", "web"], ["restart", "--all"], ["start", "web"], ["stop", "web"],
@@ -214,8 +214,7 @@ def test_a_token_that_no_header_can_carry_is_a_wrong_call(tmp_path: Path) -> Non
 
 
 def test_a_timeout_ends_the_waiting_and_not_the_act(servd: Servd) -> None:
-    held = plain("while os.path.exists('hold'): time.sleep(0.01)")
-    daemon = servd(web(1, workers=1), main_py=held).ready()
+    daemon = servd(web(1, workers=1), main_py=plain(HOLD)).ready()
     (servd.folder / "hold").touch()
     done = daemon.cli("restart", "web", "--timeout", "300ms")
     assert done.returncode == 1

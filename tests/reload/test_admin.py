@@ -7,13 +7,14 @@ import re
 import signal
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from apps import PLAIN, plain, web
-from harness import DEADLINE, Servd, command, wait_until
+from harness import Servd, command, wait_until
 
 
 def test_the_daemon_is_live_and_ready_and_says_which_service_is_not(servd: Servd) -> None:
@@ -37,8 +38,10 @@ def test_it_is_not_ready_before_a_drain_starts(servd: Servd) -> None:
         httpx.Client(
             transport=httpx.HTTPTransport(uds=str(transport_path)), base_url="http://servd"
         ) as admin,
-        httpx.stream("GET", daemon.url("web") + "/slow", timeout=DEADLINE) as slow,
+        ThreadPoolExecutor(1) as pool,
     ):
+        held = pool.submit(daemon.get, "web", "/held")
+        daemon.wait_for("held")
         assert admin.get("/readyz").status_code == 200
         daemon.send(signal.SIGTERM)
         wait_until(lambda: admin.get("/readyz").status_code == 503, "not ready any more")
@@ -46,7 +49,8 @@ def test_it_is_not_ready_before_a_drain_starts(servd: Servd) -> None:
         answer = admin.post("/v1/reload")
         assert answer.status_code == 409
         assert answer.json()["detail"] == "servd is stopping"
-        assert slow.read() == b"1"
+        (servd.folder / "go").touch()
+        assert held.result().text == "1"
     assert daemon.wait() == 0
 
 
@@ -163,7 +167,7 @@ def test_an_admin_table_that_makes_no_sense_is_a_mistake(
 
 
 def test_a_reload_that_a_stop_overtakes_gets_an_answer(servd: Servd) -> None:
-    slow = plain("time.sleep(20)")
+    slow = plain("time.sleep(10000)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     daemon.edit(web(2).replace("main:app", "slow:app"))
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from apps import CALLER, PLAIN, plain, web
+from apps import CALLER, HOLD, PLAIN, plain, web
 from harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 from strict_client import AROUND, StrictClient, Tally
 
@@ -349,8 +349,7 @@ def test_a_worker_that_was_starting_meanwhile_has_the_new_certificate(
     servd: Servd, authority: trustme.CA
 ) -> None:
     write_pair(servd.folder, authority)
-    held = plain("while os.path.exists('hold'): time.sleep(0.01)")
-    daemon = servd(web(extra=TLS, workers=1), main_py=held).ready()
+    daemon = servd(web(extra=TLS, workers=1), main_py=plain(HOLD)).ready()
     (servd.folder / "hold").touch()
     (victim,) = daemon.pids("web")
     os.kill(victim, signal.SIGKILL)

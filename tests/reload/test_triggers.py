@@ -8,10 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trustme
 
-from apps import PLAIN, plain, web
+from apps import HOLD, PLAIN, plain, web
 from harness import Servd, ServdProcess, wait_until
 
 
@@ -55,8 +56,8 @@ def test_sighup_without_an_edit_touches_nothing(servd: Servd) -> None:
 
 
 def test_triggers_during_a_reload_become_one_more(servd: Servd) -> None:
-    slow = plain("time.sleep(0.5)")
-    daemon = servd(unwatched(1), main_py=slow).ready()
+    daemon = servd(unwatched(1), main_py=plain(HOLD)).ready()
+    (servd.folder / "hold").touch()
     daemon.edit(unwatched(2))
     daemon.send(signal.SIGHUP)
     daemon.wait_for("reload started")
@@ -66,6 +67,14 @@ def test_triggers_during_a_reload_become_one_more(servd: Servd) -> None:
     for thread in asking:
         thread.start()
         daemon.send(signal.SIGHUP)
+
+    def accepted() -> int:
+        places = [str(c.laddr) for c in psutil.Process(daemon.pid).net_connections("unix")]
+        return places.count(str(daemon.runtime / "admin.sock"))
+
+    wait_until(lambda: accepted() == 1 + len(asking), "all are asked for")
+    assert daemon.status()["last_reload"] is None  # asked after them, and answered
+    (servd.folder / "hold").unlink()
     for thread in asking:
         thread.join()
     assert [answer["outcome"] for answer in answers] == ["applied"] * 5
@@ -88,10 +97,11 @@ def test_an_editor_that_renames_is_noticed(servd: Servd) -> None:
 
 
 def test_an_edit_during_the_first_start_is_noticed(servd: Servd) -> None:
-    slow = plain("time.sleep(1.5)")
-    daemon = servd(web(1), main_py=slow)
+    (servd.folder / "hold").touch()
+    daemon = servd(web(1), main_py=plain(HOLD))
     daemon.wait_for("listening")
     daemon.edit(web(2))
+    (servd.folder / "hold").unlink()
     daemon.ready()
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
 

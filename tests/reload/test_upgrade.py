@@ -16,8 +16,8 @@ from test_nothing_is_lost import client_of, under_load
 
 from servd import serve
 
-from apps import BINDS_ITSELF, CALLER, PLAIN, plain, web
-from harness import Servd, ServdProcess, alive, free_port, wait_until
+from apps import BINDS_ITSELF, CALLER, HOLD, PLAIN, plain, web
+from harness import DEADLINE, Servd, ServdProcess, alive, free_port, wait_until
 
 BROKEN = 'raise ImportError("this version of servd is broken")\n'
 
@@ -46,7 +46,7 @@ def test_ten_upgrades_under_load_lose_nothing(servd: Servd) -> None:
 
     tally = under_load(client_of(daemon), *[upgrade] * 10)
     assert tally.lost == []
-    assert first.wait(40) == 0
+    assert first.wait(DEADLINE) == 0
     wait_until(lambda: not alive([*workers, *daemons[:-1]]), "all before the last have ended")
     assert daemon.service("web")["generation"] == 11
     assert daemon.status()["predecessor"] is None
@@ -136,16 +136,17 @@ def test_an_edit_of_the_number_of_workers_ends_what_was_set_by_hand(servd: Servd
 
 
 def test_requests_in_flight_are_answered_by_the_old_workers(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(4)")).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     url, old = daemon.url("web"), daemon.pid
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/slow", timeout=30)))
+    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/held")))
     asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web"), "it is in flight")
+    daemon.wait_for("held")
     daemon.edit(web("new"))
     replaced(daemon)
     assert daemon.status()["predecessor"] == old
     assert httpx.get(url).text == "new"
+    (servd.folder / "go").touch()
     asking.join()
     assert [answer.text for answer in answers] == ["1"]
     wait_until(lambda: daemon.status()["predecessor"] is None, "the old one has ended")
@@ -153,16 +154,23 @@ def test_requests_in_flight_are_answered_by_the_old_workers(servd: Servd) -> Non
 
 
 def test_a_stop_waits_for_the_daemon_before(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(3)")).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     url = daemon.url("web")
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/slow", timeout=30)))
+    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/held")))
     asking.start()
-    wait_until(lambda: daemon.metric("servd_requests_in_flight", service="web"), "it is in flight")
+    daemon.wait_for("held")
     first = daemon.process
     replaced(daemon)
-    assert daemon.stop() == 0
+    daemon.remember()
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("service stopped", pid=daemon.pid)
+    assert first.poll() is None
+    assert not daemon.over
+    (servd.folder / "go").touch()
+    assert daemon.wait() == 0
     assert first.poll() == 0
+    assert daemon.leftovers() == []
     asking.join()
     assert [answer.status_code for answer in answers] == [200]
 
@@ -254,14 +262,14 @@ def test_what_did_not_run_before_fails_nothing(servd: Servd) -> None:
 def test_reloads_go_on_working_and_what_was_asked_for_meanwhile_is_not_forgotten(
     servd: Servd,
 ) -> None:
-    slow = plain("import os; time.sleep(float(os.environ.get('SLOW', 0)))")
-    daemon = servd(web(1, extra="timeouts = { startup = '20s' }"), main_py=slow).ready()
+    daemon = servd(web(1), main_py=plain(HOLD)).ready()
     before = daemon.pid
-    servd.write(main_py=plain("time.sleep(1.5)"))
+    (servd.folder / "hold").touch()
     daemon.send(signal.SIGUSR2)
     daemon.wait_for("servd started", replaces=before)
     daemon.edit(web(2))
     daemon.send(signal.SIGHUP)
+    (servd.folder / "hold").unlink()
     daemon.is_replaced_by(daemon.wait_for("upgrade finished")["successor"])
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
     assert daemon.stop() == 0
@@ -269,7 +277,7 @@ def test_reloads_go_on_working_and_what_was_asked_for_meanwhile_is_not_forgotten
 
 def test_a_stop_in_the_midst_of_it_ends_both(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
-    servd.write(main_py=plain("time.sleep(30)"))
+    servd.write(main_py=plain("time.sleep(10000)"))
     daemon.send(signal.SIGUSR2)
     daemon.wait_for("worker started", generation=2)
     assert daemon.stop() == 0
@@ -278,12 +286,14 @@ def test_a_stop_in_the_midst_of_it_ends_both(servd: Servd) -> None:
 def test_a_killed_daemon_leaves_its_place_to_the_one_that_starts(servd: Servd) -> None:
     """The one that starts is ready, and there is nobody to be waited for any more."""
     daemon = servd(web(), main_py=PLAIN).ready()
-    servd.write(main_py=plain("time.sleep(1)"))
+    servd.write(main_py=plain(HOLD))
+    (servd.folder / "hold").touch()
     daemon.send(signal.SIGUSR2)
     started = daemon.wait_for("worker started", generation=2)
     successor = psutil.Process(started["pid"]).ppid()
     daemon.send(signal.SIGKILL)
     daemon.process.wait()
+    (servd.folder / "hold").unlink()
     daemon.is_replaced_by(successor)
     daemon.wait_for("servd ready", pid=successor)
     assert daemon.get("web").text == "1"

@@ -19,8 +19,6 @@ import servd as package
 from apps import BINDS_ITSELF, CALLER, PLAIN, plain, web
 from harness import DEADLINE, Servd, ServdProcess, alive, free_port, wait_until
 
-SLOW = PLAIN.replace("sleep(1)", "sleep(4)")
-
 
 def replaced(daemon: ServdProcess) -> None:
     answer = daemon.upgrade()
@@ -28,15 +26,15 @@ def replaced(daemon: ServdProcess) -> None:
 
 
 class Asking:
-    """A request that takes a while, in flight."""
+    """A request in flight that takes as long as it is let."""
 
-    def __init__(self, daemon: ServdProcess, path: str = "/slow") -> None:
+    def __init__(self, daemon: ServdProcess, path: str = "/held") -> None:
         self.answers: list[object] = []
         self._url = daemon.url("web") + path
+        self._go = daemon.folder / "go"
         self._thread = threading.Thread(target=self._ask)
         self._thread.start()
-        labels = {"service": "web"}
-        wait_until(lambda: daemon.metric("servd_requests_in_flight", **labels), "it is in flight")
+        daemon.wait_for("held")
 
     def _ask(self) -> None:
         try:
@@ -44,7 +42,9 @@ class Asking:
         except httpx.HTTPError as error:
             self.answers.append(repr(error))
 
-    def answer(self) -> object:
+    def answer(self, *, let: bool = True) -> object:
+        if let:
+            self._go.touch()
         self._thread.join()
         return self.answers[0]
 
@@ -90,7 +90,7 @@ def test_an_address_changes_hands_only_when_its_old_owner_has_left_it(servd: Ser
             env = {{ V = "right" }}
         """
 
-    daemon = servd(config(one, two), main_py=SLOW, caller_py=CALLER).ready()
+    daemon = servd(config(one, two), main_py=PLAIN, caller_py=CALLER).ready()
     asking = Asking(daemon)
     daemon.edit(config(two, one))
     replaced(daemon)
@@ -139,7 +139,7 @@ def test_what_is_not_understood_is_a_failure_with_its_reason(servd: Servd) -> No
 
 
 def test_a_second_upgrade_lets_the_first_one_drain(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(6)")).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     asking = Asking(daemon)
     daemon.edit('[daemon]\nshutdown_timeout = "100ms"\n' + web())
     replaced(daemon)
@@ -149,18 +149,19 @@ def test_a_second_upgrade_lets_the_first_one_drain(servd: Servd) -> None:
 
 
 def test_the_first_signal_to_one_that_drains_cuts_nothing(servd: Servd) -> None:
-    daemon = servd(web(), main_py=SLOW).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     asking = Asking(daemon)
     first = daemon.process
     replaced(daemon)
     first.send_signal(signal.SIGTERM)
+    daemon.wait_for("stopping", pid=first.pid)
     assert asking.answer() == 200
     assert first.wait(DEADLINE) == 0
     assert daemon.stop() == 0
 
 
 def test_a_second_signal_ends_the_daemon_before_too(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(60)")).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     asking = Asking(daemon)
     first = daemon.process
     replaced(daemon)
@@ -169,7 +170,7 @@ def test_a_second_signal_ends_the_daemon_before_too(servd: Servd) -> None:
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0
     assert first.wait(DEADLINE) == 0
-    assert asking.answer() != 200
+    assert asking.answer(let=False) != 200
 
 
 def binding(port: int, ends_after: float = 0) -> str:

@@ -109,14 +109,14 @@ def counted_over_rolls_and_a_kill(servd: Servd, count: int) -> None:
 
     statuses: collections.Counter[str] = collections.Counter()
 
+    def asked(more: int) -> None:
+        wait_until(lambda: statuses.total() > more, "it is being asked")
+
     async def work() -> int:
         enough = asyncio.Event()
         asking = asyncio.ensure_future(ask(daemon.url("web"), count, enough, statuses))
         for act in ("roll", "kill", "roll"):
-            more = statuses.total() + 100
-            await asyncio.to_thread(
-                wait_until, lambda more=more: statuses.total() > more, "it is being asked"
-            )
+            await asyncio.to_thread(asked, statuses.total() + 100)
             if act == "roll":
                 report = await asyncio.to_thread(daemon.reload, roll=True)
                 assert report["outcome"] == "applied"
