@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from hypothesis import HealthCheck, settings
 
 from harness import DEADLINE, Servd, servd_for
 
@@ -19,6 +20,10 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+# How long an example takes says nothing on a machine that is busy with other things.
+settings.register_profile("servd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("servd")
 
 # What every request has that names no other: it ends a wait that is hopeless, and bounds nothing.
 for _phase in ("connect", "read", "write", "pool"):

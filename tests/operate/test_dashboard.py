@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps import PLAIN, web
-from harness import Servd
+from harness import DEADLINE, Servd
 from test_page import dashboard
 
 
@@ -20,7 +20,7 @@ def opened(servd: Servd) -> Iterator[tuple[httpx.Client, str]]:
     daemon = servd(web(1), main_py=PLAIN).ready()
     with dashboard(daemon) as url:
         split = urlsplit(url)
-        with httpx.Client(base_url=f"http://{split.netloc}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://{split.netloc}", timeout=DEADLINE) as client:
             yield client, split.fragment
 
 
