@@ -235,9 +235,9 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         clock.put(0)
         wait_until(lambda: times(daemon, "clock jumped") == 2, "the way back too")
         assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
-    assert not daemon.find("worker hung")
-    assert not daemon.find("worker to be recycled")
     assert daemon.stop() == 0
+    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker hung")
 
 
 def everything_stands_still(daemon: ServdProcess, seconds: float) -> None:
@@ -268,9 +268,9 @@ def test_a_pause_of_everything_is_said_and_no_worker_is_blamed(servd: Servd) -> 
     while times(daemon, "probed") < probed + 2:  # one of them has begun since
         assert daemon.get("web").text == str(pid)
     assert daemon.pids("web") == [pid]
-    assert not daemon.find("worker hung")
-    assert not daemon.find("worker to be recycled")
     assert daemon.stop() == 0
+    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker hung")
 
 
 def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> None:
@@ -285,5 +285,5 @@ def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> 
     daemon.wait_for("worker started")
     everything_stands_still(daemon, 8.5)
     daemon.ready()
-    assert not daemon.find("worker died")
     assert daemon.stop() == 0
+    assert not daemon.find("worker died")

@@ -307,6 +307,7 @@ def test_a_command_that_binds_itself_starts_when_the_stopped_one_has_left(servd:
     daemon.act("self", "stop", wait_drained=False)
     assert daemon.act("self", "start")["outcome"] == "applied"
     assert states(daemon) == {"self": "ready"}
+    assert daemon.stop() == 0
     assert daemon.find("worker died") == []
 
 
@@ -321,6 +322,7 @@ def test_a_service_that_grows_is_well_all_the_while(servd: Servd) -> None:
     (servd.folder / "hold").unlink()
     growing.join()
     assert daemon.service("web")["state"] == "ready"
+    assert daemon.stop() == 0
     assert not daemon.find("service degraded")
 
 
@@ -373,6 +375,7 @@ def test_a_command_that_is_scaled_down_is_well_at_once(servd: Servd) -> None:
     for workers in (1, 2, 1):
         daemon.act("job", "scale", workers=workers)
         assert states(daemon) == {"job": "ready"}
+    assert daemon.stop() == 0
     assert not daemon.find("service degraded")
 
 

@@ -163,8 +163,8 @@ def test_what_a_hook_leaves_behind_ends_with_it(servd: Servd) -> None:
     pid = int((servd.folder / "pid").read_text())
     child = [p for p in psutil.process_iter() if p.pid == pid]
     wait_until(lambda: not alive(child), "its child has ended")
-    assert daemon.find("hook failed") == []
     assert daemon.stop() == 0
+    assert daemon.find("hook failed") == []
 
 
 def test_a_url_that_fails_is_named_without_its_secrets(servd: Servd, receiver: Receiver) -> None:

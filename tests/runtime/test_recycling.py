@@ -84,8 +84,9 @@ def test_max_requests_recycles_workers_by_turns_without_losing_a_request(servd: 
     wait_until(lambda: len(daemon.service("web")["processes"]) == 2, "all have settled")
     assert set(before).isdisjoint(daemon.pids("web"))
     never_fewer_than(daemon, 2)
-    assert not daemon.find("worker died")
+    assert daemon.stop() == 0
     assert not daemon.find("service degraded")
+    assert not daemon.find("worker died")
 
 
 def test_max_age_recycles_workers(servd: Servd) -> None:

@@ -218,8 +218,9 @@ def test_a_thread_that_hangs_is_left_and_its_worker_replaced(servd: Servd) -> No
     wait_until(lambda: daemon.pids("web") not in ([], [before]), "another worker")
     assert daemon.get("web", "/quick").json() == "done"
     wait_until(lambda: not Path(f"/proc/{before}").exists(), "the end of the stuck worker")
-    assert not daemon.find("worker killed")
     assert daemon.service("web")["restarts"] == 0
+    assert daemon.stop() == 0
+    assert not daemon.find("worker killed")
 
 
 def test_work_that_never_got_a_thread_is_not_stuck(servd: Servd) -> None:
