@@ -53,8 +53,8 @@ def unchanged(daemon: ServdProcess, pids: list[int]) -> dict[str, Any]:
     [
         (web(2).replace("main:app", "raises:app"), "RuntimeError: no such model"),
         (
-            web(2, extra='timeouts.startup = "1s"').replace("main:app", "hangs:app"),
-            "was not ready within 1 s",
+            web(2, extra='timeouts.startup = "10s"').replace("main:app", "hangs:app"),
+            "was not ready within 10 s",
         ),
     ],
 )

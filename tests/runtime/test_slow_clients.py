@@ -23,7 +23,7 @@ APP = """
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
-            await asyncio.sleep(3)
+            await asyncio.sleep(6)
             await send({"type": "websocket.send", "text": "late"})
             await send({"type": "websocket.close"})
             return
@@ -160,7 +160,7 @@ def test_whoever_waits_for_the_server_has_time(daemon: ServdProcess) -> None:
 
 
 def test_a_websocket_is_no_request_that_comes_slowly(daemon: ServdProcess) -> None:
-    with connect(daemon.url("web").replace("http", "ws")) as client:
+    with connect(daemon.url("web").replace("http", "ws"), open_timeout=DEADLINE) as client:
         assert client.recv() == "late"
 
 
@@ -236,7 +236,7 @@ def test_pipelined_requests_are_answered_however_they_are_cut(daemon: ServdProce
 
 def test_an_open_websocket_leaves_the_others_to_their_time(daemon: ServdProcess) -> None:
     address = daemon.url("web").replace("http", "ws")
-    with connect(address):
+    with connect(address, open_timeout=DEADLINE):
         for _ in range(2):  # the first may be looked at together with the WebSocket's beginning
             with connected(daemon) as client:
                 client.sendall(HEAD[:20])

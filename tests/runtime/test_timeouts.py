@@ -176,7 +176,9 @@ def test_an_app_that_answers_after_its_time_is_not_heard(served: ServdProcess) -
         assert client.get("/quick").json() == "done"  # on the same connection
 
 
-def test_a_response_that_has_begun_counts_to_its_first_byte_only(served: ServdProcess) -> None:
+def test_a_response_that_has_begun_counts_to_its_first_byte_only(servd: Servd) -> None:
+    served = serve(servd, request="2s")
+    assert served.get("web", "/quick").json() == "done"
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(served.get, "web", "/half")
         served.wait_for("half: begun")
