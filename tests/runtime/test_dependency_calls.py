@@ -143,7 +143,9 @@ def test_what_has_no_deadline_any_more_may_call_for_as_long_as_it_likes(servd: S
     assert daemon.get("gateway", "/streams").text == 'first\n{"answer":42}'
     assert daemon.get("gateway", "/leaves").status_code == 200
     wait_until(lambda: len(daemon.find("called: {'answer': 42}")) == 2, "the task's call")
-    with connect(daemon.url("gateway").replace("http", "ws") + "/talks") as socket:
+    with connect(
+        daemon.url("gateway").replace("http", "ws") + "/talks", open_timeout=DEADLINE
+    ) as socket:
         assert socket.recv(DEADLINE) == '{"answer":42}'
 
 
