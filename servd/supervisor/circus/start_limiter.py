@@ -1,4 +1,4 @@
-"""How many workers of the whole daemon may be starting at once."""
+"""Limit on the workers of the whole daemon that start at the same time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Starting(Protocol):
 
 
 class StartLimiter:
-    """Bounds how many workers may be starting at once (`daemon.start_concurrency`).
+    """Bounds how many workers start at the same time (`daemon.start_concurrency`).
 
-    `wake` is called when one more may start.
+    Calls `wake` when another one may start.
     """
 
     def __init__(self, limit: int, wake: Callable[[], None]) -> None:
@@ -25,20 +25,20 @@ class StartLimiter:
 
     @property
     def is_open(self) -> bool:
-        """Whether one more may start."""
+        """Whether another worker may start."""
         return len(self._inside) < self._limit
 
     def enter(self, worker: Starting) -> None:
-        """`worker` is starting."""
+        """Counts `worker` as starting."""
         self._inside.add(worker)
 
     def leave(self, worker: Starting) -> None:
-        """`worker` is ready, or has ended."""
+        """Counts `worker` no more: it is ready, or has ended."""
         if worker in self._inside:
             self._inside.discard(worker)
             self._wake()
 
     def change(self, limit: int) -> None:
-        """From now on `limit` may be starting at once."""
+        """Sets a new limit."""
         self._limit = limit
         self._wake()
