@@ -1,4 +1,4 @@
-"""Asking a worker over HTTP whether it is well."""
+"""Asks a worker over HTTP whether it is healthy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def connect_to(address: Address) -> Connection:
 
 
 async def connect_privately(process: WorkerProcess) -> Connection:
-    """A connection to this one worker of servd's own, which no sibling can answer in its place.
+    """A connection to this one worker of servd's own, which no sibling can answer.
 
     Raises OSError and `UnansweredError`.
     """
@@ -39,9 +39,9 @@ async def connect_privately(process: WorkerProcess) -> Connection:
 
 
 async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
-    """Why a worker does not answer 2xx or 3xx; empty when it does.
+    """The reason why a worker does not answer 2xx or 3xx; "" when it does.
 
-    Raises OSError when the daemon has not even what it takes to ask.
+    Raises OSError when the daemon lacks the resources to ask.
     """
     what = f"GET {plan.path}"
     try:
