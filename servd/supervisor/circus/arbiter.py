@@ -59,9 +59,7 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._watchers_names.pop(watcher.name.lower(), None)
 
     def reap_processes(self) -> None:
-        """Reaps by pid. (Circus waits for any child, and so takes the exit statuses of the daemon's
-        other subprocesses.)
-        """
+        """Reaps by pid. (Circus reaps any child, and so takes other subprocesses' statuses.)"""
         for watcher in list(self.watchers):
             watcher.reap_processes()
 

@@ -14,8 +14,7 @@ import circus.arbiter
 @contextmanager
 def without_name_lookup() -> Iterator[None]:
     """Fault: `Arbiter.__init__` calls `socket.getfqdn()`, which asks a name server and can delay
-    the start by many seconds. The name is used only for ZeroMQ's cluster, which servd does not
-    have.
+    the start by many seconds. Only ZeroMQ's cluster, which servd does not have, uses the name.
     """
     original = circus.arbiter.socket.getfqdn
     circus.arbiter.socket.getfqdn = socket.gethostname
@@ -28,10 +27,8 @@ def without_name_lookup() -> Iterator[None]:
 class NoController:
     """Fault: Circus's controller opens ZeroMQ endpoints without authentication, through which
     anyone who reaches them can add a watcher, that is, run any command. Its `SysHandler` takes the
-    signals HUP, QUIT, INT, TERM and WINCH, with an ungated reload on HUP.
-
-    This replacement opens no socket, takes no signal and times no check (the supervisor has its
-    own).
+    signals HUP, QUIT, INT, TERM and WINCH, with an ungated reload on HUP. This one opens no socket,
+    takes no signal and times no check (the supervisor has its own).
     """
 
     endpoint_owner_mode = False

@@ -99,10 +99,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.spawn()
 
     def spawn(self) -> None:
-        """Starts the process and sends its spec.
-
-        Raises OSError, which names the cause, when the system cannot start it.
-        """
+        """Starts the process and sends its spec. Raises OSError, which names the cause."""
         launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
@@ -152,8 +149,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             raise
 
     def _raise_limits(self) -> None:
-        """Raises hard limits beyond the daemon's own where the config asks for it: the process sets
-        its limits itself, but only the daemon may be privileged to raise them.
+        """Raises hard limits beyond the daemon's own where the config says so: the process sets its
+        limits, but only the daemon may be privileged to raise them.
         """
         for name, value in self.launch.plan.identity.rlimits:
             kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
@@ -212,10 +209,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 self.launch.context.replan(self.launch.plan.name)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
-        """Asks the worker over its channel to do something, and waits until it is done.
-
-        Raises `UnansweredError` when it cannot, has ended, or does not answer in time.
-        """
+        """Asks the worker to do something, and waits until it is done. Raises `UnansweredError`."""
         await self._channel.ask(do, self.exited, descriptor=descriptor, **details)
 
     async def wait_stopped_accepting(self) -> None:
@@ -224,9 +218,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> int | None:
-        """Returns the exit status if the process has ended, else None. Kills the rest of its group
-        while the dead process still holds the group's id, so that no stranger with a recycled id is
-        hit.
+        """Returns the exit status if the process has ended, else None. Kills its group while the
+        dead process still holds the group's id, so that no stranger with a recycled id is hit.
         """
         if self._worker.returncode is not None:
             return self._worker.returncode
@@ -243,9 +236,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         return status
 
     def _finish(self, status: int) -> None:
-        """Reads its last words, and releases everything. `exited` is done at the end even if a step
-        fails, because others wait for it.
-        """
+        """Reads the last words, releases everything. `exited` is done even if a step fails."""
         with contextlib.ExitStack() as steps:  # run from the last to the first
             steps.callback(self._has_exited, status)
             steps.callback(self.launch.context.registry.remove, self.pid)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-
-class Starting(Protocol):
-    """A worker that is starting."""
-
-    def __hash__(self) -> int: ...
+from collections.abc import Callable, Hashable
 
 
 class StartLimiter:
-    """Bounds how many workers start at the same time (`daemon.start_concurrency`).
-
-    Calls `wake` when another one may start.
-    """
+    """Bounds the workers that start together (`daemon.start_concurrency`); frees call `wake`."""
 
     def __init__(self, limit: int, wake: Callable[[], None]) -> None:
         self._limit = limit
         self._wake = wake
-        self._inside: set[Starting] = set()
+        self._inside: set[Hashable] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether another worker may start."""
         return len(self._inside) < self._limit
 
-    def enter(self, worker: Starting) -> None:
+    def enter(self, worker: Hashable) -> None:
         """Counts `worker` as starting."""
         self._inside.add(worker)
 
-    def leave(self, worker: Starting) -> None:
+    def leave(self, worker: Hashable) -> None:
         """Counts `worker` no more: it is ready, or has ended."""
         if worker in self._inside:
             self._inside.discard(worker)

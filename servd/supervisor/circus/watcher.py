@@ -19,10 +19,8 @@ from servd.wire.graces import KILL_SECONDS, UNREADY_STOP_SECONDS
 
 
 class WatcherObserver(ProcessListener, Protocol):
-    """Receives what happens to the processes of a watcher.
-
-    `died`: a process ended unasked. `ended`: it ended as asked. `overdue`: it did not, and is
-    killed. `not_spawned`: the system could not start it.
+    """Receives what happens to the processes of a watcher: `died` unasked, `ended` as asked,
+    `overdue` (not ended in time, and killed), `not_spawned` (the system could not start it).
     """
 
     def spawned(self, process: WorkerProcess) -> None: ...
@@ -36,12 +34,10 @@ class WatcherObserver(ProcessListener, Protocol):
 class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     """Keeps `workers` processes of one generation running.
 
-    `processes` maps pids to processes, as everywhere in Circus. Each process has a slot, from 0,
-    which is its SERVD_WORKER; the slot carries the `history` of deaths. `attempts` are deaths of
-    processes that were to replace one that continues.
-
-    A slot on `probation` is filled once, and not again after a death; one of `drained_slots` stays
-    empty. `stop_reason` is logged for processes without their own.
+    `processes` maps pids to processes, as everywhere in Circus. Each has a slot, from 0, which is
+    its SERVD_WORKER. `history` holds the deaths of each slot, `attempts` those of replacements of
+    running processes. A slot on `probation` is filled once, and not again after a death; one of
+    `drained_slots` stays empty. `stop_reason` is logged for processes without their own.
     """
 
     processes: dict[int, WorkerProcess]
@@ -90,9 +86,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
 
     def failed_lately(self, times: int) -> bool:
-        """Whether a slot has had `times` deaths in a row, and since then no worker that lived for
-        `restart.reset_after`.
-        """
+        """Whether a slot has had `times` deaths in a row, and no proven worker since."""
         proof = self.launch.plan.restart.reset_after
         proven = {p.slot for p in self.processes.values() if p.was_ready and p.lived >= proof}
         return any(
@@ -128,7 +122,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     async def end_slots(self, slots: Iterable[int]) -> None:
         """Drains the workers of `slots`."""
         ending = set(slots)
-        await self._end([p for p in self.processes.values() if p.slot in ending], None, None)
+        leaving = [p for p in self.processes.values() if p.slot in ending]
+        await asyncio.gather(*(self.kill_process(process) for process in leaving))
 
     async def begin(self) -> None:
         """Starts as many workers as the start limiter allows; the rest follow."""
@@ -141,14 +136,18 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         if not self.is_active() or not self.respawn:
             return
         now = self._loop.time()
+        pauses = []
         for slot in self.empty_slots():
             history = self.history.get(slot, RestartHistory())
             if history.over or (slot in self.probation and history.failures):
                 continue
             if history.until > now:
-                self._wake_at(history.until)
+                pauses.append(history.until)
             elif self.limiter.is_open:
                 self.spawn_process(slot)
+        self._cancel_timer()
+        if pauses:
+            self._timer = self._loop.call_at(min(pauses), self.manage_processes)
 
     def spawn_process(self, recovery_wid: int | None = None) -> bool:
         """Starts a process in the slot. A failure to start is a death like any other."""
@@ -216,15 +215,6 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         """Fills empty slots after the current turn of the loop."""
         self._loop.call_soon(self.manage_processes)
 
-    def _wake_at(self, when: float) -> None:
-        if self._timer is None or self._timer.cancelled() or self._timer.when() > when:
-            self._cancel_timer()
-            self._timer = self._loop.call_at(when, self._woken)
-
-    def _woken(self) -> None:
-        self._timer = None
-        self.manage_processes()
-
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -246,10 +236,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         stop_signal: int | None = None,
         graceful_timeout: float | None = None,
     ) -> bool:
-        """Asks a process to drain and waits for its end; kills its group at the deadline.
-
-        Returns whether it ended by itself.
-        """
+        """Asks a process to drain; kills its group at the deadline. Whether it ended by itself."""
         self.ask_to_end(process, stop_signal)
         plan = self.launch.plan
         timeout = plan.drain + KILL_SECONDS if graceful_timeout is None else graceful_timeout
@@ -268,16 +255,10 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self, stop_signal: int | None = None, graceful_timeout: float | None = None
     ) -> None:
         """Asks all processes to drain, at the same time."""
-        await self._end(self.processes.values(), stop_signal, graceful_timeout)
-
-    async def _end(
-        self,
-        processes: Iterable[WorkerProcess],
-        stop_signal: int | None,
-        graceful_timeout: float | None,
-    ) -> None:
-        ends = [self.kill_process(p, stop_signal, graceful_timeout) for p in list(processes)]
-        await asyncio.gather(*ends)
+        leaving = list(self.processes.values())
+        await asyncio.gather(
+            *(self.kill_process(p, stop_signal, graceful_timeout) for p in leaving)
+        )
 
     async def end(self) -> None:
         """Drains everything; starts nothing any more."""

@@ -54,9 +54,8 @@ class WorkerChannel:
     async def ask(
         self, do: str, ended: asyncio.Future[int], *, descriptor: int | None = None, **details: Any
     ) -> None:
-        """Asks for `do`, hands `descriptor` over with it, and waits until it is done.
-
-        Raises `UnansweredError` when the worker cannot, has `ended`, or does not answer in time.
+        """Asks for `do`, hands `descriptor` over with it, and waits until it is done. Raises
+        `UnansweredError` when the worker cannot, has `ended`, or does not answer in time.
         """
         number = next(self._numbers)
         answer: asyncio.Future[str] = self._loop.create_future()

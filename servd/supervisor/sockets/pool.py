@@ -34,9 +34,9 @@ EMPTYING_SECONDS = 2.0
 class Bound:
     """One listening socket, counted by the listeners that use it.
 
-    `path` and `inode` belong to a unix socket's file. An `inherited` socket belongs to the process
-    that started the daemon. A `shared` one is also held by the previous or the new daemon, and
-    stays open there. An `internal` one is between services only.
+    `path` and `inode`: the file of a unix socket. `inherited`: it belongs to the process that
+    started the daemon. `shared`: the previous or the new daemon also holds it, and it stays open
+    there. `internal`: it is between services only.
     """
 
     key: str
@@ -149,9 +149,8 @@ def unix_key(path: str) -> str:
 
 class SocketPool:
     """All listening sockets of the daemon by numeric address, counted by use: a socket that two
-    generations want, or two services that swap addresses, is bound once.
-
-    `chosen` holds the ports that the system chose, by the keys of their plans.
+    generations want, or two services that swap addresses, is bound once. `chosen` holds the ports
+    that the system chose, by the keys of their plans.
     """
 
     def __init__(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -162,10 +161,7 @@ class SocketPool:
         self._preloaded: dict[str, Bound] = {}
 
     def acquire(self, plan: SocketPlan) -> Listener:
-        """A listener for `plan`; binds the sockets that are missing.
-
-        Raises `StartError`, which says what is in the way.
-        """
+        """A listener for `plan`; binds missing sockets. Raises `StartError` with the reason."""
         listener = Listener(plan)
         try:
             if plan.address.kind == "tcp":
