@@ -39,10 +39,9 @@ class InheritedService:
 class PreviousDaemon(Protocol):
     """The previous daemon.
 
-    `agree`: all is ready here, and this daemon runs the services from now on. The previous one
-    first stops accepting for the services `at_once`. Raises `ServdError` if it continues after all.
-    `released`: returns once its workers of a service accept no more. `ended`: returns once they
-    have ended.
+    `agree` makes this daemon the one that runs the services; the previous one first stops accepting
+    for those `at_once`. Raises `ServdError` if it continues after all. `released` returns once its
+    workers of a service accept no more, `ended` once they have ended.
     """
 
     async def agree(self, at_once: Collection[str]) -> None: ...
@@ -80,9 +79,8 @@ def task_mark(plan: ServicePlan) -> str:
 
 
 class Inherit(Replace):
-    """New workers on the sockets of the old ones: they get ready while those serve, and accept next
-    to them unless the two must not share a socket. `owners` are services of the previous daemon
-    that must release it first.
+    """New workers on the sockets of the old: ready while those serve, accepting next to them unless
+    the two must not share a socket. `owners`: services of the previous daemon that must go first.
     """
 
     def __init__(self, change: Change, service: ManagedService, inherited: InheritedState) -> None:
@@ -91,9 +89,7 @@ class Inherit(Replace):
         self.owners: set[str] = set()
 
     def _must_hand_over(self, new: Generation) -> bool:
-        """Whether workers there must go first: those of another service must never answer for this
-        one, nor its own if they ask less of clients.
-        """
+        """Workers of another service must never answer for this one, nor laxer ones of its own."""
         wanted = set(new.public_sockets)
         for name, old in self.inherited.services.items():
             same = name == self.change.service
@@ -133,9 +129,7 @@ class InheritTask(Step):
 
 
 class AwaitPrevious(Start):
-    """A service that cannot run next to the old: it binds and starts once `owners` of the previous
-    daemon have ended.
-    """
+    """A service that cannot run next to the old: it binds and starts once `owners` have ended."""
 
     def __init__(
         self,
@@ -163,9 +157,8 @@ class AwaitPrevious(Start):
 def inheriting_step(
     change: Change, service: ManagedService, inherited: InheritedState, deferred: Collection[str]
 ) -> Step:
-    """The step that takes a service over; those in `deferred` need not get ready.
-
-    A service that did not serve before may fail alone, as may a new one that needs a deferred one.
+    """The step that takes a service over; those in `deferred` need not get ready. A service that
+    did not serve before may fail alone, as may a new one that needs a deferred one.
     """
     plan, old = change.plan, inherited.services.get(change.service)
     needs_deferred = any(d.service in deferred for d in plan.depends_on)
@@ -187,7 +180,7 @@ def inheriting_step(
 
 def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
     """Services of the previous daemon that must have ended first: those whose programs bind an
-    address that is wanted here, and those on an address that a program binds itself here.
+    address wanted here, and those on an address that a program binds itself here.
     """
     plan = change.plan
     found = {change.service} & inherited.services.keys() if plan.stands_alone else set()
@@ -201,7 +194,6 @@ def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
 
 
 def _keys(address: Address) -> list[str]:
-    """The pool's keys of the sockets of an address."""
     if address.kind != "tcp":
         return [unix_key(address.path)]
     try:

@@ -20,6 +20,8 @@ class Replace(Step):
 
     generation: Generation | None = None
     hands_over = False
+    old: Generation | None = None
+    """A generation that `prepare` has ended, and that `undo` starts again."""
 
     @property
     def _new(self) -> Generation:
@@ -41,7 +43,6 @@ class Replace(Step):
         return not self.service.serves
 
     def _next(self) -> Generation:
-        """Makes the new generation and binds its sockets."""
         verify_tls(self.after)
         service = self.service
         generation = self.generation = service.upcoming = service.new_generation(self.after)
@@ -84,13 +85,15 @@ class Replace(Step):
             self._new.workers.end_probation()
 
     async def undo(self) -> None:
-        """Discards the new generation."""
+        """Discards the new generation, and starts again what was ended for it."""
         self.service.upcoming = None
         if self.generation is not None:
             await self.generation.discard()
         if self.service.current is not None:
             self.service.current.apply_options()
         self.service.refresh()
+        if self.old is not None:
+            await _resume(self.old, self.service)
 
 
 class Batches(Replace):
@@ -139,7 +142,6 @@ class Interrupt(Replace):
     """A command that binds its own address: the old ends, then the new starts."""
 
     disruptive = True
-    old: Generation | None = None
 
     async def prepare(self) -> None:
         """Leaves a gap from the end of the old until the new is ready. Where servd binds the
@@ -164,25 +166,18 @@ class Interrupt(Replace):
         """Keeps account of the old: `prepare` has stopped it."""
         self.service.draining.append(old)
 
-    async def undo(self) -> None:
-        """Starts the old again."""
-        await super().undo()
-        if self.old is not None:
-            await _resume(self.old, self.service)
-
 
 class Task(Replace):
-    """A task: runs to its end before its dependents continue."""
+    """A task: runs to its end before its dependents continue. Undone, what it did stays done."""
 
     disruptive = True
-    cut_short: Generation | None = None
 
     async def prepare(self) -> None:
         """Ends a run that is in progress, and waits for the new one."""
         old = self.service.current
         if old is not None and not old.is_over:
             if old.workers.processes:
-                self.cut_short = old
+                self.old = old
             await old.stop_accepting()
             await old.wait_ended()
         generation = self._next()
@@ -191,12 +186,6 @@ class Task(Replace):
 
     async def _end(self, old: Generation) -> None:
         """Does nothing: both runs are over."""
-
-    async def undo(self) -> None:
-        """Starts an interrupted run again; what the task did stays done."""
-        await super().undo()
-        if self.cut_short is not None:
-            await _resume(self.cut_short, self.service)
 
 
 class Adjust(Step):

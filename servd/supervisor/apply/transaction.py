@@ -21,10 +21,8 @@ log = structlog.get_logger()
 
 
 class ApplyError(ServdError):
-    """A change failed, and everything was undone.
-
-    `service` is the service's name, `cause` the reason in one line, `last_lines` its worker's last
-    output.
+    """A change failed, and everything was undone. `service` is the service's name, `cause` the
+    reason in one line, `last_lines` the last output of its worker.
     """
 
     def __init__(self, service: str, cause: str, last_lines: tuple[str, ...] = ()) -> None:

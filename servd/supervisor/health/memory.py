@@ -16,7 +16,6 @@ def resident(pid: int) -> int | None:
 
 def proportional(pid: int) -> int:
     """Memory of one process in bytes, with its share of shared pages (PSS); 0 when it has ended.
-
     Costs milliseconds for a large one. Where PSS is not readable, shared pages are left out.
     """
     try:
@@ -32,7 +31,7 @@ def proportional(pid: int) -> int:
 
 
 def _pages(pid: int) -> tuple[int, int] | None:
-    """Resident pages, and how many of them are shared."""
+    """Resident and shared pages."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             fields = file.read().split()
@@ -63,9 +62,8 @@ def _children(pid: int) -> Iterable[int]:
 
 
 def over(pid: int, limit: int) -> int:
-    """Bytes that a worker and its descendants use if that is more than `limit`, else 0.
-
-    Reads the cheap figure first: resident memory is never less than the proportional one.
+    """Bytes that a worker and its descendants use if that is more than `limit`, else 0. Reads the
+    cheap figure first: resident memory is never less than the proportional one.
     """
     pids = tree(pid)
     if sum(resident(each) or 0 for each in pids) <= limit:

@@ -20,11 +20,9 @@ _PAUSE_FACTOR = 50
 
 
 class HealthListener(Protocol):
-    """Acts on what a monitor notices.
-
-    `hung`: no sign of life for `seconds`. `unwell`: its probes fail in a row. `recovered`: it is
-    healthy again. `over_limit_at_start`: it is over a limit from the beginning, as its replacement
-    would be. `request_recycle`: it has reached a limit.
+    """Acts on what a monitor notices: a worker that is `hung` (no sign of life for `seconds`),
+    `unwell` (its probes fail in a row), `recovered`, `over_limit_at_start` (as its replacement
+    would be), or has reached a limit (`request_recycle`).
     """
 
     def hung(self, process: WorkerProcess, seconds: float) -> None: ...

@@ -29,10 +29,8 @@ class NotReadyError(Exception):
 
 
 async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probation: bool) -> None:
-    """Returns when the worker is ready, or has ended.
-
-    Raises `NotReadyError` when it is neither within `timeouts.startup`, or when probes fail for
-    longer than `health.start_failures` allows.
+    """Returns when the worker is ready, or has ended. Raises `NotReadyError` when it is neither
+    within `timeouts.startup`, or when probes fail for longer than `health.start_failures` allows.
     """
     loop = asyncio.get_running_loop()
     while True:
@@ -101,10 +99,8 @@ async def _accepts(plan: ReadyPlan) -> bool:
 
 
 async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float | None) -> None:
-    """Returns once a probe succeeds, or the worker has ended. Raises `NotReadyError` after
-    `patience` seconds.
-
-    Probes are repeated after pauses that grow from 20 ms to half a second.
+    """Probes with growing pauses until one succeeds or the worker has ended. Raises `NotReadyError`
+    after `patience` seconds.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + patience if patience is not None else None

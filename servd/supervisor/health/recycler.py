@@ -1,6 +1,4 @@
-"""Replaces running workers that should not continue: hung ones at once, others one at a time, each
-by a worker that is ready before it leaves.
-"""
+"""Replaces running workers: hung ones at once, others one at a time after a ready replacement."""
 
 from __future__ import annotations
 
@@ -117,7 +115,6 @@ class Recycler:
         return self.team.log.bind(worker=process.slot, pid=process.pid)
 
     async def _work(self) -> None:
-        """Replaces one after the other, until none waits."""
         try:
             await self._proven.wait()
             while self._waiting:
