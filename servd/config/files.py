@@ -1,7 +1,4 @@
-"""Checks the files, users and programs that a configuration names.
-
-Impure: reads the disk and the user database.
-"""
+"""Checks the files, users and programs that a configuration names. Impure."""
 
 from __future__ import annotations
 

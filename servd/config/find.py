@@ -60,9 +60,7 @@ def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigErr
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
-    """Returns the file or folder to load: the explicit one, or the first of the usual ones. Raises
-    `ConfigError` when there is none, or a folder holds two candidates.
-    """
+    """Returns the file or folder to load. Raises `ConfigError` for none, and for two candidates."""
     if explicit:
         return explicit
     if chosen := environ.get("SERVD_CONFIG"):
@@ -86,9 +84,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
 
 
 def members(path: str) -> list[str]:
-    """Returns `path`, or the config files of the folder `path`, sorted by name. Raises
-    `ConfigError` when the path does not exist or the folder holds no config file.
-    """
+    """Returns `path`, or the files of the folder `path`, sorted. Raises `ConfigError` for none."""
     where = os.path.join(base_dir(), path)
     if not os.path.exists(where):
         raise config_error("no such file or folder", file=path)

@@ -1,7 +1,5 @@
-"""The effect of a change of each key on what runs.
-
-A key that is not listed has the kind of its table (`timeouts.drain` that of `timeouts`). A test
-checks that every key of the model has a kind.
+"""The effect of a change of each key on what runs. A key that is not listed has the kind of its
+table (`timeouts.drain` that of `timeouts`); a test checks that every key has a kind.
 """
 
 from __future__ import annotations

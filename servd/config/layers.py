@@ -1,7 +1,5 @@
-"""Layers the environment over the files and the files over `[defaults]`, by pydantic-settings.
-
-Three sources, the first one wins: variables such as `SERVD_DAEMON__LOG__LEVEL`, the tree of the
-files, and what each service inherits. They keep places, unlike pydantic-settings' file sources.
+"""Layers variables (`SERVD_DAEMON__LOG__LEVEL`) over the files over `[defaults]`, by
+pydantic-settings; its own file sources would lose the places.
 """
 
 from __future__ import annotations
@@ -33,9 +31,7 @@ class Layers:
     file: Node
 
     def nearest(self, path: Path) -> tuple[Node, bool]:
-        """Returns the node that decides the value at `path`, or the closest one; and whether it
-        does.
-        """
+        """Returns the node that decides the value at `path`, or the closest; whether it does."""
         best: Node | None = None
         for tree, way in self._ways(path):
             node, exact = nearest(tree, way)
@@ -148,10 +144,8 @@ class _LayeredConfig(Config, BaseSettings):
 
 
 def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:
-    """Returns the configuration of the layers, and every mistake in them.
-
-    Invalid values are removed and the rest is validated again, so that the rules about the whole
-    can still be checked. With `damaged`, missing keys are not reported.
+    """Returns the configuration of the layers, and every mistake; with `damaged`, no missing keys.
+    Invalid values are removed and the rest is validated again, for the rules about the whole.
     """
     environment, file = plain(layers.environment), plain(layers.file)
     found: list[Diagnostic] = []

@@ -1,7 +1,4 @@
-"""Loads a configuration: find, parse, interpolate, include, merge, anchor, layer, validate, check.
-
-`servd check`, `plan`, first start and reload run the same steps.
-"""
+"""Loads a configuration: find, parse, interpolate, include, merge, anchor, layer, validate."""
 
 from __future__ import annotations
 
@@ -30,12 +27,10 @@ _MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration with its sources.
-
-    `config` is complete only when `errors` is empty. `texts` maps file names of places to text,
-    `secrets` are the paths of values that are never shown, `digest` changes with any byte of the
-    files. `read` are further files that were read (`${file:}`), `patterns` the globs of includes,
-    all absolute. `parts` are the services of BentoML code, once `servd.bento.discovery` has asked.
+    """A configuration with its sources; `config` is complete only without `errors`. `texts` maps
+    file names of places to text, `secrets` are the paths of values that are never shown, `digest`
+    changes with any byte of the files. `read` are further files (`${file:}`), `patterns` the globs
+    of includes, all absolute. `parts` are known once `servd.bento.discovery` has asked.
     """
 
     config: Config
@@ -76,10 +71,8 @@ class LoadError(ConfigError):
 
 
 def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> Loaded:
-    """Returns the configuration in the file or folder at `path`, with every mistake in it.
-
-    Mistakes are in the result's `diagnostics`; `require` raises them. Raises `ConfigError` only
-    when nothing can be read.
+    """Returns the configuration at `path`, with every mistake in it in `diagnostics`; `require`
+    raises them. Raises `ConfigError` only when nothing can be read.
     """
     files = files or Disk()
     sources: list[Source] = []
@@ -118,9 +111,7 @@ def load_sources(
 
 
 def folder_of(file: str) -> str:
-    """Returns the folder that a file's relative paths start from; the base directory for a source
-    that is no file.
-    """
+    """Returns the folder that relative paths in `file` start from; the base one for no file."""
     return base_dir() if file.startswith("<") else os.path.dirname(absolute(file))
 
 

@@ -57,9 +57,7 @@ def _merged(first: Node, second: Node, path: Path, found: list[Diagnostic]) -> N
 
 def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
     """Returns the tree with absolute paths, relative ones starting from the folder of their file.
-
-    `folder_of` maps the `file` of a place to an absolute folder. A service without `directory` gets
-    the folder of its file.
+    `folder_of` maps a place's `file` to it; it is also the default of a service's `directory`.
     """
 
     def change(path: Path, node: Node) -> Node:

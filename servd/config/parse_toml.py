@@ -1,9 +1,6 @@
-"""Parses TOML into a tree with places.
-
-tomllib decides validity and values; tree-sitter finds the places (tomllib knows those of syntax
-errors only). Where the two disagree, tomllib's value counts, at the place of its table. After a
-mistake on a `key = value` line, that line is blanked and the rest parsed again, so that one run
-reports every mistake.
+"""Parses TOML into a tree with places. tomllib decides validity and values; tree-sitter finds the
+places; where they disagree, tomllib's value counts, at the place of its table. After a mistake on a
+`key = value` line, the rest is parsed again, so that one run reports every mistake.
 """
 
 from __future__ import annotations
@@ -47,9 +44,7 @@ def parse_toml(text: str, file: str) -> Parsed:
 def _read(
     lines: list[str], file: str
 ) -> tuple[dict[str, Any] | None, list[Diagnostic], Diagnostic | None]:
-    """Returns the values or None, the mistakes, and a key defined twice, which ends reading. Blanks
-    the `lines` of mistakes.
-    """
+    """Returns values or None, mistakes, and a key defined twice; blanks `lines` with mistakes."""
     found: list[Diagnostic] = []
     while len(found) < _MAX_MISTAKES:
         try:

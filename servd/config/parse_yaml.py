@@ -1,7 +1,5 @@
-"""Parses YAML 1.2 (and so JSON) into a tree with places.
-
-ruamel.yaml composes nodes with marks; only types of the core schema are read. Anchors and aliases
-work up to a size; custom tags and duplicate keys are refused.
+"""Parses YAML 1.2 (and so JSON) into a tree with places, by the nodes of ruamel.yaml. Anchors and
+aliases work up to a size; custom tags and duplicate keys are refused.
 """
 
 from __future__ import annotations

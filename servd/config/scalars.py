@@ -1,7 +1,5 @@
-"""Scalar values of the configuration: parsers, printers and JSON Schemas.
-
-A duration is a float of seconds, a size an int of bytes; "none" is None. Every parser raises
-`PydanticCustomError` with a message that shows valid values.
+"""Scalar values: parsers, printers and JSON Schemas. A duration is a float of seconds, a size an
+int of bytes; "none" is None. Parsers raise `PydanticCustomError`, whose message shows valid values.
 """
 
 from __future__ import annotations
@@ -55,9 +53,7 @@ def number_of(value: object) -> float | None:
 
 
 def parse_duration(value: object) -> float:
-    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds. Raises
-    `PydanticCustomError` for any other value, also for negative numbers and infinity.
-    """
+    """Returns the seconds of `"300ms"`, `"1h30m"` or a number. Raises `PydanticCustomError`."""
     number = number_of(value)
     if number is None and isinstance(value, str):
         parts = _PARTS.findall(value)

@@ -1,6 +1,4 @@
-"""The models of a service and its tables. The JSON Schema, `servd init` and the documentation show
-the descriptions of the keys.
-"""
+"""The models of a service; the schema, `servd init` and the docs show the descriptions."""
 
 from __future__ import annotations
 

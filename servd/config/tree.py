@@ -13,18 +13,14 @@ Path = tuple[str | int, ...]
 
 
 class UntypedText(str):
-    """Text from the environment or an interpolation: the key decides whether it is read as a
-    number, a boolean or text.
-    """
+    """Text of the environment or an interpolation: the key decides what type it is read as."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and the place of its key (without a key, its own place). Tables are
-    dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
-    """
+    """A value with its place and that of its key (else its own). `secret` ones are never shown."""
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None
     place: Place
@@ -44,9 +40,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The result of parsing a file. `damaged`: a syntax mistake hid a part of it, so that keys that
-    seem to be missing may be unreadable.
-    """
+    """The result of parsing. `damaged`: keys that seem missing may be in an unreadable part."""
 
     root: Node
     diagnostics: tuple[Diagnostic, ...] = ()

@@ -1,8 +1,6 @@
-"""Expands BentoML services into services of the configuration: `gw`, and `gw.tokenizer` for a
-dependency in its code. Pure.
-
-Precedence, weakest first: servd's defaults, `[defaults]`, declarations in the code, the service's
-tables in the file (`[services.gw]`, `[services.gw.components.Tokenizer]`).
+"""Expands BentoML services into services: `gw`, and `gw.tokenizer` for a dependency in its code.
+Pure. Precedence, weakest first: servd's defaults, `[defaults]`, declarations in the code, the
+service's tables in the file (`[services.gw]`, `[services.gw.components.Tokenizer]`).
 """
 
 from __future__ import annotations
