@@ -31,11 +31,9 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes:
         """Returns the content of a file. Raises OSError."""
-        ...
 
     def glob(self, pattern: str) -> list[str]:
         """Returns the matching files, sorted. Raises OSError."""
-        ...
 
 
 class Disk:
@@ -61,9 +59,7 @@ def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigErr
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
     """Returns the file or folder to load. Raises `ConfigError` for none, and for two candidates."""
-    if explicit:
-        return explicit
-    if chosen := environ.get("SERVD_CONFIG"):
+    if chosen := explicit or environ.get("SERVD_CONFIG"):
         return chosen
     user = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
     searched = [
@@ -94,14 +90,10 @@ def members(path: str) -> list[str]:
         names = sorted(os.listdir(where))
     except OSError as error:
         raise config_error(f"cannot be read: {error.strerror}", file=path) from None
-    found = [
-        os.path.join(path, name)
-        for name in names
-        if name.endswith(EXTENSIONS) and not name.startswith(".")
-    ]
+    found = [name for name in names if name.endswith(EXTENSIONS) and not name.startswith(".")]
     if not found:
         raise config_error("the folder holds no *.toml, *.yaml, *.yml or *.json", file=path)
-    return found
+    return [os.path.join(path, name) for name in found]
 
 
 def is_yaml(file: str) -> bool:

@@ -127,6 +127,10 @@ class _Gathered:
     read: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
 
+    def refuse(self, place: Place, message: str, code: str = "file") -> None:
+        """Adds a mistake in what is included."""
+        self.diagnostics.append(Diagnostic(place, message, "include", code=code))
+
 
 def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files) -> _Gathered:
     """Parses and interpolates `sources` and all their includes."""
@@ -154,13 +158,12 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
                 continue
             seen.add(os.path.realpath(absolute(file)))
             if len(seen) > _MAX_FILES:
-                gathered.diagnostics.append(Diagnostic(place, "includes too many files", "include"))
+                gathered.refuse(place, "includes too many files", code="invalid")
                 return gathered
             try:
                 waiting.append(Source(file, files.read(file)))
             except OSError as error:
-                message = f"cannot read {file}: {error.strerror}"
-                gathered.diagnostics.append(Diagnostic(place, message, "include", code="file"))
+                gathered.refuse(place, f"cannot read {file}: {error.strerror}")
     return gathered
 
 
@@ -170,10 +173,8 @@ def parse_source(source: Source, texts: dict[str, str]) -> Parsed:
         text = source.content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = source.content[: error.start]
-        line = before.count(b"\n") + 1
-        column = error.start - (before.rfind(b"\n") + 1) + 1
         texts[source.file] = source.content.decode("utf-8", errors="replace")
-        place = Place(source.file, line, column)
+        place = Place(source.file, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
         mistake = Diagnostic(place, "the file is not UTF-8", code="syntax")
         return Parsed(empty(source.file), (mistake,), damaged=True)
     texts[source.file] = text
@@ -200,17 +201,11 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
         try:
             matches = files.glob(gathered.patterns[-1])
         except OSError as error:
-            message = f"cannot look for {pattern.value}: {error.strerror}"
-            mistake = Diagnostic(pattern.place, message, "include", code="file")
-            gathered.diagnostics.append(mistake)
+            gathered.refuse(pattern.place, f"cannot look for {pattern.value}: {error.strerror}")
             continue
         if not matches and not any(sign in pattern.value for sign in "*?["):
-            message = f"there is no file {pattern.value}"
-            mistake = Diagnostic(pattern.place, message, "include", code="file")
-            gathered.diagnostics.append(mistake)
-        is_relative = not os.path.isabs(pattern.value)
-        result += [
-            (os.path.relpath(file, base_dir()) if is_relative else file, pattern.place)
-            for file in matches
-        ]
+            gathered.refuse(pattern.place, f"there is no file {pattern.value}")
+        if not os.path.isabs(pattern.value):
+            matches = [os.path.relpath(file, base_dir()) for file in matches]
+        result += [(file, pattern.place) for file in matches]
     return result
