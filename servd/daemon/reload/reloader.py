@@ -130,7 +130,8 @@ class Reloader:
         except Exception as error:  # the caller must get an answer
             log.exception(Event.INTERNAL_ERROR)
             cause = f"internal error: {error!r}"
-            report = ReloadReport("rolled_back", self._now(), request.why, error=cause)
+            since = self.desired.loaded_at
+            report = ReloadReport("rolled_back", self._now(), request.why, error=cause, since=since)
             self._note(request, report)
             self._is_over()
             return report

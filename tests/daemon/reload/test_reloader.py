@@ -198,6 +198,7 @@ async def test_an_internal_error_is_answered_and_the_next_request_is_served(faul
     with capture_logs() as logs:
         report = await reloaded(room)
     assert (report.outcome, report.error) == ("rolled_back", "internal error: RuntimeError('oh')")
+    assert report.since == room.reloader.desired.loaded_at
     assert room.reloader.last is report
     assert "internal error" in [entry["event"] for entry in logs]
     assert room.told[-1] == "after reload"
