@@ -247,7 +247,7 @@ class Reloader:
             tell_warning(warning)
         changed_settings = changed_keys(before.loaded.config, loaded.config)
         restart = needs_restart(changed_settings)
-        changed = bool(planned.changes or changed_settings)
+        changed = bool(planned.changes or set(changed_settings) - {*restart})
         self.desired = dataclasses.replace(
             planned.desired,
             loaded=dataclasses.replace(
