@@ -148,6 +148,18 @@ def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
     channel = socket.socket(fileno=int(text))
     channel.set_inheritable(False)
     channel.settimeout(_PATIENCE)
+    try:
+        state = UpgradeState.from_json(_document(channel))
+    except BaseException:
+        channel.close()
+        raise
+    for descriptor in state.descriptors:
+        os.set_inheritable(descriptor, False)
+    return OldDaemon(channel, state)
+
+
+def _document(channel: socket.socket) -> bytes:
+    """Reads what is handed over. Raises `ServdError`."""
     document = b""
     try:
         while not document.endswith(b"\n"):
@@ -157,7 +169,4 @@ def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
             document += chunk
     except OSError as error:
         raise ServdError(f"the running servd cannot be asked: {error}") from None
-    previous = OldDaemon(channel, UpgradeState.from_json(document))
-    for descriptor in previous.state.descriptors:
-        os.set_inheritable(descriptor, False)
-    return previous
+    return document

@@ -309,3 +309,14 @@ def test_what_is_handed_over_is_read_whole_and_its_descriptors_are_kept_private(
     previous._channel.close()
     ours.close()
     os.close(lock)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"", "has ended"), (b"{}\n", "not understood"), (b"{", "has ended")]
+)
+def test_a_hand_over_that_is_not_whole_is_a_start_that_fails(text: bytes, reason: str) -> None:
+    ours, theirs = socket.socketpair()
+    ours.sendall(text)
+    ours.close()
+    with pytest.raises(ServdError, match=reason):
+        old_daemon.take({HANDOVER: str(theirs.detach())})
