@@ -172,6 +172,15 @@ async def test_what_is_under_way_at_the_end_gets_a_moment(monkeypatch: pytest.Mo
 
 
 @in_loop
+async def test_an_event_right_before_the_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch, hook("crash_loop"))
+    calls.goes_on.set()
+    calls.hooks.take(crash())
+    await calls.hooks.stop()
+    assert len(calls.bodies) == 1
+
+
+@in_loop
 async def test_what_takes_longer_than_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     calls = Calls(monkeypatch, hook("crash_loop"))
