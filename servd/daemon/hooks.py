@@ -91,6 +91,7 @@ class Hooks:
 
     async def stop(self) -> None:
         """Gives what is under way a moment, and ends the rest."""
+        await asyncio.sleep(0)  # events that were taken become calls
         if self._calls:
             await asyncio.wait(self._calls, timeout=PATIENCE)
         if self._calls:

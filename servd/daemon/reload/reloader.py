@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Collection
@@ -131,10 +130,10 @@ class Reloader:
         except Exception as error:  # the caller must get an answer
             log.exception(Event.INTERNAL_ERROR)
             cause = f"internal error: {error!r}"
-            report = ReloadReport("rolled_back", self._now(), request.why, error=cause)
+            since = self.desired.loaded_at
+            report = ReloadReport("rolled_back", self._now(), request.why, error=cause, since=since)
             self._note(request, report)
-            with contextlib.suppress(Exception):  # the same fault may be in its way
-                self._observer.after_reload(self._seen, self.desired)
+            self._is_over()
             return report
 
     async def stop(self) -> None:
@@ -183,13 +182,20 @@ class Reloader:
             report = await self._outcome(request)
         except RefusedError as error:
             log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
-            self._observer.after_reload(self._seen, self.desired)
+            self._is_over()
             raise
         seconds = round(time.monotonic() - started, 3)
         report = dataclasses.replace(report, seconds=seconds, since=self.desired.loaded_at)
         self._note(request, report)
-        self._observer.after_reload(self._seen, self.desired)
+        self._is_over()
         return report
+
+    def _is_over(self) -> None:
+        """Tells the observer; a fault there does not change what became of the reload."""
+        try:
+            self._observer.after_reload(self._seen, self.desired)
+        except Exception:
+            log.exception(Event.INTERNAL_ERROR)
 
     def _note(self, request: ReloadRequest, report: ReloadReport) -> None:
         """Keeps what became of it, and logs it."""
@@ -241,7 +247,7 @@ class Reloader:
             tell_warning(warning)
         changed_settings = changed_keys(before.loaded.config, loaded.config)
         restart = needs_restart(changed_settings)
-        changed = bool(planned.changes or changed_settings)
+        changed = bool(planned.changes or set(changed_settings) - {*restart})
         self.desired = dataclasses.replace(
             planned.desired,
             loaded=dataclasses.replace(

@@ -16,12 +16,12 @@ from typing import Any
 
 from servd.core.basedir import base_dir
 from servd.core.errors import ServdError
+from servd.daemon.upgrade.message import LONGEST_LINE_BYTES, parse_message
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.graces import DISMISSED_DAEMON_SECONDS
 from servd.wire.names import HANDOVER
 
 _LOOK_EVERY = 0.02
-_LONGEST_LINE = 1 << 22
 _CONFIRMATION = 30.0
 """Seconds in which it has to say that it has taken over: it has nothing else to do."""
 
@@ -68,7 +68,7 @@ class NewDaemon:
     async def start(cls, state: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
         """Starts it as this process was started. Raises `UpgradeError`."""
         process, ours = _spawn(state, environ)
-        streams = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
+        streams = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE_BYTES)
         new = cls(process, *streams)
         streams[1].write(state.to_json() + b"\n")
         return new
@@ -128,8 +128,7 @@ class NewDaemon:
             line = b""
         if not line:
             raise UpgradeError(f"{await self._end()} before it was ready: see what it has logged")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return parse_message(line)
 
     def tell(self, **message: Any) -> None:
         """Says something to it, if it is still there."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,13 +89,21 @@ class Replaced:
 
 class Upgrades:
     """Attempts to replace the daemon, one at a time. `replaced` is set once one has succeeded: what
-    remains is to drain. `is_owned`: the daemon belongs to a program that embeds it.
+    remains is to drain. `is_owned`: the daemon belongs to a program that embeds it. `start` starts
+    the new daemon.
     """
 
-    def __init__(self, components: DaemonComponents, *, is_owned: bool) -> None:
+    def __init__(
+        self,
+        components: DaemonComponents,
+        *,
+        is_owned: bool,
+        start: Callable[[UpgradeState, Mapping[str, str]], Awaitable[NewDaemon]] = NewDaemon.start,
+    ) -> None:
         self.replaced: Replaced | None = None
         self._components = components
         self._is_owned = is_owned
+        self._start = start
         self._attempt: asyncio.Task[UpgradeReport] | None = None
 
     def request(self) -> asyncio.Future[UpgradeReport]:
@@ -157,7 +165,7 @@ class Upgrades:
         """The daemon that has taken over. Raises `UpgradeError`, and then none has."""
         components = self._components
         environ = {**os.environ, **components.resources.systemd.environ}
-        new = await NewDaemon.start(upgrade_state(components), environ)
+        new = await self._start(upgrade_state(components), environ)
         try:
             budget = start_budget(components.reloader.desired.plan) + _MARGIN_SECONDS
             ready = await new.ready(budget)
