@@ -13,7 +13,7 @@ from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned, Planner, ports_of
 from servd.daemon.reload.request import ReloadRequest
 from servd.plan.model import Plan
-from servd.plan.overrides import Override, RefusedError, Scale, Start, Stop
+from servd.plan.overrides import Override, RefusedError, ScaleService, StartService, StopService
 
 from support.config_texts import RUNTIME_DIR, loaded_text
 
@@ -54,7 +54,7 @@ def first(said: str = "", overrides: dict[str, Override] | None = None) -> Desir
     return planner().first(loaded_text(said or text()).require(), overrides or {}, {}, 1)[0]
 
 
-def manually(desired: DesiredState, act: Scale | Stop | Start) -> Planned:
+def manually(desired: DesiredState, act: ScaleService | StopService | StartService) -> Planned:
     request = ReloadRequest("manually", read=False, act=act)
     return planner().next(desired.loaded, desired, request)
 
@@ -91,7 +91,7 @@ def test_a_first_start_without_enough_gpus_is_a_mistake_in_the_file() -> None:
 
 def test_a_manual_change_keeps_the_file_and_what_it_declares() -> None:
     desired = first()
-    planned = manually(desired, Scale("web", 4))
+    planned = manually(desired, ScaleService("web", 4))
     assert in_brief(planned) == [("web", "scale")]
     assert planned.desired.loaded is desired.loaded
     assert planned.desired.declared == desired.declared
@@ -100,7 +100,7 @@ def test_a_manual_change_keeps_the_file_and_what_it_declares() -> None:
 
 
 def test_overrides_survive_a_change_of_the_file_that_does_not_touch_them() -> None:
-    desired = manually(first(), Scale("web", 4)).desired
+    desired = manually(first(), ScaleService("web", 4)).desired
     planned = read_again(desired, text(mode="b"))
     assert in_brief(planned) == [("web", "roll")]
     assert planned.desired.overrides == {"web": Override(4)}
@@ -111,7 +111,7 @@ def test_overrides_survive_a_change_of_the_file_that_does_not_touch_them() -> No
 
 
 def test_an_override_ends_when_the_file_changes_its_key() -> None:
-    desired = manually(first(), Scale("web", 4)).desired
+    desired = manually(first(), ScaleService("web", 4)).desired
     planned = read_again(desired, text(workers=3))
     assert in_brief(planned) == [("web", "scale")]
     assert planned.desired.overrides == {}
@@ -119,7 +119,7 @@ def test_an_override_ends_when_the_file_changes_its_key() -> None:
 
 
 def test_an_override_of_a_service_that_goes_does_not_come_back_with_it() -> None:
-    desired = manually(first(), Stop("web")).desired
+    desired = manually(first(), StopService("web")).desired
     rest = text()[text().index("[services.model]") :]
     gone = read_again(desired, f"[daemon]\ngpus = 2\n{rest}")
     assert in_brief(gone) == [("web", "remove")]
@@ -129,10 +129,10 @@ def test_an_override_of_a_service_that_goes_does_not_come_back_with_it() -> None
 
 
 def test_a_stop_and_a_start_lead_back_to_the_number_that_was_set() -> None:
-    desired = manually(first(), Scale("web", 4)).desired
-    stopped = manually(desired, Stop("web"))
+    desired = manually(first(), ScaleService("web", 4)).desired
+    stopped = manually(desired, StopService("web"))
     assert workers(stopped.desired.plan)["web"] == 0
-    assert workers(manually(stopped.desired, Start("web")).desired.plan)["web"] == 4
+    assert workers(manually(stopped.desired, StartService("web")).desired.plan)["web"] == 4
 
 
 def test_ports_that_were_chosen_are_kept_across_readings() -> None:
@@ -145,9 +145,9 @@ def test_ports_that_were_chosen_are_kept_across_readings() -> None:
 
 def test_more_gpus_than_there_are_refuse_a_person_and_are_a_mistake_in_a_file() -> None:
     desired = first()
-    assert workers(manually(desired, Scale("model", 2)).desired.plan)["model"] == 2
+    assert workers(manually(desired, ScaleService("model", 2)).desired.plan)["model"] == 2
     with pytest.raises(RefusedError, match="model"):
-        manually(desired, Scale("model", 3))
+        manually(desired, ScaleService("model", 3))
     with pytest.raises(ConfigError, match="model"):
         read_again(desired, text(models=3))
 
@@ -155,7 +155,7 @@ def test_more_gpus_than_there_are_refuse_a_person_and_are_a_mistake_in_a_file() 
 def test_gpus_of_workers_that_stay_are_not_dealt_again() -> None:
     desired = first()
     before = desired.plan.service("model").gpus
-    after = manually(desired, Scale("model", 2)).desired.plan.service("model").gpus
+    after = manually(desired, ScaleService("model", 2)).desired.plan.service("model").gpus
     assert after[0] == before[0]
     assert len({each for worker in after for each in worker}) == 2
 
@@ -173,7 +173,7 @@ def test_all_are_replaced_except_tasks_that_run_once() -> None:
 
 
 def test_a_stopped_service_is_not_started_by_a_roll() -> None:
-    desired = manually(first(), Stop("web")).desired
+    desired = manually(first(), StopService("web")).desired
     assert ("web", "roll") not in in_brief(read_again(desired, text(), roll_all=True))
 
 
@@ -184,7 +184,7 @@ def test_a_service_that_is_gone_is_refused_manually_and_ignored_where_its_code_c
         planner().next(desired.loaded, desired, ReloadRequest("restart", read=False, roll=roll))
     assert read_again(desired, text(), roll=roll).changes == ()
     with pytest.raises(RefusedError, match='"gone"'):
-        manually(desired, Scale("gone", 2))
+        manually(desired, ScaleService("gone", 2))
 
 
 def test_new_certificates_change_only_the_services_that_rotate_theirs(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ import pytest
 
 from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
-from servd.plan.overrides import Scale, Stop
+from servd.plan.overrides import ScaleService, StopService
 
 from support.in_loop import in_loop, settle
 
 FILE = ReloadRequest("a file changed")
 HANGUP = ReloadRequest("SIGHUP")
 CERTIFICATE = ReloadRequest("a certificate changed", read=False, certificates=True)
-SCALE = ReloadRequest("scale", read=False, act=Scale("web", 3))
-STOP = ReloadRequest("stop", read=False, act=Stop("web"))
+SCALE = ReloadRequest("scale", read=False, act=ScaleService("web", 3))
+STOP = ReloadRequest("stop", read=False, act=StopService("web"))
 ROLL = ReloadRequest("restart", read=False, roll=frozenset({"web"}))
 SEEN = ReloadRequest("edit", seen=frozenset({"boot-1"}))
 

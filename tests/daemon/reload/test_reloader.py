@@ -14,7 +14,7 @@ from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError, ServdError, StartError
 from servd.daemon.reload.request import OutdatedError, ReloadReport, ReloadRequest
 from servd.plan.model import Plan
-from servd.plan.overrides import RefusedError, Scale
+from servd.plan.overrides import RefusedError, ScaleService
 from servd.supervisor.apply.mode import FIRST_START, MANUAL, RELOAD
 from servd.supervisor.apply.transaction import ApplyError
 
@@ -22,7 +22,7 @@ from support.in_loop import in_loop, settle
 from support.reload_fakes import BEGUN, ROLL, FakeRoom
 
 HANGUP = ReloadRequest("SIGHUP")
-SCALE = ReloadRequest("scale", read=False, act=Scale("web", 3))
+SCALE = ReloadRequest("scale", read=False, act=ScaleService("web", 3))
 ALL_OF_IT = ["before reading", "read", "plan", "prepare", "apply", "commit", "after reload"]
 UNDONE = ["before reading", "read", "plan", "prepare", "apply", "undo", "after reload"]
 
