@@ -132,12 +132,15 @@ class FakeWorker(WorkerProcess):
     def become_ready(self) -> None:
         """Says READY=1; a command has become its program."""
         if self.launch.plan.app is None:
-            self.accepting = True
             self._hung_up()
         if self.launch.plan.ready.mode == "notify":
             self._notified({"READY": "1"})
-        if self.launch.accepts_at_once:
-            self.accepting = True
+        if self.launch.plan.app is None or self.launch.accepts_at_once:
+            self._accept()
+
+    def _accept(self) -> None:
+        self.accepting = True
+        self.note("accepts")
 
     def _sign(self) -> None:
         self._notified({"WATCHDOG": "1"})
@@ -206,8 +209,7 @@ class FakeWorker(WorkerProcess):
         if answer:
             raise UnansweredError(answer)
         if do == "accept":
-            self.accepting = True
-            self.note("accepts")
+            self._accept()
         elif do == "hurry":
             self.later(0.1, lambda: self.die(0))
 
@@ -317,6 +319,19 @@ class Fakes:
         return [(n.worker.launch.plan.name, n.what) for n in self.notes if n.what in whats]
 
     # afterwards
+
+    def least_accepting(self, service: str, since: float = 0.0) -> int:
+        """The fewest workers of a service that accepted at the same time, from `since` on."""
+        accepting: set[FakeWorker] = set()
+        counts: dict[float, int] = {}
+        for at, what, worker in self.notes:
+            if worker.launch.plan.name == service:
+                if what == "accepts":
+                    accepting.add(worker)
+                elif what in ("accepts no more", "died"):
+                    accepting.discard(worker)
+            counts[max(at, since)] = len(accepting)  # moments before `since` give way to it
+        return min(count for at, count in counts.items() if at >= since)
 
     def logged(self, event: Event, **fields: object) -> list[dict[str, Any]]:
         """The events of one kind, with these fields."""
