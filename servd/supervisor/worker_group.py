@@ -346,7 +346,8 @@ class WorkerGroup:
         await asyncio.gather(*(abort_drain(process) for process in self.leaving))
 
     def kill_unready(self) -> None:
-        """Kills what never became ready: no request waits for it."""
+        """Kills what never became ready: no request waits for it. Nothing takes its place."""
+        self.watcher.respawn = False
         for process in self.processes:
             if not process.was_ready:
                 process.stopping = True
