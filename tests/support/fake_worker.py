@@ -31,11 +31,14 @@ from servd.supervisor.circus.watcher import ServiceWatcher
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.generation import Generation
 from servd.supervisor.io.channel import ANSWER_SECONDS, UnansweredError
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.supervisor import Supervisor
+from servd.supervisor.worker_group import WorkerGroup
 from servd.supervisor.worker_registry import WorkerRegistry
+
 from support.virtual_time import now
 
 _PIDS = itertools.count(5_000_000)  # higher than any pid of Linux
@@ -111,7 +114,7 @@ class FakeWorker(WorkerProcess):
         script = self.script
         if script.spawned is not None:
             raise script.spawned
-        self._worker = cast(Any, _Program())
+        self._worker = cast("Any", _Program())
         self.launch.context.registry.add(self.pid)
         self.fakes.workers.append(self)
         self.note("started")
@@ -292,6 +295,17 @@ class Fakes:
         limiter = StartLimiter(limit, arbiter.manage_watchers)
         return SupervisorContext(arbiter, pool, limiter, workers)
 
+    async def begin(
+        self, text: str, *, accept: bool = True, probation: bool = False, limit: int = 100
+    ) -> tuple[Generation, WorkerGroup]:
+        """A generation of the only service in `text`, with its workers on their way."""
+        (plan,) = self.plan(text).services
+        context = self.context(limit)
+        generation = ManagedService(plan, context, lambda: 1).new_generation(plan)
+        context.arbiter.begin()
+        generation.bind()
+        return generation, await generation.begin(accept=accept, probation=probation)
+
     # while it runs
 
     def of(self, service: str, generation: int = 0, slot: int = -1) -> list[FakeWorker]:
@@ -375,13 +389,14 @@ class Fleet:
 
 
 def fakes_for(folder: str, monkeypatch: pytest.MonkeyPatch, events: list[Any]) -> Fakes:
-    """Has every worker replaced by a fake one."""
+    """Has every worker replaced by a fake one, and no jitter in pauses."""
     fakes = Fakes(folder, events)
 
     def make(_: ServiceWatcher) -> Callable[..., FakeWorker]:
         return lambda *args: FakeWorker(fakes, *args)
 
     monkeypatch.setattr(ServiceWatcher, "_process_class", property(make))
+    monkeypatch.setattr("servd.supervisor.circus.watcher.random.uniform", lambda *_: 0.0)
     monkeypatch.chdir(folder)
     os.makedirs(os.path.join(folder, "s"), exist_ok=True)
     with open(os.path.join(folder, "main.py"), "w", encoding="utf-8") as file:

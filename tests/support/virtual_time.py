@@ -18,7 +18,7 @@ LONGEST_TEST_SECONDS = 20_000.0
 """Virtual seconds after which a test is taken for one that waits for what never comes."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc]  # an alias of a class
+class _JumpingSelector(selectors.DefaultSelector):
     """Never blocks: where nothing is ready, the loop's clock jumps to its next timer."""
 
     loop: VirtualTimeLoop
