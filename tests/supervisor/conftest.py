@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from servd.core.events import Event
+
 from support.fake_worker import Fakes, fakes_for
 
 

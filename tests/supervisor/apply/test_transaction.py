@@ -15,6 +15,7 @@ from servd.supervisor.apply.removal import Remove
 from servd.supervisor.apply.step import Step
 from servd.supervisor.apply.transaction import ApplyError, ApplyTransaction, to_the_end
 from servd.supervisor.exits import FailedStartError, WorkerExit
+
 from support.fake_worker import Fakes
 from support.virtual_time import now, virtual_time
 
@@ -98,7 +99,7 @@ class Bench:
         removes: bool = False,
     ) -> None:
         kind = FakeRemove if removes else FakeStep
-        step = kind(Change(name, "remove" if removes else "roll"), cast(Any, None))
+        step = kind(Change(name, "remove" if removes else "roll"), cast("Any", None))
         step.log, step.takes, step.fails = self.log, takes or {"prepare": 1.0}, fails or {}
         step.disruptive = disruptive
         self.steps[name] = step
@@ -303,9 +304,7 @@ async def test_removals_follow_the_others_and_begin_in_their_order(bench: Bench)
 
 
 @pytest.mark.parametrize("move", ["retire", "late"])
-def test_a_commit_goes_on_after_a_move_that_failed(
-    bench: Bench, fakes: Fakes, move: str
-) -> None:
+def test_a_commit_goes_on_after_a_move_that_failed(bench: Bench, fakes: Fakes, move: str) -> None:
     fakes.allows_faults = True
     bench.add("a", fails={move: RuntimeError("a fault")})
     bench.add("b")
