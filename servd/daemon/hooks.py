@@ -21,14 +21,12 @@ from servd.config.model import Hook, HookEvent
 from servd.core.events import Event
 from servd.daemon.log.event import LogEvent
 from servd.plan.environment import BASE, matches_any
+from servd.wire.graces import HOOK_SECONDS
 
 MOST_WAITING = 100
 """Calls of one hook that may wait for their turn; beyond that, they are dropped, and that is said.
 One runs at a time: no hook has to wait for another.
 """
-
-PATIENCE = 2.0
-"""Seconds that calls get when the daemon ends."""
 
 _KEPT_OUTPUT = 4096
 _NAMES: Mapping[Event, HookEvent] = {
@@ -93,7 +91,7 @@ class Hooks:
         """Gives what is under way a moment, and ends the rest."""
         await asyncio.sleep(0)  # events that were taken become calls
         if self._calls:
-            await asyncio.wait(self._calls, timeout=PATIENCE)
+            await asyncio.wait(self._calls, timeout=HOOK_SECONDS)
         if self._calls:
             log.warning(Event.HOOKS_DROPPED, calls=len(self._calls), reason="servd stops")
         for call in list(self._calls):

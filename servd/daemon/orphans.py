@@ -16,13 +16,11 @@ from servd.core import bind
 from servd.core.events import Event
 from servd.plan.model import Plan
 from servd.supervisor.worker_registry import OrphanedWorker, is_dead
+from servd.wire.graces import ORPHAN_SECONDS
 
 _LOOK_EVERY = 0.05
 _FOR_ADDRESSES = 10.0
 """Seconds for which addresses are waited for that the left workers may still hold."""
-
-_GRACE = 5.0
-"""Seconds beyond the longest drain: then the left workers are ended."""
 
 log = structlog.get_logger()
 
@@ -33,7 +31,7 @@ class OrphanCleaner:
     def __init__(self, left: Sequence[OrphanedWorker], plan: Plan) -> None:
         self._left = list(left)
         self._plan = plan
-        self._patience = max((s.drain for s in plan.services), default=0.0) + _GRACE
+        self._patience = max((s.drain for s in plan.services), default=0.0) + ORPHAN_SECONDS
         self._task: asyncio.Task[None] | None = None
 
     async def make_room(self) -> None:

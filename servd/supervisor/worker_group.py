@@ -332,7 +332,8 @@ class WorkerGroup:
         await asyncio.gather(*(abort_drain(process) for process in self.leaving))
 
     def kill_unready(self) -> None:
-        """Kills workers that never became ready: they have no requests."""
+        """Kills workers that never became ready: they have no requests. None takes their place."""
+        self.watcher.respawn = False
         for process in self.processes:
             if not process.was_ready:
                 process.stopping = True
