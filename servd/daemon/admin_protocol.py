@@ -1,4 +1,4 @@
-"""What the daemon needs of the part that answers for it."""
+"""The interfaces between the daemon and its admin API."""
 
 from __future__ import annotations
 
@@ -24,28 +24,17 @@ if TYPE_CHECKING:
 class DaemonView(Protocol):
     """The part of the daemon that the admin API uses."""
 
+    router: LogRouter
+    reloader: Reloader
+    supervisor: Supervisor
+    upgrades: Upgrades
+
     @property
     def state(self) -> str:
         """`starting`, `running`, `reloading` or `stopping`."""
 
-    @property
-    def router(self) -> LogRouter:
-        """The log: its lines, its events, and the id of this boot."""
-
-    @property
-    def reloader(self) -> Reloader:
-        """The configuration in force, its revision, and the plan of a reload."""
-
-    @property
-    def supervisor(self) -> Supervisor:
-        """The services."""
-
-    @property
-    def upgrades(self) -> Upgrades:
-        """Takes requests for a new daemon."""
-
     def app_metrics(self) -> AppMetrics:
-        """Returns the metrics that apps count themselves."""
+        """Returns the metrics of apps."""
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Requests a reload; the future returns its report."""
@@ -61,25 +50,25 @@ class DaemonView(Protocol):
 
 
 class Admin(Protocol):
-    """The part that answers whoever asks the daemon for something."""
+    """The server of the admin API."""
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
-        """Takes its address: what was handed over, or a new one. Raises `StartError`."""
+        """Binds its addresses, or takes the `handed` sockets. Raises `StartError`."""
 
     async def start(self, daemon: DaemonView) -> None:
         """Starts answering for `daemon`."""
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
-        """Prepares another address. Raises `StartError`."""
+        """Prepares other addresses. Raises `StartError`."""
 
     def handed(self) -> list[HandedSocket]:
-        """The sockets, for a daemon that takes the place of this one."""
+        """Returns its sockets, for the daemon that replaces this one."""
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """That daemon has those with these keys."""
+        """Gives the sockets with these keys to that daemon."""
 
     def own(self) -> None:
-        """The daemon that the sockets are of has left them to this one."""
+        """Takes full ownership of sockets from the previous daemon."""
 
     async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
+        """Answers the requests in progress, and no more."""
