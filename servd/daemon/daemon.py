@@ -149,9 +149,7 @@ class Daemon:
         return str(address) if admin.enabled else "none"
 
     async def _first_start(self) -> bool:
-        """Starts everything; a signal to stop ends the wait. Returns False if a service did not
-        start and `on_start_failure` is `exit`.
-        """
+        """Starts everything, or until a signal to stop. Returns False if a failure shall end it."""
         await self._orphans.wait_for_addresses()
         plan = self.reloader.desired.plan
         what = f"Starting {len(plan.services)} services"

@@ -113,9 +113,7 @@ class Hooks:
                 log.debug(Event.HOOK_DONE, hook=name, target=target)
 
     async def _run(self, hook: Hook, body: bytes) -> None:
-        """Runs a program with the event on stdin. Raises `HookError`, also for a nonzero exit
-        status.
-        """
+        """Runs a program with the event on stdin. Raises `HookError` unless it exits with 0."""
         with _Output() as output, _file_of(body) as event:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -150,9 +148,7 @@ def _file_of(body: bytes) -> IO[bytes]:
 
 
 class _Output:
-    """The last output of a program, of any length. asyncio's own pipes would wait for every child
-    that it leaves behind.
-    """
+    """A program's last output. asyncio's own pipes would wait for all its children."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

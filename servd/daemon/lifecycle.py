@@ -7,9 +7,7 @@ from typing import Literal
 
 
 class Lifecycle:
-    """Shared by all components: `stopping` is set when the daemon shall end, `has_started` when the
-    first start is over.
-    """
+    """Shared state: `stopping` asks for the end, `has_started` ends the first start."""
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()

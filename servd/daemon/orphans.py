@@ -1,6 +1,4 @@
-"""Processes without a parent: workers of a killed daemon, and zombies handed to PID 1 of a
-container.
-"""
+"""Processes without a parent: workers of a killed daemon, and zombies for PID 1 to reap."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ class OrphanCleaner:
         self._task: asyncio.Task[None] | None = None
 
     async def wait_for_addresses(self) -> None:
-        """Waits until no address of the plan is held, no orphan is alive, or `_ADDRESS_SECONDS`
-        pass. Orphans are looked after from then on.
-        """
+        """Waits, up to `_ADDRESS_SECONDS`, until no orphan holds an address of the plan."""
         if not self._orphans:
             return
         pids = sorted(orphan.pid for orphan in self._orphans)
@@ -86,8 +82,8 @@ def _held(plan: Plan) -> bool:
 
 
 class ZombieReaper:
-    """As PID 1: reaps processes whose parents are gone. Children of this daemon are reaped at once
-    by the code that started them: a zombie seen in two scans belongs to nothing here.
+    """As PID 1: reaps adopted zombies, seen dead in two scans: the daemon's own children are reaped
+    at once by the code that started them.
     """
 
     def __init__(self) -> None:

@@ -13,9 +13,7 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Runs `work` every `seconds` s, first at once, or after one interval if `later`. Exceptions
-    are logged; the loop continues.
-    """
+    """Runs `work` every `seconds` s, at once or `later`; logs exceptions and continues."""
 
     def __init__(
         self, seconds: float, work: Callable[[], Awaitable[None] | None], *, later: bool = False

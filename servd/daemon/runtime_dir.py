@@ -121,9 +121,7 @@ class RuntimeDir:
         self.own()
 
     def close(self) -> None:
-        """Removes its content and, if this daemon made it, the folder; nothing if it is another
-        daemon's.
-        """
+        """Removes its content, and the folder if this daemon made it, unless another owns it."""
         if self.lock >= 0 and self._owned:
             for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)

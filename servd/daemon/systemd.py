@@ -41,9 +41,7 @@ class Systemd:
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self, status: str) -> None:
-        """Reports that a reload has begun; `ready` ends it. (systemd 253 requires the monotonic
-        time too: sd_notify(3), RELOADING=1.)
-        """
+        """Starts a reload, which `ready` ends (systemd 253 needs the time: sd_notify(3))."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
 

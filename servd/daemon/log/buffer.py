@@ -1,6 +1,4 @@
-"""The last lines of the log for followers, without a queue each: slow ones skip lines, and learn
-it.
-"""
+"""The last lines of the log, without a queue per follower: slow ones learn what they missed."""
 
 from __future__ import annotations
 
@@ -124,9 +122,7 @@ class LogBuffer:
         return (self._rings[name] for name in services if name in self._rings)
 
     async def more(self, number: int, patience: float) -> None:
-        """Waits until a line after `number` exists, the buffer is closed, or `patience` seconds
-        pass.
-        """
+        """Waits for a line after `number`, for `close`, or for `patience` seconds."""
         if self.newest > number or self.closed:
             return
         self._loop = asyncio.get_running_loop()

@@ -9,9 +9,7 @@ from typing import Any
 
 
 class LogEvent:
-    """An event of the daemon (a mapping) or a line of a worker (bytes if finished). The other form
-    is made once, on demand.
-    """
+    """A daemon's event (fields) or worker's line (bytes or fields); converted once, on demand."""
 
     def __init__(self, service: str, *, logged: bool = True) -> None:
         """`service` is its subject ("" for none); `logged`: it belongs in the log."""

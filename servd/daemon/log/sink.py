@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import IO, Any
 
 import structlog
@@ -36,6 +37,8 @@ _REPORT_SECONDS = 10.0
 
 _CLOSE_SECONDS = 2.0
 """Time to write the waiting lines at the end."""
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 log = structlog.get_logger()
 
@@ -130,8 +133,8 @@ class LogSink:
     def _write(
         self, stream: LogStream, lines: list[LogEvent], console: Callable[[LogEvent], bytes] | None
     ) -> None:
-        """Writes lines and counts those that are lost: a failing log harms no service. Lines that
-        `stream` has not taken when another replaces it are queued for that one.
+        """Writes lines, and counts lost ones: a failing log harms no service. What `stream` has not
+        taken when another replaces it is queued for that one.
         """
         shown = [line.json if console is None else console(line) for line in lines]
         done, error = stream.write(
@@ -181,9 +184,7 @@ class LogSink:
         old.close()
 
     def reopen(self) -> None:
-        """Opens the log file again after it was moved away (SIGUSR1, logrotate). Raises
-        `StartError` when it cannot; the old one stays in use then.
-        """
+        """Opens a file again that was moved away. Raises `StartError`, and keeps the old one."""
         if self.options.file:
             self.adopt(self.options, open_log(self.options))
 
@@ -194,13 +195,6 @@ class LogSink:
             self._end = time.monotonic() + _CLOSE_SECONDS
             self._wake.notify()
         self._thread.join(_CLOSE_SECONDS + 0.5)
-
-
-class _Logger:
-    """Receives events from structlog's last processor."""
-
-    def __init__(self, take: TakeEvent) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = take
 
 
 class _ToStructlog(logging.Handler):
@@ -218,7 +212,7 @@ def configure(take: TakeEvent, level: str) -> None:
     points only.
     """
     least = logging.getLevelName(level.upper())
-
+    logger = SimpleNamespace(**dict.fromkeys(_LEVELS, take))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -229,7 +223,7 @@ def configure(take: TakeEvent, level: str) -> None:
             _as_event(least),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)),
-        logger_factory=lambda *_: _Logger(take),
+        logger_factory=lambda *_: logger,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

@@ -28,9 +28,7 @@ class CpuMeter:
         self._known: dict[int, tuple[float, float, float]] = {}
 
     def percent(self, pid: int, lived: float) -> float | None:
-        """Returns percent of one CPU over at least the last second; None when the process is gone.
-        `lived` is its age in seconds.
-        """
+        """Percent of one CPU over 1 s or more; None if it is gone. `lived`: age in seconds."""
         used = cpu_seconds(pid)
         if used is None:
             self._known.pop(pid, None)

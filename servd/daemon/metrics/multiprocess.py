@@ -180,9 +180,7 @@ def _sample_of(key: Any) -> str:
 
 
 def labelled(family: Metric, service: str) -> Metric:
-    """Returns the metrics with the label `service`; the app's own `service` becomes
-    `exported_service`, as Prometheus names it.
-    """
+    """Labels metrics with `service`; an app's own becomes `exported_service` (as in Prometheus)."""
     found = Metric(family.name, family.documentation, family.type)
     for sample in family.samples:
         labels = dict(sample.labels)

@@ -20,9 +20,7 @@ _READING_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Requests per second, and latencies in ms of the median and the 99th percentile; None without
-    requests or counters.
-    """
+    """Requests per second, median and 99th percentile in ms; None without requests or counters."""
 
     per_second: float | None
     p50_ms: float | None
@@ -54,8 +52,8 @@ class _Track:
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
-    """Returns the milliseconds that `share` of the requests did not exceed, interpolated in a
-    bucket like Prometheus's histogram_quantile; None without requests.
+    """Milliseconds that `share` of the requests took at most, interpolated like Prometheus's
+    histogram_quantile; None without requests.
     """
     rank = share * sum(counts)
     if not rank:

@@ -15,9 +15,7 @@ from servd.wire.shm_counters import Totals
 
 @dataclass(frozen=True, slots=True)
 class ServiceSample:
-    """One service: workers by state, resident bytes by worker index and generation, and the
-    certificate (PEM; "": none).
-    """
+    """A service: workers by state, bytes by (worker index, generation), certificate (PEM or "")."""
 
     name: str
     workers: dict[str, int]

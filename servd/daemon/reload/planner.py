@@ -36,9 +36,7 @@ class Planned:
 
 
 class Planner:
-    """Reads files and inspects the machine, which may be slow: call it in a thread. `environ` is
-    the daemon's own environment, `runtime_dir` its runtime folder.
-    """
+    """Plans with `environ`, the daemon's environment. May be slow: call it in a thread."""
 
     def __init__(
         self, environ: Mapping[str, str], runtime_dir: str, now: Callable[[], str]
@@ -96,9 +94,7 @@ class Planner:
         return build_loaded(loaded, host, self._runtime_dir)
 
     def _equipped(self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan) -> Plan:
-        """Assigns GPUs. If there are too few, raises `RefusedError` for a manual action, else
-        `ConfigError`.
-        """
+        """Assigns GPUs, or raises `RefusedError` (for a manual action) or `ConfigError`."""
         try:
             return equipped(loaded, plan, self.environ, running)[0]
         except GpuError as error:

@@ -22,9 +22,7 @@ class ReloadQueue:
         self._arrived = asyncio.Event()
 
     def ask(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
-        """Requests a reload; returns the future of its report. The future raises `RefusedError` for
-        what cannot be done now, and `OutdatedError` for another revision.
-        """
+        """Returns the future report, or `RefusedError`, or `OutdatedError` for another revision."""
         loop = asyncio.get_running_loop()
         if self._stopping.is_set():
             answer: asyncio.Future[ReloadReport] = loop.create_future()

@@ -87,9 +87,7 @@ class Reloader:
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def begin(self, mode: ApplyMode) -> None:
-        """Brings the desired state into force where nothing runs yet: at the first start or in a
-        take-over. Raises as `Supervisor.apply`.
-        """
+        """Applies the desired state where nothing runs yet. Raises as `Supervisor.apply`."""
         async with self.turn:
             plan = self.desired.plan
             await self._supervisor.apply(diff(self._supervisor.plan, plan), plan, mode)
@@ -149,9 +147,7 @@ class Reloader:
 
     @property
     def revision(self) -> str:
-        """Changes with everything that is applied: an entity tag (RFC 9110), for callers that want
-        to change only what they have seen.
-        """
+        """An entity tag (RFC 9110) of what is applied, to change only what a caller has seen."""
         return f"{self.boot}-{self.desired.revision}"
 
     async def plan(self, roll: Collection[str] = ()) -> Planned:

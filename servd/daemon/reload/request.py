@@ -30,9 +30,7 @@ class ReloadRequest:
     seen: frozenset[str] | None = None
 
     def joins(self, other: ReloadRequest) -> bool:
-        """Whether one reload may answer both. A manual action must not fail because of a file's
-        edit or a certificate.
-        """
+        """Whether one reload may answer both; a manual action must not fail because of a file."""
         if any(request.act or request.seen is not None for request in (self, other)):
             return False
         return (self.read, self.certificates) == (other.read, other.certificates)

@@ -10,9 +10,7 @@ from servd.wire.shm_counters import BOUNDS
 
 
 class ReloadStatistics:
-    """Counts of reloads since the daemon started, by outcome and by bucket of duration, and their
-    total time in seconds.
-    """
+    """Reloads since the start: by outcome, by bucket of duration, and seconds in all."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)

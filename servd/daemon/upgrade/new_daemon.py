@@ -72,9 +72,7 @@ class NewDaemon:
         return self._process.pid
 
     async def ready(self, seconds: float) -> Ready:
-        """Waits until all its services are ready: for `seconds`, or the time it asks for. Raises
-        `UpgradeError`.
-        """
+        """Waits until all services are ready, in `seconds` or as it says. Raises `UpgradeError`."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -112,9 +110,7 @@ class NewDaemon:
                     force_stop()
 
     async def _hear(self) -> dict[str, Any]:
-        """Returns its next message. Raises `UpgradeError` when it has ended, ValueError for an
-        invalid one.
-        """
+        """Reads a message. Raises `UpgradeError` when it has ended, ValueError for no message."""
         try:
             line = await self._reader.readline()
         except OSError:

@@ -50,9 +50,7 @@ class OldDaemon:
         self._tell(hurry=True)
 
     def listen(self, on_reload: Callable[[], object]) -> None:
-        """Reads its messages, in the running loop. Calls `on_reload` for a reload that it leaves to
-        this daemon.
-        """
+        """Reads its messages; calls `on_reload` for a reload that it leaves to this daemon."""
         self._listening = asyncio.get_running_loop().create_task(self._listen(on_reload))
 
     async def agree(

@@ -88,9 +88,7 @@ class Takeover:
         return self.previous.state.pid if self.done and not self.previous.gone.is_set() else None
 
     async def wait_previous_gone(self, seconds: float | None) -> None:
-        """Waits for the previous daemon to exit; after `seconds` orders it to stop now. None: no
-        limit.
-        """
+        """Waits for the previous daemon's end; orders it after `seconds` (None: never)."""
         if not self.done:
             return
         with contextlib.suppress(TimeoutError):

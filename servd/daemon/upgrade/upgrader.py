@@ -1,6 +1,4 @@
-"""Replaces this daemon by a new one (SIGUSR2), of another version of servd or Python, with the same
-sockets and without a lost request.
-"""
+"""Replaces this daemon by a new one (SIGUSR2) with the same sockets, without a lost request."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """The outcome: `pid` and `version` are of the daemon that runs now. `last_lines` are the last
-    output of a worker that could not start.
-    """
+    """The outcome, with pid and version of the running daemon, and a failing worker's last lines."""
 
     outcome: Literal["replaced", "failed"]
     at: str
@@ -89,9 +85,7 @@ class Replaced:
 
 
 class Upgrades:
-    """Replaces the daemon, one attempt at a time; `replaced` is set after success. `is_owned`: the
-    daemon belongs to a program that embeds it.
-    """
+    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it."""
 
     def __init__(self, components: DaemonComponents, *, is_owned: bool) -> None:
         self.replaced: Replaced | None = None

@@ -1,6 +1,4 @@
-"""Reports that the clock was set or that the process was held up. Nothing else depends on it: servd
-measures waits with CLOCK_MONOTONIC, which cannot be set.
-"""
+"""Reports clock jumps and pauses. No wait depends on them: servd uses CLOCK_MONOTONIC."""
 
 from __future__ import annotations
 

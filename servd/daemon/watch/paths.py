@@ -32,9 +32,7 @@ class WatchList:
         return frozenset(_there(folder) for path in paths for folder in folders_of(path))
 
     def contents(self) -> dict[str, bytes]:
-        """Returns a digest of each file, or why it cannot be read. Raises OSError for lack of
-        resources (descriptors).
-        """
+        """Returns a digest of each file, or why it cannot be read. Raises OSError at exhaustion."""
         found = {path for pattern in self.patterns for path in glob_or_raise(pattern)}
         return {path: _content(path) for path in self.files | found}
 
