@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, Query, Response
 
 from servd.admin.problem import Problem, ProblemError, documented
-from servd.daemon.log.buffer import PAUSE, Line, LogBuffer
+from servd.daemon.log.buffer import FOLLOW_PAUSE_SECONDS, Line, LogBuffer
 
 if TYPE_CHECKING:
     from servd.daemon.view import DaemonView
@@ -103,7 +103,7 @@ class Follower:
                     said = loop.time()
                 await self.journal.more(position, QUIET)
             if self.wish.follow:
-                await asyncio.sleep(PAUSE)  # however much is written, we look no more often
+                await asyncio.sleep(FOLLOW_PAUSE_SECONDS)  # however much is written
 
     def _past(self) -> tuple[int, bytes]:
         """Where to go on from, and what is to be said before that."""

@@ -1,4 +1,4 @@
-"""What the daemon needs of the part that answers for it."""
+"""The interfaces between the daemon and its admin API."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from servd.daemon.reload.settings import SettingsChange
 
 
 class Admin(Protocol):
-    """The part that answers whoever asks the daemon for something."""
+    """The server of the admin API."""
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
-        """Takes its address: what was handed over, or a new one. Raises `StartError`."""
+        """Binds its addresses, or takes the `handed` sockets. Raises `StartError`."""
 
     async def start(self, daemon: Any) -> None:
         """Starts answering for `daemon`, a `servd.daemon.view.DaemonView`."""
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
-        """Prepares another address. Raises `StartError`."""
+        """Prepares other addresses. Raises `StartError`."""
 
     def handed(self) -> list[HandedSocket]:
-        """The sockets, for a daemon that takes the place of this one."""
+        """Returns its sockets, for the daemon that replaces this one."""
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """That daemon has those with these keys."""
+        """Gives the sockets with these keys to that daemon."""
 
     def own(self) -> None:
-        """The daemon that the sockets are of has left them to this one."""
+        """Takes full ownership of sockets from the previous daemon."""
 
     async def stop(self) -> None:
-        """Answers what has been asked, and nothing more."""
+        """Answers the requests in progress, and no more."""

@@ -1,4 +1,4 @@
-"""What a daemon consists of, as it is handed to the components that need several others."""
+"""The components of a daemon, for those components that need several others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servd.supervisor.supervisor import Supervisor
 
 @dataclass(frozen=True, slots=True)
 class DaemonResources:
-    """What a daemon takes before its loop runs: its folder and lock, its log, its sockets."""
+    """What a daemon opens before its loop runs."""
 
     folder: RuntimeDir
     router: LogRouter
@@ -29,7 +29,7 @@ class DaemonResources:
 
 @dataclass(frozen=True, slots=True)
 class DaemonComponents:
-    """What runs the services, and what asks for changes of them."""
+    """What runs the services, and what asks for changes."""
 
     resources: DaemonResources
     lifecycle: Lifecycle

@@ -1,9 +1,8 @@
-"""The composition root: builds a daemon from its components, each complete when it is made."""
+"""The composition root: builds a daemon from components that are complete when made."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from servd.core.diagnostics import Diagnostic
 from servd.daemon.components import DaemonComponents, DaemonResources
@@ -40,13 +39,11 @@ from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
 
 
 def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
-    """A daemon, made in the loop that it lives in. Raises `LoadError` when more GPUs are asked for
-    than there are.
-    """
+    """Builds a daemon, in its loop. Raises `LoadError` when more GPUs are requested than exist."""
     folder, router, loaded = resources.folder, resources.router, options.loaded
-    parent = ParentWatch(os.environ)  # takes its descriptor out of the environment
+    parent = ParentWatch(os.environ)  # removes its descriptor from the environment
     planner = Planner(dict(os.environ), folder.path, now)
-    first = _first_state(options, planner)
+    desired, warnings = _first_state(options, planner)
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
 
@@ -74,7 +71,9 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     numbers = options.previous.state.numbers if options.previous is not None else {}
     supervisor = Supervisor(context, numbers)
     admin = options.admin(folder.path)
-    hooks = Hooks(loaded.config.hooks, _config_folder(loaded.path), planner.environ)
+    path = os.path.abspath(loaded.path)
+    config_folder = path if os.path.isdir(path) else os.path.dirname(path)
+    hooks = Hooks(loaded.config.hooks, config_folder, planner.environ)
     router.subscribe(hooks.take)
     certificates = CertificateWatch(supervisor)
     files = FileWatch(queue.ask)
@@ -84,7 +83,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         lifecycle, supervisor, files, sources, certificates, resources.systemd, resources.store
     )
     reloader = Reloader(
-        desired=first.desired,
+        desired=desired,
         read=options.read,
         planner=planner,
         queue=queue,
@@ -101,11 +100,11 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     return Daemon(
         options=options,
         components=components,
-        warnings=(*loaded.warnings, *first.warnings),
+        warnings=(*loaded.warnings, *warnings),
         upgrades=Upgrades(components, is_owned=parent.held),
         takeover=Takeover(components, options.previous) if options.previous is not None else None,
         surroundings=surroundings,
-        orphans=OrphanCleaner(orphans, first.desired.plan),
+        orphans=OrphanCleaner(orphans, desired.plan),
         parent=parent,
         hooks=hooks,
         rates=rates,
@@ -115,24 +114,11 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _FirstState:
-    desired: DesiredState
-    warnings: list[Diagnostic]
-
-
-def _first_state(options: DaemonOptions, planner: Planner) -> _FirstState:
-    """What is desired at the start, with what the previous daemon leaves. Raises `LoadError`."""
+def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState, list[Diagnostic]]:
+    """Returns the state desired at the start, and warnings. Raises `LoadError`."""
     loaded = options.loaded
     if options.previous is None:
-        return _FirstState(*planner.first(loaded, {}, {}, revision=1))
+        return planner.first(loaded, {}, {}, revision=1)
     state = options.previous.state
     revision = state.generation + (loaded.digest != state.digest)
-    return _FirstState(
-        *planner.first(loaded, state.overrides(loaded.config), state.ports, revision)
-    )
-
-
-def _config_folder(path: str) -> str:
-    path = os.path.abspath(path)
-    return path if os.path.isdir(path) else os.path.dirname(path)
+    return planner.first(loaded, state.overrides(loaded.config), state.ports, revision)

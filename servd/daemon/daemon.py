@@ -30,14 +30,14 @@ from servd.daemon.options import DaemonOptions
 from servd.daemon.orphans import OrphanCleaner, ZombieReaper
 from servd.daemon.parent_watch import ParentWatch
 from servd.daemon.periodic import Periodic
-from servd.daemon.reload.reloader import tell_warning
+from servd.daemon.reload.reloader import log_warning
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
 from servd.daemon.status import (
     ConfigStatus,
     ServiceStatus,
     Status,
     View,
-    last_status,
+    reload_status,
     service_status,
 )
 from servd.daemon.surroundings import Surroundings
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from servd.daemon.metrics.multiprocess import AppMetrics
 
 HEAD_START_SECONDS = 1.0
-"""Workers that start have the machine for themselves for so long: what the admin API and the
-watching of files import would only slow them down."""
+"""Starting workers get this head start on the CPU before the admin API and the watching of files,
+whose imports would slow them down."""
 
 _REAP_SECONDS = 0.5
 
@@ -60,7 +60,7 @@ log = structlog.get_logger()
 
 
 class Daemon:
-    """Runs its components, and turns signals into what they mean. `compose` builds it."""
+    """Runs its components, and handles signals. `compose` builds it."""
 
     def __init__(
         self,
@@ -105,7 +105,6 @@ class Daemon:
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
-        """What it is doing."""
         phase = self._lifecycle.phase
         return "reloading" if phase == "running" and self.reloader.is_busy else phase
 
@@ -115,7 +114,7 @@ class Daemon:
         return self.reloader.desired.loaded.config
 
     async def run(self) -> int:
-        """First start, then what signals ask for, then the stop. Returns the exit status."""
+        """Starts, serves until it is told to stop, and stops. Returns the exit status."""
         state = self._options.previous.state if self._options.previous is not None else None
         replaces = {"replaces": state.pid} if state is not None else {}
         log.info(
@@ -135,26 +134,23 @@ class Daemon:
         if sys.platform != "linux":
             log.warning(Event.NOT_LINUX)
         for warning in self._warnings:
-            tell_warning(warning)
+            log_warning(warning)
         starts = await (self._first_start() if self._takeover is None else self._take_over())
-        if starts or self._lifecycle.stopping.is_set():
+        runs = starts or self._lifecycle.stopping.is_set()
+        if runs:
             await self._lifecycle.stopping.wait()
-            await self._stop()
-            return Exit.OK
         await self._stop()
-        return Exit.START_FAILED
+        return Exit.OK if runs else Exit.START_FAILED
 
     def _admin_address(self) -> str:
-        """For people, who may want to hand it to `--admin`."""
+        """The address as people may pass it to `--admin`."""
         admin = self.config.admin
         address = admin_address(admin.listen, self._resources.folder.path)
         return str(address) if admin.enabled else "none"
 
     async def _first_start(self) -> bool:
-        """Starts everything; a signal to stop ends the wait. Returns False where something could
-        not start, and `on_start_failure` says that the daemon shall end then.
-        """
-        await self._orphans.make_room()
+        """Starts everything, or until a signal to stop. Returns False if a failure shall end it."""
+        await self._orphans.wait_for_addresses()
         plan = self.reloader.desired.plan
         what = f"Starting {len(plan.services)} services"
         self._resources.systemd.starting(what, start_budget(plan))
@@ -162,7 +158,7 @@ class Daemon:
         stopping = asyncio.ensure_future(self._lifecycle.stopping.wait())
         either = {starting, stopping}
         await asyncio.wait(either, timeout=HEAD_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        await self._begin_to_watch()
+        await self._start_watching()
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not starting.done():
@@ -170,7 +166,7 @@ class Daemon:
             await asyncio.wait({starting})
             return True
         failed = starting.result()
-        self._says_ready(**({"failed": sorted(failed)} if failed else {}))
+        self._report_ready(**({"failed": sorted(failed)} if failed else {}))
         return not failed or self.config.daemon.on_start_failure != "exit"
 
     async def _start_all(self) -> dict[str, str]:
@@ -178,37 +174,35 @@ class Daemon:
         return await self.supervisor.settled()
 
     async def _take_over(self) -> bool:
-        """Takes the place of the previous daemon; returns False where that continues."""
+        """Replaces the previous daemon; returns False if that one continues."""
         assert self._takeover is not None
         if not await self._takeover.run():
             return False
-        await self._begin_to_watch()
-        self._says_ready()
+        await self._start_watching()
+        self._report_ready()
         return True
 
-    async def _begin_to_watch(self) -> None:
-        """Starts everything that is done in addition to running the services."""
+    async def _start_watching(self) -> None:
+        """Starts everything other than the services."""
         self.reloader.watch()
         await self._admin.start(self)
         for periodic in self._periodics:
             periodic.start()
 
-    def _says_ready(self, **details: object) -> None:
+    def _report_ready(self, **details: object) -> None:
         status, resources = self.supervisor.summary, self._resources
         self._lifecycle.has_started = True
-        resources.pool.claim_all()  # what was preloaded, and is not wanted
+        resources.pool.claim_all()  # drops preloaded sockets that are not used
         resources.store.update(resources.pool)
         resources.systemd.ready(status)
         log.info(Event.SERVD_READY, status=status, **details)
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
-        """Asks for a reload; the future is its report."""
+        """Requests a reload; the future returns its report."""
         return self._queue.ask(request)
 
-    # what there is to see
-
     def status(self) -> Status:
-        """What runs, as it is now."""
+        """Returns the current state of everything."""
         reloader, desired = self.reloader, self.reloader.desired
         loaded = desired.loaded
         path = absolute(loaded.path) if not loaded.path.startswith("<") else loaded.path
@@ -218,22 +212,22 @@ class Daemon:
             state=self.state,
             started_at=self._started_at,
             config=ConfigStatus(path, loaded.digest, desired.revision, desired.loaded_at),
-            last_reload=last_status(reloader.last),
-            last_act=last_status(reloader.last_act),
+            last_reload=reload_status(reloader.last) if reloader.last else None,
+            last_act=reload_status(reloader.last_act) if reloader.last_act else None,
             services=self.services_status(),
             predecessor=self._takeover.draining if self._takeover is not None else None,
         )
 
     def app_metrics(self) -> AppMetrics:
-        """The metrics that apps count themselves. Loads prometheus_client."""
+        """Returns the metrics of apps. Loads prometheus_client."""
         return self._compactor.app_metrics
 
     def snapshot(self) -> Snapshot:
-        """What there is to be measured, as it is now."""
+        """Returns the current measurements."""
         return snapshot(self.supervisor, self.reloader.history, self.router.sink.dropped)
 
     def services_status(self) -> list[ServiceStatus]:
-        """Every service in the order of the graph; then those that are on their way out."""
+        """Returns every service in the order of the graph, then those being removed."""
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
@@ -247,8 +241,8 @@ class Daemon:
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[], object]] = {
-            signal.SIGTERM: partial(self._asked_to_stop, signal.SIGTERM),
-            signal.SIGINT: partial(self._asked_to_stop, signal.SIGINT),
+            signal.SIGTERM: partial(self._stop_requested, signal.SIGTERM),
+            signal.SIGINT: partial(self._stop_requested, signal.SIGINT),
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGHUP: lambda: self.reload(ReloadRequest("SIGHUP")),
             signal.SIGUSR2: self.upgrades.ask,
@@ -264,7 +258,7 @@ class Daemon:
         log.info(Event.STOPPING, reason="whoever started servd has ended")
         self._lifecycle.stop()
 
-    def _asked_to_stop(self, number: signal.Signals) -> None:
+    def _stop_requested(self, number: signal.Signals) -> None:
         if self._lifecycle.is_told_to_stop:
             log.warning(Event.STOPPING_AT_ONCE, signal=number.name)
             self.supervisor.kill()
@@ -281,12 +275,6 @@ class Daemon:
             log.error(Event.LOG_NOT_REOPENED, error=str(error))
         else:
             log.info(Event.LOG_REOPENED)
-
-    def _leave_signals(self) -> None:
-        """Blocks signals: one that comes now must not change the exit status. The loop gives each
-        its default action back when it closes, and Python takes a moment to exit.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     # the stop
 
@@ -319,7 +307,8 @@ class Daemon:
             await self.upgrades.replaced.closing
             self.upgrades.replaced.heeding.cancel()
         self._context.workers.registry.close()
-        self._leave_signals()
+        # a signal must not change the exit status when the loop has restored the default actions
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     async def _stop_services(self, end: float) -> bool:
         """Undoes a reload that is under way, then ends everything; both until `end`."""
@@ -336,18 +325,18 @@ class Daemon:
         return await self.supervisor.stop(seconds)
 
     async def _ended_before(self, name: str) -> None:
-        """Returns once a service has ended in the previous daemon."""
+        """Waits until a service has ended in the previous daemon."""
         if self._takeover is not None:
             await self._takeover.ended(name)
 
 
 def _duties(components: DaemonComponents) -> list[Periodic]:
-    """What the environment that the daemon runs in asks for."""
+    """Returns what the daemon's environment requires: reaping as PID 1, systemd's watchdog."""
     duties = []
     if os.getpid() == 1:
         duties.append(Periodic(_REAP_SECONDS, ZombieReaper().look))
     systemd = components.resources.systemd
     if systemd.watchdog:
-        # a third: a late one must not look like none (sd_watchdog_enabled(3) wants a half)
+        # a third of the limit, since one may be late (sd_watchdog_enabled(3) asks for half)
         duties.append(Periodic(systemd.watchdog / 3, systemd.alive))
     return duties

@@ -1,6 +1,5 @@
-"""systemd's store of file descriptors: it holds our listening sockets while we are restarted, so
-that whoever connects meanwhile waits instead of being refused (systemd.service(5),
-FileDescriptorStoreMax=; sd_notify(3), FDSTORE=1).
+"""systemd's file descriptor store holds the listening sockets during a restart: clients wait
+instead of being refused (systemd.service(5), FileDescriptorStoreMax=; sd_notify(3), FDSTORE=1).
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from servd.supervisor.sockets.pool import Bound, SocketPool
 from servd.wire.names import FDSTORE
 
 _PREFIX = "servd.listen."
-_LONGEST_NAME = 255
+_NAME_BYTES = 255
 
 
 class FdStore:
-    """What systemd keeps for us: nothing, unless FDSTORE= in our environment says how many
-    descriptors it takes. (systemd sets it from version 254 on; a unit may do so itself.)
-
-    `stored` has the names under which sockets are kept, by their keys.
+    """Unused unless FDSTORE= in the environment says how many descriptors systemd accepts (from
+    version 254 on; a unit may set it too). `stored` maps keys of sockets to their names there.
     """
 
     def __init__(self, systemd: Systemd) -> None:
@@ -33,12 +30,9 @@ class FdStore:
         self.stored: dict[str, str] = {}
 
     def adopt(self, inherited: MutableMapping[str, list[int]], pool: SocketPool) -> None:
-        """Takes those of the descriptors that we were started with which come from the store, and
-        offers the sockets to `pool`.
-        """
+        """Takes the descriptors that come from the store out of `inherited`, into `pool`."""
         names = [name for name in inherited if name.startswith(_PREFIX)]
-        found = {name: inherited.pop(name) for name in names}
-        pool.preload(self._sockets(found), {})
+        pool.preload(self._sockets({name: inherited.pop(name) for name in names}), {})
 
     def _sockets(self, found: MutableMapping[str, list[int]]) -> Iterator[Bound]:
         for name, descriptors in found.items():
@@ -50,10 +44,10 @@ class FdStore:
             if inode is None or _is_there(path, inode):
                 yield Bound(key, sock, path, inode)
             else:
-                sock.close()  # nobody could reach it any more
+                sock.close()  # no client could reach it
 
     def update(self, pool: SocketPool) -> None:
-        """Makes what is stored equal to what is bound, but for what services have between them."""
+        """Stores the bound sockets, except those between services, and removes all others."""
         if not self._capacity or self._systemd.mute:
             return
         wanted = {i.key: i for i in pool.bound.values() if not (i.inherited or i.internal)}
@@ -62,7 +56,7 @@ class FdStore:
         for key, item in wanted.items():
             name = _name(item)
             before = self.stored.get(key)
-            if before == name or len(name) > _LONGEST_NAME:
+            if before == name or len(name) > _NAME_BYTES:
                 continue
             if before is not None:
                 self._systemd.forget(before)
@@ -73,13 +67,13 @@ class FdStore:
 
 
 def _name(item: Bound) -> str:
-    """What a socket is called in the store: of printable ASCII without a colon."""
+    """Returns the name of a socket in the store: printable ASCII without a colon."""
     file = f";{item.inode[0]};{item.inode[1]}" if item.inode is not None else ""
     return f"{_PREFIX}{quote(item.key, safe='')}{file}"
 
 
 def _meaning(name: str) -> tuple[str, str, tuple[int, int] | None]:
-    """The key, and the file, of the socket that is called so."""
+    """Returns the key, path and inode in a name."""
     key, *inode = name.removeprefix(_PREFIX).split(";")
     key = unquote(key)
     if len(inode) != 2:

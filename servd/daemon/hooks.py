@@ -1,6 +1,4 @@
-"""`[[hooks]]`: programs that are run, and URLs that are called, when something happens. Nothing
-waits for them.
-"""
+"""`[[hooks]]`: runs programs and calls URLs on events, without waiting for them."""
 
 from __future__ import annotations
 
@@ -23,12 +21,10 @@ from servd.daemon.log.event import LogEvent
 from servd.plan.environment import BASE, matches_any
 from servd.wire.graces import HOOK_SECONDS
 
-MOST_WAITING = 100
-"""Calls of one hook that may wait for their turn; beyond that, they are dropped, and that is said.
-One runs at a time: no hook has to wait for another.
-"""
+_QUEUED_CALLS = 100
+"""Waiting calls of one hook; more are dropped, and that is logged. One runs at a time, per hook."""
 
-_KEPT_OUTPUT = 4096
+_KEPT_BYTES = 4096
 _NAMES: Mapping[Event, HookEvent] = {
     Event.CRASH_LOOP: "crash_loop",
     Event.SERVICE_FAILED: "service_failed",
@@ -43,7 +39,7 @@ log = structlog.get_logger()
 
 
 class HookError(Exception):
-    """A call that did not do what it should, with the last that the program wrote."""
+    """A failed call, with the last output of the program."""
 
     def __init__(self, message: str, last_lines: Sequence[str] = ()) -> None:
         self.last_lines = list(last_lines)
@@ -51,7 +47,7 @@ class HookError(Exception):
 
 
 def hook_event(event: Mapping[str, Any]) -> HookEvent | None:
-    """What hooks call an event of the daemon's log; None where they have no name for it."""
+    """Returns the hooks' name for an event of the log; None if there is none."""
     if event["event"] == Event.RELOAD_FINISHED and event["outcome"] == "applied":
         return "reload_applied"
     return _NAMES.get(event["event"])
@@ -64,12 +60,12 @@ class Hooks:
         self.hooks = tuple(hooks)
         self._folder = folder
         self._environ = {k: v for k, v in environ.items() if matches_any(k, BASE)}
-        self._places: dict[Hook, asyncio.Lock] = {}
+        self._locks: dict[Hook, asyncio.Lock] = {}
         self._calls: dict[asyncio.Task[None], Hook] = {}
         self._loop = asyncio.get_running_loop()
 
     def take(self, event: LogEvent) -> None:
-        """Looks at an event of the daemon, from any thread."""
+        """Takes an event of the daemon, from any thread."""
         if self.hooks and event.fields is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._take, event.fields)
@@ -79,7 +75,7 @@ class Hooks:
         for hook in self.hooks:
             if name not in hook.on:
                 continue
-            if list(self._calls.values()).count(hook) > MOST_WAITING:
+            if list(self._calls.values()).count(hook) > _QUEUED_CALLS:
                 log.warning(Event.HOOK_DROPPED, hook=name, reason="too many calls wait already")
                 continue
             body = json.dumps({"hook": name, "host": socket.gethostname(), **event})
@@ -88,7 +84,7 @@ class Hooks:
             call.add_done_callback(lambda done: self._calls.pop(done, None))
 
     async def stop(self) -> None:
-        """Gives what is under way a moment, and ends the rest."""
+        """Waits a moment for running calls, and cancels the rest."""
         await asyncio.sleep(0)  # events that were taken become calls
         if self._calls:
             await asyncio.wait(self._calls, timeout=HOOK_SECONDS)
@@ -100,7 +96,7 @@ class Hooks:
             await asyncio.wait(self._calls)
 
     async def _call(self, hook: Hook, name: str, body: bytes) -> None:
-        async with self._places.setdefault(hook, asyncio.Lock()):
+        async with self._locks.setdefault(hook, asyncio.Lock()):
             target = hook.command[0] if hook.command else urlsplit(hook.url).netloc.split("@")[-1]
             try:
                 if hook.command:
@@ -112,13 +108,13 @@ class Hooks:
                 log.warning(
                     Event.HOOK_FAILED, hook=name, target=target, error=str(error), **details
                 )
-            except Exception as error:  # of whatever kind: the daemon goes on
+            except Exception as error:  # no failure of a hook may harm the daemon
                 log.warning(Event.HOOK_FAILED, hook=name, target=target, error=repr(error))
             else:
                 log.debug(Event.HOOK_DONE, hook=name, target=target)
 
     async def _run(self, hook: Hook, body: bytes) -> None:
-        """The event on stdin; exit status 0 is good. Raises `HookError`."""
+        """Runs a program with the event on stdin. Raises `HookError` unless it exits with 0."""
         with _Output() as output, _file_of(body) as event:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -139,13 +135,13 @@ class Hooks:
                 raise HookError(f"took longer than {hook.timeout:g} s") from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
+                    os.killpg(process.pid, signal.SIGKILL)  # with its children
             if status:
                 raise HookError(f"exited with status {status}", output.last_lines())
 
 
 def _file_of(body: bytes) -> IO[bytes]:
-    """A file in memory that begins with `body`: a program need not read it."""
+    """A memory file that begins with `body`: the program need not read it."""
     file = os.fdopen(os.memfd_create("servd-event"), "w+b", 0)
     file.write(body + b"\n")
     file.seek(0)
@@ -153,9 +149,7 @@ def _file_of(body: bytes) -> IO[bytes]:
 
 
 class _Output:
-    """The last of what a program writes, however much that is. asyncio's own pipes would have us
-    wait for every child that it leaves behind.
-    """
+    """A program's last output. asyncio's own pipes would wait for all its children."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -174,18 +168,18 @@ class _Output:
 
     def _read(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._kept = (self._kept + os.read(self._reading, 65536))[-_KEPT_OUTPUT:]
+            self._kept = (self._kept + os.read(self._reading, 65536))[-_KEPT_BYTES:]
 
     def last_lines(self) -> list[str]:
-        """The last ten lines."""
+        """Returns the last ten lines."""
         self._read()
         return self._kept.decode(errors="replace").splitlines()[-10:]
 
 
 async def _post(hook: Hook, body: bytes) -> None:
-    """The event as the body of a POST; an answer below 300 is good. Raises `HookError`.
+    """Posts the event; a status below 300 is success. Raises `HookError`.
 
-    httpx is imported by the first call, in a thread.
+    The first call imports httpx, in a thread.
     """
     httpx = await asyncio.to_thread(importlib.import_module, "httpx")
     try:

@@ -1,17 +1,13 @@
-"""Where the daemon is between its start and its end."""
+"""The daemon's phase, between its start and its end."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Literal
 
-Phase = Literal["starting", "running", "stopping"]
-
 
 class Lifecycle:
-    """One value for all components: `stopping` is set once the daemon shall end, `has_started` once
-    the first start is over.
-    """
+    """Shared state: `stopping` asks for the end, `has_started` ends the first start."""
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
@@ -19,8 +15,8 @@ class Lifecycle:
         self.is_told_to_stop = False
 
     @property
-    def phase(self) -> Phase:
-        """What the daemon is doing, apart from reloads."""
+    def phase(self) -> Literal["starting", "running", "stopping"]:
+        """What the daemon does, apart from reloads."""
         if self.stopping.is_set():
             return "stopping"
         return "running" if self.has_started else "starting"

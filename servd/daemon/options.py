@@ -1,4 +1,4 @@
-"""What a daemon is started with."""
+"""Options of a daemon."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from servd.daemon.upgrade.old_daemon import OldDaemon
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """`loaded` is the configuration, `read` reads it again, and `give_up` ends a reading that is
-    under way. `admin` makes the admin API from the path of the runtime folder; `runtime_dir` is
-    that path where the configuration does not say. In development, sources are watched. `previous`
-    is the daemon whose place this one takes.
+    """`loaded` is the configuration, `read` reads it again, `give_up` cancels a read. `admin` makes
+    the admin API from the path of the runtime folder, which is `runtime_dir` unless configured.
+    `watches_sources` is for development. `previous` is the daemon that this one replaces.
     """
 
     loaded: Loaded

@@ -1,6 +1,4 @@
-"""Processes without their parent: the workers that a killed daemon left, and, as PID 1 of a
-container, whatever the kernel hands to us.
-"""
+"""Processes without a parent: workers of a killed daemon, and zombies for PID 1 to reap."""
 
 from __future__ import annotations
 
@@ -18,59 +16,57 @@ from servd.plan.model import Plan
 from servd.supervisor.worker_registry import OrphanedWorker, is_dead
 from servd.wire.graces import ORPHAN_SECONDS
 
-_LOOK_EVERY = 0.05
-_FOR_ADDRESSES = 10.0
-"""Seconds for which addresses are waited for that the left workers may still hold."""
+_POLL_SECONDS = 0.05
+_ADDRESS_SECONDS = 10.0
+"""Longest wait for addresses that orphaned workers hold."""
 
 log = structlog.get_logger()
 
 
 class OrphanCleaner:
-    """Lets the workers of a killed daemon drain, and ends those that do not."""
+    """Lets the workers of a killed daemon drain, and kills those that do not end in time."""
 
-    def __init__(self, left: Sequence[OrphanedWorker], plan: Plan) -> None:
-        self._left = list(left)
+    def __init__(self, orphans: Sequence[OrphanedWorker], plan: Plan) -> None:
+        self._orphans = list(orphans)
         self._plan = plan
-        self._patience = max((s.drain for s in plan.services), default=0.0) + ORPHAN_SECONDS
+        self._seconds = max((s.drain for s in plan.services), default=0.0) + ORPHAN_SECONDS
         self._task: asyncio.Task[None] | None = None
 
-    async def make_room(self) -> None:
-        """Returns once no address of the plan is held any more, or nobody is left who could, or it
-        has taken too long. What is left is looked after from then on.
-        """
-        if not self._left:
+    async def wait_for_addresses(self) -> None:
+        """Waits, up to `_ADDRESS_SECONDS`, until no orphan holds an address of the plan."""
+        if not self._orphans:
             return
-        pids = sorted(left.pid for left in self._left)
+        pids = sorted(orphan.pid for orphan in self._orphans)
         log.warning(Event.ORPHANS_DRAINING, pids=pids)
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._see_off())
-        end = loop.time() + _FOR_ADDRESSES
+        self._task = loop.create_task(self._clean())
+        end = loop.time() + _ADDRESS_SECONDS
         while loop.time() < end and not self._task.done() and _held(self._plan):  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_EVERY)  # nobody tells when an address is free
+            await asyncio.sleep(_POLL_SECONDS)  # no event says that an address is free
 
-    async def _see_off(self) -> None:
+    async def _clean(self) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._patience
+        end = loop.time() + self._seconds
         while loop.time() < end:
-            self._left = [left for left in self._left if left.lives]
-            if not self._left:
+            self._orphans = [orphan for orphan in self._orphans if orphan.lives]
+            if not self._orphans:
                 log.info(Event.ORPHANS_ENDED)
                 return
-            await asyncio.sleep(_LOOK_EVERY)
-        for left in self._left:
-            left.kill()
-        log.warning(Event.ORPHANS_KILLED, pids=[x.pid for x in self._left])
+            await asyncio.sleep(_POLL_SECONDS)
+        for orphan in self._orphans:
+            orphan.kill()
+        log.warning(Event.ORPHANS_KILLED, pids=[orphan.pid for orphan in self._orphans])
 
     async def stop(self) -> None:
-        """Ends those that are still there."""
+        """Kills the remaining orphans."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
-            for left in self._left:
-                left.kill()
+            for orphan in self._orphans:
+                orphan.kill()
 
 
 def _held(plan: Plan) -> bool:
-    """Whether somebody has one of the addresses that servd or its programs will bind."""
+    """Whether another process holds an address that servd or its commands will bind."""
     addresses = [s.address for service in plan.services for s in service.sockets]
     addresses += [a for service in plan.services if service.binds_itself for a in service.addresses]
     for address in addresses:
@@ -86,24 +82,20 @@ def _held(plan: Plan) -> bool:
 
 
 class ZombieReaper:
-    """As PID 1: reaps processes whose parents have gone. Who is started here is reaped by who
-    started it, at once: what has been dead for two looks is nobody else's.
+    """As PID 1: reaps adopted zombies, seen dead in two scans: the daemon's own children are reaped
+    at once by the code that started them.
     """
 
     def __init__(self) -> None:
         self._dead: set[int] = set()
 
-    async def look(self) -> None:
-        """Reaps what was dead at the last look already."""
+    def look(self) -> None:
+        """Reaps what was dead in the last scan already."""
         dead = {pid for pid in _children() if is_dead(pid)}
         for pid in dead & self._dead:
-            _reap(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         self._dead = dead
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def _children() -> Collection[int]:

@@ -1,4 +1,4 @@
-"""The pipe that ends with whoever started the daemon from Python (see `servd.serve`)."""
+"""Watches the pipe to the process that started the daemon from Python (see `servd.serve`)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ from servd.wire.names import LIFELINE
 
 
 class ParentWatch:
-    """Taken out of the environment, so that nobody else holds on to it; `held` says whether there
-    is one.
-    """
+    """Removes the pipe from the environment, so that no child holds it. `held`: there is one."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         text = environ.pop(LIFELINE, "")
         self._descriptor = int(text) if text.isdecimal() else -1
+        self.held = self._descriptor >= 0
         if self.held:
             os.set_inheritable(self._descriptor, False)
 
-    @property
-    def held(self) -> bool:
-        """Whether somebody holds the other end, or did."""
-        return self._descriptor >= 0
-
     def hold(self, on_cut: Callable[[], None]) -> None:
-        """Calls `on_cut`, in the running loop, once the other end is gone."""
+        """Calls `on_cut`, in the running loop, once the other end is closed."""
         if not self.held:
             return
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Something that is done again and again for as long as the daemon lives."""
+"""Work that repeats for as long as the daemon lives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Does `work` every so many seconds, the first time at once or (`later`) after that time. A
-    failure is said, and no reason to stop.
-    """
+    """Runs `work` every `seconds` s, at once or `later`; logs exceptions and continues."""
 
     def __init__(
-        self, seconds: float, work: Callable[[], Awaitable[None]], *, later: bool = False
+        self, seconds: float, work: Callable[[], Awaitable[None] | None], *, later: bool = False
     ) -> None:
         self._seconds = seconds
         self._work = work
@@ -26,21 +24,23 @@ class Periodic:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._go_on())
+        """Starts in the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Ends, whatever it is doing."""
+        """Cancels the work and waits for its end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _go_on(self) -> None:
+    async def _run(self) -> None:
         if self._later:
             await asyncio.sleep(self._seconds)
         while True:
             try:
-                await self._work()
+                waiting = self._work()
+                if waiting is not None:
+                    await waiting
             except Exception:
                 log.exception(Event.INTERNAL_ERROR)
             await asyncio.sleep(self._seconds)

@@ -1,4 +1,4 @@
-"""Runs a daemon in the foreground, from the resources that it takes to its exit status."""
+"""Runs a daemon in the foreground: opens its resources, and returns its exit status."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from servd.wire import listen_fds
 
 
 def run(options: DaemonOptions) -> int:
-    """Runs a valid configuration in the foreground until it is told to stop.
-
-    Returns the exit status. Raises `StartError` when the daemon itself cannot begin: its log, its
-    runtime folder or its admin socket cannot be had.
+    """Runs a valid configuration until it is told to stop; returns the exit status. Raises
+    `StartError` when the log, the runtime folder or the admin socket cannot be opened.
     """
     if options.previous is not None:
         options = _in_the_same_folder(options, options.previous.state)
@@ -59,7 +57,7 @@ async def _main(options: DaemonOptions, resources: DaemonResources) -> int:
 
 
 def _in_the_same_folder(options: DaemonOptions, state: UpgradeState) -> DaemonOptions:
-    """What the configuration says of the runtime folder now needs a restart."""
+    """Keeps the previous runtime folder: another setting needs a restart."""
     config = options.loaded.config
     daemon = config.daemon.model_copy(update={"runtime_dir": state.runtime_dir_setting})
     loaded = replace(options.loaded, config=config.model_copy(update={"daemon": daemon}))
@@ -67,7 +65,7 @@ def _in_the_same_folder(options: DaemonOptions, state: UpgradeState) -> DaemonOp
 
 
 def _runtime_dir(options: DaemonOptions, pool: SocketPool) -> RuntimeDir:
-    """The folder, ready to be used: a new one, or that of the previous daemon, with its sockets."""
+    """Opens a new folder, or adopts that of the previous daemon with its sockets."""
     configured = options.loaded.config.daemon.runtime_dir
     ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
     if options.previous is None:

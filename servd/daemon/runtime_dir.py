@@ -1,7 +1,7 @@
-"""The runtime folder: where sockets and state live, locked by the daemon that uses it.
+"""The runtime folder: sockets and state, locked by the daemon that uses it.
 
-For a user it is 0700. For root it is 0711 with a 0700 folder for state inside, so that workers of
-other users reach the sockets that are meant for them and see nothing else.
+It is 0700 for a user. For root it is 0711 with a 0700 folder for state inside: workers of other
+users reach their sockets and see nothing else.
 """
 
 from __future__ import annotations
@@ -17,52 +17,36 @@ from servd.core.address import UNIX_PATH_LIMIT
 from servd.core.errors import StartError
 
 SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
-_LOCK = "servd.lock"
-_LONGEST_NAME_INSIDE = len("/s/0123456789abcdef.sock")
+_INNER_PATH_BYTES = len("/s/0123456789abcdef.sock")
 
 
 class RuntimeDir:
-    """The folder, made and locked; a second daemon on it is refused with the pid of the first.
+    """The folder, locked: a second daemon is refused with the pid of the first.
 
-    At the end it is removed if this daemon made it, or if it is `ours` by name, even though a
-    killed one made it. `lock` is the descriptor that holds it: a daemon that takes the place of
-    this one gets it, and nobody else can come between.
+    It is removed at the end if this daemon made it, or if it is `ours` by name. The descriptor
+    `lock` holds the lock; a new daemon inherits it, so that no other can come between. `notify`
+    holds the workers' notification sockets, `app_metrics` one folder per service for its app's
+    metrics, `folded_app_metrics` the daemon's copies of those; only this user can enter `private`.
     """
 
     def __init__(self, path: str, *, ours: bool = False) -> None:
         self.path = path
         self.ours = ours
+        self.private = os.path.join(path, PRIVATE)
+        self.notify = os.path.join(path, NOTIFY)
+        self.app_metrics = os.path.join(path, APP_METRICS)
+        self.folded_app_metrics = os.path.join(self.private, APP_METRICS)
         self.lock = -1
         self.made: list[str] = []
         self._owned = False
 
-    @property
-    def notify(self) -> str:
-        """The folder of the workers' notification sockets."""
-        return os.path.join(self.path, NOTIFY)
-
-    @property
-    def app_metrics(self) -> str:
-        """The folder with one folder for each service, for the metrics of its app."""
-        return os.path.join(self.path, APP_METRICS)
-
-    @property
-    def folded_app_metrics(self) -> str:
-        """Where the daemon keeps its own copies of them."""
-        return os.path.join(self.path, PRIVATE, APP_METRICS)
-
-    @property
-    def private(self) -> str:
-        """The folder that no other user can enter."""
-        return os.path.join(self.path, PRIVATE)
-
     def open(self) -> None:
         """Makes the folder with the right modes and takes the lock.
 
-        Raises `StartError` when it cannot be made, is somebody else's, is too long for sockets, or
-        is in use.
+        Raises `StartError` if it cannot be made, has another owner, is too long for sockets, or is
+        in use.
         """
-        if len(self.path.encode()) + _LONGEST_NAME_INSIDE > UNIX_PATH_LIMIT:
+        if len(self.path.encode()) + _INNER_PATH_BYTES > UNIX_PATH_LIMIT:
             raise StartError(
                 f"the runtime folder {self.path} is too long for unix sockets: set"
                 " daemon.runtime_dir to a shorter one"
@@ -71,7 +55,7 @@ class RuntimeDir:
         try:
             self._make_parents(os.path.dirname(self.path), 0o755 if is_root else 0o700)
             self._make(self.path, 0o711 if is_root else 0o700)
-            self._make(os.path.join(self.path, PRIVATE), 0o700)
+            self._make(self.private, 0o700)
             self._take_lock()
             data = os.path.join(self.path, APP_DATA)
             for stale in (self.notify, self.app_metrics, self.folded_app_metrics, data):
@@ -81,23 +65,22 @@ class RuntimeDir:
         except OSError as error:
             self.close()
             where = error.filename or self.path
-            raise StartError(
-                f"the runtime folder {where} cannot be used: {error.strerror}"
-            ) from None
+            text = f"the runtime folder {where} cannot be used: {error.strerror}"
+            raise StartError(text) from None
 
     def adopt(self, lock: int, made: Sequence[str]) -> None:
-        """The folder of the daemon before, which goes on using it until `own`."""
+        """Uses the folder of the previous daemon, which keeps it until `own`."""
         os.set_inheritable(lock, False)
         self.lock, self.made = lock, list(made)
 
     def own(self) -> None:
-        """It is this daemon's alone to say who runs here, and to clean up."""
+        """Makes this daemon the owner: it writes its pid, and cleans up at the end."""
         self._owned = True
         os.ftruncate(self.lock, 0)
         os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
 
     def hand_over(self) -> None:
-        """It is the next daemon's from now on."""
+        """Leaves the folder to the next daemon."""
         self._owned = False
 
     def _make_parents(self, path: str, mode: int) -> None:
@@ -125,7 +108,7 @@ class RuntimeDir:
             os.chmod(path, mode)
 
     def _take_lock(self) -> None:
-        path = os.path.join(self.path, PRIVATE, _LOCK)
+        path = os.path.join(self.private, "servd.lock")
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,9 +121,7 @@ class RuntimeDir:
         self.own()
 
     def close(self) -> None:
-        """Removes what was put there and, where this daemon made it, the folder; nothing of it
-        where another daemon lives there.
-        """
+        """Removes its content, and the folder if this daemon made it, unless another owns it."""
         if self.lock >= 0 and self._owned:
             for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The daemon's state as values, for whoever asks: the shape of `GET /v1/status`."""
+"""The daemon's state as values: the shape of `GET /v1/status`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from servd.wire.shm_counters import IN_FLIGHT
 
 @dataclass(frozen=True, slots=True)
 class ConfigStatus:
-    """The configuration in force. `generation` moves with every reload that was applied."""
+    """The configuration in force. `generation` increases with every applied reload."""
 
     path: str
     digest: str
@@ -32,8 +32,8 @@ class ConfigStatus:
 
 @dataclass(frozen=True, slots=True)
 class ReloadStatus:
-    """What became of a reload. `details` are all mistakes of an invalid configuration,
-    `last_lines` what a failing worker wrote last, `since` is when what is in force was applied.
+    """The outcome of a reload. `details` are all errors of an invalid configuration, `last_lines`
+    the last output of a failing worker, `since` is when the state in force was applied.
     """
 
     outcome: str
@@ -77,7 +77,7 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True)
 class DrainStatus:
-    """Workers on their way out, and what they wait for."""
+    """Draining workers, and what they wait for."""
 
     generation: int
     pids: list[int]
@@ -86,7 +86,7 @@ class DrainStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkersOverride:
-    """A number of workers that was set by hand, and the one that the file says instead."""
+    """A manually set number of workers, and the declared one (`file`)."""
 
     workers: int
     file: int
@@ -94,7 +94,7 @@ class WorkersOverride:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A new generation that is on its way in."""
+    """A new generation that is starting."""
 
     generation: int
     desired: int
@@ -103,9 +103,9 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service. `rps`, `p50_ms` and `p99_ms` are of the last ten seconds, null for what is no
-    app; `requests` counts since the daemon began. `by_hand` is set where the number of workers is
-    not the file's, `crash_loop` where a worker dies again and again.
+    """One service. `rps`, `p50_ms` and `p99_ms` cover the last ten seconds, null unless it is an
+    app; `requests` counts since the daemon started. `by_hand` is set if the number of workers
+    differs from the declared one, `crash_loop` if a worker dies repeatedly.
     """
 
     name: str
@@ -133,8 +133,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole daemon. `state` is starting, running, reloading or stopping; `last_act` is what was
-    done by hand last; `predecessor` is the pid of a daemon whose place it took, while that drains.
+    """The whole daemon. `state` is starting, running, reloading or stopping; `last_act` is the last
+    manual action; `predecessor` is the pid of the previous daemon while it drains.
     """
 
     version: str
@@ -148,13 +148,8 @@ class Status:
     predecessor: int | None
 
 
-def last_status(report: ReloadReport | None) -> ReloadStatus | None:
-    """A report, if there is one, as it is shown."""
-    return reload_status(report) if report is not None else None
-
-
 def reload_status(report: ReloadReport) -> ReloadStatus:
-    """A report as it is shown."""
+    """Returns a report in the form of the API."""
     return ReloadStatus(
         outcome=report.outcome,
         at=report.at,
@@ -172,15 +167,15 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a service is looked at with: `file` has the services as the configuration says."""
+    """What the status of a service needs besides the service; `declared` are the declared plans."""
 
     cpu: CpuMeter
     traffic: RequestRates
-    file: Mapping[str, ServicePlan]
+    declared: Mapping[str, ServicePlan]
 
 
 def service_status(service: ManagedService, view: View) -> ServiceStatus:
-    """A service as it is now."""
+    """Returns the current status of a service."""
     current, upcoming = service.current, service.upcoming
     counts = service.plan.app is not None
     rate = view.traffic.service(service.plan.name) if counts else NOT_COUNTED
@@ -203,9 +198,9 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
         if upcoming is not None
         else None,
-        by_hand=_by_hand(service, view.file),
+        by_hand=_by_hand(service, view.declared),
         crash_loop=service.crash_loop,
-        kind=_kind(service.plan),
+        kind="task" if service.plan.is_task else service.plan.kind,
         requests=sum(service.context.workers.counters.buckets(service.plan.name))
         if counts
         else None,
@@ -219,16 +214,13 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
     )
 
 
-def _kind(plan: ServicePlan) -> str:
-    """`app`, `command` or `task`."""
-    return "task" if plan.is_task else plan.kind
-
-
-def _by_hand(service: ManagedService, file: Mapping[str, ServicePlan]) -> WorkersOverride | None:
-    said = file.get(service.plan.name)
-    if said is None or said.workers == service.plan.workers:
+def _by_hand(
+    service: ManagedService, declared: Mapping[str, ServicePlan]
+) -> WorkersOverride | None:
+    plan = declared.get(service.plan.name)
+    if plan is None or plan.workers == service.plan.workers:
         return None
-    return WorkersOverride(service.plan.workers, said.workers)
+    return WorkersOverride(service.plan.workers, plan.workers)
 
 
 def _expires_at(plan: ServicePlan) -> str | None:
@@ -237,7 +229,7 @@ def _expires_at(plan: ServicePlan) -> str | None:
 
 
 def _listen(service: ManagedService) -> list[str]:
-    """Where it can be reached: with the ports that were really bound."""
+    """Returns its URLs, with the ports that are really bound."""
     if service.current is None or not service.current.listeners:
         return list(service.plan.urls)
     return [li.url for li in service.current.listeners if not li.plan.internal]
@@ -271,7 +263,7 @@ def _drain(generation: Generation) -> DrainStatus:
 
 
 def waiting_for(counts: Iterable[dict[str, int]]) -> str:
-    """`3 requests, 1 websocket`; what a program of its own waits for is not known."""
+    """Returns `3 requests, 1 websocket`; a command's reason is unknown."""
     total: dict[str, int] = {}
     for each in counts:
         for kind, count in each.items():

@@ -1,4 +1,4 @@
-"""The daemon's threads, for what takes long or may block."""
+"""The daemon's threads, for long or blocking work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class ResilientThreadPool(ThreadPoolExecutor):
-    """Has a thread from the beginning, and goes on with those that it has where the system lets no
-    other one start: then work waits for its turn, instead of failing.
-    """
+    """Starts one thread at once. When the system refuses another, work waits for those that run."""
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="servd-thread")
@@ -16,7 +14,7 @@ class ResilientThreadPool(ThreadPoolExecutor):
 
     def _adjust_thread_count(self) -> None:
         try:
-            super()._adjust_thread_count()  # no part of its interface
+            super()._adjust_thread_count()  # not a public method
         except RuntimeError:
             if not self._threads:
                 raise

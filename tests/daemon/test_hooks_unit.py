@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from servd.config.model import Hook, HookEvent
 from servd.core.events import Event
 from servd.daemon import hooks as module
-from servd.daemon.hooks import MOST_WAITING, HookError, Hooks, hook_event
+from servd.daemon.hooks import _QUEUED_CALLS, HookError, Hooks, hook_event
 from servd.daemon.log.event import LogEvent
 
 from support.in_loop import in_loop, settle
@@ -111,18 +111,18 @@ async def test_calls_beyond_the_queue_are_dropped_and_told_each(
     slow, quick = hook("crash_loop", url="http://slow/"), hook("reload_failed", url="http://q/")
     calls = Calls(monkeypatch, slow, quick)
     with capture_logs() as logs:
-        await calls.take(*map(crash, range(1 + MOST_WAITING + 3)))
+        await calls.take(*map(crash, range(1 + _QUEUED_CALLS + 3)))
         dropped = [entry for entry in logs if entry["event"] == Event.HOOK_DROPPED]
         assert len(dropped) == 3
         assert {entry["hook"] for entry in dropped} == {"crash_loop"}
     await calls.take(LogEvent.by_daemon({"event": Event.RELOAD_FAILED}))
     assert calls.called == [slow, quick]  # another hook has a queue of its own
     calls.goes_on.set()
-    for _ in range(1 + MOST_WAITING):
+    for _ in range(1 + _QUEUED_CALLS):
         await settle()
-    assert calls.called.count(slow) == 1 + MOST_WAITING
+    assert calls.called.count(slow) == 1 + _QUEUED_CALLS
     await calls.take(crash())
-    assert calls.called.count(slow) == 2 + MOST_WAITING
+    assert calls.called.count(slow) == 2 + _QUEUED_CALLS
     await calls.hooks.stop()
 
 

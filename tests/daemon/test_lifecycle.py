@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from servd.daemon.lifecycle import Lifecycle, Phase
+from servd.daemon.lifecycle import Lifecycle
 
 
 def test_it_starts_then_runs_then_stops() -> None:
     lifecycle = Lifecycle()
-    phases: list[Phase] = [lifecycle.phase]
+    phases: list[str] = [lifecycle.phase]
     lifecycle.has_started = True
     phases.append(lifecycle.phase)
     lifecycle.stop()

@@ -54,7 +54,7 @@ def cleaner(left: list[Orphan], plan: Plan) -> OrphanCleaner:
 async def test_without_orphans_nothing_is_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock, capture_logs() as logs:
         clean = cleaner([], held(sock))
-        await clean.make_room()
+        await clean.wait_for_addresses()
         await clean.stop()
     assert logs == []
 
@@ -64,7 +64,7 @@ async def test_orphans_that_hold_no_address_drain_in_the_background() -> None:
     left = [Orphan(2), Orphan(1)]
     with capture_logs() as logs:
         clean = cleaner(left, Plan())
-        await clean.make_room()
+        await clean.wait_for_addresses()
         assert [orphan.lives for orphan in left] == [True, True]
         for orphan in left:
             orphan.lives = False
@@ -80,7 +80,7 @@ async def test_orphans_that_hold_no_address_drain_in_the_background() -> None:
 async def test_an_address_that_is_held_is_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         clean = cleaner([Orphan(1)], held(sock))
-        making = asyncio.ensure_future(clean.make_room())
+        making = asyncio.ensure_future(clean.wait_for_addresses())
         await asyncio.sleep(0.02)
         assert not making.done()
     await making
@@ -92,7 +92,7 @@ async def test_an_address_is_waited_for_no_longer_than_orphans_are_there() -> No
     left = [Orphan(1)]
     with socket.create_server(("127.0.0.1", 0)) as sock:
         clean = cleaner(left, held(sock))
-        making = asyncio.ensure_future(clean.make_room())
+        making = asyncio.ensure_future(clean.wait_for_addresses())
         await asyncio.sleep(0.01)
         assert not making.done()
         left[0].lives = False
@@ -103,20 +103,20 @@ async def test_an_address_is_waited_for_no_longer_than_orphans_are_there() -> No
 async def test_an_address_that_stays_held_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(orphans, "_FOR_ADDRESSES", 0.02)
+    monkeypatch.setattr(orphans, "_ADDRESS_SECONDS", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         clean = cleaner([Orphan(1)], held(sock))
-        await clean.make_room()
+        await clean.wait_for_addresses()
         await clean.stop()
 
 
 @in_loop
 async def test_an_orphan_that_drains_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "_GRACE", 0.02)
+    monkeypatch.setattr(orphans, "ORPHAN_SECONDS", 0.02)
     ends, stays = Orphan(1), Orphan(2)
     with capture_logs() as logs:
         clean = cleaner([ends, stays], Plan())
-        await clean.make_room()
+        await clean.wait_for_addresses()
         ends.lives = False
         assert clean._task is not None
         await clean._task
@@ -128,7 +128,7 @@ async def test_an_orphan_that_drains_too_long_is_killed(monkeypatch: pytest.Monk
 async def test_orphans_end_with_the_daemon() -> None:
     left = [Orphan(1), Orphan(2)]
     clean = cleaner(left, Plan())
-    await clean.make_room()
+    await clean.wait_for_addresses()
     await clean.stop()
     await settle()
     assert [orphan.lives for orphan in left] == [False, False]
@@ -140,14 +140,14 @@ async def test_only_what_is_dead_for_two_looks_is_reaped(monkeypatch: pytest.Mon
     reaped: list[int] = []
     monkeypatch.setattr(orphans, "_children", lambda: list(children))
     monkeypatch.setattr(orphans, "is_dead", lambda pid: children[pid])
-    monkeypatch.setattr(orphans, "_reap", reaped.append)
+    monkeypatch.setattr("os.waitpid", lambda pid, _: reaped.append(pid))
     reaper = ZombieReaper()
-    await reaper.look()
+    reaper.look()
     assert reaped == []
     del children[3]  # reaped by who had started it
     children[1] = True
-    await reaper.look()
+    reaper.look()
     assert reaped == [2]
     del children[2]
-    await reaper.look()
+    reaper.look()
     assert reaped == [2, 1]

@@ -19,7 +19,7 @@ from servd.daemon.status import (
     View,
     WorkerCounts,
     WorkersOverride,
-    last_status,
+    reload_status,
     service_status,
     waiting_for,
 )
@@ -196,13 +196,11 @@ def test_why_it_is_not_well_is_shown() -> None:
 
 
 def test_a_reload_is_shown_with_its_changes() -> None:
-    assert last_status(None) is None
     report = ReloadReport(
         "rolled_back", "now", "SIGHUP", (Change("web", "remove", before=PLAN.service("web")),),
         error="oh", service="web", last_lines=("no",), since="then", seconds=1.5,
     )  # fmt: skip
-    status = last_status(report)
-    assert status is not None
+    status = reload_status(report)
     assert (status.outcome, status.at, status.since, status.why) == (
         "rolled_back", "now", "then", "SIGHUP",
     )  # fmt: skip

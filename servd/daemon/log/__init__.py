@@ -1,4 +1,4 @@
-"""Events and lines of workers, on their way to the log, to followers, and to hooks.
+"""Carries events and workers' lines to the log, to followers and to hooks.
 
 Uses: structlog, `config`, `core`.
 Used by: `daemon`, `admin`, `cli` (rendering).

@@ -1,6 +1,4 @@
-"""The last lines of the log, kept for whoever follows it: bounded, and without a queue for each
-reader. A reader has a position; one that is too slow falls off the end, and is told so.
-"""
+"""The last lines of the log, without a queue per follower: slow ones learn what they missed."""
 
 from __future__ import annotations
 
@@ -18,20 +16,20 @@ from servd.daemon.log.sink import LogSink
 
 LINES = 1000
 BYTES = 256 * 1024
-"""Lines and bytes that are kept of each service: a busy one does not push out a quiet one."""
+"""Most lines and bytes kept of each service, so that a busy one does not push out a quiet one."""
 
 BYTES_OF_ALL = 16 * 2**20
-"""Bytes that are kept of all services together: of each fewer, where there are many."""
+"""Most bytes kept of all services together: many services have less each."""
 
 MOST_SERVICES = 512
-"""Services (present and past) whose lines are kept."""
+"""Services, present and past, whose lines are kept."""
 
-PAUSE = 0.05
-"""Seconds between two looks of a follower: however much is written, it wakes no more often."""
+FOLLOW_PAUSE_SECONDS = 0.05
+"""Shortest time between two reads of a follower, however much is written."""
 
 
 class Line(NamedTuple):
-    """One event as JSON: its number, the service that it is about ("" for none), the text."""
+    """One event as JSON: its number, its service ("" for none) and its text."""
 
     number: int
     service: str
@@ -39,7 +37,7 @@ class Line(NamedTuple):
 
 
 class _Ring:
-    """The last lines of one service. `forgotten` is the number of the last that was let go."""
+    """The last lines of one service. `forgotten` is the number of the last line dropped."""
 
     def __init__(self) -> None:
         self.lines: deque[Line] = deque()
@@ -47,7 +45,7 @@ class _Ring:
         self._bytes = 0
 
     def add(self, line: Line, most: int) -> None:
-        """Keeps a line, and of those before as many as `most` bytes hold."""
+        """Keeps a line, and as many earlier ones as fit in `most` bytes."""
         self.lines.append(line)
         self._bytes += len(line.text)
         while len(self.lines) > LINES or (self._bytes > most and len(self.lines) > 1):
@@ -56,7 +54,7 @@ class _Ring:
             self.forgotten = oldest.number
 
     def after(self, number: int) -> list[Line]:
-        """Lines with a greater number, oldest first."""
+        """Returns the lines with a greater number, oldest first."""
         found: list[Line] = []
         for line in reversed(self.lines):
             if line.number <= number:
@@ -66,9 +64,9 @@ class _Ring:
 
 
 class LogBuffer:
-    """The last lines of everything, numbered from 1 in the order in which they came.
+    """The last lines of everything, numbered from 1 in order of arrival.
 
-    Lines may be added from any thread; all else belongs to the daemon's loop.
+    Lines may be added from any thread; everything else belongs to the daemon's loop.
     """
 
     def __init__(self) -> None:
@@ -81,40 +79,37 @@ class LogBuffer:
         self._waking = False
 
     def add(self, event: LogEvent) -> None:
-        """Keeps an event as its line: fields would take more than the bytes counted here."""
+        """Keeps an event as its line: its fields would take more than the bytes counted here."""
         service, text = event.service, event.json
         with self._lock:
             self.newest += 1
-            ring = self._rings.get(service)
-            if ring is None:
-                ring = self._room_for(service)
+            ring = self._rings.get(service) or self._add_ring(service)
             most = min(BYTES, BYTES_OF_ALL // len(self._rings))
             ring.add(Line(self.newest, service, text), most)
             if not self._waiting or self._waking or self._loop is None:
                 return
             self._waking = True
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its followers
             self._loop.call_soon_threadsafe(self._wake)
 
-    def _room_for(self, service: str) -> _Ring:
-        """A ring for one more service; that with the oldest news gives way where there are many."""
+    def _add_ring(self, service: str) -> _Ring:
         if len(self._rings) >= MOST_SERVICES:
             oldest = min(self._rings, key=lambda name: self._rings[name].lines[-1].number)
             del self._rings[oldest]
         return self._rings.setdefault(service, _Ring())
 
     def tail(self, count: int, services: Collection[str] = ()) -> list[Line]:
-        """The last `count` lines, of these services or of all, oldest first."""
+        """Returns the last `count` lines of these services, or of all, oldest first."""
+        if not count:
+            return []
         with self._lock:
-            each = [list(ring.lines)[-count:] if count else [] for ring in self._chosen(services)]
-        return list(heapq.merge(*each))[-count:] if count else []
+            each = [list(ring.lines)[-count:] for ring in self._chosen(services)]
+        return list(heapq.merge(*each))[-count:]
 
     def after(
         self, number: int, services: Collection[str] = (), most: int = 500
     ) -> tuple[list[Line], bool]:
-        """The first `most` lines after the one with `number`, and whether others are forgotten that
-        came after it.
-        """
+        """Returns up to `most` lines after `number`, and whether later ones are dropped already."""
         with self._lock:
             rings = list(self._chosen(services))
             each = [ring.after(number) for ring in rings]
@@ -127,9 +122,7 @@ class LogBuffer:
         return (self._rings[name] for name in services if name in self._rings)
 
     async def more(self, number: int, patience: float) -> None:
-        """Returns when there are lines after the one with `number`, or none will come any more, or
-        `patience` seconds are over.
-        """
+        """Waits for a line after `number`, for `close`, or for `patience` seconds."""
         if self.newest > number or self.closed:
             return
         self._loop = asyncio.get_running_loop()
@@ -152,16 +145,15 @@ class LogBuffer:
                 waiter.set_result(None)
 
     def close(self) -> None:
-        """Nothing comes any more: whoever follows has all that there was."""
+        """Ends the buffer: followers have every line that was kept."""
         self.closed = True
         self._wake()
 
 
 class LogRouter:
-    """Everything that is logged: written to the sink, and the last of it kept. What the daemon says
-    itself are `events`, which subscribers get too; `logs` have that and all that workers write.
-
-    `boot` names this run of the daemon: a number of a line means nothing to another.
+    """Routes all that is logged to the sink and to the buffers: `events` has the daemon's own
+    events, which subscribers get too, `logs` those and all lines of workers. `boot` names this run
+    of the daemon: line numbers mean nothing to another.
     """
 
     def __init__(self, sink: LogSink) -> None:
@@ -188,13 +180,11 @@ class LogRouter:
         self.logs.add(event)
 
     def subscribe(self, take: TakeEvent) -> None:
-        """Hands every event of the daemon to `take` until `close`, in the thread that it comes
-        from.
-        """
+        """Hands each event of the daemon to `take`, in the thread it comes from, until `close`."""
         self._subscribers += (take,)
 
     def close(self) -> None:
-        """Lets go of subscribers and followers."""
+        """Drops subscribers and ends followers."""
         self._subscribers = ()
         self.events.close()
         self.logs.close()

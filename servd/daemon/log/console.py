@@ -1,4 +1,4 @@
-"""Events as lines that a person reads on a terminal."""
+"""Renders events as lines for people on a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import structlog
 from servd.daemon.log.event import LogEvent
 
 _COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
-"""Of services in turn; red is for mistakes."""
+"""Of services in turn; red is for errors."""
 
 
 def console_renderer(*, colours: bool) -> Callable[[LogEvent], bytes]:
-    """Makes of an event the line that a person reads."""
+    """Returns a function that renders an event as a line for people."""
     render = structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, sort_keys=False)
     of_services: dict[str, str] = {}
 

@@ -9,25 +9,23 @@ from typing import Any
 
 
 class LogEvent:
-    """An event of the daemon (a mapping), or a line of a worker (bytes where it is finished). The
-    other form is made when it is asked for, once.
-    """
+    """A daemon's event (fields) or worker's line (bytes or fields); converted once, on demand."""
 
     def __init__(self, service: str, *, logged: bool = True) -> None:
-        """`service` is what it is about ("": none); `logged` says whether it is for the log."""
+        """`service` is its subject ("" for none); `logged`: it belongs in the log."""
         self.service = service
         self.logged = logged
 
     @classmethod
     def by_daemon(cls, fields: Mapping[str, Any], *, logged: bool = True) -> LogEvent:
-        """What the daemon says. Values that JSON has no form for become text."""
+        """Makes an event of the daemon. Values that JSON has no form for become text."""
         event = cls(str(fields.get("service", "")), logged=logged)
         event.fields = {key: _plain(value) for key, value in fields.items()}
         return event
 
     @classmethod
     def by_worker(cls, service: str, line: bytes | Mapping[str, Any]) -> LogEvent:
-        """A line of a service's worker: finished (without its end), or text with its fields."""
+        """Makes an event of a worker's line: finished (without newline), or the fields of text."""
         event = cls(service)
         if isinstance(line, bytes):
             event.json = line
@@ -37,12 +35,11 @@ class LogEvent:
 
     @cached_property
     def json(self) -> bytes:
-        """The line."""
         return json.dumps(self.fields).encode()
 
     @cached_property
     def fields(self) -> Mapping[str, Any] | None:
-        """The fields; None where a worker's line is no JSON object."""
+        """The fields; None if a worker's line is not a JSON object."""
         try:
             found = json.loads(self.json)
         except ValueError:
@@ -51,11 +48,11 @@ class LogEvent:
 
 
 TakeEvent = Callable[[LogEvent], None]
-"""Takes one event, in the thread that it comes from."""
+"""Takes one event, in the thread it comes from."""
 
 
 def _plain(value: Any) -> Any:
-    """What JSON makes of a value."""
+    """Returns the value that JSON would give back."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):

@@ -1,8 +1,6 @@
-"""The journal of systemd, by its native protocol: every field of an event is one of the entry's, so
-that `journalctl SERVD_SERVICE=web -p warning` finds it.
-
-Protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Who has its stderr connected to the journal
-is told so by JOURNAL_STREAM (systemd.exec(5)).
+"""systemd's journal, natively (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/): each field of an event
+is one of the entry, so that `journalctl SERVD_SERVICE=web -p warning` finds it. JOURNAL_STREAM
+tells a process that its stderr is connected to the journal (systemd.exec(5)).
 """
 
 from __future__ import annotations
@@ -21,42 +19,43 @@ from typing import Any
 from servd.daemon.log.event import LogEvent
 
 ADDRESS = "/run/systemd/journal/socket"
-STREAM = "JOURNAL_STREAM"
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""Levels as syslog(3) has them."""
+"""Levels in the numbers of syslog(3)."""
 
 _F_ADD_SEALS = getattr(fcntl, "F_ADD_SEALS", 1033)
 _ALL_SEALS = 0x0F
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]+")
-_LONGEST_NAME = 64
+_NAME_BYTES = 64
 _NOT_IN_MESSAGE = frozenset(
     {"timestamp", "level", "event", "service", "worker", "generation", "pid"}
 )
 
 
 def is_stderr(environ: Mapping[str, str]) -> bool:
-    """Whether what this process writes to stderr goes to the journal anyway."""
+    """Whether stderr of this process already goes to the journal."""
     try:
         found = os.fstat(2)
     except OSError:
         return False
-    return environ.get(STREAM) == f"{found.st_dev}:{found.st_ino}" and os.path.exists(ADDRESS)
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}" and os.path.exists(
+        ADDRESS
+    )
 
 
 class JournaldClient:
-    """A way into the journal."""
+    """A connection to the journal."""
 
     def __init__(self, address: str = ADDRESS) -> None:
-        """Raises OSError when there is none."""
+        """Raises OSError when there is no journal."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.connect(address)
 
     def put(self, line: LogEvent) -> None:
-        """What cannot be written is lost, as the journal's own rate limits lose it."""
+        """Writes one entry. One that cannot be written is lost, as by the journal's rate limits."""
         try:
             entry = _entry(line)
-        except Exception:  # whatever a program may have written
+        except Exception:  # a program may have written anything
             entry = _field("MESSAGE", line.json.decode(errors="replace"))
         try:
             self._socket.send(entry)
@@ -65,7 +64,7 @@ class JournaldClient:
                 self._put_large(entry)
 
     def _put_large(self, entry: bytes) -> None:
-        """By a sealed file in memory."""
+        """Sends an entry as a sealed memory file."""
         try:
             descriptor = os.memfd_create("servd-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -80,7 +79,7 @@ class JournaldClient:
             pass
 
     def close(self) -> None:
-        """Gives the socket back."""
+        """Closes the socket."""
         self._socket.close()
 
 
@@ -100,7 +99,7 @@ def _entry(line: LogEvent) -> bytes:
 
 
 def message(event: Mapping[str, Any]) -> str:
-    """An event in one line for people; a traceback below it."""
+    """Returns an event as one line for people, with a traceback below it."""
     service = event.get("service")
     lead = f"{service}: " if service else ""
     rest = [
@@ -114,10 +113,8 @@ def message(event: Mapping[str, Any]) -> str:
 
 
 def field_name(key: str) -> str:
-    """The name of a field of the journal: `http.response.status_code` is
-    SERVD_HTTP_RESPONSE_STATUS_CODE.
-    """
-    return f"SERVD_{_NOT_IN_NAMES.sub('_', key.upper())}"[:_LONGEST_NAME]
+    """Returns a journal field name: `a.status_code` becomes SERVD_A_STATUS_CODE."""
+    return f"SERVD_{_NOT_IN_NAMES.sub('_', key.upper())}"[:_NAME_BYTES]
 
 
 def _field(name: str, value: str) -> bytes:

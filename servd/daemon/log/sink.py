@@ -1,7 +1,7 @@
-"""The daemon's log, and with it that of everything it runs.
+"""The log of the daemon and of everything that it runs.
 
-structlog renders what the daemon says; lines of workers arrive finished. Both end in one sink,
-whose thread writes: a slow terminal or disk drops lines (counted), and never stops the loop.
+structlog renders the daemon's events; lines of workers arrive finished. Both end in one sink whose
+thread writes: a slow terminal or disk drops lines (counted) and never blocks the loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import IO, Any
 
 import structlog
@@ -27,26 +28,28 @@ from servd.daemon.log.console import console_renderer
 from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.stream import LogStream
 
-MOST_WAITING = 20_000
-MOST_BYTES = 64 * 2**20
-"""Lines that may wait to be written, and their bytes; beyond that, new ones are dropped."""
+_QUEUED_LINES = 20_000
+_QUEUED_BYTES = 64 * 2**20
+"""Most lines, and bytes of them, that wait to be written; more are dropped."""
 
-SAY_AGAIN = 10.0
-"""Seconds between two times that lost lines are said."""
+_REPORT_SECONDS = 10.0
+"""Shortest time between two reports of lost lines."""
 
-_LAST_WORDS = 2.0
-"""Seconds for what waits to be written at the end."""
+_CLOSE_SECONDS = 2.0
+"""Time to write the waiting lines at the end."""
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 log = structlog.get_logger()
 
 
 def now() -> str:
-    """The time as it stands in events: ISO 8601, UTC."""
+    """Returns the time as it stands in events: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def open_log(options: DaemonLog) -> IO[bytes]:
-    """What the log is written to: the file, or stderr. Raises `StartError`."""
+    """Opens the log file, or stderr. Raises `StartError`."""
     if not options.file:
         return open(os.dup(2), "wb", buffering=0)
     try:
@@ -63,11 +66,11 @@ class LogSink:
         self.dropped = 0
         self._stream = LogStream(stream or open_log(options))
         self._console = self._renderer()
-        self._journal = self._way_to_journal() if stream is None else None
+        self._journal = self._journal_client() if stream is None else None
         self._waiting: collections.deque[LogEvent] = collections.deque()
         self._size = 0
-        self._lost, self._why = 0, ""
-        self._say_at = self._trouble_at = 0.0
+        self._lost, self._reason = 0, ""
+        self._report_at = self._trouble_at = 0.0
         self._works = True
         self._end = math.inf
         self._wake = threading.Condition()
@@ -76,15 +79,15 @@ class LogSink:
         self._thread.start()
 
     def _renderer(self) -> Callable[[LogEvent], bytes] | None:
-        """For people on a terminal; None where events are written as JSON."""
+        """For people on a terminal; None if events are written as JSON."""
         terminal = self._stream.raw.isatty()
         form = self.options.format
         if form == "console" or (form == "auto" and not self.options.file and terminal):
             return console_renderer(colours=terminal)
         return None
 
-    def _way_to_journal(self) -> journald.JournaldClient | None:
-        """Where stderr goes to systemd's journal anyway, and nobody has asked for a form."""
+    def _journal_client(self) -> journald.JournaldClient | None:
+        """Set if stderr goes to systemd's journal and no format is configured."""
         if self.options.file or self.options.format != "auto" or not journald.is_stderr(os.environ):
             return None
         try:
@@ -96,20 +99,20 @@ class LogSink:
         """Queues one event."""
         size = len(line.json)
         with self._wake:
-            full = len(self._waiting) >= MOST_WAITING or self._size + size > MOST_BYTES
-            if full and threading.current_thread() is not self._thread:  # what it says has room
-                self._lose(1, "they could not be written fast enough")
+            full = len(self._waiting) >= _QUEUED_LINES or self._size + size > _QUEUED_BYTES
+            if full and threading.current_thread() is not self._thread:  # its own reports fit
+                self._drop(1, "they could not be written fast enough")
                 return
             self._waiting.append(line)
             self._size += size
             self._wake.notify()
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the loop
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the loop takes them
         while True:
             with self._wake:
-                while not self._waiting and not self._closing and not self._is_time_to_say:
-                    self._wake.wait(self._until_said)
+                while not self._waiting and not self._closing and not self._is_report_due:
+                    self._wake.wait(self._until_report)
                 lines = list(self._waiting)
                 self._waiting.clear()
                 self._size = 0
@@ -120,18 +123,18 @@ class LogSink:
             elif lines:
                 try:
                     self._write(stream, lines, console)
-                except Exception as error:  # no line, whatever is in it, may end the log
-                    self._lose(len(lines), f"internal error: {error!r}")
-            if self._is_time_to_say:
-                self._say_what_is_lost()
+                except Exception as error:  # no line may end the log
+                    self._drop(len(lines), f"internal error: {error!r}")
+            if self._is_report_due:
+                self._report_lost()
             elif not lines and self._closing:
                 return
 
     def _write(
         self, stream: LogStream, lines: list[LogEvent], console: Callable[[LogEvent], bytes] | None
     ) -> None:
-        """Takes the log, not the services, when it fails: what is lost is counted. What `stream`
-        has not taken when another one has come into its place is for that.
+        """Writes lines, and counts lost ones: a failing log harms no service. What `stream` has not
+        taken when another replaces it is queued for that one.
         """
         shown = [line.json if console is None else console(line) for line in lines]
         done, error = stream.write(
@@ -145,71 +148,57 @@ class LogSink:
                 self._waiting.extendleft(reversed(lines[done:]))
                 self._size += sum(len(line.json) for line in lines[done:])
                 return
-            self._lose(len(lines) - done, error or "nobody read them")
+            self._drop(len(lines) - done, error or "nobody read them")
         if error and time.monotonic() >= self._trouble_at:
-            self._trouble_at = time.monotonic() + 6 * SAY_AGAIN
+            self._trouble_at = time.monotonic() + 6 * _REPORT_SECONDS
             log.error(Event.LOG_NOT_WRITTEN, error=error, file=self.options.file or "stderr")
 
-    def _lose(self, lines: int, why: str) -> None:
+    def _drop(self, lines: int, reason: str) -> None:
         self.dropped += lines
         self._lost += lines
-        self._why = why
+        self._reason = reason
 
     @property
-    def _until_said(self) -> float | None:
-        """Seconds until lost lines are to be said: once something can be written again."""
+    def _until_report(self) -> float | None:
+        """Seconds until lost lines are reported; None if there are none, or writing still fails."""
         if not self._lost or not self._works or self._closing:
             return None
-        return max(0.0, self._say_at - time.monotonic())
+        return max(0.0, self._report_at - time.monotonic())
 
     @property
-    def _is_time_to_say(self) -> bool:
-        return self._until_said == 0.0
+    def _is_report_due(self) -> bool:
+        return self._until_report == 0.0
 
-    def _say_what_is_lost(self) -> None:
+    def _report_lost(self) -> None:
         with self._wake:
             lines, self._lost = self._lost, 0
-            self._say_at = time.monotonic() + SAY_AGAIN
-        log.warning(Event.LOG_LINES_LOST, lines=lines, reason=self._why, in_all=self.dropped)
+            self._report_at = time.monotonic() + _REPORT_SECONDS
+        log.warning(Event.LOG_LINES_LOST, lines=lines, reason=self._reason, in_all=self.dropped)
 
     def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
-        """Writes to `stream` from now on, as `options` say; the old one is closed."""
+        """Writes to `stream` from now on, as `options` say; closes the old one."""
         with self._wake:
             old, self._stream, self.options = self._stream, LogStream(stream), options
             self._console = self._renderer()
-            self._journal = self._way_to_journal()
+            self._journal = self._journal_client()
         old.close()
 
     def reopen(self) -> None:
-        """Opens the log file anew, after it was moved away (SIGUSR1, logrotate).
-
-        Raises `StartError` when it cannot be opened; the old one stays in use then.
-        """
-        if not self.options.file:
-            return
-        fresh = open_log(self.options)
-        with self._wake:
-            old, self._stream = self._stream, LogStream(fresh)
-        old.close()
+        """Opens a file again that was moved away. Raises `StartError`, and keeps the old one."""
+        if self.options.file:
+            self.adopt(self.options, open_log(self.options))
 
     def close(self) -> None:
-        """Writes what waits, for at most two seconds, and ends the thread."""
+        """Writes what waits, for at most `_CLOSE_SECONDS`, and ends the thread."""
         with self._wake:
             self._closing = True
-            self._end = time.monotonic() + _LAST_WORDS
+            self._end = time.monotonic() + _CLOSE_SECONDS
             self._wake.notify()
-        self._thread.join(_LAST_WORDS + 0.5)
-
-
-class _Logger:
-    """What structlog's last processor hands the event to."""
-
-    def __init__(self, take: TakeEvent) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = take
+        self._thread.join(_CLOSE_SECONDS + 0.5)
 
 
 class _ToStructlog(logging.Handler):
-    """Records of libraries (asyncio, tornado) become events."""
+    """Turns log records of libraries (asyncio, tornado) into events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
@@ -218,23 +207,23 @@ class _ToStructlog(logging.Handler):
 
 
 def configure(take: TakeEvent, level: str) -> None:
-    """Hands everything that this process says to `take`: what is of `level`, or more severe, is to
-    be logged; nothing of "info" and above is left out, since hooks and whoever follows events want
-    it, however quiet the log is. For process entry points only.
+    """Hands all events of this process to `take`: those of `level` or above are marked for the log;
+    those of "info" and above always arrive, since hooks and followers want them. For process entry
+    points only.
     """
     least = logging.getLevelName(level.upper())
-
+    logger = SimpleNamespace(**dict.fromkeys(_LEVELS, take))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _with_pid,
-            _in_front("timestamp", "level", "event"),
+            _in_order,
             _as_event(least),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(least, logging.INFO)),
-        logger_factory=lambda *_: _Logger(take),
+        logger_factory=lambda *_: logger,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -243,14 +232,12 @@ def configure(take: TakeEvent, level: str) -> None:
 
 
 def _with_pid(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Events about a worker carry its pid; all others the daemon's."""
+    """Adds the daemon's pid; events about a worker already carry the worker's."""
     event.setdefault("pid", os.getpid())
     return event
 
 
 def _as_event(least: int) -> Any:
-    """Makes the argument of `_Logger`'s methods."""
-
     def made(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[LogEvent], Any]:
         logged = logging.getLevelName(str(event["level"]).upper()) >= least
         return (LogEvent.by_daemon(event, logged=logged),), {}
@@ -258,9 +245,6 @@ def _as_event(least: int) -> Any:
     return made
 
 
-def _in_front(*keys: str) -> Any:
-    def ordered(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-        first = {key: event.pop(key) for key in keys if key in event}
-        return {**first, **event}
-
-    return ordered
+def _in_order(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}

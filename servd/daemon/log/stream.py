@@ -1,6 +1,4 @@
-"""Writing lines to a file, a pipe or a terminal that may take none: how many it took is known, and
-nobody waits for ever.
-"""
+"""Writes lines to files, pipes and terminals that may block: never waits unbounded."""
 
 from __future__ import annotations
 
@@ -11,15 +9,15 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import IO
 
-_AT_ONCE = 4096
-"""Bytes that a pipe takes whole when it is said to be writable (pipe(7), PIPE_BUF)."""
+_PIPE_WRITE_BYTES = 4096
+"""Bytes that a pipe takes whole once it is writable (pipe(7), PIPE_BUF)."""
 
-_LOOK = 0.1
-"""Seconds after which somebody who waits for a pipe looks whether it is still to be waited for."""
+_POLL_SECONDS = 0.1
+"""Interval in which a wait for a pipe checks whether to continue."""
 
 
 class LogStream:
-    """Where lines go. One that is cut off in its middle is ended before the next one begins."""
+    """Writes lines. Ends a line that was cut in its middle before the next one begins."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self.raw = raw
@@ -27,15 +25,17 @@ class LogStream:
         self._may_block = _may_block(raw)
 
     def write(self, lines: Sequence[bytes], patient: Callable[[], bool]) -> tuple[int, str]:
-        """Writes lines, waiting for as long as it takes while `patient` says so. Returns how many
-        were written whole and, where that is not all, why ("": there was no patience left).
+        """Writes lines, waiting while `patient` returns True. Returns how many were written whole
+        and, if not all, why ("": `patient` returned False).
         """
         content = b"\n".join([*([b""] if self._torn else []), *lines, b""])
         view = memoryview(content)
         error = ""
         try:
             while view and (not self._may_block or self._writable(patient)):
-                view = view[self.raw.write(view[:_AT_ONCE] if self._may_block else view) or 0 :]
+                view = view[
+                    self.raw.write(view[:_PIPE_WRITE_BYTES] if self._may_block else view) or 0 :
+                ]
         except (OSError, ValueError) as failure:
             error = str(getattr(failure, "strerror", None) or failure)
         done = len(content) - len(view)
@@ -46,20 +46,18 @@ class LogStream:
         return _whole(lines, done - (len(content) - sum(map(len, lines)) - len(lines))), error
 
     def _writable(self, patient: Callable[[], bool]) -> bool:
-        """Waits until something can be written. False when there is no patience left.
-
-        Without this, a thread that blocks in write(2) could not be told that another stream has
-        taken the place of this one; and a pipe that does not block would be asked without a pause.
+        """Waits until something can be written; False when `patient` returns False. A thread
+        blocked in write(2) could not learn that another stream has replaced this one.
         """
         poll = select.poll()
         poll.register(self.raw, select.POLLOUT)
-        while not poll.poll(_LOOK * 1000):
+        while not poll.poll(_POLL_SECONDS * 1000):
             if not patient():
                 return False
         return True
 
     def close(self) -> None:
-        """Gives it back."""
+        """Closes the stream."""
         with contextlib.suppress(OSError):
             self.raw.close()
 
@@ -72,7 +70,7 @@ def _may_block(raw: IO[bytes]) -> bool:
 
 
 def _whole(lines: Sequence[bytes], size: int) -> int:
-    """How many of `lines` are whole within the first `size` bytes of them and their ends."""
+    """Returns how many of `lines` are whole within their first `size` bytes, newlines included."""
     for number, line in enumerate(lines):
         size -= len(line) + 1
         if size < 0:

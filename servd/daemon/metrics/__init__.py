@@ -1,4 +1,4 @@
-"""What there is to measure, and its form for Prometheus.
+"""Measures the services and the daemon, and renders metrics for Prometheus.
 
 Uses: `supervisor`, `wire`.
 Used by: `daemon`, `admin`.

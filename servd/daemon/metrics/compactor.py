@@ -1,4 +1,4 @@
-"""Keeps the folders for the metrics of apps from growing."""
+"""Keeps the folders of apps' metrics from growing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-SECONDS = 30.0
-"""How often what the dead have left is folded, where nobody asks for metrics."""
+_COMPACT_SECONDS = 30.0
+"""How often files of ended processes are folded when nothing asks for metrics."""
 
 
 class MetricsCompactor:
-    """Folds the files of processes that have ended. Loads prometheus_client when there is one."""
+    """Folds files of processes that have ended. Loads prometheus_client once there is one."""
 
     def __init__(self, folder: RuntimeDir) -> None:
         self.folder = folder
-        self.sweeps = Periodic(SECONDS, self._sweep, later=True)
+        self.sweeps = Periodic(_COMPACT_SECONDS, self._sweep, later=True)
 
     @cached_property
     def app_metrics(self) -> AppMetrics:
@@ -40,15 +40,15 @@ class MetricsCompactor:
         await asyncio.to_thread(self.sweep)
 
     def sweep(self) -> None:
-        """Folds what is left of the dead, in the folders that have such a file."""
+        """Folds the files of ended processes, in the folders that have any."""
         root = self.folder.app_metrics
         for service in services(root):
             if all(lives(pid) for _, _, pid in files(root, service)):
                 continue
             try:
                 self.app_metrics.fold(service)
-            except OSError as error:  # the disk is full: it is kept, and tried again
-                why = error.strerror or str(error)
-                log.warning(Event.APP_METRICS_NOT_KEPT, service=service, error=why)
-            except Exception:  # one service must not keep the others from being looked after
+            except OSError as error:  # the disk is full: the file is kept for another try
+                reason = error.strerror or str(error)
+                log.warning(Event.APP_METRICS_NOT_KEPT, service=service, error=reason)
+            except Exception:  # one service must not keep the others from being folded
                 log.exception(Event.APP_METRICS_NOT_KEPT, service=service)

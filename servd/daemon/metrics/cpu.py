@@ -1,18 +1,18 @@
-"""How much of a CPU processes use (proc(5), the times of `stat`)."""
+"""CPU use of processes (proc(5), the times of `stat`)."""
 
 from __future__ import annotations
 
 import os
 import time
 
-SHORTEST = 1.0
-"""Seconds that a figure is about, at least: the clock of CPU times has ticks of 10 ms."""
+_INTERVAL_SECONDS = 1.0
+"""Shortest interval of a figure: the clock of CPU times has ticks of 10 ms."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time that a process has used; None when it is gone."""
+    """Returns the CPU time that a process has used; None when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -22,24 +22,22 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 class CpuMeter:
-    """CPU use of processes since they were last asked about, or since they began."""
+    """Measures the CPU use of processes since the last call, or since they started."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[float, float, float]] = {}
 
     def percent(self, pid: int, lived: float) -> float | None:
-        """Of one CPU, in percent, over the last second or longer; None when the process is gone.
-        `lived` is how many seconds ago it was started.
-        """
+        """Percent of one CPU over 1 s or more; None if it is gone. `lived`: age in seconds."""
         used = cpu_seconds(pid)
         if used is None:
             self._known.pop(pid, None)
             return None
         now = time.monotonic()
         before, spent, last = self._known.get(pid, (now - lived, 0.0, 0.0))
-        if before < now - lived - SHORTEST:  # another process had this pid
+        if before < now - lived - _INTERVAL_SECONDS:  # another process had this pid
             before, spent, last = now - lived, 0.0, 0.0
-        if pid in self._known and now - before < SHORTEST:
+        if pid in self._known and now - before < _INTERVAL_SECONDS:
             return last
         percent = round(100 * (used - spent) / max(now - before, 0.01), 1)
         self._known[pid] = (now, used, percent)

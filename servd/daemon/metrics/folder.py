@@ -1,4 +1,4 @@
-"""The folders in which apps keep their own metrics: what their names and those of the files say."""
+"""The folders in which apps keep their own metrics, and the meaning of their file names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from servd.plan.model import USER_MARK
 
 FOLDED = 0
-"""The pid under which the daemon keeps what the dead have left: no process has it."""
+"""The pid under which the daemon keeps the sums of ended processes: no process has it."""
 
 _FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
 
 
 def services(root: str) -> set[str]:
-    """The services that have a folder."""
+    """Returns the services that have a folder."""
     return {_service_of(folder) for folder in _listed(root)}
 
 
 def files(root: str, service: str) -> Iterator[tuple[str, str, int]]:
-    """Path, type and pid of each file of a service that is one of prometheus_client's."""
+    """Yields path, type and pid of each prometheus_client file of a service."""
     for folder in _listed(root):
         if _service_of(folder) != service:
             continue
@@ -31,7 +31,7 @@ def files(root: str, service: str) -> Iterator[tuple[str, str, int]]:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Whether a process with this pid exists."""
     return os.path.exists(f"/proc/{pid}")
 
 
@@ -40,7 +40,7 @@ def _service_of(folder: str) -> str:
 
 
 def _listed(folder: str) -> list[str]:
-    """The names in a folder; none where it cannot be read."""
+    """Returns the names in a folder; none if it cannot be read."""
     try:
         return os.listdir(folder)
     except OSError:

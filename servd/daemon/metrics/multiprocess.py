@@ -1,9 +1,7 @@
-"""What apps count themselves with prometheus_client, in its multiprocess mode: each process of a
-service writes files into the service's folder, and all of them together are shown as one.
-
-The files are a service's to write, so nothing in them is trusted: each is checked and copied into a
-private folder before it is read. Those of processes that have ended are folded into one for each
-type, so that counters stay and the folder does not grow; gauges of the dead vanish.
+"""Apps' own metrics (prometheus_client's multiprocess mode): each process of a service writes files
+into the service's folder, and all are shown as one. Files of services are not trusted: each is
+checked and copied into a private folder before it is read. Those of ended processes are folded into
+one per type, so that counters stay and the folder does not grow; their gauges vanish.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import re
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,20 +23,20 @@ from prometheus_client.samples import Sample
 
 from servd.daemon.metrics.folder import FOLDED, files, lives
 
-LARGEST_FILE = 16 * 1024 * 1024
-"""Bytes of one file beyond which it is left out."""
+_LARGEST_BYTES = 16 * 1024 * 1024
+"""Larger files are left out."""
 
 RESERVED = "servd_"
-"""Names that begin like this are servd's own."""
+"""Prefix of servd's own names."""
 
 _NOT_IN_NAMES = re.compile(r'["\\\n\r{}\s]')
 _LENGTH = struct.Struct("i")
 _VALUES = struct.Struct("dd")
-_HEAD = 8
+_HEAD_BYTES = 8
 
 
 class AppMetrics:
-    """The metrics of all services' apps. `folder` holds one folder for each, `private` is ours."""
+    """The metrics of all apps. `folder` holds one folder per service; `private` is the daemon's."""
 
     def __init__(self, folder: str, private: str) -> None:
         self.folder = folder
@@ -46,33 +44,30 @@ class AppMetrics:
         self._reading = threading.Lock()
 
     def families(self, service: str) -> list[Metric]:
-        """The metrics of one service. Raises ValueError when a name or label is not one."""
+        """Returns the metrics of one service. Raises ValueError for an invalid name or label."""
+        ours = os.path.join(self.private, service)
         with self._reading:
-            return self._families(service)
+            found = [
+                self._copy(ours, f"{kind}_{pid}.db", content)
+                for kind, pid, content in self._living(service)
+            ]
+            for kind in ("counter", "histogram", "summary"):
+                folded = os.path.join(ours, f"{kind}_{FOLDED}.db")
+                if os.path.exists(folded):
+                    found.append(folded)
+            if not found:
+                return []
+            return list(MultiProcessCollector.merge(found))  # type: ignore[no-untyped-call]
 
     def fold(self, service: str) -> None:
-        """Takes over what processes have left that have ended. Raises OSError, and keeps that."""
+        """Folds the files of ended processes. Raises OSError, and keeps the files then."""
         with self._reading:
             list(self._living(service))
 
-    def _families(self, service: str) -> list[Metric]:
-        ours = os.path.join(self.private, service)
-        found = [
-            self._copy(ours, f"{kind}_{pid}.db", content)
-            for kind, pid, content in self._living(service)
-        ]
-        for kind in ("counter", "histogram", "summary"):
-            folded = os.path.join(ours, f"{kind}_{FOLDED}.db")
-            if os.path.exists(folded):
-                found.append(folded)
-        if not found:
-            return []
-        return list(MultiProcessCollector.merge(found))  # type: ignore[no-untyped-call]
-
     def _living(self, service: str) -> Iterator[tuple[str, int, bytes]]:
-        """What the files of processes that live say; those of the others are folded."""
+        """Yields the files of processes that live; folds the others."""
         for path, kind, pid in files(self.folder, service):
-            alive = lives(pid)  # asked first: what is written until the end is not missed
+            alive = lives(pid)  # checked first, so that what is written until the end counts
             content = _content(path)
             if alive:
                 if content is not None:
@@ -96,55 +91,49 @@ class AppMetrics:
             return
         os.makedirs(folder, 0o700, exist_ok=True)
         file = os.path.join(folder, f"{kind}_{FOLDED}.db")
-        sums = {entry.key: entry for entry in _entries(_bytes_of(file))}
+        sums: dict[str, _Entry] = {}
+        with contextlib.suppress(FileNotFoundError), open(file, "rb") as folded:
+            sums = {entry.key: entry for entry in _entries(folded.read())}
         for entry in _entries(content):
             known = sums.get(entry.key)
-            sums[entry.key] = (
-                entry if known is None else entry.with_value(known.value + entry.value)
-            )
-        body = b"".join(entry.content for entry in sums.values())
-        # written, not mapped: where the disk is full, that is an error, and no SIGBUS
+            sums[entry.key] = entry.with_value(known.value + entry.value) if known else entry
+        # written, not mapped: a full disk is an error then, not a SIGBUS
         with open(f"{file}.new", "wb") as fresh:
-            fresh.write(_LENGTH.pack(_HEAD + len(body)) + bytes(_HEAD - _LENGTH.size) + body)
+            fresh.write(_file_of(sums.values()))
         os.replace(f"{file}.new", file)
 
 
-def _bytes_of(file: str) -> bytes:
-    """What has been folded so far."""
-    try:
-        with open(file, "rb") as opened:
-            return opened.read()
-    except FileNotFoundError:
-        return b""
-
-
 def _content(path: str) -> bytes | None:
-    """What a file says, as far as it is in use; None unless it is what it should be."""
+    """Returns the used part of a file; None unless it is a valid one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_FILE:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_BYTES:
             return None
-        content = file.read(LARGEST_FILE)
-    if len(content) < _HEAD:
+        content = file.read(_LARGEST_BYTES)
+    if len(content) < _HEAD_BYTES:
         return None
     (used,) = _LENGTH.unpack_from(content)
-    if not _HEAD < used <= len(content):
+    if not _HEAD_BYTES < used <= len(content):
         return None
     try:
-        kept = [entry.content for entry in _entries(content[:used]) if not entry.is_reserved]
+        kept = [entry for entry in _entries(content[:used]) if not entry.is_reserved]
     except (ValueError, RecursionError, struct.error):
         return None
-    body = b"".join(kept)
-    return _LENGTH.pack(_HEAD + len(body)) + bytes(_HEAD - _LENGTH.size) + body if kept else None
+    return _file_of(kept) if kept else None
+
+
+def _file_of(entries: Iterable[_Entry]) -> bytes:
+    body = b"".join(entry.content for entry in entries)
+    return _LENGTH.pack(_HEAD_BYTES + len(body)) + bytes(_HEAD_BYTES - _LENGTH.size) + body
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One value of a file; `content` is all of it as it stands there."""
+    """One value of a file; `content` is the whole entry."""
 
     key: str
     value: float
@@ -152,14 +141,14 @@ class _Entry:
     is_reserved: bool
 
     def with_value(self, value: float) -> _Entry:
-        """The same, with another value, of no particular time."""
+        """Returns the same entry with another value and no timestamp."""
         content = self.content[: -_VALUES.size] + _VALUES.pack(value, 0.0)
         return replace(self, value=value, content=content)
 
 
 def _entries(content: bytes) -> Iterator[_Entry]:
-    """Raises ValueError and struct.error when the content is damaged."""
-    position = _HEAD
+    """Yields the entries of a file. Raises ValueError and struct.error if it is damaged."""
+    position = _HEAD_BYTES
     while position < len(content):
         start = position
         (length,) = _LENGTH.unpack_from(content, position)
@@ -174,8 +163,8 @@ def _entries(content: bytes) -> Iterator[_Entry]:
 
 
 def _sample_of(key: Any) -> str:
-    """The sample's name. Raises ValueError unless `key` is one of prometheus_client: a metric's
-    name, a sample's name that begins with it, labels and a help text, all of them fit to be shown.
+    """Returns the sample's name. Raises ValueError unless `key` is prometheus_client's: a metric's
+    name, a sample's name that begins with it, labels and a help text, all fit to be shown.
     """
     match key:
         case [str(metric), str(sample), dict(labels), str()]:
@@ -191,9 +180,7 @@ def _sample_of(key: Any) -> str:
 
 
 def labelled(family: Metric, service: str) -> Metric:
-    """The same metrics, each with the label `service`; one that the app has of its own becomes
-    `exported_service`, as Prometheus calls it.
-    """
+    """Labels metrics with `service`; an app's own becomes `exported_service` (as in Prometheus)."""
     found = Metric(family.name, family.documentation, family.type)
     for sample in family.samples:
         labels = dict(sample.labels)

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them."""
+"""Renders metrics in the formats of Prometheus."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ log = structlog.get_logger()
 
 
 class PrometheusRenderer:
-    """Renders snapshots, with what apps count themselves. Blocks: to be called in a thread."""
+    """Renders snapshots and apps' own metrics. Blocks: call it in a thread."""
 
     def __init__(self, apps: AppMetrics) -> None:
         self.apps = apps
         self._damaged: set[str] = set()
 
     def render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that the header Accept asks for."""
+        """Returns the text and its content type, as the Accept header asks."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Once(lambda: [*_families(snapshot), *self._app_families(snapshot)]))
         encoder, content_type = choose_encoder(accept)
         return encoder(registry), content_type
 
     def _app_families(self, snapshot: Snapshot) -> Iterable[Metric]:
-        """One family for each name, whichever services have it."""
+        """Merges the families of all services by name."""
         found: dict[str, Metric] = {}
         for sample in snapshot.services:
             for family in self._families_of(sample.name):
@@ -54,7 +54,7 @@ class PrometheusRenderer:
     def _families_of(self, service: str) -> list[Metric]:
         try:
             families = self.apps.families(service)
-        except Exception as error:  # whatever a service has written there
+        except Exception as error:  # a service may have written anything
             if service not in self._damaged:
                 self._damaged.add(service)
                 log.warning(Event.APP_METRICS_NOT_READ, service=service, error=str(error))
@@ -115,7 +115,7 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def buckets(counts: list[int]) -> list[tuple[str, float]]:
-    """Cumulative counts with their upper bounds."""
+    """Returns cumulative counts with their upper bounds."""
     found: list[tuple[str, float]] = []
     total = 0
     for bound, count in zip((*BOUNDS, float("inf")), counts, strict=True):
@@ -136,8 +136,8 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     for sample in snapshot.services:
         for state, count in sample.workers.items():
             workers.add_metric([sample.name, state], count)
-        for each in sample.memory:
-            memory.add_metric([sample.name, str(each.worker), str(each.generation)], each.bytes)
+        for (worker, generation), size in sorted(sample.memory.items()):
+            memory.add_metric([sample.name, str(worker), str(generation)], size)
     restarts = CounterMetricFamily(
         "servd_worker_restarts", "Workers replaced, by reason.", labels=["service", "reason"]
     )

@@ -1,4 +1,4 @@
-"""Requests per second and latencies of the last seconds, from what workers count."""
+"""Requests per second and latencies of the last seconds, from the workers' counters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from servd.daemon.periodic import Periodic
 from servd.supervisor.counters import CounterRegistry
 from servd.wire.shm_counters import BOUNDS, CounterView
 
-WINDOW = 10.0
-"""Seconds that the figures are about."""
+_WINDOW_SECONDS = 10.0
+"""Time that the figures cover."""
 
-TICK = 2.0
-"""Seconds between two readings."""
+_READING_SECONDS = 2.0
+"""Interval between two readings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Requests a second, and the latencies (ms) that half and 99 of 100 of them did not exceed;
-    None where there were none, or nothing is counted.
-    """
+    """Requests per second, median and 99th percentile in ms; None without requests or counters."""
 
     per_second: float | None
     p50_ms: float | None
@@ -33,10 +31,12 @@ NOT_COUNTED = Rate(None, None, None)
 
 
 class _Track:
-    """Bucket counts of one worker or service, read every `TICK`."""
+    """Bucket counts of one worker or service, one reading per interval."""
 
     def __init__(self) -> None:
-        self._read: deque[tuple[float, Sequence[int]]] = deque(maxlen=int(WINDOW / TICK))
+        self._read: deque[tuple[float, Sequence[int]]] = deque(
+            maxlen=int(_WINDOW_SECONDS / _READING_SECONDS)
+        )
 
     def add(self, now: float, buckets: Sequence[int]) -> None:
         self._read.append((now, buckets))
@@ -52,8 +52,8 @@ class _Track:
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
-    """Milliseconds that `share` of the requests did not exceed, as evenly spread within a bucket
-    (as Prometheus's histogram_quantile has it); None without any.
+    """Milliseconds that `share` of the requests took at most, interpolated like Prometheus's
+    histogram_quantile; None without requests.
     """
     rank = share * sum(counts)
     if not rank:
@@ -67,19 +67,16 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
 
 
 class RequestRates:
-    """Watches the counters of all workers."""
+    """Follows the counters of all workers."""
 
     def __init__(self, counts: CounterRegistry) -> None:
         self._counts = counts
         self._services: dict[str, _Track] = {}
         self._workers: dict[CounterView, _Track] = {}
-        self.readings = Periodic(TICK, self._read)
-
-    async def _read(self) -> None:
-        self.read()
+        self.readings = Periodic(_READING_SECONDS, self.read)
 
     def read(self) -> None:
-        """Takes a reading of everything; what is gone is forgotten."""
+        """Takes a reading of everything and forgets workers that are gone."""
         now = time.monotonic()
         known, self._workers = self._workers, {}
         for name in self._counts.services:
@@ -89,11 +86,11 @@ class RequestRates:
                 track.add(now, reading.buckets)
 
     def service(self, name: str) -> Rate:
-        """Of all workers of a service."""
+        """Returns the rate of all workers of a service."""
         track = self._services.get(name, _Track())
         return track.rate(time.monotonic(), self._counts.buckets(name))
 
     def worker(self, reading: CounterView) -> Rate:
-        """Of one worker that lives."""
+        """Returns the rate of one live worker."""
         track = self._workers.get(reading, _Track())
         return track.rate(time.monotonic(), reading.buckets)

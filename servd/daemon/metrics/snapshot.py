@@ -1,13 +1,11 @@
-"""What there is to be measured of the daemon and everything it runs, at one moment."""
+"""Measurements of the daemon and everything it runs, at one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from servd.daemon.reload.statistics import ReloadStatistics
-from servd.supervisor.circus.process import WORKER_STATES, WorkerProcess
-from servd.supervisor.generation import Generation
+from servd.supervisor.circus.process import WORKER_STATES
 from servd.supervisor.health import memory
 from servd.supervisor.service import ManagedService
 from servd.supervisor.supervisor import Supervisor
@@ -16,27 +14,18 @@ from servd.wire.shm_counters import Totals
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerMemory:
-    """Resident memory of the workers with one index in one generation."""
-
-    worker: int
-    generation: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceSample:
-    """One service: workers by state, their memory, its certificate (PEM; "" is none)."""
+    """A service: workers by state, bytes by (worker index, generation), certificate (PEM or "")."""
 
     name: str
     workers: dict[str, int]
-    memory: list[WorkerMemory]
+    memory: dict[tuple[int, int], int]
     certificate: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSample:
-    """What the workers of one service have counted, also where the service is gone."""
+    """What the workers of one service have counted; kept when the service is gone."""
 
     service: str
     totals: Totals
@@ -47,7 +36,7 @@ class RequestSample:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that is shown as metrics, but for what apps count themselves."""
+    """All metrics except apps' own."""
 
     services: list[ServiceSample]
     requests: list[RequestSample]
@@ -60,7 +49,7 @@ class Snapshot:
 
 
 def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) -> Snapshot:
-    """Taken in the daemon's loop. `dropped` are the lines of the log that the daemon dropped."""
+    """Measures everything, in the daemon's loop. `dropped`: log lines that the daemon dropped."""
     counts = supervisor.context.workers.counters
     requests = [
         RequestSample(
@@ -74,7 +63,7 @@ def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) ->
     ]
     services = [*supervisor.services.values(), *supervisor.leaving]
     return Snapshot(
-        services=[service_sample(service) for service in services],
+        services=[_service_sample(service) for service in services],
         requests=requests,
         restarts=dict(counts.restarts),
         reload_outcomes=dict(reloads.outcomes),
@@ -85,24 +74,18 @@ def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) ->
     )
 
 
-def service_sample(service: ManagedService) -> ServiceSample:
-    """One service as it is now."""
+def _service_sample(service: ManagedService) -> ServiceSample:
     states = dict.fromkeys(WORKER_STATES, 0)
     used: dict[tuple[int, int], int] = {}
-    for generation, process in _processes(service):
-        states[process.state] += 1
-        key = (process.slot, generation.number)
-        used[key] = used.get(key, 0) + (memory.resident(process.pid) or 0)
+    generations = (service.current, service.upcoming, *service.draining)
+    for generation in (known for known in generations if known is not None):
+        for process in (*generation.workers.processes, *generation.workers.leaving):
+            states[process.state] += 1
+            key = (process.slot, generation.number)
+            used[key] = used.get(key, 0) + (memory.resident(process.pid) or 0)
     return ServiceSample(
         name=service.plan.name,
         workers=states,
-        memory=[WorkerMemory(*key, size) for key, size in sorted(used.items())],
+        memory=used,
         certificate=service.plan.tls.certificate if service.plan.tls is not None else "",
     )
-
-
-def _processes(service: ManagedService) -> Iterator[tuple[Generation, WorkerProcess]]:
-    for generation in (service.current, service.upcoming, *service.draining):
-        if generation is not None:
-            for process in (*generation.workers.processes, *generation.workers.leaving):
-                yield generation, process

@@ -1,4 +1,4 @@
-"""From a request to an outcome: read, plan, apply, report; one at a time.
+"""Reloads, from request to report: read, plan, apply; one at a time.
 
 Uses: `supervisor`, `host`, `plan`, `config`.
 Used by: `daemon`, `admin`.

@@ -1,4 +1,4 @@
-"""What should run, as one immutable value: the reloader owns it, everything else reads it."""
+"""What should run, as one immutable value: the reloader owns it, all others read it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from servd.plan.overrides import Override
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """`loaded` is the configuration in force since `loaded_at`; `declared` what it says should run,
+    """`loaded` is the configuration in force since `loaded_at`, `declared` what it says should run,
     `overrides` what was set manually, and `plan` both together, with GPUs assigned. `revision`
-    moves with every change that is applied.
+    increases with every applied change.
     """
 
     loaded: Loaded

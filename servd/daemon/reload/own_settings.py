@@ -1,6 +1,8 @@
-"""What a reload changes of the daemon itself: its log, its admin API, its hooks, its pace."""
+"""Reloads the daemon's own settings: log, admin API, hooks, and how many workers start at once."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from servd.config.model import Config
 from servd.core.errors import StartError
@@ -12,22 +14,15 @@ from servd.daemon.reload.settings import SettingsChange
 from servd.supervisor.circus.start_limiter import StartLimiter
 
 
+@dataclass(frozen=True, slots=True)
 class OwnSettings:
-    """The parts that have settings. `usable_cpus` is what `daemon.start_concurrency = 0` counts."""
+    """The components with settings; `daemon.start_concurrency = 0` counts `usable_cpus`."""
 
-    def __init__(
-        self,
-        record: LogRouter,
-        admin: Admin,
-        hooks: Hooks,
-        limiter: StartLimiter,
-        usable_cpus: int,
-    ) -> None:
-        self.record = record
-        self.admin = admin
-        self.hooks = hooks
-        self.limiter = limiter
-        self.usable_cpus = usable_cpus
+    router: LogRouter
+    admin: Admin
+    hooks: Hooks
+    limiter: StartLimiter
+    usable_cpus: int
 
     async def prepare(self, before: Config, after: Config) -> SettingsChange:
         """Prepares what a reload changes of the daemon itself. Raises `StartError`."""
@@ -36,14 +31,14 @@ class OwnSettings:
             stream = open_log(after.daemon.log)
 
             async def adopt() -> None:
-                self.record.sink.adopt(after.daemon.log, stream)
-                configure(self.record.by_daemon, after.daemon.log.level)
+                self.router.sink.adopt(after.daemon.log, stream)
+                configure(self.router.by_daemon, after.daemon.log.level)
 
-            async def forget() -> None:
+            async def discard() -> None:
                 stream.close()
 
             change.commits.append(adopt)
-            change.undoes.append(forget)
+            change.undoes.append(discard)
         if before.admin != after.admin:
             try:
                 admin = await self.admin.change(before.admin, after.admin)
@@ -53,14 +48,14 @@ class OwnSettings:
             change.commits += admin.commits
             change.undoes += admin.undoes
 
-        async def take_over() -> None:
+        async def apply() -> None:
             self.limiter.change(start_limit(after, self.usable_cpus))
             self.hooks.hooks = after.hooks
 
-        change.commits.append(take_over)
+        change.commits.append(apply)
         return change
 
 
 def start_limit(config: Config, usable_cpus: int) -> int:
-    """How many workers may be starting at once."""
+    """Returns how many workers may be starting at once."""
     return config.daemon.start_concurrency or 2 * usable_cpus

@@ -1,10 +1,9 @@
-"""From a configuration, and what was set manually, to the state that is desired."""
+"""Plans the desired state from a configuration and manual overrides."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servd.config.load import Loaded
 from servd.core.diagnostics import Diagnostic
@@ -17,7 +16,7 @@ from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.gpus import GpuError
-from servd.plan.model import Plan
+from servd.plan.model import Plan, ServicePlan
 from servd.plan.overrides import (
     Override,
     RefusedError,
@@ -37,10 +36,7 @@ class Planned:
 
 
 class Planner:
-    """Reads files and asks the machine, which may be slow: call it in a thread.
-
-    `environ` is the daemon's own environment, `runtime_dir` its runtime folder.
-    """
+    """Plans with `environ`, the daemon's environment. May be slow: call it in a thread."""
 
     def __init__(
         self, environ: Mapping[str, str], runtime_dir: str, now: Callable[[], str]
@@ -57,10 +53,10 @@ class Planner:
         ports: Mapping[str, int],
         revision: int,
     ) -> tuple[DesiredState, list[Diagnostic]]:
-        """What a daemon begins with, and warnings. `overrides` and the `ports` of commands that
-        bind themselves come from the previous daemon.
+        """Returns the first desired state, and warnings. `overrides`, and the `ports` of commands
+        that bind themselves, come from the previous daemon.
 
-        Raises `LoadError` when more GPUs are asked for than there are.
+        Raises `LoadError` when more GPUs are requested than exist.
         """
         declared = self._declared(loaded, ports)
         overrides = effective_overrides(overrides, declared)
@@ -68,16 +64,16 @@ class Planner:
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
     def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
-        """What `request` makes of the `desired` state, when the configuration says `loaded`.
+        """Plans what `request` makes of `desired` with the configuration `loaded`.
 
         Raises `ConfigError` and `RefusedError`.
         """
         running = desired.plan
+        declared = desired.declared
         if request.read:
             declared = self._declared(loaded, ports_of(running))
-        else:
-            declared = desired.declared
-            declared = with_new_certificates(declared) if request.certificates else declared
+        elif request.certificates:
+            declared = with_new_certificates(declared)
         overrides = surviving(desired.overrides, desired.loaded.config, loaded.config)
         gone = request.roll - declared.by_name.keys()
         if gone and not request.read:
@@ -86,21 +82,19 @@ class Planner:
             overrides = acted(overrides, request.act, declared)
         overrides = effective_overrides(overrides, declared)
         plan = self._equipped(loaded, with_overrides(declared, overrides), request, running)
-        roll = request.roll | (_all_that_roll(plan) if request.roll_all else frozenset())
-        changes = diff(running, plan, roll)
-        wanted = dataclasses.replace(
-            desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan
-        )
-        return Planned(wanted, changes)
+        roll = request.roll
+        if request.roll_all:  # except tasks that run once
+            services = (s for s in plan.services if not (s.is_task and s.definition.run == "once"))
+            roll |= {service.name for service in services}
+        state = replace(desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan)
+        return Planned(state, diff(running, plan, roll))
 
     def _declared(self, loaded: Loaded, known_ports: Mapping[str, int]) -> Plan:
         host = inspect_host(loaded.config, self.environ, ports=True, known_ports=known_ports)
         return build_loaded(loaded, host, self._runtime_dir)
 
     def _equipped(self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan) -> Plan:
-        """Raises `ConfigError` where the file asks for too many GPUs, `RefusedError` where a manual
-        action does.
-        """
+        """Assigns GPUs, or raises `RefusedError` (for a manual action) or `ConfigError`."""
         try:
             return equipped(loaded, plan, self.environ, running)[0]
         except GpuError as error:
@@ -110,28 +104,21 @@ class Planner:
 
 
 def with_new_certificates(plan: Plan) -> Plan:
-    """`plan` with the content that the certificate and key files of rotating services have now."""
-    services = []
-    for service in plan.services:
-        tls = service.definition.tls
-        if tls is not None and service.tls is not None and tls.rotate:
-            texts = read_texts((tls.certfile, tls.keyfile))
-            pair = (texts.get(tls.certfile, ""), texts.get(tls.keyfile, ""))
-            fresh = dataclasses.replace(service.tls, certificate=pair[0], key=pair[1])
-            services.append(dataclasses.replace(service, tls=fresh))
-        else:
-            services.append(service)
-    return dataclasses.replace(plan, services=tuple(services))
+    """Returns `plan` with the present content of the rotating services' certificates and keys."""
+    return replace(plan, services=tuple(map(_with_new_certificate, plan.services)))
 
 
-def _all_that_roll(plan: Plan) -> frozenset[str]:
-    """Every service, except tasks that run once."""
-    names = (s.name for s in plan.services if not (s.is_task and s.definition.run == "once"))
-    return frozenset(names)
+def _with_new_certificate(service: ServicePlan) -> ServicePlan:
+    tls = service.definition.tls
+    if tls is None or service.tls is None or not tls.rotate:
+        return service
+    texts = read_texts((tls.certfile, tls.keyfile))
+    certificate, key = texts.get(tls.certfile, ""), texts.get(tls.keyfile, "")
+    return replace(service, tls=replace(service.tls, certificate=certificate, key=key))
 
 
 def ports_of(plan: Plan) -> dict[str, int]:
-    """Ports that were chosen for commands that bind themselves: they keep them."""
+    """Returns the ports chosen for commands that bind themselves: they keep them."""
     return {
         service.name: service.addresses[0].port
         for service in plan.services

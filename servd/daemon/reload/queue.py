@@ -10,9 +10,8 @@ from servd.daemon.reload.request import ReloadReport, ReloadRequest
 
 
 class ReloadQueue:
-    """Any number of requests that arrive meanwhile become one more, whose report all of them get;
-    manual actions take their turn. Once `stopping` is set, everything is answered at once, with the
-    reason in `refusal`.
+    """Requests that wait are joined into one, with one report; manual actions take their turn. Once
+    `stopping` is set, all requests are answered at once with the reason in `refusal`.
     """
 
     def __init__(self, stopping: asyncio.Event, now: Callable[[], str]) -> None:
@@ -23,9 +22,7 @@ class ReloadQueue:
         self._arrived = asyncio.Event()
 
     def ask(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
-        """Asks for a reload; the future is its report. It raises `RefusedError` for what cannot be
-        done now, and `OutdatedError` where the revision is another.
-        """
+        """Returns the future report, or `RefusedError`, or `OutdatedError` for another revision."""
         loop = asyncio.get_running_loop()
         if self._stopping.is_set():
             answer: asyncio.Future[ReloadReport] = loop.create_future()
@@ -40,7 +37,7 @@ class ReloadQueue:
         return self._waiting[-1][1]
 
     async def take(self) -> tuple[ReloadRequest, asyncio.Future[ReloadReport]]:
-        """The next request, once there is one, and the future of its report."""
+        """Waits for the next request; returns it with the future of its report."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
@@ -52,11 +49,11 @@ class ReloadQueue:
         return not self._waiting
 
     def refused(self, request: ReloadRequest) -> ReloadReport:
-        """The report of a request that comes too late."""
+        """Returns the report of a request that comes too late."""
         return ReloadReport("rolled_back", self._now(), request.why, error=self.refusal)
 
     def close(self) -> None:
-        """Answers whatever still waits."""
+        """Answers all waiting requests."""
         for request, future in self._waiting:
             if not future.done():
                 future.set_result(self.refused(request))

@@ -1,11 +1,11 @@
-"""Reloading: one at a time, from the text of the configuration to an outcome."""
+"""Reloads the configuration, one reload at a time: from its text to an outcome."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -32,29 +32,28 @@ log = structlog.get_logger()
 
 
 class Settings(Protocol):
-    """What of the daemon itself a reload can change."""
+    """The daemon's own settings."""
 
     async def prepare(self, before: Config, after: Config) -> SettingsChange:
-        """Everything that may fail. Raises `ServdError`."""
+        """Prepares all that may fail. Raises `ServdError`."""
 
 
 class ReloadObserver(Protocol):
-    """What depends on the files that a reload reads, and on what it brings into force."""
+    """Follows the files that reloads read, and what they bring into force."""
 
     def before_reading(self) -> None:
-        """Files are about to be read."""
+        """Called before files are read."""
 
     def watch(self, seen: Loaded, desired: DesiredState) -> None:
         """Watches what was read last, and what is in force."""
 
     def after_reload(self, seen: Loaded, desired: DesiredState) -> None:
-        """The reload is over: `seen` was read last, `desired` is in force."""
+        """Called after a reload: `seen` was read last, `desired` is in force."""
 
 
 class Reloader:
-    """Owns the desired state, and brings another one into force: what the queue asks for.
-
-    `boot` names this run of the daemon. Whoever holds `turn` keeps reloads waiting.
+    """Owns the desired state, and brings into force what the queue asks for. `boot` names this run
+    of the daemon. Holding `turn` keeps reloads waiting.
     """
 
     def __init__(
@@ -87,15 +86,13 @@ class Reloader:
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def begin(self, mode: ApplyMode) -> None:
-        """Brings the desired state into force where nothing runs yet: at the first start, or in the
-        place of the previous daemon. Raises as `Supervisor.apply`.
-        """
+        """Applies the desired state where nothing runs yet. Raises as `Supervisor.apply`."""
         async with self.turn:
             plan = self.desired.plan
             await self._supervisor.apply(diff(self._supervisor.plan, plan), plan, mode)
 
     def watch(self) -> None:
-        """Begins to watch for what calls for a reload."""
+        """Starts to watch for what calls for a reload."""
         self._observer.watch(self._seen, self.desired)
 
     async def _work(self) -> None:
@@ -111,7 +108,7 @@ class Reloader:
             except (RefusedError, OutdatedError) as error:
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # the caller may be gone: nothing is lost with it
+                    future.exception()  # the caller may be gone
             else:
                 if not future.done():
                     future.set_result(report)
@@ -119,7 +116,7 @@ class Reloader:
                 self._at_work = False
 
     async def _served(self, request: ReloadRequest) -> ReloadReport:
-        """The report of a request. Raises `RefusedError` and `OutdatedError`."""
+        """Returns the report of a request. Raises `RefusedError` and `OutdatedError`."""
         try:
             async with self.turn:
                 if self._supervisor.context.stopping.is_set():
@@ -132,12 +129,12 @@ class Reloader:
             cause = f"internal error: {error!r}"
             since = self.desired.loaded_at
             report = ReloadReport("rolled_back", self._now(), request.why, error=cause, since=since)
-            self._note(request, report)
+            self._record(request, report)
             self._is_over()
             return report
 
     async def stop(self) -> None:
-        """Ends a reload that is under way: everything of it is undone."""
+        """Cancels a reload that is under way, and undoes all of it."""
         self._worker.cancel()
         await asyncio.wait({self._worker})
         self._queue.close()
@@ -149,28 +146,25 @@ class Reloader:
 
     @property
     def revision(self) -> str:
-        """Another for everything that was applied: an entity tag (RFC 9110) for a caller that wants
-        to change just what it has seen.
-        """
+        """An entity tag (RFC 9110) of what is applied, to change only what a caller has seen."""
         return f"{self.boot}-{self.desired.revision}"
 
     async def plan(self, roll: Collection[str] = ()) -> Planned:
-        """What a reload would do now. Raises `ConfigError`."""
+        """Returns what a reload would do now. Raises `ConfigError`."""
         return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll=frozenset(roll)))
 
     def restart_needed(self, after: Config) -> tuple[str, ...]:
-        """Keys in which `after` differs from what the daemon was started with, in vain."""
+        """Returns the keys of `after` that differ from the settings in force and need a restart."""
         return needs_restart(changed_keys(self.desired.loaded.config, after))
 
     def _plan(self, request: ReloadRequest) -> Planned:
         """Raises `ConfigError` and `RefusedError`."""
         desired = self.desired
-        loaded = self._load() if request.read else desired.loaded
+        loaded = desired.loaded
+        if request.read:
+            self._seen = self._read()
+            loaded = self._seen.require()
         return self._planner.next(loaded, desired, request)
-
-    def _load(self) -> Loaded:
-        self._seen = self._read()
-        return self._seen.require()
 
     async def _reload(self, request: ReloadRequest) -> ReloadReport:
         started = time.monotonic()
@@ -185,8 +179,8 @@ class Reloader:
             self._is_over()
             raise
         seconds = round(time.monotonic() - started, 3)
-        report = dataclasses.replace(report, seconds=seconds, since=self.desired.loaded_at)
-        self._note(request, report)
+        report = replace(report, seconds=seconds, since=self.desired.loaded_at)
+        self._record(request, report)
         self._is_over()
         return report
 
@@ -197,17 +191,17 @@ class Reloader:
         except Exception:
             log.exception(Event.INTERNAL_ERROR)
 
-    def _note(self, request: ReloadRequest, report: ReloadReport) -> None:
-        """Keeps what became of it, and logs it."""
+    def _record(self, request: ReloadRequest, report: ReloadReport) -> None:
+        """Keeps the report, and logs it."""
         if request.by_hand:
             self.last_act = report
         else:
             self.last = report
             self.history.add(report)
-        _tell(report)
+        _log_outcome(report)
 
     async def _outcome(self, request: ReloadRequest) -> ReloadReport:
-        """Plans, prepares the daemon's own settings, applies. Raises `RefusedError`."""
+        """Plans and applies. Raises `RefusedError`."""
         report = ReloadReport("rolled_back", self._now(), request.why)
         try:
             planned = await asyncio.to_thread(self._plan, request)
@@ -215,23 +209,21 @@ class Reloader:
             raise
         except ServdError as error:
             return _invalid(report, error)
-        report = dataclasses.replace(report, changes=planned.changes)
+        report = replace(report, changes=planned.changes)
         log.info(Event.RELOAD_PLANNED, reason=request.why, changes=_in_brief(planned.changes))
         try:
             drains = await self._apply(planned, MANUAL if request.by_hand else RELOAD)
         except ApplyError as error:
-            return dataclasses.replace(
-                report, error=str(error), service=error.service, last_lines=error.last_lines
-            )
+            lines = error.last_lines
+            return replace(report, error=str(error), service=error.service, last_lines=lines)
         except ServdError as error:
-            return dataclasses.replace(report, error=str(error))
-        return self._bring_into_force(planned, dataclasses.replace(report, drains=tuple(drains)))
+            return replace(report, error=str(error))
+        return self._bring_into_force(planned, replace(report, drains=tuple(drains)))
 
     async def _apply(self, planned: Planned, mode: ApplyMode) -> list[asyncio.Task[Any]]:
-        """Raises `ServdError` when everything was undone, the daemon's own settings too."""
-        settings = await self._settings.prepare(
-            self.desired.loaded.config, planned.desired.loaded.config
-        )
+        """Raises `ServdError` after undoing everything, the daemon's own settings too."""
+        before, after = self.desired.loaded.config, planned.desired.loaded.config
+        settings = await self._settings.prepare(before, after)
         try:
             drains = await self._supervisor.apply(planned.changes, planned.desired.plan, mode)
         except BaseException:
@@ -241,44 +233,43 @@ class Reloader:
         return drains
 
     def _bring_into_force(self, planned: Planned, report: ReloadReport) -> ReloadReport:
-        """From now on the planned state is the desired one."""
+        """Makes the planned state the desired one."""
         loaded, before = planned.desired.loaded, self.desired
         for warning in loaded.warnings:
-            tell_warning(warning)
+            log_warning(warning)
         changed_settings = changed_keys(before.loaded.config, loaded.config)
         restart = needs_restart(changed_settings)
-        changed = bool(planned.changes or set(changed_settings) - {*restart})
-        self.desired = dataclasses.replace(
+        changed = bool(planned.changes or changed_settings)
+        config = _kept(loaded.config, before.loaded.config, restart)
+        self.desired = replace(
             planned.desired,
-            loaded=dataclasses.replace(
-                loaded, config=_kept(loaded.config, before.loaded.config, restart)
-            ),
+            loaded=replace(loaded, config=config),
             loaded_at=report.at if changed else before.loaded_at,
             revision=before.revision + changed,
         )
         outcome: Outcome = "applied" if changed else "unchanged"
-        return dataclasses.replace(report, outcome=outcome, restart_needed=restart)
+        return replace(report, outcome=outcome, restart_needed=restart)
 
 
 def _invalid(report: ReloadReport, error: ServdError) -> ReloadReport:
-    """The report for a configuration that cannot be planned."""
-    report = dataclasses.replace(report, outcome="invalid", error=str(error))
+    """Returns the report of a configuration that cannot be planned."""
+    report = replace(report, outcome="invalid", error=str(error))
     if not isinstance(error, ConfigError):
         return report
     details = tuple(diagnostic.summary() for diagnostic in error.diagnostics)
     trace = "\n".join(d.trace for d in error.diagnostics if d.trace).splitlines()
     first = details[0] if details else str(error)
-    return dataclasses.replace(report, error=first, details=details, last_lines=tuple(trace))
+    return replace(report, error=first, details=details, last_lines=tuple(trace))
 
 
-def tell_warning(warning: Diagnostic) -> None:
-    """Something that a person should know of a configuration that runs all the same."""
+def log_warning(warning: Diagnostic) -> None:
+    """Logs a warning about a configuration that runs all the same."""
     trace = {"exception": warning.trace} if warning.trace else {}
     log.warning(Event.CONFIG_WARNING, warning=warning.summary(), **trace)
 
 
 def _kept(after: Config, before: Config, restart: Collection[str]) -> Config:
-    """`after`, but for the keys that only a restart applies: those are as they were."""
+    """Returns `after` with the old values of keys that only a restart applies."""
     names = [key.removeprefix("daemon.") for key in restart]
     kept = {name: getattr(before.daemon, name) for name in names}
     return after.model_copy(update={"daemon": after.daemon.model_copy(update=kept)})
@@ -288,8 +279,8 @@ def _in_brief(changes: Collection[Change]) -> list[str]:
     return [f"{change.sign} {change.service} {change.kind}" for change in changes]
 
 
-def _tell(report: ReloadReport) -> None:
-    """The reload as one event, with everything that a person needs to act."""
+def _log_outcome(report: ReloadReport) -> None:
+    """Logs the reload as one event, with all that a person needs to act."""
     fields: dict[str, Any] = {
         "outcome": report.outcome,
         "reason": report.why,
@@ -301,10 +292,10 @@ def _tell(report: ReloadReport) -> None:
     if report.error is None:
         log.info(Event.RELOAD_FINISHED, **fields)
         return
-    for name in ("error", "service"):
-        if getattr(report, name) is not None:
-            fields["failed_service" if name == "service" else name] = getattr(report, name)
-    for name in ("details", "last_lines"):
-        if getattr(report, name):
-            fields[name] = list(getattr(report, name))
+    fields["error"] = report.error
+    if report.service is not None:
+        fields["failed_service"] = report.service
+    for name, lines in (("details", report.details), ("last_lines", report.last_lines)):
+        if lines:
+            fields[name] = list(lines)
     log.error(Event.RELOAD_FAILED, **fields)

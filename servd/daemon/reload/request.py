@@ -1,4 +1,4 @@
-"""What the daemon is asked to change, and what became of it."""
+"""Requests for reloads, and their reports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequest:
-    """What a reload is asked to do: read the configuration anew, or only `certificates`, replace
-    services though they did not change (those in `roll`, or all), and what to do by hand.
+    """What a reload is asked to do: read the configuration again, or only `certificates`; replace
+    unchanged services too (those in `roll`, or all); apply a manual action (`act`).
 
-    `seen` are the revisions that whoever asks knows: where another is in force, nothing is done.
+    `seen` are the revisions that the caller knows: if another is in force, nothing is done.
     """
 
     why: str
@@ -30,20 +30,18 @@ class ReloadRequest:
     seen: frozenset[str] | None = None
 
     def joins(self, other: ReloadRequest) -> bool:
-        """Whether one reload may answer both. What is done by hand must not fail for the sake of
-        somebody else's edit, or of a certificate.
-        """
+        """Whether one reload may answer both; a manual action must not fail because of a file."""
         if any(request.act or request.seen is not None for request in (self, other)):
             return False
         return (self.read, self.certificates) == (other.read, other.certificates)
 
     @property
     def by_hand(self) -> bool:
-        """Whether it is about what runs alone, and not about what files say."""
+        """Whether it concerns only what runs, not what files say."""
         return not (self.read or self.certificates)
 
     def joined(self, other: ReloadRequest) -> ReloadRequest:
-        """Both requests as one."""
+        """Returns both requests as one."""
         is_named = f", {other.why}," in f", {self.why},"
         return ReloadRequest(
             why=self.why if is_named else f"{self.why}, {other.why}",
@@ -55,17 +53,17 @@ class ReloadRequest:
 
 
 class OutdatedError(ServdError):
-    """What runs is not what whoever asked has seen."""
+    """What runs is not what the caller has seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:
-    """What became of a reload.
+    """The outcome of a reload.
 
-    `error` says in one line why it failed, `details` are all mistakes of an invalid configuration
-    with their places, `last_lines` what a failing worker wrote last. `restart_needed` are keys that
-    only a restart of the daemon would apply. `since` is when what is in force now was applied.
-    `drains` are over when everything old has ended.
+    `error` says in one line why it failed, `details` are all errors of an invalid configuration
+    with their places, `last_lines` the last output of a failing worker. `restart_needed` are keys
+    that only a restart of the daemon applies. `since` is when the state in force was applied.
+    `drains` finish when everything old has ended.
     """
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""What of `[daemon]`, `[admin]` and `[[hooks]]` a reload changes, and what only a restart would."""
+"""Changes of `[daemon]`, `[admin]` and `[[hooks]]`: by a reload, or only by a restart."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ AsyncAction = Callable[[], Awaitable[None]]
 
 @dataclass(slots=True)
 class SettingsChange:
-    """Prepared changes of the daemon's own settings, to be committed or undone as one."""
+    """Prepared changes of the daemon's own settings, committed or undone as one."""
 
     commits: list[AsyncAction] = field(default_factory=list)
     undoes: list[AsyncAction] = field(default_factory=list)
 
     async def commit(self) -> None:
         """Brings the new settings into force."""
-        await _all(self.commits)
+        await _run_all(self.commits)
 
     async def undo(self) -> None:
-        """Gives back what was prepared."""
-        await _all(reversed(self.undoes))
+        """Undoes the preparations, last first."""
+        await _run_all(reversed(self.undoes))
 
 
-async def _all(acts: Iterable[AsyncAction]) -> None:
-    """One failure is no reason to leave the others out."""
-    for act in acts:
+async def _run_all(actions: Iterable[AsyncAction]) -> None:
+    """Runs all actions, and logs those that fail."""
+    for action in actions:
         try:
-            await act()
+            await action()
         except Exception:
             log.exception(Event.INTERNAL_ERROR)
 
 
 def changed_keys(before: Config, after: Config) -> list[str]:
-    """Keys of `[daemon]`, `[admin]` and `[[hooks]]` that differ, with dots."""
+    """Returns the dotted keys of `[daemon]`, `[admin]` and `[[hooks]]` that differ."""
     old, new = (
         c.model_dump(mode="json", include={"daemon", "admin", "hooks"}) for c in (before, after)
     )
@@ -51,5 +51,5 @@ def changed_keys(before: Config, after: Config) -> list[str]:
 
 
 def needs_restart(keys: Iterable[str]) -> tuple[str, ...]:
-    """Those of `keys` that a running daemon cannot take over."""
+    """Returns those of `keys` that a running daemon cannot apply."""
     return tuple(key for key in keys if daemon_kind(key) == "restart")

@@ -1,4 +1,4 @@
-"""What became of all reloads, as it is measured."""
+"""Statistics of all reloads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from servd.wire.shm_counters import BOUNDS
 
 
 class ReloadStatistics:
-    """Reloads since the daemon began: how many came out how, and how long they took in all, with
-    one count for each bucket of durations.
-    """
+    """Reloads since the start: by outcome, by bucket of duration, and seconds in all."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
@@ -21,7 +19,7 @@ class ReloadStatistics:
         self.last_successful = True
 
     def add(self, report: ReloadReport) -> None:
-        """One more is over."""
+        """Counts one reload."""
         self.outcomes[report.outcome] += 1
         self.buckets[bisect_left(BOUNDS, report.seconds)] += 1
         self.seconds += report.seconds

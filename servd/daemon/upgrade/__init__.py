@@ -1,4 +1,4 @@
-"""Replacing the daemon by a newly started one, seen from both sides.
+"""Replaces the daemon by a newly started one: both sides of it.
 
 Uses: `supervisor`, `daemon.reload`.
 Used by: `daemon`, `admin`, `cli`.

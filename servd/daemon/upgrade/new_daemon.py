@@ -1,4 +1,4 @@
-"""The daemon that takes the place of this one, as this one sees it."""
+"""The new daemon that replaces this one, as this one sees it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.graces import DISMISSED_DAEMON_SECONDS
 from servd.wire.names import HANDOVER
 
-_LOOK_EVERY = 0.02
-_CONFIRMATION = 30.0
-"""Seconds in which it has to say that it has taken over: it has nothing else to do."""
+_POLL_SECONDS = 0.02
+_CONFIRMATION_SECONDS = 30.0
+"""Time for the new daemon to confirm that it has taken over: it does nothing else then."""
 
 
 class UpgradeError(ServdError):
-    """The new daemon cannot take over: the old goes on. `last_lines` are a failing worker's."""
+    """The new daemon cannot take over: this one continues. `last_lines` are a failing worker's."""
 
     def __init__(self, message: str, last_lines: tuple[str, ...] = ()) -> None:
         self.last_lines = last_lines
@@ -36,8 +36,8 @@ class UpgradeError(ServdError):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The new daemon is ready: `taken` are the sockets that it has, `admin` those of the admin API
-    among them, `at_once` the services that must not accept here any more when they do there.
+    """The new daemon is ready: `taken` are the sockets that it uses, `admin` those of the admin API
+    among them, `at_once` the services that must stop accepting here when they start there.
     """
 
     version: str
@@ -47,41 +47,32 @@ class Ready:
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Ready:
-        """From what it says; another version of servd may say more. Raises KeyError."""
+        """Reads a message; another version of servd may say more. Raises KeyError."""
         return cls(**{field.name: message[field.name] for field in dataclasses.fields(cls)})
 
 
+@dataclass(eq=False, slots=True)
 class NewDaemon:
-    """The new daemon, as the old one sees it."""
+    """The process of the new daemon, and the channel to it."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        self._process = process
-        self._reader = reader
-        self._writer = writer
+    _process: subprocess.Popen[bytes]
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
 
     @classmethod
     async def start(cls, state: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
-        """Starts it as this process was started. Raises `UpgradeError`."""
+        """Starts it with this process's command line. Raises `UpgradeError`."""
         process, ours = _spawn(state, environ)
-        streams = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE_BYTES)
-        new = cls(process, *streams)
-        streams[1].write(state.to_json() + b"\n")
-        return new
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE_BYTES)
+        writer.write(state.to_json() + b"\n")
+        return cls(process, reader, writer)
 
     @property
     def pid(self) -> int:
-        """Its pid."""
         return self._process.pid
 
     async def ready(self, seconds: float) -> Ready:
-        """What it says once all its services are ready: within so many seconds, or within those
-        that it has said itself. Raises `UpgradeError`.
-        """
+        """Waits until all services are ready, in `seconds` or as it says. Raises `UpgradeError`."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -101,9 +92,9 @@ class NewDaemon:
             raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
 
     async def confirms(self) -> None:
-        """Returns once it has taken over. Raises `UpgradeError` where it has not."""
+        """Waits until it has taken over. Raises `UpgradeError` if it does not."""
         try:
-            async with asyncio.timeout(_CONFIRMATION):
+            async with asyncio.timeout(_CONFIRMATION_SECONDS):
                 while "mine" not in await self._hear():
                     pass
         except TimeoutError:
@@ -112,16 +103,14 @@ class NewDaemon:
             raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
 
     async def heed(self, force_stop: Callable[[], None]) -> None:
-        """Calls `force_stop` when it wants us to end at once. Returns when it has ended."""
+        """Calls `force_stop` when it wants this daemon to end now. Returns when it has ended."""
         with contextlib.suppress(UpgradeError, ValueError):
             while True:
                 if "hurry" in await self._hear():
                     force_stop()
 
     async def _hear(self) -> dict[str, Any]:
-        """The next thing that it says. Raises `UpgradeError` when it has ended, and ValueError for
-        what is no message.
-        """
+        """Reads a message. Raises `UpgradeError` when it has ended, ValueError for no message."""
         try:
             line = await self._reader.readline()
         except OSError:
@@ -131,7 +120,7 @@ class NewDaemon:
         return parse_message(line)
 
     def tell(self, **message: Any) -> None:
-        """Says something to it, if it is still there."""
+        """Sends it a message, if it still runs."""
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write(json.dumps(message).encode() + b"\n")
 
@@ -149,16 +138,16 @@ class NewDaemon:
         self._writer.close()
 
     async def _end(self) -> str:
-        """How it has ended, once it has."""
+        """Waits until it has ended, and says how."""
         while (status := self._process.poll()) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_EVERY)  # who handles SIGCHLD does not know it
+            await asyncio.sleep(_POLL_SECONDS)  # the SIGCHLD handler does not know it
         return f"it was ended by signal {-status}" if status < 0 else f"it ended with {status}"
 
 
 def _spawn(
     state: UpgradeState, environ: Mapping[str, str]
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The process, and our end of the channel to it. Raises `UpgradeError`."""
+    """Returns the process, and this end of the channel to it. Raises `UpgradeError`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The daemon whose place this one takes, as this one sees it."""
+"""The previous daemon, which this one replaces, as this one sees it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from servd.daemon.upgrade.message import LONGEST_LINE_BYTES, parse_message
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.names import HANDOVER
 
-_PATIENCE = 10.0
-"""Seconds in which the running daemon has to say what it hands over."""
-
-_CHUNK = 1 << 16
+_STATE_SECONDS = 10.0
+"""Time for the previous daemon to send its state."""
 
 log = structlog.get_logger()
 
 
 class OldDaemon:
-    """Speaks with it by lines of JSON, until it has ended (`gone`)."""
+    """Exchanges lines of JSON with the previous daemon until it has ended (`gone`)."""
 
     def __init__(self, channel: socket.socket, state: UpgradeState) -> None:
         self.state = state
@@ -41,45 +39,37 @@ class OldDaemon:
         self._listening: asyncio.Task[None] | None = None
 
     def failed(self, error: str, last_lines: Collection[str] = ()) -> None:
-        """Says why this one cannot run."""
+        """Says why this daemon cannot run."""
         self._tell(failed=error, last_lines=list(last_lines))
 
     def expect(self, seconds: float) -> None:
-        """Says how long it may take until all is ready here."""
+        """Announces how long it may take until this daemon is ready."""
         self._tell(within=seconds)
 
     def force_stop(self) -> None:
-        """Asks it to end at once."""
+        """Asks it to end now."""
         self._tell(hurry=True)
 
     def listen(self, on_reload: Callable[[], object]) -> None:
-        """Hears what it says from now on, in the running loop. Calls `on_reload` when it was asked
-        for a reload that it leaves to this daemon.
-        """
+        """Reads its messages; calls `on_reload` for a reload that it leaves to this daemon."""
         self._listening = asyncio.get_running_loop().create_task(self._listen(on_reload))
 
     async def agree(
         self, at_once: Collection[str], taken: Collection[str], admin: Collection[str]
     ) -> None:
-        """Says that all is ready here, and returns once it has handed over, or has died, which
-        comes to the same. `taken` and `admin` are the keys of the sockets that are used here too;
-        the services `at_once` must not accept there any more when they do here.
+        """Says that this daemon is ready; returns once the previous one has handed over or has
+        died. `taken` and `admin` are the keys of the sockets used here too; the services `at_once`
+        must stop accepting there before they start here.
 
-        Raises `ServdError` where it stops instead.
+        Raises `ServdError` if it stops instead.
         """
         self._agreed = asyncio.get_running_loop().create_future()
         if self._stops:
             self._answer(ours=False)
         elif self.gone.is_set():
             self._answer(ours=True)
-        self._tell(
-            ready={
-                "version": __version__,
-                "taken": list(taken),
-                "admin": list(admin),
-                "at_once": list(at_once),
-            }
-        )
+        sockets = {"taken": list(taken), "admin": list(admin)}
+        self._tell(ready={"version": __version__, **sockets, "at_once": list(at_once)})
         if not await self._agreed:
             raise ServdError("the daemon before stops")
 
@@ -88,11 +78,11 @@ class OldDaemon:
         self._tell(mine=True)
 
     async def released(self, name: str) -> None:
-        """Returns once the workers accept no more that a service has there."""
+        """Waits until its workers of a service have stopped accepting."""
         await self._until(lambda: name in self._released)
 
     async def ended(self, name: str) -> None:
-        """Returns once the workers have ended that a service has there."""
+        """Waits until its workers of a service have ended."""
         await self._until(lambda: name in self._ended)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -138,16 +128,16 @@ class OldDaemon:
 
 
 def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
-    """The daemon that has started this process to take its place; None where nobody has.
+    """Returns the daemon that started this process as its replacement; None if none did.
 
-    Raises `ServdError` when what it says is not understood.
+    Raises `ServdError` when its state is not understood.
     """
     text = environ.pop(HANDOVER, "")
     if not text.isdecimal():
         return None
     channel = socket.socket(fileno=int(text))
     channel.set_inheritable(False)
-    channel.settimeout(_PATIENCE)
+    channel.settimeout(_STATE_SECONDS)
     try:
         state = UpgradeState.from_json(_document(channel))
     except BaseException:
@@ -163,7 +153,7 @@ def _document(channel: socket.socket) -> bytes:
     document = b""
     try:
         while not document.endswith(b"\n"):
-            chunk = channel.recv(_CHUNK)
+            chunk = channel.recv(1 << 16)
             if not chunk:
                 raise ServdError("the running servd has ended")
             document += chunk

@@ -1,5 +1,5 @@
-"""What a daemon leaves to the one that takes its place, as one document: descriptors by their
-numbers, which the new process inherits, and what cannot be read from the configuration. Pure.
+"""What a daemon passes to its replacement, as one document: descriptors by number, which the new
+process inherits, and what the configuration does not say. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from servd.supervisor.apply.inherit import InheritedService
 
 @dataclass(frozen=True, slots=True)
 class OverrideRecord:
-    """What was set by hand while the file said `file`."""
+    """A manual override, set while the configuration declared `file`."""
 
     workers: int | None
     stopped: bool
@@ -26,10 +26,10 @@ class OverrideRecord:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeState:
-    """The document. `runtime_dir_setting` is what the file says of the folder; `made` are folders
-    that are to be removed at the end; `chosen` ports are those of addresses without one, `ports`
-    those of programs that bind themselves; `inherited` sockets were handed to the first daemon,
-    `stored` ones are what systemd keeps; `generation` and `digest` are of the configuration.
+    """The document. `runtime_dir_setting` is the configured folder; `made` are folders to remove at
+    the end; `chosen` are ports of addresses without one, `ports` those of commands that bind
+    themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
+    systemd; `generation` (the revision) and `digest` are the configuration's.
     """
 
     pid: int
@@ -52,12 +52,12 @@ class UpgradeState:
 
     @property
     def descriptors(self) -> list[int]:
-        """Everything that the new process has to inherit."""
+        """All descriptors that the new process inherits."""
         sockets = [item.fd for item in (*self.sockets, *self.admin)]
         return [self.lock, *sockets, *(fd for fds in self.inherited.values() for fd in fds)]
 
     def overrides(self, config: Config) -> dict[str, Override]:
-        """What was set by hand, and that `config` does not say in another way than before."""
+        """Returns the manual overrides of services that `config` declares as before."""
         return {
             name: Override(item.workers, item.stopped)
             for name, item in self.by_hand.items()
@@ -65,12 +65,12 @@ class UpgradeState:
         }
 
     def to_json(self) -> bytes:
-        """One line."""
+        """Returns one line."""
         return _DOCUMENT.dump_json(self)
 
     @classmethod
     def from_json(cls, text: bytes) -> UpgradeState:
-        """Raises `ServdError` for what another version of servd has written in another way."""
+        """Raises `ServdError` for an incompatible document of another version of servd."""
         try:
             return _DOCUMENT.validate_json(text)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Taking the place of the previous daemon."""
+"""Takes over from the previous daemon."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from servd.wire.graces import PREVIOUS_DAEMON_SECONDS
 
 
 class Takeover:
-    """A daemon's way to the place of the `previous` one. `done` says whether it is there."""
+    """Takes over from the `previous` daemon. `done` says whether it has."""
 
     def __init__(self, components: DaemonComponents, previous: OldDaemon) -> None:
         self.previous = previous
         self.done = False
         self._components = components
-        self._watching: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
         self._orphans: OrphanCleaner | None = None
 
     async def run(self) -> bool:
-        """Starts everything next to the previous daemon. Returns True once that has left its place,
-        False where it continues.
-        """
+        """Starts everything next to the previous daemon. Returns False if that one continues."""
         reloader, lifecycle = self._components.reloader, self._components.lifecycle
-        self.previous.listen(on_reload=self._reload)
+        request = ReloadRequest("asked for while servd was replaced")
+        self.previous.listen(on_reload=lambda: self._components.queue.ask(request))
         self.previous.expect(start_budget(reloader.desired.plan))
         inherited = InheritedState(self.previous.state.services, self)
         taking = asyncio.ensure_future(reloader.begin(take_over(inherited)))
@@ -52,12 +51,10 @@ class Takeover:
             self.previous.failed(str(error))
         return self.done
 
-    # what the supervisor asks of the previous daemon
+    # called by the supervisor
 
     async def agree(self, at_once: Collection[str]) -> None:
-        """All is ready here: from now on it is this daemon that runs. Raises `ServdError` where the
-        previous one continues.
-        """
+        """Takes over: all is ready here. Raises `ServdError` if the previous daemon continues."""
         components = self._components
         resources = components.resources
         admin = [item.key for item in components.admin.handed()]
@@ -66,38 +63,32 @@ class Takeover:
         resources.folder.own()
         components.admin.own()
         resources.systemd.mute = False
-        self._watching = asyncio.get_running_loop().create_task(self._clean_up_after_it())
+        self._cleaning = asyncio.get_running_loop().create_task(self._end_orphans())
         self.previous.confirm()
 
     async def released(self, name: str) -> None:
-        """Returns once the workers that a service has there accept no more."""
+        """Waits until the previous daemon's workers of a service have stopped accepting."""
         await self.previous.released(name)
 
     async def ended(self, name: str) -> None:
-        """Returns once the workers that a service has there have ended."""
+        """Waits until the previous daemon's workers of a service have ended."""
         await self.previous.ended(name)
 
-    def _reload(self) -> None:
-        self._components.queue.ask(ReloadRequest("asked for while servd was replaced"))
-
-    async def _clean_up_after_it(self) -> None:
-        """Where the previous daemon is killed while it drains, its workers are ours to end."""
+    async def _end_orphans(self) -> None:
+        """Ends the workers of a previous daemon that is killed while it drains."""
         await self.previous.gone.wait()
         folder, pid = self._components.resources.folder.private, self.previous.state.pid
         plan = self._components.reloader.desired.plan
         self._orphans = OrphanCleaner(orphaned_workers(folder, pid), plan)
-        await self._orphans.make_room()
+        await self._orphans.wait_for_addresses()
 
     @property
     def draining(self) -> int | None:
         """The pid of the previous daemon, while it drains."""
-        drains = self.done and not self.previous.gone.is_set()
-        return self.previous.state.pid if drains else None
+        return self.previous.state.pid if self.done and not self.previous.gone.is_set() else None
 
     async def wait_previous_gone(self, seconds: float | None) -> None:
-        """Waits for the previous daemon to exit; after `seconds` orders it to stop now. None: no
-        limit.
-        """
+        """Waits for the previous daemon's end; orders it after `seconds` (None: never)."""
         if not self.done:
             return
         with contextlib.suppress(TimeoutError):
@@ -105,12 +96,12 @@ class Takeover:
         self.force_stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.previous.gone.wait(), PREVIOUS_DAEMON_SECONDS)
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._cleaning is not None:
+            self._cleaning.cancel()
         if self._orphans is not None:
             await self._orphans.stop()
 
     def force_stop(self) -> None:
-        """Tells the previous daemon to end at once: it has been draining since it was replaced."""
+        """Tells a draining previous daemon to end now."""
         if self.draining is not None:
             self.previous.force_stop()

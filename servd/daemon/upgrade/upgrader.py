@@ -1,6 +1,4 @@
-"""Replacing this daemon by one that is started anew (SIGUSR2): another version of servd or Python,
-with the same sockets and without a lost request.
-"""
+"""Replaces this daemon by a new one (SIGUSR2) with the same sockets, without a lost request."""
 
 from __future__ import annotations
 
@@ -26,16 +24,14 @@ from servd.supervisor.apply.inherit import inherited_service
 from servd.supervisor.supervisor import Supervisor, start_budget
 
 _MARGIN_SECONDS = 60.0
-"""What the new daemon gets in addition to the time that its services may take to start."""
+"""Time for the new daemon in addition to the start budget of its services."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """What became of it: `pid` and `version` are of the daemon that runs now. `last_lines` are what
-    a worker wrote last that could not start.
-    """
+    """The outcome, with the running daemon's pid and version, and a failing worker's last lines."""
 
     outcome: Literal["replaced", "failed"]
     at: str
@@ -48,8 +44,8 @@ class UpgradeReport:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What is left to do for a daemon that was replaced by `successor`. It begins with the services
-    `at_once`; `closing` the admin API, and `heeding` what the successor wants, are under way.
+    """Remaining work of a replaced daemon: it drains the services `at_once` first. `closing` the
+    admin API, and `heeding` the new daemon's orders, are under way.
     """
 
     new: NewDaemon
@@ -64,8 +60,9 @@ class Replaced:
         seconds: float,
         ended_before: Callable[[str], Awaitable[None]],
     ) -> bool:
-        """Drains everything and tells the successor of it; whether all ended by themselves.
-        `ended_before` returns once a service has ended in the daemon before this one, too.
+        """Drains everything, and reports it to the new daemon; returns whether all ended by
+        themselves. `ended_before` waits until a service has ended in the daemon before this one
+        too.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -88,9 +85,8 @@ class Replaced:
 
 
 class Upgrades:
-    """Attempts to replace the daemon, one at a time. `replaced` is set once one has succeeded: what
-    remains is to drain. `is_owned`: the daemon belongs to a program that embeds it. `start` starts
-    the new daemon.
+    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it.
+    `start` starts the new daemon.
     """
 
     def __init__(
@@ -107,27 +103,27 @@ class Upgrades:
         self._attempt: asyncio.Task[UpgradeReport] | None = None
 
     def request(self) -> asyncio.Future[UpgradeReport]:
-        """Begins one, or joins the one that is under way. Raises `RefusedError`."""
+        """Starts an attempt, or joins the present one. Raises `RefusedError`."""
         self._check()
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_task(self._upgrade())
         return self._attempt
 
     def ask(self) -> None:
-        """The same for a signal: a refusal is logged."""
+        """Requests an upgrade for a signal: logs a refusal."""
         try:
             self.request()
         except RefusedError as error:
             log.error(Event.UPGRADE_REFUSED, error=str(error), hint=error.hint)
 
     async def stop(self) -> None:
-        """Ends an attempt that is under way."""
+        """Cancels an attempt that is under way."""
         if self._attempt is not None and self.replaced is None:
             self._attempt.cancel()
             await asyncio.wait({self._attempt})
 
     def _check(self) -> None:
-        """Raises `RefusedError` where something is in the way of it, with what to do instead."""
+        """Raises `RefusedError`, with what to do instead, if an upgrade is not possible."""
         cannot, phase = "servd cannot be replaced", self._components.lifecycle.phase
         if os.getpid() == 1:
             what = "it is the first process of a container"
@@ -139,7 +135,7 @@ class Upgrades:
             raise RefusedError(f"{cannot}: it is {phase}", "try again when it runs")
 
     async def _upgrade(self) -> UpgradeReport:
-        """Waits for its turn among the reloads; none is made until it is over."""
+        """Waits for its turn among the reloads, and holds it to the end."""
         at, started = now(), time.monotonic()
         try:
             async with self._components.reloader.turn:
@@ -162,7 +158,7 @@ class Upgrades:
         return UpgradeReport("failed", at, seconds, os.getpid(), __version__, reason, lines)
 
     async def _start_and_hand_over(self) -> tuple[NewDaemon, Ready]:
-        """The daemon that has taken over. Raises `UpgradeError`, and then none has."""
+        """Returns the daemon that has taken over. Raises `UpgradeError` if none has."""
         components = self._components
         environ = {**os.environ, **components.resources.systemd.environ}
         new = await self._start(upgrade_state(components), environ)
@@ -176,9 +172,7 @@ class Upgrades:
         return new, ready
 
     async def _hand_over(self, new: NewDaemon, ready: Ready) -> None:
-        """From now on it is the new daemon that runs; what was handed over is taken back where that
-        does not confirm it. Raises `UpgradeError`.
-        """
+        """Makes `new` the main daemon, or reverts that if it does not confirm: `UpgradeError`."""
         components, resources = self._components, self._components.resources
         resources.pool.hand_over(ready.taken)
         components.admin.hand_over(ready.admin)
@@ -190,7 +184,7 @@ class Upgrades:
         except BaseException:
             components.admin.hand_over(())
             resources.folder.own()
-            resources.systemd.goes_on()
+            resources.systemd.continues()
             raise
         if components.reloader.is_busy:
             new.tell(reload=True)
@@ -203,7 +197,7 @@ class Upgrades:
 
 
 def upgrade_state(components: DaemonComponents) -> UpgradeState:
-    """What the new daemon gets from this one."""
+    """Returns what the new daemon receives from this one."""
     resources, supervisor = components.resources, components.supervisor
     desired, pool = components.reloader.desired, components.resources.pool
     config = desired.loaded.config

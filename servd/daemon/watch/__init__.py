@@ -1,4 +1,4 @@
-"""What changes outside and asks for a reload: files, sources, certificates, the clock.
+"""Watches files, sources and certificates, whose changes ask for reloads, and the clock.
 
 Uses: watchfiles, `config`, `plan`.
 Used by: `daemon`.

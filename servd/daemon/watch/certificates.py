@@ -1,8 +1,7 @@
-"""When certificates expire, and saying so in time."""
+"""Reads when certificates expire, and warns in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -13,12 +12,10 @@ from servd.core.events import Event
 from servd.daemon.periodic import Periodic
 from servd.supervisor.supervisor import Supervisor
 
-LOOK_EVERY = 60.0
-"""Seconds between two looks at what expires."""
+_CHECK_SECONDS = 60.0
 
-NOTICE = timedelta(days=14)
-"""How long before its end a certificate is said to expire; a third of its life, where that is
-less."""
+_NOTICE = timedelta(days=14)
+"""Warning time before a certificate expires, at most a third of its life."""
 
 _EVENTS = (Event.CERTIFICATE_EXPIRING, Event.CERTIFICATE_EXPIRED)
 
@@ -27,19 +24,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when until when a certificate is valid."""
+    """When a certificate becomes valid, and when it expires."""
 
     begins: datetime
     ends: datetime
 
     def is_ending(self, now: datetime) -> bool:
-        """Whether it is time to say so."""
-        return now >= self.ends - min(NOTICE, (self.ends - self.begins) / 3)
+        """Whether to warn."""
+        return now >= self.ends - min(_NOTICE, (self.ends - self.begins) / 3)
 
 
 @lru_cache(maxsize=512)
 def validity(pem: str) -> Validity | None:
-    """Of the first certificate of a chain in PEM; None where there is none to be read."""
+    """Returns that of the first certificate in a PEM chain; None if it cannot be read."""
     from cryptography import x509
 
     try:
@@ -50,33 +47,26 @@ def validity(pem: str) -> Validity | None:
 
 
 class CertificateWatch:
-    """Says once of each certificate that it expires soon, and once that it has."""
+    """Warns once per certificate that it expires soon, and once that it has expired."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._said: set[tuple[str, str, Event]] = set()
-        self.looks = Periodic(LOOK_EVERY, self._look)
-
-    async def _look(self) -> None:
-        self.look(datetime.now(UTC))
+        self._warned: set[tuple[str, str, Event]] = set()
+        self.looks = Periodic(_CHECK_SECONDS, lambda: self.look(datetime.now(UTC)))
 
     def look(self, now: datetime) -> None:
-        """Says what is to be said of the certificates in use."""
-        here = list(self._certificates())
-        self._said &= {(name, pem, event) for name, pem in here for event in _EVENTS}
+        """Warns about certificates in use that expire soon or have expired."""
+        services = self._supervisor.services.items()
+        here = [(name, s.plan.tls.certificate) for name, s in services if s.plan.tls is not None]
+        self._warned &= {(name, pem, event) for name, pem in here for event in _EVENTS}
         for name, pem in here:
             found = validity(pem)
             if found is None or not found.is_ending(now):
                 continue
             expired = now >= found.ends
             event = Event.CERTIFICATE_EXPIRED if expired else Event.CERTIFICATE_EXPIRING
-            if (name, pem, event) not in self._said:
-                self._said.add((name, pem, event))
+            if (name, pem, event) not in self._warned:
+                self._warned.add((name, pem, event))
                 days = round((found.ends - now) / timedelta(days=1), 1)
                 ends = found.ends.isoformat().replace("+00:00", "Z")
                 log.warning(event, service=name, expires_at=ends, days=days)
-
-    def _certificates(self) -> Iterable[tuple[str, str]]:
-        for name, service in self._supervisor.services.items():
-            if service.plan.tls is not None:
-                yield name, service.plan.tls.certificate

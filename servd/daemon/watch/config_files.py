@@ -1,4 +1,4 @@
-"""Changes of files on disk ask for a reload, once they have been quiet for a moment."""
+"""Asks for a reload when files on disk change, once they have been quiet for a moment."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.debounce import ClockTimer, Debounce, TimerClock
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
-BACKSTOP_SECONDS = 10.0
-"""The files are looked at so often even when the kernel reports nothing: network file systems
-report nothing, and a folder that was replaced is watched in vain."""
+_BACKSTOP_SECONDS = 10.0
+"""Polling interval without kernel events: network file systems send none, nor does a folder that
+was replaced."""
 
-_CATCH_UP = 0.2
-"""Seconds after which what changed while a watch was being set up is looked for."""
+_CATCH_UP_SECONDS = 0.2
+"""Delay before the check for changes made while a watch was being set up."""
 
-_AFTER_FAILURE = 2.0
+_RETRY_SECONDS = 2.0
 
-_SAY_AGAIN = 60.0
-"""Seconds after which trouble that lasts is said once more."""
+_REPORT_SECONDS = 60.0
+"""Interval in which a lasting failure is reported again."""
 
 log = structlog.get_logger()
 
 
 class Trouble:
-    """Says why files cannot be watched: at once, and then now and again."""
+    """Logs why files cannot be watched: at once, then at intervals."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
 
     def say(self, error: Exception) -> None:
-        """It cannot be done just now."""
+        """Logs `error`, unless it was logged recently."""
         now = time.monotonic()
-        if now - self._said.get(str(error), -math.inf) >= _SAY_AGAIN:
+        if now - self._said.get(str(error), -math.inf) >= _REPORT_SECONDS:
             self._said = {str(error): now}
             log.warning(
                 Event.FILES_NOT_WATCHED,
                 error=str(error),
-                next_action=f"tried every {_AFTER_FAILURE:g} s",
+                next_action=f"tried every {_RETRY_SECONDS:g} s",
             )
 
 
@@ -72,19 +72,19 @@ class FileWatch:
         self._task: asyncio.Task[None] | None = None
 
     def has_read(self, loaded: Loaded) -> None:
-        """Notes what is in the files of the first configuration, before any watching."""
+        """Records the content of the first configuration's files, before they are watched."""
         self._choose(loaded, loaded)
         self.about_to_read()
 
     def about_to_read(self) -> None:
-        """Notes what is in the files now: what changes from here on, a reader may have missed."""
+        """Records the files' content now: a reader may miss later changes."""
         contents = self._contents()
         if contents is not None:
             self._seen = contents
 
     def look_at(self, read: Loaded, running: Loaded) -> None:
-        """Watches the files of `read`, valid or not, and the certificates of what is `running`,
-        which also says whether to watch.
+        """Watches the files of `read`, valid or not, and the certificates of `running`, whose
+        settings say whether and how to watch.
         """
         self._choose(read, running)
         contents = self._contents()
@@ -108,12 +108,12 @@ class FileWatch:
         return self._config.folders | self._certificates.folders, self._quiet
 
     def _contents(self) -> dict[str, bytes] | None:
-        """None while it cannot be known: then it is looked at again."""
+        """Returns None, and looks again later, while files cannot be read for lack of resources."""
         try:
             return self._config.contents() | self._certificates.contents()
         except OSError:
             self._looking = self._looking or self._clock.call_at(
-                self._clock.time() + _AFTER_FAILURE, self._look
+                self._clock.time() + _RETRY_SECONDS, self._look
             )
             return None
 
@@ -127,12 +127,12 @@ class FileWatch:
             if not folders:
                 await self._again.wait()
                 continue
-            catching_up = loop.call_later(_CATCH_UP, self._look)
+            catching_up = loop.call_later(_CATCH_UP_SECONDS, self._look)
             try:
                 async for changes in awatch(
                     *sorted(folders),
                     stop_event=self._again,
-                    rust_timeout=int(BACKSTOP_SECONDS * 1000),
+                    rust_timeout=int(_BACKSTOP_SECONDS * 1000),
                     yield_on_timeout=True,
                     recursive=False,
                     watch_filter=None,
@@ -146,13 +146,13 @@ class FileWatch:
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
                 self._trouble.say(error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
+                    await asyncio.wait_for(self._again.wait(), _RETRY_SECONDS)
                 self._look()
             finally:
                 catching_up.cancel()
 
     def _look(self) -> None:
-        """Looks for what no event told of."""
+        """Finds changes that caused no event."""
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -178,14 +178,14 @@ class FileWatch:
             self._ask(ReloadRequest("a certificate changed", read=False, certificates=True))
 
     def _matters(self, path: str) -> bool:
-        """Whether it is still watched; a file that is gone may have matched a pattern."""
+        """Whether it is still watched; a deleted file may have matched a pattern."""
         lists = (self._config, self._certificates)
         return any(path in known.files for known in lists) or any(
             fnmatch.fnmatch(path, pattern) for known in lists for pattern in known.patterns
         )
 
     async def stop(self) -> None:
-        """Ends the watching."""
+        """Stops watching."""
         self._debounce.cancel()
         if self._looking is not None:
             self._looking.cancel()

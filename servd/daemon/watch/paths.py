@@ -1,4 +1,4 @@
-"""Which files a configuration depends on, where they really are, and what is in them now."""
+"""Finds the files that a configuration depends on, where links lead, and what they contain."""
 
 from __future__ import annotations
 
@@ -13,38 +13,32 @@ from servd.core.basedir import absolute
 from servd.core.exhaustion import glob_or_raise, is_exhaustion
 
 _MOST_LINKS = 40
-_LARGEST = 16 * 2**20
+_READ_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class WatchList:
-    """Absolute paths of files, and globs whose matches count too."""
+    """Absolute paths of files, and globs whose matches are included."""
 
     files: frozenset[str] = frozenset()
     patterns: frozenset[str] = frozenset()
 
     @property
     def folders(self) -> frozenset[str]:
-        """Folders in which a change of any of the files shows: also those of symbolic links on the
-        way, since a link can be swapped for another (as Kubernetes does with a ConfigMap), and for
-        one that is not there yet, the folder that it would be made in.
+        """Folders in which a change of any file shows, with those of symbolic links on the way
+        (Kubernetes swaps a ConfigMap's link), or the nearest existing folder above.
         """
-        found: set[str] = set()
-        for path in (*self.files, *self.patterns):
-            found |= folders_of(path)
-        return frozenset(_there(folder) for folder in found)
+        paths = (*self.files, *self.patterns)
+        return frozenset(_there(folder) for path in paths for folder in folders_of(path))
 
     def contents(self) -> dict[str, bytes]:
-        """A digest of what is in each file now, or why it cannot be read.
-
-        Raises OSError where a shortage (of descriptors) keeps that from being known.
-        """
+        """Returns a digest of each file, or why it cannot be read. Raises OSError at exhaustion."""
         found = {path for pattern in self.patterns for path in glob_or_raise(pattern)}
         return {path: _content(path) for path in self.files | found}
 
 
 def of_config(loaded: Loaded) -> WatchList:
-    """What a configuration was read from, with the env files that it names."""
+    """Returns what a configuration was read from, with the env files that it names."""
     if loaded.path.startswith("<"):
         return WatchList()
     config = loaded.config
@@ -61,7 +55,7 @@ def of_config(loaded: Loaded) -> WatchList:
 
 
 def of_certificates(loaded: Loaded) -> WatchList:
-    """Certificates and keys of the services that rotate theirs."""
+    """Returns certificates and keys of the services with `rotate`."""
     files: set[str] = set()
     for service in loaded.config.services.values():
         if service.tls is not None and service.tls.rotate:
@@ -70,7 +64,7 @@ def of_certificates(loaded: Loaded) -> WatchList:
 
 
 def folders_of(path: str) -> set[str]:
-    """The folder of the file at `path`, and those of every link that leads there."""
+    """Returns the folders of the file at `path` and of every link that leads there."""
     found: set[str] = set()
     waiting = _steps(absolute(path))
     current = "/"
@@ -78,7 +72,7 @@ def folders_of(path: str) -> set[str]:
     while waiting:
         step = waiting.pop(0)
         if any(sign in step for sign in "*?["):
-            break  # whatever matches shows in the folder before
+            break  # matches show in the folder before
         candidate = os.path.join(current, step)
         if os.path.islink(candidate) and links < _MOST_LINKS:
             links += 1
@@ -93,7 +87,7 @@ def folders_of(path: str) -> set[str]:
 
 
 def _there(folder: str) -> str:
-    """The folder, or the nearest one above it that there is."""
+    """Returns the folder, or the nearest existing one above it."""
     while not os.path.isdir(folder) and folder != "/":
         folder = os.path.dirname(folder)
     return folder
@@ -106,7 +100,7 @@ def _steps(path: str) -> list[str]:
 def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read(_LARGEST)).digest()
+            return hashlib.sha256(file.read(_READ_BYTES)).digest()
     except OSError as error:
         if is_exhaustion(error):
             raise

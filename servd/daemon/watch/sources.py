@@ -1,9 +1,10 @@
-"""In development: when sources change, the services whose code they are start anew."""
+"""In development: restarts services whose sources change."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,20 +18,19 @@ from servd.daemon.watch.gitignore import Ignored
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.sources import Sources
 
-MODULE = ".py"
-TEMPLATES = (".html", ".jinja", ".jinja2", ".j2")
-"""What an app may have read in at its start beside its modules."""
+_TEMPLATES = (".html", ".jinja", ".jinja2", ".j2")
+"""Files other than modules that an app may read at its start."""
 
 _BACKSTOP_MS = 5000
-_AFTER_FAILURE = 2.0
-_CATCH_UP = 0.2
-"""Seconds after which a new watch is surely in place."""
+_RETRY_SECONDS = 2.0
+_CATCH_UP_SECONDS = 0.2
+"""Time after which a new watch is in place."""
 
 log = structlog.get_logger()
 
 
 class SourceWatch:
-    """Watches the folders of all services, without what `.gitignore` leaves out."""
+    """Watches the folders of all services, except what `.gitignore` excludes."""
 
     def __init__(self, ask: Callable[[ReloadRequest], object], sources: Sources) -> None:
         self._ask = ask
@@ -43,7 +43,7 @@ class SourceWatch:
         self._task: asyncio.Task[None] | None = None
 
     def look_at(self, plan: Plan, config: Iterable[str]) -> None:
-        """Watches the sources of `plan` from now on; files of the `config` are no sources."""
+        """Watches the sources of `plan` from now on; files of the `config` do not count."""
         moved = _directories(plan) != _directories(self._plan)
         self._plan = plan
         self._config = frozenset(os.path.realpath(absolute(file)) for file in config)
@@ -65,7 +65,7 @@ class SourceWatch:
                 await self._again.wait()
                 continue
             loop = asyncio.get_running_loop()
-            catching_up = loop.call_later(_CATCH_UP, self._react_to_all, fresh, since)
+            catching_up = loop.call_later(_CATCH_UP_SECONDS, self._react_to_all, fresh, since)
             try:
                 async for changes in awatch(
                     *folders,
@@ -81,18 +81,18 @@ class SourceWatch:
                         self._react(changed)
                     moved = {path for path in changed if path in known or os.path.isdir(path)}
                     if moved:
-                        known -= moved  # a folder that is new, or anew there, is watched too
+                        known -= moved  # watches new and recreated folders too
                         break
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
                 log.warning(Event.SOURCES_NOT_WATCHED, error=str(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), _AFTER_FAILURE)
+                    await asyncio.wait_for(self._again.wait(), _RETRY_SECONDS)
             except BaseException:
                 catching_up.cancel()
                 raise
 
     def _react_to_all(self, folders: set[str], since: float) -> None:
-        """What was put into folders before they were watched, and after `since`."""
+        """Reacts to files put into `folders` before they were watched, but after `since`."""
         found: set[str] = set()
         for folder in folders:
             with contextlib.suppress(OSError):
@@ -101,17 +101,13 @@ class SourceWatch:
 
     def _folders(self) -> list[str]:
         self._ignored = {folder: Ignored(folder) for folder in _directories(self._plan)}
-        found: dict[str, None] = {}
-        for folder, ignored in self._ignored.items():
-            found |= dict.fromkeys(ignored.folders(folder))
-        return list(found)
+        found = (ignored.folders(folder) for folder, ignored in self._ignored.items())
+        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
     def _react(self, changed: set[str]) -> None:
-        services = set[str]()
-        because = set[str]()
+        services, because = set[str](), set[str]()
         for path in sorted(changed - self._config):
-            concerned = self.concerned(path)
-            if concerned:
+            if concerned := self.concerned(path):
                 services |= concerned
                 because.add(os.path.basename(path))
         if services:
@@ -119,10 +115,11 @@ class SourceWatch:
             self._ask(ReloadRequest(why, roll=frozenset(services)))
 
     def concerned(self, path: str) -> set[str]:
-        """The services that a changed file is part of.
+        """Returns the services that a changed file belongs to.
 
-        A module is part of what has loaded it. Where nobody has, it may be imported later than at
-        the start, or be what a broken import missed: then of every app in whose folder it is.
+        A module belongs to the services that have loaded it. One that none has loaded may be
+        imported later, or be missing from a broken import: it belongs to every app in whose folder
+        it is.
         """
         here = [s for s in self._plan.services if self._is_source(s, path)]
         exact = self._sources.who_loaded(path)
@@ -138,11 +135,11 @@ class SourceWatch:
             return False
         ending = os.path.splitext(path)[1]
         if service.app is not None:
-            return ending == MODULE or ending in TEMPLATES
+            return ending == ".py" or ending in _TEMPLATES
         return ending in _endings_of(service)
 
     async def stop(self) -> None:
-        """Ends the watching."""
+        """Stops watching."""
         if self._task is not None:
             self._again.set()
             self._task.cancel()
@@ -154,6 +151,6 @@ def _directories(plan: Plan) -> tuple[str, ...]:
 
 
 def _endings_of(service: ServicePlan) -> set[str]:
-    """The kinds of files that a command names among its arguments: `node server.js` has `.js`."""
+    """Returns the endings of files among a command's arguments: `.js` for `node server.js`."""
     files = [a for a in service.command if os.path.isfile(os.path.join(service.directory, a))]
     return {os.path.splitext(file)[1] for file in files} - {""}

@@ -39,7 +39,8 @@ def test_lines_that_are_no_objects_have_no_fields(line: bytes) -> None:
 
 
 def test_subscribers_get_what_the_daemon_says_until_the_end() -> None:
-    sink = LogSink(DaemonLog(), io.FileIO("/dev/null", "wb"))
+    null = io.FileIO("/dev/null", "wb")
+    sink = LogSink(DaemonLog(), null)
     router = LogRouter(sink)
     taken: list[LogEvent] = []
     router.subscribe(taken.append)
@@ -49,6 +50,7 @@ def test_subscribers_get_what_the_daemon_says_until_the_end() -> None:
     router.close()
     router.by_daemon(quiet)
     sink.close()
+    null.close()
     assert taken == [quiet]
     assert [line.text for line in router.logs.tail(9)] == [b"{}"]
     assert [line.service for line in router.events.tail(9)] == ["web", "web"]
