@@ -182,7 +182,7 @@ async def test_an_event_right_before_the_end_is_not_lost(monkeypatch: pytest.Mon
 
 @in_loop
 async def test_what_takes_longer_than_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "HOOK_SECONDS", 0.01)
     calls = Calls(monkeypatch, hook("crash_loop"))
     await calls.take(*map(crash, range(3)))
     with capture_logs() as logs:

@@ -19,7 +19,7 @@ from support.in_loop import in_loop, settle
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "_LOOK_EVERY", 0.001)
+    monkeypatch.setattr(orphans, "_POLL_SECONDS", 0.001)
 
 
 class Orphan:

@@ -34,11 +34,11 @@ class Attempt:
         self.new.answers["ready"] = self._ready
         self.upgrades = Upgrades(self.room.components, is_owned=is_owned, start=self.new.start)
         self.fails: BaseException | None = None
-        self.goes_on = asyncio.Event()
-        self.goes_on.set()
+        self.continues = asyncio.Event()
+        self.continues.set()
 
     async def _ready(self) -> Ready:
-        await self.goes_on.wait()
+        await self.continues.wait()
         if self.fails is not None:
             raise self.fails
         return READY
@@ -118,7 +118,7 @@ async def test_an_internal_error_is_an_upgrade_that_failed() -> None:
 @in_loop
 async def test_an_end_dismisses_the_new_daemon() -> None:
     attempt = Attempt()
-    attempt.goes_on.clear()
+    attempt.continues.clear()
     asked = attempt.upgrades.request()
     await settle()
     await attempt.upgrades.stop()
@@ -130,12 +130,12 @@ async def test_an_end_dismisses_the_new_daemon() -> None:
 @in_loop
 async def test_one_attempt_answers_all_who_ask_meanwhile_and_the_next_is_another() -> None:
     attempt = Attempt()
-    attempt.goes_on.clear()
+    attempt.continues.clear()
     attempt.fails = UpgradeError("no")
     first = attempt.upgrades.request()
     await settle()
     assert attempt.upgrades.request() is first
-    attempt.goes_on.set()
+    attempt.continues.set()
     await first
     assert attempt.upgrades.request() is not first
     await attempt.upgrades.stop()
