@@ -1,4 +1,4 @@
-"""servd for programs: what `import servd` offers beyond the client."""
+"""Functions of `import servd` in addition to the client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from servd.config.model import Config
 
 
 def load(path: str | os.PathLike[str]) -> Config:
-    """The validated configuration in the file or folder at `path`.
+    """Returns the validated configuration in the file or folder at `path`.
 
     Raises `servd.ConfigError` with every mistake in it.
     """

@@ -1,8 +1,7 @@
 """servd from Python: `servd.serve(...)` for tests, notebooks and programs.
 
-The daemon is a process of its own: no signal handler, no thread and no logger of this process is
-touched, and any number can run at a time. It ends with `stop()`, with its `with` block, and with
-this process, however that ends.
+The daemon is a separate process: it leaves this process's signal handlers, threads and loggers
+alone, and several can run at a time. It ends with `stop()`, its `with` block, or this process.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from servd.control.client import AdminClient, Answer, NoDaemonError
 from servd.core.errors import ServdError, StartError, UsageError
 from servd.wire.names import LIFELINE
 
-_ENDINGS = (".toml", ".yaml", ".yml", ".json")
-_LOOK_EVERY = 0.02
-_PATIENCE = 10.0
+_CONFIG_SUFFIXES = (".toml", ".yaml", ".yml", ".json")
+_POLL_SECONDS = 0.02
 
 
 def serve(
@@ -36,13 +34,12 @@ def serve(
     start_timeout: float = 60.0,
     **options: Any,
 ) -> Server:
-    """Runs a configuration (a file or folder), or one target as `servd serve` does, with options of
-    that as keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
+    """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
+    keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
 
-    With `threaded` it returns once everything is ready, or raises `StartError` with what went wrong
-    when a service cannot start, or that takes longer than `start_timeout` seconds; else it returns
-    when the daemon has ended.
-    `bento_identifier` is what BentoML calls the target.
+    Returns when the daemon has ended; with `threaded`, as soon as every service is ready. Raises
+    `StartError` with the log when a service cannot start, or not within `start_timeout` seconds.
+    `bento_identifier` is BentoML's name for the target.
     """
     target = config_or_target if config_or_target is not None else bento_identifier
     if config_or_target is not None and bento_identifier is not None:
@@ -59,12 +56,12 @@ def serve(
 
 
 def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> list[str]:
-    """The command line for a configuration, a target, or a BentoML service. Raises `UsageError`."""
+    """Returns the command line of a configuration, target or Bento. Raises `UsageError`."""
     if bento:
         options = {"bento": True, **options}
-        if "development_mode" in options:  # as `serve_http_production` calls it
+        if "development_mode" in options:  # the name in `serve_http_production`
             options["development"] = options.pop("development_mode")
-    elif os.path.isdir(target) or target.endswith(_ENDINGS):
+    elif os.path.isdir(target) or target.endswith(_CONFIG_SUFFIXES):
         if options:
             raise UsageError(f"a configuration takes no options: {', '.join(sorted(options))}")
         return ["--config", target]
@@ -79,10 +76,10 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
 
 
 class Server:
-    """A daemon in the background. Stop it, or use it in a `with` block."""
+    """A daemon in the background. Call `stop`, or use a `with` block."""
 
     def __init__(self, arguments: list[str], *, quiet: bool = True) -> None:
-        """Starts it; with `quiet`, what it logs is kept for `log` alone."""
+        """Starts the daemon; with `quiet`, its output goes to `log` only."""
         self._folder = tempfile.mkdtemp(prefix="servd-")
         self._log = os.path.join(self._folder, "log")
         self._admin = AdminClient(os.path.join(self._folder, "run", "admin.sock"))
@@ -107,18 +104,18 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The daemon's."""
+        """The process id of the daemon."""
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """Everything that it and its services have logged so far; empty once it was stopped."""
+        """The log of the daemon and its services so far; empty after a stop."""
         with contextlib.suppress(OSError), open(self._log, encoding="utf-8") as file:
             return file.read()
         return ""
 
     def until_ready(self, seconds: float) -> None:
-        """Returns once every service is ready; else stops it. Raises `StartError`."""
+        """Waits until every service is ready; else stops the daemon and raises `StartError`."""
         end = time.monotonic() + seconds
         while not self._is_ready():
             why = self._why_never(end)
@@ -126,7 +123,7 @@ class Server:
                 said = self.log.strip()[-4000:]
                 self.stop()
                 raise StartError(f"servd {why}:\n{said}" if said else f"servd {why}")
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
 
     def _is_ready(self) -> bool:
         try:
@@ -135,8 +132,8 @@ class Server:
             return False
 
     def _why_never(self, end: float) -> str:
-        """Why it is no use to wait for longer; empty where it is. A service whose workers die again
-        and again does not get better by itself.
+        """Returns why waiting is useless, or "". A service in a crash loop does not recover by
+        itself.
         """
         if self._process.poll() is not None:
             return "ended"
@@ -149,13 +146,13 @@ class Server:
         return f"cannot start {loops[0]['name']}: {loops[0]['error']}" if loops else ""
 
     def status(self) -> dict[str, Any]:
-        """What runs: the shape of `GET /v1/status`. Raises `NoDaemonError` once it has ended."""
+        """Returns the answer of `GET /v1/status`. Raises `NoDaemonError` after the end."""
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
-        """Where a service listens (the only one that listens outside, without a name):
-        `http://localhost:PORT` for every interface. Raises `ServdError` for one that is not there,
-        or listens nowhere.
+        """Returns the URL of a service (without a name, of the only one with an address):
+        `http://localhost:PORT` for every interface. Raises `ServdError` if it does not exist or has
+        no address.
         """
         services = self._admin.services([name] if name is not None else [])
         if len(services) > 1:
@@ -169,8 +166,8 @@ class Server:
         return where.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
 
     def reload(self) -> dict[str, Any]:
-        """Reads the configuration anew and applies what differs; the outcome. Raises `ServdError`
-        with the reason when it was undone.
+        """Reads the configuration again, applies the differences and returns the outcome. Raises
+        `ServdError` with the reason if the reload was undone.
         """
         answer: Answer = self._admin.post("/v1/reload")
         if not answer.good:
@@ -179,19 +176,19 @@ class Server:
         return dict(answer.body)
 
     def stop(self) -> int:
-        """Drains and ends everything, whether or not it runs; the daemon's exit status."""
+        """Drains and stops everything if it runs, and returns the daemon's exit status."""
         atexit.unregister(self.stop)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for its end, and removes what it has left; its exit status. Ctrl-C ends it."""
+        """Waits for the end (Ctrl-C stops it), removes its folder and returns the exit status."""
         while True:
             try:
                 status = self._process.wait()
                 break
-            except KeyboardInterrupt:  # it has got the same signal where it shares our terminal
+            except KeyboardInterrupt:  # a daemon on our terminal has received it too
                 with contextlib.suppress(ProcessLookupError):
                     self._process.send_signal(signal.SIGTERM)
         if self._lifeline >= 0:

@@ -1,4 +1,4 @@
-"""The pytest fixture `servd`: daemons for a test, which end with it.
+"""The pytest fixture `servd`: daemons that end with their test.
 
 ::
 
@@ -23,7 +23,7 @@ class Serve(Protocol):
     """`servd.serve`, threaded."""
 
     def __call__(self, config_or_target: str, **options: Any) -> Server:
-        """Returns once everything is ready. Raises `servd.StartError`."""
+        """Returns when every service is ready. Raises `servd.StartError`."""
 
 
 @pytest.fixture

@@ -81,3 +81,23 @@ def test_code_in_texts_of_tests_imports_what_there_is() -> None:
     for module, name in sorted(found):
         loaded = importlib.import_module(module)
         assert hasattr(loaded, name) or importlib.util.find_spec(f"{module}.{name}"), (module, name)
+
+
+def test_no_public_type_name_is_defined_twice() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name in _type_names(ast.parse(path.read_text())):
+            homes.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert len(homes) > 200
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def _type_names(tree: ast.Module) -> list[str]:
+    """Public classes, and aliases of types: names in CamelCase that are assigned to."""
+    found = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        found += [
+            t.id for t in targets if isinstance(t, ast.Name) and re.match("[A-Z].*[a-z]", t.id)
+        ]
+    return [name for name in found if not name.startswith("_")]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from servd.wire import graces
+
 ROOT = Path(__file__).parents[1]
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", SECURITY)))
@@ -57,3 +59,19 @@ def test_there_are_links_and_names_to_follow() -> None:
     assert len(NAMED) > 30
     assert len([link for page in PAGES for link in links(page)]) > 20
     assert len([link for page in PAGES for link in links(page) if link[1]]) > 5
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_modules_that_the_page_on_the_architecture_names_exist() -> None:
+    named = set(re.findall(r"`(?:servd/)?((?:\w+/)+\w+\.py)`", ARCHITECTURE))
+    assert len(named) > 20
+    for path in named - {"tests/test_architecture.py"}:
+        assert (ROOT / "servd" / path).exists(), path
+
+
+def test_the_page_on_the_architecture_has_the_table_of_graces() -> None:
+    rows = dict(re.findall(r"^\| `(\w+_SECONDS)` \| ([\d.]+) \|", ARCHITECTURE, re.MULTILINE))
+    found = {name: value for name, value in vars(graces).items() if name.endswith("_SECONDS")}
+    assert {name: float(seconds) for name, seconds in rows.items()} == found

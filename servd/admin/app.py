@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
@@ -11,11 +11,10 @@ from servd._version import __version__
 from servd.admin import routes_actions, routes_page, routes_status
 from servd.admin.problem import documented, install
 from servd.admin.streams import streaming
-from servd.daemon.admin_protocol import DaemonView
+from servd.daemon.view import DaemonView
 
 if TYPE_CHECKING:
     from servd.admin.metrics import Metrics
-    from servd.daemon.daemon import Daemon
 
 
 def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
@@ -38,6 +37,6 @@ def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
     install(app)
     app.include_router(routes_page.router)
     app.include_router(routes_status.router)
-    streaming(app, cast("Daemon", daemon))
+    streaming(app, daemon)
     app.include_router(routes_actions.router)
     return app

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from servd.daemon.admin_protocol import DaemonView
+from servd.daemon.view import DaemonView
 
 
 async def _daemon(request: Request) -> DaemonView:

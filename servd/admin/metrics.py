@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from servd.admin.plain import answer_plainly
 
 if TYPE_CHECKING:
-    from servd.daemon.admin_protocol import DaemonView
     from servd.daemon.metrics.prometheus import PrometheusRenderer
     from servd.daemon.metrics.snapshot import Snapshot
+    from servd.daemon.view import DaemonView
 
 _NOT_FOUND = b"there is /metrics here, and nothing else\n"
 

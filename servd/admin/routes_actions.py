@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.routes_status import WELL, entity_tag, require_service
-from servd.daemon.admin_protocol import DaemonView
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.daemon.upgrade.upgrader import UpgradeReport
-from servd.plan.overrides import Scale, Start, Stop, needed
+from servd.daemon.view import DaemonView
+from servd.plan.overrides import ScaleService, StartService, StopService, needed
 
 MAX_WORKERS = 4096
 """Maximum workers of a service in a request."""
@@ -140,7 +140,7 @@ async def restart(
     overrides, file = daemon.reloader.desired.overrides, daemon.reloader.desired.declared
     stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
     roll = _unwell(daemon, name) | {name}
-    act = Start(name) if stopped else None
+    act = StartService(name) if stopped else None
     request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
     status = await _apply(daemon, request, body or Waiting(), by)
     await _until_well(daemon, name)
@@ -157,7 +157,7 @@ async def start(
 ) -> ReloadStatus:
     require_service(daemon, name)
     roll = _unwell(daemon, name)
-    request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=Start(name))
+    request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=StartService(name))
     status = await _apply(daemon, request, body or Waiting(), by)
     await _until_well(daemon, name)
     return status
@@ -169,7 +169,7 @@ async def stop(
 ) -> ReloadStatus:
     require_service(daemon, name)
     asked = body or StopBody()
-    request = ReloadRequest(f"stop of {name}", read=False, act=Stop(name, asked.cascade))
+    request = ReloadRequest(f"stop of {name}", read=False, act=StopService(name, asked.cascade))
     return await _apply(daemon, request, asked, by)
 
 
@@ -180,7 +180,7 @@ async def stop(
 )
 async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -> ReloadStatus:
     require_service(daemon, name)
-    act = Scale(name, body.workers, body.cascade)
+    act = ScaleService(name, body.workers, body.cascade)
     body.wait_drained = body.wait_drained or not body.workers
     request = ReloadRequest(f"scale of {name}", read=False, act=act)
     status = await _apply(daemon, request, body, by)

@@ -13,8 +13,8 @@ from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.dump import effective
 from servd.core.errors import ConfigError
-from servd.daemon.admin_protocol import DaemonView
 from servd.daemon.status import ServiceStatus, Status
+from servd.daemon.view import DaemonView
 from servd.plan.render_changes import Row, change_rows
 
 WELL = ("ready", "completed", "rolling")

@@ -27,7 +27,7 @@ from servd.plan.model import SocketPlan
 
 if TYPE_CHECKING:
     from servd.admin.uvicorn_server import AdminUvicorn
-    from servd.daemon.admin_protocol import DaemonView
+    from servd.daemon.view import DaemonView
 
 _BACKLOG = 128
 _SHUTDOWN_SECONDS = 5.0

@@ -15,7 +15,7 @@ from servd.admin.problem import Problem, ProblemError, documented
 from servd.daemon.log.buffer import FOLLOW_PAUSE_SECONDS, Line, LogBuffer
 
 if TYPE_CHECKING:
-    from servd.daemon.admin_protocol import DaemonView
+    from servd.daemon.view import DaemonView
 
 MOST_STREAMS = 64
 """Clients that may follow at the same time."""

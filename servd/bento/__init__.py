@@ -1,4 +1,4 @@
-"""BentoML on the daemon's side: asks the code of services what it declares, in another process.
+"""BentoML in the daemon: queries the code of services for its declarations, in another process.
 
 Uses: `host`, `plan`, `config`, `wire`, `core`.
 Used by: `cli`.

@@ -1,6 +1,6 @@
-"""Asking the code of a BentoML service what it declares: the process that does, and its answer.
+"""Queries the code of a BentoML service for its declarations, in a child process.
 
-Standard library only, so that it can be asked before anything else is imported.
+Standard library only, so that a query can start before anything else is imported.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MODULE = "servd.worker.bento.describe"
 
 
 class DescriptionError(Exception):
-    """The code could not be asked; `trace` is its own traceback. It is a mistake of the
-    configuration when there is no such code, and not when the code fails.
+    """The query failed; `trace` is the traceback of the code. `is_mistake`: the code does not
+    exist, which is a mistake in the configuration; code that fails is none.
     """
 
     def __init__(self, message: str, trace: str = "", *, is_mistake: bool = False) -> None:
@@ -28,15 +28,15 @@ class DescriptionError(Exception):
 
 
 class Description:
-    """What is being asked, in a process of its own, from the moment that this is made."""
+    """A query in a child process, started by the constructor."""
 
     def __init__(
         self, argv: Sequence[str], folder: str, environ: Mapping[str, str], **options: Any
     ) -> None:
-        """`options` are those of Popen: whom the process runs as. Raises `DescriptionError`."""
+        """`options` of Popen set the user of the process. Raises `DescriptionError`."""
         self.argv = tuple(argv)
         self.folder = folder
-        lifeline, self._lifeline = os.pipe()  # the process ends with whoever holds the other end
+        lifeline, self._lifeline = os.pipe()  # the process ends when its other end is closed
         try:
             self._process = subprocess.Popen(
                 self.argv,
@@ -58,9 +58,8 @@ class Description:
             os.close(lifeline)
 
     def document(self, seconds: float) -> dict[str, Any]:
-        """What the code declares, once it has been imported, which may take so long.
-
-        Raises `DescriptionError`.
+        """Waits up to `seconds` for the import of the code, and returns its declarations. Raises
+        `DescriptionError`.
         """
         try:
             said, complained = self._process.communicate(timeout=seconds)
@@ -82,7 +81,7 @@ class Description:
         raise DescriptionError(found["error"], trace, is_mistake=not trace)
 
     def drop(self) -> None:
-        """Nobody wants to know any more: it ends, with whatever it has started."""
+        """Kills the query's process group."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

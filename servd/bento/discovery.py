@@ -1,7 +1,7 @@
-"""What BentoML services declare in their code, asked of their code in a process of its own. Impure.
+"""Discovers what BentoML services declare in their code, by queries in child processes. Impure.
 
-Nothing of a service is ever imported here: its own interpreter does that, as its own user, in its
-own environment.
+The daemon imports no code of a service: the service's interpreter does, as the service's user, in
+its environment.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from servd.plan.build import build
 from servd.plan.model import ServicePlan
 from servd.wire.notify import notify
 
-_AT_ONCE = 4
-_MOST_TIMES = 3
-"""Code that is edited faster than it can be asked is asked again by the next reload."""
+_MAX_QUERIES = 4
+_MAX_ATTEMPTS = 3
+"""Queries of code that is edited meanwhile; the next reload queries it again."""
 
-_AFTERWARDS = 10.0
-"""Seconds until the daemon itself says how long it needs."""
+_STARTUP_MARGIN_SECONDS = 10.0
+"""Time until the daemon itself announces how long it needs."""
 
-_CLOCK_STEP = 20_000_000
-"""Nanoseconds by which the times of files may lag behind the clock."""
+_FILE_TIME_LAG_NS = 20_000_000
+"""Lag of file times behind the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class _Answer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Remembers the answers until one of the files changes that they came from. `begun` is who was
-    asked before the configuration was read.
+    """Caches what BentoML services declare, until a source file changes. `begun`: a query started
+    before the configuration was read.
     """
 
     begun: Description | None = None
@@ -57,10 +57,10 @@ class Discovery:
     _given_up: bool = False
 
     def begin(self, loaded: Loaded, environ: Mapping[str, str]) -> Callable[[], Loaded]:
-        """`complete`, begun in a thread: what is returned waits for it."""
+        """Starts `complete` in a thread, and returns a function that waits for its result."""
         if any(service.bento for service in loaded.config.services.values()):
             longest = max(s.timeouts.startup for s in loaded.config.services.values())
-            extension = f"EXTEND_TIMEOUT_USEC={int((longest + _AFTERWARDS) * 1e6)}"
+            extension = f"EXTEND_TIMEOUT_USEC={int((longest + _STARTUP_MARGIN_SECONDS) * 1e6)}"
             notify("STATUS=Asking BentoML services what they declare", extension)
         pool = ThreadPoolExecutor(1)
         completed = pool.submit(self.complete, loaded, environ)
@@ -68,17 +68,17 @@ class Discovery:
         return completed.result
 
     def give_up(self) -> None:
-        """Ends whatever is being asked, for good."""
+        """Kills running queries, and those still to come."""
         self._given_up = True
         for description in list(self._asking):
             description.drop()
 
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
-        """`loaded` with the components of its BentoML services, and with every mistake that only
+        """Returns `loaded` with the components of its BentoML services, and the mistakes that only
         their code shows.
 
-        Code that cannot be imported is a warning: what it said before stands, or else nothing is
-        known of it, and its workers say why they cannot start.
+        Code that cannot be imported is a warning: its last declarations are kept, if any, and its
+        workers log why they cannot start.
         """
         asked = [name for name, service in loaded.config.services.items() if service.bento]
         if not asked or loaded.errors or loaded.layers is None:
@@ -87,7 +87,7 @@ class Discovery:
         plan = build(loaded.config, inspect_host(loaded.config, environ), "/nonexistent")
         graphs: dict[str, DeclaredGraph] = {}
         found: list[Diagnostic] = []
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_MAX_QUERIES) as pool:
             answers = {name: pool.submit(self._graph, plan.service(name)) for name in asked}
         for name, answer in answers.items():
             try:
@@ -118,7 +118,7 @@ class Discovery:
     def _missing(
         self, whole: ValidationContext, expansion: Expansion, environ: Mapping[str, str]
     ) -> Iterator[Diagnostic]:
-        """Variables that the code asks for, and that nobody sets."""
+        """Yields a mistake for each required variable of the code that is not set."""
         if not any(part.declared.env for part in expansion.parts.values()):
             return
         host = inspect_host(whole.config, environ)
@@ -135,27 +135,27 @@ class Discovery:
                     )
 
     def _graph(self, service: ServicePlan) -> DeclaredGraph:
-        """Raises `DescriptionError`."""
+        """Returns the cached or newly queried declarations. Raises `DescriptionError`."""
         known = self._known.get(_key(service))
-        if known is not None and known.seen == _looks(tuple(known.seen)):
+        if known is not None and known.seen == _file_states(tuple(known.seen)):
             return known.graph
-        for _ in range(_MOST_TIMES):
-            begun = time.time_ns() - _CLOCK_STEP
+        for _ in range(_MAX_ATTEMPTS):
+            begun = time.time_ns() - _FILE_TIME_LAG_NS
             graph = self._ask(service)
-            seen = _looks(graph.files)
+            seen = _file_states(graph.files)
             if all(state is not None and state[0] < begun for state in seen.values()):
                 self._known[_key(service)] = _Answer(graph, seen)
-                break  # else a file was written while it was being read
+                break  # otherwise a file was written during the query
         return graph
 
     def _last(self, service: ServicePlan) -> DeclaredGraph:
-        """What the code said last, when it could be imported."""
+        """Returns the last known declarations."""
         known = self._known.get(_key(service))
         return known.graph if known is not None else DeclaredGraph()
 
     def _ask(self, service: ServicePlan) -> DeclaredGraph:
-        """What the code of a BentoML service declares; of who was `begun` to be asked already,
-        where that is just the same. Raises `DescriptionError`.
+        """Returns the declarations of a service's code, from the query `begun` if it is the same.
+        Raises `DescriptionError`.
         """
         argv = (*service.argv_of(MODULE), service.definition.bento, service.directory)
         identity = running_as(service.identity.account, service.identity.gid)
@@ -174,13 +174,13 @@ class Discovery:
 
 
 def _key(service: ServicePlan) -> tuple[object, ...]:
-    """What may make the answer another one, beside the code."""
+    """Returns what determines the answer in addition to the code."""
     environment = tuple(sorted(service.environment.items()))
     return (service.definition.bento, service.directory, service.python, environment)
 
 
-def _looks(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
-    """What tells one state of each file from another."""
+def _file_states(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
+    """Returns time and size of each file, or None for a missing one."""
     found: dict[str, tuple[int, int] | None] = {}
     for file in files:
         try:

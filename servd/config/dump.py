@@ -22,9 +22,8 @@ Format = str
 
 
 def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
-    """Returns the effective configuration: inherited keys filled in, secrets masked.
-
-    Keys with their default are left out, except with `everything`.
+    """Returns the effective configuration: inherited keys filled in, secrets masked. Keys with
+    their default are left out, except with `everything`.
     """
     dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
     for name, service in loaded.config.services.items():

@@ -12,9 +12,8 @@ class EnvFileError(ValueError):
 
 
 def read_env_file(path: str) -> dict[str, str]:
-    """Returns the variables of the file at `path`.
-
-    Raises OSError, UnicodeDecodeError, and `EnvFileError` for an invalid line.
+    """Returns the variables of the file at `path`. Raises OSError, UnicodeDecodeError, and
+    `EnvFileError` for an invalid line.
     """
     with open(path, encoding="utf-8") as file:
         return parse_env_file(file.read(), path)
@@ -22,7 +21,6 @@ def read_env_file(path: str) -> dict[str, str]:
 
 def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
     """Returns the variables of `text`, without comments, empty lines and quotes around values.
-
     Double quotes allow escapes for newline, tab, quote, backslash and dollar; single quotes none.
     """
     variables: dict[str, str] = {}

@@ -28,44 +28,47 @@ _EXPECTED = {
 }
 
 
+_BAD_NAME = "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
+
+
 def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
     """Returns the diagnostic for one error of pydantic at `path`, whose node is `node`."""
-    kind = problem["type"]
-    label, place = dotted(path), node.place
-    given = MASK if node.secret else shown(problem["input"])
-    context = problem.get("ctx", {})
-    hint = ""
+    kind, last = problem["type"], problem["loc"][-1] if problem["loc"] else ""
+    label = dotted(path)
     if kind == "extra_forbidden":
-        name = str(path[-1]) if path else ""
-        hint = did_you_mean(name, keys_at(path[:-1]))
+        hint = did_you_mean(str(path[-1]) if path else "", keys_at(path[:-1]))
         return Diagnostic(node.key_place, "unknown key", label, hint, code="unknown_key")
     if kind == "missing":
-        name = str(problem["loc"][-1])
-        return Diagnostic(node.key_place, f'"{name}" is missing here', label, code="missing")
-    if kind == "string_pattern_mismatch" and problem["loc"][-1] == "[key]":
-        message = (
-            "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
-        )
-        return Diagnostic(node.key_place, message, label, code="name")
+        return Diagnostic(node.key_place, f'"{last}" is missing here', label, code="missing")
+    if kind == "string_pattern_mismatch" and last == "[key]":
+        return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
+    hint = ""
     if kind == "literal_error":
-        choices = _choices(context["expected"])
-        message = f"expected {joined(shown_choice(c) for c in choices)}, got {given}"
-        hint = did_you_mean(str(problem["input"]), choices)
-    elif kind in _EXPECTED:
-        message = f"expected {_EXPECTED[kind]}, got {given}"
-    elif kind in ("greater_than_equal", "less_than_equal"):
-        bound = context["ge" if kind == "greater_than_equal" else "le"]
-        side = "least" if kind == "greater_than_equal" else "most"
-        message = f"must be at {side} {bound}, got {given}"
-    elif kind in ("too_short", "string_too_short"):
-        message = "must not be empty"
-    elif kind == "string_pattern_mismatch":
-        message = f"{given} does not match {context['pattern']}"
-    elif kind == "servd":
-        message = MASK.join((f"{given} is not valid", "")) if node.secret else str(problem["msg"])
-    else:
-        message = str(problem["msg"]).replace("Input should be", "must be")
-    return Diagnostic(place, message, label, hint, code="value")
+        hint = did_you_mean(str(problem["input"]), _choices(problem["ctx"]["expected"]))
+    message = _message(problem, secret=node.secret)
+    return Diagnostic(node.place, message, label, hint, code="value")
+
+
+def _message(problem: Mapping[str, Any], *, secret: bool) -> str:
+    kind, context = problem["type"], problem.get("ctx", {})
+    given = MASK if secret else shown(problem["input"])
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {given}"
+    match kind:
+        case "literal_error":
+            choices = map(shown_choice, _choices(context["expected"]))
+            return f"expected {joined(choices)}, got {given}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}, got {given}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}, got {given}"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "string_pattern_mismatch":
+            return f"{given} does not match {context['pattern']}"
+        case "servd":
+            return f"{given} is not valid{MASK}" if secret else str(problem["msg"])
+    return str(problem["msg"]).replace("Input should be", "must be")
 
 
 def _choices(expected: str) -> list[str]:

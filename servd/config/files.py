@@ -13,6 +13,7 @@ import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
@@ -20,6 +21,10 @@ from servd.config.service import Service, Tls
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
 
 EXPIRES_SOON_DAYS = 14
 
@@ -176,10 +181,40 @@ def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Ite
         yield from _ciphers(checked, path, tls)
 
 
+class _PemError(Exception):
+    """The file of the key `key` of `tls` is unusable."""
+
+    def __init__(self, key: str, message: str, hint: str = "") -> None:
+        self.key, self.hint = key, hint
+        super().__init__(message)
+
+
 def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
-    """The certificate is one, the key is its key, and neither is out of date."""
+    """The certificate is one, the key is its key, and `now` is within its validity."""
+    try:
+        certificate, certified = _certificate(tls)
+        belongs = _private_key(tls).public_key() == certified
+    except _PemError as error:
+        yield checked.problem((*path, error.key), str(error), error.hint, code="tls")
+        return
+    if not belongs:
+        message = f"the key does not belong to {tls.certfile}"
+        yield checked.problem((*path, "keyfile"), message, code="tls")
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if end < now:
+        message, code = f"the certificate expired on {end:%Y-%m-%d}", "expired"
+    elif (end - now).days < EXPIRES_SOON_DAYS:
+        message, code = f"the certificate expires on {end:%Y-%m-%d}", "expires_soon"
+    elif begin > now:
+        message, code = f"the certificate is valid from {begin:%Y-%m-%d} only", "not_yet_valid"
+    else:
+        return
+    yield checked.problem((*path, "certfile"), message, severity="warning", code=code)
+
+
+def _certificate(tls: Tls) -> tuple[Certificate, object]:
+    """Returns the certificate and its public key. Raises `_PemError`."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     with open(tls.certfile, "rb") as file:
         pem = file.read()
@@ -187,56 +222,30 @@ def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> It
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             certificate = x509.load_pem_x509_certificate(pem)
-            certified = certificate.public_key()
+            return certificate, certificate.public_key()
     except Exception:  # cryptography raises many kinds for bad input
-        yield checked.problem(
-            (*path, "certfile"), f"{tls.certfile} holds no certificate in PEM", code="tls"
-        )
-        return
+        message = f"{tls.certfile} holds no certificate in PEM"
+        raise _PemError("certfile", message) from None
+
+
+def _private_key(tls: Tls) -> PrivateKeyTypes:
+    """Returns the private key; ignores a needless password. Raises `_PemError`."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     with open(tls.keyfile, "rb") as file:
-        key_pem = file.read()
-    password = tls.keyfile_password.encode() if tls.keyfile_password else None
+        pem = file.read()
+    password = tls.keyfile_password.encode() or None
     try:
         try:
-            key = load_pem_private_key(key_pem, password)
+            return load_pem_private_key(pem, password)
         except TypeError:
-            if password is None:
-                message = f"{tls.keyfile} is encrypted"
-                yield checked.problem(
-                    (*path, "keyfile"), message, "set keyfile_password", code="tls"
-                )
-                return
-            key = load_pem_private_key(key_pem, None)
+            if password is not None:
+                return load_pem_private_key(pem, None)
     except Exception:
         message = f"{tls.keyfile} holds no private key in PEM that can be read"
         hint = "is the password right?" if password is not None else ""
-        yield checked.problem((*path, "keyfile"), message, hint, code="tls")
-        return
-    if key.public_key() != certified:
-        yield checked.problem(
-            (*path, "keyfile"), f"the key does not belong to {tls.certfile}", code="tls"
-        )
-    if certificate.not_valid_after_utc < now:
-        yield checked.problem(
-            (*path, "certfile"),
-            f"the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            severity="warning",
-            code="expired",
-        )
-    elif (certificate.not_valid_after_utc - now).days < EXPIRES_SOON_DAYS:
-        yield checked.problem(
-            (*path, "certfile"),
-            f"the certificate expires on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            severity="warning",
-            code="expires_soon",
-        )
-    elif certificate.not_valid_before_utc > now:
-        yield checked.problem(
-            (*path, "certfile"),
-            f"the certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only",
-            severity="warning",
-            code="not_yet_valid",
-        )
+        raise _PemError("keyfile", message, hint) from None
+    raise _PemError("keyfile", f"{tls.keyfile} is encrypted", "set keyfile_password")
 
 
 def _authorities(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:

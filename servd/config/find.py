@@ -60,9 +60,8 @@ def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigErr
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
-    """Returns the file or folder to load: the explicit one, or the first of the usual ones.
-
-    Raises `ConfigError` when there is none, or a folder holds two candidates.
+    """Returns the file or folder to load: the explicit one, or the first of the usual ones. Raises
+    `ConfigError` when there is none, or a folder holds two candidates.
     """
     if explicit:
         return explicit
@@ -87,9 +86,8 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
 
 
 def members(path: str) -> list[str]:
-    """Returns `path`, or the config files of the folder `path`, sorted by name.
-
-    Raises `ConfigError` when the path does not exist or the folder holds no config file.
+    """Returns `path`, or the config files of the folder `path`, sorted by name. Raises
+    `ConfigError` when the path does not exist or the folder holds no config file.
     """
     where = os.path.join(base_dir(), path)
     if not os.path.exists(where):

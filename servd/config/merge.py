@@ -25,9 +25,8 @@ PATH_KEYS = frozenset(
 
 
 def merge(roots: list[Node]) -> tuple[Node, list[Diagnostic]]:
-    """Returns one tree of several: tables are merged, lists of `hooks` and `include` joined.
-
-    A value or service that two files set is a mistake that names both places.
+    """Returns one tree of several: tables are merged, lists of `hooks` and `include` joined. A
+    value or service that two files set is a mistake that names both places.
     """
     found: list[Diagnostic] = []
     result = roots[0]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from servd.config.tree import Node, Parsed, empty
+from servd.config.tree import Node, Parsed, empty, too_deep
 from servd.core.diagnostics import Diagnostic, Place
 
 if TYPE_CHECKING:
@@ -30,29 +30,7 @@ _MAX_MISTAKES = 50
 def parse_toml(text: str, file: str) -> Parsed:
     """Returns the tree of a TOML document, with every distinct syntax mistake."""
     lines = text.split("\n")
-    found: list[Diagnostic] = []
-    values: dict[str, Any] | None = None
-    twice: Diagnostic | None = None
-    while len(found) < _MAX_MISTAKES:
-        try:
-            values = tomllib.loads("\n".join(lines))
-            break
-        except tomllib.TOMLDecodeError as error:
-            mistake = _diagnostic(error, lines, file)
-            if _TWICE.match(str(error)):
-                twice = mistake
-                break
-            found.append(mistake)
-            at = mistake.place.line - 1
-            if "(at end of document)" in str(error) or not _PAIR.match(lines[at]):
-                break
-            lines[at] = ""
-        except RecursionError:
-            found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
-            break
-        except ValueError as error:  # an integer of more digits than Python reads
-            found.append(Diagnostic(Place(file), f"invalid TOML: {error}", code="syntax"))
-            break
+    values, found, twice = _read(lines, file)
     if values is None and twice is None:
         return Parsed(empty(file), tuple(found), damaged=True)
     builder = _Builder(file, lines)
@@ -61,13 +39,37 @@ def parse_toml(text: str, file: str) -> Parsed:
         if values is not None:
             root = _with_values(values, root)
     except RecursionError:
-        found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
-        return Parsed(empty(file), tuple(found), damaged=True)
-    damaged = bool(found)
-    found += builder.duplicates
-    if twice is not None and not builder.duplicates:
-        found.append(twice)
-    return Parsed(root, tuple(found), damaged)
+        return Parsed(empty(file), (*found, too_deep(file)), damaged=True)
+    duplicates = builder.duplicates or ([twice] if twice is not None else [])
+    return Parsed(root, (*found, *duplicates), damaged=bool(found))
+
+
+def _read(
+    lines: list[str], file: str
+) -> tuple[dict[str, Any] | None, list[Diagnostic], Diagnostic | None]:
+    """Returns the values or None, the mistakes, and a key defined twice, which ends reading. Blanks
+    the `lines` of mistakes.
+    """
+    found: list[Diagnostic] = []
+    while len(found) < _MAX_MISTAKES:
+        try:
+            return tomllib.loads("\n".join(lines)), found, None
+        except tomllib.TOMLDecodeError as error:
+            mistake = _diagnostic(error, lines, file)
+            if _TWICE.match(str(error)):
+                return None, found, mistake
+            found.append(mistake)
+            at = mistake.place.line - 1
+            if "(at end of document)" in str(error) or not _PAIR.match(lines[at]):
+                break
+            lines[at] = ""
+        except RecursionError:
+            found.append(too_deep(file))
+            break
+        except ValueError as error:  # an integer of more digits than Python reads
+            found.append(Diagnostic(Place(file), f"invalid TOML: {error}", code="syntax"))
+            break
+    return None, found, None
 
 
 def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> Diagnostic:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from servd.config.tree import Node, Parsed, empty
+from servd.config.tree import Node, Parsed, empty, too_deep
 from servd.core.diagnostics import Diagnostic, Place
 
 _TAG = "tag:yaml.org,2002:"
@@ -50,7 +50,7 @@ def parse_yaml(text: str, file: str) -> Parsed:
 def _unplaced(error: Exception, file: str) -> Diagnostic:
     """Returns the diagnostic of an error that ruamel.yaml reports without a mark."""
     if isinstance(error, RecursionError):
-        return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
+        return too_deep(file)
     line = getattr(error, "position", None)
     place = Place(file, 1, 1) if line is None else Place(file)
     first = str(error).strip().splitlines()[:1]
@@ -67,8 +67,7 @@ def _built(document: Any, file: str, found: list[Diagnostic]) -> Parsed:
     try:
         root = builder.node(document, None)
     except RecursionError:
-        found.append(Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax"))
-        return Parsed(empty(file), tuple(found), damaged=True)
+        return Parsed(empty(file), (*found, too_deep(file)), damaged=True)
     found += builder.diagnostics
     if not isinstance(root.value, dict):
         found.append(Diagnostic(root.place, "the file must hold a table of keys", code="syntax"))

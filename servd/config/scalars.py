@@ -55,9 +55,8 @@ def number_of(value: object) -> float | None:
 
 
 def parse_duration(value: object) -> float:
-    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds.
-
-    Raises `PydanticCustomError` for any other value, also for negative numbers and infinity.
+    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds. Raises
+    `PydanticCustomError` for any other value, also for negative numbers and infinity.
     """
     number = number_of(value)
     if number is None and isinstance(value, str):
@@ -131,14 +130,21 @@ def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[
     return parse_or_word
 
 
-def _duration_schema(*words: str) -> dict[str, Any]:
-    choices: list[dict[str, Any]] = [
-        {"type": "string", "pattern": _DURATION_PATTERN},
-        {"type": "number", "minimum": 0},
-    ]
-    if words:
-        choices.append({"enum": list(words)})
-    return {"anyOf": choices}
+def _any_of(*choices: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(choices)})
+
+
+def _enum(*words: str) -> dict[str, Any]:
+    return {"enum": list(words)}
+
+
+_DURATION_SCHEMAS: tuple[dict[str, Any], ...] = (
+    {"type": "string", "pattern": _DURATION_PATTERN},
+    {"type": "number", "minimum": 0},
+)
+_COUNT_SCHEMA = {"type": "integer", "minimum": 0}
+_SIZE_SCHEMAS = ({"type": "string", "pattern": _SIZE_PATTERN}, _COUNT_SCHEMA)
+_GPU_IDS_SCHEMA = {"type": "array", "items": {"type": ["integer", "string"]}}
 
 
 def _print_or_none(value: float | None) -> str:
@@ -153,46 +159,31 @@ Duration = Annotated[
     float,
     PlainValidator(parse_duration),
     PlainSerializer(print_duration),
-    WithJsonSchema(_duration_schema()),
+    _any_of(*_DURATION_SCHEMAS),
 ]
 DurationOrNone = Annotated[
     float | None,
     PlainValidator(or_word("none", parse_duration, None)),
     PlainSerializer(_print_or_none),
-    WithJsonSchema(_duration_schema("none")),
+    _any_of(*_DURATION_SCHEMAS, _enum("none")),
 ]
 DurationOrAuto = Annotated[
     float | Literal["auto"],
     PlainValidator(or_word("auto", parse_duration, "auto")),
     PlainSerializer(_print_or_auto),
-    WithJsonSchema(_duration_schema("auto")),
+    _any_of(*_DURATION_SCHEMAS, _enum("auto")),
 ]
 Size = Annotated[
     int,
     PlainValidator(parse_size),
     PlainSerializer(print_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": _SIZE_PATTERN},
-                {"type": "integer", "minimum": 0},
-            ]
-        }
-    ),
+    _any_of(*_SIZE_SCHEMAS),
 ]
 SizeOrNone = Annotated[
     int | None,
     PlainValidator(or_word("none", parse_size, None)),
     PlainSerializer(lambda value: "none" if value is None else print_size(value)),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": _SIZE_PATTERN},
-                {"type": "integer", "minimum": 0},
-                {"enum": ["none"]},
-            ]
-        }
-    ),
+    _any_of(*_SIZE_SCHEMAS, _enum("none")),
 ]
 
 
@@ -208,9 +199,7 @@ def _parse_count_or_auto(value: object) -> int | str:
 CountOrAuto = Annotated[
     int | Literal["auto"],
     PlainValidator(_parse_count_or_auto),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10000}, {"enum": ["auto"]}]}
-    ),
+    _any_of({"type": "integer", "minimum": 0, "maximum": 10000}, _enum("auto")),
 ]
 
 
@@ -238,14 +227,7 @@ def _parse_percent_or_count(value: object) -> str | int:
 PercentOrCount = Annotated[
     str | int,
     PlainValidator(_parse_percent_or_count),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": "^[1-9]\\d*%$"},
-                {"type": "integer", "minimum": 1},
-            ]
-        }
-    ),
+    _any_of({"type": "string", "pattern": "^[1-9]\\d*%$"}, {"type": "integer", "minimum": 1}),
 ]
 
 
@@ -264,14 +246,7 @@ Affinity = Annotated[
     tuple[int, ...] | Literal["spread"],
     PlainValidator(_parse_affinity),
     Unchanged,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                {"enum": ["spread"]},
-            ]
-        }
-    ),
+    _any_of({"type": "array", "items": _COUNT_SCHEMA}, _enum("spread")),
 ]
 
 
@@ -290,28 +265,13 @@ Gpus = Annotated[
     float | tuple[int | str, ...],
     PlainValidator(_parse_gpus),
     Unchanged,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0},
-                {"type": "array", "items": {"type": ["integer", "string"]}},
-            ]
-        }
-    ),
+    _any_of({"type": "number", "minimum": 0}, _GPU_IDS_SCHEMA),
 ]
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
     PlainValidator(or_word("auto", _parse_gpus, "auto")),
     Unchanged,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "array", "items": {"type": ["integer", "string"]}},
-                {"enum": ["auto"]},
-            ]
-        }
-    ),
+    _any_of(_COUNT_SCHEMA, _GPU_IDS_SCHEMA, _enum("auto")),
 ]
 
 
@@ -357,14 +317,7 @@ Listen = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(one_or_many),
     Field(min_length=1),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ]
-        }
-    ),
+    _any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
 ]
 
 

@@ -11,10 +11,8 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a configuration file.
-
-    It uses only what drafts 7 and 2020-12 share, since TOML editors know the older drafts: no
-    `prefixItems`, no `unevaluatedProperties`.
+    """Returns the JSON Schema of a configuration file. It uses only what drafts 7 and 2020-12
+    share, since TOML editors know the older drafts: no `prefixItems`, no `unevaluatedProperties`.
     """
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})

@@ -22,9 +22,8 @@ class UntypedText(str):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and the place of its key (without a key, its own place).
-
-    Tables are dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
+    """A value with its place and the place of its key (without a key, its own place). Tables are
+    dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
     """
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None
@@ -58,6 +57,11 @@ def empty(file: str) -> Node:
     """Returns the tree of an empty file."""
     place = Place(file, 1, 1)
     return Node({}, place, place)
+
+
+def too_deep(file: str) -> Diagnostic:
+    """Returns the mistake of a file whose nesting exceeds Python's recursion limit."""
+    return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
 
 
 def plain(node: Node) -> Any:

@@ -1,4 +1,4 @@
-"""Talking to the daemon: through its admin socket, or over TCP with a token."""
+"""The client of a daemon: through its admin socket, or over TCP with a token."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from urllib.parse import urlsplit
 
 from servd.core.errors import Exit, ServdError
 
-TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # the name of it
+TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # a name, no secret
 
 
 class NoDaemonError(ServdError):
-    """Nobody answers at the admin socket."""
+    """No daemon answers at the admin socket."""
 
     exit_status: ClassVar[Exit] = Exit.NO_DAEMON
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the daemon said: an HTTP status, and JSON."""
+    """An answer of the daemon: HTTP status and JSON."""
 
     status: int
     body: Any
 
     @property
     def good(self) -> bool:
-        """Whether it did what was asked."""
+        """Whether the request succeeded."""
         return self.status < 400
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket: everything but the connecting is the standard library's."""
+    """HTTP over a unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost")
@@ -49,17 +49,17 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """One daemon, at the path of a unix socket or a URL; over TCP it is shown the `token`."""
+    """One daemon, at the path of a unix socket or at a URL with `token`."""
 
     endpoint: str
     token: str = field(default="", repr=False)
 
     def get(self, route: str) -> Answer:
-        """Asks for something. Raises `NoDaemonError`."""
+        """Sends a GET request. Raises `NoDaemonError`."""
         return self.ask("GET", route)
 
     def status(self) -> dict[str, Any]:
-        """What runs. Raises `NoDaemonError`, and `ServdError` where something else answers."""
+        """Returns the status. Raises `NoDaemonError`; `ServdError` if another program answers."""
         answer = self.get("/v1/status")
         body = answer.body if isinstance(answer.body, dict) else {}
         if answer.good and "services" in body and "config" in body:
@@ -67,8 +67,8 @@ class AdminClient:
         raise self.unexpected(answer)
 
     def services(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """The status of these services, or of all. Raises as `status`, and `ServdError` for a name
-        that no service has.
+        """Returns the status of these services, or of all. Raises as `status`, and `ServdError` for
+        an unknown name.
         """
         known = {service["name"]: service for service in self.status()["services"]}
         for name in names:
@@ -77,7 +77,7 @@ class AdminClient:
         return [known[name] for name in names or known]
 
     def unexpected(self, answer: Answer) -> ServdError:
-        """The error for an answer that servd's own command line can do nothing with."""
+        """Returns the error for an answer that the command line cannot use."""
         body = answer.body if isinstance(answer.body, dict) else {}
         said = body.get("detail") or body.get("title")
         if not answer.good and said:
@@ -85,11 +85,11 @@ class AdminClient:
         return ServdError(f"what answers at {self.endpoint} is no servd, or another version of it")
 
     def post(self, route: str, **body: Any) -> Answer:
-        """Asks to do something, and waits until it is done. Raises `NoDaemonError`."""
+        """Sends a POST request and waits for its completion. Raises `NoDaemonError`."""
         return self.ask("POST", route, json.dumps(body))
 
     def ask(self, method: str, route: str, body: str | None = None) -> Answer:
-        """One request, whatever it is answered. Raises `NoDaemonError`."""
+        """Sends one request and returns any answer. Raises `NoDaemonError`."""
         connection = self.connection()
         try:
             answer = self._request(connection, method, route, body)
@@ -100,10 +100,8 @@ class AdminClient:
             connection.close()
 
     def follow(self, route: str) -> Iterator[str]:
-        """The data of server-sent events as they come, until the daemon ends the stream. First of
-        all an empty text, once the daemon has taken the request.
-
-        Raises `NoDaemonError`, and `ServdError` for what the daemon does not want to show.
+        """Yields "" when the daemon accepts the request, then the data of server-sent events until
+        the stream ends. Raises `NoDaemonError`, and `ServdError` if the daemon refuses the request.
         """
         connection = self.connection()
         try:
@@ -122,7 +120,7 @@ class AdminClient:
             connection.close()
 
     def connection(self) -> http.client.HTTPConnection:
-        """A connection that is not open yet."""
+        """Returns a connection that is not open yet."""
         if "://" not in self.endpoint:
             return _UnixConnection(self.endpoint)
         url = urlsplit(self.endpoint)
@@ -131,13 +129,13 @@ class AdminClient:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def _request(
         self, connection: http.client.HTTPConnection, method: str, route: str, body: str | None
     ) -> http.client.HTTPResponse:
-        """The answer, without its body yet. Raises `ServdError` where the token is not accepted."""
+        """Returns the answer with its body unread. Raises `ServdError` if the token is refused."""
         headers = self.headers
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -160,7 +158,7 @@ class AdminClient:
 
 
 def _json(content: bytes) -> Any:
-    """The answer's body; what is no JSON is a title of a problem."""
+    """Returns the body of an answer; text that is no JSON becomes the title of a problem."""
     try:
         return json.loads(content or b"null")
     except ValueError:

@@ -1,5 +1,5 @@
-"""Finding the daemon of a configuration: from an address, from a glance at one TOML file (`servd
-status` should not take longer than the daemon needs to answer), or from the whole configuration.
+"""Finds the daemon of a configuration: by an address, by a quick look into one TOML file (`servd
+status` should be as fast as the daemon's answer), or by loading the whole configuration.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from servd.config.load import Loaded
 
 UNIT_SOCKET = "/run/servd/admin.sock"
-"""Where the shipped unit's daemon, whose configuration is in /etc/servd, has its runtime folder:
-systemd tells the daemon, and nobody tells a shell."""
+"""Admin socket of the shipped unit's daemon, whose configuration is in /etc/servd: systemd sets its
+runtime folder, which a shell does not know."""
 
-_ELSEWHERE = {"metrics", "group"}
-"""Keys of `[admin]` that say nothing about where the API is."""
+_UNRELATED_KEYS = {"metrics", "group"}
+"""Keys of `[admin]` that do not move the API."""
 
-_FOLDER = "SERVD_DAEMON__RUNTIME_DIR"
+_RUNTIME_DIR_VARIABLE = "SERVD_DAEMON__RUNTIME_DIR"
 
 
 def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
-    """The admin socket of the daemon that runs the configuration at `path`, where that is one TOML
-    file that says nothing about it; None where it takes the whole configuration to know.
+    """Returns the admin socket of the daemon of the configuration at `path` if that is one TOML
+    file which does not move it; None if the whole configuration must be loaded.
     """
-    if not path.endswith(".toml") or any(_says_where(name) for name in environ):
+    if not path.endswith(".toml") or any(_moves_socket(name) for name in environ):
         return None
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
-    except (OSError, ValueError):  # whoever reads all of it says what is wrong
+    except (OSError, ValueError):  # loading everything reports the mistake
         return None
-    if _says_something(table):
+    if _may_move_socket(table):
         return None
-    folder = environ.get(_FOLDER)
+    folder = environ.get(_RUNTIME_DIR_VARIABLE)
     if folder is None:
         folder = default_runtime_dir(path, environ, is_root=os.geteuid() == 0)
     elif not folder.startswith("/") or "$" in folder:
@@ -48,34 +48,34 @@ def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
     return os.path.join(folder, "admin.sock")
 
 
-def _says_where(variable: str) -> bool:
-    """Whether a variable of the environment overrides what the short way does not look at."""
+def _moves_socket(variable: str) -> bool:
+    """Returns whether a variable moves the socket in a way that `quick_socket` does not read."""
     name = variable.upper()
-    return name.startswith("SERVD_ADMIN__") or (name == _FOLDER and variable != _FOLDER)
+    return name.startswith("SERVD_ADMIN__") or (
+        name == _RUNTIME_DIR_VARIABLE and variable != _RUNTIME_DIR_VARIABLE
+    )
 
 
-def _says_something(table: Mapping[str, Any]) -> bool:
-    """Whether anything may be said, here or elsewhere, about where the daemon is."""
+def _may_move_socket(table: Mapping[str, Any]) -> bool:
+    """Returns whether the file, or an include, may move the socket."""
     daemon, admin = table.get("daemon", {}), table.get("admin", {})
     if "include" in table or not isinstance(daemon, dict) or not isinstance(admin, dict):
         return True
-    return "runtime_dir" in daemon or not admin.keys() <= _ELSEWHERE
+    return "runtime_dir" in daemon or not admin.keys() <= _UNRELATED_KEYS
 
 
 def client_at(admin: str) -> AdminClient:
-    """The client for the daemon at `unix:PATH` or a URL. Raises `UsageError`."""
+    """Returns the client of the daemon at `unix:PATH` or a URL. Raises `UsageError`."""
     return AdminClient(_endpoint(admin), _token_of_environment())
 
 
 def client_of(path: str) -> AdminClient:
-    """The client for the daemon that runs the configuration at `path`. A configuration with
-    mistakes in it is good enough for that.
-
-    Raises `ServdError` where it says that there is no API.
+    """Returns the client of the daemon of the configuration at `path`, which may have mistakes.
+    Raises `ServdError` when it disables the API.
     """
     token = _token_of_environment()
     if quick := quick_socket(path, os.environ):
-        return AdminClient(_units_or(quick, path))
+        return AdminClient(_or_unit_socket(quick, path))
     from servd.config.load import load
 
     loaded = readable_part(load(path, os.environ))
@@ -86,7 +86,7 @@ def client_of(path: str) -> AdminClient:
     address = admin_address(settings.listen, runtime_dir)
     if address.kind == "tcp":
         return AdminClient(f"http://{address.from_here}", token or _token(loaded))
-    return AdminClient(_units_or(address.path, loaded.path))
+    return AdminClient(_or_unit_socket(address.path, loaded.path))
 
 
 def _token_of_environment() -> str:
@@ -97,7 +97,7 @@ def _token_of_environment() -> str:
 
 
 def readable_part(loaded: Loaded) -> Loaded:
-    """What a file says before its syntax is broken: enough to find the daemon that refuses it."""
+    """Returns the part of a file above its syntax mistake: enough to find the daemon."""
     broken = [d.place for d in loaded.errors if d.code == "syntax" and d.place.file in loaded.texts]
     if not broken:
         return loaded
@@ -110,8 +110,8 @@ def readable_part(loaded: Loaded) -> Loaded:
     return load_sources([source], loaded.path, os.environ, Disk())
 
 
-def _units_or(socket_path: str, config: str) -> str:
-    """The socket, or that of the shipped unit where the config is the unit's."""
+def _or_unit_socket(socket_path: str, config: str) -> str:
+    """Returns the socket, or that of the shipped unit if the config is the unit's."""
     is_the_units = os.path.realpath(config).startswith("/etc/servd/")
     if is_the_units and not os.path.exists(socket_path) and os.path.exists(UNIT_SOCKET):
         return UNIT_SOCKET
@@ -119,7 +119,7 @@ def _units_or(socket_path: str, config: str) -> str:
 
 
 def _endpoint(admin: str) -> str:
-    """A path or a URL. Raises `UsageError`."""
+    """Returns a path or a URL. Raises `UsageError`."""
     if "://" not in admin:
         path = admin.removeprefix("unix:")
         if not path or ("/" not in path and path.rpartition(":")[2].isdecimal()):
@@ -128,7 +128,7 @@ def _endpoint(admin: str) -> str:
     url = urlsplit(admin)
     try:
         whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:  # what is no port
+    except ValueError:  # an invalid port
         whole = False
     if not whole:
         raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
@@ -136,7 +136,7 @@ def _endpoint(admin: str) -> str:
 
 
 def _token(loaded: Loaded) -> str:
-    """What the configuration says, as far as we may read it."""
+    """Returns the token of the configuration. Raises `ServdError` if its file is unreadable."""
     settings = loaded.config.admin
     if not settings.token_file:
         return settings.token

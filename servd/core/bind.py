@@ -66,9 +66,8 @@ def prepare(sock: socket.socket) -> None:
 
 
 def bind_tcp(family: int, host: str, port: int, *, share: bool = False) -> socket.socket:
-    """Returns a bound socket that does not listen yet. Raises OSError.
-
-    `share` allows a second socket of ours that covers the address or is covered by it.
+    """Returns a bound socket that does not listen yet. Raises OSError. `share` allows a second
+    socket of ours that covers the address or is covered by it.
     """
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -122,9 +121,8 @@ def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int
 
 
 def _answers(path: str) -> bool:
-    """Returns whether a process listens on the unix socket at `path`.
-
-    Raises OSError when the path holds another kind of file, which is not ours to remove.
+    """Returns whether a process listens on the unix socket at `path`. Raises OSError when the path
+    holds another kind of file, which is not ours to remove.
     """
     try:
         mode = os.stat(path).st_mode
@@ -159,7 +157,6 @@ def set_owner(path: str, options: UnixSocketOptions) -> None:
 
 def share_port(sock: socket.socket, *, shared: bool) -> None:
     """Allows or forbids a second socket of this user on the same address (SO_REUSEPORT).
-
     `127.0.0.1:80` is replaced by `0.0.0.0:80` this way. Left on, it would hide a busy port.
     """
     with contextlib.suppress(OSError):

@@ -14,10 +14,8 @@ from servd.core.secrets import mask_line
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A position in a configuration file; line and column count from 1.
-
-    Line 0 is the file as a whole. A `file` in angle brackets is another source (an environment
-    variable, the command line).
+    """A position in a configuration file; line and column count from 1. Line 0 is the file as a
+    whole. A `file` in angle brackets is another source (an environment variable, the command line).
     """
 
     file: str

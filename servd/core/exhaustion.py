@@ -28,9 +28,8 @@ def exhaustion_reason(error: BaseException) -> str:
 
 
 def glob_or_raise(pattern: str) -> list[str]:
-    """Returns the paths that match a pattern (glob(3)), sorted.
-
-    Raises OSError when exhaustion keeps folders from being read; glob would find nothing instead.
+    """Returns the paths that match a pattern (glob(3)), sorted. Raises OSError when exhaustion
+    keeps folders from being read; glob would find nothing instead.
     """
     found = sorted(glob.glob(pattern, recursive=True))
     folder = os.path.dirname(pattern)

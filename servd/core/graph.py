@@ -13,9 +13,8 @@ Graph = Mapping[str, Collection[str]]
 
 
 def levels(graph: Graph) -> list[list[str]]:
-    """Returns groups of names, each depending only on earlier groups; every group is sorted.
-
-    Raises `graphlib.CycleError` for a cycle; `cycles` finds them.
+    """Returns groups of names, each depending only on earlier groups; every group is sorted. Raises
+    `graphlib.CycleError` for a cycle; `cycles` finds them.
     """
     sorter: TopologicalSorter[str] = TopologicalSorter(graph)
     sorter.prepare()
@@ -33,9 +32,8 @@ def order(graph: Graph) -> list[str]:
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """Returns one path for each group of names that depend on each other: `["a", "b", "a"]`.
-
-    A path starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
+    """Returns one path for each group of names that depend on each other: `["a", "b", "a"]`. A path
+    starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
     """
     return [_path_around(group, graph) for group in _cyclic_groups(graph)]
 

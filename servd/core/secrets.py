@@ -22,9 +22,8 @@ _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Returns whether a key or variable of this name presumably holds a secret.
-
-    Whole words count: API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
+    """Returns whether a key or variable of this name presumably holds a secret. Whole words count:
+    API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
     """
     if name.lower() in _NOT_SECRET:
         return False
@@ -35,9 +34,8 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_line(line: str, path: str = "") -> str:
-    """Returns a line of a config file with the values of secret keys masked.
-
-    `path` is the dotted key that the line belongs to: a value on a separate line is masked too.
+    """Returns a line of a config file with the values of secret keys masked. `path` is the dotted
+    key that the line belongs to: a value on a separate line is masked too.
     """
     key = path.rpartition(".")[2].partition("[")[0]
     if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):

@@ -1,4 +1,4 @@
-"""The same plan for other engines.
+"""Exports a plan to other process managers.
 
 Uses: `plan`, `config`, `core`.
 Used by: `cli`.

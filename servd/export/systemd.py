@@ -1,7 +1,6 @@
-"""A unit of systemd that is fitted to a configuration: no right that it does not need, and no place
-to write but its own. Pure.
+"""Writes a systemd unit for a configuration, with the least rights and writable paths. Pure.
 
-What is not fitted is as in the unit that servd ships, which says why each thing is as it is.
+All other lines are those of the shipped unit, which explains them.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from servd.config.model import Config
 from servd.config.service import Service
 from servd.plan.model import Plan
 
-_LOWEST = 1024
-"""Ports below it want CAP_NET_BIND_SERVICE (ip(7))."""
+_FIRST_UNPRIVILEGED_PORT = 1024
+"""First port that needs no CAP_NET_BIND_SERVICE (ip(7))."""
 
-_BEFORE_THE_DRAIN = 30.0
+_BEFORE_DRAIN_SECONDS = 30.0
 _DAEMON_BYTES = 256 * 2**20
 
 HARDENING = """\
@@ -42,17 +41,17 @@ SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 SystemCallArchitectures=native
 """
-"""The same in the shipped unit."""
+"""As in the shipped unit."""
 
 AS_ROOT = (
     "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SYS_RESOURCE",
 )  # fmt: skip
-"""What a daemon needs that runs workers as other users."""
+"""Capabilities of a daemon that runs workers as other users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where servd, its interpreter and its configuration are, and whom it runs as."""
+    """Paths of servd, its interpreter and its configuration, and its user."""
 
     program: tuple[str, ...]
     config: str
@@ -61,12 +60,12 @@ class Installation:
     name: str = "servd"
 
 
-_STORED = 512
-"""Listening sockets that systemd keeps while servd is restarted."""
+_STORED_FDS = 512
+"""Listening sockets that systemd stores while servd restarts."""
 
 
 def units(config: Config, plan: Plan, installed: Installation) -> dict[str, str]:
-    """The text of each file, by its name: the service, and a socket for each `fd:NAME`."""
+    """Returns the text of each file by name: the service, and a socket for each `fd:NAME`."""
     found = {f"{installed.name}.service": _service(config, plan, installed)}
     for name in sorted(_descriptors(config)):
         found[f"{installed.name}-{name}.socket"] = _socket(name, installed)
@@ -74,11 +73,8 @@ def units(config: Config, plan: Plan, installed: Installation) -> dict[str, str]
 
 
 def _service(config: Config, plan: Plan, installed: Installation) -> str:
-    run = _command([*installed.program, "--config", installed.config])
-    reload = _command([*installed.program, "reload", "--config", installed.config])
-    as_root = _has_users(config)
-    capabilities = _capabilities(config, as_root=as_root)
     sockets = [f"{installed.name}-{name}.socket" for name in sorted(_descriptors(config))]
+    as_root = _has_users(config)
     lines = [
         "[Unit]",
         f"Description=servd serving daemon, {_literal(installed.config)}",
@@ -88,37 +84,18 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        "Type=notify",
-        "NotifyAccess=main",
-        f"ExecStart={run}",
-        f"ExecReload={reload}",
-        *([f"Sockets={' '.join(sockets)}"] if sockets else []),
-        f"User={'root' if as_root else installed.user}",
-        *([] if as_root else [f"Group={installed.user}"]),
-        "TimeoutStartSec=60",
-        f"TimeoutStopSec={_stop_seconds(plan):g}",
-        "WatchdogSec=30",
-        f"FileDescriptorStoreMax={_STORED}",
-        f"Environment=FDSTORE={_STORED}",  # systemd before 254 does not say it itself
-        "KillMode=mixed",
-        "Restart=on-failure",
-        "RestartSec=5",
-        "RestartPreventExitStatus=2 78",
-        "OOMPolicy=continue",
+        *_process(plan, installed, sockets, as_root=as_root),
         "",
         f"RuntimeDirectory={installed.name}",
         "RuntimeDirectoryMode=0711" if as_root else "RuntimeDirectoryMode=0700",
         f"StateDirectory={installed.name}",
         "StateDirectoryMode=0750",
         "UMask=0027",
-        f"LimitNOFILE=65536:{_most_files(config)}",
+        f"LimitNOFILE=65536:{_max_files(config)}",
         *_memory(plan),
         *_writable(config, installed),
         "",
-        f"AmbientCapabilities={'' if as_root else ' '.join(capabilities)}",
-        f"CapabilityBoundingSet={' '.join(capabilities)}",
-        HARDENING.format(protect_home=_protect_home(config, plan, installed)).rstrip(),
-        *([] if _uses_devices(config, plan) else ["PrivateDevices=yes"]),
+        *_rights(config, plan, installed, as_root=as_root),
         "",
         "[Install]",
         "WantedBy=multi-user.target",
@@ -126,13 +103,47 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _process(
+    plan: Plan, installed: Installation, sockets: list[str], *, as_root: bool
+) -> Iterator[str]:
+    """Yields how the daemon starts, reloads, stops and restarts."""
+    yield "Type=notify"
+    yield "NotifyAccess=main"
+    yield f"ExecStart={_command([*installed.program, '--config', installed.config])}"
+    yield f"ExecReload={_command([*installed.program, 'reload', '--config', installed.config])}"
+    if sockets:
+        yield f"Sockets={' '.join(sockets)}"
+    yield f"User={'root' if as_root else installed.user}"
+    if not as_root:
+        yield f"Group={installed.user}"
+    yield "TimeoutStartSec=60"
+    yield f"TimeoutStopSec={_stop_seconds(plan):g}"
+    yield "WatchdogSec=30"
+    yield f"FileDescriptorStoreMax={_STORED_FDS}"
+    yield f"Environment=FDSTORE={_STORED_FDS}"  # systemd before 254 does not set it
+    yield "KillMode=mixed"
+    yield "Restart=on-failure"
+    yield "RestartSec=5"
+    yield "RestartPreventExitStatus=2 78"
+    yield "OOMPolicy=continue"
+
+
+def _rights(config: Config, plan: Plan, installed: Installation, *, as_root: bool) -> Iterator[str]:
+    capabilities = " ".join(_capabilities(config, as_root=as_root))
+    yield f"AmbientCapabilities={'' if as_root else capabilities}"
+    yield f"CapabilityBoundingSet={capabilities}"
+    yield HARDENING.format(protect_home=_protect_home(config, plan, installed)).rstrip()
+    if not _uses_devices(plan):
+        yield "PrivateDevices=yes"
+
+
 def _command(arguments: Sequence[str]) -> str:
-    """Arguments as a line of a unit (systemd.service(5), COMMAND LINES)."""
+    """Quotes arguments for a unit (systemd.service(5), COMMAND LINES)."""
     return _literal(shlex.join(arguments)).replace("$", "$$")
 
 
 def _literal(text: str) -> str:
-    """Text in which nothing is a specifier (systemd.unit(5))."""
+    """Escapes specifiers in text (systemd.unit(5))."""
     return text.replace("%", "%%")
 
 
@@ -155,7 +166,7 @@ def _socket(name: str, installed: Installation) -> str:
 
 
 def _descriptors(config: Config) -> set[str]:
-    """The names that systemd has to hand over."""
+    """Returns the names of the descriptors that systemd passes."""
     return {a.name for s in config.services.values() for a in s.listen if a.kind == "fd"}
 
 
@@ -166,34 +177,34 @@ def _has_users(config: Config) -> bool:
 def _capabilities(config: Config, *, as_root: bool) -> list[str]:
     addresses = [a for s in config.services.values() for a in s.listen]
     addresses += [a for a in (config.admin.listen, config.admin.metrics) if a is not None]
-    low = any(a.kind == "tcp" and 0 < a.port < _LOWEST for a in addresses)
+    low = any(a.kind == "tcp" and 0 < a.port < _FIRST_UNPRIVILEGED_PORT for a in addresses)
     return [*(["CAP_NET_BIND_SERVICE"] if low else []), *(AS_ROOT if as_root else ())]
 
 
 def _stop_seconds(plan: Plan) -> float:
-    """Until the daemon has said how long it needs; what drains longest is in time by itself."""
-    return _BEFORE_THE_DRAIN + max((service.drain for service in plan.services), default=0.0)
+    """Returns a limit for the longest drain and the time until the daemon announces its own."""
+    return _BEFORE_DRAIN_SECONDS + max((service.drain for service in plan.services), default=0.0)
 
 
-def _most_files(config: Config) -> int:
+def _max_files(config: Config) -> int:
     asked = [s.rlimits["nofile"] for s in config.services.values() if "nofile" in s.rlimits]
     return max(524288, *asked) if asked else 524288
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    """A limit for all together where each service has one: a little above it servd replaces a
-    worker, far above it the kernel ends something.
+    """Yields a total limit if each service has one. servd replaces a worker that exceeds its limit;
+    the kernel kills processes far above it.
     """
     limits = [s.limits.memory for s in plan.services if s.workers]
     if not limits or any(limit is None for limit in limits):
         return
-    # while a service is replaced, old and new workers are there side by side
+    # during a replacement, old and new workers run side by side
     total = sum(2 * s.workers * (s.limits.memory or 0) for s in plan.services) + _DAEMON_BYTES
     yield f"MemoryMax={total}"
 
 
 def _writable(config: Config, installed: Installation) -> Iterator[str]:
-    """Folders that the configuration itself has servd write to."""
+    """Yields the folders that the configuration makes servd write to."""
     found = {
         os.path.dirname(address.path)
         for service in config.services.values()
@@ -213,7 +224,7 @@ def _writable(config: Config, installed: Installation) -> Iterator[str]:
 
 
 def _protect_home(config: Config, plan: Plan, installed: Installation) -> str:
-    """Hidden, unless something of it is to be read."""
+    """Returns "yes" (hidden), or "read-only" if a path lies in a home."""
     paths = [installed.config, *installed.program, installed.interpreter]
     for service in plan.services:
         paths += [service.directory, service.python, *service.command[:1]]
@@ -227,6 +238,6 @@ def _files(service: Service) -> list[str]:
     return [service.env_file, *([tls.certfile, tls.keyfile, tls.ca_certs] if tls else [])]
 
 
-def _uses_devices(config: Config, plan: Plan) -> bool:
-    """Whether GPUs are asked for, which PrivateDevices would hide."""
+def _uses_devices(plan: Plan) -> bool:
+    """Returns whether GPUs are requested, which PrivateDevices would hide."""
     return any(s.definition.gpus or (s.part is not None and s.part.gpus) for s in plan.services)

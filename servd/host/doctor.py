@@ -1,4 +1,4 @@
-"""What of this machine and this installation would trouble servd. Impure: it looks, no more."""
+"""Checks this machine and installation for problems. Impure: it only reads."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from servd.host.facts import read_quota, usable_cpus, usable_ids
 
 Level = Literal["ok", "warning", "problem"]
 
-_LEAST_UVICORN = (0, 51)
-_FEW_FILES = 4096
-_FEW_WATCHES = 8192
+_MIN_UVICORN_VERSION = (0, 51)
+_MIN_OPEN_FILES = 4096
+_MIN_WATCHES = 8192
 _CAP_NET_BIND_SERVICE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `advice` says what helps where it is not well."""
+    """The result of one check; `advice` says what helps against a problem."""
 
     level: Level
     what: str
@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine(config: Config | None, environ: Mapping[str, str]) -> list[Finding]:
-    """Everything that is worth saying; with a `config`, what it needs of the machine too."""
+    """Returns all findings; with a `config`, also those about its needs."""
     findings = [found for check in CHECKS for found in check()]
     if config is not None:
         findings += _low_ports(config)
@@ -47,7 +47,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _circus() -> Iterator[Finding]:
-    """Which distribution's files the package circus has: BentoML's fork has the same names."""
+    """Which distribution the package circus comes from: BentoML's fork has the same file names."""
     both = _version("circus"), _version("kantoku")
     if importlib.util.find_spec("circus") is None:
         yield Finding(
@@ -68,7 +68,7 @@ def _circus() -> Iterator[Finding]:
 def _uvicorn() -> Iterator[Finding]:
     version = _version("uvicorn")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers < _LEAST_UVICORN:
+    if numbers < _MIN_UVICORN_VERSION:
         yield Finding(
             "problem", f"uvicorn {version or 'is missing'}", "pip install 'uvicorn>=0.51'"
         )
@@ -92,7 +92,7 @@ def _extras() -> Iterator[Finding]:
 def _limits() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
-    if not unlimited and soft < _FEW_FILES:
+    if not unlimited and soft < _MIN_OPEN_FILES:
         yield Finding(
             "warning",
             f"{soft} open files at most: every connection is one",
@@ -107,9 +107,9 @@ def _limits() -> Iterator[Finding]:
 
 
 def _watches() -> Iterator[Finding]:
-    """The kernel's watches, by which edits are seen (inotify(7))."""
+    """The kernel's limit of file watches (inotify(7))."""
     watches = _number("/proc/sys/fs/inotify/max_user_watches")
-    if watches is not None and watches < _FEW_WATCHES:
+    if watches is not None and watches < _MIN_WATCHES:
         yield Finding(
             "warning",
             f"{watches} watches of files: edits may be seen late",

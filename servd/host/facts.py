@@ -1,4 +1,4 @@
-"""Facts of the machine that planning needs, gathered once into a frozen value. Impure."""
+"""Gathers the facts of the machine for planning into a frozen value. Impure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ def inspect_host(
     ports: bool = False,
     known_ports: Mapping[str, int] | None = None,
 ) -> Host:
-    """The facts that planning `config` needs.
+    """Returns the facts that planning `config` needs.
 
-    `ports` asks the system for free ports, which only a real start needs; `known_ports` are those
-    that running services have already. What is missing (a user, a file) is left out: `check_files`
-    has reported it.
+    `ports` asks the system for free ports, for a real start only; `known_ports` are those of
+    running services. Missing users and files are left out: `check_files` has reported them.
     """
     import sys
 
@@ -61,19 +60,19 @@ def inspect_host(
 
 
 def usable_ids() -> tuple[int, ...]:
-    """The CPUs that this process may run on (sched_getaffinity(2))."""
+    """Returns the CPUs that this process may run on (sched_getaffinity(2))."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
 def usable_cpus(cpus: tuple[int, ...], quota: float | None) -> int:
-    """How many workers keep the CPUs busy: those of the affinity, capped by a cgroup's quota."""
+    """Returns the number of CPUs within the affinity and the cgroup's quota."""
     return max(1, min(len(cpus), math.ceil(quota) if quota else len(cpus)))
 
 
 def read_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float | None:
-    """CPUs that the tightest cgroup around this process leaves (cpu.max, or cfs_quota_us)."""
+    """Returns the CPU quota of the tightest enclosing cgroup (cpu.max or cfs_quota_us), or None."""
     tightest: float | None = None
     for folder in _cgroup_folders(root, membership):
         for quota in (_quota_v2(folder), _quota_v1(folder)):
@@ -116,8 +115,8 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def read_texts(files: Iterable[str]) -> dict[str, str]:
-    """The text of those `files` that can be read. Raises `StartError` for want of descriptors or
-    memory: then nothing is known about a file.
+    """Returns the text of the readable `files`. Raises `StartError` on resource exhaustion, which
+    says nothing about a file.
     """
     texts: dict[str, str] = {}
     for path in set(files) - {""}:
@@ -127,11 +126,11 @@ def read_texts(files: Iterable[str]) -> dict[str, str]:
         except UnicodeDecodeError:
             continue
         except OSError as error:
-            _not_for_want(path, error)
+            _raise_exhaustion(path, error)
     return texts
 
 
-def _not_for_want(path: str, error: OSError) -> None:
+def _raise_exhaustion(path: str, error: OSError) -> None:
     if is_exhaustion(error):
         raise StartError(f"cannot read {path}: {error.strerror}") from None
 
@@ -140,15 +139,15 @@ def _variables(file: str) -> Mapping[str, str]:
     try:
         return read_env_file(file)
     except OSError as error:
-        _not_for_want(file, error)
+        _raise_exhaustion(file, error)
         return {}
     except ValueError:
         return {}
 
 
 def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
-    """A free loopback port for each command that wants one and listens on none of its own; the
-    `known` one where there is one.
+    """Returns the `known` or a free loopback port for each command that wants one and has no
+    configured port.
     """
     held: list[socket.socket] = []
     ports: dict[str, int] = {}

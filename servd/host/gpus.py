@@ -1,4 +1,4 @@
-"""The GPUs of this machine, and who gets which. Impure: asks NVML, where that is there."""
+"""The GPUs of this machine and their assignment. Impure: asks NVML if it is installed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from servd.plan.model import Plan
 def usable_gpus(
     configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
 ) -> GpuInventory:
-    """The GPUs that workers may be given: those of `daemon.gpus` or, when that is "auto", those
-    that this process may use itself (CUDA_VISIBLE_DEVICES), else all that NVML knows.
+    """Returns the GPUs for workers: those of `daemon.gpus`; if it is "auto", those visible to this
+    process (CUDA_VISIBLE_DEVICES), else all that NVML knows.
     """
     if isinstance(configured, tuple):
         return GpuInventory(tuple(str(each) for each in configured), declared=True)
@@ -32,7 +32,7 @@ def usable_gpus(
 
 
 def _nvml_count() -> int:
-    """How many GPUs the driver knows (NVML counts them in the order of the PCI bus)."""
+    """Returns the number of GPUs of the driver (NVML counts in the order of the PCI bus)."""
     try:
         import pynvml
     except ImportError:
@@ -43,17 +43,15 @@ def _nvml_count() -> int:
             return int(pynvml.nvmlDeviceGetCount())
         finally:
             pynvml.nvmlShutdown()
-    except pynvml.NVMLError:  # no driver, or no right to ask it
+    except pynvml.NVMLError:  # no driver, or no permission
         return 0
 
 
 def equipped(
     loaded: Loaded, plan: Plan, environ: Mapping[str, str], before: Plan
 ) -> tuple[Plan, list[Diagnostic]]:
-    """`plan` with the GPUs of every worker, and warnings.
-
-    Where a machine has no GPU, one that only the code of a BentoML service asks for is done
-    without, as BentoML itself does. Raises `GpuError`.
+    """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`. On a machine
+    without GPUs, requests in BentoML code are dropped with a warning, as BentoML does.
     """
     wanted = gpu_requests(plan)
     if not wanted:
@@ -73,7 +71,7 @@ def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
 
 
 def gpu_diagnostic(loaded: Loaded, error: GpuError) -> Diagnostic:
-    """An error at the place that asks for too much."""
+    """Returns the diagnostic at the place of the excessive request."""
     return _at(loaded, error.service, str(error), warning=False)
 
 
@@ -90,9 +88,8 @@ def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnos
 def equip_at_start(
     loaded: Loaded, plan: Plan, environ: Mapping[str, str]
 ) -> tuple[Plan, list[Diagnostic]]:
-    """`plan` with the GPUs of every worker at a first start, and warnings.
-
-    Raises `LoadError` when more is asked for than there is.
+    """Returns `plan` with the GPUs of every worker at a first start, and warnings. Raises
+    `LoadError` when more GPUs are requested than exist.
     """
     try:
         return equipped(loaded, plan, environ, Plan())

@@ -1,4 +1,4 @@
-"""Users and groups of this machine, and the identity that a process starts with. Impure."""
+"""Users and groups of this machine, and the identity of new processes. Impure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servd.plan.host import Account
 
 
 def running_as(account: Account | None, gid: int | None) -> dict[str, Any]:
-    """`subprocess.Popen`'s arguments for whom a process runs as; only root can choose."""
+    """Returns `subprocess.Popen`'s arguments for user and groups; empty unless root."""
     if os.geteuid() != 0:
         return {}
     options: dict[str, Any] = {}
@@ -23,7 +23,7 @@ def running_as(account: Account | None, gid: int | None) -> dict[str, Any]:
 
 
 def account(name: str) -> Account | None:
-    """The user called `name`, if there is one."""
+    """Returns the user called `name`, or None."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -33,7 +33,7 @@ def account(name: str) -> Account | None:
 
 
 def group_id(name: str) -> int | None:
-    """The id of the group called `name`, if there is one."""
+    """Returns the id of the group called `name`, or None."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -32,9 +32,8 @@ Say = Callable[..., None]
 
 
 class Acceptor:
-    """Accepts the connections of a listening socket, each handled by a new protocol.
-
-    It replaces an asyncio server in Uvicorn's `servers`: it has `close` and `wait_closed`.
+    """Accepts the connections of a listening socket, each handled by a new protocol. It replaces an
+    asyncio server in Uvicorn's `servers`: it has `close` and `wait_closed`.
     """
 
     def __init__(

@@ -83,9 +83,8 @@ def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
 
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
-    """Yields a path at which `text` can be opened, since load_cert_chain takes files only.
-
-    On Linux it is in memory (memfd_create(2)), so that no key is written to a disk.
+    """Yields a path at which `text` can be opened, since load_cert_chain takes files only. On Linux
+    it is in memory (memfd_create(2)), so that no key is written to a disk.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("servd-tls")

@@ -1,4 +1,4 @@
-"""Config and facts of the host become a plan. Pure: no I/O, no clock, no random."""
+"""Builds a plan from the config and facts of the host. Pure: no I/O, clock or random."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _NO_PARTS: Mapping[str, Part] = {}
 
 
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
-    """The plan of a configuration as it was loaded. See `build`."""
+    """Returns the plan of a loaded configuration. See `build`."""
     return build(loaded.config, host, runtime_dir, loaded.secrets, loaded.parts)
 
 
@@ -59,12 +59,12 @@ def build(
     secrets: frozenset[Path] = frozenset(),
     parts: Mapping[str, Part] = _NO_PARTS,
 ) -> Plan:
-    """The plan of a valid configuration on this host.
+    """Returns the plan of a valid configuration on this host.
 
-    `runtime_dir` is the folder that holds the sockets between services; `secrets` are the paths of
-    the configuration whose values are never shown; `parts` say which services are those of BentoML.
+    `runtime_dir` holds the sockets between services, `secrets` are the paths of values that are
+    never shown, `parts` are the services of BentoML code.
     """
-    needs = {  # a component is none yet, where the code has not been asked
+    needs = {  # components are unknown until the code was queried
         name: [d.service for d in service.depends_on if d.service in config.services]
         for name, service in config.services.items()
     }
@@ -81,7 +81,7 @@ def build(
 
 
 def internal_path(runtime_dir: str, name: str) -> str:
-    """Path of the socket that other services reach `name` by; hashed where it would be too long."""
+    """Returns the path of the socket between services of `name`, hashed if it is too long."""
     path = os.path.join(runtime_dir, "s", f"{name}.sock")
     if len(path.encode()) > UNIX_PATH_LIMIT:
         short = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -90,13 +90,13 @@ def internal_path(runtime_dir: str, name: str) -> str:
 
 
 def spec_of(spec: type[SpecT], table: Table) -> SpecT:
-    """The spec whose fields have the names and the values of those of `table`."""
+    """Returns a spec with the values of the fields of the same names in `table`."""
     names = (field.name for field in dataclasses.fields(spec))
     return spec(**{name: getattr(table, name) for name in names})
 
 
 class _Draft:
-    """One service on its way into the plan."""
+    """Builds the plan of one service."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class _Draft:
 
     @property
     def listens(self) -> tuple[Address, ...]:
-        """The addresses that the config gives, without "internal"."""
+        """The configured addresses, without "internal"."""
         return tuple(a for a in self.given.listen if a.kind != "internal")
 
     def own_addresses(self) -> tuple[Address, ...]:
-        """What a command that binds itself is told to bind."""
+        """Returns the addresses for a command that binds itself."""
         if self.listens:
             return self.listens
         if any("{uds}" in argument for argument in self.given.command):
@@ -133,7 +133,7 @@ class _Draft:
         return (Address("tcp", host="127.0.0.1", port=port),)
 
     def reachable(self) -> dict[str, str]:
-        """How dependents reach it: an entry of SERVD_DEPENDENCIES. Empty when nothing listens."""
+        """Returns its entry in SERVD_DEPENDENCIES; empty if it has no address."""
         if self.is_app:
             return {"url": f"http://{self.name}", "uds": self.internal.path}
         addresses = self.own_addresses() if self.binds_itself else self.listens
@@ -147,7 +147,7 @@ class _Draft:
         return {}
 
     def sockets(self) -> tuple[SocketPlan, ...]:
-        """The sockets that servd binds for it."""
+        """Returns the sockets that servd binds for it."""
         if self.binds_itself:
             return ()
         given = self.given
@@ -169,7 +169,7 @@ class _Draft:
         return tuple(plans)
 
     def _internal_socket(self) -> SocketPlan:
-        """The socket for other services, with the tightest owner and mode that lets them in."""
+        """Returns the socket for other services: the strictest owner and mode for their users."""
         users = {self.config.services[name].user for name in self.dependents} - {""}
         groups = {self.config.services[name].group for name in self.dependents}
         owner: int | None = None
@@ -195,7 +195,7 @@ class _Draft:
         return found.uid if found is not None else None
 
     def service(self, dependencies: dict[str, dict[str, str]]) -> ServicePlan:
-        """The finished plan of the service."""
+        """Returns the plan of the service."""
         given = self.given
         sockets = self.sockets()
         addresses = self.own_addresses() if self.binds_itself else self.listens
@@ -232,8 +232,8 @@ class _Draft:
         )
 
     def _folder(self, kind: str, name: str) -> str:
-        """A folder that the app may write in: one for each user that it ever runs as. All of a
-        BentoML service share one for metrics, which BentoML shows as one.
+        """Returns a folder that the app may write to, one for each user that it runs as. The
+        components of a BentoML service share one for metrics, since BentoML shows them together.
         """
         uid = self._uid(self.given.user)
         owner = f"{USER_MARK}{uid}" if uid is not None else ""
@@ -246,7 +246,7 @@ class _Draft:
         return workers
 
     def _restart(self) -> Restart:
-        """A task is not tried again unless the config says so, and never after a success."""
+        """A task is retried only if the config sets a policy, and never after a success."""
         restart = self.given.restart
         if self.given.kind != "task":
             return restart
@@ -291,12 +291,12 @@ class _Draft:
         patience = health.start_failures * health.interval if health is not None else None
         if self.is_app:
             return ReadyPlan("notify", patience=patience)
-        address = _reached_at(addresses, sockets)
+        address = _first_address(addresses, sockets)
         mode = given.ready
         if given.kind == "task":
             return ReadyPlan("exit")
         if mode == "auto" and not self.binds_itself:
-            mode = "started"  # on a shared socket another worker may answer, or the queue accept
+            mode = "started"  # another worker or the socket's queue may answer
         elif mode == "auto":
             if given.health is not None and address is not None:
                 mode = "http"
@@ -311,12 +311,12 @@ class _Draft:
     def _health(
         self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
     ) -> HealthPlan | None:
-        """Nothing can be asked of a task, or of a program that listens nowhere."""
+        """Returns None for a task and for a program without an address: neither can be probed."""
         given = self.given
         health = given.health
         if health is None or given.kind == "task":
             return None
-        address = _reached_at(addresses, sockets)
+        address = _first_address(addresses, sockets)
         if self.is_app:
             address = None
         elif address is None or not (address.path or address.port):
@@ -345,7 +345,7 @@ class _Draft:
         )
 
     def _bento(self, part: Part) -> BentoSpec:
-        """BentoML's names for its own kind of dependencies: files are unix sockets."""
+        """Unix sockets are "file://" addresses for BentoML."""
         reached = {
             name: f"file://{internal_path(self.runtime_dir, service)}"
             for name, service in part.graph.items()
@@ -363,8 +363,10 @@ class _Draft:
         )
 
 
-def _reached_at(addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> Address | None:
-    """The first address that a program can be asked at; None where it listens nowhere."""
+def _first_address(
+    addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+) -> Address | None:
+    """Returns the first address of a program, or None."""
     if addresses:
         return addresses[0]
     return sockets[0].address if sockets else None

@@ -1,4 +1,4 @@
-"""One change of what runs, as a value: the only thing that applying looks at."""
+"""One change of what runs, as a value: the input of applying."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ChangeKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key that says something else now. Both values are as they may be shown."""
+    """A changed key. Secrets are masked in both values."""
 
     key: str
     before: str
@@ -24,7 +24,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one service, and why. `before` is None for `add`, `after` for `remove`."""
+    """A change of one service. `before` is None for `add`, `after` for `remove`."""
 
     service: str
     kind: ChangeKind
@@ -35,40 +35,40 @@ class Change:
 
     @property
     def plan(self) -> ServicePlan:
-        """The service as it will be; as it was, where it goes."""
+        """The new service, or the old one if it is removed."""
         found = self.after or self.before
         assert found is not None
         return found
 
     @property
     def sign(self) -> str:
-        """One character for people: `+`, `~` or `-`."""
+        """One character: `+`, `~` or `-`."""
         return {"add": "+", "remove": "-"}.get(self.kind, "~")
 
     @property
     def halts(self) -> bool:
-        """Whether it is kept stopped from now on."""
+        """Whether the service stops and stays stopped."""
         return self.kind == "scale" and self.plan.workers == 0
 
     @property
     def starts(self) -> bool:
-        """Whether it runs again, having been kept stopped."""
+        """Whether a stopped service starts again."""
         return self.kind == "scale" and self.before is not None and self.before.workers == 0
 
     @property
     def replaces(self) -> bool:
-        """Whether its workers are replaced by others (or are the first)."""
+        """Whether it gets new workers instead of the old ones (or its first workers)."""
         return self.kind in ("add", "roll", "switch", "rebind", "interrupt")
 
     @property
     def starts_anew(self) -> bool:
-        """Whether there are new workers after it, and none of the old."""
+        """Whether only new workers run after it."""
         return self.plan.workers > 0 and (self.replaces or self.starts)
 
     @property
     def batch(self) -> int:
-        """How many new workers may stand beside the old: `rollout`. All at once where the two must
-        not serve side by side, and where there are none yet.
+        """Number of new workers started next to the old ones at a time (`rollout`). All of them if
+        old and new must not serve together, or if none run yet.
         """
         plan = self.plan
         if self.kind != "roll" or self.before is None or plan.is_task:
@@ -83,7 +83,7 @@ class Change:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know before saying yes."""
+        """Consequences to know before confirming."""
         notes: list[str] = []
         if self.kind == "interrupt":
             notes.append("interrupts: the command binds its own address, so it stops, then starts")

@@ -1,4 +1,4 @@
-"""Placeholders of a command: `{port}`, `{host}`, `{uds}`, `{fd}`, `{service}`, `{worker}`."""
+"""Placeholders in commands: `{port}`, `{host}`, `{uds}`, `{fd}`, `{service}`, `{worker}`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLACEHOLDER = re.compile(r"\{(port|host|uds|fd|worker|service)\}")
 def placeholders(
     service: str, addresses: Sequence[Address], sockets: Sequence[SocketPlan]
 ) -> dict[str, str]:
-    """What each placeholder stands for; `{worker}` is known at the start of a worker only."""
+    """Returns the value of each placeholder, without `{worker}`, known at a worker's start."""
     names = {"service": service}
     for address in reversed(addresses):
         if address.kind == "tcp":
@@ -28,7 +28,7 @@ def placeholders(
 
 
 def resolve(command: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
-    """The arguments with every known placeholder replaced; other braces stay as they are."""
+    """Returns the arguments with known placeholders replaced; other braces are kept."""
     return tuple(
         _PLACEHOLDER.sub(lambda match: names.get(match[1], match[0]), argument)
         for argument in command

@@ -1,11 +1,11 @@
-"""Two plans become the changes that lead from one to the other. Pure."""
+"""Computes the changes that lead from one plan to another. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 from servd.config.kinds import service_kind
@@ -15,18 +15,17 @@ from servd.core.secrets import MASK, mask_values
 from servd.plan.change import Change, ChangeKind, KeyChange
 from servd.plan.model import Plan, ServicePlan
 from servd.wire.names import DEPENDENCIES
-from servd.wire.worker_spec import TlsSpec
 
 _SEVERITY: tuple[ChangeKind, ...] = ("live", "scale", "roll", "rebind", "switch")
 _STRICTNESS = ("none", "optional", "required")
 
 
 def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change, ...]:
-    """The changes that make `before` into `after`, in the order in which they happen.
+    """Returns the changes that turn `before` into `after`, in the order of their application.
 
-    What is new or replaced comes in the order of the new graph, dependencies first; then what is
-    removed or stopped, in the order of the old graph, dependents first. The services in `roll` are
-    replaced even where nothing of them differs: their code may.
+    New and replaced services come first in the order of the new graph, dependencies first; then
+    removed and stopped ones in the order of the old graph, dependents first. The services in `roll`
+    are replaced even without differences, since their code may differ.
     """
     old, new = before.by_name, after.by_name
     changes: dict[str, Change] = {}
@@ -56,13 +55,13 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
 
 
 def client_auth(plan: ServicePlan) -> str:
-    """How clients are asked for certificates; "" without TLS."""
+    """Returns `tls.client_auth` of a service; "" without TLS."""
     return plan.tls.client_auth if plan.tls is not None else ""
 
 
 def overlap_is_unsafe(before: str, new: ServicePlan) -> bool:
-    """Whether workers of `new` must not accept from one socket with workers whose `client_auth` is
-    `before`: plain beside TLS, or a stricter check beside a laxer one.
+    """Returns whether workers of `new` must not share a socket with workers whose `client_auth` is
+    `before`: plain with TLS, or a stricter check with a laxer one.
     """
     after = client_auth(new)
     if not (before and after):
@@ -71,7 +70,7 @@ def overlap_is_unsafe(before: str, new: ServicePlan) -> bool:
 
 
 def patched(plan: Plan, changes: Collection[Change]) -> Plan:
-    """The plan that `changes` lead to."""
+    """Returns `plan` after `changes`."""
     services = plan.by_name
     for change in changes:
         if change.after is None:
@@ -96,7 +95,7 @@ def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan
 
 
 def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change:
-    """The change of a service that is to be replaced in any case."""
+    """Returns the change of a service whose replacement was requested."""
     if change is not None and (change.kind not in ("live", "scale") or change.starts):
         return change
     keys = change.keys if change is not None else ()
@@ -104,7 +103,7 @@ def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change
 
 
 def _interrupting(change: Change) -> Change:
-    """What would replace workers side by side cannot, where one of both binds its own address."""
+    """Returns an `interrupt` if old and new workers cannot run side by side."""
     both = (change.before, change.after)
     alone = any(plan is not None and plan.stands_alone for plan in both)
     if change.before is None or not alone or change.kind in ("live", "scale"):
@@ -113,7 +112,7 @@ def _interrupting(change: Change) -> Change:
 
 
 def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
-    """The kind of a key, where it may depend on the values too."""
+    """Returns the kind of a key, which may depend on the values."""
     if key == "sockets":
         return "roll"
     kind = service_kind(key)
@@ -122,7 +121,7 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
         assert new.tls is not None
         return "switch" if overlap_is_unsafe(old.tls.client_auth, new) else "roll"
     if key == "workers" and new.is_task and old.workers and new.workers:
-        return "live"  # it runs once, whatever is asked for
+        return "live"  # it always runs once
     return kind
 
 
@@ -140,7 +139,7 @@ def _why(kind: ChangeKind, old: ServicePlan, new: ServicePlan) -> str:
 
 
 def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list[KeyChange]:
-    """The keys that differ: those of the definition, then what follows from outside it."""
+    """Returns the keys that differ: those of the definition, then differences from outside it."""
     path = ("services", new.name)
     shown = [
         mask_values(plan.definition.model_dump(mode="json"), path, whole.secrets)
@@ -151,15 +150,15 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
         for key in differing_paths(old_values, new_values)
     ]
-    keys = [_by_hand(key, old) if key.key == "workers" else key for key in keys]
+    keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
     known = {key.key.partition(".")[0] for key in keys}
     keys += _outside(old, new, known)
-    # whatever else may differ one day, a worker may see
+    # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "asked in another way")]
 
 
-def _by_hand(key: KeyChange, old: ServicePlan) -> KeyChange:
-    """The number that a file replaces where it was set by hand."""
+def _with_manual_mark(key: KeyChange, old: ServicePlan) -> KeyChange:
+    """Marks a manual number of workers that the file replaces."""
     workers = old.definition.workers
     if workers in ("auto", old.workers):
         return key
@@ -167,14 +166,14 @@ def _by_hand(key: KeyChange, old: ServicePlan) -> KeyChange:
 
 
 def _at(values: Any, path: Path) -> Any:
-    """What stands at `path`; None where there is nothing."""
+    """Returns the value at `path`, or None."""
     for step in path:
         values = values.get(step) if isinstance(values, Mapping) else None
     return values
 
 
 def _text(value: Any) -> str:
-    """A value as a person writes it; nothing for what is not set."""
+    """Returns a value as text; "" for None."""
     if value is None:
         return ""
     if value == MASK:
@@ -182,90 +181,111 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _outside(old: ServicePlan, new: ServicePlan, known: Collection[str]) -> list[KeyChange]:
-    """What differs though no key of the service says so: by files, other services, the machine.
-
-    `known` are the keys that differ anyway, and with them what follows from them.
+def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> list[KeyChange]:
+    """Returns the differences that come from files, other services or the machine. A difference
+    counts if none of the keys that explain it is in `known`, the keys that differ.
     """
-
-    def unexplained(*keys: str) -> bool:
-        return not any(key in known for key in keys)
-
-    keys: list[KeyChange] = []
-    if unexplained("env", "env_file", "env_passthrough", "user"):
-        keys += _environment(old, new)
-    if unexplained("depends_on") and _dependencies(old) != _dependencies(new):
-        keys.append(KeyChange("depends_on", "", "a dependency is reached at another address"))
-    if unexplained("listen", "app", "command", "bento", "activation"):
-        keys += [key for key in _sockets(old, new) if unexplained(key.key)]
-        if (old.command, old.addresses) != (new.command, new.addresses):
-            keys.append(KeyChange("command", "", "another port"))
-    if old.tls is not None and new.tls is not None:
-        keys += _tls(old.tls, new.tls)
-    if unexplained("workers") and old.workers != new.workers:
-        keys.append(KeyChange("workers", str(old.workers), str(new.workers)))
-    identity_keys = ("user", "group", "umask", "rlimits", "cpu_affinity")
-    if unexplained(*identity_keys) and old.identity != new.identity:
-        keys.append(KeyChange("user", "", "another account or other CPUs on this machine"))
-    if unexplained("bento", "components", "workers") and _in_code(old) != _in_code(new):
-        keys.append(KeyChange("bento", "", "its code declares something else"))
-    if unexplained("gpus") and any(map(operator.ne, old.gpus, new.gpus)):
-        keys.append(KeyChange("gpus", _dealt(old), _dealt(new)))
-    if unexplained("python") and old.python != new.python:
-        keys.append(KeyChange("python", old.python, new.python))
-    return keys
+    return [
+        change
+        for explaining, find in _OUTSIDE
+        if known.isdisjoint(explaining)
+        for change in find(old, new)
+    ]
 
 
-def _dealt(plan: ServicePlan) -> str:
-    return " ".join(",".join(ids) for ids in plan.gpus)
-
-
-def _in_code(plan: ServicePlan) -> object:
-    """What a BentoML service's code and its neighbours there say."""
-    return (plan.app.bento if plan.app is not None else None, plan.part)
-
-
-def _tls(old: TlsSpec, new: TlsSpec) -> list[KeyChange]:
-    """New content of the files that `tls` names."""
-    keys: list[KeyChange] = []
-    if (old.certificate, old.key) != (new.certificate, new.key):
-        keys.append(KeyChange("tls.certfile", "", "new content"))
-    if old.authorities != new.authorities:
-        keys.append(KeyChange("tls.ca_certs", "", "new content"))
-    return keys
-
-
-def _dependencies(plan: ServicePlan) -> str:
-    return plan.environment.get(DEPENDENCIES, "")
-
-
-def _environment(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
-    """Variables that came from a file or from the daemon are named, never shown."""
+def _environment(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """Variables from a file or from the daemon are named, never shown."""
     names = [
         name
         for name in sorted({*old.environment, *new.environment})
         if old.environment.get(name) != new.environment.get(name) and name != DEPENDENCIES
     ]
-    key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
-    return [KeyChange(key, "", f"other values: {', '.join(names)}")] if names else []
+    if names:
+        key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
+        yield KeyChange(key, "", f"other values: {', '.join(names)}")
 
 
-def _sockets(old: ServicePlan, new: ServicePlan) -> list[KeyChange]:
-    here, there = ({s.key: s for s in plan.sockets} for plan in (old, new))
-    keys: list[KeyChange] = []
+def _dependencies(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.environment.get(DEPENDENCIES, "") != new.environment.get(DEPENDENCIES, ""):
+        yield KeyChange("depends_on", "", "a dependency is reached at another address")
+
+
+def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    here, there = (dict.fromkeys(s.key for s in plan.sockets) for plan in (old, new))
     if here.keys() != there.keys():
-        keys.append(KeyChange("sockets", ", ".join(here), ", ".join(there)))
-    elif any(_owner(here[key]) != _owner(there[key]) for key in here):
-        keys.append(KeyChange("socket", "", "open to other users"))
-    return keys
+        yield KeyChange("sockets", ", ".join(here), ", ".join(there))
 
 
-def _owner(socket: Any) -> tuple[Any, ...]:
-    return (socket.mode, socket.owner, socket.group)
+def _socket_owners(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    here, there = ({s.key: (s.mode, s.owner, s.group) for s in plan.sockets} for plan in (old, new))
+    if here.keys() == there.keys() and here != there:
+        yield KeyChange("socket", "", "open to other users")
+
+
+def _command(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if (old.command, old.addresses) != (new.command, new.addresses):
+        yield KeyChange("command", "", "another port")
+
+
+def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """New content of the files that `tls` names."""
+    if old.tls is None or new.tls is None:
+        return
+    if (old.tls.certificate, old.tls.key) != (new.tls.certificate, new.tls.key):
+        yield KeyChange("tls.certfile", "", "new content")
+    if old.tls.authorities != new.tls.authorities:
+        yield KeyChange("tls.ca_certs", "", "new content")
+
+
+def _workers(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.workers != new.workers:
+        yield KeyChange("workers", str(old.workers), str(new.workers))
+
+
+def _identity(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.identity != new.identity:
+        yield KeyChange("user", "", "another account or other CPUs on this machine")
+
+
+def _code(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """Declarations in the code of a BentoML service and its components."""
+    here, there = ((plan.app.bento if plan.app is not None else None) for plan in (old, new))
+    if (here, old.part) != (there, new.part):
+        yield KeyChange("bento", "", "its code declares something else")
+
+
+def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if any(map(operator.ne, old.gpus, new.gpus)):
+        shown = [" ".join(",".join(ids) for ids in plan.gpus) for plan in (old, new)]
+        yield KeyChange("gpus", *shown)
+
+
+def _interpreter(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    if old.python != new.python:
+        yield KeyChange("python", old.python, new.python)
+
+
+_ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
+_OUTSIDE: tuple[
+    tuple[tuple[str, ...], Callable[[ServicePlan, ServicePlan], Iterator[KeyChange]]], ...
+] = (
+    (("env", "env_file", "env_passthrough", "user"), _environment),
+    (("depends_on",), _dependencies),
+    (_ADDRESS_KEYS, _sockets),
+    ((*_ADDRESS_KEYS, "socket"), _socket_owners),
+    (_ADDRESS_KEYS, _command),
+    ((), _tls),
+    (("workers",), _workers),
+    (("user", "group", "umask", "rlimits", "cpu_affinity"), _identity),
+    (("bento", "components", "workers"), _code),
+    (("gpus",), _gpus),
+    (("python",), _interpreter),
+)
+"""The keys of a service that explain each difference."""
 
 
 def _runs_again(plan: ServicePlan) -> bool:
-    """Whether it is a task that runs before each roll of a service that depends on it."""
+    """Returns whether it is a task that runs before each roll of its dependents."""
     return plan.is_task and plan.workers > 0 and plan.definition.run == "always"
 
 

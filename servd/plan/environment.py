@@ -1,4 +1,4 @@
-"""What a worker's environment holds. Pure; the daemon's own environment is an argument."""
+"""Builds the environment of workers. Pure; the daemon's environment is an argument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASE = (
     "PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "SSL_CERT_*",
     "*_PROXY", "*_proxy",
 )  # fmt: skip
-"""Names that every worker takes over from the daemon."""
+"""Variables that every worker inherits from the daemon."""
 
 _OWN = (
     "SERVD_*",
@@ -26,7 +26,7 @@ _OWN = (
     "NOTIFY_SOCKET",
     "WATCHDOG_*",
 )
-"""Names that belong to one process and are never taken over."""
+"""Variables of one process, never inherited."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -39,13 +39,12 @@ def build_environment(
     app_metrics: str,
     part: Part | None = None,
 ) -> dict[str, str]:
-    """The environment of every worker of a service, but for what is a single worker's own.
+    """Returns the environment of a service's workers, without variables of single workers.
 
-    Later wins: the base and env_passthrough, the account of `user`, defaults.env_file,
-    defaults.env, env_file, env, servd's own. `app_metrics` is a folder for prometheus_client's
-    multiprocess mode ("": none), unless the config names one itself, or names "" to have none.
-    What the code of a BentoML service (`part`) asks for is taken over from the daemon, like
-    env_passthrough, and its own values stand for what is nowhere else.
+    Later wins: BASE and env_passthrough, the account of `user`, defaults.env_file, defaults.env,
+    env_file, env, servd's own. `app_metrics` is the folder of prometheus_client's multiprocess mode
+    ("": none); the config overrides it, also with "". Variables that the code of a BentoML service
+    (`part`) names are inherited from the daemon, like env_passthrough; its values are defaults.
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
@@ -81,5 +80,5 @@ def build_environment(
 
 
 def matches_any(variable: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a variable's name is one of `patterns`, which may be globs."""
+    """Returns whether a variable's name matches one of `patterns` (globs)."""
     return any(fnmatch.fnmatchcase(variable, pattern) for pattern in patterns)

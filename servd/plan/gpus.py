@@ -1,8 +1,8 @@
-"""Which GPUs each worker gets. Pure.
+"""Assigns GPUs to workers. Pure.
 
-A service asks for so many per worker (whole ones, or a share of one), for so many for all of its
-workers together (the code of a BentoML service does), or names them. Counts are spread over the
-GPUs that there are; named ones are nobody else's. Whoever had some keeps them.
+A service requests a number per worker (whole GPUs, or a share of one), a number for all its workers
+together (BentoML code does), or ids. Counts are spread over the GPUs; named GPUs are exclusive.
+Workers keep the GPUs that they have.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from servd.plan.model import Plan, ServicePlan
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
-_ENOUGH = 1e-9
-"""Shares are sums of decimal fractions: 0.1 ten times is one GPU."""
+_TOLERANCE = 1e-9
+"""Shares are sums of decimal fractions: ten times 0.1 is one GPU."""
 
 Ids = tuple[str, ...]
 
 
 class GpuError(Exception):
-    """More is asked for than there is; `service` is one that asks."""
+    """More GPUs are requested than exist; `service` is one that requests them."""
 
     def __init__(self, service: str, message: str) -> None:
         self.service = service
@@ -30,8 +30,8 @@ class GpuError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """What one service asks for: `each` for every worker or, when `shared`, for all together; or
-    just the GPUs `named`.
+    """The request of a service: `each` per worker or, if `shared`, for all together; or the GPUs
+    `named`.
     """
 
     service: str
@@ -42,7 +42,7 @@ class GpuRequest:
 
     @property
     def portions(self) -> int:
-        """How many times `each` is asked for."""
+        """Number of times that `each` is requested."""
         return 1 if self.shared else self.workers
 
     def __str__(self) -> str:
@@ -52,8 +52,8 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """The GPUs of this machine. `ordered` says that their numbers are those of the PCI bus, which
-    CUDA has to be told; `declared` that somebody has said how many there are.
+    """The GPUs of this machine. `ordered`: ids follow the PCI bus, which CUDA has to be told.
+    `declared`: the config names them or their number.
     """
 
     ids: Ids = ()
@@ -62,7 +62,7 @@ class GpuInventory:
 
 
 def gpu_requests(plan: Plan) -> list[GpuRequest]:
-    """What the services that run ask for."""
+    """Returns the requests of the running services."""
     found: list[GpuRequest] = []
     for service in plan.services:
         wanted = service.definition.gpus
@@ -78,22 +78,21 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
-    """`plan` with the GPUs of every worker, as they are in `before` where that is possible.
-
-    Raises `GpuError`.
+    """Returns `plan` with the GPUs of every worker, those of `before` if possible. Raises
+    `GpuError`.
     """
     wanted = gpu_requests(plan)
     if not wanted:
         return plan
-    _are_possible(wanted, gpus.ids)
+    _require_possible(wanted, gpus.ids)
     held = {s.name: s.gpus for s in before.services}
-    given = _dealt(wanted, gpus.ids, held, spread=True)
-    if given is None:  # what was kept, or spread, is in the way
-        given = _dealt(wanted, gpus.ids, {}, spread=False)
+    given = _assign(wanted, gpus.ids, held, spread=True)
+    if given is None:  # kept or spread shares are in the way
+        given = _assign(wanted, gpus.ids, {}, spread=False)
     if given is None:
         raise GpuError(
             wanted[-1].service,
-            f"{_sum(wanted)}: {_count(gpus.ids)}, and no share can be of two",
+            f"{_total_text(wanted)}: {_available_text(gpus.ids)}, and no share can be of two",
         )
     services = tuple(
         _equipped(service, given[service.name], gpus) if service.name in given else service
@@ -109,8 +108,8 @@ def _equipped(service: ServicePlan, given: Sequence[Ids], gpus: GpuInventory) ->
     return dataclasses.replace(service, gpus=tuple(given), environment=environment)
 
 
-def _are_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
-    """Raises `GpuError` for what cannot be, however it is dealt out."""
+def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
+    """Raises `GpuError` for requests that no assignment can satisfy."""
     named: set[str] = set()
     for request in wanted:
         if request.each > 1 and request.each != int(request.each):
@@ -118,23 +117,25 @@ def _are_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
             raise GpuError(request.service, message)
         unknown = [each for each in request.named if each not in there]
         if unknown:
-            message = f"there is no GPU {', '.join(unknown)}: {_count(there)} ({', '.join(there)})"
-            raise GpuError(
-                request.service, message if there else f"no GPU {unknown[0]}: {_count(())}"
-            )
+            there_text = f"{_available_text(there)} ({', '.join(there)})"
+            message = f"there is no GPU {', '.join(unknown)}: {there_text}"
+            none = f"no GPU {unknown[0]}: {_available_text(())}"
+            raise GpuError(request.service, message if there else none)
         named |= set(request.named)
     asked = 0.0
     free = len(there) - len(named)
     counted = [request for request in wanted if not request.named]
     for request in counted:
         asked += request.each * request.portions
-        if asked > free + _ENOUGH:
+        if asked > free + _TOLERANCE:
             pinned = f", {len(named)} of them named by others" if named else ""
-            raise GpuError(request.service, f"{_sum(counted)}, but {_count(there)}{pinned}")
+            raise GpuError(
+                request.service, f"{_total_text(counted)}, but {_available_text(there)}{pinned}"
+            )
 
 
-def _sum(wanted: Sequence[GpuRequest]) -> str:
-    """`3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
+def _total_text(wanted: Sequence[GpuRequest]) -> str:
+    """Returns `3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
     counted = [request for request in wanted if not request.named]
     total = sum(request.each * request.portions for request in counted)
     return (
@@ -143,28 +144,28 @@ def _sum(wanted: Sequence[GpuRequest]) -> str:
     )
 
 
-def _count(there: Ids) -> str:
+def _available_text(there: Ids) -> str:
     return f"there {'is' if len(there) == 1 else 'are'} {len(there) or 'none'}"
 
 
-def _dealt(
+def _assign(
     wanted: Sequence[GpuRequest], there: Ids, held: dict[str, tuple[Ids, ...]], *, spread: bool
 ) -> dict[str, list[Ids]] | None:
-    """The GPUs of each worker of each service; None where it does not come out."""
-    left = dict.fromkeys(there, 1.0)
+    """Returns the GPU ids per worker and service, or None if the requests cannot be satisfied."""
+    free_shares = dict.fromkeys(there, 1.0)
     given: dict[str, list[Ids]] = {}
     for request in wanted:
         for each in request.named:
-            left[each] = 0.0
+            free_shares[each] = 0.0
     open_portions: list[tuple[GpuRequest, int]] = []
     for request in wanted:
         given[request.service] = [request.named] * request.workers
         if not request.named:
-            kept = _kept(request, held.get(request.service, ()), left)
+            kept = _keep_held(request, held.get(request.service, ()), free_shares)
             given[request.service] = [*kept, *([()] * (request.portions - len(kept)))]
             open_portions += [(request, slot) for slot in range(len(kept), request.portions)]
     for request, slot in sorted(open_portions, key=lambda item: -item[0].each):
-        found = _taken(request.each, left, spread=spread)
+        found = _take_free(request.each, free_shares, spread=spread)
         if found is None:
             return None
         given[request.service][slot] = found
@@ -174,37 +175,39 @@ def _dealt(
     return given
 
 
-def _kept(request: GpuRequest, held: tuple[Ids, ...], left: dict[str, float]) -> list[Ids]:
-    """What the first workers have already, as far as that is what they shall have."""
+def _keep_held(
+    request: GpuRequest, held: tuple[Ids, ...], free_shares: dict[str, float]
+) -> list[Ids]:
+    """Takes and returns the GPUs that the first workers hold, as long as they fit the request."""
     kept: list[Ids] = []
     for ids in held[: request.portions]:
         whole = request.each >= 1
         fits = len(ids) == (int(request.each) if whole else 1)
         need = 1.0 if whole else request.each
-        if not fits or any(left.get(each, 0.0) + _ENOUGH < need for each in ids):
+        if not fits or any(free_shares.get(each, 0.0) + _TOLERANCE < need for each in ids):
             break
         for each in ids:
-            left[each] -= need
+            free_shares[each] -= need
         kept.append(ids)
     return kept
 
 
-def _taken(each: float, left: dict[str, float], *, spread: bool) -> Ids | None:
-    """GPUs for one portion, taken out of what is left."""
+def _take_free(each: float, free_shares: dict[str, float], *, spread: bool) -> Ids | None:
+    """Takes and returns the GPUs for one portion, or returns None."""
     if each >= 1:
-        whole = list(_with_room(1.0, left))[: int(each)]
+        whole = list(_with_free_share(1.0, free_shares))[: int(each)]
         if len(whole) < each:
             return None
         for one in whole:
-            left[one] = 0.0
+            free_shares[one] = 0.0
         return tuple(whole)
-    candidates = list(_with_room(each, left))
+    candidates = list(_with_free_share(each, free_shares))
     if not candidates:
         return None
-    best = (max if spread else min)(candidates, key=lambda one: left[one])
-    left[best] -= each
+    best = (max if spread else min)(candidates, key=lambda one: free_shares[one])
+    free_shares[best] -= each
     return (best,)
 
 
-def _with_room(each: float, left: dict[str, float]) -> Iterator[str]:
-    return (one for one, room in left.items() if room + _ENOUGH >= each)
+def _with_free_share(each: float, free_shares: dict[str, float]) -> Iterator[str]:
+    return (one for one, room in free_shares.items() if room + _TOLERANCE >= each)

@@ -1,4 +1,4 @@
-"""What planning needs to know about the machine, as one frozen value. `servd.host` gathers it."""
+"""Facts of the machine for planning, as frozen values. `servd.host` gathers them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of this machine, with the groups that its processes get."""
+    """A user of this machine, with the groups of its processes."""
 
     name: str
     uid: int
@@ -19,11 +19,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What is known about this machine and this process.
+    """Facts about this machine and this process.
 
-    `cpus` are the ids that this process may run on, `usable_cpus` how many of them a cgroup's
-    quota leaves; `ports` are free ports for commands that bind themselves, by service;
-    `pem_files` is the text of certificates and keys, read before any worker drops its rights.
+    `cpus` are the ids that this process may run on, `usable_cpus` their number within the cgroup's
+    quota. `ports` are free ports for commands that bind themselves, by service. `pem_files` is the
+    text of certificates and keys, read before workers drop their privileges.
     """
 
     cpus: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What shall run, as values: frozen, comparable, free of clocks and processes."""
+"""The plan: what runs, as frozen, comparable values without clocks and processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from servd.wire.worker_spec import AppSpec, TlsSpec
 Condition = Literal["ready", "started", "completed"]
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "bootstrap.py")
-"""What runs our worker in an environment that has no servd."""
+"""Runs servd's worker in an environment without servd."""
 
 USER_MARK = "~"
-"""Stands between a service's name and the uid in the name of the folder for its app's metrics."""
+"""Separates a service's name from the uid in the folder names of its app."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketPlan:
-    """A socket that servd binds (or was given) and a service's workers accept on.
-
-    `name` is what LISTEN_FDNAMES calls it; `mode`, `owner` and `group` are of a unix socket's file.
+    """A socket that servd binds (or inherits) and a service's workers accept on. `name` is its name
+    in LISTEN_FDNAMES; `mode`, `owner` and `group` apply to a unix socket's file.
     """
 
     address: Address
@@ -42,8 +41,8 @@ class SocketPlan:
 
     @property
     def key(self) -> str:
-        """What the pool of sockets knows it by: addresses own sockets, not services; a port that
-        the system chooses is each service's own.
+        """Key in the socket pool: the address, since sockets belong to addresses; for a port that
+        the system chooses, also the service.
         """
         anonymous = self.address.kind == "tcp" and self.address.port == 0
         return f"{self.address}#{self.name}" if anonymous else str(self.address)
@@ -51,11 +50,10 @@ class SocketPlan:
 
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
-    """What makes a command's worker ready, and how to ask.
+    """When a worker is ready, and how to probe it.
 
-    `notify` alone waits for READY=1; every other mode takes READY=1 too, when it comes first.
-    `exit` is of tasks: they are ready when they have ended well. `patience` is for how many seconds
-    failing probes are forgiven.
+    `notify` waits for READY=1; the other modes accept it too if it comes first. `exit` is for
+    tasks: they are ready after a successful end. Failing probes are ignored for `patience` seconds.
     """
 
     mode: Literal["notify", "port", "http", "started", "exit"]
@@ -68,8 +66,8 @@ class ReadyPlan:
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """How a worker is asked whether it is well: at `address`, or, where that is None, on a private
-    connection to servd's own worker. Times are seconds.
+    """Health probes of a worker: at `address`, or on a private connection to servd's worker if it
+    is None. Times in seconds.
     """
 
     address: Address | None
@@ -82,7 +80,7 @@ class HealthPlan:
 
 @dataclass(frozen=True, slots=True)
 class DependencyPlan:
-    """A service that must have met `condition` first."""
+    """A service that must meet `condition` first."""
 
     service: str
     condition: Condition
@@ -90,23 +88,23 @@ class DependencyPlan:
 
 @dataclass(frozen=True, slots=True)
 class IdentityPlan:
-    """Whom and with which limits a process runs as."""
+    """User, group, umask, rlimits and CPU affinity of a worker process."""
 
     account: Account | None = None
     gid: int | None = None
     umask: int | None = None
     rlimits: tuple[tuple[str, int], ...] = ()
     affinity: tuple[tuple[int, ...], ...] = ()
-    """CPUs of each worker, in turn; empty: all."""
+    """CPUs of each worker, in turn; empty: all CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service, resolved: nothing is left to decide but the generation and the worker's index.
+    """One service with everything but the generation and the worker's index resolved.
 
-    `definition` is what the config says, for the sake of showing what differs. Exactly one of `app`
-    and `command` is set. Times are seconds. `app_metrics` is the folder that servd gives the app
-    for its own metrics ("": none); `part` is what a service is in the code of a BentoML service.
+    `definition` is the config, for showing differences. Exactly one of `app` and `command` is set.
+    Times in seconds. `app_metrics` is the folder for the app's metrics ("": none); `part` is the
+    service's role in BentoML code.
     """
 
     name: str
@@ -134,16 +132,16 @@ class ServicePlan:
     command: tuple[str, ...] = ()
     part: Part | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
-    """GPUs of each worker, in turn; empty: nobody has asked for any."""
+    """GPUs of each worker, in turn; empty: none requested."""
 
     @property
     def kind(self) -> Literal["app", "command"]:
-        """Whether servd's worker runs it or it is a program of its own."""
+        """Whether servd's worker runs it ("app") or it is a separate program."""
         return "app" if self.app is not None else "command"
 
     def argv_of(self, module: str) -> list[str]:
-        """How the service's interpreter runs a module of the worker: one of another environment
-        need not have servd.
+        """Returns the command line that runs a module of the worker; another environment's
+        interpreter may lack servd.
         """
         if self.definition.python:
             return [self.python, BOOTSTRAP, module]
@@ -151,24 +149,24 @@ class ServicePlan:
 
     @property
     def is_task(self) -> bool:
-        """Whether it runs to its end, and is ready when that was a success."""
+        """Whether it runs to its end, and is ready after a success."""
         return self.definition.kind == "task"
 
     @property
     def binds_itself(self) -> bool:
-        """Whether the program binds its address itself, so that two of it cannot stand."""
+        """Whether the program binds its address itself, so that only one can run."""
         return bool(self.command) and binds_itself(self.definition)
 
     @property
     def stands_alone(self) -> bool:
-        """Whether two of it cannot run side by side: it binds its address itself, or BentoML runs
-        a program behind it that does.
+        """Whether two workers cannot run side by side: the service, or a program that BentoML runs
+        behind it, binds its address itself.
         """
         return self.binds_itself or (self.part is not None and self.part.declared.command)
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it can be reached, as people write it; `internal` ones are left out."""
+        """Its addresses as URLs, without `internal`."""
         return tuple(
             url_of(address, tls=self.tls is not None)
             for address in self.addresses
@@ -178,15 +176,15 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that shall run: services in an order where dependencies come first."""
+    """Everything that runs: services, dependencies first."""
 
     services: tuple[ServicePlan, ...] = ()
     runtime_dir: str = ""
     secrets: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
-    """Dotted paths of the config whose values are never shown."""
+    """Paths of the config whose values are never shown."""
 
     def service(self, name: str) -> ServicePlan:
-        """The service called `name`; raises KeyError."""
+        """Returns the service called `name`. Raises KeyError."""
         for service in self.services:
             if service.name == name:
                 return service
@@ -194,17 +192,17 @@ class Plan:
 
     @property
     def by_name(self) -> dict[str, ServicePlan]:
-        """The services by their names, in their order."""
+        """The services by name, in order."""
         return {service.name: service for service in self.services}
 
     @property
     def graph(self) -> dict[str, list[str]]:
-        """Each service with those that it depends on."""
+        """Each service with its dependencies."""
         return {s.name: [d.service for d in s.depends_on] for s in self.services}
 
 
 def url_of(address: Address, *, tls: bool) -> str:
-    """An address as people write it: `https://0.0.0.0:3000`, `unix:/run/x.sock`, `fd:web`."""
+    """Returns an address as text: `https://0.0.0.0:3000`, `unix:/run/x.sock`, `fd:web`."""
     if address.kind != "tcp":
         return str(address)
     host = str(address) if address.host else f"0.0.0.0:{address.port}"

@@ -1,6 +1,6 @@
-"""What was set by hand beside the file: numbers of workers, and services that were stopped. Pure.
+"""Manual overrides of the file: numbers of workers, and stopped services. Pure.
 
-It lasts until the file changes `workers` of the service, or the daemon is restarted.
+An override lasts until the file changes `workers` of the service, or the daemon restarts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from servd.plan.model import Plan, ServicePlan
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One service by hand: so many `workers` (None: as many as the file says), or none at all."""
+    """The override of one service: `workers` (None: as in the file), or `stopped`."""
 
     workers: int | None = None
     stopped: bool = False
 
     def workers_of(self, service: ServicePlan) -> int:
-        """Workers that there shall be, where `service` is as the file says."""
+        """Returns the number of workers for `service` of the declared plan."""
         if self.stopped:
             return 0
         return service.workers if self.workers is None else self.workers
@@ -33,7 +33,7 @@ Overrides = Mapping[str, Override]
 
 
 class RefusedError(ServdError):
-    """What was asked for would not make sense now. `hint` says what would."""
+    """The action makes no sense now. `hint` names one that does."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -41,8 +41,8 @@ class RefusedError(ServdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """So many workers; 0 is a stop."""
+class ScaleService:
+    """Sets the number of workers; 0 stops the service."""
 
     service: str
     workers: int
@@ -50,51 +50,48 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """No workers; with `cascade`, none of whatever needs the service either."""
+class StopService:
+    """Stops a service; with `cascade`, also everything that needs it."""
 
     service: str
     cascade: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The opposite of `Stop`, with everything that the service needs."""
+class StartService:
+    """Starts a service and everything that it needs."""
 
     service: str
 
 
-ManualAction = Scale | Stop | Start
-"""Something that a person asks for by hand."""
+ManualAction = ScaleService | StopService | StartService
+"""An action requested by a person."""
 
 
-def acted(overrides: Overrides, act: ManualAction, file: Plan) -> dict[str, Override]:
-    """The overrides once `act` is done, beside a `file` that stands for itself.
-
-    Raises `RefusedError`.
-    """
-    if act.service not in file.by_name:
+def acted(overrides: Overrides, act: ManualAction, declared: Plan) -> dict[str, Override]:
+    """Returns the overrides after `act` on the `declared` plan. Raises `RefusedError`."""
+    if act.service not in declared.by_name:
         raise RefusedError(f'there is no service "{act.service}" any more')
-    if isinstance(act, Start):
-        return _started(overrides, act.service, file)
-    if isinstance(act, Scale) and act.workers:
-        return _scaled(overrides, act, file)
-    return _stopped(overrides, act, file)
+    if isinstance(act, StartService):
+        return _started(overrides, act.service, declared)
+    if isinstance(act, ScaleService) and act.workers:
+        return _scaled(overrides, act, declared)
+    return _stopped(overrides, act, declared)
 
 
-def with_overrides(file: Plan, overrides: Overrides) -> Plan:
-    """The plan of what shall run: `file` as far as nothing was set by hand."""
+def with_overrides(declared: Plan, overrides: Overrides) -> Plan:
+    """Returns the `declared` plan with manual overrides applied."""
     services = tuple(
         dataclasses.replace(service, workers=override.workers_of(service))
         if (override := overrides.get(service.name)) is not None
         else service
-        for service in file.services
+        for service in declared.services
     )
-    return dataclasses.replace(file, services=services)
+    return dataclasses.replace(declared, services=services)
 
 
 def surviving(overrides: Overrides, before: Config, after: Config) -> dict[str, Override]:
-    """Those that last when the file says `after` where it said `before`."""
+    """Returns the overrides that outlast the change of the file from `before` to `after`."""
     return {
         name: override
         for name, override in overrides.items()
@@ -102,23 +99,23 @@ def surviving(overrides: Overrides, before: Config, after: Config) -> dict[str, 
     }
 
 
-def effective_overrides(overrides: Overrides, file: Plan) -> dict[str, Override]:
-    """Those that make a difference: what the file says anyway need not be said by hand."""
+def effective_overrides(overrides: Overrides, declared: Plan) -> dict[str, Override]:
+    """Returns the overrides that differ from the `declared` plan."""
     return {
         service.name: overrides[service.name]
-        for service in file.services
+        for service in declared.services
         if service.name in overrides
         and overrides[service.name].workers_of(service) != service.workers
     }
 
 
 def needed(name: str, plan: Plan) -> list[str]:
-    """A service, and all that it needs, directly or not."""
+    """Returns a service and everything that it needs, directly or not."""
     return graph.reached(plan.graph, name)
 
 
-def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]:
-    service = file.service(act.service)
+def _scaled(overrides: Overrides, act: ScaleService, declared: Plan) -> dict[str, Override]:
+    service = declared.service(act.service)
     if service.is_task:
         raise RefusedError(f"{service.name} is a task: it runs once, and is not scaled")
     if service.binds_itself and act.workers > 1:
@@ -126,12 +123,14 @@ def _scaled(overrides: Overrides, act: Scale, file: Plan) -> dict[str, Override]
             f"{service.name} binds its own address: it has one worker",
             "let servd bind ({fd} or LISTEN_FDS) to have more",
         )
-    return _started({**overrides, service.name: Override(act.workers)}, service.name, file)
+    return _started({**overrides, service.name: Override(act.workers)}, service.name, declared)
 
 
-def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, Override]:
-    running = {s.name for s in with_overrides(file, overrides).services if s.workers}
-    needing = _dependents(act.service, file, running)
+def _stopped(
+    overrides: Overrides, act: ScaleService | StopService, declared: Plan
+) -> dict[str, Override]:
+    running = {s.name for s in with_overrides(declared, overrides).services if s.workers}
+    needing = _dependents(act.service, declared, running)
     if needing and not act.cascade:
         need, them = ("needs", "it") if len(needing) == 1 else ("need", "them")
         raise RefusedError(
@@ -143,17 +142,17 @@ def _stopped(overrides: Overrides, act: Scale | Stop, file: Plan) -> dict[str, O
     return found
 
 
-def _dependents(name: str, file: Plan, running: Collection[str]) -> list[str]:
-    """Services that run and need `name`, directly or not; tasks are over when they have run."""
-    found = set(graph.reached(graph.dependents(file.graph), name)[1:]) & set(running)
-    return [s.name for s in file.services if s.name in found and not s.is_task]
+def _dependents(name: str, declared: Plan, running: Collection[str]) -> list[str]:
+    """Returns the running services that need `name`, directly or not, without tasks."""
+    found = set(graph.reached(graph.dependents(declared.graph), name)[1:]) & set(running)
+    return [s.name for s in declared.services if s.name in found and not s.is_task]
 
 
-def _started(overrides: Overrides, name: str, file: Plan) -> dict[str, Override]:
-    """Nothing of what a service needs is stopped by hand any more."""
+def _started(overrides: Overrides, name: str, declared: Plan) -> dict[str, Override]:
+    """Removes the manual stop of a service and of everything that it needs."""
     found = dict(overrides)
-    services = file.by_name
-    for each in needed(name, file):
+    services = declared.by_name
+    for each in needed(name, declared):
         found[each] = Override(found[each].workers if each in found else None)
         if found[each].workers_of(services[each]):
             continue

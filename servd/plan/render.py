@@ -1,4 +1,4 @@
-"""A plan's graph for people and programs: text, Mermaid, DOT, JSON."""
+"""Renders a plan's graph: text, Mermaid, DOT, JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from servd.plan.model import Plan, ServicePlan
 
 
 def summary(service: ServicePlan) -> str:
-    """Where a service listens and how many workers it has, in a few words."""
+    """Returns where a service listens and its number of workers, as text."""
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
     where = ", ".join(service.urls) or ("internal" if service.app else "a command")
     return f"{where}, {workers}"
 
 
 def as_text(plan: Plan) -> str:
-    """A tree: what nobody depends on at the left, what it needs below it."""
+    """Returns a tree: services without dependents at the left, their needs below."""
     if not plan.services:
         return "no services"
     wanted_by = graph.dependents(plan.graph)
@@ -43,7 +43,7 @@ def as_text(plan: Plan) -> str:
 
 
 def as_mermaid(plan: Plan) -> str:
-    """A Mermaid flowchart; arrows point at what is needed."""
+    """Returns a Mermaid flowchart; arrows point at dependencies."""
     lines = ["flowchart LR"]
     for service in plan.services:
         label = f"{service.name}<br/>{summary(service)}".replace('"', "#quot;")
@@ -57,7 +57,7 @@ def as_mermaid(plan: Plan) -> str:
 
 
 def as_dot(plan: Plan) -> str:
-    """A graph for Graphviz; arrows point at what is needed."""
+    """Returns a graph for Graphviz; arrows point at dependencies."""
     lines = ["digraph servd {", "    rankdir=LR;", "    node [shape=box];"]
     for service in plan.services:
         label = f"{service.name}\\n{summary(service)}".replace('"', '\\"')
@@ -70,7 +70,7 @@ def as_dot(plan: Plan) -> str:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """The graph for programs."""
+    """Returns the graph as JSON values."""
     return {
         "services": [
             {
@@ -89,5 +89,5 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _identifier(name: str) -> str:
-    """Mermaid's names know no hyphens beside arrows; service names know no capitals."""
+    """Mermaid forbids hyphens next to arrows; service names have no capitals, so H is free."""
     return "s_" + name.replace("-", "H")

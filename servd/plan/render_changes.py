@@ -1,4 +1,4 @@
-"""Changes for programs, and from that for people: `+ ~ -` with the keys that differ."""
+"""Renders changes as JSON rows, and rows as text: `+ ~ -` with the keys that differ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Row(TypedDict):
 
 
 def change_rows(changes: Sequence[Change]) -> list[Row]:
-    """The changes for programs, in the order in which they happen."""
+    """Returns the changes as JSON rows, in the order of their application."""
     return [
         {
             "service": change.service,
@@ -51,7 +51,7 @@ def change_rows(changes: Sequence[Change]) -> list[Row]:
 
 
 def rows_as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
-    """One line for a change, and one for each of its keys."""
+    """Returns one line for each change and each of its keys."""
     if not rows:
         return NOTHING
     names = max(len(row["service"]) for row in rows)
@@ -68,7 +68,7 @@ def rows_as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
 
 
 def counted(rows: Sequence[Row]) -> str:
-    """`1 to add, 2 to change, 0 to remove`."""
+    """Returns `1 to add, 2 to change, 0 to remove`."""
     signs = [row["sign"] for row in rows]
     return f"{signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove"
 

@@ -22,7 +22,6 @@ def first_free_fd() -> int:
 
 def take_inherited(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
     """Returns the inherited descriptors by name, made non-inheritable; removes the variables.
-
     Returns nothing when LISTEN_PID names another process. A name may have several descriptors.
     """
     pid, count = environ.pop(LISTEN_PID, ""), environ.pop(LISTEN_FDS, "")
@@ -39,9 +38,8 @@ def take_inherited(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
 
 
 def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
-    """Moves `descriptors` to 3, 4, ... and returns the variables that announce them.
-
-    Descriptors that were open there are closed.
+    """Moves `descriptors` to 3, 4, ... and returns the variables that announce them. Descriptors
+    that were open there are closed.
     """
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, first_free_fd()) for fd in descriptors]
     for fd in descriptors:

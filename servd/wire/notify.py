@@ -19,10 +19,8 @@ def notify(
     descriptors: Sequence[int] = (),
     wait: bool = True,
 ) -> bool:
-    """Sends `lines` and `descriptors` to `address`, else to the socket in NOTIFY_SOCKET.
-
-    Returns whether they were sent: a missing receiver is no error. Without `wait`, neither is a
-    full queue.
+    """Sends `lines` and `descriptors` to `address`, else to the socket in NOTIFY_SOCKET. Returns
+    whether they were sent: a missing receiver is no error. Without `wait`, neither is a full queue.
     """
     global _sender
     address = address or os.environ.get(NOTIFY_SOCKET)

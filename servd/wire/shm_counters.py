@@ -49,9 +49,8 @@ _BUCKETS_FORMAT = f"={len(BOUNDS) + 1}Q"
 
 
 def create(name: str) -> int:
-    """Returns the descriptor of the memory for a new block. Raises OSError.
-
-    Its size is sealed (memfd_create(2)): a worker that shrank it would kill the daemon by SIGBUS.
+    """Returns the descriptor of the memory for a new block. Raises OSError. Its size is sealed
+    (memfd_create(2)): a worker that shrank it would kill the daemon by SIGBUS.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

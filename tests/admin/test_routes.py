@@ -7,7 +7,6 @@ import re
 import signal
 import stat
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,65 +176,3 @@ def test_a_reload_that_a_stop_overtakes_gets_an_answer(servd: Servd) -> None:
     asking.join()
     assert found[0].returncode == 1
     assert "rolled back: servd is stopping" in found[0].stderr
-
-
-# the command line
-
-
-def test_status_shows_a_table_that_fits_a_terminal(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN).ready()
-    environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
-    done = command("status", folder=servd.folder, environ=environ)
-    assert done.returncode == 0
-    assert re.search(r"^web +ready +2/2 +1 +0 ", done.stdout, re.MULTILINE)
-    assert re.search(r"^  http://127.0.0.1:\d+  pid \d+ \d+$", done.stdout, re.MULTILINE)
-    assert max(map(len, done.stdout.splitlines())) <= 80
-
-
-def test_a_daemon_that_is_not_there_is_one_line_and_69(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("app = None\n")
-    (tmp_path / "servd.toml").write_text('[services.web]\napp = "main:app"\n')
-    for arguments in (["status"], ["reload"], ["restart", "web"], ["status", "--json"]):
-        done = command(*arguments, folder=tmp_path)
-        assert done.returncode == 69, done.stderr
-        assert re.fullmatch(r"servd: no servd answers at .*: is it running\?\n", done.stderr)
-
-
-def test_plan_without_a_daemon_is_the_first_start(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("app = None\n")
-    (tmp_path / "servd.toml").write_text('[services.web]\napp = "main:app"\nlisten = ":80"\n')
-    done = command("plan", "--detailed-exitcode", folder=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout.splitlines()[0] == "+ web  add  http://0.0.0.0:80, 1 worker"
-    assert "this is what a first start would do" in done.stderr
-
-
-def test_the_exit_code_of_a_plan_tells_changes_from_none_and_errors(servd: Servd) -> None:
-    daemon = servd(web(1), main_py=PLAIN).ready()
-    environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime), "SERVD_DAEMON__WATCH": "false"}
-
-    def plan(config: str) -> int:
-        daemon.edit(config)
-        arguments = ["plan", "--detailed-exitcode"]
-        return int(command(*arguments, folder=servd.folder, environ=environ).returncode)
-
-    assert [plan(web(1)), plan(web(2)), plan(web(2) + "oops")] == [0, 2, 1]
-    done = command("plan", folder=servd.folder, environ=environ)
-    assert done.returncode == 78
-    assert done.stderr.startswith("servd.toml:")
-
-
-def test_a_file_with_a_syntax_error_still_says_where_its_daemon_is(servd: Servd) -> None:
-    """The runtime folder stands above the mistake."""
-    short = servd._short / "own"
-    config = f'[daemon]\nruntime_dir = "{short}"\nwatch = false\n' + web()
-    servd.write(servd_toml=config, main_py=PLAIN)
-    daemon = servd.run("--config", "servd.toml", environ={"SERVD_DAEMON__RUNTIME_DIR": str(short)})
-    daemon.runtime = short
-    daemon.ready()
-    daemon.edit(config + "\n[services.web\n")
-    done = command("reload", folder=servd.folder)
-    assert done.returncode == 1, done.stderr
-    assert "invalid: servd.toml:" in done.stderr
-    done = command("status", folder=servd.folder)
-    assert "last reload: invalid" in done.stdout

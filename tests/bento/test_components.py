@@ -12,21 +12,13 @@ from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from support.apps import PID_IN_A_CHUNK
 from support.harness import Servd, ServdProcess, alive, command, free_port, wait_until
-from support.with_bentoml import PYTHON, copied, environ
-
-CONFIG = f"""
-    [services.gw]
-    bento = "service:Gateway"
-    listen = "127.0.0.1:0"
-    python = "{PYTHON}"
-"""
+from support.with_bentoml import GATEWAY, PYTHON, copied, environ
 
 
-def graph(servd: Servd, config: str = CONFIG, **files: str) -> ServdProcess:
+def graph(servd: Servd, config: str = GATEWAY, **files: str) -> ServdProcess:
     if not (servd.folder / "service.py").exists():
         copied("graph", servd.folder)
     return servd(config, environ=environ(servd.folder), **files)
@@ -78,7 +70,7 @@ def test_the_daemon_itself_never_imports_the_code(servd: Servd) -> None:
 
 def test_commands_show_them_without_a_daemon(servd: Servd) -> None:
     copied("graph", servd.folder)
-    servd.write(servd_toml=CONFIG.replace("127.0.0.1:0", "127.0.0.1:3000"))
+    servd.write(servd_toml=GATEWAY.replace("127.0.0.1:0", "127.0.0.1:3000"))
     shown = command("graph", folder=servd.folder, environ=environ(servd.folder))
     assert shown.stdout == (
         "gw  (http://127.0.0.1:3000, 1 worker)\n"
@@ -101,7 +93,7 @@ def test_the_file_overrides_what_the_code_declares(servd: Servd) -> None:
     config = f"""
         [defaults]
         workers = 3
-        {CONFIG}
+        {GATEWAY}
         workers = 1
         [services.gw.components.Scorer]
         env_file = "conf/shade.env"
@@ -118,7 +110,7 @@ def test_the_file_overrides_what_the_code_declares(servd: Servd) -> None:
 def test_a_component_is_scaled_and_rolled_alone(servd: Servd) -> None:
     daemon = graph(servd).ready()
     before = {name: daemon.pids(name) for name in ("gw", "gw.tokenizer", "gw.scorer")}
-    scaled = CONFIG + "[services.gw.components.Tokenizer]\nworkers = 3\n"
+    scaled = GATEWAY + "[services.gw.components.Tokenizer]\nworkers = 3\n"
     report = daemon.reload(scaled)
     assert [(c["service"], c["kind"]) for c in report["changes"]] == [("gw.tokenizer", "scale")]
     assert set(before["gw.tokenizer"]) < set(daemon.pids("gw.tokenizer"))
@@ -164,11 +156,11 @@ BROKEN = "\nraise RuntimeError('half an edit')\n"
 def test_broken_code_keeps_what_it_declared_before(servd: Servd) -> None:
     """As with every other code: a reload does not compare it, a roll of it is undone."""
     other = '[services.other]\ncommand = ["sleep", "1000"]\n'
-    daemon = graph(servd, CONFIG + other).ready()
+    daemon = graph(servd, GATEWAY + other).ready()
     pids = daemon.pids("gw")
     with open(servd.folder / "service.py", "a") as file:
         file.write(BROKEN)
-    report = daemon.reload(CONFIG + other.replace("1000", "1001"))
+    report = daemon.reload(GATEWAY + other.replace("1000", "1001"))
     assert [(c["service"], c["kind"]) for c in report["changes"]] == [("other", "roll")]
     (warning,) = daemon.find("config warning")
     assert "cannot load service:Gateway: RuntimeError: half an edit" in warning["warning"]
@@ -187,7 +179,7 @@ def test_code_that_is_broken_at_the_start_is_planned_once_it_is_mended(servd: Se
     (servd.folder / "service.py").write_text(code + BROKEN)
     other = '[services.other]\ncommand = ["sleep", "1000"]\n'
     soon = 'restart = { backoff = "100ms", backoff_max = "300ms" }\n'
-    daemon = graph(servd, CONFIG + soon + other)
+    daemon = graph(servd, GATEWAY + soon + other)
     daemon.wait_for("service ready", service="other")
     died = daemon.wait_for("worker died", service="gw")
     assert "half an edit" in died["reason"]
@@ -229,7 +221,7 @@ def asked(servd: Servd) -> psutil.Process:
 
 def test_a_daemon_that_ends_while_it_asks_leaves_nobody_behind(servd: Servd) -> None:
     (servd.folder / "slow").touch()
-    daemon = servd(CONFIG, service_py=SLOW, environ=environ(servd.folder))
+    daemon = servd(GATEWAY, service_py=SLOW, environ=environ(servd.folder))
     process = asked(servd)
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0
@@ -237,7 +229,7 @@ def test_a_daemon_that_ends_while_it_asks_leaves_nobody_behind(servd: Servd) -> 
 
 
 def test_a_stop_does_not_wait_for_code_that_is_being_asked(servd: Servd) -> None:
-    daemon = servd(CONFIG, service_py=SLOW, environ=environ(servd.folder)).ready()
+    daemon = servd(GATEWAY, service_py=SLOW, environ=environ(servd.folder)).ready()
     (servd.folder / "slow").touch()
     with open(servd.folder / "service.py", "a") as file:
         file.write("# another\n")
@@ -269,7 +261,7 @@ def test_an_edit_while_the_code_is_asked_is_not_missed(servd: Servd) -> None:
             NEEDS
     """
     code = textwrap.dedent(asking)
-    daemon = servd(CONFIG, service_py=code.replace("NEEDS", "pass"), environ=environ(servd.folder))
+    daemon = servd(GATEWAY, service_py=code.replace("NEEDS", "pass"), environ=environ(servd.folder))
     asked(servd)
     later = code.replace("NEEDS", "inner = bentoml.depends(Inner)")
     (servd.folder / "service.py").write_text(later)
@@ -280,7 +272,7 @@ def test_an_edit_while_the_code_is_asked_is_not_missed(servd: Servd) -> None:
 
 def test_secrets_of_components_are_never_shown(servd: Servd) -> None:
     config = (
-        CONFIG.replace("listen", 'env = { MINE = "${OF_ALL}" }\n    listen')
+        GATEWAY.replace("listen", 'env = { MINE = "${OF_ALL}" }\n    listen')
         + '[services.gw.components.Tokenizer]\nenv = { ITS = "${OF_ONE}", SHADE = "plain" }\n'
     )
     copied("graph", servd.folder)
@@ -307,7 +299,7 @@ def test_a_service_depends_on_a_component(servd: Servd) -> None:
             await send({"type": "http.response.body", "body": " ".join(known).encode()})
     """
     config = (
-        CONFIG
+        GATEWAY
         + """
         [services.web]
         app = "web:app"
@@ -375,7 +367,7 @@ def test_deployment_hooks_run_once_before_the_workers_of_a_generation(servd: Ser
             def where(self) -> str:
                 return open("deployed").read()
     """
-    config = CONFIG.replace("Gateway", "Deployed")
+    config = GATEWAY.replace("Gateway", "Deployed")
     daemon = servd(config, service_py=code, environ=environ(servd.folder)).ready()
     assert (servd.folder / "deployed").read_text() == "once\n"
     os.kill(daemon.pids("gw")[0], signal.SIGKILL)
@@ -387,7 +379,7 @@ def test_deployment_hooks_run_once_before_the_workers_of_a_generation(servd: Ser
 
 def test_results_of_tasks_outlive_their_worker(servd: Servd) -> None:
     copied("streaming", servd.folder)
-    config = CONFIG.replace("Gateway", "Writer")
+    config = GATEWAY.replace("Gateway", "Writer")
     daemon = servd(config, environ=environ(servd.folder)).ready()
     url = daemon.url("gw")
     task = httpx.post(f"{url}/reverse/submit", json={"text": "bread"}).json()["task_id"]
@@ -398,52 +390,6 @@ def test_results_of_tasks_outlive_their_worker(servd: Servd) -> None:
     wait_until(lambda: result().status_code == 200, "the task is done")
     daemon.act("gw", "restart")
     assert result().text == "daerb"
-
-
-TOKENIZER = "[services.gw.components.Tokenizer]\n"
-MISTAKES = [
-    (
-        "[services.gw.components.Tokeniser]\nworkers = 2",
-        '"service:Gateway" has no component "Tokeniser" (did you mean "Tokenizer"?)',
-    ),
-    (
-        "[services.gw.components.Gateway]\nworkers = 2",
-        "Gateway is the service itself: write its keys in [services.gw]",
-    ),
-    ("factory = true", "means nothing for a BentoML service: its class is the app"),
-    (f"{TOKENIZER}tls = false", "means nothing for a component, which only its service calls"),
-    (f'{TOKENIZER}kind = "task"', "means nothing for a component, which only its service calls"),
-    (f"{TOKENIZER}preload = true", "means nothing for a BentoML service: its class is the app"),
-    (f"{TOKENIZER}limits = {{ queue = 5 }}", 'means nothing without "concurrency"'),
-    (f'{TOKENIZER}user = "nosuch"', 'there is no user "nosuch"'),
-    (f'{TOKENIZER}env_file = "no.env"', "/no.env: No such file or directory"),
-    (f"{TOKENIZER}gpus = 1.5", "1.5 GPUs: write a whole number, or a share of one such as 0.5"),
-]
-
-
-@pytest.mark.parametrize(("text", "message"), MISTAKES)
-def test_a_mistake_is_shown_where_it_stands(servd: Servd, text: str, message: str) -> None:
-    copied("graph", servd.folder)
-    servd.write(servd_toml=CONFIG + text)
-    done = command("check", "--imports", folder=servd.folder, environ=environ(servd.folder))
-    assert done.returncode == 78
-    lines = [line for line in done.stderr.splitlines() if line.startswith("servd.toml:")]
-    last = len((CONFIG + text).rstrip().splitlines())
-    places = tuple(f"servd.toml:{row}:" for row in (last, last - 1))  # the key, or its table
-    assert any(line.startswith(places) and line.endswith(message) for line in lines), lines
-
-
-def test_a_variable_that_the_code_needs_is_asked_for(servd: Servd) -> None:
-    copied("graph", servd.folder)
-    code = (servd.folder / "service.py").read_text()
-    needed = code.replace('"value": "blue"', '"stage": "all"').replace("SHADE", "TEST_SHADE")
-    (servd.folder / "service.py").write_text(needed)
-    servd.write(servd_toml=CONFIG)
-    done = command("graph", folder=servd.folder, environ=environ(servd.folder))
-    assert done.returncode == 78
-    assert "Tokenizer needs the variable TEST_SHADE, which is not set" in done.stderr
-    there = {**environ(servd.folder), "TEST_SHADE": "grey"}
-    assert command("graph", folder=servd.folder, environ=there).returncode == 0
 
 
 def test_without_bentoml_one_line_says_what_to_install(servd: Servd) -> None:
@@ -492,7 +438,7 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
             pass
     """
     daemon = servd(
-        CONFIG, service_py=code, program_py=PID_IN_A_CHUNK, environ=environ(servd.folder)
+        GATEWAY, service_py=code, program_py=PID_IN_A_CHUNK, environ=environ(servd.folder)
     ).ready()
     url = daemon.url("gw") + "/any"
     first = httpx.get(url, timeout=30).text

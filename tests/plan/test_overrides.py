@@ -14,9 +14,9 @@ from servd.plan.model import Plan
 from servd.plan.overrides import (
     Override,
     RefusedError,
-    Scale,
-    Start,
-    Stop,
+    ScaleService,
+    StartService,
+    StopService,
     acted,
     effective_overrides,
     surviving,
@@ -57,7 +57,7 @@ def workers(of: Plan) -> dict[str, int]:
 
 def test_a_scale_changes_workers_and_nothing_else() -> None:
     file = plan()
-    overrides = acted({}, Scale("front", 5), file)
+    overrides = acted({}, ScaleService("front", 5), file)
     shall = with_overrides(file, overrides)
     assert workers(shall) == {**workers(file), "front": 5}
     (change,) = diff(file, shall)
@@ -68,9 +68,9 @@ def test_a_scale_changes_workers_and_nothing_else() -> None:
 def test_a_stop_is_refused_while_others_need_it_and_cascades_when_asked() -> None:
     file = plan()
     with pytest.raises(RefusedError, match=r"middle, front need back") as refused:
-        acted({}, Stop("back"), file)
+        acted({}, StopService("back"), file)
     assert "--cascade" in refused.value.hint
-    overrides = acted({}, Stop("back", cascade=True), file)
+    overrides = acted({}, StopService("back", cascade=True), file)
     assert workers(with_overrides(file, overrides)) == {
         "front": 0, "middle": 0, "back": 0, "job": 1,
     }  # fmt: skip
@@ -81,14 +81,16 @@ def test_a_stop_is_refused_while_others_need_it_and_cascades_when_asked() -> Non
 
 def test_a_stop_is_not_refused_for_what_is_stopped_already() -> None:
     file = plan()
-    overrides = acted({}, Stop("front"), file)
-    assert acted(overrides, Stop("middle"), file)["middle"].stopped
+    overrides = acted({}, StopService("front"), file)
+    assert acted(overrides, StopService("middle"), file)["middle"].stopped
 
 
 def test_a_start_brings_what_is_needed_and_the_number_that_was_set_by_hand() -> None:
     file = plan()
-    overrides = acted(acted({}, Scale("front", 4), file), Stop("back", cascade=True), file)
-    started = acted(overrides, Start("front"), file)
+    overrides = acted(
+        acted({}, ScaleService("front", 4), file), StopService("back", cascade=True), file
+    )
+    started = acted(overrides, StartService("front"), file)
     assert workers(with_overrides(file, started)) == {**workers(file), "front": 4}
     changes = diff(with_overrides(file, overrides), with_overrides(file, started))
     assert [(c.service, c.starts) for c in changes] == [
@@ -97,16 +99,16 @@ def test_a_start_brings_what_is_needed_and_the_number_that_was_set_by_hand() -> 
 
 
 def test_scaling_to_nothing_is_a_stop() -> None:
-    assert acted({}, Scale("front", 0), plan()) == {"front": Override(None, stopped=True)}
+    assert acted({}, ScaleService("front", 0), plan()) == {"front": Override(None, stopped=True)}
     with pytest.raises(RefusedError):
-        acted({}, Scale("back", 0), plan())
+        acted({}, ScaleService("back", 0), plan())
 
 
 def test_what_cannot_be_scaled_or_started_is_refused() -> None:
     with pytest.raises(RefusedError, match="is a task"):
-        acted({}, Scale("job", 2), plan())
+        acted({}, ScaleService("job", 2), plan())
     with pytest.raises(RefusedError, match="workers = 0 in the file"):
-        acted({}, Start("front"), plan(front=0))
+        acted({}, StartService("front"), plan(front=0))
 
 
 def test_an_override_lasts_until_the_file_changes_that_very_key() -> None:

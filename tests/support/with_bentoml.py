@@ -22,6 +22,14 @@ SERVICES = HERE / "services"
 PYTHON = str(Path(__file__).parents[2] / ".venv-bentoml" / "bin" / "python")
 """Made by `.ci/setup bentoml`: servd and BentoML, with kantoku's files where circus's were."""
 
+GATEWAY = f"""
+    [services.gw]
+    bento = "service:Gateway"
+    listen = "127.0.0.1:0"
+    python = "{PYTHON}"
+"""
+"""The service `graph`, copied to where the configuration is."""
+
 
 def packages() -> str:
     """The folder of what is installed there."""

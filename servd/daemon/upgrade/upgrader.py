@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """The outcome, with pid and version of the running daemon, and a failing worker's last lines."""
+    """The outcome: pid and version of the daemon that runs now, a failing worker's last lines."""
 
     outcome: Literal["replaced", "failed"]
     at: str
@@ -60,9 +60,8 @@ class Replaced:
         seconds: float,
         ended_before: Callable[[str], Awaitable[None]],
     ) -> bool:
-        """Drains everything, and reports it to the new daemon; returns whether all ended by
-        themselves. `ended_before` waits until a service has ended in the daemon before this one
-        too.
+        """Drains everything and tells the new daemon; returns whether all ended by themselves.
+        `ended_before` waits until a service has ended in the previous daemon too.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds

@@ -14,14 +14,12 @@ import structlog
 from servd.config.load import Loaded
 from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
+from servd.daemon.watch.debounce import Clock, Debounce, Timer
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
 _BACKSTOP_SECONDS = 10.0
 """Polling interval without kernel events: network file systems send none, nor does a folder that
 was replaced."""
-
-_LONGEST_WAIT = 5
-"""Quiet times after which a reload is asked for though files go on changing."""
 
 _CATCH_UP_SECONDS = 0.2
 """Delay before the check for changes made while a watch was being set up."""
@@ -55,7 +53,7 @@ class Trouble:
 class FileWatch:
     """Watches the files of the configuration that was read last, and certificates in use."""
 
-    def __init__(self, ask: Callable[[ReloadRequest], object]) -> None:
+    def __init__(self, ask: Callable[[ReloadRequest], object], clock: Clock | None = None) -> None:
         self._ask = ask
         self._config = WatchList()
         self._certificates = WatchList()
@@ -63,10 +61,10 @@ class FileWatch:
         self._quiet = 0.3
         self._watching: tuple[frozenset[str], float] | None = None
         self._again = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._looking: asyncio.TimerHandle | None = None
+        self._clock: Clock = clock or asyncio.get_running_loop()
+        self._debounce = Debounce(self.check, self._clock)
+        self._looking: Timer | None = None
         self._trouble = Trouble()
-        self._since = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def has_read(self, loaded: Loaded) -> None:
@@ -93,7 +91,7 @@ class FileWatch:
         elif self._wanted != self._watching:
             self._again.set()
         if contents is not None and contents != self._seen:
-            self._wait_for_quiet(self._quiet)
+            self._debounce.trigger(self._quiet)
 
     def _choose(self, read: Loaded, running: Loaded) -> None:
         options = running.config.daemon
@@ -110,8 +108,8 @@ class FileWatch:
         try:
             return self._config.contents() | self._certificates.contents()
         except OSError:
-            self._looking = self._looking or asyncio.get_running_loop().call_later(
-                _RETRY_SECONDS, self._look
+            self._looking = self._looking or self._clock.call_at(
+                self._clock.time() + _RETRY_SECONDS, self._look
             )
             return None
 
@@ -138,7 +136,7 @@ class FileWatch:
                     if not changes:
                         self._look()
                         continue
-                    self._wait_for_quiet(seconds)
+                    self._debounce.trigger(seconds)
                     if self._wanted != self._watching:
                         break  # a link leads elsewhere now
             except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
@@ -149,28 +147,18 @@ class FileWatch:
             finally:
                 catching_up.cancel()
 
-    def _wait_for_quiet(self, seconds: float) -> None:
-        """Looks at the files once nothing has changed for so long, or it has gone on for long."""
-        loop = asyncio.get_running_loop()
-        if self._timer is None:
-            self._since = loop.time()
-        else:
-            self._timer.cancel()
-        latest = self._since + _LONGEST_WAIT * seconds
-        self._timer = loop.call_at(min(loop.time() + seconds, latest), self.check)
-
     def _look(self) -> None:
         """Finds changes that caused no event."""
-        self._looking = None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         contents = self._contents()
         if contents is not None and contents != self._seen:
-            self._wait_for_quiet(self._quiet)
+            self._debounce.trigger(self._quiet)
 
     def check(self) -> None:
         """Asks for what the present content of the files calls for."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._debounce.cancel()
         contents = self._contents()
         if contents is None:
             return
@@ -194,9 +182,9 @@ class FileWatch:
 
     async def stop(self) -> None:
         """Stops watching."""
-        for timer in (self._timer, self._looking):
-            if timer is not None:
-                timer.cancel()
+        self._debounce.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._task is not None:
             self._again.set()
             self._task.cancel()

@@ -1,0 +1,53 @@
+"""What a file says of a BentoML service, beside what its code declares."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.harness import Servd, command
+from support.with_bentoml import GATEWAY, copied, environ
+
+TOKENIZER = "[services.gw.components.Tokenizer]\n"
+MISTAKES = [
+    (
+        "[services.gw.components.Tokeniser]\nworkers = 2",
+        '"service:Gateway" has no component "Tokeniser" (did you mean "Tokenizer"?)',
+    ),
+    (
+        "[services.gw.components.Gateway]\nworkers = 2",
+        "Gateway is the service itself: write its keys in [services.gw]",
+    ),
+    ("factory = true", "means nothing for a BentoML service: its class is the app"),
+    (f"{TOKENIZER}tls = false", "means nothing for a component, which only its service calls"),
+    (f'{TOKENIZER}kind = "task"', "means nothing for a component, which only its service calls"),
+    (f"{TOKENIZER}preload = true", "means nothing for a BentoML service: its class is the app"),
+    (f"{TOKENIZER}limits = {{ queue = 5 }}", 'means nothing without "concurrency"'),
+    (f'{TOKENIZER}user = "nosuch"', 'there is no user "nosuch"'),
+    (f'{TOKENIZER}env_file = "no.env"', "/no.env: No such file or directory"),
+    (f"{TOKENIZER}gpus = 1.5", "1.5 GPUs: write a whole number, or a share of one such as 0.5"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_a_mistake_is_shown_where_it_stands(servd: Servd, text: str, message: str) -> None:
+    copied("graph", servd.folder)
+    servd.write(servd_toml=GATEWAY + text)
+    done = command("check", "--imports", folder=servd.folder, environ=environ(servd.folder))
+    assert done.returncode == 78
+    lines = [line for line in done.stderr.splitlines() if line.startswith("servd.toml:")]
+    last = len((GATEWAY + text).rstrip().splitlines())
+    places = tuple(f"servd.toml:{row}:" for row in (last, last - 1))  # the key, or its table
+    assert any(line.startswith(places) and line.endswith(message) for line in lines), lines
+
+
+def test_a_variable_that_the_code_needs_is_asked_for(servd: Servd) -> None:
+    copied("graph", servd.folder)
+    code = (servd.folder / "service.py").read_text()
+    needed = code.replace('"value": "blue"', '"stage": "all"').replace("SHADE", "TEST_SHADE")
+    (servd.folder / "service.py").write_text(needed)
+    servd.write(servd_toml=GATEWAY)
+    done = command("graph", folder=servd.folder, environ=environ(servd.folder))
+    assert done.returncode == 78
+    assert "Tokenizer needs the variable TEST_SHADE, which is not set" in done.stderr
+    there = {**environ(servd.folder), "TEST_SHADE": "grey"}
+    assert command("graph", folder=servd.folder, environ=there).returncode == 0
