@@ -1,4 +1,4 @@
-"""The interfaces between the daemon and its admin API."""
+"""The daemon's interface to its admin API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Admin(Protocol):
         """Binds its addresses, or takes the `handed` sockets. Raises `StartError`."""
 
     async def start(self, daemon: Any) -> None:
-        """Starts answering for `daemon`, a `servd.daemon.view.DaemonView`."""
+        """Starts to serve `daemon`, a `servd.daemon.view.DaemonView`."""
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares other addresses. Raises `StartError`."""

@@ -51,8 +51,7 @@ if TYPE_CHECKING:
     from servd.daemon.metrics.multiprocess import AppMetrics
 
 HEAD_START_SECONDS = 1.0
-"""Starting workers get this head start on the CPU before the admin API and the watching of files,
-whose imports would slow them down."""
+"""Head start of the workers: imports of the admin API and of file watching would slow them."""
 
 _REAP_SECONDS = 0.5
 
@@ -84,11 +83,9 @@ class Daemon:
         self.router = components.resources.router
         self.upgrades = upgrades
         self._options = options
-        self._admin = components.admin
-        self._queue = components.queue
+        self._components = components
         self._lifecycle = components.lifecycle
         self._resources = components.resources
-        self._context = components.supervisor.context
         self._warnings = warnings
         self._takeover = takeover
         self._surroundings = surroundings
@@ -126,7 +123,7 @@ class Daemon:
             admin=self._admin_address(),
             **replaces,
         )
-        self._admin.open(self.config.admin, state.admin if state is not None else [])
+        self._components.admin.open(self.config.admin, state.admin if state is not None else [])
         self._take_signals()
         self._parent.hold(self._parent_ended)
         for duty in self._duties:
@@ -149,7 +146,9 @@ class Daemon:
         return str(address) if admin.enabled else "none"
 
     async def _first_start(self) -> bool:
-        """Starts everything, or until a signal to stop. Returns False if a failure shall end it."""
+        """Starts everything; a signal to stop ends the wait. Returns False if `on_start_failure`
+        applies.
+        """
         await self._orphans.wait_for_addresses()
         plan = self.reloader.desired.plan
         what = f"Starting {len(plan.services)} services"
@@ -185,7 +184,7 @@ class Daemon:
     async def _start_watching(self) -> None:
         """Starts everything other than the services."""
         self.reloader.watch()
-        await self._admin.start(self)
+        await self._components.admin.start(self)
         for periodic in self._periodics:
             periodic.start()
 
@@ -199,7 +198,7 @@ class Daemon:
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Requests a reload; the future returns its report."""
-        return self._queue.ask(request)
+        return self._components.queue.ask(request)
 
     def status(self) -> Status:
         """Returns the current state of everything."""
@@ -246,7 +245,7 @@ class Daemon:
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGHUP: lambda: self.reload(ReloadRequest("SIGHUP")),
             signal.SIGUSR2: self.upgrades.ask,
-            signal.SIGCHLD: self._context.arbiter.manage_watchers,
+            signal.SIGCHLD: self.supervisor.context.arbiter.manage_watchers,
         }
         self._signals = frozenset(handlers)
         for number, handler in handlers.items():
@@ -302,11 +301,11 @@ class Daemon:
         log.info(Event.SERVD_STOPPED, graceful=graceful, log_lines_dropped=dropped)
         self.router.close()
         if self.upgrades.replaced is None:
-            await self._admin.stop()
+            await self._components.admin.stop()
         else:
             await self.upgrades.replaced.closing
             self.upgrades.replaced.heeding.cancel()
-        self._context.workers.registry.close()
+        self.supervisor.context.workers.registry.close()
         # a signal must not change the exit status when the loop has restored the default actions
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 class Lifecycle:
-    """Shared state: `stopping` asks for the end, `has_started` ends the first start."""
+    """Shared state: `stopping` is set to end the daemon, `has_started` when the start is over."""
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()

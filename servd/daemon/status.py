@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -176,51 +177,41 @@ class View:
 
 def service_status(service: ManagedService, view: View) -> ServiceStatus:
     """Returns the current status of a service."""
-    current, upcoming = service.current, service.upcoming
-    counts = service.plan.app is not None
-    rate = view.traffic.service(service.plan.name) if counts else NOT_COUNTED
+    current, upcoming, plan = service.current, service.upcoming, service.plan
+    counters = service.context.workers.counters if plan.app is not None else None
+    rate = view.traffic.service(plan.name) if counters is not None else NOT_COUNTED
+    workers = current.workers if current is not None else None
     leaving = [*service.draining, *([current] if current is not None else [])]
+    declared = view.declared.get(plan.name)
     return ServiceStatus(
-        name=service.plan.name,
+        name=plan.name,
         state=service.state,
         generation=service.generation,
         listen=_listen(service),
-        public_url=service.plan.definition.public_url,
-        depends_on=[dependency.service for dependency in service.plan.depends_on],
-        workers=WorkerCounts(
-            desired=current.workers.wanted if current is not None else service.plan.workers,
-            ready=current.workers.ready_count if current is not None else 0,
-        ),
-        processes=[_process(p, view) for p in current.workers.processes]
-        if current is not None
-        else [],
+        public_url=plan.definition.public_url,
+        depends_on=[dependency.service for dependency in plan.depends_on],
+        workers=WorkerCounts(workers.wanted, workers.ready_count)
+        if workers is not None
+        else WorkerCounts(plan.workers, 0),
+        processes=[_process(p, view) for p in (workers.processes if workers is not None else ())],
         draining=[_drain(generation) for generation in leaving if generation.workers.leaving],
         coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
         if upcoming is not None
         else None,
-        by_hand=_by_hand(service, view.declared),
-        crash_loop=service.crash_loop,
-        kind="task" if service.plan.is_task else service.plan.kind,
-        requests=sum(service.context.workers.counters.buckets(service.plan.name))
-        if counts
+        by_hand=WorkersOverride(plan.workers, declared.workers)
+        if declared is not None and declared.workers != plan.workers
         else None,
+        crash_loop=service.crash_loop,
+        kind="task" if plan.is_task else plan.kind,
+        requests=sum(counters.buckets(plan.name)) if counters is not None else None,
         rps=rate.per_second,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
-        certificate_expires_at=_expires_at(service.plan),
+        certificate_expires_at=_expires_at(plan),
         restarts=service.restarts,
         last_exit=service.last_exit,
         error=service.error or None,
     )
-
-
-def _by_hand(
-    service: ManagedService, declared: Mapping[str, ServicePlan]
-) -> WorkersOverride | None:
-    plan = declared.get(service.plan.name)
-    if plan is None or plan.workers == service.plan.workers:
-        return None
-    return WorkersOverride(service.plan.workers, plan.workers)
 
 
 def _expires_at(plan: ServicePlan) -> str | None:
@@ -264,9 +255,8 @@ def _drain(generation: Generation) -> DrainStatus:
 
 def waiting_for(counts: Iterable[dict[str, int]]) -> str:
     """Returns `3 requests, 1 websocket`; a command's reason is unknown."""
-    total: dict[str, int] = {}
+    total = Counter[str]()
     for each in counts:
-        for kind, count in each.items():
-            total[kind] = total.get(kind, 0) + count
+        total.update(each)
     named = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in total.items()]
     return ", ".join(named) or "its end"

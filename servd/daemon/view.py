@@ -1,4 +1,4 @@
-"""The part of the daemon that the admin API uses."""
+"""The daemon, as the admin API sees it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,17 @@ if TYPE_CHECKING:
 class DaemonView(Protocol):
     """The part of the daemon that the admin API uses."""
 
+    router: LogRouter
+    reloader: Reloader
+    supervisor: Supervisor
+    upgrades: Upgrades
+
     @property
     def state(self) -> str:
         """`starting`, `running`, `reloading` or `stopping`."""
 
-    @property
-    def router(self) -> LogRouter:
-        """The log: its lines, its events, and the id of this boot."""
-
-    @property
-    def reloader(self) -> Reloader:
-        """The configuration in force, its revision, and the plan of a reload."""
-
-    @property
-    def supervisor(self) -> Supervisor:
-        """The services."""
-
-    @property
-    def upgrades(self) -> Upgrades:
-        """Takes requests for a new daemon."""
-
     def app_metrics(self) -> AppMetrics:
-        """Returns the metrics that apps count themselves."""
+        """Returns the metrics of apps."""
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Requests a reload; the future returns its report."""

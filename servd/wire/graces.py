@@ -35,6 +35,9 @@ STOP_SECONDS = 10.0
 HOOK_SECONDS = 2.0
 """Hooks under way when the daemon stops."""
 
+LOG_SECONDS = 2.0
+"""Lines that wait to be written when the daemon ends."""
+
 PREVIOUS_DAEMON_SECONDS = 5.0
 """A draining previous daemon ends within this, once it is told to stop at once."""
 

@@ -75,7 +75,7 @@ class FakeComponents:
                 environ={"NOTIFY": "1"},
                 mute=True,
                 replaced_by=lambda pid: self.tell(f"replaced by {pid}"),
-                goes_on=lambda: self.tell("goes on"),
+                continues=lambda: self.tell("goes on"),
             ),
             store=SimpleNamespace(stored={}),
         )

@@ -1,5 +1,5 @@
 """Carries events and workers' lines to the log, to followers and to hooks.
 
-Uses: structlog, `config`, `core`.
+Uses: structlog, `config`, `wire`, `core`.
 Used by: `daemon`, `admin`, `cli` (rendering).
 """

@@ -1,4 +1,4 @@
-"""The last lines of the log, without a queue per follower: slow ones learn what they missed."""
+"""The last lines of the log, bounded: a follower that is too slow loses lines, and is told so."""
 
 from __future__ import annotations
 

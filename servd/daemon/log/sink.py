@@ -27,6 +27,7 @@ from servd.daemon.log import journald
 from servd.daemon.log.console import console_renderer
 from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.stream import LogStream
+from servd.wire.graces import LOG_SECONDS
 
 _QUEUED_LINES = 20_000
 _QUEUED_BYTES = 64 * 2**20
@@ -34,9 +35,6 @@ _QUEUED_BYTES = 64 * 2**20
 
 _REPORT_SECONDS = 10.0
 """Shortest time between two reports of lost lines."""
-
-_CLOSE_SECONDS = 2.0
-"""Time to write the waiting lines at the end."""
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -189,12 +187,12 @@ class LogSink:
             self.adopt(self.options, open_log(self.options))
 
     def close(self) -> None:
-        """Writes what waits, for at most `_CLOSE_SECONDS`, and ends the thread."""
+        """Writes what waits, for at most `LOG_SECONDS`, and ends the thread."""
         with self._wake:
             self._closing = True
-            self._end = time.monotonic() + _CLOSE_SECONDS
+            self._end = time.monotonic() + LOG_SECONDS
             self._wake.notify()
-        self._thread.join(_CLOSE_SECONDS + 0.5)
+        self._thread.join(LOG_SECONDS + 0.5)
 
 
 class _ToStructlog(logging.Handler):

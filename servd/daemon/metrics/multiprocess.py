@@ -47,10 +47,12 @@ class AppMetrics:
         """Returns the metrics of one service. Raises ValueError for an invalid name or label."""
         ours = os.path.join(self.private, service)
         with self._reading:
-            found = [
-                self._copy(ours, f"{kind}_{pid}.db", content)
-                for kind, pid, content in self._living(service)
-            ]
+            found = []
+            for kind, pid, content in self._living(service):
+                os.makedirs(ours, 0o700, exist_ok=True)
+                found.append(os.path.join(ours, f"{kind}_{pid}.db"))
+                with open(found[-1], "wb") as file:
+                    file.write(content)
             for kind in ("counter", "histogram", "summary"):
                 folded = os.path.join(ours, f"{kind}_{FOLDED}.db")
                 if os.path.exists(folded):
@@ -78,13 +80,6 @@ class AppMetrics:
             for file in (path, os.path.join(self.private, service, os.path.basename(path))):
                 with contextlib.suppress(OSError):
                     os.unlink(file)
-
-    def _copy(self, folder: str, name: str, content: bytes) -> str:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        path = os.path.join(folder, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        return path
 
     def _fold(self, folder: str, kind: str, content: bytes) -> None:
         if kind.startswith("gauge"):

@@ -36,7 +36,7 @@ class Planned:
 
 
 class Planner:
-    """Plans with `environ`, the daemon's environment. May be slow: call it in a thread."""
+    """Plans. Reads files and inspects the machine, which may be slow: call it in a thread."""
 
     def __init__(
         self, environ: Mapping[str, str], runtime_dir: str, now: Callable[[], str]

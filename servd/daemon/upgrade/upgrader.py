@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """The outcome, with the running daemon's pid and version, and a failing worker's last lines."""
+    """The outcome: pid and version of the daemon that runs now, a failing worker's last lines."""
 
     outcome: Literal["replaced", "failed"]
     at: str
@@ -60,9 +60,8 @@ class Replaced:
         seconds: float,
         ended_before: Callable[[str], Awaitable[None]],
     ) -> bool:
-        """Drains everything, and reports it to the new daemon; returns whether all ended by
-        themselves. `ended_before` waits until a service has ended in the daemon before this one
-        too.
+        """Drains everything and tells the new daemon; returns whether all ended by themselves.
+        `ended_before` waits until a service has ended in the previous daemon too.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -85,21 +84,12 @@ class Replaced:
 
 
 class Upgrades:
-    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it.
-    `start` starts the new daemon.
-    """
+    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it."""
 
-    def __init__(
-        self,
-        components: DaemonComponents,
-        *,
-        is_owned: bool,
-        start: Callable[[UpgradeState, Mapping[str, str]], Awaitable[NewDaemon]] = NewDaemon.start,
-    ) -> None:
+    def __init__(self, components: DaemonComponents, *, is_owned: bool) -> None:
         self.replaced: Replaced | None = None
         self._components = components
         self._is_owned = is_owned
-        self._start = start
         self._attempt: asyncio.Task[UpgradeReport] | None = None
 
     def request(self) -> asyncio.Future[UpgradeReport]:
@@ -161,7 +151,7 @@ class Upgrades:
         """Returns the daemon that has taken over. Raises `UpgradeError` if none has."""
         components = self._components
         environ = {**os.environ, **components.resources.systemd.environ}
-        new = await self._start(upgrade_state(components), environ)
+        new = await NewDaemon.start(upgrade_state(components), environ)
         try:
             budget = start_budget(components.reloader.desired.plan) + _MARGIN_SECONDS
             ready = await new.ready(budget)

@@ -51,9 +51,7 @@ class Trouble:
 
 
 class FileWatch:
-    """Watches the files of the configuration that was read last, and certificates in use. `clock`
-    is the running loop by default.
-    """
+    """Watches the files of the configuration that was read last, and certificates in use."""
 
     def __init__(
         self, ask: Callable[[ReloadRequest], object], clock: TimerClock | None = None

@@ -28,9 +28,7 @@ class TimerClock(Protocol):
 
 
 class Debounce:
-    """Calls `act` once nothing has triggered it for a while. `clock` is the running loop by
-    default.
-    """
+    """Calls `act` after a quiet time without triggers. `clock`: by default the running loop."""
 
     def __init__(self, act: Callable[[], object], clock: TimerClock | None = None) -> None:
         self._act = act

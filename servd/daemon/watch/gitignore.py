@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePath
 
 from pathspec import GitIgnoreSpec
 
@@ -63,10 +64,5 @@ class Ignored:
 
 def _repository_of(folder: str) -> str:
     """Returns the repository's top folder, or `folder` outside a repository."""
-    above = folder
-    while not os.path.exists(os.path.join(above, ".git")):
-        parent = os.path.dirname(above)
-        if parent == above:
-            return folder
-        above = parent
-    return above
+    folders = (folder, *map(str, PurePath(folder).parents))
+    return next((f for f in folders if os.path.exists(os.path.join(f, ".git"))), folder)
