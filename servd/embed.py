@@ -1,7 +1,5 @@
-"""servd from Python: `servd.serve(...)` for tests, notebooks and programs.
-
-The daemon is a separate process: it leaves this process's signal handlers, threads and loggers
-alone, and several can run at a time. It ends with `stop()`, its `with` block, or this process.
+"""servd from Python: `servd.serve(...)` for tests, notebooks and programs. The daemon is a separate
+process, so that several can run. It ends with `stop()`, its `with` block, or this process.
 """
 
 from __future__ import annotations
@@ -36,10 +34,9 @@ def serve(
 ) -> Server:
     """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
     keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
-
-    Returns when the daemon has ended; with `threaded`, as soon as every service is ready. Raises
-    `StartError` with the log when a service cannot start, or not within `start_timeout` seconds.
-    `bento_identifier` is BentoML's name for the target.
+    `bento_identifier` is BentoML's name for the target. Returns when the daemon has ended; with
+    `threaded`, as soon as every service is ready. Raises `StartError` with the log when a service
+    cannot start, or not within `start_timeout` seconds.
     """
     target = config_or_target if config_or_target is not None else bento_identifier
     if config_or_target is not None and bento_identifier is not None:
@@ -132,9 +129,7 @@ class Server:
             return False
 
     def _why_never(self, end: float) -> str:
-        """Returns why waiting is useless, or "". A service in a crash loop does not recover by
-        itself.
-        """
+        """Returns why waiting is useless (a crash loop does not end by itself), or ""."""
         if self._process.poll() is not None:
             return "ended"
         if time.monotonic() > end:
@@ -150,9 +145,8 @@ class Server:
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
-        """Returns the URL of a service (without a name, of the only one with an address):
-        `http://localhost:PORT` for every interface. Raises `ServdError` if it does not exist or has
-        no address.
+        """Returns the URL of a service, or of the only one: `http://localhost:PORT` for every
+        interface. Raises `ServdError` if it does not exist or has no address.
         """
         services = self._admin.services([name] if name is not None else [])
         if len(services) > 1:
@@ -166,9 +160,7 @@ class Server:
         return where.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
 
     def reload(self) -> dict[str, Any]:
-        """Reads the configuration again, applies the differences and returns the outcome. Raises
-        `ServdError` with the reason if the reload was undone.
-        """
+        """Applies the configuration again, and returns the outcome. Raises `ServdError`."""
         answer: Answer = self._admin.post("/v1/reload")
         if not answer.good:
             details = answer.body.get("details") or [answer.body.get("detail", "")]

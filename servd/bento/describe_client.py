@@ -1,7 +1,4 @@
-"""Queries the code of a BentoML service for its declarations, in a child process.
-
-Standard library only, so that a query can start before anything else is imported.
-"""
+"""Queries the code of a BentoML service for its declarations, in a child process (stdlib only)."""
 
 from __future__ import annotations
 
@@ -17,9 +14,7 @@ MODULE = "servd.worker.bento.describe"
 
 
 class DescriptionError(Exception):
-    """The query failed; `trace` is the traceback of the code. `is_mistake`: the code does not
-    exist, which is a mistake in the configuration; code that fails is none.
-    """
+    """The query failed; `trace` is the code's traceback. `is_mistake`: there is no such code."""
 
     def __init__(self, message: str, trace: str = "", *, is_mistake: bool = False) -> None:
         self.trace = trace
@@ -58,9 +53,7 @@ class Description:
             os.close(lifeline)
 
     def document(self, seconds: float) -> dict[str, Any]:
-        """Waits up to `seconds` for the import of the code, and returns its declarations. Raises
-        `DescriptionError`.
-        """
+        """Waits up to `seconds`, and returns the declarations. Raises `DescriptionError`."""
         try:
             said, complained = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

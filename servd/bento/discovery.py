@@ -1,7 +1,5 @@
-"""Discovers what BentoML services declare in their code, by queries in child processes. Impure.
-
-The daemon imports no code of a service: the service's interpreter does, as the service's user, in
-its environment.
+"""Discovers what BentoML services declare in their code. Impure. The daemon imports no code of a
+service: the service's interpreter does, as the service's user, in its environment.
 """
 
 from __future__ import annotations
@@ -47,9 +45,7 @@ class _Answer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Caches what BentoML services declare, until a source file changes. `begun`: a query started
-    before the configuration was read.
-    """
+    """Caches declarations until a source file changes. `begun`: a query started early."""
 
     begun: Description | None = None
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
@@ -74,11 +70,8 @@ class Discovery:
             description.drop()
 
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
-        """Returns `loaded` with the components of its BentoML services, and the mistakes that only
-        their code shows.
-
-        Code that cannot be imported is a warning: its last declarations are kept, if any, and its
-        workers log why they cannot start.
+        """Returns `loaded` with the components of its BentoML services and the mistakes in their
+        code. Code that cannot be imported is a warning: its last declarations are kept, if any.
         """
         asked = [name for name, service in loaded.config.services.items() if service.bento]
         if not asked or loaded.errors or loaded.layers is None:
@@ -154,9 +147,7 @@ class Discovery:
         return known.graph if known is not None else DeclaredGraph()
 
     def _ask(self, service: ServicePlan) -> DeclaredGraph:
-        """Returns the declarations of a service's code, from the query `begun` if it is the same.
-        Raises `DescriptionError`.
-        """
+        """Returns the declarations, by the query `begun` if it fits. Raises `DescriptionError`."""
         argv = (*service.argv_of(MODULE), service.definition.bento, service.directory)
         identity = running_as(service.identity.account, service.identity.gid)
         begun, self.begun = self.begun, None

@@ -1,6 +1,4 @@
-"""Text to `Config`: parsed with places, merged, interpolated, validated. Only `find` and `files`
-are impure.
-
+"""Text to `Config`: parsed, merged, interpolated, validated. Only `find` and `files` are impure.
 Uses: pydantic, `core`.
 Used by: every package of the daemon side.
 """

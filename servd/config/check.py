@@ -52,45 +52,37 @@ def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             for step in key.split("."):
                 value = getattr(value, step, None)
             if value is not None and value < shortest:
-                yield checked.problem(
-                    ("services", name, *key.split(".")),
-                    f"{print_duration(value)} is too short: it can be {print_duration(shortest)}",
-                )
+                least = print_duration(shortest)
+                message = f"{print_duration(value)} is too short: it can be {least}"
+                yield checked.problem(("services", name, *key.split(".")), message)
 
 
 def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A limit that needs another one has it."""
     for name, service in checked.config.services.items():
-        limits, timeouts = service.limits, service.timeouts
+        path: Path = ("services", name)
         for needing, needed in (("queue", "concurrency"), ("max_requests_jitter", "max_requests")):
+            limits = service.limits
             if limits is not None and getattr(limits, needing) and not getattr(limits, needed):
-                yield checked.problem(
-                    ("services", name, "limits", needing), f"means nothing without {shown(needed)}"
-                )
-        first, whole = timeouts.request, timeouts.request_total
+                message = f"means nothing without {shown(needed)}"
+                yield checked.problem((*path, "limits", needing), message)
+        first, whole = service.timeouts.request, service.timeouts.request_total
         if first is not None and whole is not None and first > whole:
-            yield checked.problem(
-                ("services", name, "timeouts", "request"),
-                "is longer than request_total, which ends every request before",
-            )
+            message = "is longer than request_total, which ends every request before"
+            yield checked.problem((*path, "timeouts", "request"), message)
 
 
 def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A number of GPUs is whole, or the share of one GPU."""
-    places: list[tuple[Path, object]] = [
-        (("services", name, "gpus"), service.gpus)
-        for name, service in checked.config.services.items()
-    ]
-    for path, asked in places:
+    for name, service in checked.config.services.items():
+        asked = service.gpus
         if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
-            yield checked.problem(
-                path, f"{asked:g} GPUs: write a whole number, or a share of one such as 0.5"
-            )
+            message = f"{asked:g} GPUs: write a whole number, or a share of one such as 0.5"
+            yield checked.problem(("services", name, "gpus"), message)
     there = checked.config.daemon.gpus
     if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
-        yield checked.problem(
-            ("daemon", "gpus"), f"{there:g}: a machine has a whole number of GPUs"
-        )
+        message = f"{there:g}: a machine has a whole number of GPUs"
+        yield checked.problem(("daemon", "gpus"), message)
 
 
 def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -120,11 +112,8 @@ def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
 def _is_component(name: str, config: Config) -> bool:
     """Returns whether it may be a component of a BentoML service whose code was not queried yet."""
     entry = config.services.get(name.partition(".")[0])
-    return "." in name and entry is not None and bool(entry.bento) and not _is_expanded(config)
-
-
-def _is_expanded(config: Config) -> bool:
-    return any("." in name for name in config.services)
+    is_expanded = any("." in each for each in config.services)
+    return "." in name and entry is not None and bool(entry.bento) and not is_expanded
 
 
 def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -136,11 +125,9 @@ def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
     }
     for cycle in graph.cycles(needs):
         index = [d.service for d in services[cycle[0]].depends_on].index(cycle[1])
-        yield checked.problem(
-            ("services", cycle[0], "depends_on", index),
-            f"the services need each other: {' -> '.join(cycle)}",
-            code="cycle",
-        )
+        message = f"the services need each other: {' -> '.join(cycle)}"
+        path: Path = ("services", cycle[0], "depends_on", index)
+        yield checked.problem(path, message, code="cycle")
 
 
 def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -150,9 +137,8 @@ def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
     for name in sorted(node.table) if exact else ():
         known = first.setdefault(name.lower(), name)
         if known != name:
-            yield checked.problem(
-                ("services", name), f"differs from {shown(known)} only in case", at_key=True
-            )
+            message = f"differs from {shown(known)} only in case"
+            yield checked.problem(("services", name), message, at_key=True)
 
 
 def addresses_are_free(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -183,22 +169,16 @@ def overlap(first: Address, second: Address) -> bool:
 
 def _covers(wide: Address, narrow: Address) -> bool:
     """Returns whether `wide` is the wildcard address of the family of `narrow`."""
-    if wide.host == "":
-        return True
-    return (wide.host == EVERY_V4 and ":" not in narrow.host) or (
-        wide.host == EVERY_V6 and ":" in narrow.host
-    )
+    return wide.host in ("", EVERY_V6 if ":" in narrow.host else EVERY_V4)
 
 
 def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
     """The address "internal" is the only address of its service."""
     for name, service in checked.config.services.items():
-        if len(service.listen) > 1:
-            for index, address in enumerate(service.listen):
-                if address.kind == "internal":
-                    yield checked.problem(
-                        ("services", name, "listen", index), '"internal" cannot be one of a list'
-                    )
+        for index, address in enumerate(service.listen):
+            if address.kind == "internal" and len(service.listen) > 1:
+                path: Path = ("services", name, "listen", index)
+                yield checked.problem(path, '"internal" cannot be one of a list')
 
 
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -212,9 +192,8 @@ def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
             if not getattr(service.tls, key) and (not written or node.value == ""):
                 yield checked.problem(path, f'"{key}" is missing here', at_key=True, code="missing")
         if service.tls.client_auth != "none" and not service.tls.ca_certs:
-            yield checked.problem(
-                (*path, "client_auth"), 'client certificates are checked by "ca_certs": set it'
-            )
+            message = 'client certificates are checked by "ca_certs": set it'
+            yield checked.problem((*path, "client_auth"), message)
 
 
 def admin_is_guarded(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -222,13 +201,12 @@ def admin_is_guarded(checked: ValidationContext) -> Iterator[Diagnostic]:
     admin = checked.config.admin
     if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
         yield checked.problem(("admin", "listen"), 'write "unix:PATH" or "HOST:PORT"')
-    guarded = admin.token or admin.token_file
     if admin.token and admin.token_file:
         yield checked.problem(("admin", "token_file"), "write either token or token_file")
+    guarded = admin.token or admin.token_file
     if admin.listen is not None and admin.listen.kind == "tcp" and not guarded:
-        yield checked.problem(
-            ("admin", "listen"), "TCP needs a token", "set admin.token or admin.token_file"
-        )
+        hint = "set admin.token or admin.token_file"
+        yield checked.problem(("admin", "listen"), "TCP needs a token", hint)
     if admin.metrics is not None and admin.metrics.kind not in ("unix", "tcp"):
         yield checked.problem(("admin", "metrics"), 'write "HOST:PORT" or "unix:PATH"')
 
@@ -239,21 +217,18 @@ def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
         if bool(hook.command) == bool(hook.url):
             yield checked.problem(("hooks", index), "write either command or url")
         if hook.url and not _WEB_ADDRESS.match(hook.url):
-            yield checked.problem(
-                ("hooks", index, "url"), "write an address that begins with http:// or https://"
-            )
+            message = "write an address that begins with http:// or https://"
+            yield checked.problem(("hooks", index, "url"), message)
         if hook.timeout <= 0:
             yield checked.problem(("hooks", index, "timeout"), "a call needs some time")
 
 
 def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A configuration has a service."""
-    if not checked.config.services and not checked.damaged:
-        if checked.is_written(("services",)):
-            return
-        yield checked.problem(
-            (), "there is no service", 'add one: [services.web] with app = "module:app"'
-        )
+    is_empty = not checked.config.services and not checked.is_written(("services",))
+    if is_empty and not checked.damaged:
+        hint = 'add one: [services.web] with app = "module:app"'
+        yield checked.problem((), "there is no service", hint)
 
 
 def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -262,30 +237,15 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
         for index, dependency in enumerate(service.depends_on):
             target = checked.config.services.get(dependency.service)
             if target is not None and target.workers == 0:
-                yield checked.problem(
-                    ("services", name, "depends_on", index),
-                    f"{shown(dependency.service)} is kept stopped (workers = 0): this will wait",
-                    severity="warning",
-                )
+                path: Path = ("services", name, "depends_on", index)
+                other = shown(dependency.service)
+                message = f"{other} is kept stopped (workers = 0): this will wait"
+                yield checked.problem(path, message, severity="warning")
 
 
 RULES: tuple[Rule, ...] = (
-    something_to_run,
-    app_is_a_target,
-    bentos_make_sense,
-    commands_make_sense,
-    times_make_sense,
-    limits_make_sense,
-    gpus_make_sense,
-    tasks_are_commands,
-    dependencies_exist,
-    no_cycles,
-    names_differ,
-    addresses_are_free,
-    internal_stands_alone,
-    tls_is_complete,
-    admin_is_guarded,
-    hooks_do_something,
-    something_is_served,
-    dependencies_run,
-)
+    something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, times_make_sense,
+    limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
+    names_differ, addresses_are_free, internal_stands_alone, tls_is_complete, admin_is_guarded,
+    hooks_do_something, something_is_served, dependencies_run,
+)  # fmt: skip

@@ -30,16 +30,14 @@ def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
         path: Path = ("services", name)
         given = [key for key in _RUNNERS if checked.is_written((*path, key))]
         if not given and not checked.damaged:
-            yield checked.problem(
-                path, "nothing to run", 'write app = "module:app", command or bento', at_key=True
-            )
+            hint = 'write app = "module:app", command or bento'
+            yield checked.problem(path, "nothing to run", hint, at_key=True)
         for key in given:
             if checked.layers.nearest((*path, key))[0].value in ("", ()):
                 yield checked.problem((*path, key), "must not be empty")
         if len(given) > 1:
-            yield checked.problem(
-                (*path, given[1]), f"{joined(given)}: only one can run", at_key=True
-            )
+            message = f"{joined(given)}: only one can run"
+            yield checked.problem((*path, given[1]), message, at_key=True)
 
 
 def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -54,11 +52,8 @@ def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
                 yield checked.problem(path, f"{shown(attribute)} is not the name of an attribute")
         elif not _APP.fullmatch(service.app):
             hint = f'did you mean "{service.app}:app"?' if not target else ""
-            yield checked.problem(
-                path,
-                f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"',
-                hint,
-            )
+            message = f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"'
+            yield checked.problem(path, message, hint)
 
 
 def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -87,18 +82,13 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if not service.command[0]:
             yield checked.problem((*path, "command"), "the program's name is empty")
         if service.tls is not None:
-            yield checked.problem(
-                (*path, "tls"),
-                "a command ends TLS by itself; servd does it for apps only",
-                at_key=True,
-            )
+            message = "a command ends TLS by itself; servd does it for apps only"
+            yield checked.problem((*path, "tls"), message, at_key=True)
         for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
             limited = service.limits is not None and getattr(service.limits, key)
             if limited and checked.is_own((*path, "limits", key)):
-                yield checked.problem(
-                    (*path, "limits", key),
-                    "the requests of a command are its own: servd limits those of apps only",
-                )
+                message = "the requests of a command are its own: servd limits those of apps only"
+                yield checked.problem((*path, "limits", key), message)
         yield from _binding_makes_sense(checked, path, service)
         yield from _workers_can_be_asked(checked, path, service)
 
@@ -113,11 +103,9 @@ def _workers_can_be_asked(
         if checked.is_own((*path, "health")):
             yield checked.problem((*path, "health"), "a task is well when it ends well")
     elif not binds_itself(service) and service.workers not in (0, 1):
-        yield checked.problem(
-            (*path, "health" if checked.is_own((*path, "health")) else "command"),
-            "any of the workers that share the socket may answer a probe of its health",
-            "write health = false, or workers = 1",
-        )
+        key = "health" if checked.is_own((*path, "health")) else "command"
+        message = "any of the workers that share the socket may answer a probe of its health"
+        yield checked.problem((*path, key), message, "write health = false, or workers = 1")
 
 
 def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -138,7 +126,11 @@ def binds_itself(service: Service) -> bool:
     """Returns whether a command binds its address itself, without a socket of servd."""
     if service.activation != "auto":
         return service.activation == "self"
-    return any(word in argument for argument in service.command for word in SELF_BINDING)
+    return _mentions(service, *SELF_BINDING)
+
+
+def _mentions(service: Service, *words: str) -> bool:
+    return any(word in argument for argument in service.command for word in words)
 
 
 def _binding_makes_sense(
@@ -146,28 +138,18 @@ def _binding_makes_sense(
 ) -> Iterator[Diagnostic]:
     if binds_itself(service):
         if service.workers not in (0, 1):
-            yield checked.problem(
-                (*path, "workers"),
-                "a command that binds its own address can have one worker only",
-                "use {fd} or LISTEN_FDS to share a socket",
-            )
+            message = "a command that binds its own address can have one worker only"
+            hint = "use {fd} or LISTEN_FDS to share a socket"
+            yield checked.problem((*path, "workers"), message, hint)
         kinds = {address.kind for address in service.listen}
         for word, kind in (("{port}", "unix"), ("{uds}", "tcp")):
-            if kinds == {kind} and any(word in argument for argument in service.command):
-                yield checked.problem(
-                    (*path, "command"), f"{word} has no value: the service listens on {kind}"
-                )
+            if kinds == {kind} and _mentions(service, word):
+                message = f"{word} has no value: the service listens on {kind}"
+                yield checked.problem((*path, "command"), message)
         return
     if service.ready in ("port", "http") and any(a.kind != "internal" for a in service.listen):
-        yield checked.problem(
-            (*path, "ready"),
-            "servd binds the address, so anything that shares it may answer a probe",
-            'use "notify" or "started"',
-        )
-    if service.activation == "fd" and any(
-        word in argument for argument in service.command for word in SELF_BINDING
-    ):
-        yield checked.problem(
-            (*path, "activation"),
-            'with activation = "fd" servd binds: {port}, {host} and {uds} have no meaning',
-        )
+        message = "servd binds the address, so anything that shares it may answer a probe"
+        yield checked.problem((*path, "ready"), message, 'use "notify" or "started"')
+    if service.activation == "fd" and _mentions(service, *SELF_BINDING):
+        message = 'with activation = "fd" servd binds: {port}, {host} and {uds} have no meaning'
+        yield checked.problem((*path, "activation"), message)

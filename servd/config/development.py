@@ -9,9 +9,7 @@ from servd.config.service import Service
 
 
 def developed(loaded: Loaded) -> Loaded:
-    """Returns `loaded` with one worker per service, the whole environment passed on and verbose
-    console logs.
-    """
+    """Returns `loaded` with one worker per service, the whole environment and verbose logs."""
     config = loaded.config
     log = config.daemon.log.model_copy(update={"format": "console", "level": "debug", "file": ""})
     daemon = config.daemon.model_copy(update={"log": log})

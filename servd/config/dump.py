@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from servd.config.explain import table_at
 from servd.config.load import Loaded
+from servd.config.model import DaemonConfig
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
@@ -22,17 +23,13 @@ Format = str
 
 
 def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
-    """Returns the effective configuration: inherited keys filled in, secrets masked. Keys with
-    their default are left out, except with `everything`.
-    """
+    """Returns the effective configuration, secrets masked; defaults only with `everything`."""
     dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
     for name, service in loaded.config.services.items():
-        if service.components:  # they override the code: an explicit default counts
-            said = {
-                each: component.model_dump(mode="json", exclude_unset=True)
-                for each, component in service.components.items()
-            }
-            dumped["services"][name]["components"] = said
+        for each, component in service.components.items():
+            said = component.model_dump(mode="json", exclude_unset=True)
+            # it overrides the code: an explicit default counts
+            dumped["services"][name]["components"][each] = said
     result = mask_values(dumped, (), loaded.secrets)
     assert isinstance(result, dict)
     return result
@@ -68,6 +65,7 @@ def _refuse_null(value: Any, path: str) -> None:
             _refuse_null(item, f"{path}[{index}]")
 
 
+_EXAMPLES = {"umask": "022"}
 _STARTER = """\
 # A configuration of servd. `servd check` validates it, `servd --config servd.toml` runs it.
 
@@ -79,22 +77,14 @@ listen = "127.0.0.1:8000"
 """
 
 
-_EXAMPLES = {"umask": "022"}
-
-
 def starter(app: str) -> str:
     """Returns a commented configuration for beginners."""
-    quoted = tomli_w.dumps({"app": app}).partition(" = ")[2].strip()
-    lines = [_STARTER.format(app=quoted)]
     skipped = {"app", "command", "bento", "listen", "components"}
-    service = Service(app=app)
-    lines += _commented(service, skip=skipped, later=set(LATER_SERVICE))
-    from servd.config.model import DaemonConfig
-
+    lines = [_STARTER.format(app=_inline(app))]
+    lines += _commented(Service(app=app), skip=skipped, later=set(LATER_SERVICE))
     lines += ["", "# [daemon]"]
-    lines += _commented(
-        DaemonConfig(), skip=set(), later={path[1:] for path in LATER_TOP if path[0] == "daemon"}
-    )
+    later = {path[1:] for path in LATER_TOP if path[0] == "daemon"}
+    lines += _commented(DaemonConfig(), skip=set(), later=later)
     return "\n".join(lines) + "\n"
 
 

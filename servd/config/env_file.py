@@ -12,17 +12,13 @@ class EnvFileError(ValueError):
 
 
 def read_env_file(path: str) -> dict[str, str]:
-    """Returns the variables of the file at `path`. Raises OSError, UnicodeDecodeError, and
-    `EnvFileError` for an invalid line.
-    """
+    """Returns a file's variables. Raises OSError, UnicodeDecodeError and `EnvFileError`."""
     with open(path, encoding="utf-8") as file:
         return parse_env_file(file.read(), path)
 
 
 def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
-    """Returns the variables of `text`, without comments, empty lines and quotes around values.
-    Double quotes allow escapes for newline, tab, quote, backslash and dollar; single quotes none.
-    """
+    """Returns the variables of `text`. Double quotes allow escapes such as newline, single none."""
     variables: dict[str, str] = {}
     for number, written in enumerate(text.splitlines(), 1):
         line = written.strip()

@@ -42,9 +42,8 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
         return Diagnostic(node.key_place, f'"{last}" is missing here', label, code="missing")
     if kind == "string_pattern_mismatch" and last == "[key]":
         return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
-    hint = ""
-    if kind == "literal_error":
-        hint = did_you_mean(str(problem["input"]), _choices(problem["ctx"]["expected"]))
+    choices = _choices(problem["ctx"]["expected"]) if kind == "literal_error" else []
+    hint = did_you_mean(str(problem["input"]), choices)
     message = _message(problem, secret=node.secret)
     return Diagnostic(node.place, message, label, hint, code="value")
 
@@ -98,13 +97,12 @@ def table_at(path: Path) -> type[BaseModel] | None:
     annotation: Any = Config
     for step in path:
         model = _model_in(annotation)
-        if model is not None and isinstance(step, str):
-            field = model.model_fields.get(step)
-            if field is None:
-                return None
-            annotation = field.annotation
-        else:
+        if model is None or not isinstance(step, str):
             annotation = _inside(annotation)
+        elif step in model.model_fields:
+            annotation = model.model_fields[step].annotation
+        else:
+            return None
     return _model_in(annotation)
 
 
@@ -119,10 +117,8 @@ def _inside(annotation: Any) -> Any:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    for part in _parts(annotation):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return None
+    parts = _parts(annotation)
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
 
 
 def _parts(annotation: Any) -> list[Any]:

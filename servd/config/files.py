@@ -1,10 +1,8 @@
-"""Checks the files, users and programs that a configuration names.
-
-Impure: reads the disk and the user database.
-"""
+"""Checks the files, users and programs that a configuration names. Impure."""
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -34,13 +32,13 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
     config = checked.config
     found = check_files_of(config.services, checked, now)
     found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
-    if config.admin.group:
-        found += _group(checked, ("admin", "group"), config.admin.group)
+    found += _account(checked, ("admin", "group"), config.admin.group)
     if config.admin.token_file:
         found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
     for index, hook in enumerate(config.hooks):
-        if hook.command:
-            found += _hook_program(checked, ("hooks", index, "command"), hook.command[0])
+        if hook.command and shutil.which(hook.command[0]) is None:
+            message = f"{hook.command[0]} is not there, or not executable"
+            found.append(checked.problem(("hooks", index, "command"), message, code="file"))
     return found
 
 
@@ -57,7 +55,7 @@ def check_files_of(
         found += _target(checked, path, service)
         found += _interpreter(checked, path, service)
         found += _env_file(checked, (*path, "env_file"), service.env_file)
-        found += _account(checked, path, service)
+        found += _accounts(checked, path, service)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
     return found
@@ -76,11 +74,6 @@ def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[D
             yield checked.problem(
                 path, f"every user can read {file}", f"chmod o-r {file}", severity="warning"
             )
-
-
-def _hook_program(checked: ValidationContext, path: Path, program: str) -> Iterator[Diagnostic]:
-    if shutil.which(program) is None:
-        yield checked.problem(path, f"{program} is not there, or not executable", code="file")
 
 
 def _readable(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
@@ -106,30 +99,24 @@ def _target(checked: ValidationContext, path: Path, service: Service) -> Iterato
         local = os.path.join(service.directory, program)
         if shutil.which(local if "/" in program else program, path=search) is None:
             reason = "is not executable" if os.path.exists(local) else "is not there"
-            if "/" not in program:
-                reason = "is not found on PATH"
-            yield checked.problem(
-                (*path, "command"), f"the program {program} {reason}", code="file"
-            )
+            reason = reason if "/" in program else "is not found on PATH"
+            message = f"the program {program} {reason}"
+            yield checked.problem((*path, "command"), message, code="file")
 
 
 def _interpreter(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     """The interpreter is executable; its packages are checked at start."""
     if service.python and shutil.which(service.python) is None:
         reason = "is not executable" if os.path.exists(service.python) else "is not there"
-        yield checked.problem(
-            (*path, "python"),
-            f"the interpreter {service.python} {reason}",
-            "name the python of a virtual environment, such as venv/bin/python",
-            code="file",
-        )
+        message = f"the interpreter {service.python} {reason}"
+        hint = "name the python of a virtual environment, such as venv/bin/python"
+        yield checked.problem((*path, "python"), message, hint, code="file")
 
 
 def _env_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
-    if not file:
-        return
     try:
-        read_env_file(file)
+        if file:
+            read_env_file(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         yield checked.problem(path, f"cannot read {file}: {reason}", code="file")
@@ -137,29 +124,25 @@ def _env_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Dia
         yield checked.problem(path, str(error), code="file")
 
 
-def _group(checked: ValidationContext, path: Path, group: str) -> Iterator[Diagnostic]:
+def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:
+    """The group exists, where the last key is `group`, or else the user."""
+    kind = "group" if path[-1] == "group" else "user"
     try:
-        if group:
-            grp.getgrnam(group)
+        if name:
+            (grp.getgrnam if kind == "group" else pwd.getpwnam)(name)
     except KeyError:
-        yield checked.problem(path, f'there is no group "{group}"', code="user")
+        yield checked.problem(path, f'there is no {kind} "{name}"', code="user")
 
 
-def _account(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
-    try:
-        user = pwd.getpwnam(service.user) if service.user else None
-    except KeyError:
-        yield checked.problem((*path, "user"), f'there is no user "{service.user}"', code="user")
+def _accounts(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
+    unknown = list(_account(checked, (*path, "user"), service.user))
+    yield from unknown
+    if unknown:
         return
-    for key, group in (("group", service.group), ("socket.group", service.socket.group)):
-        yield from _group(checked, (*path, *key.split(".")), group)
-    try:
-        if service.socket.owner:
-            pwd.getpwnam(service.socket.owner)
-    except KeyError:
-        message = f'there is no user "{service.socket.owner}"'
-        yield checked.problem((*path, "socket", "owner"), message, code="user")
-    if user is not None and os.geteuid() not in (0, user.pw_uid):
+    yield from _account(checked, (*path, "group"), service.group)
+    yield from _account(checked, (*path, "socket", "group"), service.socket.group)
+    yield from _account(checked, (*path, "socket", "owner"), service.socket.owner)
+    if service.user and os.geteuid() not in (0, pwd.getpwnam(service.user).pw_uid):
         message = f'only root can run a service as "{service.user}"'
         yield checked.problem((*path, "user"), message, code="user")
 
@@ -175,10 +158,7 @@ def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Ite
     if unreadable or not (tls.certfile and tls.keyfile):
         return
     yield from _pair(checked, path, tls, now)
-    if tls.ca_certs:
-        yield from _authorities(checked, path, tls)
-    if tls.ciphers:
-        yield from _ciphers(checked, path, tls)
+    yield from _openssl_reads(checked, path, tls)
 
 
 class _PemError(Exception):
@@ -198,8 +178,9 @@ def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> It
         yield checked.problem((*path, error.key), str(error), error.hint, code="tls")
         return
     if not belongs:
-        message = f"the key does not belong to {tls.certfile}"
-        yield checked.problem((*path, "keyfile"), message, code="tls")
+        yield checked.problem(
+            (*path, "keyfile"), f"the key does not belong to {tls.certfile}", code="tls"
+        )
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < now:
         message, code = f"the certificate expired on {end:%Y-%m-%d}", "expired"
@@ -224,8 +205,7 @@ def _certificate(tls: Tls) -> tuple[Certificate, object]:
             certificate = x509.load_pem_x509_certificate(pem)
             return certificate, certificate.public_key()
     except Exception:  # cryptography raises many kinds for bad input
-        message = f"{tls.certfile} holds no certificate in PEM"
-        raise _PemError("certfile", message) from None
+        raise _PemError("certfile", f"{tls.certfile} holds no certificate in PEM") from None
 
 
 def _private_key(tls: Tls) -> PrivateKeyTypes:
@@ -236,11 +216,10 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
         pem = file.read()
     password = tls.keyfile_password.encode() or None
     try:
-        try:
+        with contextlib.suppress(TypeError):
             return load_pem_private_key(pem, password)
-        except TypeError:
-            if password is not None:
-                return load_pem_private_key(pem, None)
+        if password is not None:
+            return load_pem_private_key(pem, None)
     except Exception:
         message = f"{tls.keyfile} holds no private key in PEM that can be read"
         hint = "is the password right?" if password is not None else ""
@@ -248,21 +227,16 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
     raise _PemError("keyfile", f"{tls.keyfile} is encrypted", "set keyfile_password")
 
 
-def _authorities(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+def _openssl_reads(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
     import ssl
 
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(tls.ca_certs)
-    except (OSError, ValueError):
-        message = f"{tls.ca_certs} holds no certificates in PEM"
-        yield checked.problem((*path, "ca_certs"), message, code="tls")
-
-
-def _ciphers(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(tls.ciphers)
-    except (OSError, ValueError):
-        message = "OpenSSL knows none of these ciphers"
-        yield checked.problem((*path, "ciphers"), message, code="tls")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for key, read, message in (
+        ("ca_certs", context.load_verify_locations, f"{tls.ca_certs} holds no certificates in PEM"),
+        ("ciphers", context.set_ciphers, "OpenSSL knows none of these ciphers"),
+    ):
+        try:
+            if getattr(tls, key):
+                read(getattr(tls, key))
+        except (OSError, ValueError):
+            yield checked.problem((*path, key), message, code="tls")

@@ -31,11 +31,9 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes:
         """Returns the content of a file. Raises OSError."""
-        ...
 
     def glob(self, pattern: str) -> list[str]:
         """Returns the matching files, sorted. Raises OSError."""
-        ...
 
 
 class Disk:
@@ -60,12 +58,8 @@ def config_error(message: str, hint: str = "", file: str = "servd") -> ConfigErr
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
-    """Returns the file or folder to load: the explicit one, or the first of the usual ones. Raises
-    `ConfigError` when there is none, or a folder holds two candidates.
-    """
-    if explicit:
-        return explicit
-    if chosen := environ.get("SERVD_CONFIG"):
+    """Returns the file or folder to load. Raises `ConfigError` for none, and for two candidates."""
+    if chosen := explicit or environ.get("SERVD_CONFIG"):
         return chosen
     user = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
     searched = [
@@ -86,9 +80,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
 
 
 def members(path: str) -> list[str]:
-    """Returns `path`, or the config files of the folder `path`, sorted by name. Raises
-    `ConfigError` when the path does not exist or the folder holds no config file.
-    """
+    """Returns `path`, or the files of the folder `path`, sorted. Raises `ConfigError` for none."""
     where = os.path.join(base_dir(), path)
     if not os.path.exists(where):
         raise config_error("no such file or folder", file=path)
@@ -98,14 +90,10 @@ def members(path: str) -> list[str]:
         names = sorted(os.listdir(where))
     except OSError as error:
         raise config_error(f"cannot be read: {error.strerror}", file=path) from None
-    found = [
-        os.path.join(path, name)
-        for name in names
-        if name.endswith(EXTENSIONS) and not name.startswith(".")
-    ]
+    found = [name for name in names if name.endswith(EXTENSIONS) and not name.startswith(".")]
     if not found:
         raise config_error("the folder holds no *.toml, *.yaml, *.yml or *.json", file=path)
-    return found
+    return [os.path.join(path, name) for name in found]
 
 
 def is_yaml(file: str) -> bool:

@@ -22,15 +22,14 @@ ReadFile = Callable[[str, str], str]
 def interpolate(
     root: Node, environ: Mapping[str, str], read: ReadFile
 ) -> tuple[Node, list[Diagnostic]]:
-    """Returns the tree with replaced references, and a diagnostic for each that failed.
-
-    Values from files, from variables in an `env` table, and with a secret name of their key or
-    variable are marked as secret.
+    """Returns the tree with replaced references, and a diagnostic for each that failed. Values from
+    files, from variables in an `env` table, and with a secret name are marked as secret.
     """
     found: list[Diagnostic] = []
 
     def change(path: Path, node: Node) -> Node:
-        secret = _names_secret(path)
+        names = [step for step in path if isinstance(step, str)]
+        secret = bool(names) and is_secret_name(names[-1])
         if not isinstance(node.value, str) or "$" not in node.value:
             return replace(node, secret=True) if secret and isinstance(node.value, str) else node
         resolver = _Resolver(path, node, environ, read)
@@ -42,21 +41,12 @@ def interpolate(
     return map_scalars(root, change), found
 
 
-def _names_secret(path: Path) -> bool:
-    names = [step for step in path if isinstance(step, str)]
-    return bool(names) and is_secret_name(names[-1])
-
-
 class _Resolver:
     """Replaces the references of one string."""
 
     def __init__(self, path: Path, node: Node, environ: Mapping[str, str], read: ReadFile) -> None:
-        self.path = path
-        self.node = node
-        self.environ = environ
-        self.read = read
-        self.secret = False
-        self.replaced = False
+        self.path, self.node, self.environ, self.read = path, node, environ, read
+        self.secret = self.replaced = False
         self.diagnostics: list[Diagnostic] = []
 
     def __call__(self, match: re.Match[str]) -> str:
@@ -69,9 +59,8 @@ class _Resolver:
             return self.from_file(inside.removeprefix("file:"))
         variable = _VARIABLE.fullmatch(inside)
         if variable is None:
-            return self.refuse(
-                f'"${{{inside}}}" is not a reference', "write ${VAR} or ${file:PATH}"
-            )
+            hint = "write ${VAR} or ${file:PATH}"
+            return self.refuse(f'"${{{inside}}}" is not a reference', hint)
         return self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
 
     def from_environment(self, name: str, kind: str | None, rest: str) -> str:
@@ -82,9 +71,8 @@ class _Resolver:
         elif kind == ":?" and not value:
             return self.refuse(rest or f"{name} is not set", f"set the variable {name}")
         if value is None:
-            return self.refuse(
-                f"the variable {name} is not set", f"set it, or write ${{{name}:-default}}"
-            )
+            hint = f"set it, or write ${{{name}:-default}}"
+            return self.refuse(f"the variable {name} is not set", hint)
         self.secret |= is_secret_name(name) or "env" in self.path
         return value
 
@@ -97,7 +85,6 @@ class _Resolver:
             return self.refuse(f"cannot read {path}: {reason}", "")
 
     def refuse(self, message: str, hint: str) -> str:
-        self.diagnostics.append(
-            Diagnostic(self.node.place, message, dotted(self.path), hint, code="interpolation")
-        )
+        where = (self.node.place, message, dotted(self.path), hint)
+        self.diagnostics.append(Diagnostic(*where, code="interpolation"))
         return ""

@@ -1,11 +1,10 @@
-"""Layers the environment over the files and the files over `[defaults]`, by pydantic-settings.
-
-Three sources, the first one wins: variables such as `SERVD_DAEMON__LOG__LEVEL`, the tree of the
-files, and what each service inherits. They keep places, unlike pydantic-settings' file sources.
+"""Layers variables (`SERVD_DAEMON__LOG__LEVEL`) over the files over `[defaults]`, by
+pydantic-settings; its own file sources would lose the places.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,18 +32,12 @@ class Layers:
     file: Node
 
     def nearest(self, path: Path) -> tuple[Node, bool]:
-        """Returns the node that decides the value at `path`, or the closest one; and whether it
-        does.
-        """
-        best: Node | None = None
+        """Returns the node that decides the value at `path`, or the closest; whether it does."""
         for tree, way in self._ways(path):
             node, exact = nearest(tree, way)
             if exact:
                 return node, True
-            if best is None and tree is self.file:
-                best = node
-        assert best is not None  # the tree of the files is always tried
-        return best, False
+        return nearest(self.file, path)
 
     def own(self, path: Path) -> bool:
         """Returns whether the files have a value at this path itself, not an inherited one."""
@@ -52,17 +45,14 @@ class Layers:
 
     def resolved(self, location: Path) -> Path:
         """Returns the longest prefix of `location` that was written by the user."""
-        for length in range(len(location), 0, -1):
-            if self.nearest(location[:length])[1]:
-                return location[:length]
-        return ()
+        prefixes = (location[:length] for length in range(len(location), 0, -1))
+        return next((prefix for prefix in prefixes if self.nearest(prefix)[1]), ())
 
     def _ways(self, path: Path) -> list[tuple[Node, Path]]:
-        ways = [(self.environment, path), (self.file, path)]
+        paths = [path]
         if path[:1] == ("services",) and len(path) > 2 and path[2] not in _NOT_INHERITED:
-            inherited = ("defaults", *path[2:])
-            ways += [(self.environment, inherited), (self.file, inherited)]
-        return ways
+            paths.append(("defaults", *path[2:]))
+        return [(tree, each) for each in paths for tree in (self.environment, self.file)]
 
 
 def environment_tree(environ: Mapping[str, str]) -> Node:
@@ -89,9 +79,8 @@ def _planted(table: Node, keys: list[str], leaf: Node) -> Node:
     if len(keys) == 1:
         return graft(table, {keys[0]: leaf})
     known = table.table.get(keys[0])
-    inner = (
-        known if known is not None and isinstance(known.value, dict) else replace(leaf, value={})
-    )
+    is_table = known is not None and isinstance(known.value, dict)
+    inner = known if known is not None and is_table else replace(leaf, value={})
     return graft(table, {keys[0]: _planted(inner, keys[1:], leaf)})
 
 
@@ -118,11 +107,8 @@ class _InheritanceSource(_Source):
         if not isinstance(shared, dict) or not isinstance(services, dict):
             return {}
         inherited = {key: value for key, value in shared.items() if key not in _NOT_INHERITED}
-        return {
-            "services": {
-                name: inherited for name, service in services.items() if isinstance(service, dict)
-            }
-        }
+        tables = [name for name, service in services.items() if isinstance(service, dict)]
+        return {"services": dict.fromkeys(tables, inherited)}
 
 
 class _LayeredConfig(Config, BaseSettings):
@@ -148,10 +134,8 @@ class _LayeredConfig(Config, BaseSettings):
 
 
 def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:
-    """Returns the configuration of the layers, and every mistake in them.
-
-    Invalid values are removed and the rest is validated again, so that the rules about the whole
-    can still be checked. With `damaged`, missing keys are not reported.
+    """Returns the configuration of the layers, and every mistake; with `damaged`, no missing keys.
+    Invalid values are removed and the rest is validated again, for the rules about the whole.
     """
     environment, file = plain(layers.environment), plain(layers.file)
     found: list[Diagnostic] = []
@@ -167,11 +151,10 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
                     found.append(explain(problem, path, layers.nearest(path)[0]))
                 dropped.add(path)
             for path in dropped:
-                _drop(environment, path)
-                _drop(file, path)
-                if path[:1] == ("services",) and len(path) > 2:
-                    _drop(environment, ("defaults", *path[2:]))
-                    _drop(file, ("defaults", *path[2:]))
+                of_service = path[:1] == ("services",) and len(path) > 2
+                for each in (path, ("defaults", *path[2:])) if of_service else (path,):
+                    _drop(environment, each)
+                    _drop(file, each)
         else:
             values = {name: getattr(settings, name) for name in Config.model_fields}
             return Config.model_construct(**values), found
@@ -180,12 +163,10 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
 
 def _drop(values: Any, path: Path) -> None:
     """Removes the entry at `path`; for an item of a list, the whole list."""
-    for index, step in enumerate(path):
-        last = index == len(path) - 1
-        following_is_item = not last and isinstance(path[index + 1], int)
+    for step, following in itertools.zip_longest(path, path[1:]):
         if not isinstance(values, dict) or step not in values:
             return
-        if last or following_is_item:
+        if following is None or isinstance(following, int):
             del values[step]
             return
         values = values[step]

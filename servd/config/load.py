@@ -1,7 +1,4 @@
-"""Loads a configuration: find, parse, interpolate, include, merge, anchor, layer, validate, check.
-
-`servd check`, `plan`, first start and reload run the same steps.
-"""
+"""Loads a configuration: find, parse, interpolate, include, merge, anchor, layer, validate."""
 
 from __future__ import annotations
 
@@ -30,12 +27,10 @@ _MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration with its sources.
-
-    `config` is complete only when `errors` is empty. `texts` maps file names of places to text,
-    `secrets` are the paths of values that are never shown, `digest` changes with any byte of the
-    files. `read` are further files that were read (`${file:}`), `patterns` the globs of includes,
-    all absolute. `parts` are the services of BentoML code, once `servd.bento.discovery` has asked.
+    """A configuration with its sources; `config` is complete only without `errors`. `texts` maps
+    file names of places to text, `secrets` are the paths of values that are never shown, `digest`
+    changes with any byte of the files. `read` are further files (`${file:}`), `patterns` the globs
+    of includes, all absolute. `parts` are known once `servd.bento.discovery` has asked.
     """
 
     config: Config
@@ -76,10 +71,8 @@ class LoadError(ConfigError):
 
 
 def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> Loaded:
-    """Returns the configuration in the file or folder at `path`, with every mistake in it.
-
-    Mistakes are in the result's `diagnostics`; `require` raises them. Raises `ConfigError` only
-    when nothing can be read.
+    """Returns the configuration at `path`, with every mistake in it in `diagnostics`; `require`
+    raises them. Raises `ConfigError` only when nothing can be read.
     """
     files = files or Disk()
     sources: list[Source] = []
@@ -118,9 +111,7 @@ def load_sources(
 
 
 def folder_of(file: str) -> str:
-    """Returns the folder that a file's relative paths start from; the base directory for a source
-    that is no file.
-    """
+    """Returns the folder that relative paths in `file` start from; the base one for no file."""
     return base_dir() if file.startswith("<") else os.path.dirname(absolute(file))
 
 
@@ -135,6 +126,10 @@ class _Gathered:
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     read: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
+
+    def refuse(self, place: Place, message: str, code: str = "file") -> None:
+        """Adds a mistake in what is included."""
+        self.diagnostics.append(Diagnostic(place, message, "include", code=code))
 
 
 def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files) -> _Gathered:
@@ -163,13 +158,12 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
                 continue
             seen.add(os.path.realpath(absolute(file)))
             if len(seen) > _MAX_FILES:
-                gathered.diagnostics.append(Diagnostic(place, "includes too many files", "include"))
+                gathered.refuse(place, "includes too many files", code="invalid")
                 return gathered
             try:
                 waiting.append(Source(file, files.read(file)))
             except OSError as error:
-                message = f"cannot read {file}: {error.strerror}"
-                gathered.diagnostics.append(Diagnostic(place, message, "include", code="file"))
+                gathered.refuse(place, f"cannot read {file}: {error.strerror}")
     return gathered
 
 
@@ -179,10 +173,8 @@ def parse_source(source: Source, texts: dict[str, str]) -> Parsed:
         text = source.content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = source.content[: error.start]
-        line = before.count(b"\n") + 1
-        column = error.start - (before.rfind(b"\n") + 1) + 1
         texts[source.file] = source.content.decode("utf-8", errors="replace")
-        place = Place(source.file, line, column)
+        place = Place(source.file, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
         mistake = Diagnostic(place, "the file is not UTF-8", code="syntax")
         return Parsed(empty(source.file), (mistake,), damaged=True)
     texts[source.file] = text
@@ -209,17 +201,11 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
         try:
             matches = files.glob(gathered.patterns[-1])
         except OSError as error:
-            message = f"cannot look for {pattern.value}: {error.strerror}"
-            mistake = Diagnostic(pattern.place, message, "include", code="file")
-            gathered.diagnostics.append(mistake)
+            gathered.refuse(pattern.place, f"cannot look for {pattern.value}: {error.strerror}")
             continue
         if not matches and not any(sign in pattern.value for sign in "*?["):
-            message = f"there is no file {pattern.value}"
-            mistake = Diagnostic(pattern.place, message, "include", code="file")
-            gathered.diagnostics.append(mistake)
-        is_relative = not os.path.isabs(pattern.value)
-        result += [
-            (os.path.relpath(file, base_dir()) if is_relative else file, pattern.place)
-            for file in matches
-        ]
+            gathered.refuse(pattern.place, f"there is no file {pattern.value}")
+        if not os.path.isabs(pattern.value):
+            matches = [os.path.relpath(file, base_dir()) for file in matches]
+        result += [(file, pattern.place) for file in matches]
     return result

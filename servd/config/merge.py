@@ -9,18 +9,11 @@ from dataclasses import replace
 from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars
 from servd.core.diagnostics import Diagnostic
 
-PATH_KEYS = frozenset(
-    {
-        ("daemon", "runtime_dir"),
-        ("daemon", "log", "file"),
-        ("admin", "token_file"),
-        ("services", "directory"),
-        ("services", "env_file"),
-        ("services", "tls", "certfile"),
-        ("services", "tls", "keyfile"),
-        ("services", "tls", "ca_certs"),
-    }
-)
+PATH_KEYS = frozenset({
+    ("daemon", "runtime_dir"), ("daemon", "log", "file"), ("admin", "token_file"),
+    ("services", "directory"), ("services", "env_file"), ("services", "tls", "certfile"),
+    ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
+})  # fmt: skip
 """Keys that hold a path; those of services also apply to `[defaults]`."""
 
 
@@ -57,9 +50,7 @@ def _merged(first: Node, second: Node, path: Path, found: list[Diagnostic]) -> N
 
 def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
     """Returns the tree with absolute paths, relative ones starting from the folder of their file.
-
-    `folder_of` maps the `file` of a place to an absolute folder. A service without `directory` gets
-    the folder of its file.
+    `folder_of` maps a place's `file` to it; it is also the default of a service's `directory`.
     """
 
     def change(path: Path, node: Node) -> Node:
@@ -67,19 +58,17 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
             return node
         key = _pattern(path)
         folder = folder_of(node.place.file)
-        if key in PATH_KEYS:
-            return _with_text(node, os.path.normpath(os.path.join(folder, node.value)))
         if key in (("services", "listen"), ("admin", "listen")):
             return _anchored(node, "unix:", folder)
-        if key == ("services", "app") and is_file_target(node.value):
-            return _anchored(node, "", folder)
         a_program = key == ("services", "python") or path[::2] == ("hooks", "command")
-        if a_program and path[-1] in ("python", 0) and "/" in node.value:
-            return _anchored(node, "", folder)
-        return node
+        is_path = (
+            key in PATH_KEYS
+            or (key == ("services", "app") and is_file_target(node.value))
+            or (a_program and path[-1] in ("python", 0) and "/" in node.value)
+        )
+        return _anchored(node, "", folder) if is_path else node
 
-    root = map_scalars(root, change)
-    return _with_directories(root, folder_of)
+    return _with_directories(map_scalars(root, change), folder_of)
 
 
 def is_file_target(app: str) -> bool:
@@ -90,31 +79,24 @@ def is_file_target(app: str) -> bool:
 def _pattern(path: Path) -> tuple[str, ...]:
     """Returns the path without names and indices: `services.web.listen[0]` is `services.listen`."""
     keys = [step for step in path if isinstance(step, str)]
-    if keys[0] == "services" and keys[2:3] == ["components"]:
-        return ("services", *keys[4:])
     if keys[0] == "services":
-        return ("services", *keys[2:])
+        return ("services", *keys[4 if keys[2:3] == ["components"] else 2 :])
     return ("services", *keys[1:]) if keys[0] == "defaults" else tuple(keys)
 
 
 def _anchored(node: Node, prefix: str, folder: str) -> Node:
     text = str(node.value)
-    if not text.startswith(prefix):
-        return node
     path = text.removeprefix(prefix)
-    return _with_text(node, prefix + os.path.normpath(os.path.join(folder, path))) if path else node
-
-
-def _with_text(node: Node, text: str) -> Node:
-    kept = UntypedText(text) if isinstance(node.value, UntypedText) else text
-    return replace(node, value=kept)
+    if not text.startswith(prefix) or not path:
+        return node
+    text = prefix + os.path.normpath(os.path.join(folder, path))
+    return replace(node, value=UntypedText(text) if isinstance(node.value, UntypedText) else text)
 
 
 def _with_directories(root: Node, folder_of: Callable[[str], str]) -> Node:
-    services = root.table.get("services")
+    services, shared = root.table.get("services"), root.table.get("defaults")
     if services is None or not isinstance(services.value, dict):
         return root
-    shared = root.table.get("defaults")
     if shared is not None and "directory" in shared.table:
         return root
     entries = {

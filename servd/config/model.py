@@ -18,13 +18,9 @@ from servd.config.scalars import (
 from servd.config.service import SERVICE_NAME, Defaults, LogLevel, Service, Table, Word
 
 HookEvent = Literal[
-    "service_failed",
-    "crash_loop",
-    "reload_applied",
-    "reload_failed",
-    "certificate_expiring",
+    "service_failed", "crash_loop", "reload_applied", "reload_failed", "certificate_expiring",
     "worker_replaced",
-]
+]  # fmt: skip
 
 
 class DaemonLog(Table):

@@ -1,9 +1,6 @@
-"""Parses TOML into a tree with places.
-
-tomllib decides validity and values; tree-sitter finds the places (tomllib knows those of syntax
-errors only). Where the two disagree, tomllib's value counts, at the place of its table. After a
-mistake on a `key = value` line, that line is blanked and the rest parsed again, so that one run
-reports every mistake.
+"""Parses TOML into a tree with places. tomllib decides validity and values; tree-sitter finds the
+places; where they disagree, tomllib's value counts, at the place of its table. After a mistake on a
+`key = value` line, the rest is parsed again, so that one run reports every mistake.
 """
 
 from __future__ import annotations
@@ -47,9 +44,7 @@ def parse_toml(text: str, file: str) -> Parsed:
 def _read(
     lines: list[str], file: str
 ) -> tuple[dict[str, Any] | None, list[Diagnostic], Diagnostic | None]:
-    """Returns the values or None, the mistakes, and a key defined twice, which ends reading. Blanks
-    the `lines` of mistakes.
-    """
+    """Returns values or None, mistakes, and a key defined twice; blanks `lines` with mistakes."""
     found: list[Diagnostic] = []
     while len(found) < _MAX_MISTAKES:
         try:
@@ -75,11 +70,10 @@ def _read(
 def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> Diagnostic:
     match = _AT.fullmatch(str(error))
     message = match[1] if match else str(error)
+    last = max((n for n, line in enumerate(lines, 1) if line.strip()), default=1)
+    place = Place(file, last, len(lines[last - 1]) + 1)
     if match and match[2]:
         place = Place(file, int(match[2]), int(match[3]))
-    else:
-        last = max((n for n, line in enumerate(lines, 1) if line.strip()), default=1)
-        place = Place(file, last, len(lines[last - 1]) + 1)
     if place.line > len(lines):
         place = Place(file, len(lines), len(lines[-1]) + 1)
     return Diagnostic(place, f"invalid TOML: {message[:1].lower()}{message[1:]}", code="syntax")
@@ -125,10 +119,9 @@ class _Builder:
         tree = _parser().parse("\n".join(self.lines).encode())
         top = Place(self.file, 1, 1)
         root = _Table(top, top)
+        self.pairs(tree.root_node, root)
         for node in tree.root_node.children:
-            if node.type == "pair":
-                self.pair(node, root)
-            elif node.type in ("table", "table_array_element"):
+            if node.type in ("table", "table_array_element"):
                 self.section(node, root)
         return _frozen(root)
 
@@ -136,10 +129,7 @@ class _Builder:
         keys = self.keys(node.children[1])
         if keys is None:
             return
-        target = root
-        for name, place in keys[:-1]:
-            target = self.enter(target, name, place)
-        name, place = keys[-1]
+        target, name, place = self.way(root, keys)
         if node.type == "table_array_element":
             listed = target.entries.setdefault(name, _Tables(place, place))
             if not isinstance(listed, _Tables):
@@ -153,9 +143,18 @@ class _Builder:
                 self.twice(name, place, known)
             target = self.enter(target, name, place)
             target.explicit = True
+        self.pairs(node, target)
+
+    def pairs(self, node: SyntaxNode, table: _Table) -> None:
         for pair in node.children:
             if pair.type == "pair":
-                self.pair(pair, target)
+                self.pair(pair, table)
+
+    def way(self, table: _Table, keys: list[tuple[str, Place]]) -> tuple[_Table, str, Place]:
+        """Returns the table that a dotted key leads to, and the key in it."""
+        for name, place in keys[:-1]:
+            table = self.enter(table, name, place)
+        return table, *keys[-1]
 
     def enter(self, table: _Table, name: str, place: Place) -> _Table:
         known = table.entries.get(name)
@@ -170,13 +169,11 @@ class _Builder:
         keys = self.keys(parts[0])
         if keys is None or len(parts) < 2:
             return
-        for name, place in keys[:-1]:
-            table = self.enter(table, name, place)
-        name, place = keys[-1]
+        table, name, place = self.way(table, keys)
         if name in table.entries:
             self.twice(name, place, table.entries[name])
-            return
-        table.entries[name] = self.value(parts[1], place)
+        else:
+            table.entries[name] = self.value(parts[1], place)
 
     def twice(self, name: str, place: Place, first: _Table | _Tables | Node) -> None:
         message = f'"{name}" is defined twice; the first is at {first.key_place}'
@@ -187,17 +184,11 @@ class _Builder:
         key_place = key_place or place
         if node.type == "inline_table":
             table = _Table(place, key_place)
-            for pair in node.children:
-                if pair.type == "pair":
-                    self.pair(pair, table)
+            self.pairs(node, table)
             return table
         if node.type == "array":
-            items = [
-                self.value(item)
-                for item in node.children
-                if item.is_named and item.type != "comment"
-            ]
-            return Node(tuple(_frozen(item) for item in items), place, key_place)
+            items = [item for item in node.children if item.is_named and item.type != "comment"]
+            return Node(tuple(_frozen(self.value(item)) for item in items), place, key_place)
         return Node(_scalar((node.text or b"").decode()), place, key_place)
 
     def keys(self, node: SyntaxNode) -> list[tuple[str, Place]] | None:
@@ -229,17 +220,16 @@ def _scalar(text: str) -> str | int | float | bool:
 
 def _with_values(value: Any, near: Node) -> Node:
     """Returns `value` as a tree, with the places of `near` where the shapes agree."""
+    found: Any = value
     if isinstance(value, dict):
-        entries = {
-            name: _with_values(entry, near.table.get(name, near)) for name, entry in value.items()
-        }
-        return Node(entries, near.place, near.key_place)
-    if isinstance(value, list):
+        found = {key: _with_values(v, near.table.get(key, near)) for key, v in value.items()}
+    elif isinstance(value, list):
         same = len(near.items) == len(value)
-        listed = [_with_values(v, near.items[i] if same else near) for i, v in enumerate(value)]
-        return Node(tuple(listed), near.place, near.key_place)
-    scalar = value if isinstance(value, str | int | float | bool) else str(value)
-    return Node(scalar, near.place, near.key_place)
+        places = near.items if same else [near] * len(value)
+        found = tuple(map(_with_values, value, places))
+    elif not isinstance(value, str | int | float | bool):
+        found = str(value)
+    return Node(found, near.place, near.key_place)
 
 
 def _frozen(value: Any) -> Node:

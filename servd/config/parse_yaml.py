@@ -1,12 +1,11 @@
-"""Parses YAML 1.2 (and so JSON) into a tree with places.
-
-ruamel.yaml composes nodes with marks; only types of the core schema are read. Anchors and aliases
-work up to a size; custom tags and duplicate keys are refused.
+"""Parses YAML 1.2 (and so JSON) into a tree with places, by the nodes of ruamel.yaml. Anchors and
+aliases work up to a size; custom tags and duplicate keys are refused.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -51,12 +50,9 @@ def _unplaced(error: Exception, file: str) -> Diagnostic:
     """Returns the diagnostic of an error that ruamel.yaml reports without a mark."""
     if isinstance(error, RecursionError):
         return too_deep(file)
-    line = getattr(error, "position", None)
-    place = Place(file, 1, 1) if line is None else Place(file)
-    first = str(error).strip().splitlines()[:1]
-    return Diagnostic(
-        place, f"invalid YAML: {first[0] if first else 'cannot be read'}", code="syntax"
-    )
+    place = Place(file, 1, 1) if getattr(error, "position", None) is None else Place(file)
+    (first, *_) = str(error).strip().splitlines() or ["cannot be read"]
+    return Diagnostic(place, f"invalid YAML: {first}", code="syntax")
 
 
 def _built(document: Any, file: str, found: list[Diagnostic]) -> Parsed:
@@ -122,30 +118,22 @@ class _Builder:
                 for source in reversed(sources):
                     merged |= self.node(source, None).table
             elif key.value in own:
-                first = own[key.value].key_place
-                self.refuse(
-                    key, f'"{key.value}" is defined twice; the first is at {first}', "duplicate"
-                )
+                first = f"the first is at {own[key.value].key_place}"
+                self.refuse(key, f'"{key.value}" is defined twice; {first}', "duplicate")
             else:
                 own[key.value] = self.node(value, self.place(key))
         return {**merged, **own}
 
     def scalar(self, node: Any) -> str | int | float | bool | None:
-        tag, text = str(node.tag), node.value
-        try:
-            if tag == f"{_TAG}null":
-                return None
-            if tag == f"{_TAG}bool":
-                return str(text).lower() == "true"
-            if tag == f"{_TAG}int":
-                return _integer(text)
-            if tag == f"{_TAG}float":
-                return _float(text)
-        except ValueError:
-            return str(text)
-        if tag not in (f"{_TAG}str", f"{_TAG}timestamp"):
-            self.refuse(node, f"the tag {tag.replace(_TAG, '!!')} is not supported")
-        return str(text)
+        kind, text = str(node.tag).replace(_TAG, "!!"), str(node.value)
+        if kind in _SCALARS:
+            try:
+                return _SCALARS[kind](text)
+            except ValueError:
+                return text
+        if kind not in ("!!str", "!!timestamp"):
+            self.refuse(node, f"the tag {kind} is not supported")
+        return text
 
 
 def _integer(text: str) -> int | str:
@@ -157,5 +145,9 @@ def _integer(text: str) -> int | str:
     return int(text)
 
 
-def _float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+_SCALARS: Mapping[str, Callable[[str], str | int | float | bool | None]] = {
+    "!!null": lambda text: None,
+    "!!bool": lambda text: text.lower() == "true",
+    "!!int": _integer,
+    "!!float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}

@@ -32,19 +32,16 @@ def _parse_limits(value: object) -> dict[str, int]:
     return result
 
 
+_NUMBER = {"type": "integer", "minimum": 0}
 ResourceLimits = Annotated[
     dict[str, int],
     PlainValidator(_parse_limits),
-    PlainSerializer(
-        lambda limits: {name: "unlimited" if n < 0 else n for name, n in limits.items()}
-    ),
+    PlainSerializer(lambda limits: {k: "unlimited" if n < 0 else n for k, n in limits.items()}),
     WithJsonSchema(
         {
             "type": "object",
             "propertyNames": {"enum": list(RESOURCES)},
-            "additionalProperties": {
-                "anyOf": [{"type": "integer", "minimum": 0}, {"enum": ["unlimited"]}]
-            },
+            "additionalProperties": {"anyOf": [_NUMBER, {"enum": ["unlimited"]}]},
         }
     ),
 ]

@@ -1,7 +1,5 @@
-"""Scalar values of the configuration: parsers, printers and JSON Schemas.
-
-A duration is a float of seconds, a size an int of bytes; "none" is None. Every parser raises
-`PydanticCustomError` with a message that shows valid values.
+"""Scalar values: parsers, printers and JSON Schemas. A duration is a float of seconds, a size an
+int of bytes; "none" is None. Parsers raise `PydanticCustomError`, whose message shows valid values.
 """
 
 from __future__ import annotations
@@ -17,17 +15,8 @@ from pydantic_core import PydanticCustomError
 from servd.core.address import Address, AddressError, parse_address
 
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SIZE_UNITS = {
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-}
+SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
@@ -41,23 +30,18 @@ def wrong(message: str) -> PydanticCustomError:
 
 def number_of(value: object) -> float | None:
     """Returns a number, or digits in text of the environment, as a finite float, else None."""
-    if isinstance(value, bool):
+    is_digits = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value)
+    if isinstance(value, bool) or not (isinstance(value, int | float) or is_digits):
         return None
-    if isinstance(value, int | float) or (
-        isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value)
-    ):
-        try:
-            number = float(value)
-        except OverflowError:
-            return None
-        return number if math.isfinite(number) else None
-    return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def parse_duration(value: object) -> float:
-    """Returns the seconds of `"300ms"`, `"1h30m"` or a number of seconds. Raises
-    `PydanticCustomError` for any other value, also for negative numbers and infinity.
-    """
+    """Returns the seconds of `"300ms"`, `"1h30m"` or a number. Raises `PydanticCustomError`."""
     number = number_of(value)
     if number is None and isinstance(value, str):
         parts = _PARTS.findall(value)
@@ -123,67 +107,50 @@ def shown(value: object) -> str:
 
 def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[object], Any]:
     """Returns a parser that reads `word` as `empty` and other values by `parse`."""
-
-    def parse_or_word(value: object) -> Any:
-        return empty if value in (word, empty) else parse(value)
-
-    return parse_or_word
+    return lambda value: empty if value in (word, empty) else parse(value)
 
 
 def _any_of(*choices: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": list(choices)})
+    return WithJsonSchema({"anyOf": list(choices)} if len(choices) > 1 else choices[0])
 
 
-def _enum(*words: str) -> dict[str, Any]:
-    return {"enum": list(words)}
+def _read(
+    parse: Callable[[object], Any], write: Callable[[Any], Any], *choices: dict[str, Any]
+) -> tuple[PlainValidator, PlainSerializer, WithJsonSchema]:
+    """Returns the annotations of a value that is one of `choices` in a file."""
+    return PlainValidator(parse), PlainSerializer(write), _any_of(*choices)
 
 
-_DURATION_SCHEMAS: tuple[dict[str, Any], ...] = (
+def _or(word: str, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns a printer that prints None and words as `word`."""
+    return lambda value: word if value in (None, word) else write(value)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_DURATION: tuple[dict[str, Any], ...] = (
     {"type": "string", "pattern": _DURATION_PATTERN},
     {"type": "number", "minimum": 0},
 )
-_COUNT_SCHEMA = {"type": "integer", "minimum": 0}
-_SIZE_SCHEMAS = ({"type": "string", "pattern": _SIZE_PATTERN}, _COUNT_SCHEMA)
-_GPU_IDS_SCHEMA = {"type": "array", "items": {"type": ["integer", "string"]}}
+_SIZES = ({"type": "string", "pattern": _SIZE_PATTERN}, _COUNT)
+_GPU_IDS = {"type": "array", "items": {"type": ["integer", "string"]}}
+_AUTO, _NONE = {"enum": ["auto"]}, {"enum": ["none"]}
 
-
-def _print_or_none(value: float | None) -> str:
-    return "none" if value is None else print_duration(value)
-
-
-def _print_or_auto(value: float | str) -> str:
-    return value if isinstance(value, str) else print_duration(value)
-
-
-Duration = Annotated[
-    float,
-    PlainValidator(parse_duration),
-    PlainSerializer(print_duration),
-    _any_of(*_DURATION_SCHEMAS),
-]
+Duration = Annotated[float, *_read(parse_duration, print_duration, *_DURATION)]
 DurationOrNone = Annotated[
     float | None,
-    PlainValidator(or_word("none", parse_duration, None)),
-    PlainSerializer(_print_or_none),
-    _any_of(*_DURATION_SCHEMAS, _enum("none")),
+    *_read(or_word("none", parse_duration, None), _or("none", print_duration), *_DURATION, _NONE),
 ]
 DurationOrAuto = Annotated[
     float | Literal["auto"],
-    PlainValidator(or_word("auto", parse_duration, "auto")),
-    PlainSerializer(_print_or_auto),
-    _any_of(*_DURATION_SCHEMAS, _enum("auto")),
+    *_read(or_word("auto", parse_duration, "auto"), _or("auto", print_duration), *_DURATION, _AUTO),
 ]
-Size = Annotated[
-    int,
-    PlainValidator(parse_size),
-    PlainSerializer(print_size),
-    _any_of(*_SIZE_SCHEMAS),
-]
+Size = Annotated[int, *_read(parse_size, print_size, *_SIZES)]
 SizeOrNone = Annotated[
-    int | None,
-    PlainValidator(or_word("none", parse_size, None)),
-    PlainSerializer(lambda value: "none" if value is None else print_size(value)),
-    _any_of(*_SIZE_SCHEMAS, _enum("none")),
+    int | None, *_read(or_word("none", parse_size, None), _or("none", print_size), *_SIZES, _NONE)
 ]
 
 
@@ -198,8 +165,7 @@ def _parse_count_or_auto(value: object) -> int | str:
 
 CountOrAuto = Annotated[
     int | Literal["auto"],
-    PlainValidator(_parse_count_or_auto),
-    _any_of({"type": "integer", "minimum": 0, "maximum": 10000}, _enum("auto")),
+    *_read(_parse_count_or_auto, _unchanged, {**_COUNT, "maximum": 10000}, _AUTO),
 ]
 
 
@@ -209,11 +175,8 @@ def _parse_octal(value: object) -> str:
     return value
 
 
-OctalMode = Annotated[
-    str,
-    PlainValidator(_parse_octal),
-    WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
-]
+_OCTAL = {"type": "string", "pattern": "^[0-7]{3,4}$"}
+OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL)]
 
 
 def _parse_percent_or_count(value: object) -> str | int:
@@ -224,14 +187,10 @@ def _parse_percent_or_count(value: object) -> str | int:
     raise wrong(f'{shown(value)} is not a surge: write "100%" or a number of workers from 1')
 
 
+_PERCENT = {"type": "string", "pattern": "^[1-9]\\d*%$"}
 PercentOrCount = Annotated[
-    str | int,
-    PlainValidator(_parse_percent_or_count),
-    _any_of({"type": "string", "pattern": "^[1-9]\\d*%$"}, {"type": "integer", "minimum": 1}),
+    str | int, *_read(_parse_percent_or_count, _unchanged, _PERCENT, {**_COUNT, "minimum": 1})
 ]
-
-
-Unchanged = PlainSerializer(lambda value: value)
 
 
 def _parse_affinity(value: object) -> tuple[int, ...] | str:
@@ -244,9 +203,7 @@ def _parse_affinity(value: object) -> tuple[int, ...] | str:
 
 Affinity = Annotated[
     tuple[int, ...] | Literal["spread"],
-    PlainValidator(_parse_affinity),
-    Unchanged,
-    _any_of({"type": "array", "items": _COUNT_SCHEMA}, _enum("spread")),
+    *_read(_parse_affinity, _unchanged, {"type": "array", "items": _COUNT}, {"enum": ["spread"]}),
 ]
 
 
@@ -263,15 +220,11 @@ def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
 
 Gpus = Annotated[
     float | tuple[int | str, ...],
-    PlainValidator(_parse_gpus),
-    Unchanged,
-    _any_of({"type": "number", "minimum": 0}, _GPU_IDS_SCHEMA),
+    *_read(_parse_gpus, _unchanged, {"type": "number", "minimum": 0}, _GPU_IDS),
 ]
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
-    PlainValidator(or_word("auto", _parse_gpus, "auto")),
-    Unchanged,
-    _any_of(_COUNT_SCHEMA, _GPU_IDS_SCHEMA, _enum("auto")),
+    *_read(or_word("auto", _parse_gpus, "auto"), _unchanged, _COUNT, _GPU_IDS, _AUTO),
 ]
 
 
@@ -288,23 +241,15 @@ def _parse_address(value: object) -> Address:
         raise wrong(str(error)) from None
 
 
-ListenAddress = Annotated[
-    Address,
-    PlainValidator(_parse_address),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string"}),
-]
-
-
-def _parse_optional_address(value: object) -> Address | None:
-    return None if value in (None, "") else _parse_address(value)
-
-
+_TEXT = {"type": "string"}
+ListenAddress = Annotated[Address, *_read(_parse_address, str, _TEXT)]
 OptionalAddress = Annotated[
     Address | None,
-    PlainValidator(_parse_optional_address),
-    PlainSerializer(lambda address: str(address or "")),
-    WithJsonSchema({"type": "string"}),
+    *_read(
+        lambda value: None if value in (None, "") else _parse_address(value),
+        lambda address: str(address or ""),
+        _TEXT,
+    ),
 ]
 
 
@@ -317,7 +262,7 @@ Listen = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(one_or_many),
     Field(min_length=1),
-    _any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    _any_of(_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}),
 ]
 
 

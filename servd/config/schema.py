@@ -11,22 +11,15 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a configuration file. It uses only what drafts 7 and 2020-12
-    share, since TOML editors know the older drafts: no `prefixItems`, no `unevaluatedProperties`.
-    """
+    """Returns the JSON Schema of a file, as far as drafts 7 and 2020-12 agree (TOML editors)."""
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
     for name in ("Limits", "Health", "Tls"):
         _allow_false(definitions, name)
     service = definitions["Service"]
     service["allOf"] = [{"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}]
-    result: dict[str, Any] = {
-        "$schema": _DRAFT,
-        "title": "servd configuration",
-        **schema,
-        "definitions": definitions,
-    }
-    cleaned: dict[str, Any] = _cleaned(result)
+    head = {"$schema": _DRAFT, "title": "servd configuration"}
+    cleaned: dict[str, Any] = _cleaned({**head, **schema, "definitions": definitions})
     return cleaned
 
 
@@ -53,15 +46,8 @@ def _cleaned(value: Any) -> Any:
         return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
     result: dict[str, Any] = {}
     for key, item in value.items():
-        if (
-            key == "title"
-            and isinstance(item, str)
-            and value is not None
-            and "$schema" not in value
-        ):
-            continue
         if key in ("properties", "definitions"):
             result[key] = {name: _cleaned(entry) for name, entry in item.items()}
-        else:
+        elif key != "title" or not isinstance(item, str) or "$schema" in value:
             result[key] = _cleaned(item)
     return result

@@ -1,6 +1,4 @@
-"""The models of a service and its tables. The JSON Schema, `servd init` and the documentation show
-the descriptions of the keys.
-"""
+"""The models of a service; the schema, `servd init` and the docs show the descriptions."""
 
 from __future__ import annotations
 
@@ -217,24 +215,15 @@ def _dependencies(value: object) -> object:
     return tuple({"service": item} if isinstance(item, str) else item for item in value)
 
 
+_TEXT = {"type": "string"}
 Dependencies = Annotated[
     tuple[Dependency, ...],
     BeforeValidator(_dependencies),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"anyOf": [{"type": "string"}, Dependency.model_json_schema()]},
-        }
-    ),
+    WithJsonSchema({"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}}),
 ]
 
-
-def _off(value: object) -> object:
-    """`limits = false` switches an inherited table off."""
-    return None if value is False else value
-
-
-Switchable = BeforeValidator(_off)
+Switchable = BeforeValidator(lambda value: None if value is False else value)
+"""`limits = false` switches an inherited table off."""
 
 
 class ServiceBase(Table):

@@ -13,18 +13,14 @@ Path = tuple[str | int, ...]
 
 
 class UntypedText(str):
-    """Text from the environment or an interpolation: the key decides whether it is read as a
-    number, a boolean or text.
-    """
+    """Text of the environment or an interpolation: the key decides what type it is read as."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and the place of its key (without a key, its own place). Tables are
-    dicts of nodes, lists are tuples of nodes. `secret` values are never shown.
-    """
+    """A value with its place and that of its key (else its own). `secret` ones are never shown."""
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None
     place: Place
@@ -44,9 +40,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The result of parsing a file. `damaged`: a syntax mistake hid a part of it, so that keys that
-    seem to be missing may be unreadable.
-    """
+    """The result of parsing. `damaged`: keys that seem missing may be in an unreadable part."""
 
     root: Node
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -93,28 +87,21 @@ def child(node: Node, step: str | int) -> Node | None:
 
 def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     """Yields every scalar of the tree with its path."""
-    if isinstance(node.value, dict):
-        for key, entry in node.value.items():
-            yield from walk(entry, (*path, key))
-    elif isinstance(node.value, tuple):
-        for index, item in enumerate(node.value):
-            yield from walk(item, (*path, index))
-    else:
+    if not isinstance(node.value, dict | tuple):
         yield path, node
+    entries: list[tuple[str | int, Node]] = [*node.table.items(), *enumerate(node.items)]
+    for key, entry in entries:
+        yield from walk(entry, (*path, key))
 
 
 def map_scalars(node: Node, change: Callable[[Path, Node], Node], path: Path = ()) -> Node:
     """Returns the tree with `change` applied to every scalar."""
     if isinstance(node.value, dict):
-        entries = {
-            key: map_scalars(entry, change, (*path, key)) for key, entry in node.value.items()
-        }
-        return replace(node, value=entries)
+        entries = node.value.items()
+        return replace(node, value={k: map_scalars(v, change, (*path, k)) for k, v in entries})
     if isinstance(node.value, tuple):
-        listed = tuple(
-            map_scalars(item, change, (*path, index)) for index, item in enumerate(node.value)
-        )
-        return replace(node, value=listed)
+        listed = enumerate(node.value)
+        return replace(node, value=tuple(map_scalars(v, change, (*path, i)) for i, v in listed))
     return change(path, node)
 
 

@@ -23,11 +23,15 @@ def not_supported_yet(checked: ValidationContext) -> list[Diagnostic]:
     ]
     for name, service in config.services.items():
         paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
-    found: list[Diagnostic] = []
-    for path in map(checked.source_path, paths):
-        place = checked.layers.nearest(path)[0].key_place
-        found.append(Diagnostic(place, "not supported yet", dotted(path), code="not_supported"))
-    return found
+    return [
+        Diagnostic(
+            checked.layers.nearest(path)[0].key_place,
+            "not supported yet",
+            dotted(path),
+            code="not_supported",
+        )
+        for path in map(checked.source_path, paths)
+    ]
 
 
 def _differs(model: Any, path: Path) -> bool:

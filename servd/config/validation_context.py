@@ -24,12 +24,8 @@ class ValidationContext:
 
     def source_path(self, path: Path) -> Path:
         """Returns the path in the file of the value in force at `path`."""
-        home = (
-            self.component_paths.get(str(path[1]))
-            if path[:1] == ("services",) and path[1:]
-            else None
-        )
-        if home is None:
+        home = self.component_paths.get(str(path[1])) if path[1:] else None
+        if home is None or path[0] != "services":
             return path
         own: Path = (*home, *path[2:])
         ways: list[Path] = [own, ("defaults", *path[2:])] if path[2:] else [own]
@@ -56,8 +52,7 @@ class ValidationContext:
         path = self.source_path(path)
         node, exact = self.layers.nearest(path)
         if not exact and not isinstance(node.value, dict):
-            path = self.layers.resolved(path)  # `listen = ":80"` has no item 0
-            exact = True
+            path, exact = self.layers.resolved(path), True  # `listen = ":80"` has no item 0
         place = node.key_place if at_key or not exact else node.place
         return Diagnostic(place, message, dotted(path), hint, severity, code)
 

@@ -1,5 +1,4 @@
 """The client of the admin API, and the search for the daemon of a configuration. Without click.
-
 Uses: `config`, `core`.
 Used by: `cli`, `embed`.
 """

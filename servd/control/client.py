@@ -67,9 +67,7 @@ class AdminClient:
         raise self.unexpected(answer)
 
     def services(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Returns the status of these services, or of all. Raises as `status`, and `ServdError` for
-        an unknown name.
-        """
+        """Returns the status of these services, or of all. Raises as `status`."""
         known = {service["name"]: service for service in self.status()["services"]}
         for name in names:
             if name not in known:

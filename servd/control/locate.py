@@ -28,9 +28,7 @@ _RUNTIME_DIR_VARIABLE = "SERVD_DAEMON__RUNTIME_DIR"
 
 
 def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
-    """Returns the admin socket of the daemon of the configuration at `path` if that is one TOML
-    file which does not move it; None if the whole configuration must be loaded.
-    """
+    """Returns the admin socket of the daemon of one TOML file; None: load all to know it."""
     if not path.endswith(".toml") or any(_moves_socket(name) for name in environ):
         return None
     try:
@@ -70,9 +68,7 @@ def client_at(admin: str) -> AdminClient:
 
 
 def client_of(path: str) -> AdminClient:
-    """Returns the client of the daemon of the configuration at `path`, which may have mistakes.
-    Raises `ServdError` when it disables the API.
-    """
+    """Returns the client of a configuration's daemon. Raises `ServdError` without an API."""
     token = _token_of_environment()
     if quick := quick_socket(path, os.environ):
         return AdminClient(_or_unit_socket(quick, path))

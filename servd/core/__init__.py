@@ -1,6 +1,4 @@
-"""Leaves that every package may use: errors, diagnostics, addresses, binding, paths, graphs,
-secrets. Workers use them too, so they import only the standard library.
-
+"""Leaves that every package may use, workers too: they import only the standard library.
 Uses: the standard library.
 Used by: every package.
 """

@@ -1,6 +1,4 @@
-"""Base directory of relative paths, fixed at start so that it survives the folder being moved or
-replaced.
-"""
+"""Base directory of relative paths, fixed at start: the folder may be moved or replaced."""
 
 from __future__ import annotations
 

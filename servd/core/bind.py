@@ -54,10 +54,8 @@ def reason(error: OSError) -> str:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Sets the options of every listener: non-blocking, non-inheritable, TCP_NODELAY.
-
-    Accepted sockets inherit TCP_NODELAY on Linux; asyncio sets it only where it recognises TCP.
-    Without it, answers stall for the 40 ms of a delayed acknowledgement.
+    """Sets the options of every listener: non-blocking, non-inheritable, TCP_NODELAY (accepted
+    sockets inherit it). Without it, answers stall for the 40 ms of a delayed acknowledgement.
     """
     sock.setblocking(False)
     sock.set_inheritable(False)
@@ -66,9 +64,7 @@ def prepare(sock: socket.socket) -> None:
 
 
 def bind_tcp(family: int, host: str, port: int, *, share: bool = False) -> socket.socket:
-    """Returns a bound socket that does not listen yet. Raises OSError. `share` allows a second
-    socket of ours that covers the address or is covered by it.
-    """
+    """Returns a bound socket that does not listen yet; `share`: `share_port`. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,10 +90,9 @@ def hosts(address: Address) -> list[tuple[int, str]]:
 
 
 def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int]]:
-    """Binds a unix socket next to its path and renames it over the path once its mode is set.
-
-    Clients thus never see wrong permissions, and the stale file of a dead process is replaced.
-    Raises OSError; EADDRINUSE when a process answers at the path.
+    """Binds a unix socket next to its path and renames it over the path once its mode is set:
+    clients never see wrong permissions. Raises OSError; EADDRINUSE when a process answers at the
+    path.
     """
     path = options.address.path
     if _answers(path):
@@ -121,9 +116,7 @@ def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int
 
 
 def _answers(path: str) -> bool:
-    """Returns whether a process listens on the unix socket at `path`. Raises OSError when the path
-    holds another kind of file, which is not ours to remove.
-    """
+    """Returns whether a process listens at `path`. Raises OSError for a file that is not ours."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -164,11 +157,9 @@ def share_port(sock: socket.socket, *, shared: bool) -> None:
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """Makes the kernel drop new connections to this listening socket; open ones continue.
-
-    Closing a listener resets its accept queue, and emptying the queue first races with clients that
-    connect meanwhile. The filter is per socket and needs no privileges (socket(7),
-    SO_ATTACH_FILTER). A dropped client retries after a second, and finds another listener or none.
+    """Makes the kernel drop new connections to this listening socket; open ones continue. Closing a
+    listener resets its accept queue, and emptying the queue first races with clients. The filter is
+    per socket and needs no privileges (socket(7)). A dropped client retries after a second.
     """
     if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return

@@ -1,7 +1,4 @@
-"""The request that the running code answers: set by the worker, read by `servd.depends`.
-
-Standard library only: it is part of every worker.
-"""
+"""The request that the running code answers, for `servd.depends`. Standard library only."""
 
 from __future__ import annotations
 

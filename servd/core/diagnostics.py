@@ -1,7 +1,4 @@
-"""Mistakes in a configuration as values: place, message and hint.
-
-Only the command line and the admin API turn them into text.
-"""
+"""Mistakes in a configuration as values; the command line and the admin API make text of them."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from servd.core.secrets import mask_line
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A position in a configuration file; line and column count from 1. Line 0 is the file as a
-    whole. A `file` in angle brackets is another source (an environment variable, the command line).
+    """A position in a file; line and column count from 1, line 0 is the file as a whole. A `file`
+    in angle brackets is another source (an environment variable, the command line).
     """
 
     file: str
@@ -33,11 +30,9 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake (or warning) in a configuration.
-
-    `path` is the dotted key ("services.web.workers"), "" for a whole file. `hint` says what would
-    be right, if known. `code` is a stable word for programs. `trace` is the traceback of the user's
-    code, if that failed.
+    """One mistake (or warning) in a configuration. `path` is the dotted key, "" for a whole file.
+    `hint` says what would be right. `code` is a stable word for programs. `trace` is the traceback
+    of the user's code, if that failed.
     """
 
     place: Place
@@ -62,10 +57,8 @@ def errors_in(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
 
 
 def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Returns the diagnostics sorted by place, each mistake once.
-
-    A value of `[defaults]` is validated in every service that inherits it: the same message at the
-    same place is one mistake, and the shortest path names it best.
+    """Returns the diagnostics sorted by place, each mistake once: a value of `[defaults]` is
+    validated in every service that inherits it, and the shortest path names it best.
     """
     best: dict[tuple[Place, str], Diagnostic] = {}
     for diagnostic in diagnostics:
@@ -77,10 +70,8 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
 
 
 def render(diagnostic: Diagnostic, sources: Mapping[str, str], *, colour: bool = False) -> str:
-    """Returns the summary with the offending line under it and a caret at the column.
-
-    `sources` maps file names to their text; the line of a missing file is left out. Values of keys
-    with secret names are masked.
+    """Returns the summary with the offending line under it, secrets masked, and a caret at the
+    column. `sources` maps file names to their text; the line of a missing file is left out.
     """
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if colour else ("", "", "")
     head = f"{bold}{diagnostic.summary()}{reset}" if colour else diagnostic.summary()

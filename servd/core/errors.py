@@ -39,10 +39,7 @@ class ServdError(Exception):
 
 
 class ConfigError(ServdError):
-    """The configuration is invalid.
-
-    `diagnostics` holds every mistake in the order of the files; `str()` renders them as plain text.
-    """
+    """The configuration is invalid; `diagnostics` holds every mistake in the order of the files."""
 
     exit_status = Exit.CONFIG
 

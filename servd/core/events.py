@@ -1,6 +1,4 @@
-"""Every event by its name, with its fields and what it says: what the log, hooks, followers, the
-command line and `docs/events.md` share. `python -m servd.core.events` prints that page.
-"""
+"""Every event: its name, its fields and what it says. `python -m` prints `docs/events.md` by it."""
 
 from __future__ import annotations
 
@@ -15,10 +13,8 @@ _HTTP = "http.request.method url.path http.response.status_code client.address d
 
 
 class Event(StrEnum):
-    """An event: its name (`%` stands for what varies), its fields, and its meaning.
-
-    Fields that end in `?` are there at times only. A cause is called `error` (what failed) or
-    `reason` (why servd acts); `next_action` is what servd does about it.
+    """An event: name (`%`: what varies), fields (`?`: at times), and meaning. A cause is called
+    `error` (what failed) or `reason` (why servd acts); `next_action` is what servd does about it.
     """
 
     fields: tuple[str, ...]

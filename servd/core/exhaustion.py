@@ -1,6 +1,4 @@
-"""Transient resource exhaustion (EMFILE, ENOMEM, ENOSPC, no thread): not a configuration error;
-retry.
-"""
+"""Transient resource exhaustion (EMFILE, ENOMEM, ENOSPC, no thread): a retry may help."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def exhaustion_reason(error: BaseException) -> str:
 
 
 def glob_or_raise(pattern: str) -> list[str]:
-    """Returns the paths that match a pattern (glob(3)), sorted. Raises OSError when exhaustion
-    keeps folders from being read; glob would find nothing instead.
-    """
+    """Returns the matching paths (glob(3)), sorted. Raises OSError if exhaustion hides some."""
     found = sorted(glob.glob(pattern, recursive=True))
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):

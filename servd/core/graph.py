@@ -1,8 +1,4 @@
-"""Dependency graphs of names, shared by the config's checks and the plan.
-
-A graph maps each name to the names that it depends on. Ties are broken by name, so that every
-order is deterministic.
-"""
+"""Graphs that map each name to the names that it depends on. Every order is deterministic."""
 
 from __future__ import annotations
 
@@ -13,9 +9,7 @@ Graph = Mapping[str, Collection[str]]
 
 
 def levels(graph: Graph) -> list[list[str]]:
-    """Returns groups of names, each depending only on earlier groups; every group is sorted. Raises
-    `graphlib.CycleError` for a cycle; `cycles` finds them.
-    """
+    """Returns sorted groups of names, each depending on earlier ones. Raises `CycleError`."""
     sorter: TopologicalSorter[str] = TopologicalSorter(graph)
     sorter.prepare()
     result: list[list[str]] = []
@@ -32,9 +26,7 @@ def order(graph: Graph) -> list[str]:
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """Returns one path for each group of names that depend on each other: `["a", "b", "a"]`. A path
-    starts with the smallest name of its group; a self-dependency is `["a", "a"]`.
-    """
+    """Returns a path for each group of names in a cycle, from its smallest: `["a", "b", "a"]`."""
     return [_path_around(group, graph) for group in _cyclic_groups(graph)]
 
 

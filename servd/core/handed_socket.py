@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HandedSocket:
-    """A listening socket that another process inherits: its key in the pool, its descriptor and,
-    for a unix socket, its file.
-    """
+    """A listening socket that another process inherits: key in the pool, descriptor, file."""
 
     key: str
     fd: int

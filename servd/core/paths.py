@@ -20,10 +20,8 @@ def instance_name(config_path: str) -> str:
 
 
 def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:
-    """Returns the runtime folder of a config's daemon if the config names none.
-
-    systemd's $RUNTIME_DIRECTORY, then /run/servd for root and $XDG_RUNTIME_DIR for a user (root's
-    $XDG_RUNTIME_DIR would shut out the workers of other users), then a temporary folder.
+    """Returns systemd's $RUNTIME_DIRECTORY, else /run/servd for root and $XDG_RUNTIME_DIR for a
+    user (root's would shut out the workers of other users), else a temporary folder.
     """
     if given := environ.get("RUNTIME_DIRECTORY"):
         return given.split(":")[0]
@@ -36,9 +34,7 @@ def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root
 
 
 def runtime_dir_of(configured: str, path: str, otherwise: str | None = None) -> str:
-    """Returns the runtime folder of the daemon of the configuration at `path`: `configured`
-    (`daemon.runtime_dir`), else `otherwise`, else the default.
-    """
+    """Returns `daemon.runtime_dir` (`configured`), else `otherwise`, else the default."""
     is_root = os.geteuid() == 0
     return configured or otherwise or default_runtime_dir(path, os.environ, is_root=is_root)
 

@@ -22,9 +22,7 @@ _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Returns whether a key or variable of this name presumably holds a secret. Whole words count:
-    API_TOKEN and apiToken are secrets, MAX_TOKENS and TOKENIZER_URL are not.
-    """
+    """Returns whether this name is one of a secret. Whole words count: MAX_TOKENS is none."""
     if name.lower() in _NOT_SECRET:
         return False
     words = [word.lower() for word in _WORD.findall(name)]
@@ -34,9 +32,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_line(line: str, path: str = "") -> str:
-    """Returns a line of a config file with the values of secret keys masked. `path` is the dotted
-    key that the line belongs to: a value on a separate line is masked too.
-    """
+    """Returns a line of a config file, which belongs to the dotted `path`, with secrets masked."""
     key = path.rpartition(".")[2].partition("[")[0]
     if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):
         return re.sub(r"\S.*", MASK, line)
@@ -62,10 +58,8 @@ def mask_url(text: str) -> str:
 def mask_values(
     value: Any, path: tuple[str | int, ...], secrets: frozenset[tuple[str | int, ...]]
 ) -> Any:
-    """Returns a value of the configuration at `path`, with the secrets in it masked.
-
-    `secrets` are the paths of values from secret sources; an inherited key is as secret as that of
-    `[defaults]`. Entries of None are left out.
+    """Returns a value of the configuration at `path`, with its secrets masked, without None.
+    `secrets` are paths of further secrets; an inherited key is as secret as that of `[defaults]`.
     """
     if isinstance(value, dict):
         return {

@@ -85,6 +85,7 @@ class Hooks:
 
     async def stop(self) -> None:
         """Waits a moment for running calls, and cancels the rest."""
+        await asyncio.sleep(0)  # events that were taken become calls
         if self._calls:
             await asyncio.wait(self._calls, timeout=HOOK_SECONDS)
         if self._calls:

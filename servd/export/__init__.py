@@ -1,5 +1,4 @@
 """Exports a plan to other process managers.
-
 Uses: `plan`, `config`, `core`.
 Used by: `cli`.
 """

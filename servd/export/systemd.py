@@ -1,6 +1,5 @@
-"""Writes a systemd unit for a configuration, with the least rights and writable paths. Pure.
-
-All other lines are those of the shipped unit, which explains them.
+"""Writes a systemd unit for a configuration, with the least rights. Pure. All other lines are those
+of the shipped unit, which explains them.
 """
 
 from __future__ import annotations
@@ -192,9 +191,7 @@ def _max_files(config: Config) -> int:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    """Yields a total limit if each service has one. servd replaces a worker that exceeds its limit;
-    the kernel kills processes far above it.
-    """
+    """Yields a total limit if each service has one; the kernel kills what is far above it."""
     limits = [s.limits.memory for s in plan.services if s.workers]
     if not limits or any(limit is None for limit in limits):
         return

@@ -24,10 +24,8 @@ def inspect_host(
     ports: bool = False,
     known_ports: Mapping[str, int] | None = None,
 ) -> Host:
-    """Returns the facts that planning `config` needs.
-
-    `ports` asks the system for free ports, for a real start only; `known_ports` are those of
-    running services. Missing users and files are left out: `check_files` has reported them.
+    """Returns the facts that planning `config` needs. `ports` asks the system for free ports, for a
+    real start; `known_ports` are those of running services. Missing users and files are left out.
     """
     import sys
 
@@ -115,9 +113,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def read_texts(files: Iterable[str]) -> dict[str, str]:
-    """Returns the text of the readable `files`. Raises `StartError` on resource exhaustion, which
-    says nothing about a file.
-    """
+    """Returns the text of the readable `files`. Raises `StartError` on resource exhaustion."""
     texts: dict[str, str] = {}
     for path in set(files) - {""}:
         try:
@@ -146,9 +142,7 @@ def _variables(file: str) -> Mapping[str, str]:
 
 
 def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
-    """Returns the `known` or a free loopback port for each command that wants one and has no
-    configured port.
-    """
+    """Returns the `known` or a free port for each command that wants one and has none."""
     held: list[socket.socket] = []
     ports: dict[str, int] = {}
     try:

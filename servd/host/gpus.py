@@ -88,9 +88,7 @@ def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnos
 def equip_at_start(
     loaded: Loaded, plan: Plan, environ: Mapping[str, str]
 ) -> tuple[Plan, list[Diagnostic]]:
-    """Returns `plan` with the GPUs of every worker at a first start, and warnings. Raises
-    `LoadError` when more GPUs are requested than exist.
-    """
+    """Returns the `equipped` plan of a first start, and warnings. Raises `LoadError`."""
     try:
         return equipped(loaded, plan, environ, Plan())
     except GpuError as error:

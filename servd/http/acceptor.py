@@ -1,8 +1,5 @@
-"""Accepts connections. When descriptors run out, connections wait in the socket's queue, for this
-process or another one that shares it.
-
-In that case asyncio's own accept logs a line per queued connection every second, and libuv's
-resets them all. Standard library only.
+"""Accepts connections. When descriptors run out, they wait in the socket's queue: asyncio's own
+accept would log each every second, and libuv's reset them all. Standard library only.
 """
 
 from __future__ import annotations
@@ -32,9 +29,7 @@ Say = Callable[..., None]
 
 
 class Acceptor:
-    """Accepts the connections of a listening socket, each handled by a new protocol. It replaces an
-    asyncio server in Uvicorn's `servers`: it has `close` and `wait_closed`.
-    """
+    """Accepts connections, each for a new protocol, in place of a server in `Server.servers`."""
 
     def __init__(
         self,

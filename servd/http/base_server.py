@@ -1,6 +1,4 @@
-"""Uvicorn's server for workers and the daemon: on bound sockets, with `Acceptor` instead of the
-event loop's accept, without Uvicorn's signal handlers and tick.
-"""
+"""Uvicorn's server on bound sockets, with `Acceptor`, without its signal handlers and tick."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class BaseServer(uvicorn.Server):
     def accept_on(
         self, listeners: Iterable[ServerSocket], protocol: Any, handshake: float | None = None
     ) -> None:
-        """Starts accepting: `protocol` makes the handler of each connection, and a TLS handshake
-        may take `handshake` seconds.
-        """
+        """Accepts: `protocol` makes handlers; a TLS handshake may take `handshake` seconds."""
         acceptors = [
             Acceptor(sock, protocol, self._say, context=context, handshake=handshake)
             for sock, context in listeners

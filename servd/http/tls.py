@@ -18,12 +18,10 @@ _VERIFY = {
 
 
 class AlertingSSLObject(ssl.SSLObject):
-    """A TLS connection that sends its alert to the client when the handshake fails.
-
-    asyncio and uvloop drop a failed connection without sending OpenSSL's pending alert; they send
-    pending data only when a handshake wants to read more. So the first failure is raised as
-    SSLWantReadError, and as itself once the client has answered or gone (or the handshake has timed
-    out). When OpenSSL has no alert pending, as for plain HTTP, the failure is raised at once.
+    """A TLS connection that sends its alert to the client when the handshake fails. asyncio and
+    uvloop drop a failed connection without OpenSSL's pending alert, and send pending data only when
+    a handshake wants to read. So the first failure is raised as SSLWantReadError, and as itself
+    once the client has answered or gone; without a pending alert (plain HTTP), at once.
     """
 
     _failure: ssl.SSLError | None = None
@@ -70,11 +68,9 @@ def tls_context(spec: TlsSpec) -> ssl.SSLContext:
 
 
 def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
-    """Replaces the certificate and key of `context` for new handshakes.
-
-    The pair is first loaded into a new context: a mismatched pair would break the live one, since
-    OpenSSL replaces the certificate before it checks the key. Raises ssl.SSLError or ValueError,
-    and leaves `context` unchanged.
+    """Replaces the certificate and key of `context` for new handshakes. They are loaded into a new
+    context first: OpenSSL replaces the certificate before it checks the key. Raises ssl.SSLError or
+    ValueError, and leaves `context` unchanged.
     """
     tls_context(spec)
     with _as_file(spec.certificate) as certificate, _as_file(spec.key) as key:
@@ -83,9 +79,7 @@ def load_pair(context: ssl.SSLContext, spec: TlsSpec) -> None:
 
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
-    """Yields a path at which `text` can be opened, since load_cert_chain takes files only. On Linux
-    it is in memory (memfd_create(2)), so that no key is written to a disk.
-    """
+    """Yields a path with `text` (load_cert_chain takes files): in memory on Linux, no disk."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("servd-tls")
         try:

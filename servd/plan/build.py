@@ -59,10 +59,8 @@ def build(
     secrets: frozenset[Path] = frozenset(),
     parts: Mapping[str, Part] = _NO_PARTS,
 ) -> Plan:
-    """Returns the plan of a valid configuration on this host.
-
-    `runtime_dir` holds the sockets between services, `secrets` are the paths of values that are
-    never shown, `parts` are the services of BentoML code.
+    """Returns the plan of a valid configuration on this host. `runtime_dir` holds the sockets
+    between services, `secrets` are the paths of values that are never shown.
     """
     needs = {  # components are unknown until the code was queried
         name: [d.service for d in service.depends_on if d.service in config.services]
@@ -232,9 +230,7 @@ class _Draft:
         )
 
     def _folder(self, kind: str, name: str) -> str:
-        """Returns a folder that the app may write to, one for each user that it runs as. The
-        components of a BentoML service share one for metrics, since BentoML shows them together.
-        """
+        """Returns a folder that the app may write to, one for each user that it runs as."""
         uid = self._uid(self.given.user)
         owner = f"{USER_MARK}{uid}" if uid is not None else ""
         return os.path.join(self.runtime_dir, kind, f"{name}{owner}")

@@ -21,11 +21,9 @@ _STRICTNESS = ("none", "optional", "required")
 
 
 def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change, ...]:
-    """Returns the changes that turn `before` into `after`, in the order of their application.
-
-    New and replaced services come first in the order of the new graph, dependencies first; then
-    removed and stopped ones in the order of the old graph, dependents first. The services in `roll`
-    are replaced even without differences, since their code may differ.
+    """Returns the changes that turn `before` into `after`, in the order of their application: new
+    and replaced services, dependencies first; then removed and stopped ones, dependents first. The
+    services in `roll` are replaced even without differences, since their code may differ.
     """
     old, new = before.by_name, after.by_name
     changes: dict[str, Change] = {}
@@ -182,9 +180,7 @@ def _text(value: Any) -> str:
 
 
 def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> list[KeyChange]:
-    """Returns the differences that come from files, other services or the machine. A difference
-    counts if none of the keys that explain it is in `known`, the keys that differ.
-    """
+    """Yields differences from elsewhere that none of the `known` differing keys explains."""
     return [
         change
         for explaining, find in _OUTSIDE

@@ -39,12 +39,10 @@ def build_environment(
     app_metrics: str,
     part: Part | None = None,
 ) -> dict[str, str]:
-    """Returns the environment of a service's workers, without variables of single workers.
-
-    Later wins: BASE and env_passthrough, the account of `user`, defaults.env_file, defaults.env,
-    env_file, env, servd's own. `app_metrics` is the folder of prometheus_client's multiprocess mode
-    ("": none); the config overrides it, also with "". Variables that the code of a BentoML service
-    (`part`) names are inherited from the daemon, like env_passthrough; its values are defaults.
+    """Returns the environment of a service's workers, without variables of single workers. Later
+    wins: values in the code of a BentoML service (`part`), BASE, env_passthrough and the names in
+    that code, the account of `user`, defaults.env_file, defaults.env, env_file, env, servd's own.
+    `app_metrics` is the folder of prometheus_client ("": none); the config overrides it.
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)

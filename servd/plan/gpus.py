@@ -1,8 +1,6 @@
-"""Assigns GPUs to workers. Pure.
-
-A service requests a number per worker (whole GPUs, or a share of one), a number for all its workers
-together (BentoML code does), or ids. Counts are spread over the GPUs; named GPUs are exclusive.
-Workers keep the GPUs that they have.
+"""Assigns GPUs to workers. Pure. A service requests a number per worker (whole GPUs, or a share of
+one) or for all its workers together (BentoML code does), or ids. Counts are spread over the GPUs;
+named GPUs are exclusive. Workers keep the GPUs that they have.
 """
 
 from __future__ import annotations
@@ -30,9 +28,7 @@ class GpuError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """The request of a service: `each` per worker or, if `shared`, for all together; or the GPUs
-    `named`.
-    """
+    """A request: `each` per worker or, if `shared`, for all together; or the GPUs `named`."""
 
     service: str
     workers: int
@@ -52,9 +48,7 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """The GPUs of this machine. `ordered`: ids follow the PCI bus, which CUDA has to be told.
-    `declared`: the config names them or their number.
-    """
+    """GPUs of this machine. `ordered` by PCI bus (CUDA is told); `declared` by the config."""
 
     ids: Ids = ()
     ordered: bool = True
@@ -78,9 +72,7 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
-    """Returns `plan` with the GPUs of every worker, those of `before` if possible. Raises
-    `GpuError`.
-    """
+    """Returns `plan` with GPUs, those of `before` if possible. Raises `GpuError`."""
     wanted = gpu_requests(plan)
     if not wanted:
         return plan

@@ -19,11 +19,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Facts about this machine and this process.
-
-    `cpus` are the ids that this process may run on, `usable_cpus` their number within the cgroup's
-    quota. `ports` are free ports for commands that bind themselves, by service. `pem_files` is the
-    text of certificates and keys, read before workers drop their privileges.
+    """Facts about this machine and process. `cpus` are the ids that this process may run on,
+    `usable_cpus` their number within the cgroup's quota. `ports` are free ones by service.
+    `pem_files` is the text of certificates and keys, read before workers drop their privileges.
     """
 
     cpus: tuple[int, ...]

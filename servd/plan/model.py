@@ -26,9 +26,7 @@ USER_MARK = "~"
 
 @dataclass(frozen=True, slots=True)
 class SocketPlan:
-    """A socket that servd binds (or inherits) and a service's workers accept on. `name` is its name
-    in LISTEN_FDNAMES; `mode`, `owner` and `group` apply to a unix socket's file.
-    """
+    """A socket that workers accept on. `name` is for LISTEN_FDNAMES; `mode` to `group` for unix."""
 
     address: Address
     name: str
@@ -41,19 +39,15 @@ class SocketPlan:
 
     @property
     def key(self) -> str:
-        """Key in the socket pool: the address, since sockets belong to addresses; for a port that
-        the system chooses, also the service.
-        """
+        """Key in the socket pool: the address; for a port that the system chooses, a name too."""
         anonymous = self.address.kind == "tcp" and self.address.port == 0
         return f"{self.address}#{self.name}" if anonymous else str(self.address)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
-    """When a worker is ready, and how to probe it.
-
-    `notify` waits for READY=1; the other modes accept it too if it comes first. `exit` is for
-    tasks: they are ready after a successful end. Failing probes are ignored for `patience` seconds.
+    """When a worker is ready, and how to probe it. `notify` waits for READY=1, which other modes
+    accept too; `exit`: after a successful end. Failures are ignored for `patience` seconds.
     """
 
     mode: Literal["notify", "port", "http", "started", "exit"]
@@ -66,9 +60,7 @@ class ReadyPlan:
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """Health probes of a worker: at `address`, or on a private connection to servd's worker if it
-    is None. Times in seconds.
-    """
+    """Health probes: at `address`, or (None) privately to servd's worker. Times in seconds."""
 
     address: Address | None
     path: str
@@ -100,11 +92,9 @@ class IdentityPlan:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service with everything but the generation and the worker's index resolved.
-
-    `definition` is the config, for showing differences. Exactly one of `app` and `command` is set.
-    Times in seconds. `app_metrics` is the folder for the app's metrics ("": none); `part` is the
-    service's role in BentoML code.
+    """One service with all but generation and worker resolved. `definition` is the config, for
+    showing differences. Exactly one of `app` and `command` is set. Times in seconds. `app_metrics`
+    is the folder for the app's metrics ("": none); `part` is its role in BentoML code.
     """
 
     name: str
@@ -140,9 +130,7 @@ class ServicePlan:
         return "app" if self.app is not None else "command"
 
     def argv_of(self, module: str) -> list[str]:
-        """Returns the command line that runs a module of the worker; another environment's
-        interpreter may lack servd.
-        """
+        """Returns the command line of a module of the worker, also where servd is missing."""
         if self.definition.python:
             return [self.python, BOOTSTRAP, module]
         return [self.python, "-P", "-m", module]
@@ -159,9 +147,7 @@ class ServicePlan:
 
     @property
     def stands_alone(self) -> bool:
-        """Whether two workers cannot run side by side: the service, or a program that BentoML runs
-        behind it, binds its address itself.
-        """
+        """Whether two workers cannot run side by side, since they bind the address themselves."""
         return self.binds_itself or (self.part is not None and self.part.declared.command)
 
     @property

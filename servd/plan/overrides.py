@@ -1,6 +1,5 @@
-"""Manual overrides of the file: numbers of workers, and stopped services. Pure.
-
-An override lasts until the file changes `workers` of the service, or the daemon restarts.
+"""Manual overrides: numbers of workers, and stopped services. Pure. An override lasts until the
+file changes `workers` of the service, or the daemon restarts.
 """
 
 from __future__ import annotations

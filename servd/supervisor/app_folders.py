@@ -1,4 +1,4 @@
-"""The folders that an app is given to write in, for its user alone."""
+"""The folders that an app may write in, for its user alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from servd.plan.model import ServicePlan
 
 
 def make_app_folders(plan: ServicePlan) -> None:
-    """The folders for the metrics of the app and for what a BentoML service keeps. A failure is the
-    app's to report: it may never write there.
-    """
+    """Makes the folders of metrics and BentoML data. The app reports failures if it needs them."""
     account = plan.identity.account
     data = plan.app.bento.folder if plan.app is not None and plan.app.bento is not None else ""
     for folder in (plan.app_metrics, data):

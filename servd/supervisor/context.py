@@ -13,9 +13,7 @@ from servd.supervisor.sockets.pool import SocketPool
 
 @dataclass(frozen=True, slots=True)
 class SupervisorContext:
-    """`stopping` is set once the daemon shall end: from then on nothing is begun that an end would
-    have to wait for.
-    """
+    """`stopping` is set when the daemon ends: nothing starts after it that the end must await."""
 
     arbiter: ServdArbiter
     pool: SocketPool

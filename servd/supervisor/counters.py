@@ -1,6 +1,4 @@
-"""What the workers of every service have counted since the daemon began. Counters never go back:
-what the dead have counted stays in the sum.
-"""
+"""Counters of all workers since the daemon started; those of ended workers stay in the sums."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from servd.wire.shm_counters import CounterView, Totals
 
 
 class CounterRegistry:
-    """The blocks of the workers that live, and the sums of those that have ended."""
+    """The counter blocks of living workers, and the sums of those that have ended."""
 
     def __init__(self) -> None:
         self.restarts: dict[tuple[str, str], int] = {}
@@ -19,10 +17,10 @@ class CounterRegistry:
         self._ended: dict[str, Totals] = {}
 
     def open(self, service: str) -> tuple[int, CounterView]:
-        """A block for a new worker: the descriptor to hand over, and our side. Raises OSError."""
+        """Makes a block for a new worker: the worker's descriptor, and our view. Raises OSError."""
         descriptor = shm_counters.create(f"servd-{service}")
         try:
-            reading = CounterView(descriptor)  # takes a descriptor of its own
+            reading = CounterView(descriptor)  # duplicates the descriptor
         except OSError:
             os.close(descriptor)
             raise
@@ -30,26 +28,26 @@ class CounterRegistry:
         return descriptor, reading
 
     def close(self, service: str, reading: CounterView) -> None:
-        """Takes the counts of a worker that has ended over."""
+        """Adds the counts of an ended worker to the sums."""
         self._live[service].discard(reading)
         self._ended.setdefault(service, Totals()).add(reading.totals())
         reading.close()
 
     def restarted(self, service: str, reason: str) -> None:
-        """A worker is replaced by another for `reason`."""
+        """Counts the replacement of a worker for `reason`."""
         self.restarts[service, reason] = self.restarts.get((service, reason), 0) + 1
 
     @property
     def services(self) -> list[str]:
-        """Every service that has had a worker which counts."""
+        """Every service that has had a worker with counters."""
         return sorted({*self._live, *self._ended})
 
     def live(self, service: str) -> frozenset[CounterView]:
-        """The blocks of the workers that live."""
+        """The blocks of the living workers."""
         return frozenset(self._live.get(service, ()))
 
     def buckets(self, service: str) -> list[int]:
-        """Requests by duration, of all workers of a service that are or ever were."""
+        """Requests by duration, of all workers that a service has or had."""
         ended = self._ended.get(service)
         each = [reading.buckets for reading in self._live.get(service, ())]
         if ended is not None:
@@ -57,7 +55,7 @@ class CounterRegistry:
         return [sum(column) for column in zip(*each, strict=True)] or Totals().buckets
 
     def totals(self, service: str) -> Totals:
-        """The sum of all workers of a service that are or ever were."""
+        """The sums of all workers that a service has or had."""
         found = Totals()
         found.add(self._ended.get(service, found))
         for reading in self._live.get(service, ()):
@@ -65,5 +63,5 @@ class CounterRegistry:
         return found
 
     def gauge(self, service: str, word: int) -> int:
-        """The sum of a gauge over the workers that live."""
+        """The sum of a gauge over the living workers."""
         return sum(reading.gauge(word) for reading in self._live.get(service, ()))

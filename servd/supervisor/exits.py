@@ -1,4 +1,4 @@
-"""How workers end, in words for whoever must act."""
+"""How workers end, in words for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servd.supervisor.circus.process import WorkerProcess
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended, for people."""
+    """How a worker ended, in words for people."""
 
     worker: int
     pid: int
@@ -25,7 +25,7 @@ class WorkerExit:
 
 
 class FailedStartError(StartError):
-    """A generation is not what it should be. `last` is how its worker ended, where one did."""
+    """A generation did not start. `last` is how its worker ended, if one did."""
 
     def __init__(self, message: str, last: WorkerExit | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class FailedStartError(StartError):
 
 
 def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> WorkerExit:
-    """The end of a worker that nobody asked to end. `environ` is the daemon's."""
+    """Describes the unrequested end of a worker. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
     if status == -signal.SIGBUS and _is_full(process.launch.context.notify_folder):
         reason += ": there is no room on the disk of the runtime folder"
@@ -49,7 +49,7 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
 
 
 def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> WorkerExit:
-    """The end of a worker that the system could not even start."""
+    """Describes the end of a worker that the system could not start."""
     reason = f"could not be started: {error.strerror or error}"
     if error.filename:
         reason += f" ({os.fsdecode(error.filename)})"
@@ -60,7 +60,7 @@ def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> WorkerExit:
 
 
 def _is_full(folder: str) -> bool:
-    """Whether less than a page is free there: whoever has mapped a file of its, gets a SIGBUS."""
+    """Whether less than a page is free: a process that writes to a mapped file gets a SIGBUS."""
     try:
         found = os.statvfs(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""One generation of a service: a definition with its sockets and its workers."""
+"""One generation of a service: a plan with its sockets and its workers."""
 
 from __future__ import annotations
 
@@ -25,21 +25,15 @@ class GenerationOwner(Protocol):
 
     log: Any
 
-    def refresh(self) -> None:
-        """Something about the workers has changed."""
-
-    def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
-
-    def worker_overdue(self) -> None:
-        """A worker did not end in time."""
+    def refresh(self) -> None: ...
+    def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None: ...
+    def worker_overdue(self) -> None: ...
 
 
 class Generation:
-    """Runs one `ServicePlan` under one number.
-
-    It is bound (sockets, and `workers` that do nothing), then runs (`workers` are a group), then
-    ends (the group drains, the sockets are released).
+    """Runs one `ServicePlan` under one number. It is bound (sockets, and `workers` that do
+    nothing), then runs (`workers` are a group), then ends (the group drains, the sockets are
+    released).
     """
 
     def __init__(
@@ -57,10 +51,8 @@ class Generation:
     # bound
 
     def bind(self) -> None:
-        """Takes the sockets; connections wait in their queues from now on. A service that is kept
-        stopped listens nowhere: its clients are refused instead of waiting for ever.
-
-        Raises `StartError`.
+        """Acquires the sockets: connections wait in their queues from now on. A service that is
+        kept stopped does not listen, so that its clients are refused. Raises `StartError`.
         """
         if self.plan.workers == 0:
             return
@@ -78,7 +70,7 @@ class Generation:
             listener.apply_options()
 
     def release(self) -> None:
-        """Gives the sockets back."""
+        """Releases the sockets."""
         while self.listeners:
             self.context.pool.release(self.listeners.pop())
 
@@ -97,10 +89,8 @@ class Generation:
     async def begin(
         self, *, accept: bool = True, probation: bool = False, slots: int | None = None
     ) -> WorkerGroup:
-        """Starts the workers (the first `slots` of them), without waiting for them.
-
-        Without `accept` they get ready and wait for `accept()`; on `probation` none is started
-        again.
+        """Starts the workers (the first `slots` of them), without waiting for them. Without
+        `accept` they get ready and wait for `accept()`; on `probation` none is started again.
         """
         make_app_folders(self.plan)
         sockets = tuple(
@@ -118,13 +108,13 @@ class Generation:
         await self.workers.until_ready(slots)
 
     def check(self) -> None:
-        """Raises `FailedStartError` when a worker of a generation on probation is gone."""
+        """Raises `FailedStartError` when a worker of a generation on probation has ended."""
         if not self.is_ready:
             raise self.record.failure()
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything is there that should be."""
+        """Whether all workers are ready, or a task is completed."""
         return self.workers.is_ready
 
     @property
@@ -139,14 +129,13 @@ class Generation:
 
     @property
     def grows(self) -> bool:
-        """Whether workers are on their way that were not there before, and all others are well."""
+        """Whether additional workers are starting, and all others are ready."""
         workers = self.workers
         return bool(workers.growing) and workers.ready_count >= workers.wanted - workers.growing
 
     async def adjust(self, plan: ServicePlan) -> None:
-        """Takes over from `plan` what applies to running workers, and starts new ones with it.
-
-        Raises `FailedStartError` or OSError; the caller then adjusts back.
+        """Gives the running workers what applies of `plan`, and starts new ones by it. Raises
+        `FailedStartError` or OSError; the caller then adjusts back.
         """
         self.plan = plan
         for listener in self.listeners:
@@ -155,16 +144,15 @@ class Generation:
         await self.workers.adjust(plan)
 
     async def resume(self) -> None:
-        """Starts again what was ended."""
+        """Starts an ended generation again."""
         self.bind()
         await self.begin()
 
     # ending
 
     async def stop_accepting(self, reason: str = "replaced") -> None:
-        """Begins the end: returns once the workers accept no more and the sockets that no other
-        generation uses are closed, with everything accepted that had connected. `wait_ended` waits
-        for the rest. `reason` is for people.
+        """Begins the end: returns once the workers have accepted all that had connected and accept
+        no more, and the sockets without other users are closed. `reason` is for people.
         """
         if self.serves:
             going = self.context.pool.detach(self.listeners)
@@ -177,14 +165,14 @@ class Generation:
         await self.workers.wait_ended()
 
     async def discard(self) -> None:
-        """Undoes a generation that is not wanted after all; returns when nothing of it is left."""
+        """Undoes an unwanted generation; returns when it has ended completely."""
         if not self.workers.accepts:
             self.workers.kill_unready()
         await self.stop_accepting("undone")
         await self.wait_ended()
 
     async def abort_drain(self) -> None:
-        """Ends a drain before its time; returns when nothing runs any more."""
+        """Ends a drain early; returns when all workers have ended."""
         await self.workers.abort_drains()
         await self.wait_ended()
 
@@ -200,13 +188,13 @@ class Generation:
 
     @property
     def requests_in_flight(self) -> int:
-        """Requests that draining workers are still answering, by their own reports."""
+        """Requests that draining workers still answer, by their reports."""
         return sum(p.report.draining.get("request", 0) for p in self.workers.leaving)
 
-    # what the workers tell
+    # what the workers report
 
     def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
+        """A worker ended unasked."""
         self.owner.lost(self, exit_, history)
 
     def overdue(self) -> None:

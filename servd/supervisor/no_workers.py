@@ -1,4 +1,4 @@
-"""The workers of a generation that is only bound: there are none yet."""
+"""The workers of a generation that has not started any yet."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from servd.supervisor.worker_record import WorkerRecord
 
 
 class NoWorkers:
-    """Stands for a `WorkerGroup` before the first worker: asked for anything, it does nothing."""
+    """Stands for a `WorkerGroup` before the first worker: empty, and its commands do nothing."""
 
-    has_begun = False
-    accepts = False
-    growing = 0
+    has_begun = accepts = pausing = given_up = has_ended = False
+    growing = ready_count = 0
+    unwell = ""
     processes: Sequence[WorkerProcess] = ()
     leaving: Sequence[WorkerProcess] = ()
-    ready_count = 0
-    unwell = ""
-    pausing = False
-    given_up = False
-    has_ended = False
 
     def __init__(self, plan: ServicePlan, record: WorkerRecord) -> None:
         self.plan = plan
@@ -29,58 +24,28 @@ class NoWorkers:
 
     @property
     def wanted(self) -> int:
-        """Workers that there should be."""
+        """The wanted number of workers."""
         return self.plan.workers
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything is there that should be: without workers, only a completed task is."""
+        """Whether a task is completed, or none is wanted."""
         return self.plan.is_task and (self.record.completed or not self.plan.workers)
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
         """Raises `FailedStartError`: nothing was started."""
         raise self.record.failure()
 
-    async def accept(self) -> None:
-        """There is nothing that could accept."""
-
-    def accept_later(self) -> None:
-        """There is nothing that could accept."""
-
-    def end_probation(self) -> None:
-        """There is nothing on probation."""
-
     async def adjust(self, plan: ServicePlan) -> None:
-        """What is started later is started with `plan`."""
+        """Workers are started by `plan` later."""
         self.plan = plan
 
-    def resize(self, workers: int) -> None:
-        """The plan alone says how many there should be."""
-
-    async def fill(self, workers: int) -> None:
-        """There is nothing to move."""
-
-    async def end_surplus(self) -> None:
-        """There is nothing to end."""
-
-    def retry(self) -> None:
-        """There is nothing to try again."""
-
     def failed_lately(self, times: int) -> bool:
-        """Nothing has failed."""
+        """False: there were no deaths."""
         return False
 
-    async def stop_accepting(self, reason: str) -> None:
-        """Nothing accepts."""
+    def _do_nothing(self, *_: object) -> None: ...
+    async def _wait_for_nothing(self, *_: object) -> None: ...
 
-    async def wait_ended(self) -> None:
-        """Nothing runs."""
-
-    async def abort_drains(self) -> None:
-        """Nothing drains."""
-
-    def kill_unready(self) -> None:
-        """Nothing runs."""
-
-    def kill(self) -> None:
-        """Nothing runs."""
+    accept_later = end_probation = resize = retry = kill_unready = kill = _do_nothing
+    accept = fill = end_surplus = stop_accepting = wait_ended = abort_drains = _wait_for_nothing

@@ -1,4 +1,4 @@
-"""When a worker that died is started again: pure arithmetic over its history."""
+"""When a dead worker is started again: pure arithmetic on its history."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Literal
 from servd.config.service import Restart
 
 JITTER = 0.1
-"""Pauses vary by this fraction, so that workers that die together do not start together."""
+"""Fraction by which pauses vary, so that workers that die together do not start together."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartHistory:
-    """What is remembered of one worker slot.
-
-    `failures` counts deaths in a row; nothing may start before `until` (of the same clock as
-    `now`); `over` says that nothing will start again, and why.
+    """The history of one worker slot: `failures` are deaths in a row; nothing starts before `until`
+    (on the clock of `now`); `over` is the reason why nothing starts again.
     """
 
     failures: int = 0
@@ -26,9 +24,7 @@ class RestartHistory:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker ended: its exit status (negative: the signal), whether it had been ready, and
-    for how many seconds it lived.
-    """
+    """How a worker ended: exit status (negative: the signal), readiness, lifetime in seconds."""
 
     status: int
     was_ready: bool
@@ -45,7 +41,7 @@ def after_death(
 ) -> RestartHistory:
     """The history after `death`. `jitter` is a number from -1 to 1.
 
-    A worker that was ready is replaced at once the first time; one that never got ready, or dies
+    A worker that was ready is replaced at once the first time. One that never got ready, or dies
     again, waits `backoff`, then longer by `backoff_factor` each time, up to `backoff_max`.
     """
     if restart.policy == "never" or (restart.policy == "on-failure" and not death.failed):

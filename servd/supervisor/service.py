@@ -1,4 +1,4 @@
-"""One service: its state, its generations, and why it is not what it should be."""
+"""One service: its state, its generations, and the reason for its state."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from servd.supervisor.states import BAD_STATES, Observation, State, next_state
 from servd.wire.graces import OLDEST_DRAIN_SECONDS
 
 MOST_DRAINING = 2
-"""Generations of one service that may drain at a time; the oldest gives way to a third."""
+"""Generations of one service that drain at a time; a third one cuts the oldest short."""
 
 CRASH_LOOP = 3
-"""Deaths of one worker in a row from which on it is called a crash loop."""
+"""Deaths of one worker in a row that are a crash loop."""
 
 log = structlog.get_logger()
 
@@ -38,8 +38,8 @@ class Milestones:
 
 
 class ManagedService:
-    """What runs under one name: a current generation, at times one that is on its way in
-    (`upcoming`), and those on their way out (`draining`).
+    """What runs under one name: the `current` generation, at times an `upcoming` one that is
+    starting, and those that are `draining`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ManagedService:
         self._once_ready = False
 
     def new_generation(self, plan: ServicePlan) -> Generation:
-        """A generation of `plan`, with a number that no other of this name ever had."""
+        """A generation of `plan`, with a number that no other one of this name ever had."""
         return Generation(plan, self._number(), self.context, self)
 
     @property
@@ -72,7 +72,7 @@ class ManagedService:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all is there that should be."""
+        """Whether all workers are ready, or a task is completed."""
         return self.current is not None and self.current.is_ready
 
     @property
@@ -92,7 +92,7 @@ class ManagedService:
         return self._once_ready and current.workers.ready_count > 0
 
     def set_state(self, state: State, **reason: Any) -> None:
-        """The one place where the state changes; every change is an event."""
+        """Changes the state (nothing else does); every change is an event."""
         if state == self.state:
             return
         previous, self.state = self.state, state
@@ -101,13 +101,13 @@ class ManagedService:
         )
 
     def fail(self, error: str) -> None:
-        """The service cannot start, for a reason that trying again does not change."""
+        """Marks a start as failed for a reason that a retry does not change."""
         self.error = error
         self.set_state("failed", error=error)
         self.milestones.settled.set()
 
     def bind(self) -> None:
-        """Makes the first generation and takes its sockets. Raises `StartError`."""
+        """Makes the first generation and binds its sockets. Raises `StartError`."""
         self.current = self.new_generation(self.plan)
         try:
             self.current.bind()
@@ -117,10 +117,8 @@ class ManagedService:
             raise
 
     async def start(self) -> None:
-        """Starts the workers and returns once all are ready, or the service is known to fail.
-
-        Raises `StartError` with what went wrong; workers that keep dying are tried again with
-        back-off even after that, as `restart` says.
+        """Starts the workers; returns once all are ready. Raises `StartError` with the reason when
+        the service is known to fail; dying workers are tried again even then, as `restart` says.
         """
         generation = self.current
         assert generation is not None
@@ -136,9 +134,7 @@ class ManagedService:
             self.milestones.settled.set()
 
     def retry(self) -> bool:
-        """Ends every back-off and starts again what was given up. Returns False where the service
-        has to be started from scratch.
-        """
+        """Ends every back-off, starts again what was given up; False if it needs a new start."""
         if self.current is not None and self.current.completed:
             return True
         if self.current is None or self.current.is_over:
@@ -152,7 +148,7 @@ class ManagedService:
         return self.promote(generation)
 
     def promote(self, generation: Generation) -> Generation | None:
-        """Makes `generation` the current one and returns the one that was."""
+        """Makes `generation` the current one and returns the previous one."""
         if self.starter is not None:
             self.starter.cancel()
         old, self.current, self.upcoming = self.current, generation, None
@@ -162,20 +158,16 @@ class ManagedService:
         return old
 
     async def replace(self, old: Generation) -> None:
-        """Ends a generation that was replaced: returns once it accepts no more; it drains in the
-        background.
-        """
+        """Ends a replaced generation: returns once it accepts no more; its drain continues."""
         self.draining.append(old)
         await self._make_room(old)
         await old.stop_accepting(f"replaced by generation {self.generation}")
         self.refresh()
 
-    async def _make_room(self, coming: Generation) -> None:
-        """At most two generations drain: the oldest is cut, once it answers no request any more or
-        has had a while for it.
-        """
+    async def _make_room(self, new: Generation) -> None:
+        """Cuts the oldest draining generation short once it has no requests or no time left."""
         loop = asyncio.get_running_loop()
-        while len(others := [g for g in self.draining if g is not coming]) >= MOST_DRAINING:
+        while len(others := [g for g in self.draining if g is not new]) >= MOST_DRAINING:
             oldest = others[0]
             deadline = loop.time() + OLDEST_DRAIN_SECONDS
             while oldest.requests_in_flight and loop.time() < deadline:
@@ -215,7 +207,7 @@ class ManagedService:
             self.set_state("stopped")
 
     def kill(self) -> None:
-        """Ends every worker at once."""
+        """Kills every worker at once."""
         for generation in (self.current, self.upcoming, *self.draining):
             if generation is not None:
                 generation.workers.kill()
@@ -225,19 +217,25 @@ class ManagedService:
         self.overdue += 1
 
     def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to: says so, and what happens next."""
+        """Logs the unrequested end of a worker, and what happens next."""
         pause = max(0.0, history.until - asyncio.get_running_loop().time())
-        what = {"gave_up": "given up", "policy": "not restarted"}.get(
+        next_action = {"gave_up": "given up", "policy": "not restarted"}.get(
             history.over, f"restarting in {pause:.1f} s" if pause else "restarting"
         )
         if generation is self.upcoming:
-            what = "the new generation is given up"
+            next_action = "the new generation is given up"
         else:
             self.last_exit = exit_
             self.error = f"worker {exit_.worker} {exit_.reason}"
             self.restarts += not history.over
             if history.failures == CRASH_LOOP:
-                self._says_it_loops(exit_, history)
+                self.log.error(
+                    Event.CRASH_LOOP,
+                    worker=exit_.worker,
+                    failures=history.failures,
+                    reason=exit_.reason,
+                    last_lines=list(exit_.last_lines),
+                )
         self.log.warning(
             Event.WORKER_DIED,
             worker=exit_.worker,
@@ -245,16 +243,7 @@ class ManagedService:
             generation=generation.number,
             exit_status=exit_.status,
             reason=exit_.reason,
-            next_action=what,
-        )
-
-    def _says_it_loops(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        self.log.error(
-            Event.CRASH_LOOP,
-            worker=exit_.worker,
-            failures=history.failures,
-            reason=exit_.reason,
-            last_lines=list(exit_.last_lines),
+            next_action=next_action,
         )
 
     @property
@@ -272,10 +261,12 @@ class ManagedService:
             self.error = generation.workers.unwell
         seen = self._observe(generation)
         state = next_state(self.state, seen)
-        if state in ("ready", "completed"):
-            self._well(state, **({"workers": seen.ready} if state == "ready" else {}))
+        if state == "ready":
+            self._well(state, workers=seen.ready)
+        elif state == "completed":
+            self._well(state)
         else:
-            self.set_state(state, **self._reason_for(state, seen, generation))
+            self.set_state(state, **self._details(state, seen, generation))
         if not self.meets("ready"):
             self.milestones.ready.clear()
 
@@ -293,10 +284,7 @@ class ManagedService:
             given_up=workers.given_up,
         )
 
-    def _reason_for(
-        self, state: State, seen: Observation, generation: Generation
-    ) -> dict[str, object]:
-        """The fields of the event that tells a change to `state`."""
+    def _details(self, state: State, seen: Observation, generation: Generation) -> dict[str, Any]:
         if state == "rolling":
             more = "more workers" if generation.grows else "a new generation"
             return {"reason": f"{more} on the way"}
@@ -309,7 +297,7 @@ class ManagedService:
         return {"error": self.error}
 
     def _rolls(self, generation: Generation) -> bool:
-        """Whether a change is under way, with no fewer workers than there should be meanwhile."""
+        """Whether a change is in progress, with no fewer workers than wanted."""
         if generation.grows:
             return True
         if self.upcoming is None or not generation.serves:
@@ -318,7 +306,7 @@ class ManagedService:
         return ready >= generation.workers.wanted
 
     def complete(self) -> None:
-        """The task is taken for completed, without having run here."""
+        """Counts the task as completed, without a run here."""
         self.milestones.settled.set()
         self._well("completed")
 

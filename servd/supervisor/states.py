@@ -1,4 +1,4 @@
-"""The states of a service, as a table over what is seen of its workers. Pure."""
+"""The states of a service, as a table over observations of its workers. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BAD_STATES = frozenset({"failed", "backoff", "degraded"})
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is seen of a service's current generation.
+    """What is observed of a service's current generation.
 
-    `rolls`: a change is under way, with no fewer workers than wanted. `once_ready`: the service was
-    ready before. `unwell`: a worker fails its probes. `pausing`: a worker waits for the end of its
-    back-off. `given_up`: a worker is missing that will not be started again.
+    `rolls`: a change is in progress, with no fewer workers than wanted. `once_ready`: the service
+    was ready before. `unwell`: a worker fails its probes. `pausing`: a worker waits in back-off.
+    `given_up`: a worker is missing that will not be started again.
     """
 
     wanted: int
@@ -45,12 +45,10 @@ _RULES: tuple[tuple[State, Callable[[Observation], bool]], ...] = (
     ("backoff", lambda seen: seen.pausing and seen.ready == 0),
     ("starting", lambda seen: seen.ready == 0),
 )
-"""The first rule that holds names the state."""
+"""The first rule that holds gives the state."""
 
 
 def next_state(state: State, seen: Observation) -> State:
-    """The state after `state`, when `seen` is what there is. A service in back-off stays there
-    until a worker is ready: its next start is part of it.
-    """
+    """The state after `state`. Back-off includes the next start, until a worker is ready."""
     found = next((name for name, holds in _RULES if holds(seen)), state)
     return state if found == "starting" and state == "backoff" else found

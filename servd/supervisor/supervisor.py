@@ -1,4 +1,4 @@
-"""All services together: what runs is made equal to a plan, in the order of its graph."""
+"""All services together: makes what runs equal to a plan, in the order of its graph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Supervisor:
     """Makes what runs equal to a plan by applying a diff: from nothing at the first start, next to
     the previous daemon at a take-over, to nothing at the stop.
 
-    `plan` is what runs. Generation `numbers` are never used twice, by the names of services.
+    `plan` is what runs. `numbers` are the last generation numbers by service; none is used twice.
     """
 
     def __init__(
@@ -62,10 +62,9 @@ class Supervisor:
     async def apply(
         self, changes: Collection[Change], plan: Plan, mode: ApplyMode = RELOAD
     ) -> list[asyncio.Task[Any]]:
-        """Makes `changes`, which lead to `plan`, in the way of `mode`.
-
-        Returns tasks that are over when everything old has ended; nothing has to wait for them.
-        Raises `ApplyError` when everything was undone, and what `PreviousDaemon.agree` raises.
+        """Makes `changes`, which lead to `plan`, as `mode` says. Returns tasks that are done when
+        everything old has ended; waiting for them is optional. Raises `ApplyError` when everything
+        was undone, and what `PreviousDaemon.agree` raises.
         """
         self.context.arbiter.begin()
         added = {c.service: self._service(c.plan) for c in changes if c.kind == "add"}
@@ -102,25 +101,20 @@ class Supervisor:
     def _has_to_wait(
         self, change: Change, service: ManagedService, steps: Mapping[str, Step]
     ) -> bool:
-        """Whether a service cannot run yet because of one that these changes do not make ready: it
-        continues to wait, and fails nothing.
-        """
-        never_began = service.current is None or not service.current.workers.has_begun
+        """Whether a service that never ran needs one that is not made ready: it fails nothing."""
+        ran = service.current is not None and service.current.workers.has_begun
+        if ran or not change.starts_anew:
+            return False
         made_ready = {
             name
             for name, step in steps.items()
             if step.change.starts_anew and not isinstance(step, Start)
         }
-        return (
-            never_began
-            and change.starts_anew
-            and any(
-                d.service not in made_ready and not self._met(d) for d in change.plan.depends_on
-            )
-        )
+        needs = change.plan.depends_on
+        return any(d.service not in made_ready and not self._met(d) for d in needs)
 
     def _connect(self, steps: Mapping[str, Step]) -> None:
-        """Tells each removal which services needed what goes."""
+        """Gives each removal the services that need what it removes."""
         needed_by = graph.dependents(self.plan.graph)
         for name, step in steps.items():
             if isinstance(step, Remove):
@@ -136,7 +130,7 @@ class Supervisor:
         added: Mapping[str, ManagedService],
         mode: ApplyMode,
     ) -> list[asyncio.Task[Any]]:
-        """Past the point of no return: brings the new into force, and records it."""
+        """Makes the moves after the point of no return, and records the new plan."""
         steps = transaction.steps
         if mode.inherited is not None:
             await self._agree(transaction, mode)
@@ -155,7 +149,7 @@ class Supervisor:
         return [self._keep(step.wait_ended()) for step in steps.values()]
 
     async def _agree(self, transaction: ApplyTransaction, mode: ApplyMode) -> None:
-        """Takes the place of the previous daemon; if that does not agree, everything is undone."""
+        """Replaces the previous daemon; undoes everything if that one does not agree."""
         assert mode.inherited is not None
         inheriting = [step for step in transaction.steps.values() if isinstance(step, Inherit)]
         try:
@@ -194,23 +188,20 @@ class Supervisor:
             await self._start(step.service)
 
     async def _start(self, service: ManagedService) -> None:
-        """Takes the service's addresses, waits for what it needs, then starts it. Failures are
-        reported.
-        """
+        """Binds a service, waits for its dependencies, then starts it. Reports failures."""
         try:
             if service.current is None or service.current.has_ended:
                 service.bind()
-            unmet = [d.service for d in service.plan.depends_on if not self._met(d)]
-            if unmet:
-                service.set_state("waiting", reason=f"needs {', '.join(unmet)}")
             needs = service.plan.depends_on
+            if unmet := [d.service for d in needs if not self._met(d)]:
+                service.set_state("waiting", reason=f"needs {', '.join(unmet)}")
             await asyncio.gather(*(self._wait_for(service, dependency) for dependency in needs))
             await service.start()
         except StartError as error:
             self._report(service, str(error))
             if service.current is None:
                 service.fail(str(error))
-        except Exception as error:  # a fault of ours must not leave the others waiting
+        except Exception as error:  # servd's own fault must not leave the others waiting
             log.exception(Event.INTERNAL_ERROR, service=service.plan.name)
             self.failed_at_start[service.plan.name] = f"internal error: {error}"
             service.fail(f"internal error: {error}")
@@ -220,8 +211,8 @@ class Supervisor:
         return service is not None and service.meets(dependency.condition)
 
     async def _wait_for(self, service: ManagedService, dependency: DependencyPlan) -> None:
-        """Waits until a dependency has met its condition. One that fails leaves the service
-        waiting, and settled: the start as a whole does not wait for it.
+        """Waits until a dependency meets its condition. One that fails leaves the service waiting,
+        and settled: the start as a whole does not wait for it.
         """
         if self._met(dependency):
             return
@@ -242,15 +233,14 @@ class Supervisor:
             settled.cancel()
 
     def _report(self, service: ManagedService, reason: str) -> None:
-        """Logs that a service could not start."""
         self.failed_at_start[service.plan.name] = reason
         last = service.last_exit
         details = {"exit_status": last.status, "last_lines": list(last.last_lines)} if last else {}
         service.log.error(Event.SERVICE_CANNOT_START, error=reason, **details)
 
     async def settled(self) -> dict[str, str]:
-        """Waits until each service is ready or known not to be for now. Returns the names of those
-        that could not start, with the reason.
+        """Waits until each service is ready or known not to be for now. Returns the reasons of
+        those that could not start, by name.
         """
         await asyncio.gather(*(s.milestones.settled.wait() for s in self.services.values()))
         await asyncio.sleep(0)
@@ -275,7 +265,7 @@ class Supervisor:
     # ending
 
     async def release(self, names: Collection[str], reason: str) -> None:
-        """Begins the end of these services: returns once they accept nothing any more."""
+        """Begins the end of these services: returns once they accept no more."""
         known = [self.services[name] for name in names if name in self.services]
         await asyncio.gather(*(service.begin_stop(reason) for service in known))
 
@@ -285,14 +275,13 @@ class Supervisor:
         reason: str = "servd stops",
         on_end: Callable[[str], None] = lambda name: None,
     ) -> bool:
-        """Stops dependents before their dependencies, independent ones at the same time. Calls
-        `on_end` with the name of each service that has ended.
-
-        After `timeout` seconds whatever is left is killed. Returns whether all ended by themselves.
+        """Stops dependents before their dependencies, independent ones in parallel. Calls `on_end`
+        with the name of each service that has ended. Kills what remains after `timeout` seconds.
+        Returns whether all ended by themselves.
         """
         graceful = await self._drain_all(timeout, reason, on_end)
         await asyncio.gather(*(service.wait_gone() for service in self.leaving))
-        await asyncio.sleep(0)  # what was overdue is counted
+        await asyncio.sleep(0)  # lets overdue workers be counted
         self.context.pool.close()
         await self.context.arbiter.end()
         return graceful and not self._overdue
@@ -319,7 +308,7 @@ class Supervisor:
         return bool(done)
 
     def kill(self) -> None:
-        """Ends everything at once."""
+        """Kills everything at once."""
         for service in [*self.services.values(), *self._adding.values(), *self.leaving]:
             service.kill()
 
@@ -334,13 +323,13 @@ class Supervisor:
 
 
 def start_budget(plan: Plan) -> float:
-    """Seconds after which a start cannot be expected to be over any more."""
+    """Seconds after which a start is considered to hang."""
     longest = max((s.startup for s in plan.services), default=0.0)
     return longest * max(1, len(plan.services)) + 10.0
 
 
 def stop_budget(plan: Plan, grace: float = STOP_SECONDS) -> float:
-    """Seconds that a graceful stop may take: the longest chain of drains, and `grace`."""
+    """Seconds that a graceful stop can take: the longest chain of drains, and `grace`."""
     longest: dict[str, float] = {}
     wanted_by = graph.dependents(plan.graph)
     for name in reversed(graph.order(plan.graph)):

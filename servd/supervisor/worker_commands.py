@@ -14,7 +14,7 @@ from servd.wire.graces import FORCED_STOP_SECONDS
 
 
 async def update(process: WorkerProcess, before: ServicePlan, after: ServicePlan) -> None:
-    """Sends a worker what `after` changes from `before`. Raises `UnansweredError`."""
+    """Sends a worker the difference from `before` to `after`. Raises `UnansweredError`."""
     if after.app is None or before.app is None:
         return
     settings = _live_settings(after)
@@ -25,7 +25,6 @@ async def update(process: WorkerProcess, before: ServicePlan, after: ServicePlan
 
 
 def _live_settings(plan: ServicePlan) -> dict[str, Any]:
-    """What a running worker of servd's own can change."""
     assert plan.app is not None
     return {
         "log_level": plan.app.log.level,
@@ -35,7 +34,7 @@ def _live_settings(plan: ServicePlan) -> dict[str, Any]:
 
 
 async def abort_drain(process: WorkerProcess) -> None:
-    """Ends a worker's drain before its time; returns when it has ended."""
+    """Ends a worker's drain early; returns when it has ended."""
     if process.launch.plan.app is not None:
         with contextlib.suppress(UnansweredError):
             await process.ask("hurry")

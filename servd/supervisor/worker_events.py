@@ -1,4 +1,4 @@
-"""Logs what happens to the workers of a generation, with reasons, and records it."""
+"""Logs worker lifecycle events and records them on the generation."""
 
 from __future__ import annotations
 
@@ -14,34 +14,23 @@ from servd.supervisor.worker_record import WorkerRecord
 
 
 class WorkerTeam(Protocol):
-    """The workers that the events are about."""
+    """The workers that the events are about. `expect` waits for the readiness of a new worker,
+    `recycle` replaces one that asks for it; `lost` and `overdue` are unrequested and late ends.
+    """
 
     log: Any
     record: WorkerRecord
     growing: int
 
     @property
-    def watcher(self) -> ServiceWatcher:
-        """What keeps them running."""
-
+    def watcher(self) -> ServiceWatcher: ...
     @property
-    def launch(self) -> Launch:
-        """What they are started with."""
-
-    def expect(self, process: WorkerProcess) -> None:
-        """Waits for the readiness of a worker that was just started."""
-
-    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
-
-    def overdue(self) -> None:
-        """A worker did not end in time."""
-
-    def recycle(self, process: WorkerProcess) -> None:
-        """A worker asks to be replaced."""
-
-    def refresh(self) -> None:
-        """Something about the workers has changed."""
+    def launch(self) -> Launch: ...
+    def expect(self, process: WorkerProcess) -> None: ...
+    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None: ...
+    def overdue(self) -> None: ...
+    def recycle(self, process: WorkerProcess) -> None: ...
+    def refresh(self) -> None: ...
 
 
 class WorkerEventRecorder:
@@ -51,7 +40,7 @@ class WorkerEventRecorder:
         self._team = team
 
     def spawned(self, process: WorkerProcess) -> None:
-        """A worker was started: its team waits for its readiness."""
+        """A worker was started: the team waits for its readiness."""
         self._log(Event.WORKER_STARTED, process, reason=self._start_reason(process))
         self._team.expect(process)
 
@@ -67,57 +56,50 @@ class WorkerEventRecorder:
         return "more workers are wanted" if self._team.growing else "new generation"
 
     def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
+        """A worker ended unasked."""
         team = self._team
-        plan = team.launch.plan
-        if plan.is_task and status == 0:
+        if team.launch.plan.is_task and status == 0:
             team.record.completed = True
             seconds = round(process.lived, 3)
             team.log.info(Event.TASK_COMPLETED, pid=process.pid, seconds=seconds)
             team.refresh()
             return
         team.record.start_failures += not process.was_ready
-        context = team.launch.context
-        if not history.over:
-            context.counters.restarted(plan.name, restart_reason(process, status))
-        self._lost(exit_of(process, status, context.environ), history)
+        exit_ = exit_of(process, status, team.launch.context.environ)
+        self._lost(exit_, history, restart_reason(process, status))
 
     def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
         """The system could not start a worker: a failure like any other."""
-        team = self._team
-        plan = team.launch.plan
-        team.record.start_failures += 1
-        if not history.over:
-            team.launch.context.counters.restarted(plan.name, "startup")
-        self._lost(not_spawned(plan, slot, error), history)
+        self._team.record.start_failures += 1
+        self._lost(not_spawned(self._team.launch.plan, slot, error), history, "startup")
 
-    def _lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        self._team.record.last_exit = exit_
-        self._team.lost(exit_, history)
-        self._team.refresh()
+    def _lost(self, exit_: WorkerExit, history: RestartHistory, reason: str) -> None:
+        team = self._team
+        if not history.over:
+            team.launch.context.counters.restarted(team.launch.plan.name, reason)
+        team.record.last_exit = exit_
+        team.lost(exit_, history)
+        team.refresh()
 
     def recycle_requested(self, process: WorkerProcess) -> None:
         """A worker asks to be replaced."""
         self._team.recycle(process)
 
     def stop_requested(self, process: WorkerProcess, reason: str) -> None:
-        """A worker is asked to end: it accepts no more, and answers what is in flight."""
+        """A worker is asked to end: it stops accepting, and answers what is in flight."""
         self._log(Event.WORKER_DRAINING, process, reason=reason)
 
     def ended(self, process: WorkerProcess, status: int) -> None:
-        """A worker ended that was asked to."""
+        """A worker ended as asked."""
         self._log(Event.WORKER_ENDED, process, exit_status=status)
         self._team.refresh()
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
-        """A worker did not end in time when it was asked to, and is killed."""
+        """A worker did not end in time, and is killed."""
         self._team.overdue()
-        self._team.log.warning(
-            Event.WORKER_KILLED,
-            worker=process.slot,
-            pid=process.pid,
-            reason=f"did not end within {seconds:g} s of being asked to",
-        )
+        slot, pid, log = process.slot, process.pid, self._team.log
+        reason = f"did not end within {seconds:g} s of being asked to"
+        log.warning(Event.WORKER_KILLED, worker=slot, pid=pid, reason=reason)
 
     def _log(self, event: Event, process: WorkerProcess, **details: object) -> None:
         self._team.log.info(event, worker=process.slot, pid=process.pid, **details)

@@ -31,21 +31,15 @@ class GroupOwner(Protocol):
     log: Any
     record: WorkerRecord
 
-    def refresh(self) -> None:
-        """Something about the workers has changed."""
-
-    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
-
-    def overdue(self) -> None:
-        """A worker did not end in time."""
+    def refresh(self) -> None: ...
+    def lost(self, exit_: WorkerExit, history: RestartHistory) -> None: ...
+    def overdue(self) -> None: ...
 
 
 class WorkerGroup:
-    """The workers of a generation, from the start of the first to the end of the last.
-
-    On `probation` a slot is filled once, and a death ends the generation. `growing` is how many
-    workers of a scale-up are on their way.
+    """The workers of a generation, from the start of the first to the end of the last. On
+    `probation` a slot is filled once, and a death ends the generation. `growing`: starting workers
+    of a scale-up.
     """
 
     has_begun = True
@@ -71,22 +65,22 @@ class WorkerGroup:
             self._recycler.end_probation()
 
     async def start(self, slots: int | None = None) -> None:
-        """Starts the workers (of the first `slots`); returns without waiting for them."""
+        """Starts the workers (of the first `slots`) without waiting for them."""
         if slots is not None:
             self.watcher.numprocesses = slots
         self._context.arbiter.add(self.watcher)
         await self.watcher.begin()
 
-    # what there is
+    # state
 
     @property
     def launch(self) -> Launch:
-        """What workers are started with."""
+        """How workers are started."""
         return self.watcher.launch
 
     @property
     def processes(self) -> Sequence[WorkerProcess]:
-        """The workers that are not on their way out, by slot."""
+        """The workers that are not leaving, by slot."""
         return sorted(self.watcher.staying, key=lambda process: process.slot)
 
     @property
@@ -101,24 +95,24 @@ class WorkerGroup:
 
     @property
     def unwell(self) -> str:
-        """What is wrong with a worker that runs, where one fails its probes."""
+        """The reason why a running worker fails its probes; "" if none does."""
         return next((f"worker {p.slot}: {p.unwell}" for p in self.processes if p.unwell), "")
 
     @property
     def wanted(self) -> int:
-        """Workers that there should be."""
+        """The wanted number of workers."""
         return self.watcher.numprocesses
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything is there that should be."""
+        """Whether all wanted workers are ready, or a task is completed."""
         if self.plan.is_task:
             return self.record.completed or not self.plan.workers
         return self.ready_count >= self.wanted
 
     @property
     def pausing(self) -> bool:
-        """Whether a worker waits for the end of its back-off."""
+        """Whether a worker waits in back-off."""
         return self.watcher.is_pausing
 
     @property
@@ -138,12 +132,12 @@ class WorkerGroup:
     # becoming ready
 
     def expect(self, process: WorkerProcess) -> None:
-        """Waits for the readiness of a worker that was just started."""
+        """Waits for the readiness of a new worker, in the background."""
         self.keep(self._await_ready(process))
         self.refresh()
 
     async def _await_ready(self, process: WorkerProcess) -> None:
-        """Waits until a worker is ready or has ended; one that is neither in time is killed."""
+        """Waits until a worker is ready or has ended; kills one that is neither in time."""
         try:
             on_probation = process.slot in self.watcher.probation
             await ready_or_over(process, self.plan, on_probation=on_probation)
@@ -180,33 +174,29 @@ class WorkerGroup:
                 await process.ask("accept")
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
-        """Waits for every worker (of `slots`). One that dies on probation, or is given up, ends the
-        wait at once; any other is tried again until `timeouts.startup` is over.
-
-        Raises `FailedStartError`.
+        """Waits for every worker (of `slots`). A death on probation or a worker that is given up
+        ends the wait at once; others are tried again until `timeouts.startup`. Raises
+        `FailedStartError`.
         """
         wanted = None if slots is None else set(slots)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.plan.startup
         while not self._are_ready(wanted):
             late = loop.time() >= deadline
-            if self._gives_up(wanted) or (late and self.record.start_failures):
+            given_up = self.given_up if wanted is None else self.watcher.gives_up(wanted)
+            if given_up or (late and self.record.start_failures):
                 raise self.record.failure()
             if not self.watcher.is_active():
                 raise FailedStartError("it was stopped before it was ready")
             self._changed.clear()
+            patience = None if late else max(0.05, deadline - loop.time())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._changed.wait(), None if late else max(0.05, deadline - loop.time())
-                )
+                await asyncio.wait_for(self._changed.wait(), patience)
 
     def _are_ready(self, slots: Collection[int] | None) -> bool:
         if slots is None or self.plan.is_task:
             return self.is_ready
         return {p.slot for p in self.watcher.staying if p.was_ready}.issuperset(slots)
-
-    def _gives_up(self, slots: Collection[int] | None) -> bool:
-        return self.given_up if slots is None else self.watcher.gives_up(slots)
 
     # changing what runs
 
@@ -218,11 +208,11 @@ class WorkerGroup:
             self.accepts = True
 
     def accept_later(self) -> None:
-        """Workers that are not ready yet accept once they are."""
+        """Lets workers that are not ready yet accept once they are."""
         self.accepts = True
 
     async def _each(self, send: Callable[[WorkerProcess], Awaitable[None]]) -> None:
-        """Sends something to every ready worker; the others catch up when they are."""
+        """Sends something to every ready worker; the others catch up when they are ready."""
 
         async def one(process: WorkerProcess) -> None:
             try:
@@ -234,15 +224,14 @@ class WorkerGroup:
         await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))
 
     def end_probation(self) -> None:
-        """From now on workers that die are started again."""
+        """Starts workers that die again from now on."""
         self.growing = 0
         self.watcher.end_probation(replace(self.launch, accept=True))
         self._recycler.end_probation()
 
     async def adjust(self, plan: ServicePlan) -> None:
-        """Takes over from `plan` what applies to running workers, and starts new ones with it.
-
-        Raises `FailedStartError`; the caller then adjusts back.
+        """Gives the running workers what applies of `plan`, and starts new ones by it. Raises
+        `FailedStartError`; the caller then adjusts back.
         """
         before, self.plan = self.plan, plan
         self.watcher.launch = replace(self.launch, plan=plan)
@@ -252,10 +241,10 @@ class WorkerGroup:
             self.refresh()
 
     def resize(self, workers: int) -> None:
-        """Wants `workers`: new ones start on probation, `end_surplus` ends those beyond them."""
+        """Wants `workers`: new ones start on probation, `end_surplus` ends those beyond."""
         before, self.watcher.numprocesses = self.wanted, workers
         self.growing = max(0, workers - before)
-        self.watcher.retry_slots(range(before, workers))  # an earlier death there is forgotten
+        self.watcher.retry_slots(range(before, workers))  # earlier deaths there are forgotten
 
     async def start_slots(self, slots: Sequence[int]) -> None:
         """Wants workers up to the last of `slots`; waits for these. Raises `FailedStartError`."""
@@ -274,7 +263,7 @@ class WorkerGroup:
             await self.until_ready(missing)
 
     async def end_surplus(self) -> None:
-        """Drains workers beyond those that are wanted; returns once they accept no more."""
+        """Drains surplus workers; returns once they accept no more."""
         surplus = [p for p in self.processes if p.slot >= self.wanted]
         if surplus:
             for process in surplus:
@@ -285,7 +274,7 @@ class WorkerGroup:
             self._owner.refresh()
 
     async def drain_slots(self, slots: Collection[int]) -> None:
-        """Drains the workers of `slots` to their end, and leaves their slots empty."""
+        """Drains the workers of `slots` to their end, and leaves the slots empty."""
         for process in self.processes:
             if process.slot in slots:
                 process.stop_reason = process.stop_reason or "replaced"
@@ -299,12 +288,12 @@ class WorkerGroup:
         await self.until_ready([slot for slot in slots if slot < self.wanted])
 
     def retry(self) -> None:
-        """Ends every back-off and starts again what was given up."""
+        """Ends every back-off, and starts again what was given up."""
         if not self.is_ready and self.watcher.history:
             self.watcher.retry()
 
     def recycle(self, process: WorkerProcess) -> None:
-        """A worker asks to be replaced."""
+        """Replaces a worker that asks for it."""
         self._recycler.request_recycle(process, process.recycle_reason)
 
     # ending
@@ -328,13 +317,10 @@ class WorkerGroup:
         self._changed.set()
 
     async def _wait_stopped_accepting(self, processes: Iterable[WorkerProcess]) -> None:
-        """Waits until each app worker reports STOPPING=1. Commands are only signalled; they need
-        not support it.
-        """
-        await asyncio.sleep(0)  # the signals are sent
+        """Waits until each app worker reports STOPPING=1. Commands need not support it."""
+        await asyncio.sleep(0)  # sends the signals
         if self.plan.app is not None:
-            waiting = [p.wait_stopped_accepting() for p in processes if p.was_ready]
-            await asyncio.gather(*waiting)
+            await asyncio.gather(*(p.wait_stopped_accepting() for p in processes if p.was_ready))
 
     async def wait_ended(self) -> None:
         """Returns once every worker has ended."""
@@ -342,30 +328,31 @@ class WorkerGroup:
             await asyncio.shield(self._ending)
 
     async def abort_drains(self) -> None:
-        """Ends drains before their time; returns when the workers have ended."""
+        """Ends drains early; returns when the workers have ended."""
         await asyncio.gather(*(abort_drain(process) for process in self.leaving))
 
     def kill_unready(self) -> None:
-        """Kills what never became ready: no request waits for it."""
+        """Kills workers that never became ready: they have no requests. None takes their place."""
+        self.watcher.respawn = False
         for process in self.processes:
             if not process.was_ready:
                 process.stopping = True
                 process.signal_group(signal.SIGKILL)
 
     def kill(self) -> None:
-        """Ends every worker at once."""
+        """Kills every worker at once."""
         self.watcher.kill_now()
 
-    # what the recorder and the recycler tell
+    # for the recorder and the recycler
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work` for as long as the group lives."""
+        """Runs `work` as long as the group lives."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended without being asked to."""
+        """A worker ended unasked."""
         self._owner.lost(exit_, history)
 
     def overdue(self) -> None:

@@ -1,4 +1,4 @@
-"""What became of the workers of one generation, over all its starts."""
+"""What happened to the workers of one generation, over all its starts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from servd.supervisor.exits import FailedStartError, WorkerExit
 
 @dataclass(slots=True)
 class WorkerRecord:
-    """`completed` says that a task ended well, `start_failures` counts workers that ended before
-    they were ready, `last_exit` is the latest end that was not asked for.
+    """`completed`: a task ended well. `start_failures`: workers that ended before they were ready.
+    `last_exit`: the latest end that was not requested.
     """
 
     completed: bool = False
@@ -18,7 +18,7 @@ class WorkerRecord:
     last_exit: WorkerExit | None = None
 
     def failure(self) -> FailedStartError:
-        """Why the generation is not what it should be."""
+        """The reason why the generation did not start, as an error."""
         last = self.last_exit
         if last is None:
             return FailedStartError("it did not start")

@@ -1,4 +1,4 @@
-"""Which processes are workers of a daemon, on disk: the next one ends what a killed one left."""
+"""The list of a daemon's workers on disk, with which the next daemon ends those of a killed one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import structlog
 
 from servd.core.events import Event
 
-_AGAIN = 2.0
-"""Seconds after which a list that could not be written is written again."""
+_RETRY_SECONDS = 2.0
+"""Pause before a list that could not be written is written again."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanedWorker:
-    """A process that was a worker. Its start time (clock ticks since boot, proc(5)) tells it from
-    another one that has got its pid since.
+    """A process that was a worker. Its start time (clock ticks since boot, proc(5)) tells it from a
+    later process with the same pid.
     """
 
     pid: int
@@ -31,19 +31,19 @@ class OrphanedWorker:
 
     @property
     def lives(self) -> bool:
-        """Whether it is still there, and not only waiting to be reaped."""
+        """Whether it still runs, and is no zombie."""
         return started_at(self.pid) == self.started
 
     def kill(self) -> None:
-        """Ends it with its group, at once."""
+        """Kills it with its group."""
         if self.lives:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
 class WorkerRegistry:
-    """The list of one daemon, in a `folder` where others that are on their way out may have theirs;
-    written a moment after every change; "" is no file.
+    """The list of one daemon, in a `folder` that it shares with daemons that are ending. It is
+    written shortly after every change; without a folder it is not written.
     """
 
     def __init__(self, folder: str = "") -> None:
@@ -65,7 +65,7 @@ class WorkerRegistry:
             self._write_soon()
 
     def close(self) -> None:
-        """Nobody is left: the list goes."""
+        """Removes the list: no worker remains."""
         if self._writing is not None:
             self._writing.cancel()
         if self._path:
@@ -79,24 +79,22 @@ class WorkerRegistry:
 
     def _write(self) -> None:
         self._writing = None
-        beside = f"{self._path}.new"
+        temporary = f"{self._path}.new"
         try:
-            with open(beside, "w", encoding="utf-8") as file:
+            with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(list(self._known.items()), file)
-            os.replace(beside, self._path)
-        except OSError as error:  # without it, what is left ends by itself
+            os.replace(temporary, self._path)
+        except OSError as error:  # without it, orphaned workers end by themselves
             if not self._stale:
                 log.warning(Event.WORKER_LIST_NOT_WRITTEN, error=error.strerror)
             self._stale = True
-            asyncio.get_running_loop().call_later(_AGAIN, self._write_soon)
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._write_soon)
         else:
             self._stale = False
 
 
 def orphaned_workers(folder: str, of: int | str = "*") -> list[OrphanedWorker]:
-    """The workers of all daemons before this one (or of that with one pid) that still live; their
-    lists are removed.
-    """
+    """The living workers of all other daemons (or of one, by its pid); removes their lists."""
     found: list[OrphanedWorker] = []
     for path in glob.glob(os.path.join(glob.escape(folder), f"workers-{of}.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -105,11 +103,11 @@ def orphaned_workers(folder: str, of: int | str = "*") -> list[OrphanedWorker]:
                     OrphanedWorker(int(pid), int(started)) for pid, started in json.load(file)
                 ]
             os.unlink(path)
-    return [left for left in found if left.lives]
+    return [worker for worker in found if worker.lives]
 
 
 def started_at(pid: int) -> int | None:
-    """When a process began; None for one that is not there, or has ended."""
+    """The start time of a process; None for one that does not exist or has ended."""
     fields = _stat(pid)
     return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
 
@@ -120,7 +118,7 @@ def is_dead(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat from its third on: the state; [] for no such process."""
+    """The fields of proc(5)'s stat from the third (the state) on; [] without such a process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()

@@ -1,6 +1,4 @@
-"""Protocols between daemon and workers: variable names, the worker's spec, notifications, inherited
-descriptors and shared-memory counters.
-
+"""What daemon and workers say to each other: names, specification, notifications, counters.
 Uses: the standard library.
 Used by: daemon side and worker side.
 """

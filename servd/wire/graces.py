@@ -1,7 +1,5 @@
-"""Seconds that are added to a drain, or to another wait, when something ends: one table, since each
-waits for another and has to be the more patient one. Used on both sides of the wire.
-
-A worker drains for `timeouts.drain`. What follows, from the inside to the outside:
+"""Seconds that are added to a drain, or to another wait, when something ends: each waits for
+another and has to be the more patient one. From the inside (`timeouts.drain`) to the outside:
 """
 
 from __future__ import annotations

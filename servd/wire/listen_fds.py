@@ -14,9 +14,7 @@ _SPARE_FDS = 8
 
 
 def first_free_fd() -> int:
-    """Returns a descriptor above those of all sensible listening sockets, which `lay` leaves free,
-    and below a small limit of open files.
-    """
+    """Returns a descriptor that `lay` leaves free, below a small limit of open files."""
     return min(_FREE_FD, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FDS)
 
 
@@ -38,9 +36,7 @@ def take_inherited(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
 
 
 def lay(descriptors: Sequence[int], names: Sequence[str]) -> dict[str, str]:
-    """Moves `descriptors` to 3, 4, ... and returns the variables that announce them. Descriptors
-    that were open there are closed.
-    """
+    """Moves `descriptors` to 3, 4, ... (closing those); returns the variables to set."""
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, first_free_fd()) for fd in descriptors]
     for fd in descriptors:
         os.close(fd)

@@ -41,9 +41,7 @@ def notify(
 
 
 def announce_watchdog(seconds: float | None) -> None:
-    """Sets the variables that announce the watchdog's interval, or removes them for None
-    (sd_watchdog_enabled(3)).
-    """
+    """Sets the variables of sd_watchdog_enabled(3), or removes them for None."""
     if seconds is not None:
         os.environ[WATCHDOG_USEC] = str(int(seconds * 1_000_000))
         os.environ[WATCHDOG_PID] = str(os.getpid())

@@ -1,8 +1,5 @@
-"""A worker's counters in shared memory: written by the worker, read by the daemon, even after the
-worker was killed.
-
-A block is an array of 64-bit words. Each word has one writer, so no lock is needed. Standard
-library only: workers may run in another interpreter.
+"""A worker's counters in shared memory, which the daemon reads even after the worker was killed: an
+array of 64-bit words, each with one writer and so without locks. Standard library only.
 """
 
 from __future__ import annotations
@@ -49,8 +46,8 @@ _BUCKETS_FORMAT = f"={len(BOUNDS) + 1}Q"
 
 
 def create(name: str) -> int:
-    """Returns the descriptor of the memory for a new block. Raises OSError. Its size is sealed
-    (memfd_create(2)): a worker that shrank it would kill the daemon by SIGBUS.
+    """Returns the descriptor of a new block. Raises OSError. Its size is sealed (memfd_create(2)):
+    a worker that shrank it would kill the daemon by SIGBUS.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

@@ -1,6 +1,5 @@
-"""The specification of a worker process: one JSON document on the inherited channel.
-
-Standard library only: workers may run in another interpreter.
+"""The specification of a worker process: one JSON document on the inherited channel. Standard
+library only: workers may run in another interpreter.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TlsSpec:
-    """TLS material in PEM, read by the daemon: keys that only root can read work in workers that
-    have dropped their privileges. Empty `authorities`: none.
-    """
+    """TLS material in PEM, read by the daemon with its rights; `authorities` of "": none."""
 
     certificate: str = dataclasses.field(repr=False)
     key: str = dataclasses.field(repr=False)
@@ -32,13 +29,10 @@ class TlsSpec:
 
 @dataclass(frozen=True, slots=True)
 class BentoSpec:
-    """Additional settings of a worker of a BentoML service.
-
-    `service` is the name in the code ("": the entry service). `reached_at` maps names of the code
-    to the addresses of those services. `workers` share the limits in the code. `keeps_*` keep
-    BentoML's `traffic.timeout` and `traffic.max_concurrency`, unless servd has its own limit.
-    `folder` holds files that outlive a worker. `unknown`: the code could not be imported at
-    planning.
+    """Settings of a worker of a BentoML service. `service` is the name in the code ("": the entry),
+    `reached_at` maps such names to addresses. `workers` share the limits in the code. `keeps_*`
+    keep BentoML's `traffic.timeout` and `max_concurrency`. `folder` outlives a worker. `unknown`:
+    the code could not be imported at planning.
     """
 
     service: str
@@ -108,10 +102,8 @@ class UvicornSpec:
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
-    """How a worker runs its app, in the tables of the configuration; a `health_path` of "": none.
-
-    The nested tables have the field names of their config models: `servd.plan.build` copies them by
-    name.
+    """How a worker runs its app; a `health_path` of "": none. The nested tables have the field
+    names of their config models: `servd.plan.build` copies them by name.
     """
 
     app: str
@@ -141,12 +133,10 @@ class SocketSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Everything that one worker process receives at its start.
-
-    Exactly one of `app` (run by servd's worker) and `argv` (a program to execute) is set. Without
-    `accept`, a worker becomes ready first and accepts on command. With `tells_sources`, it reports
-    the files of its code. `counters` is the descriptor of its counter block, `events` that of the
-    pipe for finished events.
+    """Everything that one worker receives at its start. Exactly one of `app` (run by servd's
+    worker) and `argv` (a program) is set. Without `accept`, it becomes ready first and accepts on
+    command. With `tells_sources`, it reports the files of its code. `counters` is the descriptor of
+    its counter block, `events` that of the pipe for finished events.
     """
 
     service: str

@@ -21,10 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from servd.wire.graces import HARD_EXIT_SECONDS
 from servd.wire.listen_fds import first_free_fd
-
-HARD_EXIT_SECONDS = 5.0
-"""Time after the drain's deadline at which a worker that has not exited ends itself."""
 
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_BYTES = 65536

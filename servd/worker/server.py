@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from servd.http.base_server import BaseServer, ServerSocket
+from servd.wire.graces import PROBE_END_SECONDS
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
@@ -27,9 +28,6 @@ from servd.worker.reporter import Reporter
 from servd.worker.slow_clients import SlowClients
 from servd.worker.threads import size_pools
 from servd.worker.watchdog import Watchdog
-
-_PROBE_GRACE_SECONDS = 0.2
-"""Time for probes that are in progress when a worker ends."""
 
 
 def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
@@ -198,7 +196,7 @@ class WorkerServer(BaseServer):
             await asyncio.sleep(0)  # lets them see the disconnect
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=_PROBE_GRACE_SECONDS)
+            await asyncio.wait(tasks, timeout=PROBE_END_SECONDS)
 
 
 def quietly(app: Any) -> Any:

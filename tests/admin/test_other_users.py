@@ -16,7 +16,7 @@ import pytest
 
 from support.apps import PLAIN
 from support.dashboard import dashboard
-from support.harness import Servd, ServdProcess, servd_for_others, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, servd_for_others, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,7 +50,7 @@ for path in json.loads(sys.argv[2]):
 for port in json.loads(sys.argv[3]):
     for route in ("/", "/v1/status", "/session"):
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{route}", timeout=10).read()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{route}", timeout=90).read()
             found["ports"].append([port, route])
         except OSError:
             pass
@@ -79,7 +79,7 @@ def tried(daemon: ServdProcess, ports: list[int], user: int) -> dict[str, Any]:
         extra_groups=[],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -143,6 +143,9 @@ def test_the_command_line_says_whom_the_socket_belongs_to(servd: Servd) -> None:
     code = "from servd.control.client import AdminClient; import os; os.setgroups([]);"
     code += f"os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid}); AdminClient({str(path)!r})"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}.get('/livez')"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"{code}.get('/livez')"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     assert "is not open to you: it belongs to whoever runs servd" in done.stderr

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from support.apps import PLAIN, SLEEP, web
-from support.harness import Servd, ServdProcess, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, wait_until
 
 TALKS = """
     import asyncio
@@ -162,7 +162,7 @@ def test_a_client_that_reads_nothing_costs_nothing_and_learns_of_its_gap(servd: 
         assert names([next(lines)])[0].startswith("0 x")
     grown = psutil.Process(daemon.pid).memory_info().rss - before
     assert grown < 8 * 2**20
-    slow.settimeout(10)
+    slow.settimeout(DEADLINE)
     text = b""
     while b"event: gap" not in text:
         chunk = slow.recv(65536)
@@ -191,7 +191,7 @@ def test_followers_are_bounded_and_let_go_of(servd: Servd) -> None:
     daemon = servd(f"[services.job]\n{SLEEP}\n").ready()
     clients = [slow_reader(daemon, "/v1/events") for _ in range(MOST_STREAMS)]
     for client in clients:
-        client.settimeout(30)
+        client.settimeout(DEADLINE)
         assert client.recv(12) == b"HTTP/1.1 200"
     answer = daemon.ask("GET", "/v1/events")
     assert answer.status_code == 503

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.apps import PLAIN, web
-from support.harness import Servd, ServdProcess, command, free_port, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, command, free_port, wait_until
 
 TOKEN = "correct horse battery staple"
 
@@ -93,12 +93,12 @@ def test_a_reload_changes_the_token_and_the_address(servd: Servd) -> None:
     admin = '[admin]\nlisten = "127.0.0.1:{}"\ntoken = "{}"\n'
     daemon.edit(admin.format(port, "another") + web(1))
     route = f"http://127.0.0.1:{port}/v1/reload"
-    answer = httpx.post(route, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30)
+    answer = httpx.post(route, headers={"authorization": f"Bearer {TOKEN}"}, timeout=DEADLINE)
     assert answer.json()["outcome"] == "applied"
     assert get(port).status_code == 401
     assert get(port, token="another").status_code == 200
     daemon.edit(admin.format(other, "another") + web(1))
-    httpx.post(route, headers={"authorization": "Bearer another"}, timeout=30)
+    httpx.post(route, headers={"authorization": "Bearer another"}, timeout=DEADLINE)
     assert get(other, token="another").status_code == 200
     with pytest.raises(httpx.ConnectError):
         get(port, token="another")

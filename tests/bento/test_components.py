@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from support.apps import PID_IN_A_CHUNK
-from support.harness import Servd, ServdProcess, alive, command, free_port, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, alive, command, free_port, wait_until
 from support.with_bentoml import GATEWAY, PYTHON, copied, environ
 
 
@@ -31,7 +31,7 @@ def rate(daemon: ServdProcess, text: str = "why does bread rise") -> Any:
 
 
 def httpx_post(daemon: ServdProcess, path: str, body: dict[str, Any]) -> Any:
-    return httpx.post(daemon.url("gw") + path, json=body, timeout=20)
+    return httpx.post(daemon.url("gw") + path, json=body, timeout=DEADLINE)
 
 
 def test_components_are_discovered_started_and_called(servd: Servd) -> None:
@@ -338,12 +338,12 @@ def test_limits_of_the_file_are_servds_and_those_of_the_code_bentomls(servd: Ser
         [services.filed]
         bento = "service:Filed"
         listen = "127.0.0.1:0"
-        timeouts = {{ request = "1s" }}
+        timeouts = {{ request = "5s" }}
     """
     daemon = servd(config, service_py=code, environ=environ(servd.folder)).ready()
-    with httpx.Client(timeout=20) as client:
-        coded = client.post(daemon.url("coded") + "/wait", json={"seconds": 5})
-        filed = client.post(daemon.url("filed") + "/wait", json={"seconds": 5})
+    with httpx.Client(timeout=DEADLINE) as client:
+        coded = client.post(daemon.url("coded") + "/wait", json={"seconds": 1000})
+        filed = client.post(daemon.url("filed") + "/wait", json={"seconds": 1000})
         fast = client.post(daemon.url("filed") + "/wait", json={"seconds": 0.5})
     assert (coded.status_code, filed.status_code, fast.status_code) == (504, 504, 200)
     assert coded.json() == {"error": "Not able to process the request in 0.3 seconds"}
@@ -414,7 +414,7 @@ def test_many_calls_at_once_come_through_while_the_component_is_replaced(
     url = daemon.url("gw") + "/rate"
 
     def ask(_: int) -> int:
-        return httpx.post(url, json={"text": "a b"}, timeout=20).status_code
+        return httpx.post(url, json={"text": "a b"}, timeout=DEADLINE).status_code
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(ask, n) for n in range(600)]
@@ -441,13 +441,13 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
         GATEWAY, service_py=code, program_py=PID_IN_A_CHUNK, environ=environ(servd.folder)
     ).ready()
     url = daemon.url("gw") + "/any"
-    first = httpx.get(url, timeout=30).text
+    first = httpx.get(url, timeout=DEADLINE).text
     found: list[int] = []
     over = threading.Event()
 
     def ask() -> None:
         while not over.is_set():
-            found.append(httpx.get(url, timeout=30).status_code)
+            found.append(httpx.get(url, timeout=DEADLINE).status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -459,6 +459,6 @@ def test_a_service_with_a_command_of_its_own_is_stopped_before_it_starts_anew(
     assert set(found) == {200}
     assert [c["kind"] for c in report["changes"]] == ["interrupt"]
     assert report["outcome"] == "applied"
-    assert httpx.get(url, timeout=30).text != first
+    assert httpx.get(url, timeout=DEADLINE).text != first
     assert daemon.stop() == 0
     assert daemon.leftovers() == []

@@ -9,7 +9,7 @@ import subprocess
 
 import httpx
 
-from support.harness import Servd, wait_until
+from support.harness import DEADLINE, Servd, wait_until
 from support.with_bentoml import PYTHON, copied, environ
 
 CONFIG = """
@@ -39,7 +39,7 @@ def test_servd_runs_on_them_as_on_its_own(servd: Servd) -> None:
 
     def rate() -> object:
         body = {"text": "why does bread rise"}
-        return httpx.post(daemon.url("gw") + "/rate", json=body, timeout=20).json()
+        return httpx.post(daemon.url("gw") + "/rate", json=body, timeout=DEADLINE).json()
 
     assert rate() == {"words": 4.0, "score": 4.0}
     first = daemon.pids("gw.scorer")

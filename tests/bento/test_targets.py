@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from support.harness import (
+    DEADLINE,
     Servd,
     ServdProcess,
     command,
@@ -31,7 +32,7 @@ SAMPLE = Path(__file__).parents[2] / "sample-configs" / "bentoml"
 
 def counts(daemon: ServdProcess, service: str) -> str:
     url = daemon.service(service)["listen"][0]
-    return httpx.post(f"{url}/count", json={"upto": 2}, timeout=20).text
+    return httpx.post(f"{url}/count", json={"upto": 2}, timeout=DEADLINE).text
 
 
 def built(folder: Path) -> Path:
@@ -99,7 +100,7 @@ def test_the_sample_of_bentoml_runs(servd: Servd) -> None:
         environ={"PORT": port, **environ(servd.folder)},
     ).ready()  # fmt: skip
     body = {"text": "the cat and the dog"}
-    counted = httpx.post(f"http://127.0.0.1:{port}/count", json=body, timeout=20)
+    counted = httpx.post(f"http://127.0.0.1:{port}/count", json=body, timeout=DEADLINE)
     assert counted.json() == {"the": 2, "cat": 1, "and": 1, "dog": 1}
     assert len(daemon.pids("my.tokenizer")) == 3
     assert daemon.stop() == 0
@@ -200,7 +201,7 @@ server = servd.serve(
     api_workers=2, threaded=True,
 )
 with server:
-    text = httpx.post(f"{{server.url()}}/count", json={{"upto": 2}}, timeout=20).text
+    text = httpx.post(f"{{server.url()}}/count", json={{"upto": 2}}, timeout=90).text
     workers = server.status()["services"][0]["workers"]["ready"]
 print(json.dumps([text, workers]))
 """
@@ -210,7 +211,7 @@ print(json.dumps([text, workers]))
         env={**os.environ, **environ(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["0 1 ", 2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,11 +129,11 @@ def test_a_hook_that_fails_is_said_and_stops_nothing(servd: Servd, text: str, wh
     program(servd.folder, text)
     config = hook('"reload_applied"', 'command = ["./notify.sh"]\ntimeout = "500ms"') + web(1)
     daemon = servd(config, main_py=PLAIN).ready()
-    started = time.monotonic()
     answer = daemon.reload(config + "threads = 3\n")
     assert answer["outcome"] == "applied"
-    assert time.monotonic() - started < 20  # it was not waited for
     failed = daemon.wait_for("hook failed", hook="reload_applied")
+    happened = [event["event"] for event in daemon.events]
+    assert happened.index("reload finished") < happened.index("hook failed"), "it is not awaited"
     assert why in failed["error"]
     if "broke" in text:
         assert failed["last_lines"] == ["it broke"]
@@ -164,8 +163,8 @@ def test_what_a_hook_leaves_behind_ends_with_it(servd: Servd) -> None:
     pid = int((servd.folder / "pid").read_text())
     child = [p for p in psutil.process_iter() if p.pid == pid]
     wait_until(lambda: not alive(child), "its child has ended")
-    assert daemon.find("hook failed") == []
     assert daemon.stop() == 0
+    assert daemon.find("hook failed") == []
 
 
 def test_a_url_that_fails_is_named_without_its_secrets(servd: Servd, receiver: Receiver) -> None:
@@ -191,9 +190,7 @@ def test_a_hook_that_hangs_does_not_hold_the_stop_up(servd: Servd, receiver: Rec
     daemon = servd(hooks + f"[services.job]\n{SLEEP}\n").ready()
     daemon.reload(hooks + f"[services.job]\n{SLEEP}\nstop_signal = 'SIGKILL'\n")
     wait_until(lambda: receiver.bodies, "it was called")
-    started = time.monotonic()
-    assert daemon.stop() == 0  # and nothing is left of the program
-    assert time.monotonic() - started < 20
+    assert daemon.stop() == 0  # long before the hour is over; and nothing is left of the program
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ import pytest
 from support.harness import DEADLINE, Servd, wait_until
 
 SLOW = """
-    import asyncio
+    import asyncio, os
 
     async def app(scope, receive, send):
         assert scope["type"] == "http"
         seconds = float(scope["query_string"] or b"0")
         print("asked", flush=True)
         await asyncio.sleep(seconds)
+        while scope["path"] == "/held" and not os.path.exists("go"):
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 """
@@ -77,11 +79,9 @@ def test_a_request_beyond_the_drain_is_cut_and_the_daemon_ends(servd: Servd) -> 
         timeouts = { drain = "500ms" }
     """
     daemon = servd(config, slow_py=SLOW).ready()
-    with daemon.asking("web", "/?30") as (answer,):
+    with daemon.asking("web", "/?100000") as (answer,):
         daemon.wait_for_line("asked")
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 10
         with pytest.raises(httpx.HTTPError):
             answer.result()
 
@@ -115,7 +115,7 @@ def test_a_worker_whose_loop_is_blocked_is_killed_and_named(servd: Servd) -> Non
 def test_a_second_signal_ends_everything_at_once(servd: Servd) -> None:
     config = '[services.web]\napp = "slow:app"\nlisten = "127.0.0.1:0"\n'
     daemon = servd(config, slow_py=SLOW).ready()
-    with daemon.asking("web", "/?30") as (answer,):
+    with daemon.asking("web", "/?100000") as (answer,):
         daemon.wait_for_line("asked")
         daemon.remember()
         daemon.send(signal.SIGTERM)
@@ -138,18 +138,19 @@ def test_a_kept_connection_hears_of_the_end_instead_of_being_reset(servd: Servd)
         kept.sendall(request)
         assert b"done" in _answer(kept)
         thread = threading.Thread(
-            target=lambda: other.get(f"{daemon.url('web')}/?2", timeout=DEADLINE)
+            target=lambda: other.get(f"{daemon.url('web')}/held", timeout=DEADLINE)
         )
         thread.start()
         wait_until(lambda: len(daemon.lines("asked")) == 2, "a request that holds the drain")
         daemon.send(signal.SIGTERM)
         daemon.wait_for("service stopping")
-        time.sleep(0.2)
+        wait_until(lambda: daemon.service("web")["draining"], "the drain has begun")
         kept.sendall(request)
         answer = _answer(kept)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer.lower()
         assert kept.recv(1) == b""
+        (daemon.folder / "go").touch()
         thread.join()
     assert daemon.wait() == 0
 

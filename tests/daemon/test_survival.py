@@ -13,15 +13,15 @@ import httpx
 import psutil
 import pytest
 
-from support.harness import Servd, ServdProcess, alive, free_port, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, alive, free_port, wait_until
 
 APP = """
     import asyncio, os
 
     async def app(scope, receive, send):
         assert scope["type"] == "http"
-        if scope["path"] == "/slow":
-            await asyncio.sleep(5)
+        while scope["path"] == "/slow" and not os.path.exists("go"):
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 """
@@ -43,14 +43,14 @@ def test_the_next_daemon_has_the_addresses_and_requests_in_flight_are_answered(
         app = "main:app"
         listen = "127.0.0.1:{port}"
         workers = 2
-        timeouts = {{ drain = "10s" }}
+        timeouts = {{ drain = "1h" }}
     """
     first = servd(config, main_py=APP).ready()
     workers = first.descendants()
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(httpx.get(f"http://127.0.0.1:{port}/slow", timeout=20))
+        answers.append(httpx.get(f"http://127.0.0.1:{port}/slow", timeout=DEADLINE))
 
     asking = [threading.Thread(target=ask) for _ in range(4)]
     for thread in asking:
@@ -64,11 +64,12 @@ def test_the_next_daemon_has_the_addresses_and_requests_in_flight_are_answered(
     first.wait()
     second = started_again(servd, first)
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+    second.wait_for("workers of a killed daemon are draining")
+    (servd.folder / "go").touch()
     for thread in asking:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 4
     wait_until(lambda: not alive(workers), "the old workers have ended")
-    second.wait_for("workers of a killed daemon are draining")
     second.wait_for("workers of a killed daemon have ended")
     assert second.stop() == 0
     assert second.leftovers() == []
@@ -108,7 +109,7 @@ def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd
 
 
 def test_a_stop_ends_what_a_killed_daemon_has_left(servd: Servd) -> None:
-    first = servd(stubborn(drain="30s"), stubborn_py=STUBBORN).ready()
+    first = servd(stubborn(drain="1h"), stubborn_py=STUBBORN).ready()
     process = psutil.Process(first.pids("stubborn")[0])
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -129,8 +130,10 @@ def test_as_the_first_process_it_reaps_orphans_and_ends_gracefully(servd: Servd)
         import os, time
 
         if os.fork() == 0:
+            parent = os.getpid()
             if os.fork() == 0:
-                time.sleep(0.3)  # its parent has gone by then
+                while os.getppid() == parent:
+                    time.sleep(0.01)
             os._exit(0)
         os.wait()
         open("orphaned", "w").close()
@@ -166,7 +169,7 @@ def test_as_the_first_process_it_reaps_orphans_and_ends_gracefully(servd: Servd)
         daemon.send_signal(signal.SIGUSR2)
         wait_until(lambda: "restart the container" in log.read_text(), "it cannot be replaced")
         daemon.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE) == 0
         assert '"graceful": true' in log.read_text()
     finally:
         process.kill()

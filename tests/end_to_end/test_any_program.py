@@ -10,7 +10,7 @@ import httpx
 import playwright
 import pytest
 
-from support.harness import Servd, wait_until
+from support.harness import DEADLINE, Servd, wait_until
 
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 """A Node that is surely there: the one that the browser tests bring along."""
@@ -80,12 +80,12 @@ def test_node_workers_on_one_socket_are_replaced_without_a_lost_request(
     """
     daemon = servd(config, server_js=BOUND_BY_SERVD).ready()
     url = daemon.url("node")
-    wait_until(lambda: httpx.get(url, timeout=10).text.startswith("one "), "node answers")
+    wait_until(lambda: httpx.get(url, timeout=DEADLINE).text.startswith("one "), "node answers")
     answers: list[str] = []
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=DEADLINE) as client:
             while not over.is_set():
                 answers.append(client.get(url).text.split()[0])
 

@@ -62,12 +62,12 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_later(
     assert answers[0].status_code == 200
     daemon.wait_for("connections are accepted again")
     assert daemon.pids("web")[1] == second
-    assert not daemon.find("worker to be recycled"), "nobody is blamed for what the daemon lacks"
     assert daemon.reload()["outcome"] == "unchanged"
     assert len(daemon.find("connections cannot be accepted")) == 1
     assert len(daemon.events) < 100
     assert "Traceback" not in daemon.output
     assert daemon.stop() == 0
+    assert not daemon.find("worker to be recycled"), "nobody is blamed for what the daemon lacks"
 
 
 def test_the_first_question_without_descriptors_is_told_the_reason(servd: Servd) -> None:
@@ -126,7 +126,7 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
         app = "main:app"
         listen = "127.0.0.1:0"
         uvicorn = {{ loop = "{loop}" }}
-        watchdog = "500ms"
+        watchdog = "2s"
         """,
         main_py=PID,
     ).ready()
@@ -145,7 +145,7 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
                 clients.append(waiting.enter_context(client))
                 client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             daemon.wait_for("connections cannot be accepted", error=NO_FILES, worker=0, pid=pid)
-            until = time.monotonic() + 1.2
+            until = time.monotonic() + 4.5
             while time.monotonic() < until:  # over twice the watchdog's time
                 assert kept.get("/").text == str(pid)
                 time.sleep(0.05)
@@ -154,8 +154,8 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
     daemon.wait_for("connections are accepted again", worker=0)
     assert daemon.pids("web") == [pid]
     assert len(daemon.find("connections cannot be accepted")) == 1
-    assert not daemon.find("worker hung")
     assert daemon.stop() == 0
+    assert not daemon.find("worker hung")
 
 
 def test_a_worker_without_descriptors_leaves_new_connections_to_the_others(servd: Servd) -> None:
@@ -178,6 +178,7 @@ def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
             assert daemon.act("web", "restart")["outcome"] == "applied"
             assert answer.result().text == str(pid)
             daemon.wait_for("worker ended", pid=pid)
+    assert daemon.stop() == 0
     assert not daemon.find("worker killed")
 
 

@@ -208,7 +208,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         app = "main:app"
         listen = "127.0.0.1:0"
         workers = 2
-        watchdog = "500ms"
+        watchdog = "2s"
         # two: one may be under way when the worker is killed below
         health = { path = "/", interval = "100ms", failures = 2 }
         restart = { reset_after = "10m", backoff = "100ms" }
@@ -223,7 +223,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         assert float(daemon.get("web").text) == pytest.approx(time.time() + jump, abs=60)
         last = datetime.fromisoformat(daemon.events[-1]["timestamp"])
         assert abs(last - datetime.now(UTC) - timedelta(seconds=jump)) < timedelta(minutes=1)
-        until = time.monotonic() + 1.2
+        until = time.monotonic() + 4.5
         while time.monotonic() < until:  # over twice the watchdog's time
             assert daemon.status()["services"][0]["state"] == "ready"
             time.sleep(0.1)
@@ -236,9 +236,9 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         clock.put(0)
         wait_until(lambda: len(daemon.find("clock jumped")) == 2, "the way back too")
         assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
-    assert not daemon.find("worker hung")
-    assert not daemon.find("worker to be recycled")
     assert daemon.stop() == 0
+    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker hung")
 
 
 def everything_stands_still(daemon: ServdProcess, seconds: float) -> None:
@@ -256,22 +256,22 @@ def test_a_pause_of_everything_is_said_and_no_worker_is_blamed(servd: Servd) -> 
         [services.web]
         app = "main:app"
         listen = "127.0.0.1:0"
-        watchdog = "500ms"
-        health = { path = "/slow", interval = "100ms", timeout = "1s", failures = 1 }
-        timeouts = { startup = "10s" }
+        watchdog = "2s"
+        health = { path = "/slow", interval = "100ms", timeout = "4s", failures = 1 }
+        timeouts = { startup = "1m" }
     """
-    app = PID.replace("sleep(2)", "sleep(0.4)")
+    app = PID.replace("sleep(2)", 'sleep(0.4); print("probed", flush=True)')
     daemon = servd(config, main_py=app).ready()
     (pid,) = daemon.pids("web")
-    everything_stands_still(daemon, 3.5)
+    everything_stands_still(daemon, 6)
     assert daemon.wait_for("servd was held up")["seconds"] >= 2
-    for _ in range(20):  # longer than a probe takes
+    probed = len(daemon.lines("probed"))
+    while len(daemon.lines("probed")) < probed + 2:  # one of them has begun since
         assert daemon.get("web").text == str(pid)
-        time.sleep(0.05)
     assert daemon.pids("web") == [pid]
-    assert not daemon.find("worker hung")
-    assert not daemon.find("worker to be recycled")
     assert daemon.stop() == 0
+    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker hung")
 
 
 def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> None:
@@ -279,12 +279,12 @@ def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> 
         [services.web]
         app = "main:app"
         listen = "127.0.0.1:0"
-        timeouts = { startup = "2s" }
+        timeouts = { startup = "8s" }
     """
     slow = "import time\nfor _ in range(10):\n    time.sleep(0.1)\n" + textwrap.dedent(PID)
     daemon = servd(config, main_py=slow)
     daemon.wait_for("worker started")
-    everything_stands_still(daemon, 3.5)
+    everything_stands_still(daemon, 10)
     daemon.ready()
-    assert not daemon.find("worker died")
     assert daemon.stop() == 0
+    assert not daemon.find("worker died")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from dataclasses import dataclass, field
 
 from support.apps import PID_IN_A_CHUNK
@@ -31,15 +30,17 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int
     return int(body)
 
 
-async def client(address: tuple[str, int], until: float, tally: Tally, *, kept: bool) -> None:
+async def client(
+    address: tuple[str, int], over: asyncio.Event, tally: Tally, *, kept: bool
+) -> None:
     """Asks again and again, on one connection or on a new one each time. Never retries."""
-    while time.monotonic() < until:
+    while not over.is_set():
         pid: int | None = None
         try:
             async with asyncio.timeout(DEADLINE):
                 reader, writer = await asyncio.open_connection(*address)
                 try:
-                    while time.monotonic() < until:
+                    while not over.is_set():
                         pid = await ask(reader, writer)
                         tally.answers[pid] = tally.answers.get(pid, 0) + 1
                         await asyncio.sleep(0.005)
@@ -54,14 +55,25 @@ async def client(address: tuple[str, int], until: float, tally: Tally, *, kept: 
 
 
 async def load(address: tuple[str, int], victim: int) -> Tally:
-    """Sixteen clients for three seconds; after one, `victim` is killed."""
-    tally = Tally()
-    until = time.monotonic() + 3
+    """Sixteen clients; once all workers have answered, `victim` is killed, and once another has
+    answered for a while, it is over.
+    """
+    tally, over = Tally(), asyncio.Event()
+
+    async def answering(workers: int, times: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while sum(count >= times for count in tally.answers.values()) < workers:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
     async with asyncio.TaskGroup() as group:
         for number in range(16):
-            group.create_task(client(address, until, tally, kept=number % 2 == 0))
-        await asyncio.sleep(1)
-        os.kill(victim, signal.SIGKILL)
+            group.create_task(client(address, over, tally, kept=number % 2 == 0))
+        try:
+            await answering(workers=2, times=100)
+            os.kill(victim, signal.SIGKILL)
+            await answering(workers=3, times=100)
+        finally:
+            over.set()
     return tally
 
 

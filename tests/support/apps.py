@@ -9,11 +9,18 @@ PLAIN = """
         assert scope["type"] == "http"
         if scope["path"] == "/slow":
             await asyncio.sleep(1)
+        if scope["path"] == "/held":
+            print("held", flush=True)
+            while not os.path.exists("go"):
+                await asyncio.sleep(0.01)
         body = os.environ.get("V", "").encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 """
+
+HOLD = "while os.path.exists('hold'): time.sleep(0.01)"
+"""A statement for `plain` that lasts as long as there is a file `hold`."""
 
 OK = """
     async def app(scope, receive, send):

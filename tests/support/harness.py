@@ -24,8 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from servd.core.events import Event
 
-DEADLINE = 40.0
-"""Seconds that any condition may take on a machine that is busy with other tests."""
+DEADLINE = 90.0
+"""Seconds after which a condition that has not come is taken for one that never will: no bound of
+what is tested, so it costs nothing and holds on a machine that is ten times busier.
+"""
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
@@ -94,6 +96,8 @@ class ServdProcess:
         self.folder = folder
         self.runtime = runtime
         self.log_path = runtime.with_suffix(".log")
+        self.loses_lines = False
+        """Set by a test where the log has no room: nothing is awaited there."""
         self._log = self.log_path.open("wb")
         self.known: dict[int, psutil.Process] = {}
         self.main: psutil.Process | None = None
@@ -275,15 +279,14 @@ class ServdProcess:
 
     def _told(self, method: str, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asks for something that the daemon logs last of all. The log is written by a thread of
-        its own: whatever happened is there once the end of it is. A log that tells no ends, or is
-        elsewhere, is not waited for.
+        its own: whatever happened is there once the end of it is. A log that tells no ends, is
+        elsewhere or `loses_lines` is not waited for.
         """
-        quiet = '"servd started"' not in self.output
+        quiet = self.loses_lines or '"servd started"' not in self.output
         before = self._ends()
         answer: dict[str, Any] = self.ask(method, route, json=body).json()
         if not quiet and "outcome" in answer:
-            with contextlib.suppress(AssertionError):
-                wait_until(lambda: self._ends() > before, "the end is logged", deadline=2.0)
+            wait_until(lambda: self._ends() > before, f"the end is logged of {route}: {answer}")
         return answer
 
     def _ends(self) -> int:

@@ -2,8 +2,9 @@
 
 Half of the requests are on new connections, half on kept ones, and slow ones are always in flight.
 A kept connection that was idle for over a second is thrown away, `Connection: close` is honoured,
-and nothing is ever tried again: whatever is refused, reset, cut short, answered by a 5xx or not
-answered in time is lost.
+and nothing is ever tried again: whatever is refused, reset, cut short, answered by a 5xx or never
+answered is lost. No more requests wait for their answers at a time than a server that is short of
+CPU can be asked: then it asks less often.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 IDLE_SECONDS = 1.0
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 90.0
+"""An answer that has not come by then never will."""
+AT_ONCE = 24
+"""Requests that may wait for their answers at a time, apart from the slow ones."""
+AROUND = 100
+"""Requests that are made before something happens under the load, and after it."""
 
 
 class LostError(Exception):
@@ -63,17 +69,20 @@ class StrictClient:
     _kept: list[_Connection] = field(default_factory=list)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _began: float = 0.0
+    _round: int = 0
+    _left: int = 0
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def during(self, work: Callable[[], Awaitable[None]]) -> Tally:
-        """Loads the server while `work` is done, and for a moment before and after it."""
+        """Loads the server while `work` is done, and for a round of requests before and after."""
         self._began = time.monotonic()
         stop = asyncio.Event()
         requests = asyncio.ensure_future(self._steady(stop))
         slow = [asyncio.ensure_future(self._slowly(stop)) for _ in range(self.slow)]
         try:
-            await asyncio.sleep(0.5)
+            await self.round()
             await work()
-            await asyncio.sleep(0.5)
+            await self.round()
         finally:
             stop.set()
             await asyncio.gather(requests, *slow)
@@ -81,6 +90,13 @@ class StrictClient:
                 self._close(connection)
             await self.closed()
         return self.tally
+
+    async def round(self, requests: int = AROUND) -> None:
+        """Returns when so many requests were answered, or lost, that are begun from now on."""
+        self._round += 1
+        self._left = requests
+        self._over.clear()
+        await self._over.wait()
 
     def _close(self, connection: _Connection) -> None:
         task = asyncio.ensure_future(connection.close())
@@ -97,12 +113,22 @@ class StrictClient:
         running: set[asyncio.Task[None]] = set()
         while not stop.is_set():
             for kept in (True, False):
-                task = asyncio.ensure_future(self.ask(self.path, kept=kept))
+                task = asyncio.ensure_future(self._in_a_round(self.ask(self.path, kept=kept)))
                 running.add(task)
                 task.add_done_callback(running.discard)
-            due += pause
+            due = max(due + pause, time.monotonic())
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            while len(running) > AT_ONCE - 2:
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*running)
+
+    async def _in_a_round(self, request: Awaitable[None]) -> None:
+        mine = self._round
+        await request
+        if mine == self._round:
+            self._left -= 1
+            if self._left <= 0:
+                self._over.set()
 
     async def _slowly(self, stop: asyncio.Event) -> None:
         kept = False

@@ -70,7 +70,7 @@ def bentoml_serve(target: str, folder: Path) -> Iterator[str]:
         family = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
+            server.wait(DEADLINE)
         for process in [*family, psutil.Process(server.pid)] if server.poll() is None else family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -80,7 +80,7 @@ def bentoml_serve(target: str, folder: Path) -> Iterator[str]:
 def answers(url: str) -> bool:
     """Whether the service there is ready."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=DEADLINE).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -12,11 +12,11 @@ from websockets.sync.client import connect
 from support.apps import LASTING
 from support.harness import DEADLINE, Servd
 
-CONFIG = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\ntimeouts = { drain = "10s" }\n'
+CONFIG = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\ntimeouts = { drain = "1h" }\n'
 
 
 def test_a_websocket_echoes_and_ends_with_1012_at_a_stop(servd: Servd) -> None:
-    daemon = servd(CONFIG.replace("10s", "1s"), main_py=LASTING).ready()
+    daemon = servd(CONFIG.replace("1h", "1s"), main_py=LASTING).ready()
     url = daemon.url("web").replace("http", "ws") + "/echo"
     with connect(url, open_timeout=DEADLINE) as socket:
         socket.send("hello")

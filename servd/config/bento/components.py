@@ -1,14 +1,14 @@
-"""Expands BentoML services into services of the configuration: `gw`, and `gw.tokenizer` for a
-dependency in its code. Pure.
-
-Precedence, weakest first: servd's defaults, `[defaults]`, declarations in the code, the service's
-tables in the file (`[services.gw]`, `[services.gw.components.Tokenizer]`).
+"""Expands BentoML services into services: `gw`, and `gw.tokenizer` for a dependency in its code.
+Pure. Precedence, weakest first: servd's defaults, `[defaults]`, declarations in the code, the
+service's tables in the file (`[services.gw]`, `[services.gw.components.Tokenizer]`).
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from servd.config.bento.declared import SHARED_KEYS, Declared, DeclaredGraph, Part
@@ -47,26 +47,19 @@ class Expansion:
     def secrets(self, secrets: Collection[Path]) -> frozenset[Path]:
         """Returns the paths of secrets, with those that components inherit or set."""
         found = set(secrets)
-        for name, part in self.parts.items():
-            entry = name.partition(".")[0]
-            if part.is_entry:
+        components = [(name, part.declared) for name, part in self.parts.items() if "." in name]
+        for (name, declared), way in itertools.product(components, secrets):
+            if way[:2] != ("services", name.partition(".")[0]):
                 continue
-            for way in secrets:
-                if way[:2] != ("services", entry):
-                    continue
-                if way[2:4] == ("components", part.declared.name):
-                    found.add(("services", name, *way[4:]))
-                elif way[2] in SHARED_KEYS:
-                    found.add(("services", name, *way[2:]))
+            if way[2:4] == ("components", declared.name):
+                found.add(("services", name, *way[4:]))
+            elif way[2] in SHARED_KEYS:
+                found.add(("services", name, *way[2:]))
         return frozenset(found)
 
     def _expanded(self, name: str, given: Service, graph: DeclaredGraph) -> dict[str, Service]:
         if not graph.services:
-            unknown = {name: name}
-            self.parts[name] = Part(
-                Declared(name), True, unknown, keeps_timeout=True, keeps_concurrency=True,
-                unknown=True,
-            )  # fmt: skip
+            self.parts[name] = Part(Declared(name), True, {name: name}, True, True, unknown=True)
             return {name: given.model_copy(update={"components": {}})}
         self.diagnostics += self._unknown(name, given, graph)
         names = {each: component_name(name, each, graph.entry) for each in graph.services}
@@ -74,17 +67,16 @@ class Expansion:
         for each, new in names.items():
             if new in taken:
                 message = f"{shown(taken[new])} and {shown(each)} would both be called {new}"
-                self.diagnostics.append(
-                    self.checked.problem(("services", name, "bento"), message, code="name")
-                )
+                mistake = self.checked.problem(("services", name, "bento"), message, code="name")
+                self.diagnostics.append(mistake)
             taken[new] = each
         services: dict[str, Service] = {}
         for each, declared in graph.services.items():
             is_entry = each == graph.entry
             own: Path = ("services", name) if is_entry else ("services", name, "components", each)
             base = given if is_entry else self._component(given, given.components.get(each))
-            is_set = _OwnKeys(self.checked, own)
-            needs = tuple(Dependency(service=names[other]) for other in declared.depends)
+            is_set = functools.partial(_sets, self.checked, own)
+            needs = [Dependency(service=names[other]) for other in declared.depends]
             made = _with_declared(base, declared, is_set, is_entry=is_entry)
             depends_on = (*(base.depends_on if is_entry else ()), *needs)
             # components are services now
@@ -107,10 +99,9 @@ class Expansion:
         values: dict[str, Any] = {name: getattr(shared, name) for name in Defaults.model_fields}
         values |= {name: getattr(given, name) for name in SHARED_KEYS}
         kept = {name: getattr(given.timeouts, name) for name in SHARED_TIMEOUTS}
-        values["timeouts"] = shared.timeouts.model_copy(update=kept)
         if "keep_alive" not in shared.timeouts.model_fields_set:
-            kept = {"keep_alive": _KEEP_ALIVE_SECONDS}
-            values["timeouts"] = values["timeouts"].model_copy(update=kept)
+            kept["keep_alive"] = _KEEP_ALIVE_SECONDS
+        values["timeouts"] = shared.timeouts.model_copy(update=kept)
         values |= {"tls": None, "health": None, "root_path": "", "public_url": ""}
         values |= {"bento": given.bento, "kind": "service"}
         component = Service.model_construct(**values)
@@ -145,18 +136,14 @@ def component_name(service: str, component: str, entry: str) -> str:
     return f"{service}.{_NOT_IN_NAMES.sub('-', component.lower()).strip('-') or 'component'}"
 
 
-class _OwnKeys:
-    """Tells whether the file sets a key for this service itself."""
-
-    def __init__(self, checked: ValidationContext, own: Path) -> None:
-        self._checked = checked
-        self._own = own
-
-    def __call__(self, *key: str) -> bool:
-        return self._checked.layers.own((*self._own, *key))
+def _sets(checked: ValidationContext, own: Path, *key: str) -> bool:
+    """Returns whether the file sets a key for the service at `own` itself."""
+    return checked.layers.own((*own, *key))
 
 
-def _with_declared(base: Service, code: Declared, is_set: _OwnKeys, *, is_entry: bool) -> Service:
+def _with_declared(
+    base: Service, code: Declared, is_set: Callable[..., bool], *, is_entry: bool
+) -> Service:
     """Returns the service with the declarations of its code for keys that the file does not set."""
     new: dict[str, Any] = {}
     if code.workers is not None and not is_set("workers"):
@@ -164,19 +151,15 @@ def _with_declared(base: Service, code: Declared, is_set: _OwnKeys, *, is_entry:
     if code.backlog is not None and not is_set("backlog"):
         new["backlog"] = code.backlog
     if code.timeout is not None and not is_set("timeouts", "request"):
-        new["timeouts"] = _without(base.timeouts, "request", None)
+        new["timeouts"] = base.timeouts.model_copy(update={"request": None})
     if code.max_concurrency is not None and not is_set("limits") and base.limits is not None:
-        new["limits"] = _without(_without(base.limits, "concurrency", 0), "queue", 0)
+        new["limits"] = base.limits.model_copy(update={"concurrency": 0, "queue": 0})
     if is_entry:
         if code.port is not None and not is_set("listen"):
             new["listen"] = (Address("tcp", host=code.host or "0.0.0.0", port=code.port),)  # noqa: S104
         if code.tls is not None and not is_set("tls"):
             new["tls"] = Tls.model_validate(dict(code.tls))
     return base.model_copy(update=new)
-
-
-def _without(table: T, key: str, nothing: object) -> T:
-    return table.model_copy(update={key: nothing})
 
 
 def overlaid(base: T, top: Table) -> T:

@@ -9,8 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The declarations of one class with `@bentoml.service`. None, 0 and "" are undeclared.
-
+    """The declarations of one class with `@bentoml.service`; None, 0 and "" are undeclared.
     `workers` may be "cpu_count". `gpus` is for all its workers together. `env` maps names to values
     (None: required, without default). `command`: a separate program serves it.
     """
@@ -38,9 +37,7 @@ SHARED_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class DeclaredGraph:
-    """A BentoML service with all its dependencies in code. `files` hold the code, `tag` names a
-    built Bento. Without `services`, the code could not be imported.
-    """
+    """A BentoML service with its dependencies. No `services`: the code cannot be imported."""
 
     entry: str = ""
     services: Mapping[str, Declared] = field(default_factory=dict)
@@ -49,9 +46,7 @@ class DeclaredGraph:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> DeclaredGraph:
-        """Reads what `servd.worker.bento.describe` prints. Raises KeyError or TypeError for other
-        documents.
-        """
+        """Reads the output of `servd.worker.bento.describe`. Raises KeyError or TypeError."""
         services = {
             item["name"]: Declared(**{**item, "depends": tuple(item["depends"])})
             for item in document["services"]
@@ -61,11 +56,9 @@ class DeclaredGraph:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The role of a service of the configuration in the code of a BentoML service.
-
-    `graph` maps names in the code to names of services. `keeps_timeout` and `keeps_concurrency`:
-    BentoML's limits apply, not servd's. `gpus` are for all workers together. `tag` is the Bento of
-    the code. `unknown`: the code could not be imported so far.
+    """The role of a service in the code of a BentoML service. `graph` maps names in the code to
+    services. `keeps_*`: BentoML's limits apply, not servd's. `gpus` are for all workers together.
+    `tag` is the Bento of the code. `unknown`: the code could not be imported so far.
     """
 
     declared: Declared

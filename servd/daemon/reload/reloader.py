@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -128,10 +127,10 @@ class Reloader:
         except Exception as error:  # the caller must get an answer
             log.exception(Event.INTERNAL_ERROR)
             cause = f"internal error: {error!r}"
-            report = ReloadReport("rolled_back", self._now(), request.why, error=cause)
+            since = self.desired.loaded_at
+            report = ReloadReport("rolled_back", self._now(), request.why, error=cause, since=since)
             self._record(request, report)
-            with contextlib.suppress(Exception):  # the same fault may affect it
-                self._observer.after_reload(self._seen, self.desired)
+            self._is_over()
             return report
 
     async def stop(self) -> None:
@@ -177,13 +176,20 @@ class Reloader:
             report = await self._outcome(request)
         except RefusedError as error:
             log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
-            self._observer.after_reload(self._seen, self.desired)
+            self._is_over()
             raise
         seconds = round(time.monotonic() - started, 3)
         report = replace(report, seconds=seconds, since=self.desired.loaded_at)
         self._record(request, report)
-        self._observer.after_reload(self._seen, self.desired)
+        self._is_over()
         return report
+
+    def _is_over(self) -> None:
+        """Tells the observer; a fault there does not change what became of the reload."""
+        try:
+            self._observer.after_reload(self._seen, self.desired)
+        except Exception:
+            log.exception(Event.INTERNAL_ERROR)
 
     def _record(self, request: ReloadRequest, report: ReloadReport) -> None:
         """Keeps the report, and logs it."""

@@ -42,8 +42,9 @@ class ReloadRequest:
 
     def joined(self, other: ReloadRequest) -> ReloadRequest:
         """Returns both requests as one."""
+        is_named = f", {other.why}," in f", {self.why},"
         return ReloadRequest(
-            why=self.why if other.why in self.why else f"{self.why}, {other.why}",
+            why=self.why if is_named else f"{self.why}, {other.why}",
             read=self.read,
             certificates=self.certificates,
             roll=self.roll | other.roll,

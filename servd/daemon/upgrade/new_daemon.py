@@ -16,12 +16,12 @@ from typing import Any
 
 from servd.core.basedir import base_dir
 from servd.core.errors import ServdError
+from servd.daemon.upgrade.message import LONGEST_LINE_BYTES, parse_message
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.graces import DISMISSED_DAEMON_SECONDS
 from servd.wire.names import HANDOVER
 
 _POLL_SECONDS = 0.02
-_LINE_BYTES = 1 << 22
 _CONFIRMATION_SECONDS = 30.0
 """Time for the new daemon to confirm that it has taken over: it does nothing else then."""
 
@@ -63,7 +63,7 @@ class NewDaemon:
     async def start(cls, state: UpgradeState, environ: Mapping[str, str]) -> NewDaemon:
         """Starts it with this process's command line. Raises `UpgradeError`."""
         process, ours = _spawn(state, environ)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE_BYTES)
         writer.write(state.to_json() + b"\n")
         return cls(process, reader, writer)
 
@@ -117,8 +117,7 @@ class NewDaemon:
             line = b""
         if not line:
             raise UpgradeError(f"{await self._end()} before it was ready: see what it has logged")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return parse_message(line)
 
     def tell(self, **message: Any) -> None:
         """Sends it a message, if it still runs."""

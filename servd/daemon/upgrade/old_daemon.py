@@ -14,6 +14,7 @@ import structlog
 
 from servd._version import __version__
 from servd.core.errors import ServdError
+from servd.daemon.upgrade.message import LONGEST_LINE_BYTES, parse_message
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.names import HANDOVER
 
@@ -91,12 +92,14 @@ class OldDaemon:
 
     async def _listen(self, on_reload: Callable[[], object]) -> None:
         self._channel.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=self._channel)
+        reader, writer = await asyncio.open_unix_connection(
+            sock=self._channel, limit=LONGEST_LINE_BYTES
+        )
         try:
             while line := await reader.readline():
-                self._heard(json.loads(line), on_reload)
-        except (OSError, ValueError):
-            pass  # it has died
+                self._heard(parse_message(line), on_reload)
+        except (OSError, ValueError, TypeError):
+            pass  # it has died, or is not understood
         finally:
             writer.close()
             self.gone.set()
@@ -135,6 +138,18 @@ def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
     channel = socket.socket(fileno=int(text))
     channel.set_inheritable(False)
     channel.settimeout(_STATE_SECONDS)
+    try:
+        state = UpgradeState.from_json(_document(channel))
+    except BaseException:
+        channel.close()
+        raise
+    for descriptor in state.descriptors:
+        os.set_inheritable(descriptor, False)
+    return OldDaemon(channel, state)
+
+
+def _document(channel: socket.socket) -> bytes:
+    """Reads what is handed over. Raises `ServdError`."""
     document = b""
     try:
         while not document.endswith(b"\n"):
@@ -144,7 +159,4 @@ def take(environ: MutableMapping[str, str]) -> OldDaemon | None:
             document += chunk
     except OSError as error:
         raise ServdError(f"the running servd cannot be asked: {error}") from None
-    previous = OldDaemon(channel, UpgradeState.from_json(document))
-    for descriptor in previous.state.descriptors:
-        os.set_inheritable(descriptor, False)
-    return previous
+    return document

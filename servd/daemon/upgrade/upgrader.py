@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """The outcome: pid and version of the daemon that runs now, a failing worker's last lines."""
+    """The outcome, with the running daemon's pid and version, and a failing worker's last lines."""
 
     outcome: Literal["replaced", "failed"]
     at: str
@@ -84,12 +84,21 @@ class Replaced:
 
 
 class Upgrades:
-    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it."""
+    """Replaces the daemon; `replaced` is set after success. `is_owned`: a program embeds it.
+    `start` starts the new daemon.
+    """
 
-    def __init__(self, components: DaemonComponents, *, is_owned: bool) -> None:
+    def __init__(
+        self,
+        components: DaemonComponents,
+        *,
+        is_owned: bool,
+        start: Callable[[UpgradeState, Mapping[str, str]], Awaitable[NewDaemon]] = NewDaemon.start,
+    ) -> None:
         self.replaced: Replaced | None = None
         self._components = components
         self._is_owned = is_owned
+        self._start = start
         self._attempt: asyncio.Task[UpgradeReport] | None = None
 
     def request(self) -> asyncio.Future[UpgradeReport]:
@@ -151,7 +160,7 @@ class Upgrades:
         """Returns the daemon that has taken over. Raises `UpgradeError` if none has."""
         components = self._components
         environ = {**os.environ, **components.resources.systemd.environ}
-        new = await NewDaemon.start(upgrade_state(components), environ)
+        new = await self._start(upgrade_state(components), environ)
         try:
             budget = start_budget(components.reloader.desired.plan) + _MARGIN_SECONDS
             ready = await new.ready(budget)

@@ -14,7 +14,7 @@ import structlog
 from servd.config.load import Loaded
 from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
-from servd.daemon.watch.debounce import Clock, Debounce, Timer
+from servd.daemon.watch.debounce import ClockTimer, Debounce, TimerClock
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
 _BACKSTOP_SECONDS = 10.0
@@ -53,7 +53,9 @@ class Trouble:
 class FileWatch:
     """Watches the files of the configuration that was read last, and certificates in use."""
 
-    def __init__(self, ask: Callable[[ReloadRequest], object], clock: Clock | None = None) -> None:
+    def __init__(
+        self, ask: Callable[[ReloadRequest], object], clock: TimerClock | None = None
+    ) -> None:
         self._ask = ask
         self._config = WatchList()
         self._certificates = WatchList()
@@ -61,9 +63,9 @@ class FileWatch:
         self._quiet = 0.3
         self._watching: tuple[frozenset[str], float] | None = None
         self._again = asyncio.Event()
-        self._clock: Clock = clock or asyncio.get_running_loop()
+        self._clock: TimerClock = clock or asyncio.get_running_loop()
         self._debounce = Debounce(self.check, self._clock)
-        self._looking: Timer | None = None
+        self._looking: ClockTimer | None = None
         self._trouble = Trouble()
         self._task: asyncio.Task[None] | None = None
 

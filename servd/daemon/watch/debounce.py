@@ -10,30 +10,30 @@ LONGEST_FACTOR = 5
 """A burst that never pauses is acted on after this many times the quiet time."""
 
 
-class Timer(Protocol):
+class ClockTimer(Protocol):
     """A scheduled call."""
 
     def cancel(self) -> None:
         """Prevents the call."""
 
 
-class Clock(Protocol):
+class TimerClock(Protocol):
     """What a `Debounce` measures time with: an event loop has it."""
 
     def time(self) -> float:
         """Returns the current time, in seconds."""
 
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+    def call_at(self, when: float, callback: Callable[[], object], /) -> ClockTimer:
         """Schedules a call for the time `when`."""
 
 
 class Debounce:
     """Calls `act` after a quiet time without triggers. `clock`: by default the running loop."""
 
-    def __init__(self, act: Callable[[], object], clock: Clock | None = None) -> None:
+    def __init__(self, act: Callable[[], object], clock: TimerClock | None = None) -> None:
         self._act = act
-        self._clock: Clock = clock or asyncio.get_running_loop()
-        self._timer: Timer | None = None
+        self._clock: TimerClock = clock or asyncio.get_running_loop()
+        self._timer: ClockTimer | None = None
         self._since = 0.0
 
     def trigger(self, quiet_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A list of changes, applied as one: prepared, committed, or undone.
+"""Applies a list of changes as one: prepared, then committed or undone.
 
 Uses: the rest of `supervisor`.
 Used by: `supervisor.supervisor`.

@@ -1,4 +1,4 @@
-"""How the services of one daemon become those of the next one, which takes its place."""
+"""Taking services over from the previous daemon."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from servd.supervisor.sockets.pool import tcp_key, unix_key
 
 @dataclass(frozen=True, slots=True)
 class InheritedService:
-    """A service as the daemon before has it: whether a client would be answered, how clients are
-    asked for certificates ("": without TLS), the task that has been completed, the sockets that it
-    shows to the world by their keys, and the addresses that its program binds itself.
+    """A service as the previous daemon has it.
+
+    `serves`: a client would be answered. `client_auth`: how clients are asked for certificates ("":
+    without TLS). `completed`: the mark of a completed task. `sockets`: the keys of its public
+    sockets. `binds`: the addresses that its program binds itself.
     """
 
     serves: bool
@@ -35,59 +37,50 @@ class InheritedService:
 
 
 class PreviousDaemon(Protocol):
-    """The daemon before."""
+    """The previous daemon.
 
-    async def agree(self, at_once: Collection[str]) -> None:
-        """All is ready here: from now on it is we who run. It stops accepting for the services
-        `at_once` before it does anything else. Raises `ServdError` where it goes on after all.
-        """
+    `agree` makes this daemon the one that runs the services; the previous one first stops accepting
+    for those `at_once`. Raises `ServdError` if it continues after all. `released` returns once its
+    workers of a service accept no more, `ended` once they have ended.
+    """
 
-    async def released(self, name: str) -> None:
-        """Returns once the workers accept no more that a service has there."""
-
-    async def ended(self, name: str) -> None:
-        """Returns once the workers have ended that a service has there."""
+    async def agree(self, at_once: Collection[str]) -> None: ...
+    async def released(self, name: str) -> None: ...
+    async def ended(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class InheritedState:
-    """What the daemon before leaves: its services by their names, and itself."""
+    """What the previous daemon leaves: its services by name, and itself."""
 
     services: Mapping[str, InheritedService]
     previous: PreviousDaemon
 
 
 def inherited_service(service: ManagedService) -> InheritedService:
-    """A service, as the next daemon needs to know it."""
-    current = service.current
-    completed = service.plan.is_task and current is not None and current.completed
+    """Describes a service for the new daemon."""
+    plan, current = service.plan, service.current
+    completed = plan.is_task and current is not None and current.completed
     return InheritedService(
         serves=service.serves or completed,
-        client_auth=client_auth(service.plan),
-        completed=task_mark(service.plan) if completed else "",
+        client_auth=client_auth(plan),
+        completed=task_mark(plan) if completed else "",
         sockets=tuple(current.public_sockets) if current is not None else (),
-        binds=_binds(service.plan),
+        binds=tuple(str(address) for address in plan.addresses) if plan.binds_itself else (),
     )
 
 
-def _binds(plan: ServicePlan) -> tuple[str, ...]:
-    """The addresses that its program binds itself."""
-    return tuple(str(address) for address in plan.addresses) if plan.binds_itself else ()
-
-
 def task_mark(plan: ServicePlan) -> str:
-    """Another for every definition of a task. Keys with their default values are left out: another
-    version of servd may have more of them.
+    """A digest of a task's definition. Keys with their default values are left out: another version
+    of servd can have more of them.
     """
-    return hashlib.sha256(
-        plan.definition.model_dump_json(exclude_defaults=True).encode()
-    ).hexdigest()
+    definition = plan.definition.model_dump_json(exclude_defaults=True)
+    return hashlib.sha256(definition.encode()).hexdigest()
 
 
 class Inherit(Replace):
-    """New workers on the sockets of the old: ready while those serve, accepting beside them, but
-    where the two must not accept from one socket. `owners` are services of the daemon before that
-    must have left it first.
+    """New workers on the sockets of the old: ready while those serve, accepting next to them unless
+    the two must not share a socket. `owners`: services of the previous daemon that must go first.
     """
 
     def __init__(self, change: Change, service: ManagedService, inherited: InheritedState) -> None:
@@ -96,9 +89,7 @@ class Inherit(Replace):
         self.owners: set[str] = set()
 
     def _must_hand_over(self, new: Generation) -> bool:
-        """Another service's workers must never answer in its place; nor its own, where they ask
-        less of clients.
-        """
+        """Workers of another service must never answer for this one, nor laxer ones of its own."""
         wanted = set(new.public_sockets)
         for name, old in self.inherited.services.items():
             same = name == self.change.service
@@ -110,28 +101,27 @@ class Inherit(Replace):
 
     @property
     def _serves_nobody(self) -> bool:
-        """Nothing that is here before all is ready may keep the daemon before from going on."""
+        """False: until all is ready here, the previous daemon must be able to continue."""
         return False
 
     async def retire_old(self) -> None:
-        """The sockets are ours: they get what this plan gives them."""
-        assert self.generation is not None
+        """The sockets belong to this daemon now, and get the options of its plan."""
         with contextlib.suppress(OSError):
-            self.generation.apply_options()
+            self._new.apply_options()
         await super().retire_old()
 
     async def accept_late(self) -> None:
-        """Accepts once the others do not any more."""
+        """Accepts once the `owners` have stopped accepting."""
         for name in self.owners:
             await self.inherited.previous.released(name)
         await super().accept_late()
 
 
 class InheritTask(Step):
-    """A task that need not run again: it was completed before."""
+    """A task that was completed under the previous daemon, and need not run again."""
 
     async def retire_old(self) -> None:
-        """It is completed here, too."""
+        """Counts it as completed here."""
         generation = self.service.new_generation(self.after)
         generation.record.completed = True
         self.service.promote(generation)
@@ -139,9 +129,7 @@ class InheritTask(Step):
 
 
 class AwaitPrevious(Start):
-    """What cannot run here beside the old: it starts, with its addresses, once `owners` of the
-    daemon before have ended.
-    """
+    """A service that cannot run next to the old: it binds and starts once `owners` have ended."""
 
     def __init__(
         self,
@@ -155,13 +143,13 @@ class AwaitPrevious(Start):
         self.owners = owners
 
     async def prepare(self) -> None:
-        """Nothing can be had yet."""
+        """Does nothing: the addresses are not free."""
 
     async def retire_old(self) -> None:
-        """Nothing is here that could take its place."""
+        """Does nothing: there is nothing here to replace."""
 
     async def until_possible(self) -> None:
-        """Returns once the old have ended."""
+        """Returns once the `owners` have ended."""
         for name in self.owners:
             await self.previous.ended(name)
 
@@ -169,17 +157,15 @@ class AwaitPrevious(Start):
 def inheriting_step(
     change: Change, service: ManagedService, inherited: InheritedState, deferred: Collection[str]
 ) -> Step:
-    """The step that takes a service over, where those in `deferred` are not expected to be ready.
-
-    What did not serve before fails nothing when it does not now; nor does what is new and needs
-    such a one.
+    """The step that takes a service over; those in `deferred` need not get ready. A service that
+    did not serve before may fail alone, as may a new one that needs a deferred one.
     """
     plan, old = change.plan, inherited.services.get(change.service)
     needs_deferred = any(d.service in deferred for d in plan.depends_on)
     if plan.is_task:
         if old is not None and plan.definition.run == "once" and old.completed == task_mark(plan):
             return InheritTask(change, service)
-        if old is not None and not old.completed:  # a run of it may be under way
+        if old is not None and not old.completed:  # it may be running there
             return AwaitPrevious(change, service, inherited.previous, {change.service})
         return Start(change, service) if needs_deferred else Task(change, service)
     if plan.workers and (owners := _in_the_way(change, inherited)):
@@ -193,26 +179,24 @@ def inheriting_step(
 
 
 def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
-    """Services of the daemon before that must have ended first: programs that bind an address
-    themselves, and whatever there has an address that such a program wants now.
+    """Services of the previous daemon that must have ended first: those whose programs bind an
+    address wanted here, and those on an address that a program binds itself here.
     """
     plan = change.plan
     found = {change.service} & inherited.services.keys() if plan.stands_alone else set()
     addresses = {str(address) for address in plan.addresses}
-    keys = (
-        {key for address in plan.addresses for key in _keys(address)} if plan.binds_itself else ()
-    )
+    bound = plan.addresses if plan.binds_itself else ()
+    keys = {key for address in bound for key in _keys(address)}
     for name, old in inherited.services.items():
-        if addresses & set(old.binds) or set(keys) & set(old.sockets):
+        if addresses & set(old.binds) or keys & set(old.sockets):
             found.add(name)
     return found
 
 
 def _keys(address: Address) -> list[str]:
-    """What the pool knows the sockets of an address by."""
     if address.kind != "tcp":
         return [unix_key(address.path)]
     try:
         return [tcp_key(host, address.port) for _, host in bind.hosts(address)]
     except OSError:
-        return []  # the program will say so
+        return []  # the program reports it

@@ -1,4 +1,4 @@
-"""On which occasion changes are applied, and what differs by it."""
+"""The occasions on which changes are applied, and what differs between them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from servd.supervisor.apply.inherit import InheritedState
 
 @dataclass(frozen=True, slots=True)
 class ApplyMode:
-    """`tolerant`: a service that cannot start is failed by itself, its dependents wait, and nothing
-    is undone. `retry`: services that had failed and did not change are started again. `announce`:
-    the point of no return is logged. `inherited`: what the previous daemon leaves, whose place is
-    taken.
+    """How changes are applied.
+
+    `tolerant`: a service that cannot start fails alone, its dependents wait, and nothing is undone.
+    `retry`: services that had failed and did not change are started again. `announce`: the point of
+    no return is logged. `inherited`: what the previous daemon leaves to this one.
     """
 
     tolerant: bool = False
@@ -28,5 +29,5 @@ STOP = ApplyMode(retry=False, announce=False)
 
 
 def take_over(inherited: InheritedState) -> ApplyMode:
-    """Starts next to the previous daemon, all or nothing: it continues until all is ready here."""
+    """All or nothing, next to the previous daemon, which continues until all is ready here."""
     return ApplyMode(inherited=inherited)

@@ -1,8 +1,9 @@
-"""How services end: those that go, and those that are kept stopped."""
+"""Removing services, and keeping them stopped."""
 
 from __future__ import annotations
 
 import asyncio
+from asyncio import Task
 
 from servd.plan.change import Change
 from servd.supervisor.apply.step import Step
@@ -11,18 +12,18 @@ from servd.supervisor.service import ManagedService
 
 
 class Remove(Step):
-    """The service goes, once nobody who needed it is answering any more."""
+    """Removes a service once all its dependents have finished draining."""
 
     def __init__(self, change: Change, service: ManagedService) -> None:
         super().__init__(change, service)
         self.needed_by: list[Step] = []
         self.dependents: list[ManagedService] = []
-        self.gone: asyncio.Task[None] | None = None
+        self.gone: Task[None] | None = None
         self._stopped_accepting = asyncio.Event()
         self._waits = False
 
     def begin(self) -> None:
-        """Starts the end. Removals begin one after the other, dependents before what they need."""
+        """Starts the removal. Dependents begin before what they need."""
         users = [step.leaving for step in self.needed_by if step.leaving is not None]
         users += [old for service in self.dependents for old in service.draining]
         users = [user for user in users if not user.is_over]
@@ -32,27 +33,24 @@ class Remove(Step):
         self.gone = asyncio.get_running_loop().create_task(going)
 
     async def retire_old(self) -> None:
-        """Returns once it accepts no more, or at once where something that drains may call it."""
+        """Returns once it accepts no more, or at once if a draining dependent can still call it."""
         if not self._waits:
             await self._stopped_accepting.wait()
 
     @property
     def reason(self) -> str:
-        """The reason of it, for people."""
+        """The reason, for people."""
         return self.change.why
 
     async def wait_ended(self) -> None:
-        """Returns when nothing of the service is left."""
+        """Returns when the whole service has ended."""
         if self.gone is not None:
             await asyncio.shield(self.gone)
 
     async def _go(
-        self,
-        generation: Generation | None,
-        users: list[Generation],
-        removed: list[asyncio.Task[None]],
+        self, generation: Generation | None, users: list[Generation], removed: list[Task[None]]
     ) -> None:
-        """Ends `generation`, and not one that has taken its place while we waited."""
+        """Ends `generation`, unless another one has replaced it during the wait."""
         try:
             for user in users:
                 await user.wait_ended()
@@ -66,14 +64,14 @@ class Remove(Step):
 
 
 class Halt(Remove):
-    """The service is kept stopped: all of it goes, but for its name."""
+    """Keeps a service stopped: it ends, and its name and plan stay."""
 
     async def retire_old(self) -> None:
-        """As for a removal; its definition stays."""
+        """Ends it as a removal does."""
         self.service.plan = self.after
         await super().retire_old()
 
     @property
     def reason(self) -> str:
-        """The reason of it, for people."""
+        """The reason, for people."""
         return "kept stopped"

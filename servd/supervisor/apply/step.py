@@ -1,8 +1,8 @@
-"""One change on its way: what every kind of step can be told.
+"""One change in progress: the moves that every kind of step has.
 
-The moves of the commit are made for all changes of a reload together: first whatever may accept
-beside the old begins to (`accept`, which may still fail), then everything old stops accepting and
-drains (`retire_old`), then what had to wait for that accepts (`accept_late`).
+The moves of a commit are made for all changes of a reload together: first all that can accept next
+to the old start accepting (`accept`, which can still fail), then everything old stops accepting and
+drains (`retire_old`), then those that had to wait for this accept (`accept_late`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from servd.supervisor.service import ManagedService
 
 
 class Step:
-    """A change on its way. What a kind has no use for does nothing."""
+    """Base class of one change in a reload. Moves do nothing by default."""
 
     disruptive = False
-    """Whether preparing it takes something away from what runs: such steps come last."""
+    """Whether preparing it interrupts what runs: such steps come last."""
 
     def __init__(self, change: Change, service: ManagedService) -> None:
         self.change = change
@@ -25,27 +25,27 @@ class Step:
         self.leaving: Generation | None = None
 
     async def prepare(self) -> None:
-        """Everything that may fail, with the old untouched. Raises `StartError` or OSError."""
+        """Does all that can fail, with the old untouched. Raises `StartError` or OSError."""
 
     async def accept(self) -> None:
-        """Lets the new accept, where it may beside the old. Raises as `prepare`."""
+        """Lets the new accept, if it can next to the old. Raises as `prepare`."""
 
     async def retire_old(self) -> None:
-        """The old accepts no more, and drains in the background."""
+        """The old stops accepting, and drains in the background."""
 
     async def accept_late(self) -> None:
-        """Lets the new accept where it had to wait."""
+        """Lets the new accept if it had to wait."""
 
     async def undo(self) -> None:
-        """Removes what was prepared; the old is as it was."""
+        """Removes what was prepared; the old is as before."""
 
     async def wait_ended(self) -> None:
-        """Returns when what gave way has ended."""
+        """Returns when what was replaced has ended."""
         if self.leaving is not None:
             await self.leaving.wait_ended()
 
     @property
     def after(self) -> ServicePlan:
-        """What the service shall be."""
+        """The plan that is applied to the service."""
         assert self.change.after is not None
         return self.change.after

@@ -1,4 +1,4 @@
-"""How each kind of change is made: prepared, committed in three moves, or undone."""
+"""How each kind of change is made: prepared, then committed in three moves, or undone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from servd.supervisor.worker_group import WorkerGroup
 
 
 class Replace(Step):
-    """`add`, `roll`, `switch`, `rebind`: a new generation, all at once beside the old."""
+    """`add`, `roll`, `switch`, `rebind`: a complete new generation next to the old one."""
 
     generation: Generation | None = None
     hands_over = False
+    old: Generation | None = None
+    """A generation that `prepare` has ended, and that `undo` starts again."""
+
+    @property
+    def _new(self) -> Generation:
+        assert self.generation is not None
+        return self.generation
 
     async def prepare(self) -> None:
-        """The new generation is ready; it accepts only where nobody serves yet."""
+        """Makes the new generation ready; it accepts only if the service does not serve yet."""
         generation = self._next()
         self.hands_over = self._must_hand_over(generation)
         at_once = self._serves_nobody and not self.hands_over
@@ -32,11 +39,10 @@ class Replace(Step):
 
     @property
     def _serves_nobody(self) -> bool:
-        """Whether a client would not be answered now."""
+        """Whether a client would get no answer now."""
         return not self.service.serves
 
     def _next(self) -> Generation:
-        """The new generation, with its sockets."""
         verify_tls(self.after)
         service = self.service
         generation = self.generation = service.upcoming = service.new_generation(self.after)
@@ -44,7 +50,7 @@ class Replace(Step):
         return generation
 
     def _must_hand_over(self, new: Generation) -> bool:
-        """Whether the old (or another service) must be off its sockets before the new accepts."""
+        """Whether the old (or another service) must leave its sockets before the new accepts."""
         if self.change.kind == "switch":
             return True
         old = self.service.current
@@ -52,44 +58,46 @@ class Replace(Step):
         return any(item.users > 1 + (key in own) for key, item in new.public_sockets.items())
 
     async def accept(self) -> None:
-        """The last moment at which the new generation may turn out not to stand."""
-        assert self.generation is not None
-        self.generation.check()
-        self.generation.apply_options()
+        """Makes the last check of the new generation."""
+        self._new.check()
+        self._new.apply_options()
         if not self.hands_over:
-            await self.generation.workers.accept()
+            await self._new.workers.accept()
 
     async def retire_old(self) -> None:
-        """The new generation takes the place of the old."""
-        assert self.generation is not None
-        self.leaving = self.service.succeed_by(self.generation)
+        """Replaces the old generation by the new one."""
+        self.leaving = self.service.succeed_by(self._new)
         if not self.hands_over:
-            self.generation.workers.end_probation()
+            self._new.workers.end_probation()
         if self.leaving is not None:
-            await self.service.replace(self.leaving)
+            await self._end(self.leaving)
         self.service.refresh()
 
+    async def _end(self, old: Generation) -> None:
+        await self.service.replace(old)
+
     async def accept_late(self) -> None:
-        """A worker that died meanwhile is replaced by one that accepts."""
-        assert self.generation is not None
+        """Lets the new workers accept; one that died is replaced by one that accepts."""
         if self.hands_over:
             with contextlib.suppress(FailedStartError):
-                await self.generation.workers.accept()
-            self.generation.workers.accept_later()
-            self.generation.workers.end_probation()
+                await self._new.workers.accept()
+            self._new.workers.accept_later()
+            self._new.workers.end_probation()
 
     async def undo(self) -> None:
-        """The new generation goes."""
+        """Discards the new generation, and starts again what was ended for it."""
         self.service.upcoming = None
         if self.generation is not None:
             await self.generation.discard()
         if self.service.current is not None:
             self.service.current.apply_options()
         self.service.refresh()
+        if self.old is not None:
+            await _resume(self.old, self.service)
 
 
 class Batches(Replace):
-    """`roll` with few at a time: new workers accept as old ones go."""
+    """`roll` in batches: new workers accept as old ones leave."""
 
     disruptive = True
 
@@ -99,7 +107,7 @@ class Batches(Replace):
         self._groups: tuple[WorkerGroup, WorkerGroup] | None = None
 
     async def prepare(self) -> None:
-        """A batch of new workers ready, then a batch of old ones drained, until all are new."""
+        """Makes a batch of new workers ready, then drains as many old ones, until all are new."""
         current = self.service.current
         assert current is not None
         assert isinstance(current.workers, WorkerGroup)
@@ -107,13 +115,14 @@ class Batches(Replace):
         new = await generation.begin(probation=True, slots=0)
         self._groups = old, new
         self.service.refresh()
-        for batch in _batches(self.after.workers, self.change.batch):
+        slots, size = list(range(self.after.workers)), self.change.batch
+        for batch in [slots[start : start + size] for start in range(0, len(slots), size)]:
             await new.start_slots(batch)
             self._swapped.append(batch)
             await old.drain_slots(batch)
 
     async def undo(self) -> None:
-        """Old workers come back as the new ones go."""
+        """Starts the old workers again as the new ones leave."""
         try:
             if self._groups is not None:
                 await self._swap_back(*self._groups)
@@ -124,7 +133,7 @@ class Batches(Replace):
         for batch in reversed(self._swapped):
             if self.service.context.stopping.is_set():
                 return
-            with contextlib.suppress(FailedStartError):  # then it is tried again, as ever
+            with contextlib.suppress(FailedStartError):  # it is tried again later
                 await old.restart_slots(batch)
             await new.drain_slots(batch)
 
@@ -133,20 +142,19 @@ class Interrupt(Replace):
     """A command that binds its own address: the old ends, then the new starts."""
 
     disruptive = True
-    old: Generation | None = None
 
     async def prepare(self) -> None:
-        """The gap is as long as the old takes to end and the new to be ready. Where servd binds,
-        the address is there all the while, and connections wait.
+        """Leaves a gap from the end of the old until the new is ready. Where servd binds the
+        address it stays bound, and connections wait.
         """
         self.old = self.service.current
         stays = self.old is not None and self.old.plan.app is not None
         generation = self._next() if stays and self.after.app is not None else None
         if self.old is not None:
             await self.old.stop_accepting()
-            if self.old.plan.app is None or self.old.plan.stands_alone:  # others drain meanwhile
+            if self.old.plan.app is None or self.old.plan.stands_alone:  # else it drains meanwhile
                 await self.old.wait_ended()
-        for leaving in self.service.draining:  # what was stopped before has to leave its address
+        for leaving in self.service.draining:  # they must leave the address too
             if leaving.plan.app is None or leaving.plan.stands_alone:
                 await leaving.wait_ended()
         generation = generation or self._next()
@@ -154,52 +162,30 @@ class Interrupt(Replace):
         self.service.refresh()
         await generation.until_ready()
 
-    async def retire_old(self) -> None:
-        """The old has left already."""
-        assert self.generation is not None
-        self.leaving = self.service.succeed_by(self.generation)
-        if self.leaving is not None:
-            self.service.draining.append(self.leaving)
-        self.generation.workers.end_probation()
-        self.service.refresh()
-
-    async def undo(self) -> None:
-        """The old starts again."""
-        await super().undo()
-        if self.old is not None:
-            await _resume(self.old, self.service)
+    async def _end(self, old: Generation) -> None:
+        """Keeps account of the old: `prepare` has stopped it."""
+        self.service.draining.append(old)
 
 
 class Task(Replace):
-    """A task: runs to its end before its dependents go on."""
+    """A task: runs to its end before its dependents continue. Undone, what it did stays done."""
 
     disruptive = True
-    cut_short: Generation | None = None
 
     async def prepare(self) -> None:
-        """A run that is still going on gives way."""
+        """Ends a run that is in progress, and waits for the new one."""
         old = self.service.current
         if old is not None and not old.is_over:
             if old.workers.processes:
-                self.cut_short = old
+                self.old = old
             await old.stop_accepting()
             await old.wait_ended()
         generation = self._next()
         await generation.begin()
         await generation.until_ready()
 
-    async def retire_old(self) -> None:
-        """The run is over, and so was the one before."""
-        assert self.generation is not None
-        self.service.succeed_by(self.generation)
-        self.generation.workers.end_probation()
-        self.service.refresh()
-
-    async def undo(self) -> None:
-        """What was going on before begins again; what the task did stays done."""
-        await super().undo()
-        if self.cut_short is not None:
-            await _resume(self.cut_short, self.service)
+    async def _end(self, old: Generation) -> None:
+        """Does nothing: both runs are over."""
 
 
 class Adjust(Step):
@@ -209,7 +195,7 @@ class Adjust(Step):
     wanted = 0
 
     async def prepare(self) -> None:
-        """Further workers are ready."""
+        """Makes additional workers ready."""
         current = self.service.current
         if current is None:
             return
@@ -225,12 +211,12 @@ class Adjust(Step):
             await current.workers.fill(self.after.workers)
 
     async def accept(self) -> None:
-        """The running workers take the new values over."""
+        """Gives the running workers the new values."""
         if self.before is not None and self.service.current is not None:
             await self.service.current.adjust(self.after)
 
     async def retire_old(self) -> None:
-        """Workers that are too many drain."""
+        """Drains surplus workers."""
         self.service.plan = self.after
         current = self.service.current
         if current is None or not current.workers.has_begun:
@@ -242,7 +228,7 @@ class Adjust(Step):
         self.service.refresh()
 
     async def undo(self) -> None:
-        """The workers have what they had, and are as many as they were."""
+        """Gives the workers back their values and their number."""
         current = self.service.current
         if self.before is None or current is None:
             return
@@ -258,9 +244,9 @@ class Adjust(Step):
 
 
 class Start(Step):
-    """A service that starts by itself: bound now, so that clients wait instead of being refused,
-    and started by the supervisor once what it needs allows it. Its failure to start is its own, and
-    undoes nothing; nor does its failure to bind, if `tolerant`: then that is its `error`.
+    """A service that starts by itself: bound now, so that clients wait instead of being refused;
+    the supervisor starts it once its dependencies allow it. Failing to start undoes nothing, nor
+    does failing to bind if `tolerant`: that is kept as `error`.
     """
 
     generation: Generation | None = None
@@ -271,7 +257,7 @@ class Start(Step):
         self.tolerant = tolerant
 
     async def prepare(self) -> None:
-        """Its addresses are taken. Raises `StartError`."""
+        """Binds its addresses. Raises `StartError`."""
         generation = self.service.new_generation(self.after)
         try:
             generation.bind()
@@ -284,7 +270,7 @@ class Start(Step):
             self.generation = generation
 
     async def retire_old(self) -> None:
-        """It takes the place of what was there."""
+        """Replaces the current generation."""
         if self.generation is None:
             return
         old = self.service.promote(self.generation)
@@ -292,10 +278,10 @@ class Start(Step):
             await self.service.replace(old)
 
     async def until_possible(self) -> None:
-        """Returns when only what it needs is in its way."""
+        """Returns when only its dependencies hold it up."""
 
     async def undo(self) -> None:
-        """The addresses are given back."""
+        """Releases the addresses."""
         if self.generation is not None:
             self.generation.release()
 
@@ -333,17 +319,12 @@ def verify_tls(plan: ServicePlan) -> None:
 
 
 async def _resume(old: Generation, service: ManagedService) -> None:
-    """Starts again what had to end for something that failed; not while the daemon stops."""
+    """Starts again what ended for a change that failed, unless the daemon stops."""
     await old.wait_ended()
     if service.context.stopping.is_set():
         return
     await old.resume()
     if not old.plan.is_task:
-        with contextlib.suppress(FailedStartError):  # its own failure is reported apart
+        with contextlib.suppress(FailedStartError):  # its own failure is reported separately
             await old.until_ready()
     service.refresh()
-
-
-def _batches(workers: int, size: int) -> list[list[int]]:
-    slots = list(range(workers))
-    return [slots[start : start + size] for start in range(0, workers, size)]

@@ -1,4 +1,4 @@
-"""All changes of one reload together: prepared, then committed, or undone."""
+"""All changes of one reload together: prepared, then committed or undone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ log = structlog.get_logger()
 
 
 class ApplyError(ServdError):
-    """A change could not be made, and everything was undone.
-
-    `service` is whose it was, `cause` why in one line, `last_lines` what its worker wrote last.
+    """A change failed, and everything was undone. `service` is the service's name, `cause` the
+    reason in one line, `last_lines` the last output of its worker.
     """
 
     def __init__(self, service: str, cause: str, last_lines: tuple[str, ...] = ()) -> None:
@@ -34,7 +33,7 @@ class ApplyError(ServdError):
 
 
 class ApplyTransaction:
-    """Makes steps in two phases. `needs` is the graph that shall be."""
+    """Makes steps in two phases. `needs` is the graph after the change."""
 
     def __init__(self, steps: Mapping[str, Step], needs: Graph) -> None:
         self.steps = steps
@@ -42,8 +41,8 @@ class ApplyTransaction:
         self._begun: list[Step] = []
 
     async def prepare(self) -> None:
-        """Everything up to the point of no return. Raises `ApplyError` when everything was undone;
-        whoever cancels it has it undone too.
+        """Makes all moves before the point of no return. Raises `ApplyError`; a failure or a
+        cancellation undoes everything.
         """
         try:
             await self._prepare()
@@ -53,7 +52,7 @@ class ApplyTransaction:
             raise
 
     async def commit(self) -> None:
-        """What there is no way back from: never fails, and must not be cancelled."""
+        """Makes the moves that cannot be undone: never fails, and must not be cancelled."""
         removals = [step for step in self.steps.values() if isinstance(step, Remove)]
         others = [step for step in self.steps.values() if not isinstance(step, Remove)]
         await self._commit_all(step.retire_old() for step in others)
@@ -63,7 +62,7 @@ class ApplyTransaction:
         await self._commit_all(step.accept_late() for step in others)
 
     async def _prepare(self) -> None:
-        """A step after those that it depends on, independent ones at the same time."""
+        """Prepares each step after those that it depends on, independent ones in parallel."""
         waits_for = self._order()
         done = {name: asyncio.Event() for name in waits_for}
 
@@ -77,32 +76,30 @@ class ApplyTransaction:
         await _gather_or_cancel(one(name) for name in waits_for)
 
     def _order(self) -> dict[str, set[str]]:
-        """What each step waits for. Those that take something away from what runs wait for all
-        that neither do nor depend on such: whatever can fail harmlessly has failed before.
+        """What each step waits for. Disruptive steps wait for all that neither are nor depend on
+        disruptive ones, so that every harmless failure comes first.
         """
         names = [name for name in self.needs if name in self.steps]
         waits_for = {name: {d for d in self.needs[name] if d in self.steps} for name in names}
-        harsh = {name for name in names if self.steps[name].disruptive}
-        behind = set(harsh)
+        disruptive = {name for name in names if self.steps[name].disruptive}
+        behind = set(disruptive)
         for name in names:  # `needs` lists dependencies first
             if behind & set(self.needs[name]):
                 behind.add(name)
-        for name in harsh:
+        for name in disruptive:
             waits_for[name] |= set(names) - behind
         return waits_for
 
     @staticmethod
     async def _commit_all(moves: Iterable[Awaitable[None]]) -> None:
-        """Makes moves that there is no way back from: what goes wrong with one is no reason to
-        leave the others out.
-        """
+        """Makes commit moves; logs failures and continues, since they cannot be undone."""
         for failure in await asyncio.gather(*moves, return_exceptions=True):
             if isinstance(failure, Exception):
                 log.error(Event.INTERNAL_ERROR, exc_info=failure)
 
     @staticmethod
     async def _run(step: Step, move: Awaitable[None]) -> None:
-        """Makes a move; what goes wrong is told with the name of the service."""
+        """Makes a move; an error gets the name of the service."""
         name = step.change.service
         try:
             await move
@@ -111,25 +108,23 @@ class ApplyTransaction:
             raise ApplyError(name, str(error), lines) from None
         except (ServdError, OSError) as error:
             raise ApplyError(name, str(error)) from None
-        except Exception as error:  # a fault of ours must not leave a reload half done
+        except Exception as error:  # servd's own fault must not leave a reload half done
             log.exception(Event.INTERNAL_ERROR, service=name)
             raise ApplyError(name, f"internal error: {error!r}") from error
 
     async def undo(self) -> None:
-        """Takes back what was prepared, in the opposite order."""
+        """Undoes what was prepared, in the opposite order."""
         if self._begun:
             log.info(Event.RELOAD_UNDONE, services=[step.change.service for step in self._begun])
         for step in reversed(self._begun):
             try:
                 await step.undo()
-            except Exception:  # the others must be undone all the same
+            except Exception:  # the others must be undone too
                 log.exception(Event.UNDO_FAILED, service=step.change.service)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is done whole even if whoever waits for it is cancelled: that
-    takes effect afterwards.
-    """
+    """Runs `work` to its end even if the caller is cancelled, then raises the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():
@@ -139,7 +134,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
             if task.cancelled():
                 raise
             cancelled = True
-        except Exception:  # told by the result below
+        except Exception:  # raised by the result below
             break
     if cancelled:
         raise asyncio.CancelledError
@@ -147,7 +142,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _gather_or_cancel(moves: Iterable[Awaitable[None]]) -> None:
-    """All at the same time; the first that fails cancels the others, and is raised."""
+    """Runs all in parallel; the first failure cancels the others, and is raised."""
     tasks = [asyncio.ensure_future(move) for move in moves]
     try:
         await asyncio.gather(*tasks)

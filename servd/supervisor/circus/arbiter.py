@@ -1,4 +1,4 @@
-"""Circus's arbiter on our loop: woken by SIGCHLD, without endpoints, without signals of its own."""
+"""Circus's arbiter on the daemon's loop: woken by SIGCHLD, without endpoints or own signals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from servd.supervisor.circus.faults import NoController, quiet_logging, without_
 from servd.supervisor.circus.watcher import ServiceWatcher
 
 BACKSTOP_SECONDS = 1.0
-"""Dead workers are noticed by SIGCHLD; this looks again, should a signal ever be lost."""
+"""Interval of a second look for dead workers, in case a SIGCHLD is lost."""
 
 
 class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
-    """Holds the watchers and reaps their processes, and only theirs."""
+    """Holds the watchers; reaps their processes and no others."""
 
     watchers: list[ServiceWatcher]
 
@@ -27,16 +27,16 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._backstop: asyncio.Task[None] | None = None
 
     def _init_context(self, context: Any) -> None:
-        """No ZeroMQ context, and a controller that opens nothing."""
+        """Makes no ZeroMQ context, and a controller that opens nothing."""
         self.context = None
         self._ensure_ioloop()
         self.ctrl = NoController()
 
     def initialize(self) -> None:
-        """Sockets are bound and watchers added by the supervisor; no event socket is opened."""
+        """Does nothing: the supervisor binds sockets and adds watchers; events need no socket."""
 
     def begin(self) -> None:
-        """Starts looking after what is added, unless it does already."""
+        """Starts looking after the watchers, once."""
         if self._backstop is not None:
             return
         self._running = True
@@ -48,26 +48,24 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
             self.manage_watchers()
 
     def add(self, watcher: ServiceWatcher) -> None:
-        """Takes a watcher in. (Circus's `add_watcher` can only make its own kind.)"""
+        """Adds a watcher. (Circus's `add_watcher` can only make its own kind.)"""
         watcher.initialize(None, self.sockets, self)
         self.watchers.append(watcher)
         self._watchers_names[watcher.name.lower()] = watcher
 
     def remove(self, watcher: ServiceWatcher) -> None:
-        """Lets a stopped watcher go."""
+        """Removes a stopped watcher."""
         self.watchers.remove(watcher)
         self._watchers_names.pop(watcher.name.lower(), None)
 
     def reap_processes(self) -> None:
-        """Reaps by pid. (Circus waits for any child, and so takes the exit status of the daemon's
-        other subprocesses away from whoever waits for them.)
-        """
+        """Reaps by pid. (Circus reaps any child, and so takes other subprocesses' statuses.)"""
         for watcher in list(self.watchers):
             watcher.reap_processes()
 
     def manage_watchers(self) -> None:
-        """Reaps, then fills empty slots. Without Circus's one lock for everything, under which a
-        watcher that stops slowly keeps every other from being looked after.
+        """Reaps, then fills empty slots. (Circus does so under one lock, so that a watcher that
+        stops slowly holds up all others.)
         """
         self.reap_processes()
         if not self._stopping:
@@ -75,7 +73,7 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
                 watcher.manage_processes()
 
     async def end(self) -> None:
-        """Stops looking after anything; the supervisor has stopped the watchers before."""
+        """Stops looking after the watchers, which the supervisor has stopped before."""
         self._stopping = True
         self._running = False
         if self._backstop is not None:

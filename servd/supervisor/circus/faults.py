@@ -1,7 +1,4 @@
-"""Every place where Circus 0.19 does what a daemon of ours must not do, and what is done instead.
-
-Each entry names the fault; when Circus mends it, the entry can go.
-"""
+"""Faults of Circus 0.19, and what servd does instead. An entry can go once Circus is mended."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ import circus.arbiter
 
 @contextmanager
 def without_name_lookup() -> Iterator[None]:
-    """Fault: `Arbiter.__init__` calls `socket.getfqdn()`, which asks a name server and can hold the
-    start up for many seconds. The name is used for ZeroMQ's cluster only, which servd has not.
+    """Fault: `Arbiter.__init__` calls `socket.getfqdn()`, which asks a name server and can delay
+    the start by many seconds. Only ZeroMQ's cluster, which servd does not have, uses the name.
     """
     original = circus.arbiter.socket.getfqdn
     circus.arbiter.socket.getfqdn = socket.gethostname
@@ -28,12 +25,10 @@ def without_name_lookup() -> Iterator[None]:
 
 
 class NoController:
-    """Fault: Circus's controller opens ZeroMQ endpoints without authentication, on which anyone who
-    reaches them may add a watcher, that is run any command; and its `SysHandler` takes the signals
-    HUP, QUIT, INT, TERM and WINCH for itself, with an ungated reload on HUP.
-
-    This stands in its place: no socket exists, no signal is taken, no check is timed (the
-    supervisor has its own).
+    """Fault: Circus's controller opens ZeroMQ endpoints without authentication, through which
+    anyone who reaches them can add a watcher, that is, run any command. Its `SysHandler` takes the
+    signals HUP, QUIT, INT, TERM and WINCH, with an ungated reload on HUP. This one opens no socket,
+    takes no signal and times no check (the supervisor has its own).
     """
 
     endpoint_owner_mode = False
@@ -49,8 +44,8 @@ class NoController:
 
 
 def quiet_logging() -> None:
-    """Fault: `import circus` calls `logging.basicConfig()`, which puts a handler for stderr on the
-    root logger of whoever imports it. It also logs each step of every watcher; ours are events.
+    """Fault: `import circus` calls `logging.basicConfig()`, which adds a stderr handler to the root
+    logger of the importing program. Circus also logs each step of every watcher; servd has events.
     """
     root = logging.getLogger()
     for handler in list(root.handlers):

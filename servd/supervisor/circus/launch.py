@@ -20,9 +20,7 @@ _PROGRAM = os.path.join(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the workers of a generation are started from. Without `accept`, workers of an app become
-    ready before they accept.
-    """
+    """How a generation's workers are started. Without `accept`, those of an app get ready first."""
 
     plan: ServicePlan
     generation: int
@@ -32,14 +30,12 @@ class Launch:
 
     @property
     def accepts_at_once(self) -> bool:
-        """Whether a worker accepts as soon as its app has started. An app with a health check has
-        to pass it first.
-        """
+        """Whether a worker accepts once its app has started. A health check has to pass first."""
         return self.accept and (self.plan.app is None or self.plan.health is None)
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Pipes that a worker writes to; servd's own worker has one more, for finished events."""
+        """Pipes that a worker writes to; servd's own worker has a third, for finished events."""
         streams = ("stdout", "stderr")
         return streams if self.plan.app is None else (*streams, "events")
 
@@ -50,7 +46,7 @@ class Launch:
         return [self.plan.python, "-I", "-S", _PROGRAM, str(channel)]
 
     def environment(self, slot: int, notify_path: str) -> Mapping[str, str]:
-        """The whole environment of the worker in `slot`."""
+        """The complete environment of the worker in `slot`."""
         gpus = self.plan.gpus
         visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}
         return {
@@ -62,7 +58,7 @@ class Launch:
         }
 
     def spec(self, slot: int, inherited: Mapping[str, int]) -> WorkerSpec:
-        """What the worker in `slot` is told over its channel. `inherited` are its descriptors."""
+        """The spec of the worker in `slot`. `inherited`: its descriptors by name."""
         plan = self.plan
         identity = plan.identity
         affinity = identity.affinity

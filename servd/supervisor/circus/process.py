@@ -1,4 +1,4 @@
-"""One worker process: spawned without a shell, with nothing but its own descriptors."""
+"""One worker process: spawned without a shell, with only its own descriptors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from servd.supervisor.io.output import LastLines, OutputPipe
 from servd.wire.shm_counters import CounterView
 
 _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
-_LONGEST_FIELD = 1024
+_FIELD_CHARACTERS = 1024
 
 WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
 
 RECYCLING = frozenset({"max_requests", "stuck"})
-"""What a worker may give as the reason for which it should be replaced."""
+"""Reasons with which a worker can ask to be replaced."""
 
 
 @dataclass(slots=True)
 class WorkerReport:
-    """What a process said of itself over its channel before it ended."""
+    """What a process reported over its channel."""
 
     failed: str = ""
     missing_variable: str | None = None
@@ -41,25 +41,25 @@ class WorkerReport:
     fields: dict[str, str] = field(default_factory=dict)
 
     def take(self, fields: Mapping[str, str]) -> None:
-        """Keeps those fields of a notification that somebody may want to see."""
-        self.fields |= {n: fields[n][:_LONGEST_FIELD] for n in _KEPT_FIELDS & fields.keys()}
+        """Keeps the fields of a notification that are shown to people."""
+        self.fields |= {n: fields[n][:_FIELD_CHARACTERS] for n in _KEPT_FIELDS & fields.keys()}
 
 
 class ProcessListener(Protocol):
-    """What a process tells on its own initiative."""
+    """Receives what a process starts on its own initiative."""
 
     def recycle_requested(self, process: WorkerProcess) -> None:
-        """The worker asks to be replaced: `recycle_reason`."""
+        """The worker asks to be replaced because of `recycle_reason`."""
 
 
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
-    """A worker as Circus knows it, started and ended our way.
+    """A worker as Circus knows it, started and ended by servd's rules.
 
     Futures tell what has happened: `exited` (reaped, with the exit status), `notified_ready`
     (READY=1 came), `ready` (it counts as ready), `stopped_accepting` (STOPPING=1 came) and
     `channel_closed` (a command became its program). `last_sign` is the loop's time of the last
-    WATCHDOG=1. `unwell` says why it is not healthy, `kill_reason` why we killed it, `stop_reason`
-    why it is asked to stop, `recycle_reason` why it asks to be replaced.
+    WATCHDOG=1. Reasons: `unwell` (it is not healthy), `kill_reason` (servd killed it),
+    `stop_reason` (it is asked to stop), `recycle_reason` (it asks to be replaced).
     """
 
     _worker: subprocess.Popen[bytes]
@@ -99,10 +99,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.spawn()
 
     def spawn(self) -> None:
-        """Starts the process and tells it what to do.
-
-        Raises OSError when the system cannot start it (the message names the cause).
-        """
+        """Starts the process and sends its spec. Raises OSError, which names the cause."""
         launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
@@ -152,14 +149,14 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             raise
 
     def _raise_limits(self) -> None:
-        """Lifts hard limits where the config asks for more than the daemon's own: the process sets
-        its limits itself, but only the daemon may have the right to go higher.
+        """Raises hard limits beyond the daemon's own where the config says so: the process sets its
+        limits, but only the daemon may be privileged to raise them.
         """
         for name, value in self.launch.plan.identity.rlimits:
             kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
             highest = resource.getrlimit(kind)[1] if kind is not None else -1
             if kind is not None and highest != -1 and (value == -1 or value > highest):
-                with contextlib.suppress(ValueError, OSError):  # the process says what is wrong
+                with contextlib.suppress(ValueError, OSError):  # the process reports it
                     resource.prlimit(self.pid, kind, (value, value))
 
     def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
@@ -169,41 +166,33 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             "pid": self.pid,
             "generation": self.launch.generation,
         }
-        launch = self.launch
-        for stream, descriptor in descriptors.items():
-            self._pipes.append(
-                OutputPipe(
-                    descriptor,
-                    identity,
-                    stream,
-                    self.last_lines,
-                    launch.context.sink,
-                    launch.context.now,
-                )
-            )
+        context = self.launch.context
+        self._pipes = [
+            OutputPipe(descriptor, identity, stream, self.last_lines, context.sink, context.now)
+            for stream, descriptor in descriptors.items()
+        ]
 
     def _notified(self, fields: dict[str, str]) -> None:
         self.report.take(fields)
         if fields.get("WATCHDOG") == "1":
             self.last_sign = self._loop.time()
-        if fields.get("READY") == "1" and not self.notified_ready.done():
-            self.notified_ready.set_result(None)
-        if fields.get("STOPPING") == "1" and not self.stopped_accepting.done():
-            self.stopped_accepting.set_result(None)
+        if fields.get("READY") == "1":
+            _set(self.notified_ready)
+        if fields.get("STOPPING") == "1":
+            _set(self.stopped_accepting)
 
     def mark_ready(self) -> None:
-        """The worker is taken for ready."""
+        """Counts the worker as ready."""
         if not self.ready.done():
             self.was_ready = True
             self.ready.set_result(None)
 
     def read_notifications(self) -> None:
-        """Takes what it has said so far, where the loop has not come to it yet."""
+        """Reads the notifications that the loop has not come to yet."""
         self._notify.read()
 
     def _hung_up(self) -> None:
-        if not self.channel_closed.done():
-            self.channel_closed.set_result(None)
+        _set(self.channel_closed)
 
     def _said(self, message: dict[str, Any]) -> None:
         if "draining" in message:
@@ -220,34 +209,25 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 self.launch.context.replan(self.launch.plan.name)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
-        """Asks the worker over its channel to do something, and waits until it has.
-
-        Raises `UnansweredError` when it cannot, is gone, or does not answer in time.
-        """
+        """Asks the worker to do something, and waits until it is done. Raises `UnansweredError`."""
         await self._channel.ask(do, self.exited, descriptor=descriptor, **details)
 
     async def wait_stopped_accepting(self) -> None:
-        """Returns once the worker accepts no more: it said so, or has ended."""
+        """Returns once the worker has reported STOPPING=1, or has ended."""
         waited: set[asyncio.Future[Any]] = {self.stopped_accepting, self.exited}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> int | None:
-        """The exit status if the process has ended, else None; its group is ended with it.
-
-        The group is signalled while the dead process still holds its id, so that no stranger with
-        a recycled id is hit.
+        """Returns the exit status if the process has ended, else None. Kills its group while the
+        dead process still holds the group's id, so that no stranger with a recycled id is hit.
         """
         if self._worker.returncode is not None:
             return self._worker.returncode
         try:
-            peeked = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            peeked = None
-            self._worker.poll()
-            if self._worker.returncode is None:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return None
-        else:
-            if peeked is None:
+        except ChildProcessError:
+            if self._worker.poll() is None:
                 return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -256,10 +236,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         return status
 
     def _finish(self, status: int) -> None:
-        """Takes what it had still to say, and gives everything back. Whatever fails in between,
-        `exited` is done in the end: others wait for it.
-        """
-        with contextlib.ExitStack() as steps:  # carried out from the last to the first
+        """Reads the last words, releases everything. `exited` is done even if a step fails."""
+        with contextlib.ExitStack() as steps:  # run from the last to the first
             steps.callback(self._has_exited, status)
             steps.callback(self.launch.context.registry.remove, self.pid)
             if self.counters is not None:
@@ -283,11 +261,10 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             self.stopped_accepting,
             self.channel_closed,
         ):
-            if not waited.done():
-                waited.cancel()
+            waited.cancel()
 
     def signal_group(self, number: int) -> None:
-        """Sends a signal to the process and everything it started in its group."""
+        """Sends a signal to the process and everything that it started in its group."""
         if self._worker.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -300,15 +277,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
     @property
     def status(self) -> int:
-        """Circus's word for whether it runs, from our own reaping instead of psutil's scan."""
+        """Circus's word for whether it runs, from our reaping instead of psutil's scan."""
         return UNEXISTING if self._worker.returncode is not None else RUNNING  # type: ignore[no-any-return]
 
     def is_alive(self) -> bool:
-        """Whether it has not been reaped yet. (Circus's own polls, and steals the exit status.)"""
+        """Whether it has not been reaped. (Circus's own polls, and takes the exit status.)"""
         return self._worker.returncode is None
 
     def stop(self) -> None:
-        """Nothing is left to be done for a process that was reaped; Circus would terminate it."""
+        """Does nothing: Circus calls it after the reaping, and would terminate the process."""
 
     @property
     def state(self) -> str:
@@ -323,3 +300,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def lived(self) -> float:
         """Seconds since it was started."""
         return self._loop.time() - self.started_at
+
+
+def _set(event: asyncio.Future[None]) -> None:
+    if not event.done():
+        event.set_result(None)

@@ -1,44 +1,34 @@
-"""How many workers of the whole daemon may be starting at once."""
+"""Limit on the workers of the whole daemon that start at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-
-class Starting(Protocol):
-    """A worker that is starting."""
-
-    def __hash__(self) -> int: ...
+from collections.abc import Callable, Hashable
 
 
 class StartLimiter:
-    """Bounds how many workers may be starting at once (`daemon.start_concurrency`).
-
-    `wake` is called when one more may start.
-    """
+    """Bounds the workers that start together (`daemon.start_concurrency`); frees call `wake`."""
 
     def __init__(self, limit: int, wake: Callable[[], None]) -> None:
         self._limit = limit
         self._wake = wake
-        self._inside: set[Starting] = set()
+        self._inside: set[Hashable] = set()
 
     @property
     def is_open(self) -> bool:
-        """Whether one more may start."""
+        """Whether another worker may start."""
         return len(self._inside) < self._limit
 
-    def enter(self, worker: Starting) -> None:
-        """`worker` is starting."""
+    def enter(self, worker: Hashable) -> None:
+        """Counts `worker` as starting."""
         self._inside.add(worker)
 
-    def leave(self, worker: Starting) -> None:
-        """`worker` is ready, or has ended."""
+    def leave(self, worker: Hashable) -> None:
+        """Counts `worker` no more: it is ready, or has ended."""
         if worker in self._inside:
             self._inside.discard(worker)
             self._wake()
 
     def change(self, limit: int) -> None:
-        """From now on `limit` may be starting at once."""
+        """Sets a new limit."""
         self._limit = limit
         self._wake()

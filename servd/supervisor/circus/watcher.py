@@ -1,4 +1,4 @@
-"""A generation of one service: Circus's watcher, with slots, back-off and drains of our own."""
+"""A generation of one service: Circus's watcher, with servd's slots, back-off and drains."""
 
 from __future__ import annotations
 
@@ -19,37 +19,25 @@ from servd.wire.graces import KILL_SECONDS, UNREADY_STOP_SECONDS
 
 
 class WatcherObserver(ProcessListener, Protocol):
-    """What a watcher tells about its processes."""
+    """Receives what happens to the processes of a watcher: `died` unasked, `ended` as asked,
+    `overdue` (not ended in time, and killed), `not_spawned` (the system could not start it).
+    """
 
-    def spawned(self, process: WorkerProcess) -> None:
-        """A process was started."""
-
-    def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
-        """A process ended without being asked to."""
-
-    def overdue(self, process: WorkerProcess, seconds: float) -> None:
-        """A process did not end in time when it was asked to, and is killed."""
-
-    def stop_requested(self, process: WorkerProcess, why: str) -> None:
-        """A process is asked to end."""
-
-    def ended(self, process: WorkerProcess, status: int) -> None:
-        """A process ended that was asked to."""
-
-    def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None:
-        """The system could not start a process."""
+    def spawned(self, process: WorkerProcess) -> None: ...
+    def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None: ...
+    def overdue(self, process: WorkerProcess, seconds: float) -> None: ...
+    def stop_requested(self, process: WorkerProcess, reason: str) -> None: ...
+    def ended(self, process: WorkerProcess, status: int) -> None: ...
+    def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None: ...
 
 
 class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     """Keeps `workers` processes of one generation running.
 
-    `processes` maps pids to processes, as everywhere in Circus; each process has a slot, from 0,
-    which is its SERVD_WORKER and carries its history of deaths.
-
-    `attempts` are deaths of processes that were to take the place of one which goes on.
-
-    A slot on `probation` is filled once, and not again after a death; one of `drained_slots` stays
-    empty. `stop_reason` is logged for processes that have no reason of their own.
+    `processes` maps pids to processes, as everywhere in Circus. Each has a slot, from 0, which is
+    its SERVD_WORKER. `history` holds the deaths of each slot, `attempts` those of replacements of
+    running processes. A slot on `probation` is filled once, and not again after a death; one of
+    `drained_slots` stays empty. `stop_reason` is logged for processes without their own.
     """
 
     processes: dict[int, WorkerProcess]
@@ -90,7 +78,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         return any(history.until > now for history in self.history.values())
 
     def gives_up(self, slots: Iterable[int]) -> bool:
-        """Whether one of `slots` is empty and will not be filled any more."""
+        """Whether one of `slots` is empty and will not be filled again."""
         return any(
             self.history[slot].over or (slot in self.probation and self.history[slot].failures)
             for slot in set(self.empty_slots()) & set(slots)
@@ -98,9 +86,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
 
     def failed_lately(self, times: int) -> bool:
-        """Whether a slot has had so many deaths in a row, and since then no worker that has proved
-        itself for `restart.reset_after`.
-        """
+        """Whether a slot has had `times` deaths in a row, and no proven worker since."""
         proof = self.launch.plan.restart.reset_after
         proven = {p.slot for p in self.processes.values() if p.was_ready and p.lived >= proof}
         return any(
@@ -109,19 +95,19 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
 
     def retry_slots(self, slots: Iterable[int]) -> None:
-        """Fills `slots` on probation, whatever became of them before."""
+        """Fills `slots` on probation, and forgets their history."""
         for slot in slots:
             self.probation.add(slot)
             self.history.pop(slot, None)
         self.manage_processes()
 
     def empty_slots(self) -> list[int]:
-        """Slots without a process that should have one."""
+        """Slots that should have a process, and have none."""
         taken = {process.slot for process in self.staying} | self.drained_slots
         return [slot for slot in range(self.numprocesses) if slot not in taken]
 
     def retry(self) -> None:
-        """Forgets every pause and every giving up, and fills the slots."""
+        """Forgets the whole history, and fills the slots."""
         self.history.clear()
         self.attempts.clear()
         self._cancel_timer()
@@ -136,7 +122,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     async def end_slots(self, slots: Iterable[int]) -> None:
         """Drains the workers of `slots`."""
         ending = set(slots)
-        await self._end([p for p in self.processes.values() if p.slot in ending], None, None)
+        leaving = [p for p in self.processes.values() if p.slot in ending]
+        await asyncio.gather(*(self.kill_process(process) for process in leaving))
 
     async def begin(self) -> None:
         """Starts as many workers as the start limiter allows; the rest follow."""
@@ -145,18 +132,22 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.manage_processes()
 
     def manage_processes(self) -> None:
-        """Fills empty slots whose pause is over. Never blocks and never waits."""
+        """Fills empty slots whose pause is over. Never blocks."""
         if not self.is_active() or not self.respawn:
             return
         now = self._loop.time()
+        pauses = []
         for slot in self.empty_slots():
             history = self.history.get(slot, RestartHistory())
             if history.over or (slot in self.probation and history.failures):
                 continue
             if history.until > now:
-                self._wake_at(history.until)
+                pauses.append(history.until)
             elif self.limiter.is_open:
                 self.spawn_process(slot)
+        self._cancel_timer()
+        if pauses:
+            self._timer = self._loop.call_at(min(pauses), self.manage_processes)
 
     def spawn_process(self, recovery_wid: int | None = None) -> bool:
         """Starts a process in the slot. A failure to start is a death like any other."""
@@ -175,24 +166,22 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         return True
 
     def start_beside(self, process: WorkerProcess) -> WorkerProcess | None:
-        """Starts another process in the place of `process`, which goes on for now; None when the
-        system cannot. If it dies first, that is no fault of the place (see `attempts`).
+        """Starts another process in the slot of `process`, which continues for now; None when the
+        system cannot. Its death counts for `attempts`, not for the slot.
         """
         if not self.is_active() or not self.spawn_process(process.slot):
             return None
         return next(reversed(self.processes.values()))
 
     def _books(self, slot: int) -> dict[int, RestartHistory]:
-        """Where the death of a process of `slot` is remembered: with the attempts, where another
-        one goes on in its place.
-        """
+        """Where a death in `slot` counts: in `attempts` if another process is there."""
         taken = any(process.slot == slot for process in self.staying)
         if not taken:
             self.attempts.pop(slot, None)
         return self.attempts if taken else self.history
 
     def reap_process(self, pid: int, status: int | None = None) -> None:
-        """Takes a dead process out. One that nobody stopped gets its history and is replaced."""
+        """Removes a dead process. One that ended unasked enters the history and is replaced."""
         process = self.processes.pop(pid, None)
         if process is None:
             return
@@ -206,13 +195,13 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.manage_later()
 
     def reap_processes(self) -> None:
-        """Takes out whatever has ended."""
+        """Removes all processes that have ended."""
         for pid, process in list(self.processes.items()):
             if process.reap() is not None:
                 self.reap_process(pid, process._worker.returncode)
 
     def _remember(self, slot: int, death: Death, *, over: bool = True) -> RestartHistory:
-        """Notes a death; where it may not be `over` with that, a start is tried again for ever."""
+        """Records a death. Without `over` the restarts never end."""
         books = self._books(slot)
         history = books.get(slot, RestartHistory())
         jitter = random.uniform(-1, 1)  # noqa: S311  # spreads restarts, protects nothing
@@ -223,17 +212,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         return books[slot]
 
     def manage_later(self) -> None:
-        """Looks for empty slots once the present turn of the loop is over."""
+        """Fills empty slots after the current turn of the loop."""
         self._loop.call_soon(self.manage_processes)
-
-    def _wake_at(self, when: float) -> None:
-        if self._timer is None or self._timer.cancelled() or self._timer.when() > when:
-            self._cancel_timer()
-            self._timer = self._loop.call_at(when, self._woken)
-
-    def _woken(self) -> None:
-        self._timer = None
-        self.manage_processes()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -256,19 +236,16 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         stop_signal: int | None = None,
         graceful_timeout: float | None = None,
     ) -> bool:
-        """Asks a process to drain and waits for its end; at the deadline its group is killed.
-
-        Returns whether it ended by itself.
-        """
+        """Asks a process to drain; kills its group at the deadline. Whether it ended by itself."""
         self.ask_to_end(process, stop_signal)
         plan = self.launch.plan
-        patience = plan.drain + KILL_SECONDS if graceful_timeout is None else graceful_timeout
+        timeout = plan.drain + KILL_SECONDS if graceful_timeout is None else graceful_timeout
         if not process.was_ready:
-            patience = min(patience, UNREADY_STOP_SECONDS)
+            timeout = min(timeout, UNREADY_STOP_SECONDS)
         try:
-            await asyncio.wait_for(asyncio.shield(process.exited), patience)
+            await asyncio.wait_for(asyncio.shield(process.exited), timeout)
         except TimeoutError:
-            self.observer.overdue(process, patience)
+            self.observer.overdue(process, timeout)
             process.signal_group(signal.SIGKILL)
             await process.exited
             return False
@@ -278,19 +255,13 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self, stop_signal: int | None = None, graceful_timeout: float | None = None
     ) -> None:
         """Asks all processes to drain, at the same time."""
-        await self._end(self.processes.values(), stop_signal, graceful_timeout)
-
-    async def _end(
-        self,
-        processes: Iterable[WorkerProcess],
-        stop_signal: int | None,
-        graceful_timeout: float | None,
-    ) -> None:
-        ends = [self.kill_process(p, stop_signal, graceful_timeout) for p in list(processes)]
-        await asyncio.gather(*ends)
+        leaving = list(self.processes.values())
+        await asyncio.gather(
+            *(self.kill_process(p, stop_signal, graceful_timeout) for p in leaving)
+        )
 
     async def end(self) -> None:
-        """Drains everything; nothing is started any more."""
+        """Drains everything; starts nothing any more."""
         if self.is_stopped():
             return
         self._status = "stopping"
@@ -299,7 +270,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self._status = "stopped"
 
     def kill_now(self) -> None:
-        """Ends every process group at once; nothing is started any more."""
+        """Kills every process group at once; starts nothing any more."""
         if self.is_active():
             self._status = "stopping"
             self._cancel_timer()

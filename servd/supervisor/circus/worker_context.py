@@ -1,4 +1,4 @@
-"""What every worker process of a daemon needs, whichever service it is of."""
+"""What every worker process of a daemon needs, independent of its service."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from servd.supervisor.worker_registry import WorkerRegistry
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """`environ` is the daemon's own environment. `replan` asks for a reload, with a reason, when a
-    worker could import what the daemon could not ask about. `sources` are noted in development
-    only.
+    """`environ` is the daemon's environment. `replan` asks for a reload when a worker can import
+    what the daemon could not examine. `sources` are noted in development only.
     """
 
     sink: Sink

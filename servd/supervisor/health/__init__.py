@@ -1,4 +1,4 @@
-"""Looks after workers: readiness, probes, watchdog, memory, and recycling those that must go.
+"""Looks after workers: readiness, probes, watchdog, memory, and recycling.
 
 Uses: `supervisor.circus`, `supervisor.io`.
 Used by: `supervisor`.

@@ -1,23 +1,22 @@
-"""How much memory a worker and the processes that it started take (proc(5))."""
+"""Memory of a worker and of the processes that it started (proc(5))."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(pid: int) -> int | None:
-    """Resident memory of one process in bytes; None when it is gone. Costs microseconds."""
+    """Resident memory of one process in bytes; None when it has ended. Costs microseconds."""
     found = _pages(pid)
-    return found[0] * _PAGE if found is not None else None
+    return found[0] * _PAGE_BYTES if found is not None else None
 
 
 def proportional(pid: int) -> int:
-    """Memory of one process in bytes, with its share of what it shares (PSS); 0 when it is gone.
-
-    Costs milliseconds in a large one. Where it may not be read, what is shared is left out.
+    """Memory of one process in bytes, with its share of shared pages (PSS); 0 when it has ended.
+    Costs milliseconds for a large one. Where PSS is not readable, shared pages are left out.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
@@ -27,12 +26,12 @@ def proportional(pid: int) -> int:
     except (OSError, ValueError, IndexError):
         found = _pages(pid)
         if found is not None:
-            return (found[0] - found[1]) * _PAGE
+            return (found[0] - found[1]) * _PAGE_BYTES
     return 0
 
 
 def _pages(pid: int) -> tuple[int, int] | None:
-    """Resident pages, and those of them that are shared."""
+    """Resident and shared pages."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             fields = file.read().split()
@@ -42,7 +41,7 @@ def _pages(pid: int) -> tuple[int, int] | None:
 
 
 def tree(pid: int) -> list[int]:
-    """A process, and all that it and its children have started, as far as they live."""
+    """A process and all its living descendants."""
     found = [pid]
     for parent in found:
         found += _children(parent)
@@ -63,9 +62,8 @@ def _children(pid: int) -> Iterable[int]:
 
 
 def over(pid: int, limit: int) -> int:
-    """The bytes that a worker with all its children takes, where that is more than `limit`; else 0.
-
-    The cheap figure first: resident memory is never less than the proportional one.
+    """Bytes that a worker and its descendants use if that is more than `limit`, else 0. Reads the
+    cheap figure first: resident memory is never less than the proportional one.
     """
     pids = tree(pid)
     if sum(resident(each) or 0 for each in pids) <= limit:

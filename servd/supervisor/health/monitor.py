@@ -1,4 +1,4 @@
-"""Looking after one worker that is ready: its signs of life, its health, its age, its memory."""
+"""Looks after one ready worker: its signs of life, health, age and memory."""
 
 from __future__ import annotations
 
@@ -13,29 +13,23 @@ from servd.supervisor.health.probe import why_unwell
 from servd.supervisor.health.readiness import was_held_up
 
 MEMORY_SECONDS = 1.0
-"""How often the memory of a worker with a limit is looked at."""
+"""Interval of measuring the memory of a worker with a limit."""
 
-_SHARE = 50
-"""A look that took long is followed by a pause this many times as long."""
+_PAUSE_FACTOR = 50
+"""The pause after a slow measurement is at least this many times as long."""
 
 
 class HealthListener(Protocol):
-    """Who acts on what a vigil notices."""
+    """Acts on what a monitor notices: a worker that is `hung` (no sign of life for `seconds`),
+    `unwell` (its probes fail in a row), `recovered`, `over_limit_at_start` (as its replacement
+    would be), or has reached a limit (`request_recycle`).
+    """
 
-    def hung(self, process: WorkerProcess, seconds: float) -> None:
-        """No sign of life has come for so long."""
-
-    def unwell(self, process: WorkerProcess, why: str) -> None:
-        """It has failed its probes in a row."""
-
-    def recovered(self, process: WorkerProcess) -> None:
-        """It was unwell, and is well again."""
-
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
-        """It is over a limit from its very beginning, as its successor would be."""
-
-    def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
-        """It has reached a limit."""
+    def hung(self, process: WorkerProcess, seconds: float) -> None: ...
+    def unwell(self, process: WorkerProcess, reason: str) -> None: ...
+    def recovered(self, process: WorkerProcess) -> None: ...
+    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None: ...
+    def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None: ...
 
 
 class HealthMonitor:
@@ -50,7 +44,7 @@ class HealthMonitor:
         process.exited.add_done_callback(lambda _: self.end())
 
     def renew(self, plan: ServicePlan) -> None:
-        """Goes on as `plan` has it now."""
+        """Continues by `plan`."""
         self.end()
         watchdog = self._watchdog(plan)
         if watchdog is not None:
@@ -68,14 +62,14 @@ class HealthMonitor:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     def end(self) -> None:
-        """Looks no more."""
+        """Stops watching."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
 
     def _watchdog(self, plan: ServicePlan) -> float | None:
-        """Seconds of silence that are too many. A program was told them when it was started, and
-        cannot be told anew: it may take as long as it was told.
+        """Allowed seconds of silence. A command cannot be given a new value: it keeps at least the
+        one that it was started with.
         """
         if plan.app is not None:
             return plan.watchdog
@@ -83,8 +77,8 @@ class HealthMonitor:
         return max(told, plan.watchdog) if told is not None and plan.watchdog is not None else None
 
     async def _signs_of_life(self, seconds: float) -> None:
-        """Armed from the beginning for servd's worker, which gives signs before it is ready; for a
-        program from its first sign on.
+        """Armed from the start for servd's worker, which gives signs before it is ready; for a
+        command from its first sign on.
         """
         process, loop = self.process, asyncio.get_running_loop()
         if process.last_sign is not None:
@@ -95,7 +89,7 @@ class HealthMonitor:
             await asyncio.sleep(due - loop.time())
             late = loop.time() - due
             process.read_notifications()
-            if process.stopping:  # its drain has a deadline of its own
+            if process.stopping:  # its drain has its own deadline
                 return
             if process.last_sign != last or last is None:
                 continue
@@ -111,16 +105,16 @@ class HealthMonitor:
             await asyncio.sleep(plan.interval)
             began = loop.time()
             try:
-                why = await why_unwell(process, plan)
-            except OSError:  # a shortage of the daemon's: it blames no worker for that
+                reason = await why_unwell(process, plan)
+            except OSError:  # the daemon lacks resources: no worker is blamed for that
                 continue
-            if why and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
-                continue  # nor for its own sleep
-            failures = failures + 1 if why else 0
+            if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
+                continue  # nor for the daemon's own delay
+            failures = failures + 1 if reason else 0
             if failures >= plan.failures and not process.stopping:
-                process.unwell = why
-                self._listener.unwell(process, why)
-            elif not why and process.unwell:
+                process.unwell = reason
+                self._listener.unwell(process, reason)
+            elif not reason and process.unwell:
                 self._well_again()
 
     def _well_again(self) -> None:
@@ -130,9 +124,8 @@ class HealthMonitor:
     async def _age(self, longest: float) -> None:
         ready_for = asyncio.get_running_loop().time() - self.since
         await asyncio.sleep(max(0.0, longest - ready_for))
-        self._listener.request_recycle(
-            self.process, "max_age", seconds=round(self.process.lived, 1)
-        )
+        lived = round(self.process.lived, 1)
+        self._listener.request_recycle(self.process, "max_age", seconds=lived)
 
     async def _memory(self, limit: int) -> None:
         loop = asyncio.get_running_loop()
@@ -140,11 +133,9 @@ class HealthMonitor:
         if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
             self._listener.over_limit_at_start(self.process, bytes=used, limit=limit)
             return
-        while True:
+        while not used:
             await asyncio.sleep(pause)
             before = loop.time()
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
-            if used:
-                self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
-                return
-            pause = max(MEMORY_SECONDS, _SHARE * (loop.time() - before))
+            pause = max(MEMORY_SECONDS, _PAUSE_FACTOR * (loop.time() - before))
+        self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)

@@ -1,4 +1,4 @@
-"""Asking a worker over HTTP whether it is well."""
+"""Asks a worker over HTTP whether it is healthy."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ async def connect_to(address: Address) -> Connection:
 
 
 async def connect_privately(process: WorkerProcess) -> Connection:
-    """A connection to this one worker of servd's own, which no sibling can answer in its place.
-
-    Raises OSError and `UnansweredError`.
-    """
+    """A connection that no sibling can answer. Raises OSError and `UnansweredError`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with theirs:
@@ -39,9 +36,8 @@ async def connect_privately(process: WorkerProcess) -> Connection:
 
 
 async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
-    """Why a worker does not answer 2xx or 3xx; empty when it does.
-
-    Raises OSError when the daemon has not even what it takes to ask.
+    """The reason why a worker does not answer 2xx or 3xx; "" when it does. Raises OSError when the
+    daemon lacks the resources to ask.
     """
     what = f"GET {plan.path}"
     try:

@@ -1,4 +1,4 @@
-"""When a worker is ready: it said READY=1, a probe succeeds, or as much as can be known."""
+"""Waits for worker readiness: READY=1, a successful probe, or surviving the start (commands)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.probe import connect_to, why_unwell
 
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.5
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
 
 PROOF_SECONDS = 0.25
-"""How long a program that tells nothing of its readiness has to live to pass for started."""
+"""Time after which a program that does not report its readiness counts as started."""
 
-
-_OUR_OWN_DELAY = 1.0
-"""When the daemon itself comes so many seconds late, no worker is blamed."""
+_DAEMON_DELAY_SECONDS = 1.0
+"""No worker is blamed when the daemon itself is later than this."""
 
 
 def was_held_up(late: float, seconds: float) -> bool:
-    """Whether the daemon, which is `late` after a wait for so many seconds, has slept itself."""
-    return late > min(_OUR_OWN_DELAY, seconds / 2)
+    """Whether the daemon, `late` after a wait of `seconds`, was itself held up."""
+    return late > min(_DAEMON_DELAY_SECONDS, seconds / 2)
 
 
 class NotReadyError(Exception):
-    """A worker was not ready in time; the message says what was waited for."""
+    """A worker was not ready in time; the message says what was awaited."""
 
 
 async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probation: bool) -> None:
-    """Returns when the worker is ready, or has ended.
-
-    Raises `NotReadyError` when it is neither within `timeouts.startup`, or when probes fail for
-    longer than `health.start_failures` forgives.
+    """Returns when the worker is ready, or has ended. Raises `NotReadyError` when it is neither
+    within `timeouts.startup`, or when probes fail for longer than `health.start_failures` allows.
     """
     loop = asyncio.get_running_loop()
     while True:
@@ -46,7 +43,7 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probati
             break
         except TimeoutError:
             if was_held_up(loop.time() - due, plan.startup):
-                continue  # the worker was too, perhaps: it has all its time once more
+                continue  # maybe the worker was too: its time starts again
             cause = f": {process.unwell}" if process.unwell else ""
             raise NotReadyError(f"was not ready within {plan.startup:g} s{cause}") from None
     process.unwell = ""
@@ -58,7 +55,7 @@ async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_probatio
         await asyncio.wait(over)
         return
     if plan.mode == "started":
-        # all that can be known is that the program was run, and on probation, that it did not end
+        # only known: the program was run, and (on probation) it did not end
         await asyncio.wait({*over, process.channel_closed}, return_when=asyncio.FIRST_COMPLETED)
         if on_probation:
             await asyncio.wait(over, timeout=PROOF_SECONDS)
@@ -79,12 +76,12 @@ async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_probatio
 
 async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:
     """Returns once the plan's port accepts, or its path answers 2xx or 3xx."""
-    pause = _FIRST_PAUSE
+    pause = _FIRST_PAUSE_SECONDS
     while plan.mode == "port":
         if await _accepts(plan):
             return
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
     assert plan.address is not None
     health = HealthPlan(plan.address, plan.path, plan.host, 0.0, plan.timeout, 0)
     await _is_well(process, health, plan.patience)
@@ -102,22 +99,20 @@ async def _accepts(plan: ReadyPlan) -> bool:
 
 
 async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float | None) -> None:
-    """Returns once a probe succeeds, or the worker has ended. Raises `NotReadyError` after
-    `patience` seconds.
-
-    Nothing tells when to ask, so it is asked with pauses that grow from 20 ms to half a second.
+    """Probes with growing pauses until one succeeds or the worker has ended. Raises `NotReadyError`
+    after `patience` seconds.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + patience if patience is not None else None
-    pause = _FIRST_PAUSE
+    pause = _FIRST_PAUSE_SECONDS
     while not process.exited.done():
         try:
             process.unwell = await why_unwell(process, health)
-        except OSError as error:  # ours: it is asked again until its time is over
+        except OSError as error:  # the daemon's: it asks again until the time is over
             process.unwell = f"it could not be asked: {error.strerror}"
         if not process.unwell:
             return
         if end is not None and loop.time() >= end:
             raise NotReadyError(f"was not healthy within {patience:g} s: {process.unwell}")
         await asyncio.wait({process.exited}, timeout=pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

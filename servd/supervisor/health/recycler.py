@@ -1,6 +1,4 @@
-"""Replacing workers that run but should not go on: hung ones at once, all others one at a time,
-each by a worker that is ready before it goes.
-"""
+"""Replaces running workers: hung ones at once, others one at a time after a ready replacement."""
 
 from __future__ import annotations
 
@@ -20,27 +18,20 @@ from servd.wire.graces import ABORT_SECONDS
 
 
 class RecyclingTeam(Protocol):
-    """The workers that are looked after: those of one generation."""
+    """The workers of one generation, as the recycler needs them."""
 
     plan: ServicePlan
     watcher: ServiceWatcher
     log: Any
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work` for as long as the team lives."""
-
-    def refresh(self) -> None:
-        """Something about the workers has changed."""
-
-    async def drain_slots(self, slots: Collection[int]) -> None:
-        """Drains the workers of `slots` to their end, and leaves their slots empty."""
-
-    async def restart_slots(self, slots: Collection[int]) -> None:
-        """Starts the workers of `slots` again. Raises `FailedStartError`."""
+    def keep(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def refresh(self) -> None: ...
+    async def drain_slots(self, slots: Collection[int]) -> None: ...
+    async def restart_slots(self, slots: Collection[int]) -> None: ...
 
 
 class Recycler:
-    """Looks after the ready workers of a generation, and replaces those that have to go."""
+    """Looks after the ready workers of a generation, and replaces those that have to leave."""
 
     def __init__(self, team: RecyclingTeam) -> None:
         self.team = team
@@ -50,23 +41,23 @@ class Recycler:
         self._busy = False
 
     def watch(self, process: WorkerProcess) -> None:
-        """Looks after a worker from now on, which has just become ready."""
+        """Looks after a worker that has just become ready."""
         self._monitors[process] = HealthMonitor(process, self.team.plan, self)
         process.exited.add_done_callback(lambda _: self._forget(process))
         if process.recycle_reason:
             self.request_recycle(process, process.recycle_reason)
 
     def renew(self) -> None:
-        """Goes on as the plan has it now."""
+        """Continues by the current plan."""
         for monitor in self._monitors.values():
             monitor.renew(self.team.plan)
 
     def end_probation(self) -> None:
-        """From now on workers may be replaced."""
+        """Allows replacements from now on."""
         self._proven.set()
 
     def end(self) -> None:
-        """Looks after nothing any more."""
+        """Stops looking after workers."""
         for monitor in self._monitors.values():
             monitor.end()
         self._waiting.clear()
@@ -78,8 +69,8 @@ class Recycler:
     # what a monitor notices
 
     def hung(self, process: WorkerProcess, seconds: float) -> None:
-        """Has its stack written to the log (faulthandler, by SIGABRT), then ends it; the watcher
-        replaces it as any that died.
+        """Makes it write its stack to the log (faulthandler, by SIGABRT), then kills it; the
+        watcher replaces it like any dead worker.
         """
         process.kill_reason = "watchdog"
         process.report.failed = f"gave no sign of life for {seconds:g} s"
@@ -87,36 +78,32 @@ class Recycler:
             Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack follows"
         )
         process.signal_self(signal.SIGABRT)
-        self.team.keep(self._make_sure(process))
+        self.team.keep(self._kill_after_abort(process))
 
-    async def _make_sure(self, process: WorkerProcess) -> None:
+    async def _kill_after_abort(self, process: WorkerProcess) -> None:
         await asyncio.wait({process.exited}, timeout=ABORT_SECONDS)
         process.signal_group(signal.SIGKILL)
 
-    def unwell(self, process: WorkerProcess, why: str) -> None:
-        """Replaces it; until then the service shows it."""
-        self.request_recycle(process, "health", error=why)
+    def unwell(self, process: WorkerProcess, reason: str) -> None:
+        """Replaces it; until then the service shows the reason."""
+        self.request_recycle(process, "health", error=reason)
         self.team.refresh()
 
     def recovered(self, process: WorkerProcess) -> None:
-        """It may stay, unless its replacement is on its way."""
+        """Keeps it, unless its replacement is starting."""
         if self._waiting.get(process) == "health":
             del self._waiting[process]
         self._log(process).info(Event.WORKER_HEALTHY_AGAIN)
         self.team.refresh()
 
     def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
-        """Says so, and leaves it alone: replacing it would never end."""
+        """Logs it, and keeps the worker: replacing it would never end."""
         reason = "a worker that has just started is over limits.memory"
         self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
-        """Replaces a worker that is looked after when its turn comes; one that is not ready yet,
-        once it is.
-        """
-        if process not in self._monitors or process in self._waiting:
-            return
-        if process.stopping or process.exited.done():
+        """Replaces a worker in its turn; one that is not ready yet, once it is."""
+        if process not in self._monitors or process in self._waiting or self._is_leaving(process):
             return
         self._waiting[process] = reason
         self._log(process).info(Event.WORKER_TO_BE_RECYCLED, reason=reason, **details)
@@ -128,7 +115,6 @@ class Recycler:
         return self.team.log.bind(worker=process.slot, pid=process.pid)
 
     async def _work(self) -> None:
-        """One after the other, until none waits."""
         try:
             await self._proven.wait()
             while self._waiting:
@@ -143,12 +129,12 @@ class Recycler:
         if self.team.plan.stands_alone:
             self._leaves(process, reason)
             await self.team.drain_slots([process.slot])
-            with contextlib.suppress(FailedStartError):  # tried again, as any that dies
+            with contextlib.suppress(FailedStartError):  # tried again like any that dies
                 await self.team.restart_slots([process.slot])
             return
-        loop, restart = asyncio.get_running_loop(), self.team.plan.restart
-        while self._still_waits(process) and watcher.is_active():
-            if await self._has_successor(watcher, process):
+        loop = asyncio.get_running_loop()
+        while process in self._waiting and not self._is_leaving(process) and watcher.is_active():
+            if await self._start_replacement(watcher, process):
                 self._leaves(process, reason)
                 watcher.attempts.pop(process.slot, None)
                 await watcher.kill_process(process)
@@ -156,22 +142,23 @@ class Recycler:
             attempts = watcher.attempts.get(process.slot)
             pause = attempts.until - loop.time() if attempts is not None else 0.0
             if attempts is not None and attempts.over:
-                pause = restart.backoff_max
-                why = "its replacement does not start"
-                self._log(process).warning(Event.WORKER_KEPT, reason=why, again_in=pause)
+                pause = self.team.plan.restart.backoff_max
+                reason = "its replacement does not start"
+                self._log(process).warning(Event.WORKER_KEPT, reason=reason, again_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
-    def _still_waits(self, process: WorkerProcess) -> bool:
-        return process in self._waiting and not process.stopping and not process.exited.done()
+    @staticmethod
+    def _is_leaving(process: WorkerProcess) -> bool:
+        return process.stopping or process.exited.done()
 
-    async def _has_successor(self, watcher: ServiceWatcher, process: WorkerProcess) -> bool:
-        """Starts a worker in the same place; whether it has become ready."""
-        successor = watcher.start_beside(process)
-        if successor is None:
+    async def _start_replacement(self, watcher: ServiceWatcher, process: WorkerProcess) -> bool:
+        """Starts a worker in the same slot; returns whether it became ready."""
+        replacement = watcher.start_beside(process)
+        if replacement is None:
             return False
-        over: set[asyncio.Future[Any]] = {successor.ready, successor.exited}
+        over: set[asyncio.Future[Any]] = {replacement.ready, replacement.exited}
         await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
-        return successor.was_ready and not process.exited.done()
+        return replacement.was_ready and not process.exited.done()
 
     def _leaves(self, process: WorkerProcess, reason: str) -> None:
         process.launch.context.counters.restarted(self.team.plan.name, reason)

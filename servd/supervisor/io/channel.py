@@ -13,22 +13,20 @@ from typing import Any
 from servd.supervisor.io.output import READ_SIZE, waiting_bytes
 
 ANSWER_SECONDS = 10.0
-"""How long a worker may take to do what it is asked to."""
+"""Time that a worker has to do what it is asked to."""
 
 LONGEST_MESSAGE = 256 * 1024
-"""Bytes after which a worker that ends no message is not listened to any more."""
+"""The channel is no longer read once an unfinished message exceeds this many bytes."""
 
-_SPEC_SECONDS = 5.0
+_SEND_SPEC_SECONDS = 5.0
 
 
 class UnansweredError(Exception):
-    """A worker did not do what it was asked to; the message says why."""
+    """A worker did not do what it was asked to; the message gives the reason."""
 
 
 class WorkerChannel:
-    """Asks a worker for things, and hands what it says unasked to `said`. `hung_up` is called when
-    it closes its end.
-    """
+    """Asks a worker to do things; passes its other messages to `said`, its end to `hung_up`."""
 
     def __init__(
         self,
@@ -47,23 +45,17 @@ class WorkerChannel:
         self._loop.add_reader(sock.fileno(), self.hear)
 
     def tell(self, text: str) -> None:
-        """Hands the first message over. The channel holds more than that, so this does not wait."""
+        """Sends the first message. It fits into the channel's buffer, so this does not wait."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.settimeout(_SPEC_SECONDS)
+            self._socket.settimeout(_SEND_SPEC_SECONDS)
             self._socket.sendall(text.encode() + b"\n")
         self._socket.setblocking(False)
 
     async def ask(
-        self,
-        do: str,
-        ended: asyncio.Future[int],
-        *,
-        descriptor: int | None = None,
-        **details: Any,
+        self, do: str, ended: asyncio.Future[int], *, descriptor: int | None = None, **details: Any
     ) -> None:
-        """Asks for something, handing a descriptor over with it, and waits until it is done.
-
-        Raises `UnansweredError` when the worker cannot, has `ended`, or does not answer in time.
+        """Asks for `do`, hands `descriptor` over with it, and waits until it is done. Raises
+        `UnansweredError` when the worker cannot, has `ended`, or does not answer in time.
         """
         number = next(self._numbers)
         answer: asyncio.Future[str] = self._loop.create_future()
@@ -90,7 +82,7 @@ class WorkerChannel:
             del self._answers[number]
 
     def hear(self) -> int:
-        """Takes what has arrived; returns how many bytes that was."""
+        """Reads what has arrived; returns the number of bytes."""
         try:
             chunk = self._socket.recv(READ_SIZE)
         except BlockingIOError:
@@ -116,8 +108,8 @@ class WorkerChannel:
             asked.set_result(str(message.get("error") or ""))
 
     def close(self) -> None:
-        """Takes the rest, and closes."""
-        waiting = waiting_bytes(self._socket.fileno())  # what comes later may never end
+        """Reads the rest, and closes."""
+        waiting = waiting_bytes(self._socket.fileno())  # a child may write for ever
         while waiting > 0 and (taken := self.hear()):
             waiting -= taken
         self._loop.remove_reader(self._socket.fileno())

@@ -1,4 +1,4 @@
-"""Where one worker says how it is: sd_notify(3)'s protocol, on a socket of its own."""
+"""Socket on which one worker reports its state by the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from collections.abc import Callable
 
 from servd.wire.notify import parse_notification
 
-_MOST_AT_ONCE = 64
+_READ_DATAGRAM_COUNT = 64
 
 
 class NotifySocket:
-    """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder that only its user may
-    write to.
-    """
+    """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder, for its user alone."""
 
     def __init__(self, folder: str, owner: int | None, on_fields: Callable[[dict[str, str]], None]):
         self.path = os.path.join(folder, secrets.token_hex(6))
@@ -36,8 +34,8 @@ class NotifySocket:
         self._loop.add_reader(self._socket.fileno(), self.read)
 
     def read(self) -> None:
-        """Hands over what has arrived, a bounded number of messages at a time."""
-        for _ in range(_MOST_AT_ONCE):
+        """Passes on what has arrived, a bounded number of messages at a time."""
+        for _ in range(_READ_DATAGRAM_COUNT):
             if self._socket.fileno() < 0:
                 return
             try:

@@ -1,7 +1,6 @@
-"""What workers write: lines of their stdout and stderr become events, the last ones are kept.
+"""Output of workers: lines of stdout and stderr become events, the last ones are kept.
 
-Lines that begin with the mark are finished events and passed on unparsed; everything else is text
-that the program printed.
+A line that begins with `EVENT_MARK` is a finished event and passed on unparsed; any other is text.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from servd.wire.names import EVENT_MARK
 READ_SIZE = 65536
 LAST_LINES = 50
 LONGEST_LINE = 256 * 1024
-_TURNS = 16
+_READS_PER_TURN = 16
 
 Sink = Callable[[str, bytes], None]
-"""Takes the name of a service, and one finished JSON event of its, without a newline."""
+"""Receives the name of a service and one finished JSON event, without a newline."""
 
 
 def waiting_bytes(descriptor: int) -> int:
-    """How many bytes can be read from a pipe or socket now (ioctl(2), FIONREAD); 0 when closed."""
+    """Bytes that a pipe or socket has to read now (ioctl(2), FIONREAD); 0 when closed."""
     try:
         answer = fcntl.ioctl(descriptor, termios.FIONREAD, struct.pack("i", 0))
     except (OSError, ValueError):
@@ -38,7 +37,7 @@ def waiting_bytes(descriptor: int) -> int:
 
 
 class LastLines:
-    """The last lines that a worker wrote, as a person would read them."""
+    """The last lines that a worker wrote, in readable form."""
 
     def __init__(self) -> None:
         self._lines: collections.deque[bytes] = collections.deque(maxlen=LAST_LINES)
@@ -48,7 +47,7 @@ class LastLines:
         self._lines.append(line)
 
     def text(self) -> list[str]:
-        """The lines; events are shown by their message and their traceback."""
+        """The lines; of an event its message and its traceback."""
         return [shown for line in self._lines for shown in self._shown(line)]
 
     @staticmethod
@@ -69,7 +68,7 @@ class LastLines:
 
 
 class OutputPipe:
-    """Reads one pipe of a worker on the daemon's loop, without ever blocking it."""
+    """Reads one pipe of a worker on the daemon's loop, without blocking it."""
 
     def __init__(
         self,
@@ -92,23 +91,21 @@ class OutputPipe:
         self._loop.add_reader(descriptor, self._readable)
 
     def _readable(self) -> None:
-        """A bounded number of reads a turn, so that a worker that prints without end does not keep
-        the daemon from its other work.
-        """
-        for _ in range(_TURNS):
+        """Bounds the reads per turn, so that endless output does not hold up the daemon."""
+        for _ in range(_READS_PER_TURN):
             if not self._read():
                 return
 
     def drain(self) -> None:
-        """Reads what is in the pipe now: what a worker wrote before it died is not lost, and a
-        child that it has left behind and that writes on keeps nobody.
+        """Reads what the pipe holds now: the last words of a dead worker, but not what a surviving
+        child writes later.
         """
         waiting = waiting_bytes(self.descriptor)
         while waiting > 0 and (taken := self._read()):
             waiting -= taken
 
     def _read(self) -> int:
-        """Reads once; returns how many bytes, 0 when there is nothing to be read now."""
+        """Reads once; returns the number of bytes, 0 when there is nothing to read now."""
         if self.descriptor < 0:
             return 0
         try:
@@ -145,7 +142,7 @@ class OutputPipe:
         self.sink(self.identity["service"], json.dumps(event | self.identity).encode())
 
     def close(self) -> None:
-        """Stops reading; a last line without a newline still counts."""
+        """Stops reading; a last line without a newline counts too."""
         if self.descriptor < 0:
             return
         self._loop.remove_reader(self.descriptor)

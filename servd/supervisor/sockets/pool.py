@@ -1,7 +1,7 @@
 """Listening sockets: bound here, shared with workers, owned by addresses and not by services.
 
 Circus's own are not used: they lack TCP_NODELAY, IPV6_V6ONLY and the modes of unix sockets, and a
-watcher that uses any of them hands all of them to its processes.
+watcher that uses one passes all of them to its processes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import os
 import socket
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,21 +22,21 @@ from servd.core.errors import StartError
 from servd.core.handed_socket import HandedSocket
 from servd.plan.model import SocketPlan, url_of
 
-_PORT_TRIES = 20
+_PORT_TRY_COUNT = 20
 HANDSHAKE_SECONDS = 0.3
-"""How long a connection from another machine may take from its SYN into the accept queue."""
+"""Time for a connection from another machine to get from its SYN into the accept queue."""
 
 EMPTYING_SECONDS = 2.0
-"""How long workers may take to accept what waits at an address that goes."""
+"""Time for workers to accept what waits at an address that is given up."""
 
 
 @dataclass(slots=True, eq=False)
 class Bound:
     """One listening socket, counted by the listeners that use it.
 
-    `path` and `inode` are of a unix socket's file; an `inherited` one belongs to who started us. A
-    `shared` one is somebody else's as well, who takes our place or whose place we take: it goes on
-    there, whatever becomes of it here. An `internal` one is between services alone.
+    `path` and `inode`: the file of a unix socket. `inherited`: it belongs to the process that
+    started the daemon. `shared`: the previous or the new daemon also holds it, and it stays open
+    there. `internal`: it is between services only.
     """
 
     key: str
@@ -49,12 +50,12 @@ class Bound:
 
     @classmethod
     def inherit(cls, handed: HandedSocket) -> Bound:
-        """A socket of the daemon before, shared with it."""
+        """A socket of the previous daemon, shared with it."""
         sock = socket.socket(fileno=handed.fd)
         return cls(handed.key, sock, handed.path, handed.inode, shared=True)
 
     def handed(self) -> HandedSocket:
-        """The same socket, for the next daemon."""
+        """The same socket, for the new daemon."""
         return HandedSocket(self.key, self.sock.fileno(), self.path, self.inode)
 
     @property
@@ -69,16 +70,13 @@ class Bound:
         return int(name[1]) if isinstance(name, tuple) else 0
 
     def covers(self, family: int, host: str, port: int) -> bool:
-        """Whether it and a TCP socket of these could be bound at the same time only by sharing."""
+        """Whether this and such a TCP socket can be bound together only by sharing the port."""
         if self.path or self.inherited or self.sock.family != family or self.port != port:
             return False
         return host == self.host or bool({EVERY_V4, EVERY_V6} & {host, self.host})
 
     async def empty(self) -> None:
-        """Lets nobody connect any more, and waits until all that had connected are accepted.
-
-        Workers must still be accepting.
-        """
+        """Refuses new connections and waits until the workers have accepted all that wait."""
         self._unlink()
         bind.refuse_new(self.sock)
         if not self.path and not ipaddress.ip_address(self.host).is_loopback:
@@ -86,10 +84,10 @@ class Bound:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EMPTYING_SECONDS):
                 while bind.has_waiting(self.sock):  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)  # nothing tells when a queue gets empty
+                    await asyncio.sleep(0.001)  # no event tells that a queue is empty
 
     def close(self) -> None:
-        """Closes the socket and removes a unix socket's file, if it is still the same one."""
+        """Closes the socket and removes a unix socket's file, if the file is still the same."""
         self.sock.close()
         if not self.shared:
             self._unlink()
@@ -103,7 +101,7 @@ class Bound:
 
 @dataclass(slots=True)
 class Listener:
-    """What one address stands for: a name or `:PORT` can be several sockets."""
+    """The sockets of one address: a name or `:PORT` can be several."""
 
     plan: SocketPlan
     bound: list[Bound] = field(default_factory=list)
@@ -115,47 +113,44 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that was bound, also where 0 was asked for; 0 for a unix socket."""
+        """The port that was bound, also if 0 was asked for; 0 for a unix socket."""
         return self.bound[0].port
 
     @property
     def url(self) -> str:
-        """Where people reach it: with the port that was bound, where any was asked for."""
+        """The URL for people, with the port that was bound."""
         address = self.plan.address
         if address.kind == "tcp":
             address = replace(address, port=self.port)
         return url_of(address, tls=self.plan.tls)
 
     def apply_options(self) -> None:
-        """Gives sockets that others have bound the backlog of this plan, and a unix socket's file
-        its mode and owner. Raises OSError.
-
-        listen(2) on a listening socket changes its backlog at once.
+        """Gives sockets bound before the plan's backlog (listen(2) changes it at once), and a unix
+        socket's file its mode and owner. Raises OSError.
         """
         for item in self.bound:
             if item.shared:
-                continue  # until it is nobody else's
+                continue  # until this daemon holds it alone
             item.sock.listen(self.plan.backlog)
             if item.inode is not None:
-                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                with contextlib.suppress(FileNotFoundError):  # it was removed
                     bind.set_owner(item.path, self.plan)
 
 
 def tcp_key(host: str, port: int) -> str:
-    """What the pool knows a TCP socket by."""
+    """The pool's key of a TCP socket."""
     return f"{host}|{port}"
 
 
 def unix_key(path: str) -> str:
-    """What the pool knows a unix socket by."""
+    """The pool's key of a unix socket."""
     return f"unix:{os.path.abspath(path)}"
 
 
 class SocketPool:
-    """All listening sockets of the daemon, by their numeric address and counted by use, so that
-    what two generations (or two services that swap addresses) both want is bound once.
-
-    `chosen` are the ports that the system chose, by the keys of their plans.
+    """All listening sockets of the daemon by numeric address, counted by use: a socket that two
+    generations want, or two services that swap addresses, is bound once. `chosen` holds the ports
+    that the system chose, by the keys of their plans.
     """
 
     def __init__(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -166,23 +161,18 @@ class SocketPool:
         self._preloaded: dict[str, Bound] = {}
 
     def acquire(self, plan: SocketPlan) -> Listener:
-        """A listener for `plan`, of sockets that are bound now if nobody has them yet.
-
-        Raises `StartError`, which says what is in the way.
-        """
+        """A listener for `plan`; binds missing sockets. Raises `StartError` with the reason."""
         listener = Listener(plan)
         try:
             if plan.address.kind == "tcp":
                 self._acquire_tcp(listener)
             elif plan.address.kind == "unix":
-                self._take(listener, unix_key(plan.address.path))
+                self._acquire_unix(listener)
             else:
-                self._adopt(listener)
+                self._acquire_inherited(listener)
             for item in listener.bound:
                 item.internal = plan.internal
-                if (
-                    item.users == 1 and not item.shared
-                ):  # else somebody's, until it is given its options
+                if item.users == 1 and not item.shared:  # others get their options later
                     item.sock.listen(plan.backlog)
         except OSError as error:
             self.release(listener)
@@ -193,46 +183,43 @@ class SocketPool:
         return listener
 
     def preload(self, items: Iterable[Bound], chosen: Mapping[str, int]) -> None:
-        """Sockets of the daemon whose place this one takes: bound already, for who wants them."""
+        """Takes over the sockets of the previous daemon, for plans that want them."""
         self._preloaded = {item.key: item for item in items}
         self.chosen = dict(chosen)
 
     def claim_all(self) -> None:
-        """From now on what is used here is nobody else's; what was offered in vain is let go."""
+        """Ends the sharing with the previous daemon; closes its sockets that no plan wanted."""
         self.reclaim()
         for item in self._preloaded.values():
             item.sock.close()
         self._preloaded.clear()
 
     def reclaim(self) -> None:
-        """Nobody else has what is used here."""
+        """Ends the sharing with another daemon."""
         for item in self.bound.values():
             item.shared = False
         self._keep_ports()
 
     def _keep_ports(self) -> None:
-        """Nobody may bind beside one of ours any more."""
+        """Lets no other process share our ports any more."""
         for item in self.bound.values():
             if item.port:
                 bind.share_port(item.sock, shared=False)
 
     def hand_over(self, keys: Collection[str]) -> None:
-        """Whoever takes the place of this daemon has these as well."""
+        """Shares the sockets of `keys` with the new daemon."""
         for key in self.bound.keys() & set(keys):
             self.bound[key].shared = True
 
     def detach(self, listeners: Sequence[Listener]) -> list[Bound]:
-        """The sockets that nobody but `listeners` uses (those that are inherited or shared are
-        somebody else's too).
-        They are about to go, and nobody gets them any more: who wants their address meanwhile gets
-        a socket of its own.
+        """Sockets used only by `listeners`. They leave the pool: a later `acquire` of the address
+        binds a new one. Inherited and shared sockets stay, as others use them too.
         """
-        own = [item for listener in listeners for item in listener.bound]
+        uses = Counter(item for listener in listeners for item in listener.bound)
         going = [
             item
-            for item in {id(item): item for item in own}.values()
-            if item.users == sum(other is item for other in own)
-            and not (item.inherited or item.shared)
+            for item, count in uses.items()
+            if item.users == count and not (item.inherited or item.shared)
         ]
         for item in going:
             if self.bound.get(item.key) is item:
@@ -241,7 +228,7 @@ class SocketPool:
         return going
 
     def release(self, listener: Listener) -> None:
-        """Gives a listener back; sockets that nobody else uses are closed."""
+        """Gives a listener back; sockets without other users are closed."""
         while listener.bound:
             item = listener.bound.pop()
             item.users -= 1
@@ -255,15 +242,18 @@ class SocketPool:
         self._keep_ports()
 
     def close(self) -> None:
-        """Closes everything that is still open."""
-        for item in (*self.bound.values(), *self._detached, *self._preloaded.values()):
+        """Closes everything that is open."""
+        for item in self._all:
             item.close()
         self.bound.clear()
         self._detached.clear()
         self._preloaded.clear()
 
+    @property
+    def _all(self) -> list[Bound]:
+        return [*self.bound.values(), *self._detached, *self._preloaded.values()]
+
     def _known(self, key: str) -> Bound | None:
-        """A socket that is there already."""
         return self.bound.get(key) or self._preloaded.pop(key, None)
 
     def _use(self, listener: Listener, item: Bound) -> None:
@@ -271,28 +261,28 @@ class SocketPool:
         item.users += 1
         listener.bound.append(item)
 
-    def _take(self, listener: Listener, key: str) -> None:
-        """The unix socket of the listener's path."""
-        item = self._known(key)
+    def _acquire_unix(self, listener: Listener) -> None:
+        path = listener.plan.address.path
+        item = self._known(unix_key(path))
         if item is None:
             sock, inode = bind.bind_unix(listener.plan)
-            item = Bound(key, sock, listener.plan.address.path, inode)
+            item = Bound(unix_key(path), sock, path, inode)
         self._use(listener, item)
 
     def _acquire_tcp(self, listener: Listener) -> None:
-        """Sockets for every numeric address. `:PORT` is both families, IPv4 alone where IPv6 is
-        off; port 0 is one free port for all, and the same one as long as somebody uses it.
+        """Sockets for every numeric address. `:PORT` is both families, or IPv4 alone where IPv6 is
+        off; port 0 is one free port for all, kept while it is in use.
         """
         plan = listener.plan
         port = plan.address.port or self.chosen.get(plan.key, 0)
-        for attempt in range(_PORT_TRIES):
+        for attempt in range(_PORT_TRY_COUNT):
             try:
                 self._acquire_all(listener, port)
                 break
             except OSError as error:
                 # with port 0, the port that was free for one family may be taken for the other
                 self.release(listener)
-                if port != 0 or error.errno != errno.EADDRINUSE or attempt == _PORT_TRIES - 1:
+                if port != 0 or error.errno != errno.EADDRINUSE or attempt == _PORT_TRY_COUNT - 1:
                     raise
         if plan.address.port == 0:
             self.chosen[plan.key] = listener.port
@@ -317,8 +307,7 @@ class SocketPool:
         try:
             sock = bind.bind_tcp(family, host, port)
         except OSError as error:
-            mine = [*self.bound.values(), *self._detached, *self._preloaded.values()]
-            ours = [item for item in mine if item.covers(family, host, port)]
+            ours = [item for item in self._all if item.covers(family, host, port)]
             if error.errno != errno.EADDRINUSE or not ours:
                 raise
             for item in ours:
@@ -326,7 +315,7 @@ class SocketPool:
             sock = bind.bind_tcp(family, host, port, share=True)
         return Bound(tcp_key(host, sock.getsockname()[1]), sock)
 
-    def _adopt(self, listener: Listener) -> None:
+    def _acquire_inherited(self, listener: Listener) -> None:
         """Sockets that were handed to the daemon (sd_listen_fds(3))."""
         name = listener.plan.address.name
         descriptors = self.inherited.get(name)

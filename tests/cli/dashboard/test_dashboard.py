@@ -11,7 +11,7 @@ import pytest
 
 from support.apps import PLAIN, web
 from support.dashboard import dashboard
-from support.harness import Servd
+from support.harness import DEADLINE, Servd
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def opened(servd: Servd) -> Iterator[tuple[httpx.Client, str]]:
     daemon = servd(web(1), main_py=PLAIN).ready()
     with dashboard(daemon) as url:
         split = urlsplit(url)
-        with httpx.Client(base_url=f"http://{split.netloc}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://{split.netloc}", timeout=DEADLINE) as client:
             yield client, split.fragment
 
 

@@ -60,7 +60,7 @@ def test_the_dead_are_folded_into_one_file_and_counted_on(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=500
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
 )
 @given(
     content=st.binary(max_size=200)

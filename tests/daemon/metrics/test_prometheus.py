@@ -62,13 +62,16 @@ def answered(daemon: ServdProcess) -> dict[str, float]:
 
 
 async def ask(
-    url: str, count: int, enough: asyncio.Event, clients: int = 16
-) -> tuple[collections.Counter[str], int]:
+    url: str,
+    count: int,
+    enough: asyncio.Event,
+    statuses: collections.Counter[str],
+    clients: int = 16,
+) -> int:
     """Asks `count` times, and on until it is `enough`, each client on a connection of its own.
-    Returns the answers by their status, and how many requests were broken off.
+    Counts the answers by their status, and returns how many requests were broken off.
     """
     place = urlsplit(url)
-    statuses: collections.Counter[str] = collections.Counter()
     left, broken = count, 0
 
     async def client() -> None:
@@ -98,17 +101,22 @@ async def ask(
             await streams[1].wait_closed()
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return statuses, broken
+    return broken
 
 
 def counted_over_rolls_and_a_kill(servd: Servd, count: int) -> None:
     daemon = servd(WEB.format("workers = 2"), main_py=PLAIN).ready()
 
-    async def work() -> tuple[collections.Counter[str], int]:
+    statuses: collections.Counter[str] = collections.Counter()
+
+    def asked(more: int) -> None:
+        wait_until(lambda: statuses.total() > more, "it is being asked")
+
+    async def work() -> int:
         enough = asyncio.Event()
-        asking = asyncio.ensure_future(ask(daemon.url("web"), count, enough))
+        asking = asyncio.ensure_future(ask(daemon.url("web"), count, enough, statuses))
         for act in ("roll", "kill", "roll"):
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(asked, statuses.total() + 100)
             if act == "roll":
                 report = await asyncio.to_thread(daemon.reload, roll=True)
                 assert report["outcome"] == "applied"
@@ -118,7 +126,7 @@ def counted_over_rolls_and_a_kill(servd: Servd, count: int) -> None:
         enough.set()
         return await asking
 
-    statuses, broken = asyncio.run(work())
+    broken = asyncio.run(work())
     assert broken <= 16, "at most one for each client's connection to the killed worker"
     wait_until(lambda: not daemon.service("web")["draining"], "the old generations are gone")
     counts = answered(daemon)

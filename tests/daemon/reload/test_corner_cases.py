@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 from support.apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
@@ -12,7 +11,7 @@ from support.harness import Servd, command, wait_until
 
 
 def test_a_one_by_one_roll_whose_old_code_is_broken_too_leaves_nothing_behind(servd: Servd) -> None:
-    extra = 'rollout = { strategy = "one-by-one" }\ntimeouts.startup = "2s"'
+    extra = 'rollout = { strategy = "one-by-one" }\ntimeouts.startup = "8s"'
     daemon = servd(web(extra=extra), main_py=PLAIN).ready()
     before = daemon.pids("web")
     broken = plain('assert "1" not in (os.environ["SERVD_WORKER"], os.environ["SERVD_GENERATION"])')
@@ -86,7 +85,7 @@ def test_a_task_that_failed_twice_is_tried_again_by_a_reload(servd: Servd) -> No
 
 
 def test_dependents_of_a_service_that_waits_wait_too(servd: Servd) -> None:
-    broken = f'[services.a]\napp = "nosuch:app"\ntimeouts.startup = "1s"\n[services.x]\n{SLEEP}\n'
+    broken = f'[services.a]\napp = "nosuch:app"\nrestart.give_up_after = 1\n[services.x]\n{SLEEP}\n'
     chain = "".join(
         f'[services.{name}]\n{SLEEP}\ndepends_on = ["{need}"]\n' for name, need in ("ba", "cb")
     )
@@ -120,12 +119,10 @@ def test_a_stop_in_the_middle_of_an_interrupt_does_not_bring_the_old_back(servd:
         """
 
     daemon = servd(config(0)).ready()
-    daemon.edit(config(30))
+    daemon.edit(config(10000))
     daemon.send(signal.SIGHUP)
     wait_until(lambda: daemon.pids("web") == [], "the old one has ended")
-    began = time.monotonic()
-    assert daemon.stop() == 0
-    assert time.monotonic() - began < 15
+    assert daemon.stop() == 0  # long before the new one would have been ready
     assert len({e["generation"] for e in daemon.find("worker ready", service="web")}) == 1
 
 
@@ -133,15 +130,14 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
     """Two generations drain long requests when a third is committed."""
     import threading
 
-    slow = PLAIN.replace("await asyncio.sleep(1)", 'print("slow begins"); await asyncio.sleep(8)')
-    daemon = servd(web(1), main_py=slow).ready()
+    daemon = servd(web(1), main_py=PLAIN).ready()
     waiting = []
     for value in (2, 3):
-        thread = threading.Thread(target=lambda: daemon.get("web", "/slow"))
+        thread = threading.Thread(target=lambda: daemon.get("web", "/held"))
         thread.start()
         waiting.append(thread)
         old = daemon.pids("web")
-        daemon.wait_for_line("slow begins", generation=value - 1)
+        daemon.wait_for_line("held", generation=value - 1)
         assert daemon.reload(web(value))["outcome"] == "applied"
         assert not set(old) & set(daemon.pids("web"))
     added = f"{web(4)}\n[services.extra]\n{SLEEP}\n"
@@ -149,6 +145,10 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
     daemon.send(signal.SIGHUP)
     daemon.wait_for("worker ready", service="web", generation=4)
     daemon.remember()
-    assert daemon.stop() == 0
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("service stopping", service="web")
+    (servd.folder / "go").touch()
+    assert daemon.wait() == 0
+    assert daemon.leftovers() == []
     for thread in waiting:
         thread.join()

@@ -11,9 +11,10 @@ import httpx
 import pytest
 import trustme
 
-from support.apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
+from support.apps import BINDS_ITSELF, HOLD, PLAIN, SLEEP, plain, web
 from support.harness import Servd, ServdProcess, wait_until
 from support.load import client_of, under_load
+from support.strict_client import AROUND
 
 GRAPH = f"""
     [services.front]
@@ -94,10 +95,17 @@ def test_a_stopped_service_refuses_connections_and_comes_back(servd: Servd) -> N
 
 def test_a_request_in_flight_is_answered_when_its_service_is_stopped(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    with daemon.asking("web", "/slow") as (answer,):
-        daemon.begun("web")
-        daemon.act("web", "stop")
-    assert (answer.result().status_code, answer.result().text) == (200, "1")
+    found: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: found.append(daemon.get("web", "/held")))
+    asking.start()
+    daemon.wait_for_line("held")
+    stopping = threading.Thread(target=daemon.act, args=("web", "stop"))
+    stopping.start()
+    wait_until(lambda: daemon.service("web")["draining"], "it is being stopped")
+    (servd.folder / "go").touch()
+    stopping.join()
+    asking.join()
+    assert (found[0].status_code, found[0].text) == (200, "1")
 
 
 def test_what_others_need_is_stopped_with_them_or_not_at_all(servd: Servd) -> None:
@@ -254,14 +262,16 @@ def test_a_task_that_runs_can_be_stopped_and_started(servd: Servd) -> None:
 
 def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -> None:
     chain = web(1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
-    slow = PLAIN.replace("asyncio.sleep(1)", "asyncio.sleep(3)")
-    daemon = servd(chain, main_py=slow).ready()
-    with daemon.asking("web", "/slow"):
-        daemon.begun("web")
-        old = daemon.pids("back")
-        stopped = daemon.act("back", "stop", cascade=True, wait_drained=False)
-        assert stopped["outcome"] == "applied"
-        assert daemon.act("web", "start")["outcome"] == "applied"
+    daemon = servd(chain, main_py=PLAIN).ready()
+    asking = threading.Thread(target=daemon.get, args=("web", "/held"))
+    asking.start()
+    daemon.wait_for_line("held")
+    old = daemon.pids("back")
+    stopped = daemon.act("back", "stop", cascade=True, wait_drained=False)
+    assert stopped["outcome"] == "applied"
+    assert daemon.act("web", "start")["outcome"] == "applied"
+    (servd.folder / "go").touch()
+    asking.join()
     wait_until(lambda: not daemon.service("web")["draining"], "it has drained")
     daemon.wait_for("worker ended", pid=old[0])
     assert states(daemon) == {"back": "ready", "web": "ready"}
@@ -272,10 +282,17 @@ def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -
 def test_what_a_draining_dependent_needs_stays_until_it_has_drained(servd: Servd) -> None:
     chain = web(1, workers=1, extra='depends_on = ["back"]') + f"\n[services.back]\n{SLEEP}\n"
     daemon = servd(chain, main_py=PLAIN).ready()
-    with daemon.asking("web", "/slow"):
-        daemon.begun("web")
-        daemon.act("web", "stop", wait_drained=False)
-        daemon.act("back", "stop")
+    asking = threading.Thread(target=daemon.get, args=("web", "/held"))
+    asking.start()
+    daemon.wait_for_line("held")
+    daemon.act("web", "stop", wait_drained=False)
+    stopping = threading.Thread(target=daemon.act, args=("back", "stop"))
+    stopping.start()
+    daemon.wait_for("reload started", reason="stop of back")
+    assert daemon.service("web")["draining"]
+    (servd.folder / "go").touch()
+    stopping.join()
+    asking.join()
     assert [e["service"] for e in daemon.find("worker ended")] == ["web", "back"]
 
 
@@ -290,18 +307,22 @@ def test_a_command_that_binds_itself_starts_when_the_stopped_one_has_left(servd:
     daemon.act("self", "stop", wait_drained=False)
     assert daemon.act("self", "start")["outcome"] == "applied"
     assert states(daemon) == {"self": "ready"}
+    assert daemon.stop() == 0
     assert daemon.find("worker died") == []
 
 
 def test_a_service_that_grows_is_well_all_the_while(servd: Servd) -> None:
-    daemon = servd(web(1, workers=1), main_py=plain("time.sleep(1)")).ready()
+    daemon = servd(web(1, workers=1), main_py=plain(HOLD)).ready()
+    (servd.folder / "hold").touch()
     growing = threading.Thread(target=lambda: daemon.act("web", "scale", workers=3))
     growing.start()
     wait_until(lambda: daemon.service("web")["workers"]["desired"] == 3, "it grows")
     assert daemon.ask("GET", "/readyz").status_code == 200
     assert daemon.service("web")["state"] == "rolling"
+    (servd.folder / "hold").unlink()
     growing.join()
     assert daemon.service("web")["state"] == "ready"
+    assert daemon.stop() == 0
     assert not daemon.find("service degraded")
 
 
@@ -354,6 +375,7 @@ def test_a_command_that_is_scaled_down_is_well_at_once(servd: Servd) -> None:
     for workers in (1, 2, 1):
         daemon.act("job", "scale", workers=workers)
         assert states(daemon) == {"job": "ready"}
+    assert daemon.stop() == 0
     assert not daemon.find("service degraded")
 
 
@@ -445,7 +467,7 @@ def test_scaling_by_hand_up_and_down_under_load_loses_nothing(servd: Servd) -> N
 
     tally = under_load(client_of(daemon), scale)
     assert tally.lost == []
-    assert tally.answered > 100
+    assert tally.answered > 2 * AROUND
 
 
 def test_what_needs_a_stopped_service_is_back_with_it_and_loses_nothing_else(

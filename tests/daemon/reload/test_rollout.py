@@ -134,7 +134,7 @@ def test_a_broken_service_is_mended_by_an_edit(servd: Servd) -> None:
             [services.backend]
             app = "{app}"
             env = {{ V = "mended" }}
-            timeouts.startup = "1s"
+            restart.give_up_after = 1
         """
 
     daemon = servd(config("nosuch:app"), main_py=PLAIN, caller_py=CALLER).ready()
@@ -150,7 +150,7 @@ def test_what_is_not_ready_and_does_not_change_fails_no_reload(servd: Servd) -> 
             {web(value)}
             [services.broken]
             app = "nosuch:app"
-            timeouts.startup = "1s"
+            restart.give_up_after = 1
             [services.needy]
             app = "main:app"
             depends_on = ["broken"]
@@ -178,7 +178,7 @@ def test_a_reload_retries_what_had_failed(servd: Servd) -> None:
 
 def test_a_reload_does_not_wait_for_the_first_start_to_be_over(servd: Servd) -> None:
     """A service that takes its time does not keep an edit of another from being applied."""
-    slow = "import time; time.sleep(30)\n"
+    slow = "import time; time.sleep(10000)\n"
 
     def config(value: int) -> str:
         return f'{web(value)}\n[services.slow]\napp = "slow:app"\n'
@@ -191,7 +191,7 @@ def test_a_reload_does_not_wait_for_the_first_start_to_be_over(servd: Servd) -> 
 
 
 def test_a_stop_during_a_reload_leaves_nothing(servd: Servd) -> None:
-    slow = plain("time.sleep(20)")
+    slow = plain("time.sleep(10000)")
     daemon = servd(web(1), main_py=PLAIN, slow_py=slow).ready()
     daemon.edit(web(2).replace("main:app", "slow:app"))
     daemon.send(signal.SIGHUP)

@@ -8,10 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trustme
 
-from support.apps import PLAIN, plain, web
+from support.apps import HOLD, PLAIN, plain, web
 from support.harness import Servd, ServdProcess, wait_until
 
 
@@ -55,17 +56,28 @@ def test_sighup_without_an_edit_touches_nothing(servd: Servd) -> None:
 
 
 def test_triggers_during_a_reload_become_one_more(servd: Servd) -> None:
-    slow = plain("time.sleep(0.5)")
-    daemon = servd(unwatched(1), main_py=slow).ready()
+    daemon = servd(unwatched(1), main_py=plain(HOLD)).ready()
+    (servd.folder / "hold").touch()
     daemon.edit(unwatched(2))
     daemon.send(signal.SIGHUP)
     daemon.wait_for("reload started")
     daemon.edit(unwatched(3))
     answers: list[dict[str, Any]] = []
+
+    def sockets() -> int:
+        """Of the daemon's admin API: the one that listens, and those that were accepted."""
+        notify = f"{daemon.runtime}/n/"
+        known = [str(c.laddr) for c in psutil.Process(daemon.pid).net_connections("unix")]
+        return len([name for name in known if name and not name.startswith(notify)])
+
+    before = sockets()
     asking = [threading.Thread(target=lambda: answers.append(daemon.reload())) for _ in range(5)]
     for thread in asking:
         thread.start()
         daemon.send(signal.SIGHUP)
+    wait_until(lambda: sockets() == before + len(asking), "all are asked for")
+    assert daemon.status()["last_reload"] is None  # asked after them, and answered
+    (servd.folder / "hold").unlink()
     for thread in asking:
         thread.join()
     assert [answer["outcome"] for answer in answers] == ["applied"] * 5
@@ -88,10 +100,11 @@ def test_an_editor_that_renames_is_noticed(servd: Servd) -> None:
 
 
 def test_an_edit_during_the_first_start_is_noticed(servd: Servd) -> None:
-    slow = plain("time.sleep(1.5)")
-    daemon = servd(web(1), main_py=slow)
+    (servd.folder / "hold").touch()
+    daemon = servd(web(1), main_py=plain(HOLD))
     daemon.wait_for("listening")
     daemon.edit(web(2))
+    (servd.folder / "hold").unlink()
     daemon.ready()
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 
 import httpx
 import psutil
@@ -14,8 +15,8 @@ import pytest
 
 from servd import serve
 
-from support.apps import BINDS_ITSELF, CALLER, PLAIN, plain, web
-from support.harness import Servd, ServdProcess, alive, free_port, wait_until
+from support.apps import BINDS_ITSELF, CALLER, HOLD, PLAIN, plain, web
+from support.harness import DEADLINE, Servd, ServdProcess, alive, free_port, wait_until
 from support.load import client_of, under_load
 
 BROKEN = 'raise ImportError("this version of servd is broken")\n'
@@ -45,7 +46,7 @@ def test_ten_upgrades_under_load_lose_nothing(servd: Servd) -> None:
 
     tally = under_load(client_of(daemon), *[upgrade] * 10)
     assert tally.lost == []
-    assert first.wait(40) == 0
+    assert first.wait(DEADLINE) == 0
     wait_until(lambda: not alive([*workers, *daemons[:-1]]), "all before the last have ended")
     assert daemon.service("web")["generation"] == 11
     assert daemon.status()["predecessor"] is None
@@ -135,28 +136,43 @@ def test_an_edit_of_the_number_of_workers_ends_what_was_set_by_hand(servd: Servd
 
 
 def test_requests_in_flight_are_answered_by_the_old_workers(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(4)")).ready()
+    daemon = servd(web(), main_py=PLAIN).ready()
     url, old = daemon.url("web"), daemon.pid
-    with daemon.asking("web", "/slow") as (answer,):
-        daemon.begun("web")
-        daemon.edit(web("new"))
-        replaced(daemon)
-        assert daemon.status()["predecessor"] == old
-        assert httpx.get(url).text == "new"
-    assert answer.result().text == "1"
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/held")))
+    asking.start()
+    daemon.wait_for_line("held")
+    daemon.edit(web("new"))
+    replaced(daemon)
+    assert daemon.status()["predecessor"] == old
+    assert httpx.get(url).text == "new"
+    (servd.folder / "go").touch()
+    asking.join()
+    assert [answer.text for answer in answers] == ["1"]
     wait_until(lambda: daemon.status()["predecessor"] is None, "the old one has ended")
     assert daemon.stop() == 0
 
 
 def test_a_stop_waits_for_the_daemon_before(servd: Servd) -> None:
-    daemon = servd(web(), main_py=PLAIN.replace("sleep(1)", "sleep(3)")).ready()
-    with daemon.asking("web", "/slow") as (answer,):
-        daemon.begun("web")
-        first = daemon.process
-        replaced(daemon)
-        assert daemon.stop() == 0
-        assert first.poll() == 0
-    assert answer.result().status_code == 200
+    daemon = servd(web(), main_py=PLAIN).ready()
+    url = daemon.url("web")
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/held")))
+    asking.start()
+    daemon.wait_for_line("held")
+    first = daemon.process
+    replaced(daemon)
+    daemon.remember()
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("service stopped", pid=daemon.pid)
+    assert first.poll() is None
+    assert not daemon.over
+    (servd.folder / "go").touch()
+    assert daemon.wait() == 0
+    assert first.poll() == 0
+    assert daemon.leftovers() == []
+    asking.join()
+    assert [answer.status_code for answer in answers] == [200]
 
 
 def test_sockets_of_every_kind_go_on(servd: Servd) -> None:
@@ -230,7 +246,7 @@ def test_a_service_that_did_not_run_before_fails_no_upgrade(servd: Servd) -> Non
         + """
         [services.broken]
         app = "broken:app"
-        timeouts.startup = "1s"
+        restart.give_up_after = 1
     """
     )
     daemon = servd(config, main_py=PLAIN, broken_py="raise ValueError\n").ready()
@@ -246,14 +262,14 @@ def test_a_service_that_did_not_run_before_fails_no_upgrade(servd: Servd) -> Non
 def test_a_reload_that_is_asked_for_during_an_upgrade_is_done_after_it(
     servd: Servd,
 ) -> None:
-    slow = plain("import os; time.sleep(float(os.environ.get('SLOW', 0)))")
-    daemon = servd(web(1, extra="timeouts = { startup = '20s' }"), main_py=slow).ready()
+    daemon = servd(web(1), main_py=plain(HOLD)).ready()
     before = daemon.pid
-    servd.write(main_py=plain("time.sleep(1.5)"))
+    (servd.folder / "hold").touch()
     daemon.send(signal.SIGUSR2)
     daemon.wait_for("servd started", replaces=before)
     daemon.edit(web(2))
     daemon.send(signal.SIGHUP)
+    (servd.folder / "hold").unlink()
     daemon.is_replaced_by(daemon.wait_for("upgrade finished")["successor"])
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
     assert daemon.stop() == 0
@@ -261,7 +277,7 @@ def test_a_reload_that_is_asked_for_during_an_upgrade_is_done_after_it(
 
 def test_a_stop_in_the_midst_of_an_upgrade_ends_both_daemons(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
-    servd.write(main_py=plain("time.sleep(30)"))
+    servd.write(main_py=plain("time.sleep(10000)"))
     daemon.send(signal.SIGUSR2)
     daemon.wait_for("worker started", generation=2)
     assert daemon.stop() == 0
@@ -270,12 +286,14 @@ def test_a_stop_in_the_midst_of_an_upgrade_ends_both_daemons(servd: Servd) -> No
 def test_a_killed_daemon_leaves_its_place_to_the_one_that_starts(servd: Servd) -> None:
     """The one that starts is ready, and there is nobody to be waited for any more."""
     daemon = servd(web(), main_py=PLAIN).ready()
-    servd.write(main_py=plain("time.sleep(1)"))
+    servd.write(main_py=plain(HOLD))
+    (servd.folder / "hold").touch()
     daemon.send(signal.SIGUSR2)
     started = daemon.wait_for("worker started", generation=2)
     successor = psutil.Process(started["pid"]).ppid()
     daemon.send(signal.SIGKILL)
     daemon.process.wait()
+    (servd.folder / "hold").unlink()
     daemon.is_replaced_by(successor)
     daemon.wait_for("servd ready", pid=successor)
     assert daemon.get("web").text == "1"

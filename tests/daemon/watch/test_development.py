@@ -7,7 +7,7 @@ import pty
 import sys
 from pathlib import Path
 
-from support.harness import Servd, ServdProcess, free_port, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 
 APP = """
     import {module}
@@ -40,7 +40,7 @@ def dev(servd: Servd, text: str, **files: str) -> ServdProcess:
 def page(daemon: ServdProcess, name: str) -> str:
     import httpx
 
-    return httpx.get(daemon.service(name)["listen"][0], timeout=10).text
+    return httpx.get(daemon.service(name)["listen"][0], timeout=DEADLINE).text
 
 
 def test_the_changed_service_alone_starts_anew(servd: Servd) -> None:

@@ -8,7 +8,7 @@ import signal
 
 import httpx
 
-from support.harness import Servd, wait_until
+from support.harness import DEADLINE, Servd, wait_until
 
 APP = """
     import os, subprocess
@@ -39,7 +39,7 @@ def test_a_child_that_writes_on_after_its_worker_holds_nothing_up(servd: Servd) 
         main_py=APP,
     )
     transport = httpx.HTTPTransport(uds=str(servd.folder / "web.sock"))
-    with httpx.Client(transport=transport, base_url="http://web", timeout=20) as client:
+    with httpx.Client(transport=transport, base_url="http://web", timeout=DEADLINE) as client:
         wait_until((servd.folder / "web.sock").exists, "the socket")
         assert client.get("/").text == "ok"
         (before,) = daemon.pids("web")

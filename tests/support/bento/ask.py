@@ -108,7 +108,7 @@ def streaming(url: str, raw: httpx.Client) -> dict[str, Any]:
     # the task's routes as they are: submitting by BentoML 1.4.39's client fails in the client
     submitted = raw.post("/reverse/submit", json={"text": "bread"})
     task = {"task_id": submitted.json()["task_id"]}
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while (status := raw.get("/reverse/status", params=task).json())["status"] == "in_progress":
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -129,7 +129,7 @@ def streaming(url: str, raw: httpx.Client) -> dict[str, Any]:
 
 def main() -> None:
     shape, url = sys.argv[1:]
-    with httpx.Client(base_url=url, timeout=20) as raw:
+    with httpx.Client(base_url=url, timeout=90) as raw:
         found = {"single": single, "graph": graph, "streaming": streaming}[shape](url, raw)
     json.dump(found, sys.stdout, default=lambda value: value.model_dump())
 

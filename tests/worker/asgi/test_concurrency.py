@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
-from support.harness import Servd, ServdProcess, wait_until
+from support.harness import DEADLINE, Servd, ServdProcess, wait_until
 
 APP = """
     import asyncio
@@ -56,11 +57,11 @@ def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Serv
         )
         assert daemon.metric("servd_requests_in_flight", service="web") == 3
 
-        refused = httpx.get(f"{url}/wait", timeout=5)
+        refused = httpx.get(f"{url}/wait", timeout=DEADLINE)
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.headers["content-type"] == "application/problem+json"
-        assert httpx.get(f"{url}/metrics", timeout=5).status_code == 200
+        assert httpx.get(f"{url}/metrics", timeout=DEADLINE).status_code == 200
 
         assert (
             daemon.metric("servd_requests_rejected_total", reason="concurrency", service="web") == 1
@@ -68,7 +69,7 @@ def test_over_concurrency_and_queue_requests_are_turned_away_at_once(servd: Serv
         # a health path is exempt too, from the moment that there is one
         daemon.edit((daemon.folder / "servd.toml").read_text() + 'health.path = "/open"\n')
         assert daemon.reload()["outcome"] == "applied"
-        assert httpx.get(f"{url}/open", timeout=5).status_code == 200
+        assert httpx.get(f"{url}/open", timeout=DEADLINE).status_code == 200
         assert [answer.result().status_code for answer in held] == [200, 200, 200]
     assert daemon.metric("servd_requests_queued", service="web") == 0
 
@@ -78,13 +79,18 @@ def test_a_client_that_leaves_the_queue_takes_no_place(servd: Servd) -> None:
     url = daemon.url("web")
     with daemon.asking("web", "/wait") as (held,):
         daemon.begun("web")
-        for _ in range(3):
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.get(f"{url}/wait", timeout=0.2)
+        place = urlsplit(url)
+        for waiting in range(1, 4):
+            with socket.create_connection((place.hostname, place.port), DEADLINE) as leaves:
+                leaves.sendall(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n")
+                wait_until(
+                    lambda: daemon.metric("servd_requests_queued", service="web") == waiting,  # noqa: B023
+                    "it waits in the queue",
+                )
         assert daemon.metric("servd_requests_queued", service="web") == 3
-        assert httpx.get(f"{url}/metrics?open", timeout=5).status_code == 200  # exempt
+        assert httpx.get(f"{url}/metrics?open", timeout=DEADLINE).status_code == 200  # exempt
         assert held.result().status_code == 200
-    assert httpx.get(f"{url}/begun", timeout=5).text == "1"
+    assert httpx.get(f"{url}/begun", timeout=DEADLINE).text == "1"
     assert daemon.metric("servd_requests_total", code="499", method="GET", service="web") == 3
 
 
@@ -96,14 +102,14 @@ def test_requests_that_time_out_while_they_wait_leave_no_trace(servd: Servd) -> 
         app = "main:app"
         listen = "127.0.0.1:0"
         limits = { concurrency = 2, queue = 50 }
-        timeouts.request = "300ms"
+        timeouts.request = "2s"
         """,
         main_py=APP,
     ).ready()
     url = daemon.url("web")
 
     async def burst() -> list[int]:
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE) as client:
             answers = await asyncio.gather(*(client.get("/wait") for _ in range(30)))
         return [answer.status_code for answer in answers]
 
