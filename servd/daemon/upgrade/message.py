@@ -1,4 +1,4 @@
-"""What the two daemons of an upgrade say to each other: one JSON object a line."""
+"""Messages between the two daemons of an upgrade: one JSON object per line."""
 
 from __future__ import annotations
 
