@@ -89,7 +89,8 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     """Yields every scalar of the tree with its path."""
     if not isinstance(node.value, dict | tuple):
         yield path, node
-    for key, entry in (*node.table.items(), *enumerate(node.items)):
+    entries: list[tuple[str | int, Node]] = [*node.table.items(), *enumerate(node.items)]
+    for key, entry in entries:
         yield from walk(entry, (*path, key))
 
 

@@ -18,14 +18,9 @@ BASE = (
 """Variables that every worker inherits from the daemon."""
 
 _OWN = (
-    "SERVD_*",
-    "JOURNAL_STREAM",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
+    "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",
     "WATCHDOG_*",
-)
+)  # fmt: skip
 """Variables of one process, never inherited."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,25 +50,17 @@ def build_environment(
         for variable, value in host.environ.items()
         if matches_any(variable, patterns) and not matches_any(variable, _OWN)
     }
-    environment |= {
-        name: value
-        for name, value in declared.items()
-        if value is not None and name not in environment
-    }
+    environment = {n: v for n, v in declared.items() if v is not None} | environment
     account = host.accounts.get(service.user)
     if account is not None:
         environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-    environment |= host.env_files.get(shared.env_file, {})
-    environment |= shared.env
-    environment |= host.env_files.get(service.env_file, {})
-    environment |= service.env
-    chosen = environment.pop(PROMETHEUS_FOLDER, app_metrics)
-    if chosen:
+    for table in (shared, service):
+        environment |= host.env_files.get(table.env_file, {})
+        environment |= table.env
+    if chosen := environment.pop(PROMETHEUS_FOLDER, app_metrics):
         environment[PROMETHEUS_FOLDER] = chosen
-    environment |= {
-        SERVICE: name,
-        DEPENDENCIES: json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a}),
-    }
+    reached = json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a})
+    environment |= {SERVICE: name, DEPENDENCIES: reached}
     return dict(sorted(environment.items()))
 
 
