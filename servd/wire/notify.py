@@ -42,12 +42,11 @@ def notify(
 
 def announce_watchdog(seconds: float | None) -> None:
     """Sets the variables of sd_watchdog_enabled(3), or removes them for None."""
+    os.environ.pop(WATCHDOG_USEC, None)
+    os.environ.pop(WATCHDOG_PID, None)
     if seconds is not None:
-        os.environ[WATCHDOG_USEC] = str(int(seconds * 1_000_000))
-        os.environ[WATCHDOG_PID] = str(os.getpid())
-    else:
-        os.environ.pop(WATCHDOG_USEC, None)
-        os.environ.pop(WATCHDOG_PID, None)
+        interval = str(int(seconds * 1_000_000))
+        os.environ.update({WATCHDOG_USEC: interval, WATCHDOG_PID: str(os.getpid())})
 
 
 def parse_notification(datagram: bytes) -> dict[str, str]:

@@ -168,16 +168,10 @@ class WorkerSpec:
 
 
 _NESTED: dict[str, Any] = {
-    "app": AppSpec,
-    "sockets": SocketSpec,
-    "tls": TlsSpec,
-    "timeouts": TimeoutSpec,
-    "limits": LimitSpec,
-    "log": LogSpec,
-    "proxy": ProxySpec,
-    "uvicorn": UvicornSpec,
+    "app": AppSpec, "sockets": SocketSpec, "tls": TlsSpec, "timeouts": TimeoutSpec,
+    "limits": LimitSpec, "log": LogSpec, "proxy": ProxySpec, "uvicorn": UvicornSpec,
     "bento": BentoSpec,
-}
+}  # fmt: skip
 """Spec class of each nested field, by the field's name."""
 
 
