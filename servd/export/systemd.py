@@ -1,6 +1,4 @@
-"""Writes a systemd unit for a configuration, with the least rights. Pure. All other lines are those
-of the shipped unit, which explains them.
-"""
+"""Writes a systemd unit with the least rights; the shipped unit explains the other lines. Pure."""
 
 from __future__ import annotations
 

@@ -17,9 +17,7 @@ from servd.plan.model import Plan
 def usable_gpus(
     configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
 ) -> GpuInventory:
-    """Returns the GPUs for workers: those of `daemon.gpus`; if it is "auto", those visible to this
-    process (CUDA_VISIBLE_DEVICES), else all that NVML knows.
-    """
+    """Returns `daemon.gpus`; for "auto", those of CUDA_VISIBLE_DEVICES, else all of NVML."""
     if configured != "auto":
         ids = configured if isinstance(configured, tuple) else range(int(configured))
         return GpuInventory(tuple(map(str, ids)), declared=True)

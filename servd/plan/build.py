@@ -59,9 +59,7 @@ def build(
     secrets: frozenset[Path] = frozenset(),
     parts: Mapping[str, Part] = _NO_PARTS,
 ) -> Plan:
-    """Returns the plan of a valid configuration on this host. `runtime_dir` holds the sockets
-    between services, `secrets` are the paths of values that are never shown.
-    """
+    """Returns the plan of a valid configuration; sockets between services are in `runtime_dir`."""
     needs = {  # components are unknown until the code was queried
         name: [d.service for d in service.depends_on if d.service in config.services]
         for name, service in config.services.items()

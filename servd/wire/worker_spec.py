@@ -1,6 +1,4 @@
-"""The specification of a worker process: one JSON document on the inherited channel. Standard
-library only: workers may run in another interpreter.
-"""
+"""The specification of a worker process: a line of JSON on its channel. Standard library only."""
 
 from __future__ import annotations
 
