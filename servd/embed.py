@@ -141,9 +141,7 @@ class Server:
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
-        """Returns the URL of a service, or of the only one: `http://localhost:PORT` for every
-        interface. Raises `ServdError` if it does not exist or has no address.
-        """
+        """Returns the URL of a service, or of the only one. Raises `ServdError` if it has none."""
         services = self._admin.services([name] if name is not None else [])
         if len(services) > 1:
             services = [s for s in services if s["listen"]] or services

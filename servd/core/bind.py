@@ -90,9 +90,8 @@ def hosts(address: Address) -> list[tuple[int, str]]:
 
 
 def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int]]:
-    """Binds a unix socket next to its path and renames it over the path once its mode is set:
-    clients never see wrong permissions. Raises OSError; EADDRINUSE when a process answers at the
-    path.
+    """Binds a unix socket next to its path and renames it over that once its mode is set: clients
+    never see wrong permissions. Raises OSError; EADDRINUSE when a process answers there.
     """
     path = options.address.path
     if _answers(path):

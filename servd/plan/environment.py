@@ -41,9 +41,8 @@ def build_environment(
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
-    declared: Mapping[str, str | None] = {}
+    declared = part.declared.env if part is not None and service.bento else {}
     if service.bento:
-        declared = part.declared.env if part is not None else {}
         patterns = (*patterns, "BENTOML_*", *declared)
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value

@@ -1,6 +1,4 @@
-"""Manual overrides: numbers of workers, and stopped services. Pure. An override lasts until the
-file changes `workers` of the service, or the daemon restarts.
-"""
+"""Manual overrides of workers, until the file changes that key or the daemon restarts. Pure."""
 
 from __future__ import annotations
 

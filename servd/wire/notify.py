@@ -14,10 +14,7 @@ _sender: socket.socket | None = None
 
 
 def notify(
-    *lines: str,
-    address: str | None = None,
-    descriptors: Sequence[int] = (),
-    wait: bool = True,
+    *lines: str, address: str | None = None, descriptors: Sequence[int] = (), wait: bool = True
 ) -> bool:
     """Sends `lines` and `descriptors` to `address`, else to the socket in NOTIFY_SOCKET. Returns
     whether they were sent: a missing receiver is no error. Without `wait`, neither is a full queue.
