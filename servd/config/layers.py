@@ -56,7 +56,7 @@ class Layers:
 
 
 def environment_tree(environ: Mapping[str, str]) -> Node:
-    """Returns the tree of variables such as `SERVD_DAEMON__GPUS=2`; names of `env` keep their case."""
+    """Returns the tree of variables (`SERVD_DAEMON__GPUS=2`); names of `env` keep their case."""
     top = Place("<environment>")
     root = Node({}, top, top)
     for variable in sorted(environ):
