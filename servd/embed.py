@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from types import TracebackType
 from typing import Any
 
 from servd.control.client import AdminClient, Answer, NoDaemonError
@@ -38,12 +37,12 @@ def serve(
     `threaded`, as soon as every service is ready. Raises `StartError` with the log when a service
     cannot start, or not within `start_timeout` seconds.
     """
-    target = config_or_target if config_or_target is not None else bento_identifier
-    if config_or_target is not None and bento_identifier is not None:
+    is_bento = bento_identifier is not None
+    if is_bento and config_or_target is not None:
         raise UsageError("serve what? Give a configuration or target, or a bento_identifier")
+    target = bento_identifier if config_or_target is None else config_or_target
     if target is None:
         raise UsageError("serve what? servd.serve('servd.toml') or servd.serve('main:app')")
-    is_bento = bento_identifier is not None
     server = Server(arguments(os.fspath(target), options, bento=is_bento), quiet=threaded)
     if threaded:
         server.until_ready(start_timeout)
@@ -79,20 +78,17 @@ class Server:
         """Starts the daemon; with `quiet`, its output goes to `log` only."""
         self._folder = tempfile.mkdtemp(prefix="servd-")
         self._log = os.path.join(self._folder, "log")
-        self._admin = AdminClient(os.path.join(self._folder, "run", "admin.sock"))
+        runtime_dir = os.path.join(self._folder, "run")
+        self._admin = AdminClient(os.path.join(runtime_dir, "admin.sock"))
         theirs, self._lifeline = os.pipe()
-        environ = {
-            **os.environ,
-            "SERVD_DAEMON__RUNTIME_DIR": os.path.join(self._folder, "run"),
-            LIFELINE: str(theirs),
-        }
+        own = {"SERVD_DAEMON__RUNTIME_DIR": runtime_dir, LIFELINE: str(theirs)}
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "servd", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log if quiet else None,
                 stderr=log if quiet else None,
-                env=environ,
+                env={**os.environ, **own},
                 pass_fds=[theirs],
                 start_new_session=quiet,
             )
@@ -145,9 +141,7 @@ class Server:
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
-        """Returns the URL of a service, or of the only one: `http://localhost:PORT` for every
-        interface. Raises `ServdError` if it does not exist or has no address.
-        """
+        """Returns the URL of a service, or of the only one. Raises `ServdError` if it has none."""
         services = self._admin.services([name] if name is not None else [])
         if len(services) > 1:
             services = [s for s in services if s["listen"]] or services
@@ -192,10 +186,5 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()

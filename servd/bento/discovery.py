@@ -87,15 +87,14 @@ class Discovery:
                 graphs[name] = answer.result()
             except DescriptionError as error:
                 severity: Severity = "error" if error.is_mistake else "warning"
-                graphs[name] = self._last(plan.service(name))
-                mistake = checked.problem(
-                    ("services", name, "bento"), str(error), severity=severity, code="code"
-                )
+                known = self._known.get(_key(plan.service(name)))
+                graphs[name] = known.graph if known is not None else DeclaredGraph()
+                path = ("services", name, "bento")
+                mistake = checked.problem(path, str(error), severity=severity, code="code")
                 found.append(dataclasses.replace(mistake, trace=error.trace))
         expansion = Expansion(checked, graphs)
-        whole = ValidationContext(
-            expansion.config, loaded.layers, component_paths=component_paths(expansion.parts)
-        )
+        components = component_paths(expansion.parts)
+        whole = ValidationContext(expansion.config, loaded.layers, component_paths=components)
         found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]
         found += check_files_of(expansion.parts, whole)
         found += not_supported_yet(whole)
@@ -117,15 +116,12 @@ class Discovery:
         host = inspect_host(whole.config, environ)
         plan = build(whole.config, host, "/nonexistent", parts=expansion.parts)
         for name, part in expansion.parts.items():
-            there = plan.service(name).environment
+            path = ("services", name.partition(".")[0], "bento")
             for variable in part.declared.env:
-                if variable not in there:
-                    yield whole.problem(
-                        ("services", name.partition(".")[0], "bento"),
-                        f"{part.declared.name} needs the variable {variable}, which is not set",
-                        f'write env = {{ {variable} = "..." }}',
-                        code="env",
-                    )
+                if variable not in plan.service(name).environment:
+                    need = f"{part.declared.name} needs the variable {variable}, which is not set"
+                    hint = f'write env = {{ {variable} = "..." }}'
+                    yield whole.problem(path, need, hint, code="env")
 
     def _graph(self, service: ServicePlan) -> DeclaredGraph:
         """Returns the cached or newly queried declarations. Raises `DescriptionError`."""
@@ -140,11 +136,6 @@ class Discovery:
                 self._known[_key(service)] = _Answer(graph, seen)
                 break  # otherwise a file was written during the query
         return graph
-
-    def _last(self, service: ServicePlan) -> DeclaredGraph:
-        """Returns the last known declarations."""
-        known = self._known.get(_key(service))
-        return known.graph if known is not None else DeclaredGraph()
 
     def _ask(self, service: ServicePlan) -> DeclaredGraph:
         """Returns the declarations, by the query `begun` if it fits. Raises `DescriptionError`."""

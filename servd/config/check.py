@@ -24,15 +24,10 @@ from servd.core.address import EVERY_V4, EVERY_V6, Address
 from servd.core.diagnostics import Diagnostic
 
 _SHORTEST_SECONDS = {
-    "watchdog": 0.2,
-    "timeouts.headers": 0.1,
-    "timeouts.body": 0.1,
-    "timeouts.request": 0.001,
-    "timeouts.request_total": 0.001,
-    "health.interval": 0.1,
-    "health.timeout": 0.01,
+    "watchdog": 0.2, "timeouts.headers": 0.1, "timeouts.body": 0.1, "timeouts.request": 0.001,
+    "timeouts.request_total": 0.001, "health.interval": 0.1, "health.timeout": 0.01,
     "limits.max_age": 1.0,
-}
+}  # fmt: skip
 """Least value of each time."""
 
 _MOST_GPUS = 1024

@@ -20,10 +20,6 @@ def developed(loaded: Loaded) -> Loaded:
 
 
 def _developed(service: Service) -> Service:
-    return service.model_copy(
-        update={
-            "workers": min(1, service.workers) if service.workers != "auto" else 1,
-            "env_passthrough": ("*",),
-            "log": service.log.model_copy(update={"level": "debug"}),
-        }
-    )
+    workers = min(1, service.workers) if service.workers != "auto" else 1
+    log = service.log.model_copy(update={"level": "debug"})
+    return service.model_copy(update={"workers": workers, "env_passthrough": ("*",), "log": log})

@@ -16,18 +16,10 @@ from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import MASK
 
 _EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "tuple_type": "a list",
-    "dict_type": "a table",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
-    "int_from_float": "a whole number",
-}
-
-
+    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "bool_type": "true or false", "string_type": "text", "tuple_type": "a list",
+    "dict_type": "a table", "model_type": "a table", "model_attributes_type": "a table",
+}  # fmt: skip
 _BAD_NAME = "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
 
 

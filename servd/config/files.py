@@ -64,8 +64,8 @@ def check_files_of(
 def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
     """The file holds a token and is not readable by every user."""
     unreadable = list(_readable(checked, path, file))
+    yield from unreadable
     if unreadable:
-        yield from unreadable
         return
     with open(file, "rb") as opened:
         if not opened.read(65536).strip():

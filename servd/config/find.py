@@ -62,12 +62,9 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
     if chosen := explicit or environ.get("SERVD_CONFIG"):
         return chosen
     user = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
-    searched = [
-        [f"servd{extension}" for extension in (".toml", ".yaml", ".yml")],
-        [os.path.join(user, "servd", "servd.toml")],
-        ["/etc/servd/servd.toml"],
-    ]
-    for candidates in searched:
+    here = [f"servd{extension}" for extension in (".toml", ".yaml", ".yml")]
+    elsewhere = (os.path.join(user, "servd", "servd.toml"), "/etc/servd/servd.toml")
+    for candidates in (here, *([each] for each in elsewhere)):
         present = [path for path in candidates if os.path.exists(path)]
         if len(present) > 1:
             raise config_error(f"{' and '.join(present)} are both here", "choose one with --config")

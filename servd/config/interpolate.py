@@ -22,9 +22,7 @@ ReadFile = Callable[[str, str], str]
 def interpolate(
     root: Node, environ: Mapping[str, str], read: ReadFile
 ) -> tuple[Node, list[Diagnostic]]:
-    """Returns the tree with replaced references, and a diagnostic for each that failed. Values from
-    files, from variables in an `env` table, and with a secret name are marked as secret.
-    """
+    """Returns the tree with replaced references and marked secrets, and what failed."""
     found: list[Diagnostic] = []
 
     def change(path: Path, node: Node) -> Node:

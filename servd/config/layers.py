@@ -56,9 +56,7 @@ class Layers:
 
 
 def environment_tree(environ: Mapping[str, str]) -> Node:
-    """Returns the tree of variables such as `SERVD_DEFAULTS__TIMEOUTS__DRAIN=5s`. Keys are
-    lower-cased, except names under `env`. The place of a value is its variable.
-    """
+    """Returns the tree of variables (`SERVD_DAEMON__GPUS=2`); names of `env` keep their case."""
     top = Place("<environment>")
     root = Node({}, top, top)
     for variable in sorted(environ):

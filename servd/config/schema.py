@@ -14,8 +14,7 @@ def json_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a file, as far as drafts 7 and 2020-12 agree (TOML editors)."""
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
-    for name in ("Limits", "Health", "Tls"):
-        _allow_false(definitions, name)
+    _allow_false(definitions, [{"$ref": f"#/$defs/{name}"} for name in ("Limits", "Health", "Tls")])
     service = definitions["Service"]
     service["allOf"] = [{"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}]
     head = {"$schema": _DRAFT, "title": "servd configuration"}
@@ -28,13 +27,12 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _allow_false(definitions: dict[str, Any], name: str) -> None:
-    """Makes a table that can be switched off accept the table or false, and nothing else."""
-    reference = {"$ref": f"#/$defs/{name}"}
+def _allow_false(definitions: dict[str, Any], references: list[dict[str, str]]) -> None:
+    """Makes tables that can be switched off accept the table or false, and nothing else."""
     for definition in definitions.values():
         for value in definition.get("properties", {}).values():
-            if reference in value.get("anyOf", ()):
-                value["anyOf"] = [reference, {"enum": [False]}]
+            if tables := [each for each in value.get("anyOf", ()) if each in references]:
+                value["anyOf"] = [*tables, {"enum": [False]}]
                 value.pop("default", None)
 
 

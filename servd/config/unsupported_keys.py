@@ -23,15 +23,9 @@ def not_supported_yet(checked: ValidationContext) -> list[Diagnostic]:
     ]
     for name, service in config.services.items():
         paths += [("services", name, *path) for path in LATER_SERVICE if _differs(service, path)]
-    return [
-        Diagnostic(
-            checked.layers.nearest(path)[0].key_place,
-            "not supported yet",
-            dotted(path),
-            code="not_supported",
-        )
-        for path in map(checked.source_path, paths)
-    ]
+    paths = [checked.source_path(path) for path in paths]
+    keys = [(checked.layers.nearest(path)[0].key_place, dotted(path)) for path in paths]
+    return [Diagnostic(at, "not supported yet", key, code="not_supported") for at, key in keys]
 
 
 def _differs(model: Any, path: Path) -> bool:

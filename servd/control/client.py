@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -88,22 +89,14 @@ class AdminClient:
 
     def ask(self, method: str, route: str, body: str | None = None) -> Answer:
         """Sends one request and returns any answer. Raises `NoDaemonError`."""
-        connection = self.connection()
-        try:
-            answer = self._request(connection, method, route, body)
+        with self._answer(method, route, body) as answer:
             return Answer(answer.status, _json(answer.read()))
-        except (OSError, http.client.HTTPException) as error:
-            raise self._gone(error) from None
-        finally:
-            connection.close()
 
     def follow(self, route: str) -> Iterator[str]:
         """Yields "" when the daemon accepts the request, then the data of server-sent events until
         the stream ends. Raises `NoDaemonError`, and `ServdError` if the daemon refuses the request.
         """
-        connection = self.connection()
-        try:
-            answer = self._request(connection, "GET", route, None)
+        with self._answer("GET", route) as answer:
             if answer.status >= 400:
                 raise self.unexpected(Answer(answer.status, _json(answer.read())))
             if not answer.headers.get_content_type() == "text/event-stream":
@@ -112,10 +105,6 @@ class AdminClient:
             for line in answer:
                 if line.startswith(b"data: "):
                     yield line[6:].decode(errors="replace").rstrip("\n")
-        except (OSError, http.client.HTTPException) as error:
-            raise self._gone(error) from None
-        finally:
-            connection.close()
 
     def connection(self) -> http.client.HTTPConnection:
         """Returns a connection that is not open yet."""
@@ -130,19 +119,24 @@ class AdminClient:
         """The headers of every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def _request(
-        self, connection: http.client.HTTPConnection, method: str, route: str, body: str | None
-    ) -> http.client.HTTPResponse:
-        """Returns the answer with its body unread. Raises `ServdError` if the token is refused."""
-        headers = self.headers
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection.request(method, route, body, headers)
-        answer = connection.getresponse()
-        if answer.status == 401:
-            hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
-            raise ServdError(f"servd at {self.endpoint} wants a token, and it {hint}")
-        return answer
+    @contextlib.contextmanager
+    def _answer(
+        self, method: str, route: str, body: str | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Yields the answer with its body unread. Raises `ServdError` if the token is refused."""
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        connection = self.connection()
+        try:
+            connection.request(method, route, body, self.headers | kind)
+            answer = connection.getresponse()
+            if answer.status == 401:
+                hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
+                raise ServdError(f"servd at {self.endpoint} wants a token, and it {hint}")
+            yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise self._gone(error) from None
+        finally:
+            connection.close()
 
     def _gone(self, error: Exception) -> ServdError:
         if isinstance(error, PermissionError):

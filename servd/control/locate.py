@@ -1,6 +1,4 @@
-"""Finds the daemon of a configuration: by an address, by a quick look into one TOML file (`servd
-status` should be as fast as the daemon's answer), or by loading the whole configuration.
-"""
+"""Finds a configuration's daemon: by an address, a quick look into one TOML file, or loading it."""
 
 from __future__ import annotations
 

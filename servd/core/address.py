@@ -74,11 +74,9 @@ def _unix(path: str) -> Address:
         raise AddressError('"unix:" is followed by no path: write "unix:/run/x.sock"')
     if "\0" in path:
         raise AddressError("the path of a unix socket cannot hold a NUL character")
-    if len(path.encode()) > UNIX_PATH_LIMIT:
-        raise AddressError(
-            f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes,"
-            f" this has {len(path.encode())}"
-        )
+    if (size := len(path.encode())) > UNIX_PATH_LIMIT:
+        limit = f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes"
+        raise AddressError(f"{limit}, this has {size}")
     return Address("unix", path=path)
 
 

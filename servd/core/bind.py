@@ -43,13 +43,13 @@ class UnixSocketOptions(Protocol):
 
 def reason(error: OSError) -> str:
     """Returns why an address cannot be bound, as text for people."""
+    if isinstance(error, socket.gaierror):
+        return f"the name cannot be resolved ({error.strerror})"
     reasons = {
         errno.EADDRINUSE: "the address is in use by another process",
         errno.EACCES: "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
         errno.EADDRNOTAVAIL: "no interface of this machine has that address",
     }
-    if isinstance(error, socket.gaierror):
-        return f"the name cannot be resolved ({error.strerror})"
     return reasons.get(error.errno or 0, error.strerror or str(error))
 
 
@@ -90,9 +90,8 @@ def hosts(address: Address) -> list[tuple[int, str]]:
 
 
 def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int]]:
-    """Binds a unix socket next to its path and renames it over the path once its mode is set:
-    clients never see wrong permissions. Raises OSError; EADDRINUSE when a process answers at the
-    path.
+    """Binds a unix socket next to its path and renames it over that once its mode is set: clients
+    never see wrong permissions. Raises OSError; EADDRINUSE when a process answers there.
     """
     path = options.address.path
     if _answers(path):
@@ -101,15 +100,13 @@ def bind_unix(options: UnixSocketOptions) -> tuple[socket.socket, tuple[int, int
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(beside)
-        try:
-            set_owner(beside, options)
-            sock.listen(options.backlog)
-            os.rename(beside, path)
-        except OSError:
-            os.unlink(beside)
-            raise
+        set_owner(beside, options)
+        sock.listen(options.backlog)
+        os.rename(beside, path)
     except OSError:
         sock.close()
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
         raise
     prepare(sock)
     return sock, inode(path)
@@ -143,9 +140,9 @@ def inode(path: str) -> tuple[int, int]:
 def set_owner(path: str, options: UnixSocketOptions) -> None:
     """Sets mode, owner and group of a unix socket's file. Raises OSError."""
     os.chmod(path, options.mode)
-    if options.owner is not None or options.group is not None:
-        owner = options.owner if options.owner is not None else -1
-        os.chown(path, owner, options.group if options.group is not None else -1)
+    owner, group = (-1 if each is None else each for each in (options.owner, options.group))
+    if (owner, group) != (-1, -1):
+        os.chown(path, owner, group)
 
 
 def share_port(sock: socket.socket, *, shared: bool) -> None:

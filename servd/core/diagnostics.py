@@ -20,9 +20,7 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        if self.line == 0:
-            return self.file
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 Severity = Literal["error", "warning"]
@@ -75,12 +73,9 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str], *, colour: bool =
     """
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if colour else ("", "", "")
     head = f"{bold}{diagnostic.summary()}{reset}" if colour else diagnostic.summary()
-    text = sources.get(diagnostic.place.file)
     trace = f"\n{diagnostic.trace}" if diagnostic.trace else ""
-    if text is None or diagnostic.place.line == 0:
-        return head + trace
-    lines = text.splitlines()
-    if diagnostic.place.line > len(lines):
+    lines = sources.get(diagnostic.place.file, "").splitlines()
+    if not 0 < diagnostic.place.line <= len(lines):
         return head + trace
     line = mask_line(lines[diagnostic.place.line - 1], diagnostic.path)
     number = str(diagnostic.place.line)

@@ -1,15 +1,4 @@
-"""Every error that servd raises on purpose.
-
-::
-
-    ServdError                a person can act on it; shown without a traceback
-    ├── ConfigError           the configuration is invalid; carries every mistake with its place
-    ├── StartError            an address, a runtime folder or a program is unavailable
-    ├── UsageError            the arguments of a command make no sense
-    └── DependencyError       `servd.depends` does not know the address of a dependency
-
-Each class names the exit status of a command that fails with it.
-"""
+"""Every error that servd raises on purpose, with the exit status of a command that fails by it."""
 
 from __future__ import annotations
 

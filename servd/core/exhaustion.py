@@ -6,10 +6,10 @@ import errno
 import glob
 import os
 
-_EXHAUSTION_ERRNOS = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC,
-     errno.EDQUOT}
-)  # fmt: skip
+_EXHAUSTION_ERRNOS = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC,
+    errno.EDQUOT,
+})  # fmt: skip
 _NO_THREAD_MESSAGE = "can't start new thread"
 
 

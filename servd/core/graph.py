@@ -95,26 +95,11 @@ def _cyclic_groups(graph: Graph) -> list[list[str]]:
 def _path_around(group: list[str], graph: Graph) -> list[str]:
     """Returns the shortest path from the smallest name of a group back to itself."""
     start = group[0]
-    members = set(group)
-    reached: dict[str, str] = {}
-    frontier = [start]
-    while frontier:
-        following: list[str] = []
-        for name in frontier:
-            for neighbour in sorted(n for n in graph[name] if n in members):
-                if neighbour == start:
-                    return [start, *_way_to(name, start, reached), start]
-                if neighbour not in reached:
-                    reached[neighbour] = name
-                    following.append(neighbour)
-        frontier = following
+    ways, seen = [[start]], set[str]()
+    for way in ways:  # it grows; shorter ways come first
+        for neighbour in sorted({*graph[way[-1]]} & {*group} - seen):
+            if neighbour == start:
+                return [*way, start]
+            seen.add(neighbour)
+            ways.append([*way, neighbour])
     raise AssertionError(f"no cycle through {start}")  # every group has one
-
-
-def _way_to(name: str, start: str, reached: Mapping[str, str]) -> list[str]:
-    """Returns the names after `start` up to `name`, each reached from the previous one."""
-    path: list[str] = []
-    while name != start:
-        path.append(name)
-        name = reached[name]
-    return path[::-1]

@@ -8,12 +8,10 @@ from typing import Any
 
 MASK = "********"
 
-_SECRET_WORDS = frozenset(
-    {
-        "auth", "credential", "credentials", "pass", "passphrase", "passwd", "password",
-        "passwords", "secret", "secrets", "token", "apikey", "privatekey",
-    }
-)  # fmt: skip
+_SECRET_WORDS = frozenset({
+    "auth", "credential", "credentials", "pass", "passphrase", "passwd", "password", "passwords",
+    "secret", "secrets", "token", "apikey", "privatekey",
+})  # fmt: skip
 _KEYS = frozenset({"access", "api", "encryption", "private", "secret", "signing"})
 """Words that make a following `key` a secret."""
 
@@ -62,11 +60,8 @@ def mask_values(
     `secrets` are paths of further secrets; an inherited key is as secret as that of `[defaults]`.
     """
     if isinstance(value, dict):
-        return {
-            key: mask_values(entry, (*path, key), secrets)
-            for key, entry in value.items()
-            if entry is not None
-        }
+        there = {key: entry for key, entry in value.items() if entry is not None}
+        return {key: mask_values(entry, (*path, key), secrets) for key, entry in there.items()}
     if isinstance(value, list | tuple):
         return [mask_values(item, (*path, index), secrets) for index, item in enumerate(value)]
     if isinstance(value, str) and value:

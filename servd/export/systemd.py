@@ -1,6 +1,4 @@
-"""Writes a systemd unit for a configuration, with the least rights. Pure. All other lines are those
-of the shipped unit, which explains them.
-"""
+"""Writes a systemd unit with the least rights; the shipped unit explains the other lines. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servd.config.model import Config
-from servd.config.service import Service
 from servd.plan.model import Plan
 
 _FIRST_UNPRIVILEGED_PORT = 1024
@@ -147,21 +144,20 @@ def _literal(text: str) -> str:
 
 
 def _socket(name: str, installed: Installation) -> str:
-    lines = [
-        "[Unit]",
-        f'Description=The address of "fd:{name}" of {_literal(installed.config)}',
-        "",
-        "[Socket]",
-        "# what the configuration does not say: where systemd listens",
-        "ListenStream=80",
-        f"FileDescriptorName={name}",
-        f"Service={installed.name}.service",
-        "NoDelay=yes",
-        "",
-        "[Install]",
-        "WantedBy=sockets.target",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"""\
+[Unit]
+Description=The address of "fd:{name}" of {_literal(installed.config)}
+
+[Socket]
+# what the configuration does not say: where systemd listens
+ListenStream=80
+FileDescriptorName={name}
+Service={installed.name}.service
+NoDelay=yes
+
+[Install]
+WantedBy=sockets.target
+"""
 
 
 def _descriptors(config: Config) -> set[str]:
@@ -186,8 +182,7 @@ def _stop_seconds(plan: Plan) -> float:
 
 
 def _max_files(config: Config) -> int:
-    asked = [s.rlimits["nofile"] for s in config.services.values() if "nofile" in s.rlimits]
-    return max(524288, *asked) if asked else 524288
+    return max([524288, *(s.rlimits.get("nofile", 0) for s in config.services.values())])
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -202,14 +197,9 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _writable(config: Config, installed: Installation) -> Iterator[str]:
     """Yields the folders that the configuration makes servd write to."""
-    found = {
-        os.path.dirname(address.path)
-        for service in config.services.values()
-        for address in service.listen
-        if address.kind == "unix"
-    }
-    if config.admin.listen is not None and config.admin.listen.kind == "unix":
-        found.add(os.path.dirname(config.admin.listen.path))
+    addresses = [a for s in config.services.values() for a in s.listen]
+    addresses += [config.admin.listen] if config.admin.listen is not None else []
+    found = {os.path.dirname(address.path) for address in addresses if address.kind == "unix"}
     if config.daemon.log.file:
         found.add(os.path.dirname(os.path.abspath(config.daemon.log.file)))
     if config.daemon.runtime_dir:
@@ -225,14 +215,11 @@ def _protect_home(config: Config, plan: Plan, installed: Installation) -> str:
     paths = [installed.config, *installed.program, installed.interpreter]
     for service in plan.services:
         paths += [service.directory, service.python, *service.command[:1]]
-        paths += _files(service.definition)
+        tls = service.definition.tls
+        paths += [tls.certfile, tls.keyfile, tls.ca_certs] if tls else []
+        paths.append(service.definition.env_file)
     homes = ("/home/", "/root/", "/run/user/")
     return "read-only" if any(path.startswith(homes) for path in paths) else "yes"
-
-
-def _files(service: Service) -> list[str]:
-    tls = service.tls
-    return [service.env_file, *([tls.certfile, tls.keyfile, tls.ca_certs] if tls else [])]
 
 
 def _uses_devices(plan: Plan) -> bool:

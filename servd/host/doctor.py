@@ -50,17 +50,11 @@ def _circus() -> Iterator[Finding]:
     """Which distribution the package circus comes from: BentoML's fork has the same file names."""
     both = _version("circus"), _version("kantoku")
     if importlib.util.find_spec("circus") is None:
-        yield Finding(
-            "problem",
-            "the files of circus are missing",
-            f"{sys.executable} -m pip install --force-reinstall --no-deps circus",
-        )
+        advice = f"{sys.executable} -m pip install --force-reinstall --no-deps circus"
+        yield Finding("problem", "the files of circus are missing", advice)
     elif all(both):
-        yield Finding(
-            "ok",
-            f"circus {both[0]} and kantoku {both[1]} share their files: servd runs on either"
-            " (remove kantoku, and circus has to be installed again)",
-        )
+        what = f"circus {both[0]} and kantoku {both[1]} share their files: servd runs on either"
+        yield Finding("ok", f"{what} (remove kantoku, and circus has to be installed again)")
     else:
         yield Finding("ok", f"circus {both[0] or both[1]}")
 
@@ -69,9 +63,8 @@ def _uvicorn() -> Iterator[Finding]:
     version = _version("uvicorn")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < _MIN_UVICORN_VERSION:
-        yield Finding(
-            "problem", f"uvicorn {version or 'is missing'}", "pip install 'uvicorn>=0.51'"
-        )
+        what = f"uvicorn {version or 'is missing'}"
+        yield Finding("problem", what, "pip install 'uvicorn>=0.51'")
         return
     missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
@@ -83,26 +76,21 @@ def _uvicorn() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     bentoml = _version("bentoml")
-    if bentoml and not bentoml.startswith("1.4."):
-        yield Finding("warning", f"bentoml {bentoml} is not one that servd knows", "use 1.4")
-    elif bentoml:
+    if bentoml.startswith("1.4."):
         yield Finding("ok", f"bentoml {bentoml}")
+    elif bentoml:
+        yield Finding("warning", f"bentoml {bentoml} is not one that servd knows", "use 1.4")
 
 
 def _limits() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     if not unlimited and soft < _MIN_OPEN_FILES:
-        yield Finding(
-            "warning",
-            f"{soft} open files at most: every connection is one",
-            f"ulimit -n {min(65536, hard)}, or LimitNOFILE= in a unit",
-        )
+        advice = f"ulimit -n {min(65536, hard)}, or LimitNOFILE= in a unit"
+        yield Finding("warning", f"{soft} open files at most: every connection is one", advice)
     else:
         yield Finding("ok", f"open files: {'any number' if unlimited else soft}")
-    cpus = usable_ids()
-    quota = read_quota()
-    usable = usable_cpus(cpus, quota)
+    usable = usable_cpus(usable_ids(), read_quota())
     yield Finding("ok", f'CPUs: {usable} of {os.cpu_count()} (workers = "auto" has so many)')
 
 
@@ -110,25 +98,18 @@ def _watches() -> Iterator[Finding]:
     """The kernel's limit of file watches (inotify(7))."""
     watches = _number("/proc/sys/fs/inotify/max_user_watches")
     if watches is not None and watches < _MIN_WATCHES:
-        yield Finding(
-            "warning",
-            f"{watches} watches of files: edits may be seen late",
-            "sysctl fs.inotify.max_user_watches=65536",
-        )
+        what = f"{watches} watches of files: edits may be seen late"
+        yield Finding("warning", what, "sysctl fs.inotify.max_user_watches=65536")
 
 
 def _low_ports(config: Config) -> Iterator[Finding]:
-    ports = sorted(
-        {a.port for s in config.services.values() for a in s.listen if a.kind == "tcp" and a.port}
-    )
+    addresses = [a for s in config.services.values() for a in s.listen if a.kind == "tcp"]
     least = _number("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 0
-    low = [str(port) for port in ports if port < least]
+    low = sorted({a.port for a in addresses if 0 < a.port < least})
     if low and not _may_bind_low_ports():
-        yield Finding(
-            "problem",
-            f"ports below {least} are not for this user: {', '.join(low)}",
-            "start it by systemd with CAP_NET_BIND_SERVICE, or take higher ports",
-        )
+        what = f"ports below {least} are not for this user: {', '.join(map(str, low))}"
+        advice = "start it by systemd with CAP_NET_BIND_SERVICE, or take higher ports"
+        yield Finding("problem", what, advice)
 
 
 def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -30,19 +31,12 @@ def inspect_host(
     import sys
 
     cpus = usable_ids()
-    users = {s.user for s in config.services.values()} | {
-        s.socket.owner for s in config.services.values()
-    }
-    groups = {s.group for s in config.services.values()} | {
-        s.socket.group for s in config.services.values()
-    }
-    files = {s.env_file for s in config.services.values()} | {config.defaults.env_file}
-    pem_files = {
-        file
-        for s in config.services.values()
-        if s.tls is not None
-        for file in (s.tls.certfile, s.tls.keyfile, s.tls.ca_certs)
-    }
+    services = config.services.values()
+    users = {user for s in services for user in (s.user, s.socket.owner)}
+    groups = {group for s in services for group in (s.group, s.socket.group)}
+    files = {s.env_file for s in services} | {config.defaults.env_file}
+    tables = [s.tls for s in services if s.tls is not None]
+    pem_files = {file for tls in tables for file in (tls.certfile, tls.keyfile, tls.ca_certs)}
     return Host(
         cpus=cpus,
         usable_cpus=usable_cpus(cpus, read_quota()),
@@ -71,12 +65,9 @@ def usable_cpus(cpus: tuple[int, ...], quota: float | None) -> int:
 
 def read_quota(root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> float | None:
     """Returns the CPU quota of the tightest enclosing cgroup (cpu.max or cfs_quota_us), or None."""
-    tightest: float | None = None
-    for folder in _cgroup_folders(root, membership):
-        for quota in (_quota_v2(folder), _quota_v1(folder)):
-            if quota is not None:
-                tightest = quota if tightest is None else min(tightest, quota)
-    return tightest
+    folders = _cgroup_folders(root, membership)
+    quotas = [quota(folder) for folder in folders for quota in (_quota_v2, _quota_v1)]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _cgroup_folders(root: str, membership: str) -> list[Path]:
@@ -105,8 +96,8 @@ def _quota_v2(folder: Path) -> float | None:
 
 def _quota_v1(folder: Path) -> float | None:
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = (int((folder / name).read_text()) for name in names)
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None
@@ -143,22 +134,17 @@ def _variables(file: str) -> Mapping[str, str]:
 
 def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
     """Returns the `known` or a free port for each command that wants one and has none."""
-    held: list[socket.socket] = []
     ports: dict[str, int] = {}
-    try:
+    with contextlib.ExitStack() as held:
         for name, service in sorted(config.services.items()):
             wants = any("{port}" in argument for argument in service.command)
             has = any(a.kind == "tcp" and a.port for a in service.listen)
-            if not (service.command and binds_itself(service) and wants and not has):
+            if not (binds_itself(service) and wants and not has):
                 continue
             if name in known:
                 ports[name] = known[name]
             else:
-                probe = socket.socket()
-                held.append(probe)
+                probe = held.enter_context(socket.socket())
                 probe.bind(("127.0.0.1", 0))
                 ports[name] = probe.getsockname()[1]
-    finally:
-        for probe in held:
-            probe.close()
     return ports

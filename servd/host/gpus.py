@@ -9,7 +9,7 @@ from typing import Literal
 from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
-from servd.core.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic, Severity
 from servd.plan.gpus import VISIBLE, GpuError, GpuInventory, GpuRequest, gpu_requests, with_gpus
 from servd.plan.model import Plan
 
@@ -17,13 +17,10 @@ from servd.plan.model import Plan
 def usable_gpus(
     configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
 ) -> GpuInventory:
-    """Returns the GPUs for workers: those of `daemon.gpus`; if it is "auto", those visible to this
-    process (CUDA_VISIBLE_DEVICES), else all that NVML knows.
-    """
-    if isinstance(configured, tuple):
-        return GpuInventory(tuple(str(each) for each in configured), declared=True)
+    """Returns `daemon.gpus`; for "auto", those of CUDA_VISIBLE_DEVICES, else all of NVML."""
     if configured != "auto":
-        return GpuInventory(tuple(str(each) for each in range(int(configured))), declared=True)
+        ids = configured if isinstance(configured, tuple) else range(int(configured))
+        return GpuInventory(tuple(map(str, ids)), declared=True)
     if VISIBLE in environ:
         named = [each.strip() for each in environ[VISIBLE].split(",")]
         usable = named[: named.index("-1")] if "-1" in named else named
@@ -63,25 +60,21 @@ def equipped(
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
-    plural = "" if request.each == 1 else "s"
-    message = (
-        f"{request.service} asks for {request.each:g} GPU{plural} in its code: there is none here"
-    )
-    return _at(loaded, request.service, message, warning=True)
+    gpus = f"{request.each:g} GPU{'' if request.each == 1 else 's'}"
+    message = f"{request.service} asks for {gpus} in its code: there is none here"
+    return _at(loaded, request.service, message, "warning")
 
 
 def gpu_diagnostic(loaded: Loaded, error: GpuError) -> Diagnostic:
     """Returns the diagnostic at the place of the excessive request."""
-    return _at(loaded, error.service, str(error), warning=False)
+    return _at(loaded, error.service, str(error), "error")
 
 
-def _at(loaded: Loaded, service: str, message: str, *, warning: bool) -> Diagnostic:
+def _at(loaded: Loaded, service: str, message: str, severity: Severity) -> Diagnostic:
     assert loaded.layers is not None
-    checked = ValidationContext(
-        loaded.config, loaded.layers, component_paths=component_paths(loaded.parts)
-    )
+    components = component_paths(loaded.parts)
+    checked = ValidationContext(loaded.config, loaded.layers, component_paths=components)
     path = ("services", service, "gpus")
-    severity: Literal["warning", "error"] = "warning" if warning else "error"
     return checked.problem(path, message, severity=severity, code="gpus")
 
 

@@ -73,14 +73,10 @@ class Acceptor:
 
     def _take(self, connection: socket.socket) -> None:
         protocol = self._protocol()
-        making = self._loop.create_task(
-            self._loop.connect_accepted_socket(
-                lambda: protocol,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=self._handshake,
-            )
+        connecting = self._loop.connect_accepted_socket(
+            lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake
         )
+        making = self._loop.create_task(connecting)
         self._made.add(making)
         making.add_done_callback(self._is_made)
 

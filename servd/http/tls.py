@@ -10,11 +10,7 @@ from typing import Any
 
 from servd.wire.worker_spec import TlsSpec
 
-_VERIFY = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
+_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
 class AlertingSSLObject(ssl.SSLObject):
@@ -53,9 +49,7 @@ def tls_context(spec: TlsSpec) -> ssl.SSLContext:
     """Returns a server context. Raises ssl.SSLError or ValueError for mismatched material."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = AlertingSSLObject
-    context.minimum_version = (
-        ssl.TLSVersion.TLSv1_3 if spec.min_version == "TLSv1.3" else ssl.TLSVersion.TLSv1_2
-    )
+    context.minimum_version = ssl.TLSVersion[spec.min_version.replace(".", "_")]
     if spec.ciphers:
         context.set_ciphers(spec.ciphers)
     context.set_alpn_protocols(["http/1.1"])

@@ -59,9 +59,7 @@ def build(
     secrets: frozenset[Path] = frozenset(),
     parts: Mapping[str, Part] = _NO_PARTS,
 ) -> Plan:
-    """Returns the plan of a valid configuration on this host. `runtime_dir` holds the sockets
-    between services, `secrets` are the paths of values that are never shown.
-    """
+    """Returns the plan of a valid configuration; sockets between services are in `runtime_dir`."""
     needs = {  # components are unknown until the code was queried
         name: [d.service for d in service.depends_on if d.service in config.services]
         for name, service in config.services.items()
@@ -105,14 +103,10 @@ class _Draft:
         dependents: list[str],
         part: Part | None,
     ) -> None:
-        self.config = config
-        self.host = host
-        self.name = name
+        self.config, self.host, self.runtime_dir = config, host, runtime_dir
+        self.name, self.dependents, self.part = name, dependents, part
         self.given: Service = config.services[name]
-        self.dependents = dependents
-        self.part = part
         self.is_app = bool(self.given.app or self.given.bento)
-        self.runtime_dir = runtime_dir
         self.internal = Address("unix", path=internal_path(runtime_dir, name))
         self.binds_itself = bool(self.given.command) and binds_itself(self.given)
 
@@ -161,8 +155,8 @@ class _Draft:
             )
             for address in self.listens
         ]
-        wants_internal = not self.listens or self.dependents
-        if (self.is_app and wants_internal) or (given.activation == "fd" and not self.listens):
+        wanted = self.is_app and bool(self.dependents)
+        if wanted or (not self.listens and (self.is_app or given.activation == "fd")):
             plans.append(self._internal_socket())
         return tuple(plans)
 
@@ -170,13 +164,11 @@ class _Draft:
         """Returns the socket for other services: the strictest owner and mode for their users."""
         users = {self.config.services[name].user for name in self.dependents} - {""}
         groups = {self.config.services[name].group for name in self.dependents}
-        owner: int | None = None
+        owner = self._uid(users.pop()) if len(users) == 1 else None
         group: int | None = None
         mode = 0o600
-        if len(users) == 1:
-            owner = self._uid(next(iter(users)))
-        elif len(users) > 1:
-            group = self.host.groups.get(next(iter(groups))) if len(groups) == 1 else None
+        if len(users) > 1:
+            group = self.host.groups.get(groups.pop()) if len(groups) == 1 else None
             mode = 0o660 if group is not None else 0o666
         return SocketPlan(
             address=self.internal,
@@ -236,10 +228,9 @@ class _Draft:
         return os.path.join(self.runtime_dir, kind, f"{name}{owner}")
 
     def _workers(self) -> int:
-        workers = self.given.workers
-        if workers == "auto":
+        if self.given.workers == "auto":
             return 1 if self.given.kind == "task" else self.host.usable_cpus
-        return workers
+        return self.given.workers
 
     def _restart(self) -> Restart:
         """A task is retried only if the config sets a policy, and never after a success."""
@@ -251,14 +242,14 @@ class _Draft:
         return restart.model_copy(update={"policy": policy})
 
     def _tls(self) -> TlsSpec | None:
-        tls = self.given.tls
+        tls, pem = self.given.tls, self.host.pem_files
         if tls is None:
             return None
         return TlsSpec(
-            certificate=self.host.pem_files.get(tls.certfile, ""),
-            key=self.host.pem_files.get(tls.keyfile, ""),
+            certificate=pem.get(tls.certfile, ""),
+            key=pem.get(tls.keyfile, ""),
             password=tls.keyfile_password,
-            authorities=self.host.pem_files.get(tls.ca_certs, ""),
+            authorities=pem.get(tls.ca_certs, ""),
             client_auth=tls.client_auth,
             min_version=tls.min_version,
             ciphers=tls.ciphers,
@@ -282,8 +273,7 @@ class _Draft:
         )
 
     def _ready(self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> ReadyPlan:
-        given = self.given
-        health = given.health
+        given, health = self.given, self.given.health
         patience = health.start_failures * health.interval if health is not None else None
         if self.is_app:
             return ReadyPlan("notify", patience=patience)
@@ -294,10 +284,7 @@ class _Draft:
         if mode == "auto" and not self.binds_itself:
             mode = "started"  # another worker or the socket's queue may answer
         elif mode == "auto":
-            if given.health is not None and address is not None:
-                mode = "http"
-            else:
-                mode = "port" if address is not None else "started"
+            mode = "http" if health is not None else "port"
         if address is None and mode in ("http", "port"):
             mode = "started"
         if health is None:
@@ -308,9 +295,8 @@ class _Draft:
         self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
     ) -> HealthPlan | None:
         """Returns None for a task and for a program without an address: neither can be probed."""
-        given = self.given
-        health = given.health
-        if health is None or given.kind == "task":
+        health = self.given.health
+        if health is None or self.given.kind == "task":
             return None
         address = _first_address(addresses, sockets)
         if self.is_app:
@@ -363,6 +349,4 @@ def _first_address(
     addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
 ) -> Address | None:
     """Returns the first address of a program, or None."""
-    if addresses:
-        return addresses[0]
-    return sockets[0].address if sockets else None
+    return next(iter((*addresses, *(socket.address for socket in sockets))), None)

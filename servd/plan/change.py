@@ -8,9 +8,7 @@ from typing import Literal
 
 from servd.plan.model import ServicePlan
 
-ChangeKind = Literal[
-    "add", "remove", "scale", "live", "roll", "switch", "rebind", "interrupt"
-]  # fmt: skip
+ChangeKind = Literal["add", "remove", "scale", "live", "roll", "switch", "rebind", "interrupt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,11 @@ class Change:
         """Number of new workers started next to the old ones at a time (`rollout`). All of them if
         old and new must not serve together, or if none run yet.
         """
-        plan = self.plan
+        plan, surge = self.plan, self.plan.rollout.max_surge
         if self.kind != "roll" or self.before is None or plan.is_task:
             return plan.workers
-        rollout = plan.rollout
-        if rollout.strategy == "one-by-one":
+        if plan.rollout.strategy == "one-by-one":
             return 1
-        surge = rollout.max_surge
         if isinstance(surge, str):
             surge = math.ceil(plan.workers * float(surge.rstrip("%")) / 100)
         return max(1, min(plan.workers, surge))

@@ -29,7 +29,4 @@ def placeholders(
 
 def resolve(command: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the arguments with known placeholders replaced; other braces are kept."""
-    return tuple(
-        _PLACEHOLDER.sub(lambda match: names.get(match[1], match[0]), argument)
-        for argument in command
-    )
+    return tuple(_PLACEHOLDER.sub(lambda m: names.get(m[1], m[0]), part) for part in command)

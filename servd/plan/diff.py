@@ -17,6 +17,7 @@ from servd.plan.model import Plan, ServicePlan
 from servd.wire.names import DEPENDENCIES
 
 _SEVERITY: tuple[ChangeKind, ...] = ("live", "scale", "roll", "rebind", "switch")
+_Finder = Callable[[ServicePlan, ServicePlan], Iterator[KeyChange]]
 _STRICTNESS = ("none", "optional", "required")
 
 
@@ -38,11 +39,8 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
         if before_whom and name not in changes and _runs_again(new[name]):
             why = f"runs before {', '.join(before_whom)}"
             changes[name] = Change(name, "roll", (), why, old[name], new[name])
-    ordered = [
-        changes[name]
-        for name in graph.order(after.graph)
-        if name in changes and not changes[name].halts
-    ]
+    found = [changes[name] for name in graph.order(after.graph) if name in changes]
+    ordered = [change for change in found if not change.halts]
     for name in reversed(graph.order(before.graph)):
         if name not in new:
             gone = "no longer in the configuration"
@@ -75,8 +73,8 @@ def patched(plan: Plan, changes: Collection[Change]) -> Plan:
             del services[change.service]
         else:
             services[change.service] = change.after
-    needs = {name: [d.service for d in s.depends_on] for name, s in services.items()}
-    ordered = tuple(services[name] for name in graph.order(needs))
+    made = dataclasses.replace(plan, services=tuple(services.values()))
+    ordered = tuple(services[name] for name in graph.order(made.graph))
     return dataclasses.replace(plan, services=ordered)
 
 
@@ -113,14 +111,11 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
     """Returns the kind of a key, which may depend on the values."""
     if key == "sockets":
         return "roll"
-    kind = service_kind(key)
     if key == "tls.client_auth":
-        assert old.tls is not None
-        assert new.tls is not None
-        return "switch" if overlap_is_unsafe(old.tls.client_auth, new) else "roll"
+        return "switch" if overlap_is_unsafe(client_auth(old), new) else "roll"
     if key == "workers" and new.is_task and old.workers and new.workers:
         return "live"  # it always runs once
-    return kind
+    return service_kind(key)
 
 
 def _share_an_address(old: ServicePlan, new: ServicePlan) -> bool:
@@ -149,8 +144,7 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         for key in differing_paths(old_values, new_values)
     ]
     keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
-    known = {key.key.partition(".")[0] for key in keys}
-    keys += _outside(old, new, known)
+    keys += _outside(old, new, {key.key.partition(".")[0] for key in keys})
     # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "asked in another way")]
 
@@ -174,19 +168,25 @@ def _text(value: Any) -> str:
     """Returns a value as text; "" for None."""
     if value is None:
         return ""
-    if value == MASK:
-        return MASK
-    return json.dumps(value, ensure_ascii=False)
+    return MASK if value == MASK else json.dumps(value, ensure_ascii=False)
 
 
-def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> list[KeyChange]:
+def _outside(old: ServicePlan, new: ServicePlan, known: Set[str]) -> Iterator[KeyChange]:
     """Yields differences from elsewhere that none of the `known` differing keys explains."""
-    return [
-        change
-        for explaining, find in _OUTSIDE
-        if known.isdisjoint(explaining)
-        for change in find(old, new)
-    ]
+    for explaining, find in _OUTSIDE:
+        if known.isdisjoint(explaining):
+            yield from find(old, new)
+
+
+def _values(key: str, value_of: Callable[[ServicePlan], object], text: str = "") -> _Finder:
+    """Returns what yields a change of `key`, with `text` or the values, if the values differ."""
+
+    def find(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+        before, after = value_of(old), value_of(new)
+        if before != after:
+            yield KeyChange(key, "", text) if text else KeyChange(key, str(before), str(after))
+
+    return find
 
 
 def _environment(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
@@ -201,11 +201,6 @@ def _environment(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
         yield KeyChange(key, "", f"other values: {', '.join(names)}")
 
 
-def _dependencies(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    if old.environment.get(DEPENDENCIES, "") != new.environment.get(DEPENDENCIES, ""):
-        yield KeyChange("depends_on", "", "a dependency is reached at another address")
-
-
 def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     here, there = (dict.fromkeys(s.key for s in plan.sockets) for plan in (old, new))
     if here.keys() != there.keys():
@@ -218,11 +213,6 @@ def _socket_owners(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
         yield KeyChange("socket", "", "open to other users")
 
 
-def _command(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    if (old.command, old.addresses) != (new.command, new.addresses):
-        yield KeyChange("command", "", "another port")
-
-
 def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     """New content of the files that `tls` names."""
     if old.tls is None or new.tls is None:
@@ -233,50 +223,29 @@ def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
         yield KeyChange("tls.ca_certs", "", "new content")
 
 
-def _workers(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    if old.workers != new.workers:
-        yield KeyChange("workers", str(old.workers), str(new.workers))
-
-
-def _identity(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    if old.identity != new.identity:
-        yield KeyChange("user", "", "another account or other CPUs on this machine")
-
-
-def _code(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    """Declarations in the code of a BentoML service and its components."""
-    here, there = ((plan.app.bento if plan.app is not None else None) for plan in (old, new))
-    if (here, old.part) != (there, new.part):
-        yield KeyChange("bento", "", "its code declares something else")
-
-
 def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     if any(map(operator.ne, old.gpus, new.gpus)):
         shown = [" ".join(",".join(ids) for ids in plan.gpus) for plan in (old, new)]
         yield KeyChange("gpus", *shown)
 
 
-def _interpreter(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    if old.python != new.python:
-        yield KeyChange("python", old.python, new.python)
-
-
 _ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
-_OUTSIDE: tuple[
-    tuple[tuple[str, ...], Callable[[ServicePlan, ServicePlan], Iterator[KeyChange]]], ...
-] = (
+_OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("env", "env_file", "env_passthrough", "user"), _environment),
-    (("depends_on",), _dependencies),
+    (("depends_on",), _values("depends_on", lambda plan: plan.environment.get(DEPENDENCIES, ""),
+        "a dependency is reached at another address")),
     (_ADDRESS_KEYS, _sockets),
     ((*_ADDRESS_KEYS, "socket"), _socket_owners),
-    (_ADDRESS_KEYS, _command),
+    (_ADDRESS_KEYS, _values("command", lambda p: (p.command, p.addresses), "another port")),
     ((), _tls),
-    (("workers",), _workers),
-    (("user", "group", "umask", "rlimits", "cpu_affinity"), _identity),
-    (("bento", "components", "workers"), _code),
+    (("workers",), _values("workers", lambda plan: plan.workers)),
+    (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
+        "another account or other CPUs on this machine")),
+    (("bento", "components", "workers"), _values("bento",
+        lambda p: (p.app and p.app.bento, p.part), "its code declares something else")),
     (("gpus",), _gpus),
-    (("python",), _interpreter),
-)
+    (("python",), _values("python", lambda plan: plan.python)),
+)  # fmt: skip
 """The keys of a service that explain each difference."""
 
 

@@ -18,14 +18,9 @@ BASE = (
 """Variables that every worker inherits from the daemon."""
 
 _OWN = (
-    "SERVD_*",
-    "JOURNAL_STREAM",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
+    "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",
     "WATCHDOG_*",
-)
+)  # fmt: skip
 """Variables of one process, never inherited."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,34 +41,25 @@ def build_environment(
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
-    declared: Mapping[str, str | None] = {}
+    declared = part.declared.env if part is not None and service.bento else {}
     if service.bento:
-        declared = part.declared.env if part is not None else {}
         patterns = (*patterns, "BENTOML_*", *declared)
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value
         for variable, value in host.environ.items()
         if matches_any(variable, patterns) and not matches_any(variable, _OWN)
     }
-    environment |= {
-        name: value
-        for name, value in declared.items()
-        if value is not None and name not in environment
-    }
+    environment = {n: v for n, v in declared.items() if v is not None} | environment
     account = host.accounts.get(service.user)
     if account is not None:
         environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-    environment |= host.env_files.get(shared.env_file, {})
-    environment |= shared.env
-    environment |= host.env_files.get(service.env_file, {})
-    environment |= service.env
-    chosen = environment.pop(PROMETHEUS_FOLDER, app_metrics)
-    if chosen:
+    for table in (shared, service):
+        environment |= host.env_files.get(table.env_file, {})
+        environment |= table.env
+    if chosen := environment.pop(PROMETHEUS_FOLDER, app_metrics):
         environment[PROMETHEUS_FOLDER] = chosen
-    environment |= {
-        SERVICE: name,
-        DEPENDENCIES: json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a}),
-    }
+    reached = json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a})
+    environment |= {SERVICE: name, DEPENDENCIES: reached}
     return dict(sorted(environment.items()))
 
 

@@ -6,7 +6,7 @@ named GPUs are exclusive. Workers keep the GPUs that they have.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servd.plan.model import Plan, ServicePlan
@@ -59,16 +59,15 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
     """Returns the requests of the running services."""
     found: list[GpuRequest] = []
     for service in plan.services:
-        wanted = service.definition.gpus
+        wanted, part = service.definition.gpus, service.part
         if isinstance(wanted, tuple):
-            if wanted:
-                ids = tuple(str(each) for each in wanted)
-                found.append(GpuRequest(service.name, service.workers, named=ids))
+            ids = tuple(map(str, wanted))
+            found.append(GpuRequest(service.name, service.workers, named=ids))
         elif wanted:
             found.append(GpuRequest(service.name, service.workers, wanted))
-        elif service.part is not None and service.part.gpus:
-            found.append(GpuRequest(service.name, service.workers, service.part.gpus, shared=True))
-    return [request for request in found if request.workers]
+        elif part is not None:
+            found.append(GpuRequest(service.name, service.workers, part.gpus, shared=True))
+    return [request for request in found if request.workers and (request.named or request.each)]
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
@@ -82,10 +81,8 @@ def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
     if given is None:  # kept or spread shares are in the way
         given = _assign(wanted, gpus.ids, {}, spread=False)
     if given is None:
-        raise GpuError(
-            wanted[-1].service,
-            f"{_total_text(wanted)}: {_available_text(gpus.ids)}, and no share can be of two",
-        )
+        there = f"{_available_text(gpus.ids)}, and no share can be of two"
+        raise GpuError(wanted[-1].service, f"{_total_text(wanted)}: {there}")
     services = tuple(
         _equipped(service, given[service.name], gpus) if service.name in given else service
         for service in plan.services
@@ -108,11 +105,12 @@ def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
             message = f"{request.each:g}: write a whole number of GPUs, or a share of one"
             raise GpuError(request.service, message)
         unknown = [each for each in request.named if each not in there]
+        if unknown and not there:
+            raise GpuError(request.service, f"no GPU {unknown[0]}: {_available_text(())}")
         if unknown:
             there_text = f"{_available_text(there)} ({', '.join(there)})"
             message = f"there is no GPU {', '.join(unknown)}: {there_text}"
-            none = f"no GPU {unknown[0]}: {_available_text(())}"
-            raise GpuError(request.service, message if there else none)
+            raise GpuError(request.service, message)
         named |= set(request.named)
     asked = 0.0
     free = len(there) - len(named)
@@ -121,19 +119,16 @@ def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
         asked += request.each * request.portions
         if asked > free + _TOLERANCE:
             pinned = f", {len(named)} of them named by others" if named else ""
-            raise GpuError(
-                request.service, f"{_total_text(counted)}, but {_available_text(there)}{pinned}"
-            )
+            message = f"{_total_text(counted)}, but {_available_text(there)}{pinned}"
+            raise GpuError(request.service, message)
 
 
 def _total_text(wanted: Sequence[GpuRequest]) -> str:
     """Returns `3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
     counted = [request for request in wanted if not request.named]
     total = sum(request.each * request.portions for request in counted)
-    return (
-        f"{total:g} GPU{'s are' if total != 1 else ' is'} asked for"
-        f" ({' + '.join(map(str, counted))})"
-    )
+    are = "s are" if total != 1 else " is"
+    return f"{total:g} GPU{are} asked for ({' + '.join(map(str, counted))})"
 
 
 def _available_text(there: Ids) -> str:
@@ -145,10 +140,8 @@ def _assign(
 ) -> dict[str, list[Ids]] | None:
     """Returns the GPU ids per worker and service, or None if the requests cannot be satisfied."""
     free_shares = dict.fromkeys(there, 1.0)
+    free_shares |= {each: 0.0 for request in wanted for each in request.named}
     given: dict[str, list[Ids]] = {}
-    for request in wanted:
-        for each in request.named:
-            free_shares[each] = 0.0
     open_portions: list[tuple[GpuRequest, int]] = []
     for request in wanted:
         given[request.service] = [request.named] * request.workers
@@ -186,20 +179,14 @@ def _keep_held(
 
 def _take_free(each: float, free_shares: dict[str, float], *, spread: bool) -> Ids | None:
     """Takes and returns the GPUs for one portion, or returns None."""
-    if each >= 1:
-        whole = list(_with_free_share(1.0, free_shares))[: int(each)]
-        if len(whole) < each:
-            return None
-        for one in whole:
-            free_shares[one] = 0.0
-        return tuple(whole)
-    candidates = list(_with_free_share(each, free_shares))
-    if not candidates:
+    need = min(each, 1.0)
+    fitting = [one for one, room in free_shares.items() if room + _TOLERANCE >= need]
+    if len(fitting) < each:
         return None
-    best = (max if spread else min)(candidates, key=lambda one: free_shares[one])
+    if each >= 1:
+        whole = tuple(fitting[: int(each)])
+        free_shares.update(dict.fromkeys(whole, 0.0))
+        return whole
+    best = (max if spread else min)(fitting, key=lambda one: free_shares[one])
     free_shares[best] -= each
     return (best,)
-
-
-def _with_free_share(each: float, free_shares: dict[str, float]) -> Iterator[str]:
-    return (one for one, room in free_shares.items() if room + _TOLERANCE >= each)

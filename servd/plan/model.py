@@ -153,11 +153,8 @@ class ServicePlan:
     @property
     def urls(self) -> tuple[str, ...]:
         """Its addresses as URLs, without `internal`."""
-        return tuple(
-            url_of(address, tls=self.tls is not None)
-            for address in self.addresses
-            if address.kind != "internal"
-        )
+        outside = (address for address in self.addresses if address.kind != "internal")
+        return tuple(url_of(address, tls=self.tls is not None) for address in outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +168,7 @@ class Plan:
 
     def service(self, name: str) -> ServicePlan:
         """Returns the service called `name`. Raises KeyError."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        raise KeyError(name)
+        return self.by_name[name]
 
     @property
     def by_name(self) -> dict[str, ServicePlan]:

@@ -1,6 +1,4 @@
-"""Manual overrides: numbers of workers, and stopped services. Pure. An override lasts until the
-file changes `workers` of the service, or the daemon restarts.
-"""
+"""Manual overrides of workers, until the file changes that key or the daemon restarts. Pure."""
 
 from __future__ import annotations
 
@@ -81,10 +79,8 @@ def acted(overrides: Overrides, act: ManualAction, declared: Plan) -> dict[str, 
 def with_overrides(declared: Plan, overrides: Overrides) -> Plan:
     """Returns the `declared` plan with manual overrides applied."""
     services = tuple(
-        dataclasses.replace(service, workers=override.workers_of(service))
-        if (override := overrides.get(service.name)) is not None
-        else service
-        for service in declared.services
+        dataclasses.replace(s, workers=overrides.get(s.name, Override()).workers_of(s))
+        for s in declared.services
     )
     return dataclasses.replace(declared, services=services)
 
@@ -101,10 +97,9 @@ def surviving(overrides: Overrides, before: Config, after: Config) -> dict[str, 
 def effective_overrides(overrides: Overrides, declared: Plan) -> dict[str, Override]:
     """Returns the overrides that differ from the `declared` plan."""
     return {
-        service.name: overrides[service.name]
-        for service in declared.services
-        if service.name in overrides
-        and overrides[service.name].workers_of(service) != service.workers
+        s.name: overrides[s.name]
+        for s in declared.services
+        if s.name in overrides and overrides[s.name].workers_of(s) != s.workers
     }
 
 
@@ -118,10 +113,8 @@ def _scaled(overrides: Overrides, act: ScaleService, declared: Plan) -> dict[str
     if service.is_task:
         raise RefusedError(f"{service.name} is a task: it runs once, and is not scaled")
     if service.binds_itself and act.workers > 1:
-        raise RefusedError(
-            f"{service.name} binds its own address: it has one worker",
-            "let servd bind ({fd} or LISTEN_FDS) to have more",
-        )
+        hint = "let servd bind ({fd} or LISTEN_FDS) to have more"
+        raise RefusedError(f"{service.name} binds its own address: it has one worker", hint)
     return _started({**overrides, service.name: Override(act.workers)}, service.name, declared)
 
 
@@ -132,9 +125,8 @@ def _stopped(
     needing = _dependents(act.service, declared, running)
     if needing and not act.cascade:
         need, them = ("needs", "it") if len(needing) == 1 else ("need", "them")
-        raise RefusedError(
-            f"{', '.join(needing)} {need} {act.service}", f"stop {them} too with --cascade"
-        )
+        message = f"{', '.join(needing)} {need} {act.service}"
+        raise RefusedError(message, f"stop {them} too with --cascade")
     found = dict(overrides)
     for name in (act.service, *needing):
         found[name] = Override(found[name].workers if name in found else None, stopped=True)
@@ -156,7 +148,6 @@ def _started(overrides: Overrides, name: str, declared: Plan) -> dict[str, Overr
         if found[each].workers_of(services[each]):
             continue
         whose = name if each == name else f"{name} needs {each}, which"
-        raise RefusedError(
-            f"{whose} has workers = 0 in the file", f"give it some: servd scale {each}=1"
-        )
+        hint = f"give it some: servd scale {each}=1"
+        raise RefusedError(f"{whose} has workers = 0 in the file", hint)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from servd.core import graph
@@ -78,9 +79,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "kind": service.kind,
                 "listen": list(service.urls),
                 "workers": service.workers,
-                "depends_on": [
-                    {"service": d.service, "condition": d.condition} for d in service.depends_on
-                ],
+                "depends_on": [dataclasses.asdict(d) for d in service.depends_on],
             }
             for service in plan.services
         ],

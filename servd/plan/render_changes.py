@@ -40,9 +40,7 @@ def change_rows(changes: Sequence[Change]) -> list[Row]:
             "service": change.service,
             "kind": change.kind,
             "sign": change.sign,
-            "keys": [
-                {"key": key.key, "before": key.before, "after": key.after} for key in change.keys
-            ],
+            "keys": [{"key": k.key, "before": k.before, "after": k.after} for k in change.keys],
             "why": summary(change.plan) if change.kind == "add" else change.why,
             "notes": list(change.notes),
         }
@@ -77,6 +75,4 @@ def _values(key: KeyRow) -> str:
     before, after = key["before"], key["after"]
     if before == after and MASK in after:
         return f"{after} -> another value"
-    if not before:
-        return after
-    return f"{before} -> {after or '(not set)'}"
+    return f"{before} -> {after or '(not set)'}" if before else after

@@ -14,10 +14,7 @@ _sender: socket.socket | None = None
 
 
 def notify(
-    *lines: str,
-    address: str | None = None,
-    descriptors: Sequence[int] = (),
-    wait: bool = True,
+    *lines: str, address: str | None = None, descriptors: Sequence[int] = (), wait: bool = True
 ) -> bool:
     """Sends `lines` and `descriptors` to `address`, else to the socket in NOTIFY_SOCKET. Returns
     whether they were sent: a missing receiver is no error. Without `wait`, neither is a full queue.
@@ -42,12 +39,11 @@ def notify(
 
 def announce_watchdog(seconds: float | None) -> None:
     """Sets the variables of sd_watchdog_enabled(3), or removes them for None."""
+    os.environ.pop(WATCHDOG_USEC, None)
+    os.environ.pop(WATCHDOG_PID, None)
     if seconds is not None:
-        os.environ[WATCHDOG_USEC] = str(int(seconds * 1_000_000))
-        os.environ[WATCHDOG_PID] = str(os.getpid())
-    else:
-        os.environ.pop(WATCHDOG_USEC, None)
-        os.environ.pop(WATCHDOG_PID, None)
+        interval = str(int(seconds * 1_000_000))
+        os.environ.update({WATCHDOG_USEC: interval, WATCHDOG_PID: str(os.getpid())})
 
 
 def parse_notification(datagram: bytes) -> dict[str, str]:

@@ -1,6 +1,4 @@
-"""The specification of a worker process: one JSON document on the inherited channel. Standard
-library only: workers may run in another interpreter.
-"""
+"""The specification of a worker process: a line of JSON on its channel. Standard library only."""
 
 from __future__ import annotations
 
@@ -168,16 +166,10 @@ class WorkerSpec:
 
 
 _NESTED: dict[str, Any] = {
-    "app": AppSpec,
-    "sockets": SocketSpec,
-    "tls": TlsSpec,
-    "timeouts": TimeoutSpec,
-    "limits": LimitSpec,
-    "log": LogSpec,
-    "proxy": ProxySpec,
-    "uvicorn": UvicornSpec,
+    "app": AppSpec, "sockets": SocketSpec, "tls": TlsSpec, "timeouts": TimeoutSpec,
+    "limits": LimitSpec, "log": LogSpec, "proxy": ProxySpec, "uvicorn": UvicornSpec,
     "bento": BentoSpec,
-}
+}  # fmt: skip
 """Spec class of each nested field, by the field's name."""
 
 

@@ -125,8 +125,8 @@ class Expansion:
 def _same_but_case(word: str, known: list[str]) -> str:
     """Returns the hint for a name that differs in case: `did_you_mean` compares in lower case."""
     close = did_you_mean(word, [each.lower() for each in known])
-    found = [each for each in known if f'"{each.lower()}"' in close]
-    return f'did you mean "{found[0]}"?' if found else ""
+    found = next((each for each in known if f'"{each.lower()}"' in close), "")
+    return f'did you mean "{found}"?' if found else ""
 
 
 def component_name(service: str, component: str, entry: str) -> str:
