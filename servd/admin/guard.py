@@ -1,5 +1,4 @@
 """Protects the admin API over TCP: callers need the token, and pages of other origins are refused.
-
 A unix socket needs no guard: its file mode restricts who may connect.
 """
 
@@ -11,7 +10,6 @@ import ipaddress
 import json
 import os
 import socket
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,12 +58,6 @@ class Token:
         return hmac.compare_digest(shown, self._value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    status: HTTPStatus
-    detail: str
-
-
 class Guard:
     """An ASGI application that passes only authorized requests to `app` at `address`."""
 
@@ -80,45 +72,34 @@ class Guard:
         if refusal is None:
             await self.app(scope, receive, send)
             return
-        await _answer(send, refusal)
+        status, detail = refusal
+        problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
+        body = json.dumps({**problem, "detail": detail}).encode()
+        more = [(b"www-authenticate", b"Bearer")] if status == HTTPStatus.UNAUTHORIZED else []
+        await answer_plainly(send, status.value, "application/problem+json", body, *more)
 
-    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> _Refusal | None:
+    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
         found = {name: value.decode("latin-1") for name, value in headers}
         host = found.get(b"host", "")
         if not self._is_ours(host):
-            return _Refusal(HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here")
+            return HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here"
         origin = found.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
-            return _Refusal(HTTPStatus.FORBIDDEN, "requests of another origin are refused")
+            return HTTPStatus.FORBIDDEN, "requests of another origin are refused"
         if found.get(b"sec-fetch-site") in ("cross-site", "same-site"):
-            return _Refusal(HTTPStatus.FORBIDDEN, "requests of another site are refused")
+            return HTTPStatus.FORBIDDEN, "requests of another site are refused"
         kind, _, shown = found.get(b"authorization", "").partition(" ")
         if kind.lower() != "bearer" or not self.token.matches(shown.strip().encode("latin-1")):
-            return _Refusal(HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN")
+            return HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN"
         return None
 
     def _is_ours(self, host: str) -> bool:
         """Whether `host` is our name or an IP address, which DNS rebinding cannot forge."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            if name in self.names:
-                return True
-            ipaddress.ip_address(name)
+            return name in self.names or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
-        return True
-
-
-async def _answer(send: Any, refusal: _Refusal) -> None:
-    problem = {
-        "type": "about:blank",
-        "title": refusal.status.phrase,
-        "status": refusal.status.value,
-        "detail": refusal.detail,
-    }
-    status, body = refusal.status, json.dumps(problem).encode()
-    more = [(b"www-authenticate", b"Bearer")] if status == HTTPStatus.UNAUTHORIZED else []
-    await answer_plainly(send, status.value, "application/problem+json", body, *more)
 
 
 def guard_for(app: Any, config: AdminConfig, address: Address) -> Any:

@@ -44,13 +44,9 @@ class ProblemError(Exception):
 
 def documented(**reasons: str) -> Responses:
     """Documents problems, each with its reason: `documented(_404="No such service")`."""
-    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        int(status.removeprefix("_")): {
-            "model": Problem,
-            "description": reason,
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
+        int(status[1:]): {"model": Problem, "description": reason, "content": content}
         for status, reason in reasons.items()
     }
 
@@ -73,26 +69,21 @@ def install(app: FastAPI) -> None:
         if "json" not in request.headers.get("content-type", "json"):
             title = "The body is not said to be JSON: send Content-Type: application/json"
             return answer(Problem(title=title, status=422))
-        details = [
-            f"{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        ]
+        details = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         return answer(Problem(title="The request is not valid", status=422, details=details))
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
-        return answer(
-            Problem(title=str(error), status=409, detail=error.hint or "nothing was changed")
-        )
+        hint = error.hint or "nothing was changed"
+        return answer(Problem(title=str(error), status=409, detail=hint))
 
     @app.exception_handler(OSError)
     @app.exception_handler(RuntimeError)
     async def exhausted(_: Request, error: Exception) -> Response:
         if not is_exhaustion(error):
             raise error
-        return answer(
-            Problem(title="servd cannot answer now", status=503, detail=exhaustion_reason(error))
-        )
+        reason = exhaustion_reason(error)
+        return answer(Problem(title="servd cannot answer now", status=503, detail=reason))
 
     @app.exception_handler(OutdatedError)
     async def outdated(_: Request, error: OutdatedError) -> Response:

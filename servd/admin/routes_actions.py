@@ -142,9 +142,7 @@ async def restart(
     roll = _unwell(daemon, name) | {name}
     act = StartService(name) if stopped else None
     request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
-    status = await _apply(daemon, request, body or Waiting(), by)
-    await _until_well(daemon, name)
-    return status
+    return await _apply(daemon, request, body or Waiting(), by, name)
 
 
 @router.post(
@@ -158,9 +156,7 @@ async def start(
     require_service(daemon, name)
     roll = _unwell(daemon, name)
     request = ReloadRequest(f"start of {name}", read=False, roll=roll, act=StartService(name))
-    status = await _apply(daemon, request, body or Waiting(), by)
-    await _until_well(daemon, name)
-    return status
+    return await _apply(daemon, request, body or Waiting(), by, name)
 
 
 @router.post("/v1/services/{name}/stop", summary="Keep a service stopped", responses=_OF_SERVICE)
@@ -183,10 +179,7 @@ async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -
     act = ScaleService(name, body.workers, body.cascade)
     body.wait_drained = body.wait_drained or not body.workers
     request = ReloadRequest(f"scale of {name}", read=False, act=act)
-    status = await _apply(daemon, request, body, by)
-    if body.workers:
-        await _until_well(daemon, name)
-    return status
+    return await _apply(daemon, request, body, by, name if body.workers else None)
 
 
 def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:
@@ -212,13 +205,18 @@ async def _until_well(daemon: DaemonView, name: str) -> None:
 
 
 async def _apply(
-    daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller
+    daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller, name: str | None = None
 ) -> ReloadStatus:
-    """Waits for the report; the act survives a disconnect. Raises `ProblemError` if it failed."""
+    """Waits for the report, then for the service `name` to be well; the act survives a disconnect.
+    Raises `ProblemError` if it failed.
+    """
     report = await asyncio.shield(daemon.reload(replace(request, seen=by.seen)))
     if asked.wait_drained and report.drains:
         await asyncio.wait(report.drains)
     if report.error is not None:
         raise ProblemError(of_report(report))
     by.response.headers["etag"] = entity_tag(daemon)
-    return reload_status(report)
+    status = reload_status(report)
+    if name is not None:
+        await _until_well(daemon, name)
+    return status

@@ -23,17 +23,10 @@ def document() -> tuple[bytes, str]:
     script = f'"use strict";\n(() => {{\n{parts}\n}})();\n'
     html = (folder / "index.html").read_text("utf-8")
     html = html.replace("/* style */", style).replace("/* script */", script)
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {_source(script)}",
-            f"style-src {_source(style)}",
-            "connect-src 'self'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
+    policy = (
+        f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)};"
+        " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
     )
     return html.encode(), policy
 

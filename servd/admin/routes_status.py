@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -50,10 +49,8 @@ def require_service(daemon: DaemonView, name: str) -> None:
     """Raises `ProblemError` if there is no such service."""
     if name not in daemon.supervisor.services:
         names = ", ".join(sorted(daemon.supervisor.services))
-        problem = Problem(
-            title=f'there is no service "{name}"', status=404, detail=f"there is: {names}"
-        )
-        raise ProblemError(problem)
+        title = f'there is no service "{name}"'
+        raise ProblemError(Problem(title=title, status=404, detail=f"there is: {names}"))
 
 
 @router.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon answers")
@@ -75,23 +72,17 @@ async def readyz(
     verbose: Annotated[str | None, Query(description="List each service.")] = None,
     exclude: Annotated[list[str] | None, Query(description="Services that do not count.")] = None,
 ) -> PlainTextResponse:
-    lines, ready = _readiness(daemon, exclude or ())
-    text = "".join(f"{line}\n" for line in lines) if verbose is not None else ""
+    services = daemon.supervisor.services.values()
+    counted = [s for s in services if s.plan.workers and s.plan.name not in (exclude or ())]
+    ready = daemon.state != "stopping" and all(s.state in WELL for s in counted)
+    text = (
+        ""
+        if verbose is None
+        else "".join(
+            f"[{'+' if s.state in WELL else '-'}] {s.plan.name} {s.state}\n" for s in counted
+        )
+    )
     return PlainTextResponse(f"{text}{'ready' if ready else 'not ready'}\n", 200 if ready else 503)
-
-
-def _readiness(daemon: DaemonView, exclude: Collection[str]) -> tuple[list[str], bool]:
-    """Returns a line per service that should have workers, and whether all are ready."""
-    lines: list[str] = []
-    ready = daemon.state != "stopping"
-    for service in daemon.supervisor.services.values():
-        name = service.plan.name
-        if service.plan.workers == 0 or name in exclude:
-            continue
-        well = service.state in WELL
-        ready = ready and well
-        lines.append(f"[{'+' if well else '-'}] {name} {service.state}")
-    return lines, ready
 
 
 @router.get(
@@ -158,9 +149,7 @@ async def plan(daemon: CurrentDaemon) -> PlanAnswer:
     "/metrics",
     response_class=PlainTextResponse,
     summary="Metrics of all workers of all services, as Prometheus reads them",
-    responses={
-        200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}},
-    },
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
 async def show(request: Request) -> Response:
     metrics = request.app.state.metrics

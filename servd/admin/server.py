@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from servd.admin.guard import guard_for
@@ -44,9 +45,8 @@ class EndpointConfig:
 
 
 class Endpoint:
-    """The sockets of one address and their server; `app` may be replaced at any time. Sockets of
-    this address among `handed` are reused, and `shared` with the previous daemon. Raises
-    `StartError`.
+    """The sockets of one address and their server; `app` may be replaced at any time. `handed`
+    sockets of this address are reused, `shared` with the previous daemon. Raises `StartError`.
     """
 
     def __init__(
@@ -128,20 +128,16 @@ class Endpoint:
                 os.unlink(self.config.address.path)
 
 
+@dataclass(eq=False)
 class AdminListener:
     """One application at its configured address, if any, which a reload can change. `app` makes the
     application for an address, and `endpoint_config` reads the address.
     """
 
-    def __init__(
-        self,
-        app: Callable[[AdminConfig, Address], Any],
-        endpoint_config: Callable[[AdminConfig], EndpointConfig | None],
-    ) -> None:
-        self.app = app
-        self.endpoint_config = endpoint_config
-        self._endpoint: Endpoint | None = None
-        self._closing: dict[asyncio.Task[None], Endpoint] = {}
+    app: Callable[[AdminConfig, Address], Any]
+    endpoint_config: Callable[[AdminConfig], EndpointConfig | None]
+    _endpoint: Endpoint | None = None
+    _closing: dict[asyncio.Task[None], Endpoint] = field(default_factory=dict)
 
     def open(self, config: AdminConfig, handed: Sequence[HandedSocket]) -> None:
         """Binds the address, or takes its sockets from `handed`. Raises `StartError`."""
@@ -234,33 +230,24 @@ class AdminListener:
 
 
 class AdminServer:
-    """The admin API of a daemon, and its metrics. It binds its addresses before the daemon runs,
-    and answers from `start` on.
-    """
+    """The admin API and metrics: binds its addresses when opened, answers from `start` on."""
 
     def __init__(self, runtime_dir: str) -> None:
         self.runtime_dir = runtime_dir
         self._metrics: Metrics | None = None
         self._app: Any = None
         self._listeners = [
-            AdminListener(self._guarded_api, self._api_config),
+            AdminListener(functools.partial(guard_for, self._answer_api), self._api_config),
             AdminListener(lambda config, address: self._answer_metrics, _metrics_config),
         ]
 
     def _api_config(self, config: AdminConfig) -> EndpointConfig | None:
         if not config.enabled:
             return None
-        address = admin_address(config.listen, self.runtime_dir)
-        return EndpointConfig("admin", address, config.group)
-
-    def _guarded_api(self, config: AdminConfig, address: Address) -> Any:
-        """Returns the API with the guard that `address` needs. Raises `StartError`."""
-        return guard_for(self._answer_api, config, address)
+        return EndpointConfig("admin", admin_address(config.listen, self.runtime_dir), config.group)
 
     async def _answer_api(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request. The first one imports FastAPI, in a thread: that takes as long as a
-        worker's start, and the daemon has workers to start before.
-        """
+        """Answers a request. The first imports FastAPI, in a thread: slow as a worker's start."""
         if self._app is None:
             metrics = self._started()
             module = await asyncio.to_thread(importlib.import_module, "servd.admin.app")

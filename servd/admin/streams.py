@@ -71,13 +71,13 @@ def wish(
 Wished = Annotated[StreamQuery, Depends(wish)]
 
 
+@dataclass
 class Follower:
     """One client's position in a journal."""
 
-    def __init__(self, journal: LogBuffer, boot: str, wish: StreamQuery) -> None:
-        self.journal = journal
-        self.boot = boot
-        self.wish = wish
+    journal: LogBuffer
+    boot: str
+    wish: StreamQuery
 
     async def events(self) -> AsyncIterator[bytes]:
         """Chunks of server-sent events, until all has been said, or the daemon ends."""
@@ -153,8 +153,7 @@ class EventStream(Response):
             await asyncio.wait(both)
 
     async def _send(self, send: Any) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for chunk in self.follower.events():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -42,9 +42,7 @@ class AdminUvicorn(BaseServer):
         self.started = True
 
     def end(self, seconds: float | None) -> None:
-        """Starts the shutdown: requests in flight get `seconds` (None: no limit). Connections whose
-        client does not read are aborted.
-        """
+        """Gives requests in flight `seconds` (None: no limit); aborts clients that do not read."""
         self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
         self.begin_exit()
         asyncio.get_running_loop().call_later(_READ_SECONDS, self._abort_unread)

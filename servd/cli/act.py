@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -27,29 +27,15 @@ AT_ONCE = 0.4
 
 _LAST_STEPS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
 _WORKER_STEPS = {
-    Event.WORKER_STARTED: "started",
-    Event.WORKER_READY: "ready",
-    Event.WORKER_DIED: "died",
-    Event.WORKER_HUNG: "hung",
-    Event.WORKER_NOT_RECYCLED: "not recycled",
-    Event.WORKER_KEPT: "kept",
-    Event.WORKER_HEALTHY_AGAIN: "healthy again",
-    Event.WORKER_DRAINING: "draining",
-    Event.WORKER_ENDED: "ended",
-    Event.WORKER_KILLED: "killed",
-}
+    Event.WORKER_STARTED, Event.WORKER_READY, Event.WORKER_DIED, Event.WORKER_HUNG,
+    Event.WORKER_NOT_RECYCLED, Event.WORKER_KEPT, Event.WORKER_HEALTHY_AGAIN,
+    Event.WORKER_DRAINING, Event.WORKER_ENDED, Event.WORKER_KILLED,
+}  # fmt: skip
 _SERVICE_STEPS = {
-    Event.SERVICE_WAITING: "waiting",
-    Event.SERVICE_STARTING: "starting",
-    Event.SERVICE_ROLLING: "rolling",
-    Event.SERVICE_DEGRADED: "degraded",
-    Event.SERVICE_BACKOFF: "backoff",
-    Event.SERVICE_STOPPED: "stopped",
-    Event.SERVICE_FAILED: "failed",
-    Event.SERVICE_COMPLETED: "completed",
-    Event.SERVICE_CANNOT_START: "cannot start",
-    Event.TASK_COMPLETED: "completed",
-}
+    Event.SERVICE_WAITING, Event.SERVICE_STARTING, Event.SERVICE_ROLLING, Event.SERVICE_DEGRADED,
+    Event.SERVICE_BACKOFF, Event.SERVICE_STOPPED, Event.SERVICE_FAILED, Event.SERVICE_COMPLETED,
+    Event.SERVICE_CANNOT_START, Event.TASK_COMPLETED,
+}  # fmt: skip
 _EVENTS = "/v1/events?lines=0"
 
 
@@ -82,17 +68,9 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
 def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every act has; the command gets them as one `ActOptions`."""
 
-    def called(
-        config: str | None,
-        admin: str | None,
-        wait_drained: bool,
-        timeout: float | None,
-        quiet: bool,
-        as_json: bool,
-        **own: Any,
-    ) -> int:
-        options = ActOptions(config, admin, wait_drained, timeout, quiet, as_json)
-        status: int = command(options=options, **own)
+    def called(**given: Any) -> int:
+        options = ActOptions(**{field.name: given.pop(field.name) for field in fields(ActOptions)})
+        status: int = command(options=options, **given)
         return status
 
     called.__doc__ = command.__doc__
@@ -113,9 +91,7 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
-    """Asks the daemon to do something; returns the exit status. `unchanged` is what to say where
-    nothing had to be done.
-    """
+    """Asks the daemon to act; returns the exit status. `unchanged` tells that nothing was to do."""
     client = admin_client(options.config, options.admin)
     body = {"wait_drained": options.wait_drained, **body}
     answer = watched(client, lambda: client.post(route, **body), options)
@@ -127,14 +103,12 @@ def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> in
 def act_on_each(
     options: ActOptions, names: Sequence[str], verb: str, unchanged: str = "", **body: Any
 ) -> int:
-    """Asks for the same of several services, one after the other; returns the exit status: that of
-    the first that failed.
-    """
+    """Acts on several services, one after another; returns the exit status of the first failed."""
     statuses = [
         act(options, service_route(name, verb), f"{name} {unchanged}" if unchanged else "", **body)
         for name in dict.fromkeys(names)
     ]
-    return next((status for status in statuses if status), Exit.OK)
+    return next(filter(None, statuses), Exit.OK)
 
 
 def service_route(name: str, verb: str) -> str:
@@ -192,9 +166,7 @@ def _hear_out(heard: queue.SimpleQueue[Any], progress: Progress) -> None:
 
 
 def _listen(client: AdminClient, heard: queue.SimpleQueue[Any], patience: float) -> None:
-    """Hands every event over, from now on, or when `patience` seconds are over. Without any, there
-    is just no progress to show.
-    """
+    """Hands every event over; returns when that has begun, or after `patience` seconds."""
     begun = threading.Event()
 
     def work() -> None:
@@ -231,8 +203,7 @@ class Progress:
     def add(self, event: dict[str, Any]) -> None:
         """One more event; it is over with the last step of a reload."""
         self.over = event["event"] in _LAST_STEPS
-        line = described(event)
-        if line:
+        if line := described(event):
             self._held.append(line)
         if self.shows:
             self.show()
@@ -250,12 +221,13 @@ class Progress:
 def described(event: dict[str, Any]) -> str:
     """An event of the daemon as a line of progress; empty for what is none."""
     name, lead = event["event"], f"  {event.get('service')}"
+    step = name.partition(" ")[2]  # of "worker ready"
     if name in _WORKER_STEPS:
         after = f" after {event['seconds']:.1f} s" if name == Event.WORKER_READY else ""
         reason = f": {event['reason']}" if "reason" in event else ""
         worker = f"worker {event['worker']} (generation {event['generation']})"
-        return f"{lead} {worker} {_WORKER_STEPS[name]}{after}{reason}"
+        return f"{lead} {worker} {step}{after}{reason}"
     if name in _SERVICE_STEPS:
         cause = event.get("error") or event.get("reason") or event.get("waiting_for")
-        return f"{lead} {_SERVICE_STEPS[name]}" + (f": {cause}" if cause else "")
+        return f"{lead} {step}" + (f": {cause}" if cause else "")
     return ""

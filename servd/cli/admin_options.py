@@ -23,10 +23,9 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def admin_client(config: str | None, admin: str | None) -> AdminClient:
-    """Returns the client for the daemon that `--admin` or the configuration names.
-
-    Raises `ConfigError` if there is no configuration, `UsageError` for an invalid address, and
-    `ServdError` if the configuration disables the API.
+    """Returns the client for the daemon that `--admin` or the configuration names. Raises
+    `ConfigError` without a configuration, `UsageError` for an invalid address, and `ServdError` if
+    the API is disabled.
     """
     from servd.control.locate import client_at, client_of
 

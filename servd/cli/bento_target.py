@@ -12,10 +12,8 @@ _MAX_IMPORT_DEPTH = 5
 
 def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
     """Whether `target` is the import string of a class with `@bentoml.service`, a folder with such
-    a service, or a Bento in BentoML's store.
-
-    The source of the module decides; its imports are followed through modules of the working
-    directory. (A worker refuses to run an undetected service as an app.)
+    a service, or a Bento in BentoML's store. The module's source decides; its imports are followed
+    within the working directory. (A worker refuses to run an undetected service as an app.)
     """
     folder = os.path.join(working_dir, os.path.expanduser(target))
     if os.path.isdir(folder):
@@ -76,16 +74,15 @@ class _Module:
 
     def _may_define(self, name: str) -> bool:
         """Whether the module may define this name."""
+        names: set[str] = set()
         for node in self.statements:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                found = node.name == name
+                names.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                found = any((n.asname or n.name) in (name, "*") for n in node.names)
+                names |= {n.asname or n.name for n in node.names}
             else:
-                found = any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node))
-            if found:
-                return True
-        return False
+                names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        return name in names or "*" in names
 
     def _makes(self, node: ast.expr) -> bool:
         """Whether the expression is `bentoml.service`, or a call of it."""
@@ -106,19 +103,13 @@ class _Module:
         return False
 
     def _imports(self, name: str) -> bool:
-        for node in self.statements:
-            if not isinstance(node, ast.ImportFrom):
-                continue
-            for item in node.names:
-                if item.name == "*":
-                    found = self._has_in(node.module or "", node.level, name)
-                elif (item.asname or item.name) == name:
-                    found = self._has_in(node.module or "", node.level, item.name)
-                else:
-                    continue
-                if found:
-                    return True
-        return False
+        return any(
+            self._has_in(node.module or "", node.level, name if item.name == "*" else item.name)
+            for node in self.statements
+            if isinstance(node, ast.ImportFrom)
+            for item in node.names
+            if item.name == "*" or (item.asname or item.name) == name
+        )
 
     def _has_in(self, module: str, level: int, name: str) -> bool:
         """Whether another module has the service; `level` counts the dots before its name."""

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_config(explicit: str | None) -> Loaded:
-    """Loads the configuration that `--config` (before or after the command's name) or the default
-    locations name, with its diagnostics. Raises `ConfigError` if there is none.
-    """
+    """Loads the configuration of `config_path`, with its diagnostics. Raises `ConfigError`."""
     from servd.config.load import load
 
     return load(config_path(explicit), os.environ)
@@ -29,7 +27,9 @@ def load_whole(explicit: str | None) -> Loaded:
 
 
 def config_path(explicit: str | None) -> str:
-    """Returns the path of that configuration. Raises `ConfigError` if there is none."""
+    """Returns the path that `--config` (before or after the command's name) or, without it, the
+    default locations name. Raises `ConfigError` if there is none.
+    """
     from servd.config.find import find_config
 
     context = click.get_current_context(silent=True)

@@ -1,5 +1,4 @@
 """`servd.depends`: an app's HTTP clients for the services that it depends on.
-
 Uses: httpx, `wire`, `core`.
 Used by: apps.
 """

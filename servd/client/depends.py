@@ -1,11 +1,11 @@
-"""HTTP clients for dependencies, over the dependency's unix socket if it has one.
-
-servd sets the addresses in SERVD_DEPENDENCIES. Outside servd (unit tests, `uvicorn main:app`) set
-it manually, or set `SERVD_DEP_TOKENIZER=http://127.0.0.1:8001`.
+"""HTTP clients for dependencies, over the dependency's unix socket if it has one. servd sets the
+addresses in SERVD_DEPENDENCIES. Outside servd (unit tests, `uvicorn main:app`) set it manually, or
+set `SERVD_DEP_TOKENIZER=http://127.0.0.1:8001`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -76,45 +76,33 @@ def depends(name: str) -> AsyncClient:
     Raises `DependencyError` if the dependency is unknown; a call raises `httpx.TransportError`
     that names the dependency if it is down.
     """
-    return _client(name, _address(name, *map(os.environ.get, _variables(name))))
-
-
-@cache
-def _client(name: str, address: DependencyAddress) -> AsyncClient:
-    transport = _transport()
-
-    def pool() -> Any:
-        return transport.httpx.AsyncHTTPTransport(uds=address.uds, limits=transport.LIMITS)
-
-    client: AsyncClient = transport.httpx.AsyncClient(
-        base_url=address.url,
-        transport=transport.AsyncDependencyTransport(name, address.label, pool),
-        timeout=transport.TIMEOUT,
-    )
+    address = _address(name, *map(os.environ.get, _variables(name)))
+    client: AsyncClient = _client(name, address, sync=False)
     return client
 
 
 def depends_sync(name: str) -> Client:
     """Returns the client for sync code; otherwise as `depends`. Threads may share the client."""
-    return _sync_client(name, _address(name, *map(os.environ.get, _variables(name))))
-
-
-@cache
-def _sync_client(name: str, address: DependencyAddress) -> Client:
-    transport = _transport()
-    inner = transport.httpx.HTTPTransport(uds=address.uds, limits=transport.LIMITS)
-    client: Client = transport.httpx.Client(
-        base_url=address.url,
-        transport=transport.DependencyTransport(name, address.label, inner),
-        timeout=transport.TIMEOUT,
-    )
+    address = _address(name, *map(os.environ.get, _variables(name)))
+    client: Client = _client(name, address, sync=True)
     return client
 
 
-def _transport() -> Any:
-    """Imports the module that needs httpx. Raises `DependencyError` if httpx is not installed."""
+@cache
+def _client(name: str, address: DependencyAddress, *, sync: bool) -> Any:
+    """Returns the client. Raises `DependencyError` if httpx is not installed."""
     try:
+        import httpx
+
         from servd.client import transport
     except ImportError:
         raise DependencyError("servd.depends needs httpx: install it in this environment") from None
-    return transport
+    common: dict[str, Any] = {"base_url": address.url, "timeout": transport.TIMEOUT}
+    pool: dict[str, Any] = {"uds": address.uds, "limits": transport.LIMITS}
+    if sync:
+        inner = httpx.HTTPTransport(**pool)
+        sender = transport.DependencyTransport(name, address.label, inner)
+        return httpx.Client(transport=sender, **common)
+    make = functools.partial(httpx.AsyncHTTPTransport, **pool)
+    made = transport.AsyncDependencyTransport(name, address.label, make)
+    return httpx.AsyncClient(transport=made, **common)

@@ -36,35 +36,28 @@ _NO_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.R
 
 
 class Call:
-    """One call of the dependency `name` at `address`."""
+    """One call of the dependency `name` at `address`, with the identity and deadline of the caller.
+    Raises `httpx.PoolTimeout` beyond that.
+    """
 
     def __init__(self, name: str, address: str, request: httpx.Request) -> None:
-        self.name = name
-        self.address = address
-        self.request = request
+        self.name, self.address, self.request = name, address, request
         self.deadline: float | None = None
         self._own_timeouts: dict[str, Any] = {}
-        self._inherit()
-
-    def _inherit(self) -> None:
-        """Inherits identity and deadline from the caller. Raises `httpx.PoolTimeout` beyond it."""
         caller = calling_request.get()
         if caller is None:
             return
         for header, value in caller.handed_on():
             text = header.decode("latin-1")
-            if text not in self.request.headers:
-                self.request.headers[text] = value.decode("latin-1")
+            request.headers.setdefault(text, value.decode("latin-1"))
         remaining = caller.remaining()
         if remaining is None:
             return
         if remaining <= 0:
-            raise httpx.PoolTimeout(
-                f'no time is left for a call of "{self.name}": the request that makes it is over',
-                request=self.request,
-            )
+            over = f'no time is left for a call of "{name}": the request that makes it is over'
+            raise httpx.PoolTimeout(over, request=request)
         self.deadline = time.monotonic() + remaining
-        given: dict[str, Any] = self.request.extensions.get("timeout", _DEFAULT)
+        given: dict[str, Any] = request.extensions.get("timeout", _DEFAULT)
         self._own_timeouts = {} if given == _DEFAULT else given
 
     def attempts(self) -> Iterator[float]:
@@ -110,9 +103,7 @@ class AsyncDependencyTransport(httpx.AsyncBaseTransport):
     def __init__(
         self, name: str, address: str, make: Callable[[], httpx.AsyncBaseTransport]
     ) -> None:
-        self.name = name
-        self.address = address
-        self.make = make
+        self.name, self.address, self.make = name, address, make
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inner: httpx.AsyncBaseTransport | None = None
 
@@ -154,9 +145,7 @@ class DependencyTransport(httpx.BaseTransport):
     """Sends calls of sync code to one dependency."""
 
     def __init__(self, name: str, address: str, inner: httpx.BaseTransport) -> None:
-        self.name = name
-        self.address = address
-        self.inner = inner
+        self.name, self.address, self.inner = name, address, inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Makes the call. Raises `httpx.TransportError` that names the dependency."""

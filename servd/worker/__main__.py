@@ -24,7 +24,6 @@ from servd.worker.restrict import ConfineError, confine
 
 if TYPE_CHECKING:
     from servd.worker.load_app import AppLoadError
-    from servd.worker.telemetry import Telemetry
 
 
 def main() -> None:
@@ -47,20 +46,23 @@ def main() -> None:
     announce_watchdog(spec.watchdog)
     identity = {"service": spec.service, "worker": spec.worker, "pid": os.getpid()}
     identity["generation"] = spec.generation
-    writer = EventWriter(identity, events, counters.dropped)
-    reporter = Reporter(writer, counters, channel)
+    reporter = Reporter(EventWriter(identity, events, counters.dropped), counters, channel)
     faulthandler.enable()
-    configure_logging(writer, spec.app.log.level)
+    configure_logging(reporter.writer, spec.app.log.level)
     try:
         confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:
         _fail(reporter, {"failed": str(error)}, str(error))
-    try:
-        context = _tls_context(spec)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        event = "TLS cannot be set up"
-        _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
-    _serve(spec, context, reporter, watch)
+    context = None
+    if spec.tls is not None:
+        try:
+            from servd.http.tls import tls_context
+
+            context = tls_context(spec.tls)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            event = "TLS cannot be set up"
+            _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
+    _serve(spec, spec.app, context, reporter, watch)
 
 
 def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any) -> NoReturn:
@@ -71,21 +73,11 @@ def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any
     sys.exit(STARTUP_FAILURE)
 
 
-def _tls_context(spec: WorkerSpec) -> ssl.SSLContext | None:
-    if spec.tls is None:
-        return None
-    from servd.http.tls import tls_context
-
-    return tls_context(spec.tls)
-
-
 def _listeners(
     spec: WorkerSpec, context: ssl.SSLContext | None
 ) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
-    """Returns the inherited sockets, each with its TLS context.
-
-    Each is made from its descriptor, so that family and protocol are those of the real socket:
-    asyncio and uvloop set TCP_NODELAY only on sockets that they recognise as TCP.
+    """Returns the inherited sockets, each with its TLS context. Family and protocol are read from
+    the descriptors: asyncio and uvloop set TCP_NODELAY only on sockets known to be TCP.
     """
     listeners = []
     for index, item in enumerate(spec.sockets):
@@ -97,24 +89,43 @@ def _listeners(
 
 
 def _serve(
-    spec: WorkerSpec, context: ssl.SSLContext | None, reporter: Reporter, watch: DaemonWatch
+    spec: WorkerSpec,
+    app_spec: AppSpec,
+    context: ssl.SSLContext | None,
+    reporter: Reporter,
+    watch: DaemonWatch,
 ) -> None:
-    """Loads the app and serves it until the worker is asked to end."""
+    """Loads the app and serves it until the drain is over."""
     from servd.worker import telemetry
     from servd.worker.load_app import AppLoadError
 
-    assert spec.app is not None
     writer = reporter.writer
     traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
-        app = _load(spec.app, spec.worker)
+        app = _load(app_spec, spec.worker)
     except AppLoadError as error:
         _fail_to_load(spec, error, reporter)
-    stuck = _run(app, spec, context, reporter, watch, traces)
+    from servd.worker.application import build_application
+    from servd.worker.control import Control
+    from servd.worker.server import WorkerServer
+
+    application = build_application(app, app_spec, reporter, traces)
+    server = WorkerServer(application, spec, _listeners(spec, context), reporter)
+    control = Control(server, context, reporter.channel)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        writer.attach(loop)
+        _send_sources(spec, reporter.channel)
+        watch.hand_to(lambda message: loop.call_soon_threadsafe(control.begin, message))
+        await server.serve()
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
     if traces is not None:
         traces.end()
     writer.close()
-    if stuck:
+    if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads
 
 
@@ -131,40 +142,6 @@ def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> 
         "loads_now": isinstance(error, LoadsNowError),
     }
     _fail(reporter, message, f"cannot load {spec.app.app}", error=str(error), **fields)
-
-
-def _run(
-    app: Any,
-    spec: WorkerSpec,
-    context: ssl.SSLContext | None,
-    reporter: Reporter,
-    watch: DaemonWatch,
-    traces: Telemetry | None,
-) -> bool:
-    """Runs the server until its drain is over. Returns whether the code of a request still runs."""
-    from servd.worker.application import build_application
-    from servd.worker.control import Control
-    from servd.worker.server import WorkerServer
-
-    assert spec.app is not None
-    application = build_application(app, spec.app, reporter, traces)
-    server = WorkerServer(application, spec, _listeners(spec, context), reporter)
-    control = Control(server, context, reporter.channel)
-
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        reporter.writer.attach(loop)
-        _send_sources(spec, reporter.channel)
-
-        def handle(message: str) -> None:
-            loop.call_soon_threadsafe(control.begin, message)
-
-        watch.hand_to(handle)
-        await server.serve()
-
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(serve())
-    return bool(application.requests.stuck)
 
 
 def _send_sources(spec: WorkerSpec, channel: Channel, error: BaseException | None = None) -> None:

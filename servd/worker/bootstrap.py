@@ -1,8 +1,6 @@
 """`python bootstrap.py MODULE FD ...`: runs a worker module in the interpreter of another
-environment (a service's `python`), which needs uvicorn but not servd.
-
-Only the package servd is added to what that interpreter can import: all other libraries are the
-environment's own versions. This file stays readable for any Python 3, to report the mismatch.
+environment (a service's `python`), which needs uvicorn: only servd is added to what it can import.
+This file stays readable for any Python 3, to report the mismatch.
 """
 
 import os

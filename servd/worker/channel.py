@@ -1,7 +1,5 @@
-"""The worker's end of its private channel to the daemon.
-
-The daemon's death ends the channel. A native thread notices it, because a blocked event loop runs
-no handler. The same thread enforces the hard deadline of the drain.
+"""The worker's end of its private channel to the daemon, which ends with the daemon. A thread waits
+for that, as a blocked event loop cannot, and enforces the hard deadline of the drain.
 """
 
 from __future__ import annotations
@@ -70,9 +68,8 @@ class Channel:
 
 
 def die_with_parent(signum: int) -> None:
-    """Asks the kernel to send `signum` when the daemon dies (prctl(2), PR_SET_PDEATHSIG; Linux).
-
-    A change of user clears the setting, so the process makes it itself, afterwards.
+    """Asks the kernel to send `signum` when the daemon dies (prctl(2), PR_SET_PDEATHSIG; Linux). A
+    change of user clears the setting, so the process makes it itself, afterwards.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
@@ -80,8 +77,7 @@ def die_with_parent(signum: int) -> None:
 
 class DaemonWatch(threading.Thread):
     """Drains this worker when the daemon is gone, and ends it when the drain (`drain` seconds)
-    takes too long. A living daemon bounds the drain itself, and its messages go to `hand_to`'s
-    handler.
+    takes too long. Messages of a living daemon, which bounds the drain, go to `hand_to`'s handler.
     """
 
     def __init__(self, channel: Channel, drain: float) -> None:
@@ -89,10 +85,10 @@ class DaemonWatch(threading.Thread):
         self.channel = channel
         self.drain = drain
         self._early: list[str] = []
-        self._handler: Callable[[str], None] | None = None
+        self._handler: Callable[[str], object] | None = None
         self._handing = threading.Lock()
 
-    def hand_to(self, handler: Callable[[str], None]) -> None:
+    def hand_to(self, handler: Callable[[str], object]) -> None:
         """Passes every message, also earlier ones, to `handler`, in this or the caller's thread."""
         with self._handing:
             self._handler = handler

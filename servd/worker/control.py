@@ -6,8 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from servd.http.tls import load_pair
 from servd.wire.worker_spec import TlsSpec
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 class Control:
     """Carries out the daemon's requests, one line of JSON each, in the worker's loop.
 
-    A request has an `ask` (its number) and a `do`; the answer has the number and an error, which
-    is empty on success.
+    A request has a number (`ask`) and a `do`; the answer has the number and an error, or "".
     """
 
     def __init__(
@@ -32,13 +30,6 @@ class Control:
         self.context = context
         self.channel = channel
         self._tasks: set[asyncio.Task[None]] = set()
-        self._actions: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-            "accept": self._accept,
-            "hurry": self._force_stop,
-            "probe": self._probe,
-            "adjust": self._adjust,
-            "tls": self._tls,
-        }
 
     def begin(self, line: str) -> None:
         """Handles a message in a task of the running loop, and holds the task until it is done."""
@@ -50,24 +41,21 @@ class Control:
         message = json.loads(line)
         error = ""
         try:
-            await self._actions[message["do"]](message)
+            match message["do"]:
+                case "accept":
+                    await self.server.accept()
+                case "hurry":
+                    self.server.force_stop()
+                case "probe":
+                    await self.server.probe(socket.socket(fileno=self.channel.descriptor()))
+                case "adjust":
+                    set_log_level(message["log_level"])
+                    self.server.adjust(message["health_path"], message["watchdog"])
+                case "tls":
+                    if self.context is not None:
+                        load_pair(self.context, TlsSpec(**message["tls"]))
+                case unknown:
+                    raise KeyError(unknown)
         except (OSError, ValueError) as failure:  # ssl.SSLError is an OSError
             error = str(failure) or type(failure).__name__
         self.channel.send(answer=message["ask"], error=error)
-
-    async def _accept(self, _: dict[str, Any]) -> None:
-        await self.server.accept()
-
-    async def _force_stop(self, _: dict[str, Any]) -> None:
-        self.server.force_stop()
-
-    async def _probe(self, _: dict[str, Any]) -> None:
-        await self.server.probe(socket.socket(fileno=self.channel.descriptor()))
-
-    async def _adjust(self, message: dict[str, Any]) -> None:
-        set_log_level(message["log_level"])
-        self.server.adjust(message["health_path"], message["watchdog"])
-
-    async def _tls(self, message: dict[str, Any]) -> None:
-        if self.context is not None:
-            load_pair(self.context, TlsSpec(**message["tls"]))

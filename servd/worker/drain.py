@@ -1,9 +1,8 @@
 """Drains the connections of a Uvicorn server without losing a request.
 
-Uvicorn closes idle connections immediately at shutdown, which resets requests that are arriving.
-Here every answer says `Connection: close` from the start of the drain on, and idle connections
-reach their keep-alive timeout. At the deadline, WebSockets are closed with 1012, event streams are
-ended, and the other connections are aborted.
+Uvicorn closes idle connections immediately, which resets requests that are arriving. Here answers
+say `Connection: close`, and idle connections reach their keep-alive timeout. At the deadline,
+WebSockets are closed with 1012, event streams are ended, other connections are aborted.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -31,33 +31,24 @@ _CANCEL_SECONDS = 1.0
 """Time for cancelled tasks to end."""
 
 
+@dataclass(eq=False)
 class Drain:
     """The drain of one server: `begin` once, then `finish`.
 
-    Uvicorn's protocols (httptools and h11 alike) share `cycle`, `cycle.default_headers` and
-    `cycle.response_started`; WebSocket protocols have none of them, and their `shutdown()` closes
-    with 1012 (service restart, RFC 6455 section 7.4.1 registry). `accepted` are the protocols of
-    accepted connections: during its TLS handshake one has no transport, and Uvicorn does not count
-    it yet.
+    HTTP protocols of Uvicorn have a `cycle`; those of WebSockets do not, and their `shutdown()`
+    closes with 1012 (service restart, RFC 6455, 7.4.1). `accepted` has the protocols of accepted
+    connections: during its TLS handshake one has no transport, and Uvicorn does not count it.
     """
 
-    def __init__(
-        self,
-        state: ServerState,
-        accepted: WeakSet[Any],
-        requests: Requests,
-        keep_alive: float,
-        report: Callable[[DrainCounts], None],
-    ) -> None:
-        self.state = state
-        self.accepted = accepted
-        self.requests = requests
-        self.keep_alive = keep_alive
-        self.report = report
-        self.loop = asyncio.get_running_loop()
-        self.deadline = 0.0
-        self._forced = asyncio.Event()
-        self._handshakes_until = 0.0
+    state: ServerState
+    accepted: WeakSet[Any]
+    requests: Requests
+    keep_alive: float
+    report: Callable[[DrainCounts], None]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    deadline: float = 0.0
+    _forced: asyncio.Event = field(default_factory=asyncio.Event)
+    _handshakes_until: float = 0.0
 
     def begin(self, seconds: float) -> None:
         """Announces the end on every connection that allows it. The drain may take `seconds`."""
@@ -90,14 +81,14 @@ class Drain:
 
     def counts(self) -> DrainCounts:
         """Returns how many of each kind the drain still waits for."""
-        websockets = sum(_is_websocket(c) for c in self.state.connections)
-        busy = [c for c in self.state.connections if not _is_websocket(c) and _is_busy(c)]
+        http: list[Any] = [c for c in self.state.connections if not _is_websocket(c)]
+        busy = sum(c.cycle is not None and not c.cycle.response_complete for c in http)
         streams = len(self.requests.streams)
         found = {
-            "request": len(busy) - streams,
+            "request": busy - streams,
             "event stream": streams,
-            "websocket": websockets,
-            "idle connection": len(self.state.connections) - websockets - len(busy),
+            "websocket": len(self.state.connections) - len(http),
+            "idle connection": len(http) - busy,
             "handshake": self._handshakes(),
         }
         return {kind: count for kind, count in found.items() if count > 0}
@@ -112,17 +103,14 @@ class Drain:
         return sum(protocol.transport is None for protocol in self.accepted)
 
     async def finish(self) -> bool:
-        """Waits until all connections and requests have ended, or the deadline passes. Returns
-        whether everything ended by itself; if not, the rest has been cut.
-        """
+        """Waits until everything has ended (True), or cuts the rest at the deadline (False)."""
         await asyncio.sleep(_MIN_POLL_SECONDS)  # for connections accepted in the last loop turn
         pause = _MIN_POLL_SECONDS
         reported: DrainCounts = {}
         while self.state.connections or self._tasks() or self._handshakes():
             counts = self.counts()
             if counts != reported:
-                self.report(counts)
-                reported = counts
+                self.report(reported := counts)
             remaining = self.deadline - self.loop.time()
             if remaining <= 0 or self._forced.is_set():
                 await self._cut()
@@ -141,10 +129,8 @@ class Drain:
                 connection.shutdown()
             else:
                 connection.transport.close()
-        if counts.get("request"):
-            logger.warning(
-                "the drain's deadline has passed: %d requests are cut", counts["request"]
-            )
+        if cut := counts.get("request"):
+            logger.warning("the drain's deadline has passed: %d requests are cut", cut)
         await self._end_tasks(_DISCONNECT_SECONDS, cancel=False)
         await self._end_tasks(_CANCEL_SECONDS, cancel=True)
         for connection in list(self.state.connections):
@@ -160,8 +146,3 @@ class Drain:
 
 def _is_websocket(connection: Any) -> bool:
     return not hasattr(connection, "cycle")
-
-
-def _is_busy(connection: Any) -> bool:
-    """Whether an HTTP connection is answering a request."""
-    return connection.cycle is not None and not connection.cycle.response_complete

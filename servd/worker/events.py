@@ -49,11 +49,9 @@ class Clock:
 
 
 class EventWriter:
-    """Writes events of this worker to its event pipe, and never waits for the daemon to read.
-
-    In a running loop, sources supply their lines once per turn of the loop: under load one system
-    call serves many requests. While the pipe is full, up to `MAX_PENDING_BYTES` are kept; further
-    lines are dropped, and `dropped` receives their number. `descriptor` must not block.
+    """Writes events to the worker's pipe (non-blocking), in one system call per turn of the loop.
+    While the pipe is full, up to `MAX_PENDING_BYTES` are kept; further lines are dropped, and
+    `dropped` receives their number.
     """
 
     def __init__(
@@ -161,19 +159,17 @@ def users_traceback(error: BaseException | None) -> str:
     """Formats the traceback of `error` without leading frames of servd and importlib."""
     if error is None:
         return ""
-    return "".join(
-        traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
-    ).rstrip("\n")
+    trace = _without_ours(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip("\n")
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    first = trace
-    while first is not None:
-        file = first.tb_frame.f_code.co_filename
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
         if not (file.startswith(_OUR_FOLDER) or "importlib" in file):
-            return first
-        first = first.tb_next
-    return None
+            break
+        trace = trace.tb_next
+    return trace
 
 
 def configure_logging(writer: EventWriter, level: str) -> None:

@@ -1,7 +1,5 @@
-"""Tunes Python's garbage collector around the start of an app.
-
-The objects that an app loads stay alive, so collections can skip them: while loading, they take a
-sixth of the time; later, a full one blocks requests for tens of milliseconds.
+"""Spares the garbage collector the objects that an app loads, which stay alive: collections take a
+sixth of the loading time, and a full one later blocks requests for tens of milliseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Closes idle connections after `timeouts.keep_alive` with one timer for all of them.
-
-Uvicorn starts and cancels a timer per request: one to two of the hundred microseconds of a small
-request.
+"""Closes idle connections after `timeouts.keep_alive` with one timer for all: Uvicorn's, one per
+request, take one to two of the hundred microseconds of a small request.
 """
 
 from __future__ import annotations
@@ -49,10 +47,8 @@ class IdleConnections:
 
 
 class ThriftyProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol without a timer per idle connection.
-
-    A subclass per server sets `idle` and `head_limit`: the maximum bytes of a request's line and
-    headers (the parser has no limit).
+    """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle` and
+    `head_limit`: the maximum bytes of a request's line and headers (the parser has no limit).
     """
 
     idle_since = 0.0
@@ -110,8 +106,7 @@ class ThriftyProtocol(HttpToolsProtocol):
 
     def _stop_reading(self) -> None:
         """Answers the earlier requests, then closes the connection."""
-        last = self.pipeline[0][0] if self.pipeline else self.cycle
-        last.keep_alive = False
+        (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
         self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:

@@ -11,9 +11,7 @@ from typing import Any
 
 
 class AppLoadError(Exception):
-    """The app cannot be loaded. The message gives the reason in one line; `__cause__` is the app's
-    own exception, if it raised one.
-    """
+    """The app cannot be loaded; the reason in one line. `__cause__` is the app's own exception."""
 
 
 class LoadsNowError(AppLoadError):
@@ -21,9 +19,8 @@ class LoadsNowError(AppLoadError):
 
 
 def load_app(target: str, *, factory: bool, directory: str) -> Any:
-    """Imports `target` with `directory` first on sys.path; calls it if it is a `factory`.
-
-    Raises `AppLoadError`, also for SystemExit of the imported code.
+    """Imports `target` with `directory` first on sys.path; calls it if it is a `factory`. Raises
+    `AppLoadError`, also for SystemExit of the imported code.
     """
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -41,18 +38,14 @@ def load_app(target: str, *, factory: bool, directory: str) -> Any:
         except AttributeError:
             raise AppLoadError(f'{source} has no attribute "{name}"') from None
     if not factory:
-        return _refuse_bentoml(app, target)
+        if type(app).__module__.startswith("_bentoml_sdk."):  # callable, but not an ASGI app
+            bento = f'write bento = "{target}" (or --bento)'
+            raise AppLoadError(f"{target} is a BentoML service: {bento}")
+        return app
     try:
         return app()
     except (Exception, SystemExit) as error:
         raise AppLoadError(f"the factory {target} failed: {in_one_line(error)}") from error
-
-
-def _refuse_bentoml(app: Any, target: str) -> Any:
-    """Raises `AppLoadError` for a BentoML service: it is callable, but not an ASGI app."""
-    if type(app).__module__.startswith("_bentoml_sdk."):
-        raise AppLoadError(f'{target} is a BentoML service: write bento = "{target}" (or --bento)')
-    return app
 
 
 def missing_variable(error: BaseException | None) -> str | None:
@@ -70,10 +63,8 @@ def _from_name(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         # a missing target is our error; a missing import within the target is the app's
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            folder = sys.path[0]
-            raise AppLoadError(
-                f"there is no module {error.name} (looked in {folder} first)"
-            ) from None
+            looked = f"looked in {sys.path[0]} first"
+            raise AppLoadError(f"there is no module {error.name} ({looked})") from None
         raise
 
 

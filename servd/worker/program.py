@@ -1,7 +1,6 @@
-"""`python -I -S program.py FD`: becomes the program that the spec on the channel FD names.
-
-Moves the inherited sockets to 3, 4, ... with the variables that announce them (LISTEN_PID must be
-the pid of the program itself), asks for a signal at the daemon's death, and calls exec(2).
+"""`python -I -S program.py FD`: becomes the program that the spec on the channel FD names. Moves
+its sockets to 3, 4, ... with the variables that announce them (LISTEN_PID must be the program's
+pid), asks for a signal at the daemon's death, and calls exec(2).
 """
 
 from __future__ import annotations
@@ -40,18 +39,21 @@ def main() -> None:
     try:
         confine(spec["rlimits"], spec["cpus"], no_new_privs=spec["no_new_privs"])
     except ConfineError as error:
-        channel.send(failed=str(error))
-        print(error, file=sys.stderr)
-        os._exit(STARTUP_FAILURE)
+        _fail(channel, str(error), STARTUP_FAILURE)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect them
         signal.signal(number, signal.SIG_DFL)
     program = spec["argv"][0]
     try:
         os.execvpe(program, spec["argv"], environment)  # noqa: S606  # intentionally without a shell
     except OSError as error:
-        channel.send(failed=f"cannot run {program}: {error.strerror}")
-        print(f"cannot run {program}: {error.strerror}", file=sys.stderr)
-        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+        status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        _fail(channel, f"cannot run {program}: {error.strerror}", status)
+
+
+def _fail(channel: Channel, message: str, status: int) -> None:
+    channel.send(failed=message)
+    print(message, file=sys.stderr)
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Resource limits, CPU affinity and privileges that a worker sets for itself.
-
-The daemon could set them only as the same user or with CAP_SYS_RESOURCE and CAP_SYS_NICE
-(prlimit(2), sched_setaffinity(2)), which root in a container often lacks.
+"""Limits, CPU affinity and privileges that a worker sets for itself: the daemon would need its user
+or CAP_SYS_RESOURCE and CAP_SYS_NICE (prlimit(2), sched_setaffinity(2)), which root in a container
+often lacks.
 """
 
 from __future__ import annotations
@@ -21,10 +20,8 @@ class ConfineError(Exception):
 
 def confine(limits: Iterable[Sequence[object]], cpus: Sequence[int], *, no_new_privs: bool) -> None:
     """Sets soft and hard `limits` (name and value, -1 is unlimited) and restricts the process to
-    `cpus`. With `no_new_privs`, setuid bits and file capabilities give no rights to programs that
-    this thread, or a thread started by it, runs (prctl(2), PR_SET_NO_NEW_PRIVS; Linux).
-
-    Raises `ConfineError`.
+    `cpus`. With `no_new_privs`, setuid bits and file capabilities give programs of this thread and
+    its descendants no rights (prctl(2), PR_SET_NO_NEW_PRIVS; Linux). Raises `ConfineError`.
     """
     if no_new_privs and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -31,9 +31,7 @@ from servd.worker.watchdog import Watchdog
 
 
 def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
-    """Returns Uvicorn's configuration for a complete ASGI 3 application. Features that servd
-    replaces are off: logging, proxy headers, limits, TLS, signals.
-    """
+    """Returns Uvicorn's configuration for an ASGI 3 application; what servd replaces is off."""
     config = uvicorn.Config(
         application,
         interface="asgi3",
@@ -119,9 +117,8 @@ class WorkerServer(BaseServer):
             return made
 
         self.accept_on(self.listeners, protocol, handshake=self.spec.timeouts.headers)
-        slow = SlowClients(
-            self.server_state.connections, self.spec.timeouts.headers, self.spec.timeouts.body
-        )
+        limits = self.spec.timeouts
+        slow = SlowClients(self.server_state.connections, limits.headers, limits.body)
         slow.begin(asyncio.get_running_loop())
 
     def _protocol_class(self) -> Any:
@@ -175,14 +172,10 @@ class WorkerServer(BaseServer):
             server.close()
         for sock, _ in self.listeners:
             sock.close()
-        self._drain = Drain(
-            self.server_state,
-            self._accepted,
-            self.requests,
-            self.spec.timeouts.keep_alive,
-            self.reporter.draining,
-        )
-        self._drain.begin(self.spec.timeouts.drain)
+        limits, report = self.spec.timeouts, self.reporter.draining
+        state, accepted = self.server_state, self._accepted
+        self._drain = Drain(state, accepted, self.requests, limits.keep_alive, report)
+        self._drain.begin(limits.drain)
         notify("STOPPING=1")
         await self._drain.finish()
         await self._end_probes()

@@ -1,8 +1,6 @@
-"""Closes connections whose request arrives too slowly: `timeouts.headers` limits the head, and
-`timeouts.body` each pause in the body.
-
-Uvicorn waits forever for both. A periodic scan of all connections finds them, so that requests need
-no timer: a connection is closed at most an eighth of the shorter limit too late.
+"""Closes connections whose request arrives too slowly (Uvicorn waits forever): `timeouts.headers`
+limits the head, `timeouts.body` each pause in the body. A periodic scan finds them, so that
+requests need no timer: at most an eighth of the shorter limit too late.
 """
 
 from __future__ import annotations
@@ -55,9 +53,7 @@ class SlowClients:
         self.begin(loop)
         now = loop.time()
         due: list[Any] = []
-        for connection in list(self.connections):
-            if not hasattr(connection, "awaited"):
-                continue  # it became a WebSocket
+        for connection in [c for c in self.connections if hasattr(c, "awaited")]:  # no WebSocket
             awaited = connection.awaited
             if awaited is None:
                 connection.awaited_before = None

@@ -1,6 +1,5 @@
-"""OpenTelemetry (the extra `servd[otel]`), if the service's environment asks for it: spans for
-requests and calls to dependencies, made by OpenTelemetry's instrumentations and configured by the
-standard OTEL_* variables.
+"""OpenTelemetry (the extra `servd[otel]`), if the standard OTEL_* variables ask for it: spans for
+requests and calls to dependencies, made by OpenTelemetry's instrumentations.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ _DEFAULTS = {
 
 def is_wanted(environ: Mapping[str, str]) -> bool:
     """Whether the environment asks for traces."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if environ.get("OTEL_TRACES_EXPORTER") == "none":
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False
     return any(environ.get(name) for name in TRACE_VARIABLES)
 

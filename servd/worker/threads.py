@@ -1,7 +1,5 @@
-"""Thread pools for sync code: their size, and which request each thread works for.
-
-A thread cannot be ended: when a request is given up, its task ends and its threads continue. Only
-this module knows that they do.
+"""Thread pools for sync code: their size, and which request each thread works for. When a request
+is given up, its task ends and its threads, which cannot be ended, continue.
 """
 
 from __future__ import annotations
@@ -13,11 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from servd.worker.asgi.request import Request, current
+from servd.worker.asgi.request import current
 
 
-def _tracked(request: Request, work: Callable[..., Any]) -> Callable[..., Any]:
-    """Tracks `work` in `request.threads`. It raises RuntimeError once the request is given up."""
+def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Tracks `work` in the request's `threads`. Raises RuntimeError once that is given up."""
+    request = current.get()
+    if request is None:
+        return work
     threads = request.threads = request.threads or set()
 
     @functools.wraps(work)
@@ -39,8 +40,7 @@ class TrackingExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs `fn` in a thread."""
-        request = current.get()
-        return super().submit(_tracked(request, fn) if request is not None else fn, *args, **kwargs)
+        return super().submit(_tracked(fn), *args, **kwargs)
 
 
 def size_pools(loop: asyncio.AbstractEventLoop, threads: int, *, track: bool) -> None:
@@ -61,9 +61,6 @@ def _tracking(run_sync: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(run_sync)
     async def tracking(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        request = current.get()
-        if request is not None:
-            func = _tracked(request, func)
-        return await run_sync(func, *args, **options)
+        return await run_sync(_tracked(func), *args, **options)
 
     return tracking

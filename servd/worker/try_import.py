@@ -15,10 +15,7 @@ def main() -> None:
     try:
         load_app(target, factory=factory == "factory", directory=directory)
     except AppLoadError as error:
-        if error.__cause__ is not None:
-            print(users_traceback(error.__cause__), file=sys.stderr)
-        else:
-            print(error, file=sys.stderr)
+        print(users_traceback(error.__cause__) if error.__cause__ else error, file=sys.stderr)
         sys.exit(1)
 
 

@@ -28,8 +28,7 @@ class Watchdog:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        if self._loop is not None:
-            self._beat()
+        self._beat()
 
     def _beat(self) -> None:
         if self.seconds is not None and self._loop is not None:

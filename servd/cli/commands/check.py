@@ -27,21 +27,16 @@ def command(config: str | None, imports: bool, as_json: bool) -> int:
     try:
         loaded = load_config(config)
     except ConfigError as error:
-        if as_json:
-            print_json(
-                {"valid": False, "diagnostics": [diagnostic_json(d) for d in error.diagnostics]}
-            )
-            return Exit.CONFIG
-        raise
+        if not as_json:
+            raise
+        shown = [diagnostic_json(d) for d in error.diagnostics]
+        print_json({"valid": False, "diagnostics": shown})
+        return Exit.CONFIG
     loaded, failures = _checked(loaded, imports=imports)
     if as_json:
-        print_json(
-            {
-                "valid": not loaded.errors and not failures,
-                "diagnostics": [diagnostic_json(d) for d in loaded.diagnostics],
-                "imports": failures,
-            }
-        )
+        valid = not loaded.errors and not failures
+        shown = [diagnostic_json(d) for d in loaded.diagnostics]
+        print_json({"valid": valid, "diagnostics": shown, "imports": failures})
     else:
         _show(loaded, failures, imports=imports)
     if loaded.errors:
@@ -53,9 +48,19 @@ def _checked(loaded: Loaded, *, imports: bool) -> tuple[Loaded, dict[str, str]]:
     """Adds the diagnostics of code and machine; returns the failed imports by service too."""
     failures: dict[str, str] = {}
     if not loaded.errors:
-        loaded = _add_code(loaded) if imports else loaded
-        plan = _planned(loaded)
-        loaded = _add_machine(loaded, plan)
+        from servd.bento.discovery import Discovery
+        from servd.config.load import LoadError
+        from servd.host.facts import inspect_host
+        from servd.host.gpus import equip_at_start
+        from servd.plan.build import build_loaded
+
+        loaded = Discovery().complete(loaded, os.environ) if imports else loaded
+        plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
+        try:
+            found = equip_at_start(loaded, plan, os.environ)[1]
+            loaded = dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
+        except LoadError as error:
+            loaded = error.loaded
         failures = _imports(loaded, plan) if imports and not loaded.errors else failures
     # warnings about code that cannot be imported are shown as failures
     kept = tuple(d for d in loaded.diagnostics if d.code != "code" or d.severity == "error")
@@ -73,33 +78,6 @@ def _show(loaded: Loaded, failures: dict[str, str], *, imports: bool) -> None:
     skipped = [name for name, s in loaded.config.services.items() if s.bento and not imports]
     if skipped:
         say(f"the code of {', '.join(skipped)} was not asked: --imports does that")
-
-
-def _add_code(loaded: Loaded) -> Loaded:
-    """Adds what the code of BentoML services declares, and its diagnostics."""
-    from servd.bento.discovery import Discovery
-
-    return Discovery().complete(loaded, os.environ)
-
-
-def _planned(loaded: Loaded) -> Plan:
-    """Returns the plan for this machine."""
-    from servd.host.facts import inspect_host
-    from servd.plan.build import build_loaded
-
-    return build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
-
-
-def _add_machine(loaded: Loaded, plan: Plan) -> Loaded:
-    """Adds diagnostics for what exceeds this machine."""
-    from servd.config.load import LoadError
-    from servd.host.gpus import equip_at_start
-
-    try:
-        found = equip_at_start(loaded, plan, os.environ)[1]
-    except LoadError as error:
-        return error.loaded
-    return dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
 
 
 def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:

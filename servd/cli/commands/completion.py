@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from servd.core.errors import ServdError, UsageError
+from servd.core.errors import ServdError
 
 
 def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -26,7 +26,6 @@ def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
 def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL: `eval "$(servd completion bash)"`."""
     found = get_completion_class(shell)
-    if found is None:
-        raise UsageError(f"no completion for {shell}")
+    assert found is not None
     root = ctx.find_root().command
     click.echo(found(root, {}, "servd", "_SERVD_COMPLETE").source())

@@ -36,14 +36,17 @@ def command(config: str | None, as_json: bool) -> int:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            _show(finding)
+            mark: str = finding.level
+            if colours(sys.stdout):
+                mark = click.style(mark, fg=_COLOURS[finding.level])
+            click.echo(f"{mark}: {finding.what}")
+            if finding.advice:
+                click.echo(f"    {finding.advice}")
     return Exit.FAILED if any(f.level == "problem" for f in findings) else Exit.OK
 
 
 def _examine_config(path: str | None) -> tuple[Config | None, Finding]:
-    """Returns the configuration if it is valid, and a finding about it. Raises `ConfigError` if
-    there is none at an explicit `path`.
-    """
+    """Returns a valid configuration, and a finding. Raises `ConfigError` if `path` has none."""
     from servd.host.doctor import Finding
 
     try:
@@ -53,18 +56,8 @@ def _examine_config(path: str | None) -> tuple[Config | None, Finding]:
             raise
         message = error.diagnostics[0].message
         return None, Finding("ok", f"no configuration was looked at: {message}")
-    count = len(loaded.errors)
-    if not count:
+    if not loaded.errors:
         return loaded.config, Finding("ok", f"{loaded.path} is valid")
-    plural = "" if count == 1 else "s"
-    what = f"{loaded.path} has {count} mistake{plural}"
+    count = len(loaded.errors)
+    what = f"{loaded.path} has {count} mistake{'' if count == 1 else 's'}"
     return None, Finding("problem", what, "servd check")
-
-
-def _show(finding: Finding) -> None:
-    mark: str = finding.level
-    if colours(sys.stdout):
-        mark = click.style(mark, fg=_COLOURS[finding.level])
-    click.echo(f"{mark}: {finding.what}")
-    if finding.advice:
-        click.echo(f"    {finding.advice}")

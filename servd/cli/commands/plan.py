@@ -49,8 +49,8 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
 
 
 def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
-    """Returns the plan: the running daemon's, or else that of a first start. Raises `InvalidError`
-    if the daemon finds the file invalid, and `ConfigError` if there is no daemon.
+    """Returns the plan: the running daemon's, or else that of a first start, which may raise
+    `ConfigError`. Raises `InvalidError` if the daemon finds the file invalid.
     """
     client = admin_client(config, admin)
     try:

@@ -29,7 +29,7 @@ def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int
         )
         for name, workers in _wanted(targets).items()
     ]
-    return next((status for status in statuses if status), Exit.OK)
+    return next(filter(None, statuses), Exit.OK)
 
 
 def _wanted(targets: tuple[str, ...]) -> dict[str, int]:

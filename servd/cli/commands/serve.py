@@ -5,6 +5,7 @@ configuration; options and environment variables are those of `bentoml serve`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -62,9 +63,7 @@ class ServeOptions:
         return self.bento or is_bento(self.target, self.directory, os.environ)
 
     def begin_description(self) -> Description | None:
-        """Starts the query of what the code of a BentoML service declares. It takes longer than
-        reading a configuration, and runs in parallel.
-        """
+        """Starts the query of what a BentoML service declares, which is slow, in parallel."""
         if not self.is_bento or not os.path.isdir(self.directory):
             return None
         argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
@@ -75,7 +74,6 @@ class ServeOptions:
     def tables(self) -> dict[str, Any]:
         """Returns the equivalent configuration."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        development = {"level": "debug"} if self.development else {}
         bento = self.is_bento
         service = _given(
             **{"bento" if bento else "app": self.target},
@@ -91,7 +89,7 @@ class ServeOptions:
                 keep_alive=_number(self.timeout_keep_alive),
                 drain=_number(self.timeout_graceful_shutdown),
             ),
-            log=development,
+            log={"level": "debug"} if self.development else {},
             tls=self._tls(),
         )
         daemon: dict[str, Any] = {"on_start_failure": "exit"}
@@ -138,16 +136,10 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _number(text: str | None) -> int | float | str | None:
     """Converts a number for TOML; other text stays as it is, for the validation."""
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for kind in (int, float):
+        with contextlib.suppress(ValueError, TypeError):  # TypeError: None
+            return kind(text)  # type: ignore[arg-type]
+    return text
 
 
 def _absolute(path: str | None) -> str | None:
@@ -217,8 +209,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     from servd.config.load import Loaded, load_sources
     from servd.core.paths import default_runtime_dir
 
-    escaped = text.replace("$", "$$")  # the command line has no references
-    source = Source(SOURCE, escaped.encode())
+    source = Source(SOURCE, text.replace("$", "$$").encode())  # it has no references
 
     def written() -> Loaded:
         return load_sources([source], SOURCE, os.environ, Disk())

@@ -12,7 +12,6 @@ from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
 from servd.cli.render.output import colours, print_json
 from servd.cli.render.status_table import detail_lines, status_lines
-from servd.control.client import AdminClient
 
 WATCH_INTERVAL_SECONDS = 1.0
 
@@ -29,7 +28,7 @@ def command(
     client = admin_client(config, admin)
     try:
         while True:
-            status = _asked(client, name)
+            status = client.status() if name is None else client.services([name])[0]
             if as_json:
                 print_json(status)
             else:
@@ -39,11 +38,6 @@ def command(
             time.sleep(WATCH_INTERVAL_SECONDS)
     except KeyboardInterrupt:
         return
-
-
-def _asked(client: AdminClient, name: str | None) -> dict[str, Any]:
-    """Returns the status, of one service if `name` is given. Raises `ServdError`."""
-    return client.status() if name is None else client.services([name])[0]
 
 
 def _show(status: dict[str, Any], name: str | None, *, clear: bool) -> None:

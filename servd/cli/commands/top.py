@@ -65,10 +65,7 @@ def _live(client: AdminClient, console: Any, interval: float) -> None:
     from rich.live import Live
 
     order = "g"
-    with (
-        _keys() as pressed,
-        Live(console=console, screen=True, auto_refresh=False) as live,
-    ):
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(_screen(client.status(), order, console.size.height), refresh=True)
             key = pressed(interval)

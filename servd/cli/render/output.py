@@ -59,12 +59,10 @@ def print_json(value: Any) -> None:
 
 def in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
     """Formats changes: `~ web roll, ~ api scale 2 -> 4, - old remove`."""
-    return ", ".join(
-        f"{c['sign']} {c['service']} {c['kind']}{_workers(c['keys'])}" for c in changes
-    )
+    return ", ".join(f"{c['sign']} {c['service']} {c['kind']}{_scaled(c['keys'])}" for c in changes)
 
 
-def _workers(keys: Sequence[Mapping[str, Any]]) -> str:
+def _scaled(keys: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f" {k['before']} -> {k['after']}" for k in keys if k["key"] == "workers")
 
 
@@ -97,14 +95,6 @@ def show_diagnostics(loaded: Loaded) -> None:
 
 def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
     """Returns a diagnostic for programs."""
-    return {
-        "file": diagnostic.place.file,
-        "line": diagnostic.place.line,
-        "column": diagnostic.place.column,
-        "severity": diagnostic.severity,
-        "code": diagnostic.code,
-        "path": diagnostic.path,
-        "message": diagnostic.message,
-        "hint": diagnostic.hint,
-        "trace": diagnostic.trace,
-    }
+    place = {key: getattr(diagnostic.place, key) for key in ("file", "line", "column")}
+    keys = ("severity", "code", "path", "message", "hint", "trace")
+    return place | {key: getattr(diagnostic, key) for key in keys}

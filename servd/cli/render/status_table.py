@@ -119,9 +119,8 @@ def _last(last: dict[str, Any] | None, what: str) -> list[str]:
     if last is None:
         return []
     changes: Sequence[dict[str, Any]] = last["changes"]
-    shown = f"last {what}: {last['outcome']} at {last['at'][:19]}Z  {in_brief(changes)}".rstrip()
-    lines = ["", cut(shown, WIDTH)]
-    if what == "act" and not changes:
-        lines[1] = cut(f"last act: {last['outcome']} at {last['at'][:19]}Z  {last['why']}", WIDTH)
+    about = last["why"] if what == "act" and not changes else in_brief(changes)
+    shown = f"last {what}: {last['outcome']} at {last['at'][:19]}Z  {about}"
+    lines = ["", cut(shown.rstrip(), WIDTH)]
     lines += [f"  {detail}" for detail in last["details"] or filter(None, [last["error"]])]
     return lines + [f"  {key} waits for a restart of servd" for key in last["restart_needed"]]

@@ -16,11 +16,8 @@ _MAX_CACHED_CLIENTS = 1024
 
 
 class AccessLog:
-    """Writes an event per request. `sample` is the share of requests that is logged; answers with
-    5xx are always logged.
-
-    The requests of one turn of the loop are rendered together, which costs half as much as one by
-    one. Lines are concatenated without a JSON encoder for the same reason.
+    """Writes an event per request; `sample` is the share that is logged, of 5xx always all. Those
+    of one turn of the loop are rendered together, without a JSON encoder: half the cost.
     """
 
     def __init__(self, writer: EventWriter, skip_paths: Collection[str], sample: float) -> None:

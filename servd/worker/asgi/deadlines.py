@@ -11,12 +11,14 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, Send, current, nowhere
 
 logger = logging.getLogger("servd.worker")
 
+_Report = Callable[[Request], None]
 Live = Mapping[Request, None]
 """The requests in progress, in the order of their arrival."""
 
@@ -25,21 +27,15 @@ MAX_GRACE_SECONDS = 30.0
 """A request that was given up counts as stuck after the time that it has taken, within these."""
 
 
+@dataclass
 class Timer:
     """Calls `expire` for each live request that is `seconds` old and satisfies `waits`."""
 
-    def __init__(
-        self,
-        live: Live,
-        seconds: float,
-        waits: Callable[[Request], bool],
-        expire: Callable[[Request], None],
-    ) -> None:
-        self.live = live
-        self.seconds = seconds
-        self.waits = waits
-        self.expire = expire
-        self.armed = False
+    live: Live
+    seconds: float
+    waits: Callable[[Request], bool]
+    expire: _Report
+    armed: bool = False
 
     def arm(self, seconds: float) -> None:
         """Checks the requests in `seconds`."""
@@ -67,18 +63,15 @@ class Deadlines:
     """
 
     def __init__(
-        self,
-        live: Live,
-        first_byte: float | None,
-        last_byte: float | None,
-        report_stuck: Callable[[Request], None],
+        self, live: Live, first: float | None, last: float | None, report_stuck: _Report
     ) -> None:
+        """`first` and `last` limit the time to the first and the last byte, in seconds."""
         self.report_stuck = report_stuck
         self.timers: list[Timer] = []
-        if first_byte is not None:
-            self.timers.append(Timer(live, first_byte, _has_not_begun, self.give_up))
-        if last_byte is not None:
-            self.timers.append(Timer(live, last_byte, _is_not_over, self.give_up))
+        if first is not None:
+            self.timers.append(Timer(live, first, _has_not_begun, self.give_up))
+        if last is not None:
+            self.timers.append(Timer(live, last, _is_not_over, self.give_up))
 
     def allowed(self, request: Request) -> float | None:
         """Returns the seconds that a request may take in its present state, or None."""
@@ -90,19 +83,14 @@ class Deadlines:
         """Answers instead of the app, or aborts its answer, then ends its code without waiting."""
         waited = request.age()
         current.set(request)  # in the timer's own context
-        what = (request.scope["method"], request.scope["path"], waited)
-        loop = asyncio.get_running_loop()
-        logger.warning(
-            "request timed out: %s %s after %.1f s"
-            if request.start is None
-            else "response aborted: %s %s after %.1f s",
-            *what,
-        )
+        what = "request timed out" if request.start is None else "response aborted"
+        method, path = request.scope["method"], request.scope["path"]
+        logger.warning("%s: %s %s after %.1f s", what, method, path, waited)
         answer_instead(request, 504, f"no answer within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
             grace = min(MAX_GRACE_SECONDS, max(MIN_GRACE_SECONDS, waited))
-            loop.call_later(grace, self._check_ended, request)
+            asyncio.get_running_loop().call_later(grace, self._check_ended, request)
 
     def _check_ended(self, request: Request) -> None:
         if request.threads or (request.task is not None and not request.task.done()):
@@ -126,9 +114,7 @@ def answer_instead(
 
 
 async def end_of(request: Request, error: BaseException | None) -> None:
-    """Awaited when the app's code for a request that was given up ends, with the `error` that it
-    raised: waits for the answer that was sent instead.
-    """
+    """Waits for the answer sent instead, after the app's code has ended (`error`: it raised)."""
     if isinstance(error, asyncio.CancelledError):
         if request.task is not None:
             request.task.uncancel()

@@ -39,12 +39,9 @@ class RequestOwner(Protocol):
 
 
 class Request:
-    """A request in the app.
-
-    `begun` is its arrival (of `time.perf_counter`), `start` the `http.response.start` that was
-    sent, `over` whether its end was counted and logged. `answering` is set when its time is up:
-    later messages of the app are discarded. `threads` has an entry for each thread that works for
-    it.
+    """A request in the app. `begun` is its arrival (of `time.perf_counter`), `start` the
+    `http.response.start` that was sent, `over` whether its end was counted and logged. `answering`
+    is set when its time is up: later messages are discarded. `threads` has an entry per thread.
     """
 
     # class attributes: most requests never set them, which makes a request cheap
@@ -63,9 +60,7 @@ class Request:
         self.begun = perf_counter()
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Forwards a message of the app. Counts the request before its last bytes are written, and
-        returns the server's coroutine, which saves a second one.
-        """
+        """Forwards a message; counts the request before its last bytes. Saves a coroutine."""
         kind = message["type"]
         if kind == "http.response.body":
             if not message.get("more_body", False) and not self.over:
@@ -108,10 +103,9 @@ class Request:
         """Whether its answer is an event stream that has begun and not ended."""
         if self.start is None or self.over:
             return False
-        for name, value in self.start.get("headers", ()):
-            if name.lower() == b"content-type":
-                return bool(value.lower().startswith(_EVENT_STREAM))
-        return False
+        given = self.start.get("headers", ())
+        types = (value.lower() for name, value in given if name.lower() == b"content-type")
+        return bool(next(types, b"").startswith(_EVENT_STREAM))
 
     def traceparent(self) -> bytes:
         """Returns the W3C traceparent of the client, or one made for this request (version 00,
@@ -134,9 +128,7 @@ class Request:
         return perf_counter() - self.begun
 
     def remaining(self) -> float | None:
-        """Returns the seconds until its time is up (negative afterwards), or None without a limit,
-        as in a task that outlives the request.
-        """
+        """Returns the seconds left, maybe negative; None without a limit, or once it is over."""
         allowed = self.owner.allowed(self)
         return None if allowed is None else self.begun + allowed - perf_counter()
 

@@ -1,6 +1,5 @@
-"""servd's middleware: counting, logging, identity, limits, deadlines. It is one layer, since every
-layer around an app costs each request. Pure ASGI; WebSockets, streams and the lifespan pass
-unchanged.
+"""servd's middleware: counting, logging, identity, limits, deadlines, in one layer, since every
+layer costs each request. Pure ASGI; WebSockets, streams and the lifespan pass unchanged.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ _STREAM_END_SECONDS = 0.5
 
 
 class Requests:
-    """The outermost application: tracks every request in progress. `trace_id`, if any, returns the
-    trace id of the running code.
-    """
+    """Tracks every request in progress. `trace_id` returns the trace id of the running code."""
 
     def __init__(
         self,
@@ -64,19 +61,15 @@ class Requests:
         self.permits: ConcurrencyLimiter | None = None
         if limits.concurrency:
             self.permits = ConcurrencyLimiter(limits.concurrency, limits.queue, self._set_waiting)
-        self.deadlines = Deadlines(
-            self.live, timeouts.request, timeouts.request_total, self._add_stuck
-        )
+        first, last = timeouts.request, timeouts.request_total
+        self.deadlines = Deadlines(self.live, first, last, self._add_stuck)
         self._timers = self.deadlines.timers
         jitter = random.randint(0, limits.max_requests_jitter)  # noqa: S311  # spreads recycling
         self._remaining = limits.max_requests + jitter if limits.max_requests else 0
         self._bind = _structlog_binder()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Runs the app for one request, connection or lifespan.
-
-        This is the hot path: only rare cases are in functions of their own.
-        """
+        """Runs the app for one request (the hot path), connection or lifespan."""
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
@@ -137,9 +130,7 @@ class Requests:
         return None
 
     def _bounded(self, request: Request, receive: Any, limit: int) -> Any:
-        """Wraps `receive` for bodies of unknown length: one that exceeds the limit is answered with
-        413, and the app sees a disconnected client.
-        """
+        """Answers 413 when a body exceeds `limit`; the app sees a disconnected client."""
         total = 0
 
         async def bounded() -> Any:
@@ -202,7 +193,9 @@ class Requests:
 
     def _finish_unanswered(self, request: Request) -> None:
         if request.start is None and _has_hung_up(request):
-            request.start = {"status": _disconnect_status(request)}
+            cycle = getattr(request.out, "__self__", None)  # `SlowClients` sets 408
+            status = getattr(cycle, "ended_with", _CLIENT_CLOSED_REQUEST)
+            request.start = {"status": int(status)}
         self.finish(request)
 
     def allowed(self, request: Request) -> float | None:
@@ -234,8 +227,8 @@ class Requests:
         return [request for request in self.live if request.is_event_stream]
 
     async def end_streams(self) -> None:
-        """Ends every open event stream and the app's code that feeds it. A client reconnects after
-        the end of a stream (WHATWG HTML, 9.2), but reports a broken connection as an error.
+        """Ends every open event stream and its code. A client reconnects after the end of a stream
+        (WHATWG HTML, 9.2), but reports a broken connection as an error.
         """
         await asyncio.gather(*(_end_stream(request) for request in self.streams))
 
@@ -260,25 +253,14 @@ def exempt_paths(root_path: str, health_path: str) -> frozenset[str]:
 
 
 def _has_two_lengths(scope: Any) -> bool:
-    """Whether servers may disagree about the end of its body (RFC 9112, 6.1 and 11.2): httptools
-    refuses such a request, h11 does not.
-    """
+    """Whether servers may disagree on its end (RFC 9112, 6.1 and 11.2); h11 does not refuse it."""
     names = {name for name, _ in scope["headers"]}
     return {b"content-length", b"transfer-encoding"} <= names
 
 
 def _content_length(scope: Any) -> int:
     """Returns the bytes of the body that a request announces; 0 if it announces none."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)
-    return 0
-
-
-def _disconnect_status(request: Request) -> int:
-    """Returns the status to count: 499 for a client that left, 408 for one that was too slow."""
-    cycle = getattr(request.out, "__self__", None)
-    return int(getattr(cycle, "ended_with", _CLIENT_CLOSED_REQUEST))
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 def _has_hung_up(request: Request) -> bool:

@@ -1,9 +1,6 @@
 """`python -P -m servd.worker.bento.describe IDENTIFIER DIRECTORY`: prints what a BentoML service
-declares in its code, as one JSON document on stdout (the code's own output goes to stderr).
-
-    {"entry": "Gateway", "files": [...], "services": [{"name": "Tokenizer", "depends": [...], ...}]}
-
-or `{"error": "...", "code": "bentoml" | "import", "trace": "..."}` when it cannot be loaded.
+declares in its code, as one JSON document on stdout (the code's own output goes to stderr), or
+`{"error": "...", "code": "bentoml" | "import", "trace": "..."}` when it cannot be loaded.
 """
 
 from __future__ import annotations
@@ -67,19 +64,14 @@ def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
     except Exception as error:
         raise AppLoadError(f"its configuration is not valid: {in_one_line(error)}") from None
     configured = BentoMLContainer.config.services.get()
+    folder = os.path.join(directory, identifier)
     return {
         "entry": root.name,
-        "tag": _tag(root, identifier, directory),
+        # only for a Bento in BentoML's store; with the current version of "latest"
+        "tag": "" if root.bento is None or os.path.isdir(folder) else str(root.bento.tag),
         "files": _files(root, identifier, directory),
         "services": [_described(service, configured[name]) for name, service in services.items()],
     }
-
-
-def _tag(root: Any, identifier: str, directory: str) -> str:
-    """Returns the tag of a Bento in BentoML's store, with the current version of "latest"."""
-    if root.bento is None or os.path.isdir(os.path.join(directory, identifier)):
-        return ""
-    return str(root.bento.tag)
 
 
 def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +79,10 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
     BentoML's defaults too, `service.config` only what the code says.
     """
     declared = service.config
-    resources = config.get("resources") or {}
+    traffic, own = config.get("traffic") or {}, declared.get("traffic") or {}
+    timeout, backlog = traffic.get("timeout"), config.get("backlog")
+    http, address = config.get("http") or {}, declared.get("http") or {}
+    host = address.get("host") or _unless_default(http.get("host"), "0.0.0.0")  # noqa: S104
     return {
         "name": service.name,
         "depends": [
@@ -96,9 +91,12 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
             if dependency.on is not None and not dependency.url and not dependency.deployment
         ],
         "workers": declared.get("workers") or _unless_default(config.get("workers"), 1),
-        "gpus": float(resources.get("gpu") or 0),
-        **_traffic(config, declared),
-        **_endpoint(config, declared),
+        "gpus": float((config.get("resources") or {}).get("gpu") or 0),
+        "timeout": timeout if timeout != _DEFAULT_TIMEOUT_SECONDS or "timeout" in own else None,
+        "max_concurrency": traffic.get("max_concurrency"),
+        "backlog": backlog if backlog != _DEFAULT_BACKLOG or "backlog" in declared else None,
+        "host": str(host or ""),
+        "port": address.get("port") or _unless_default(http.get("port"), 3000),
         "tls": _tls(config.get("ssl") or {}),
         "env": {
             item.name: str(item.value) if item.value else None
@@ -106,25 +104,6 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
             if item.stage != "build"
         },
         "command": bool(service.has_custom_command()),
-    }
-
-
-def _traffic(config: dict[str, Any], declared: Any) -> dict[str, Any]:
-    traffic, own = config.get("traffic") or {}, declared.get("traffic") or {}
-    timeout, backlog = traffic.get("timeout"), config.get("backlog")
-    return {
-        "timeout": timeout if timeout != _DEFAULT_TIMEOUT_SECONDS or "timeout" in own else None,
-        "max_concurrency": traffic.get("max_concurrency"),
-        "backlog": backlog if backlog != _DEFAULT_BACKLOG or "backlog" in declared else None,
-    }
-
-
-def _endpoint(config: dict[str, Any], declared: Any) -> dict[str, Any]:
-    http, own = config.get("http") or {}, declared.get("http") or {}
-    host = own.get("host") or _unless_default(http.get("host"), "0.0.0.0")  # noqa: S104
-    return {
-        "host": str(host or ""),
-        "port": own.get("port") or _unless_default(http.get("port"), 3000),
     }
 
 
@@ -155,20 +134,15 @@ def _absolute(path: str | None) -> str:
 
 def _files(root: Any, identifier: str, directory: str) -> list[str]:
     """Returns the files that the answer depends on: a change of one makes it outdated."""
-    folders = {os.path.abspath(directory), os.path.abspath(os.path.join(directory, identifier))}
+    places = (directory, os.path.join(directory, identifier), os.getcwd())
+    folders = {os.path.abspath(folder) for folder in places}
     if root.bento is not None:
         folders.add(str(root.bento.path))
-    folders.add(os.getcwd())
-    found = {
-        os.path.join(folder, name)
-        for folder in folders
-        for name in _BUILD_FILES
-        if os.path.exists(os.path.join(folder, name))
-    }
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and any(file.startswith(folder + os.sep) for folder in folders):
-            found.add(file)
+    built = {os.path.join(folder, name) for folder in folders for name in _BUILD_FILES}
+    found = set(filter(os.path.exists, built))
+    below = tuple(folder + os.sep for folder in folders)
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    found |= {file for file in loaded if file and file.startswith(below)}
     if root.bento is not None:
         found.add(os.path.join(os.path.dirname(str(root.bento.path)), "latest"))
     elif config := os.environ.get("BENTOML_CONFIG"):

@@ -1,7 +1,6 @@
 """Loads BentoML services as BentoML's own worker does: with their configuration, as an ASGI app.
 
-The private names of BentoML 1.4 used here are those that `bentoml serve` uses:
-`_bentoml_impl.loader`, `_bentoml_impl.server` and the container of its configuration.
+The private names of BentoML 1.4 used here are those that `bentoml serve` uses.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ RESULTS = "BENTOML_RESULT_STORE"
 
 _LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
 """Fault: after 100 requests, or 300 seconds, BentoML's client closes its session to a dependency
-while requests are in flight on it, which end with 500 (`SessionManager.get_session`). Sockets of
-the same machine need no new sessions. An explicit setting of the user stays.
-"""
+while requests are in flight, which end with 500 (`SessionManager.get_session`). Local sockets need
+no new sessions. An explicit setting of the user stays."""
 
 _RECORDED_GENERATIONS = 20
 """Generations kept, in addition to the newest, in the file that records who was deployed."""
@@ -38,9 +36,8 @@ class NoBentoMLError(AppLoadError):
 
 def load_service(identifier: str, directory: str) -> Any:
     """Loads the BentoML service that an import string, a folder, or a built Bento's path or tag
-    names, and changes the working directory to that of its code, as `bentoml serve` does.
-
-    Raises `AppLoadError`; its `__cause__` is the exception of the user's code, if there was one.
+    names, and changes to the directory of its code, as `bentoml serve` does. Raises `AppLoadError`;
+    its `__cause__` is the exception of the user's code, if there was one.
     """
     if importlib.util.find_spec("bentoml") is None:
         raise NoBentoMLError(
@@ -53,9 +50,8 @@ def load_service(identifier: str, directory: str) -> Any:
         from _bentoml_sdk import Service
         from bentoml.exceptions import BentoMLException
     except ImportError as error:
-        raise NoBentoMLError(
-            f"this bentoml is not one that servd knows (1.4): {in_one_line(error)}"
-        ) from error
+        what = "this bentoml is not one that servd knows (1.4)"
+        raise NoBentoMLError(f"{what}: {in_one_line(error)}") from error
     if directory not in sys.path:
         sys.path.insert(0, directory)
     try:
@@ -66,7 +62,10 @@ def load_service(identifier: str, directory: str) -> Any:
         raise AppLoadError(reason) from cause
     except (Exception, SystemExit) as error:
         error.__traceback__ = _from_users_frames(error.__traceback__)
-        raise AppLoadError(in_one_line(error) + _advice(error)) from error
+        hint = ""
+        if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
+            hint = " (set BENTOML_HOME to a folder that the user of the service may write)"
+        raise AppLoadError(in_one_line(error) + hint) from error
     if not isinstance(service, Service):
         raise AppLoadError(
             f"{identifier} is no service of BentoML 1.2 or newer (a class with @bentoml.service)"
@@ -99,23 +98,19 @@ def _users_own(error: BaseException) -> BaseException | None:
     return cause if cause.__traceback__ is not None or isinstance(cause, SyntaxError) else None
 
 
-def _advice(error: BaseException) -> str:
-    """Returns advice for a missing BentoML home folder, or an empty string."""
-    if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
-        return " (set BENTOML_HOME to a folder that the user of the service may write)"
-    return ""
-
-
 def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
     """Returns the part of a traceback that begins in the user's code."""
+    libraries = (
+        "<frozen",
+        os.path.dirname(os.__file__),
+        os.path.dirname(os.path.dirname(__file__)),
+    )
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        ours = os.path.dirname(os.path.dirname(__file__))
-        libraries = ("<frozen", os.path.dirname(os.__file__), ours)
         if not (file.startswith(libraries) or "site-packages" in file):
-            return trace
+            break
         trace = trace.tb_next
-    return None
+    return trace
 
 
 def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
@@ -136,11 +131,9 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
         server_context.service_routes = [
             join_paths(service.path_prefix, api.route) for api in service.apis.values()
         ]
-        bento = service.bento
-        server_context.bento_name = bento.tag.name if bento is not None else service.name
-        server_context.bento_version = (
-            bento.tag.version or "not available" if bento is not None else "not available"
-        )
+        tag = service.bento.tag if service.bento is not None else None
+        server_context.bento_name = tag.name if tag is not None else service.name
+        server_context.bento_version = (tag.version if tag is not None else "") or "not available"
         BentoMLContainer.development_mode.set(spec.development)
         service.inject_config()
         _configure(service.name, spec)
@@ -158,9 +151,7 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
 
 
 def _configure(name: str, spec: BentoSpec) -> None:
-    """Turns off what servd does itself: the access log always, deadlines and limits if servd's
-    configuration has them.
-    """
+    """Turns off what servd does: the access log; deadlines and limits unless `spec` keeps them."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     whole = BentoMLContainer.config.get()
@@ -179,9 +170,7 @@ def _configure(name: str, spec: BentoSpec) -> None:
 
 @contextlib.contextmanager
 def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
-    """Yields whether this worker is the first of its generation. The others wait until it is done;
-    after a failure the next one is first.
-    """
+    """Yields whether this worker is the first of its generation: others wait until one has done."""
     generation = os.environ.get("SERVD_GENERATION", "0")
     path = os.path.join(spec.folder, "deployed")
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
@@ -195,8 +184,8 @@ def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
 
 
 def _deploy(service: Any) -> None:
-    """Does what `bentoml serve` does once before its workers start: models, hooks, the store for
-    task results. Earlier results stay: a client may still ask for them.
+    """Does what `bentoml serve` does once before its workers start. Earlier results of tasks stay:
+    a client may still ask for them.
     """
     if service.bento is not None:
         for model in service.bento.info.all_models:
