@@ -15,7 +15,8 @@ from support.load import client_of, under_load
 RAISES = 'raise RuntimeError("no such model")\n'
 HANGS = """
     async def app(scope, receive, send):
-                print("loading for ever")
+        import asyncio
+        print("loading for ever")
         await asyncio.sleep(3600)
 """
 
