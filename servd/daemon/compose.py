@@ -46,30 +46,8 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     desired, warnings = _first_state(options, planner)
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
-
-    def replan(service: str) -> None:
-        queue.ask(ReloadRequest(f"the code of {service} can be imported now"))
-
-    arbiter = ServdArbiter()
-    limit = start_limit(loaded.config, planner.usable_cpus)
-    workers = WorkerContext(
-        sink=router.by_worker,
-        now=now,
-        notify_folder=folder.notify,
-        environ=planner.environ,
-        registry=WorkerRegistry(folder.private),
-        replan=replan,
-        sources=Sources() if options.watches_sources else None,
-    )
-    context = SupervisorContext(
-        arbiter=arbiter,
-        pool=resources.pool,
-        start_limiter=StartLimiter(limit, arbiter.manage_watchers),
-        workers=workers,
-        stopping=lifecycle.stopping,
-    )
-    numbers = options.previous.state.numbers if options.previous is not None else {}
-    supervisor = Supervisor(context, numbers)
+    supervisor = _supervisor(options, resources, planner, lifecycle, queue)
+    context, workers = supervisor.context, supervisor.context.workers
     admin = options.admin(folder.path)
     path = os.path.abspath(loaded.path)
     config_folder = path if os.path.isdir(path) else os.path.dirname(path)
@@ -112,6 +90,40 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         compactor=compactor,
         periodics=(compactor.sweeps, rates.readings, certificates.looks, ClockWatch().looks),
     )
+
+
+def _supervisor(
+    options: DaemonOptions,
+    resources: DaemonResources,
+    planner: Planner,
+    lifecycle: Lifecycle,
+    queue: ReloadQueue,
+) -> Supervisor:
+    folder = resources.folder
+
+    def replan(service: str) -> None:
+        queue.ask(ReloadRequest(f"the code of {service} can be imported now"))
+
+    arbiter = ServdArbiter()
+    limit = start_limit(options.loaded.config, planner.usable_cpus)
+    workers = WorkerContext(
+        sink=resources.router.by_worker,
+        now=now,
+        notify_folder=folder.notify,
+        environ=planner.environ,
+        registry=WorkerRegistry(folder.private),
+        replan=replan,
+        sources=Sources() if options.watches_sources else None,
+    )
+    context = SupervisorContext(
+        arbiter=arbiter,
+        pool=resources.pool,
+        start_limiter=StartLimiter(limit, arbiter.manage_watchers),
+        workers=workers,
+        stopping=lifecycle.stopping,
+    )
+    numbers = options.previous.state.numbers if options.previous is not None else {}
+    return Supervisor(context, numbers)
 
 
 def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState, list[Diagnostic]]:
