@@ -1,4 +1,13 @@
-"""Every error that servd raises on purpose, with the exit status of a command that fails by it."""
+"""Every error that servd raises on purpose, with the exit status of a command that fails by it.
+
+::
+
+    ServdError                what a person can act on; never shown with a traceback
+    ├── ConfigError           the configuration is wrong; carries every mistake with its place
+    ├── StartError            something cannot be started: an address, a runtime folder
+    ├── UsageError            a command has arguments that make no sense
+    └── DependencyError       `servd.depends` does not know where a dependency is
+"""
 
 from __future__ import annotations
 
