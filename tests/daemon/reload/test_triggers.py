@@ -221,6 +221,7 @@ def test_a_reload_changes_the_daemons_own_settings(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     pids = daemon.pids("web")
     log = servd.folder / "servd.log"
+    daemon.loses_lines = True  # they go to another file from now on
     answer = daemon.reload(f'[daemon]\nlog = {{ file = "{log}", level = "debug" }}\n' + web(1))
     assert answer["outcome"] == "applied"
     assert answer["changes"] == []
