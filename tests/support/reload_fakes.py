@@ -56,6 +56,7 @@ class FakeRoom:
             now=self.now,
             boot="boot",
         )
+        self.reloader._begun.set()
 
     def now(self) -> str:
         self._time += 1

@@ -82,6 +82,7 @@ class Reloader:
         self._settings = settings
         self._observer = observer
         self._now = now
+        self._begun = asyncio.Event()
         self._at_work = False
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
@@ -90,6 +91,7 @@ class Reloader:
         async with self.turn:
             plan = self.desired.plan
             await self._supervisor.apply(diff(self._supervisor.plan, plan), plan, mode)
+        self._begun.set()
 
     def watch(self) -> None:
         """Starts to watch for what calls for a reload."""
@@ -118,6 +120,7 @@ class Reloader:
     async def _served(self, request: ReloadRequest) -> ReloadReport:
         """Returns the report of a request. Raises `RefusedError` and `OutdatedError`."""
         try:
+            await self._begun.wait()  # a signal may come before the first start
             async with self.turn:
                 if self._supervisor.context.stopping.is_set():
                     return self._queue.refused(request)
