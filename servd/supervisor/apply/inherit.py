@@ -100,7 +100,7 @@ class Inherit(Replace):
         return bool(self.owners)
 
     @property
-    def _serves_nobody(self) -> bool:
+    def _is_unserved(self) -> bool:
         """False: until all is ready here, the previous daemon must be able to continue."""
         return False
 

@@ -32,13 +32,13 @@ class Replace(Step):
         """Makes the new generation ready; it accepts only if the service does not serve yet."""
         generation = self._next()
         self.hands_over = self._must_hand_over(generation)
-        at_once = self._serves_nobody and not self.hands_over
+        at_once = self._is_unserved and not self.hands_over
         await generation.begin(accept=at_once or generation.plan.app is None, probation=True)
         self.service.refresh()
         await generation.until_ready()
 
     @property
-    def _serves_nobody(self) -> bool:
+    def _is_unserved(self) -> bool:
         """Whether a client would get no answer now."""
         return not self.service.serves
 
