@@ -758,3 +758,16 @@ async def test_what_waits_does_not_begin_while_its_successor_is_prepared(fakes: 
     await asyncio.sleep(30.0)
     assert [w.launch.plan.environment.get("A") for w in fakes.of("web")] == ["1"]
     assert fleet.states == {"db": "ready", "web": "ready", "other": "ready"}
+
+
+@virtual_time
+async def test_what_waited_begins_once_after_a_change_of_it_was_undone(fakes: Fakes) -> None:
+    fleet = await waiting(fakes)
+    fakes.plays("web", DIES, Script())
+    with pytest.raises(ApplyError, match=r"^web"):
+        await fleet.apply(app("db", *LATE, OTHER) + command("web", *WAITS, OTHER) + app("other"))
+    await asyncio.sleep(30.0)
+    assert len(fakes.alive("web")) == 1
+    assert [w.launch.generation for w in fakes.of("web")] == [2, 1]
+    assert await fleet.supervisor.stop(60.0)
+    assert not fakes.alive("web")
