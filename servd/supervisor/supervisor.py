@@ -45,6 +45,7 @@ class Supervisor:
         self.leaving: set[ManagedService] = set()
         self.failed_at_start: dict[str, str] = {}
         self._adding: dict[str, ManagedService] = {}
+        self._changing: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._overdue = 0
 
@@ -73,11 +74,14 @@ class Supervisor:
         needs = plan.graph
         transaction = ApplyTransaction(steps, {name: needs[name] for name in graph.order(needs)})
         self._adding = added
+        over = asyncio.Event()
+        self._changing = dict.fromkeys(steps, over)
         try:
             await transaction.prepare()
             return await to_the_end(self._commit(transaction, plan, added, mode))
         finally:
-            self._adding = {}
+            self._adding, self._changing = {}, {}
+            over.set()
 
     def _steps(
         self, changes: Collection[Change], services: Mapping[str, ManagedService], mode: ApplyMode
@@ -192,10 +196,9 @@ class Supervisor:
         try:
             if service.current is None or service.current.has_ended:
                 service.bind()
-            needs = service.plan.depends_on
-            if unmet := [d.service for d in needs if not self._met(d)]:
+            if unmet := [d.service for d in service.plan.depends_on if not self._met(d)]:
                 service.set_state("waiting", reason=f"needs {', '.join(unmet)}")
-            await asyncio.gather(*(self._wait_for(service, dependency) for dependency in needs))
+            await self._until_startable(service)
             await service.start()
         except StartError as error:
             self._report(service, str(error))
@@ -205,6 +208,18 @@ class Supervisor:
             log.exception(Event.INTERNAL_ERROR, service=service.plan.name)
             self.failed_at_start[service.plan.name] = f"internal error: {error}"
             service.fail(f"internal error: {error}")
+
+    async def _until_startable(self, service: ManagedService) -> None:
+        """Returns once a service has what it needs, and no change of it is being applied: one that
+        is committed takes its place, and ends this.
+        """
+        while True:
+            needs = service.plan.depends_on
+            await asyncio.gather(*(self._wait_for(service, dependency) for dependency in needs))
+            changing = self._changing.get(service.plan.name)
+            if changing is None:
+                return
+            await changing.wait()
 
     def _met(self, dependency: DependencyPlan) -> bool:
         service = self.services.get(dependency.service)

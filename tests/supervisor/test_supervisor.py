@@ -729,3 +729,45 @@ def test_a_start_may_take_as_if_each_service_waited_for_another(fakes: Fakes) ->
     plan = fakes.plan(app("a", "timeouts.startup = 5") + app("b", "timeouts.startup = 20"))
     assert start_budget(plan) == 2 * 20 + 10
     assert start_budget(Plan()) == 10
+
+
+# a change of what still waits for its start
+
+
+WAITS = ("depends_on = ['db']", ALONE)
+LATE = ("timeouts.startup = 20", "restart.backoff = 5")
+
+
+async def waiting(fakes: Fakes) -> Fleet:
+    """A program that waits for `db`, which is ready at last at 6.5 s."""
+    fleet = Fleet(fakes)
+    fakes.plays("db", DIES, Script())
+    await fleet.apply(app("db", *LATE) + command("web", *WAITS) + app("other"), FIRST_START)
+    await asyncio.sleep(2.0)
+    assert not fakes.of("web")
+    return fleet
+
+
+@virtual_time
+async def test_what_waits_does_not_begin_while_its_successor_is_prepared(fakes: Fakes) -> None:
+    """Else both stand on one address, and the first is lost from sight."""
+    fleet = await waiting(fakes)
+    fakes.plays("other", Script(ready_after=12.0), generation=2)
+    text = app("db", *LATE, 'log.level = "debug"') + command("web", *WAITS, OTHER)
+    await fleet.apply(text + app("other", OTHER))
+    await asyncio.sleep(30.0)
+    assert [w.launch.plan.environment.get("A") for w in fakes.of("web")] == ["1"]
+    assert fleet.states == {"db": "ready", "web": "ready", "other": "ready"}
+
+
+@virtual_time
+async def test_what_waited_begins_once_after_a_change_of_it_was_undone(fakes: Fakes) -> None:
+    fleet = await waiting(fakes)
+    fakes.plays("web", DIES, Script())
+    with pytest.raises(ApplyError, match=r"^web"):
+        await fleet.apply(app("db", *LATE, OTHER) + command("web", *WAITS, OTHER) + app("other"))
+    await asyncio.sleep(30.0)
+    assert len(fakes.alive("web")) == 1
+    assert [w.launch.generation for w in fakes.of("web")] == [2, 1]
+    assert await fleet.supervisor.stop(60.0)
+    assert not fakes.alive("web")

@@ -319,9 +319,14 @@ def verify_tls(plan: ServicePlan) -> None:
 
 
 async def _resume(old: Generation, service: ManagedService) -> None:
-    """Starts again what ended for a change that failed, unless the daemon stops."""
+    """Starts again what ended for a change that failed, unless the daemon stops. What only waited
+    for its start continues to wait.
+    """
     await old.wait_ended()
     if service.context.stopping.is_set():
+        return
+    if not old.workers.has_begun:
+        old.bind()
         return
     await old.resume()
     if not old.plan.is_task:
