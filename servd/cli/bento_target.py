@@ -73,7 +73,6 @@ class _Module:
         return self._imports(name) or (bool(self.modules) and not self._may_define(name))
 
     def _may_define(self, name: str) -> bool:
-        """Whether the module may define this name."""
         names: set[str] = set()
         for node in self.statements:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -113,11 +112,9 @@ class _Module:
 
     def _has_in(self, module: str, level: int, name: str) -> bool:
         """Whether another module has the service; `level` counts the dots before its name."""
-        folder = self.working_dir
-        if level:
-            folder = os.path.dirname(self.path)
-            for _ in range(level - 1):
-                folder = os.path.dirname(folder)
+        folder = self.path if level else self.working_dir
+        for _ in range(level):
+            folder = os.path.dirname(folder)
         source = source_of(module, folder)
         if source is None or self.depth >= _MAX_IMPORT_DEPTH:
             return False

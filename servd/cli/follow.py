@@ -58,15 +58,14 @@ def show_lines(
     least = LEVELS.index(level) if level else 0
     try:
         for data in client.follow(f"{route}?{urlencode(query)}"):
-            if data and _level(line := LogEvent.by_worker("", data.encode())) >= least:
+            if not data:
+                continue
+            line = LogEvent.by_worker("", data.encode())
+            found = (line.fields or {}).get("level")
+            if LEVELS.index(found if found in LEVELS else "info") >= least:
                 click.echo(render(line).decode(errors="replace"))
     except KeyboardInterrupt:
         return
-
-
-def _level(line: LogEvent) -> int:
-    level = (line.fields or {}).get("level")
-    return LEVELS.index(level if level in LEVELS else "info")
 
 
 def _renderer(*, as_json: bool) -> Callable[[LogEvent], bytes]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """How to run the daemon: `load` reads the configuration, `begun` is a query that was started
-    before. Without a `runtime_dir`, the configuration determines it.
+    """How to run the daemon: `load` reads the configuration, which determines the `runtime_dir` if
+    there is none here; `begun` is a query that was started before.
     """
 
     load: Callable[[], Loaded]

@@ -37,9 +37,8 @@ class LazyGroup(click.Group):
         """Imports the command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"servd.cli.commands.{cmd_name}")
-        command: click.Command = module.command
-        return command
+        found: click.Command = importlib.import_module(f"servd.cli.commands.{cmd_name}").command
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -63,7 +63,6 @@ def _variables(name: str) -> tuple[str, ...]:
 
 @cache
 def _address(name: str, *texts: str | None) -> DependencyAddress:
-    """Returns the address for these values of the variables."""
     pairs = zip(_variables(name), texts, strict=True)
     return address_of(name, {variable: text for variable, text in pairs if text is not None})
 

@@ -1,6 +1,4 @@
-"""Transports of `servd.depends`: each call carries the identity and the deadline of the calling
-request; a call that found no connection is retried if that is safe.
-"""
+"""Transports of `servd.depends`: calls carry the caller's identity and deadline; safe retries."""
 
 from __future__ import annotations
 
@@ -80,10 +78,9 @@ class Call:
         if remaining is None:
             return
         remaining = max(remaining, 0.001)
-        own = {kind: self._own_timeouts.get(kind) for kind in _DEFAULT}
+        own = {kind: seconds for kind, seconds in self._own_timeouts.items() if seconds is not None}
         self.request.extensions["timeout"] = {
-            kind: remaining if seconds is None else min(remaining, seconds)
-            for kind, seconds in own.items()
+            kind: min(remaining, own.get(kind, remaining)) for kind in _DEFAULT
         }
 
     def failure(self, error: httpx.TransportError) -> httpx.TransportError:

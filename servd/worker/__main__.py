@@ -95,7 +95,6 @@ def _serve(
     reporter: Reporter,
     watch: DaemonWatch,
 ) -> None:
-    """Loads the app and serves it until the drain is over."""
     from servd.worker import telemetry
     from servd.worker.load_app import AppLoadError
 
@@ -155,7 +154,6 @@ def _send_sources(spec: WorkerSpec, channel: Channel, error: BaseException | Non
 
 
 def _load(spec: AppSpec, worker: int) -> Any:
-    """Loads the app. Raises `AppLoadError`."""
     if spec.bento is not None:
         from servd.worker.bento.load import load_bento
 

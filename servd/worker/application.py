@@ -36,9 +36,7 @@ def build_application(
         inner, probed = telemetry.around(bare), telemetry.unobserved(bare)
         trace_id = telemetry.trace_id
     requests = Requests(inner, spec, reporter, access_log, trace_id)
-    whole: Any = requests
-    if spec.proxy.headers:
-        whole = proxy_headers(requests, spec.proxy.trusted)
+    whole = proxy_headers(requests, spec.proxy.trusted) if spec.proxy.headers else requests
     return Application(requests, probed, whole)
 
 

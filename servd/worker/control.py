@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from servd.http.tls import load_pair
@@ -17,19 +18,17 @@ if TYPE_CHECKING:
     from servd.worker.server import WorkerServer
 
 
+@dataclass(eq=False)
 class Control:
     """Carries out the daemon's requests, one line of JSON each, in the worker's loop.
 
     A request has a number (`ask`) and a `do`; the answer has the number and an error, or "".
     """
 
-    def __init__(
-        self, server: WorkerServer, context: ssl.SSLContext | None, channel: Channel
-    ) -> None:
-        self.server = server
-        self.context = context
-        self.channel = channel
-        self._tasks: set[asyncio.Task[None]] = set()
+    server: WorkerServer
+    context: ssl.SSLContext | None
+    channel: Channel
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(self, line: str) -> None:
         """Handles a message in a task of the running loop, and holds the task until it is done."""

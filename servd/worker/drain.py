@@ -93,10 +93,6 @@ class Drain:
         }
         return {kind: count for kind, count in found.items() if count > 0}
 
-    def _tasks(self) -> set[asyncio.Task[None]]:
-        """Returns the tasks of unanswered requests. (The app's code may outlast its answer.)"""
-        return self.state.tasks - self.requests.given_up
-
     def _handshakes(self) -> int:
         if self.loop.time() >= self._handshakes_until:
             return 0
@@ -107,7 +103,12 @@ class Drain:
         await asyncio.sleep(_MIN_POLL_SECONDS)  # for connections accepted in the last loop turn
         pause = _MIN_POLL_SECONDS
         reported: DrainCounts = {}
-        while self.state.connections or self._tasks() or self._handshakes():
+        # `given_up` are tasks whose code outlasts the answer
+        while (
+            self.state.connections
+            or self.state.tasks - self.requests.given_up
+            or self._handshakes()
+        ):
             counts = self.counts()
             if counts != reported:
                 self.report(reported := counts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -17,13 +18,13 @@ _INVALID = "Invalid HTTP request received."
 _MIN_SCAN_SECONDS = 0.05
 
 
+@dataclass(eq=False)
 class IdleConnections:
     """Closes `connections` that have been idle for `keep_alive` seconds."""
 
-    def __init__(self, connections: set[Any], keep_alive: float) -> None:
-        self.connections = connections
-        self.keep_alive = keep_alive
-        self.armed = False
+    connections: set[Any]
+    keep_alive: float
+    armed: bool = False
 
     def arm(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         """Scans the connections in `seconds`."""
@@ -31,19 +32,17 @@ class IdleConnections:
         loop.call_later(seconds, self._scan, loop, context=contextvars.Context())
 
     def _scan(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Closes connections that are due, and arms the timer for the next one."""
         self.armed = False
         now = loop.time()
-        oldest = None
+        pending: list[float] = []
         for connection in list(self.connections):
-            if not isinstance(connection, ThriftyProtocol) or not connection.is_idle:
-                continue
-            if connection.idle_since + self.keep_alive <= now:
-                connection.timeout_keep_alive_handler()
-            elif oldest is None or connection.idle_since < oldest:
-                oldest = connection.idle_since
-        if oldest is not None:
-            self.arm(loop, max(_MIN_SCAN_SECONDS, oldest + self.keep_alive - now))
+            if isinstance(connection, ThriftyProtocol) and connection.is_idle:
+                if connection.idle_since + self.keep_alive <= now:
+                    connection.timeout_keep_alive_handler()
+                else:
+                    pending.append(connection.idle_since)
+        if pending:
+            self.arm(loop, max(_MIN_SCAN_SECONDS, min(pending) + self.keep_alive - now))
 
 
 class ThriftyProtocol(HttpToolsProtocol):
@@ -85,7 +84,6 @@ class ThriftyProtocol(HttpToolsProtocol):
             self._count_head(len(data))
 
     def _begins_too_long(self, data: bytes) -> bool:
-        """Whether `data` begins a request whose head exceeds the limit."""
         cycle = self.cycle
         between = cycle is None or (cycle.scope is self.scope and self.is_idle)
         if self.scope is not None and not between:

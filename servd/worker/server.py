@@ -140,7 +140,12 @@ class WorkerServer(BaseServer):
     async def probe(self, sock: socket.socket) -> None:
         """Serves a health probe of the daemon: the app alone, without servd's middleware."""
         config = copy.copy(self.config)
-        config.loaded_app = quietly(self.application.probed)
+
+        async def quiet(scope: Any, receive: Any, send: Any) -> None:
+            with contextlib.suppress(asyncio.CancelledError):  # would be logged
+                await self.application.probed(scope, receive, send)
+
+        config.loaded_app = quiet
         made = self.connection(config.http_protocol_class, self._probes, config)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: made, sock)
 
@@ -182,7 +187,6 @@ class WorkerServer(BaseServer):
         await self.lifespan.shutdown()
 
     async def _end_probes(self) -> None:
-        """Ends probes that are in progress: the daemon no longer needs their answers."""
         for connection in list(self._probes.connections):
             connection.transport.abort()
         if tasks := list(self._probes.tasks):
@@ -190,13 +194,3 @@ class WorkerServer(BaseServer):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=PROBE_END_SECONDS)
-
-
-def quietly(app: Any) -> Any:
-    """Wraps `app` so that cancelled calls log nothing."""
-
-    async def call(scope: Any, receive: Any, send: Any) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await app(scope, receive, send)
-
-    return call

@@ -23,5 +23,5 @@ def loaded_files(directory: str, error: BaseException | None = None) -> list[lis
         for file in found
         if file and file.startswith(below) and f"{os.sep}site-packages{os.sep}" not in file
     )
-    size = _FILES_PER_MESSAGE
-    return [files[at : at + size] for at in range(0, len(files), size)]
+    starts = range(0, len(files), _FILES_PER_MESSAGE)
+    return [files[at : at + _FILES_PER_MESSAGE] for at in starts]

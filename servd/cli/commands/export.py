@@ -35,8 +35,7 @@ def command(engine: str, config: str | None, user: str, name: str, output: str |
     plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
     program = os.path.join(os.path.dirname(sys.executable), "servd")
     started = (program,) if os.path.exists(program) else (sys.executable, "-m", "servd")
-    interpreter = os.path.realpath(sys.executable)
-    installed = Installation(started, path, interpreter, user, name)
+    installed = Installation(started, path, os.path.realpath(sys.executable), user, name)
     files = units(loaded.config, plan, installed)
     if output is None:
         for file, text in files.items():

@@ -31,8 +31,7 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
     try:
         answer = _asked(config, admin)
     except InvalidError as error:
-        for line in error.lines:
-            say(line)
+        say(str(error))
         return Exit.FAILED if detailed_exitcode else Exit.CONFIG
     except ServdError as error:
         if not detailed_exitcode:
@@ -63,16 +62,12 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
     if answer.good and "changes" in body:
         return body
     if body.get("outcome") == "invalid":
-        raise InvalidError(body.get("details") or [body["title"]])
+        raise InvalidError("\n".join(body.get("details") or [body["title"]]))
     raise client.unexpected(answer)
 
 
 class InvalidError(ServdError):
-    """The daemon's file is invalid; `lines` has every mistake."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-        super().__init__("\n".join(lines))
+    """The daemon's file is invalid; the message has a line for every mistake."""
 
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:

@@ -19,11 +19,7 @@ def run_config(config: str | None, *, development: bool = False) -> int:
     def path() -> str:
         return config_path(config)
 
-    return launch(
-        LaunchOptions(
-            lambda: load(path(), os.environ), development=development, watches_sources=development
-        )
-    )
+    return launch(LaunchOptions(lambda: load(path(), os.environ), development, development))
 
 
 @click.command("run")

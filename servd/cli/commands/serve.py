@@ -1,6 +1,4 @@
-"""`servd serve TARGET`: runs one service without a file. Every option is a key of the
-configuration; options and environment variables are those of `bentoml serve`.
-"""
+"""`servd serve TARGET`: runs one service without a file, with the options of `bentoml serve`."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ SOURCE = "<servd serve>"
 EVERY_V4 = "0.0.0.0"  # noqa: S104  # what `bentoml serve` listens on
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
-"""Names, and the numbers of Python's ssl.PROTOCOL_TLS and PROTOCOL_TLS_SERVER: both mean the newest
-version that both sides support."""
+"""Names, and Python's numbers of PROTOCOL_TLS and PROTOCOL_TLS_SERVER: the newest of both sides."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,7 @@ class ServeOptions:
         """Returns the equivalent configuration."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         bento = self.is_bento
+        workers = "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
         service = _given(
             **{"bento" if bento else "app": self.target},
             listen=f"{host}:{self.port}",
@@ -82,7 +80,7 @@ class ServeOptions:
             factory=self.factory or None,
             interface=self.interface,
             backlog=self.backlog,
-            workers=self._workers(),
+            workers=1 if self.development else workers,
             env_passthrough=["*"],
             timeouts=_given(
                 request=_number(self.timeout),
@@ -92,15 +90,9 @@ class ServeOptions:
             log={"level": "debug"} if self.development else {},
             tls=self._tls(),
         )
-        daemon: dict[str, Any] = {"on_start_failure": "exit"}
-        if self.development:
-            daemon["log"] = {"format": "console", "level": "debug"}
+        log = {"format": "console", "level": "debug"} if self.development else None
+        daemon = _given(on_start_failure="exit", log=log)
         return {"daemon": daemon, "services": {self._name(bento=bento): service}}
-
-    def _workers(self) -> int | float | str | None:
-        if self.development:
-            return 1
-        return "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
 
     def _tls(self) -> dict[str, Any]:
         reqs, version = self.ssl_cert_reqs, self.ssl_version

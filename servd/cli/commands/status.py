@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import click
 
@@ -32,15 +31,11 @@ def command(
             if as_json:
                 print_json(status)
             else:
-                _show(status, name, clear=watch and sys.stdout.isatty())
+                lines = status_lines if name is None else detail_lines
+                text = "\n".join(lines(status, colour=colours(sys.stdout)))
+                click.echo(f"\x1b[H\x1b[J{text}" if watch and sys.stdout.isatty() else text)
             if not watch:
                 return
             time.sleep(WATCH_INTERVAL_SECONDS)
     except KeyboardInterrupt:
         return
-
-
-def _show(status: dict[str, Any], name: str | None, *, clear: bool) -> None:
-    lines = status_lines if name is None else detail_lines
-    text = "\n".join(lines(status, colour=colours(sys.stdout)))
-    click.echo(f"\x1b[H\x1b[J{text}" if clear else text)

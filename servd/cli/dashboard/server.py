@@ -1,13 +1,12 @@
-"""The server of `servd dashboard`: the page, and a proxy to the admin API for its session.
-
-The printed address has a one-time token after `#`, which servers and logs never see. The page
-exchanges it for a session token and keeps that in the browser tab's storage, which belongs to this
-port. (A cookie would be sent to every port of the machine.)
+"""The server of `servd dashboard`: the page, and a proxy to the admin API for its session. Its
+address has a one-time token after `#`, which servers and logs never see, exchanged for a session
+token in the tab's storage, which belongs to this port. (A cookie would be sent to every port.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import secrets
@@ -70,14 +69,13 @@ class DashboardServer:
             proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
-        try:
-            asyncio.run(self._serve(_Server(config, self._ending)))
-        except KeyboardInterrupt:
-            return
 
-    async def _serve(self, server: uvicorn.Server) -> None:
-        async with self._http:
-            await server.serve(sockets=[self._socket])
+        async def serve() -> None:
+            async with self._http:
+                await _Server(config, self._ending).serve(sockets=[self._socket])
+
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve())
 
     def _client(self) -> httpx.AsyncClient:
         """Returns the daemon's client, without a read timeout: an action may take any time."""
@@ -104,7 +102,6 @@ class DashboardServer:
         return JSONResponse({"token": self.session}, headers={"cache-control": "no-store"})
 
     async def _proxy(self, request: Request) -> Response:
-        """Forwards every other request to the daemon."""
         if refusal := self._foreign(request):
             return refusal
         shown = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -114,18 +111,16 @@ class DashboardServer:
         raw = request.scope["raw_path"].decode("ascii", "replace")
         query = f"?{request.url.query}" if request.url.query else ""
         body = await request.body()
+        url = self.base + raw + query
         try:
-            sent = self._http.build_request(
-                request.method, self.base + raw + query, headers=passed, content=body
-            )
+            sent = self._http.build_request(request.method, url, headers=passed, content=body)
             answer = await self._http.send(sent, stream=True)
         except httpx.InvalidURL:
             return _problem(400, "this is no route")
         except httpx.HTTPError:
             return _problem(502, "servd does not answer")
         found = {k: v for k, v in answer.headers.items() if k in _RESPONSE_HEADERS}
-        parts = _body(answer, self._ending)
-        return StreamingResponse(parts, answer.status_code, headers=found)
+        return StreamingResponse(_body(answer, self._ending), answer.status_code, headers=found)
 
     def _foreign(self, request: Request) -> Response | None:
         """Returns the refusal of a request from another origin, or to another Host."""
@@ -147,8 +142,7 @@ async def _body(answer: httpx.Response, ending: asyncio.Event) -> AsyncIterator[
             if not coming.done():
                 coming.cancel()
                 return
-            chunk = coming.result()
-            if not chunk:
+            if not (chunk := coming.result()):
                 return
             yield chunk
     finally:

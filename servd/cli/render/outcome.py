@@ -27,13 +27,11 @@ def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
 
 
 def _done(body: dict[str, Any], unchanged: str) -> str:
-    if body["outcome"] == "unchanged" and unchanged:
-        return f"unchanged: {unchanged}"
     if body["outcome"] == "unchanged":
-        since = body["since"][:19]
-        return (
-            f"unchanged: in force since {since}Z (code is not compared: `servd restart` rolls it)"
-        )
+        if unchanged:
+            return f"unchanged: {unchanged}"
+        since = f"unchanged: in force since {body['since'][:19]}Z"
+        return f"{since} (code is not compared: `servd restart` rolls it)"
     changes = in_brief(body["changes"]) or "the daemon itself"
     return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
 

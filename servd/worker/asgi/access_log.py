@@ -37,7 +37,6 @@ class AccessLog:
             self.writer.ask(self._lines)
 
     def _lines(self) -> list[str]:
-        """Renders the events of all pending requests."""
         pending, self._pending = self._pending, []
         head, tail, text = self._head, self._tail, self.writer.clock.text
         skipped, sample, clients = self.skip_paths, self.sample, self._clients
@@ -64,7 +63,6 @@ class AccessLog:
         return lines
 
     def _client(self, address: str) -> str:
-        """Quotes a client's address; cached, since clients tend to send several requests."""
         if len(self._clients) >= _MAX_CACHED_CLIENTS:
             self._clients.clear()
         shown = self._clients[address] = _quoted(address)

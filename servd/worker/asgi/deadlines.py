@@ -1,7 +1,5 @@
-"""Enforces `timeouts.request` and `timeouts.request_total`: answers 504, or aborts the answer.
-
-All requests of a worker have the same limits, so they expire in the order of their arrival: one
-timer, for the oldest, is enough.
+"""Enforces `timeouts.request` and `timeouts.request_total`: answers 504, or aborts the answer. One
+timer, for the oldest request, is enough: all have the same limits, so they expire in order.
 """
 
 from __future__ import annotations
@@ -44,7 +42,6 @@ class Timer:
         loop.call_later(seconds, self._check, context=contextvars.Context())
 
     def _check(self) -> None:
-        """Expires requests that are due, and arms the timer for the next one."""
         self.armed = False
         now = time.perf_counter()
         for request in list(self.live):

@@ -66,7 +66,11 @@ class Requests:
         self._timers = self.deadlines.timers
         jitter = random.randint(0, limits.max_requests_jitter)  # noqa: S311  # spreads recycling
         self._remaining = limits.max_requests + jitter if limits.max_requests else 0
-        self._bind = _structlog_binder()
+        self._bind: Callable[..., Any] | None = None
+        if "structlog" in sys.modules:
+            from structlog.contextvars import bind_contextvars
+
+            self._bind = bind_contextvars
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Runs the app for one request (the hot path), connection or lifespan."""
@@ -116,12 +120,12 @@ class Requests:
             if not request.over and request.answering is None:
                 self._finish_unanswered(request)
         if request.answering is not None:
-            self._discard_stuck(request)
+            self.stuck.discard(request)
+            gauges[shm_counters.STUCK] = len(self.stuck)
             await end_of(request, error)
         request.task = None  # it holds the context that holds the request
 
     def _refusal(self, request: Request) -> tuple[Message, Message] | None:
-        """Returns the answer to a request that must not reach the app."""
         if self.doubts_lengths and _has_two_lengths(request.scope):
             return problem(request, 400, _TWO_LENGTHS, CLOSE)
         if self.body_limit is not None and _content_length(request.scope) > self.body_limit:
@@ -212,10 +216,6 @@ class Requests:
         self.gauges[shm_counters.STUCK] = len(self.stuck)
         self.recycle("stuck")
 
-    def _discard_stuck(self, request: Request) -> None:
-        self.stuck.discard(request)
-        self.gauges[shm_counters.STUCK] = len(self.stuck)
-
     @property
     def given_up(self) -> set[asyncio.Task[Any]]:
         """Tasks of requests that were answered while the app's code continues."""
@@ -236,15 +236,15 @@ class Requests:
 async def _end_stream(stream: Request) -> None:
     server, stream.out = stream.out, nowhere
     stream.owner.finish(stream)
-    stream.answering = asyncio.ensure_future(_send_end(server))
+
+    async def send_end() -> None:
+        with contextlib.suppress(Exception):  # the client may be gone
+            await asyncio.wait_for(server(_END), _STREAM_END_SECONDS)
+
+    stream.answering = asyncio.ensure_future(send_end())
     await asyncio.wait({stream.answering})
     if stream.task is not None:
         stream.task.cancel()
-
-
-async def _send_end(server: Any) -> None:
-    with contextlib.suppress(Exception):  # the client may be gone
-        await asyncio.wait_for(server(_END), _STREAM_END_SECONDS)
 
 
 def exempt_paths(root_path: str, health_path: str) -> frozenset[str]:
@@ -259,19 +259,9 @@ def _has_two_lengths(scope: Any) -> bool:
 
 
 def _content_length(scope: Any) -> int:
-    """Returns the bytes of the body that a request announces; 0 if it announces none."""
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 def _has_hung_up(request: Request) -> bool:
     """Whether the client has disconnected (known to Uvicorn's request cycle)."""
     return bool(getattr(getattr(request.out, "__self__", None), "disconnected", False))
-
-
-def _structlog_binder() -> Callable[..., Any] | None:
-    """Returns structlog's function that binds the request id, if the app uses structlog."""
-    if "structlog" not in sys.modules:
-        return None
-    from structlog.contextvars import bind_contextvars
-
-    return bind_contextvars

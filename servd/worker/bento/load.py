@@ -170,7 +170,7 @@ def _configure(name: str, spec: BentoSpec) -> None:
 
 @contextlib.contextmanager
 def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
-    """Yields whether this worker is the first of its generation: others wait until one has done."""
+    """Yields whether this worker is first in its generation. Others wait; one follows a failure."""
     generation = os.environ.get("SERVD_GENERATION", "0")
     path = os.path.join(spec.folder, "deployed")
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
