@@ -58,6 +58,7 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     servd.write(servd_toml=TWO_WORKERS, main_py=PID)
     daemon = servd.run("--config", "servd.toml", **options).ready()
     first, second = (daemon.workers("web")[worker] for worker in (0, 1))
+    daemon.metric("servd_workers", service="web", state="ready")  # what answers is imported now
     with without_processes(daemon.pid), idling(daemon.pid):
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(daemon.find("worker died", reason=NO_PROCESS)) >= 5, "it is tried")

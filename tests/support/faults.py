@@ -50,7 +50,7 @@ def without_descriptors(pid: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def idling(pid: int, acts: float = 0.2) -> Iterator[None]:
+def idling(pid: int, acts: float = 0.4) -> Iterator[None]:
     """Fails when a process takes more CPU time than `acts` seconds, for what it is asked to do
     meanwhile, and 5 % of a CPU, for what it does anyway (2 % is what it was seen to take).
     """

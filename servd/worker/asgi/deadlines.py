@@ -80,9 +80,12 @@ class Deadlines:
         """Answers instead of the app, or aborts its answer, then ends its code without waiting."""
         waited = request.age()
         current.set(request)  # in the timer's own context
-        what = "request timed out" if request.start is None else "response aborted"
-        method, path = request.scope["method"], request.scope["path"]
-        logger.warning("%s: %s %s after %.1f s", what, method, path, waited)
+        logger.warning(
+            "request timed out: %s %s after %.1f s"
+            if request.start is None
+            else "response aborted: %s %s after %.1f s",
+            *(request.scope["method"], request.scope["path"], waited),
+        )
         answer_instead(request, 504, f"no answer within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
