@@ -106,7 +106,9 @@ HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
 def test_a_head_that_drips_is_ended_with_408(daemon: ServdProcess) -> None:
     with connected(daemon) as client:
         began = time.monotonic()
-        dripping = threading.Thread(target=drip, args=(client, itertools.cycle(HEAD), 0.05))
+        dripping = threading.Thread(
+            target=drip, args=(client, itertools.chain(HEAD, itertools.repeat(ord("x"))), 0.05)
+        )
         dripping.start()
         answer = rest(client)  # the head itself has no end
         assert time.monotonic() - began > 1.9
