@@ -101,3 +101,10 @@ def _type_names(tree: ast.Module) -> list[str]:
             t.id for t in targets if isinstance(t, ast.Name) and re.match("[A-Z].*[a-z]", t.id)
         ]
     return [name for name in found if not name.startswith("_")]
+
+
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    """pytest imports them by their names alone."""
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert len(names) > 100
+    assert sorted(set(names)) == sorted(names)
