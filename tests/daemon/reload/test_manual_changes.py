@@ -146,7 +146,9 @@ def test_a_call_to_a_dependency_that_the_file_keeps_stopped_says_so(servd: Servd
 
 
 def test_restart_starts_what_was_stopped_and_start_replaces_what_is_not_well(servd: Servd) -> None:
-    daemon = servd(web(1), main_py=PLAIN).ready()
+    """It does not come back by itself: its pause is an hour."""
+    pause = 'restart = { backoff = "1h", backoff_max = "1h" }'
+    daemon = servd(web(1, extra=pause), main_py=PLAIN).ready()
     daemon.act("web", "stop")
     assert daemon.act("web", "restart")["outcome"] == "applied"
     assert daemon.service("web")["state"] == "ready"

@@ -218,6 +218,7 @@ def test_watching_can_be_switched_off_and_on_by_a_reload(servd: Servd) -> None:
 
 
 def test_a_reload_changes_the_daemons_own_settings(servd: Servd) -> None:
+    servd.watching = False  # what is asked for is what applies it
     daemon = servd(web(1), main_py=PLAIN).ready()
     pids = daemon.pids("web")
     log = servd.folder / "servd.log"
