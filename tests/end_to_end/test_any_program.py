@@ -28,8 +28,11 @@ BOUND_BY_SERVD = """
       setTimeout(() => answer.end(`${process.env.WORD} ${process.pid}`), 5);
     });
     server.listen({ fd: 3 });
-    process.on("SIGTERM", () => server.close(() => process.exit(0)));
+    const close = require("net").Server.prototype.close;
+    process.on("SIGTERM", () => close.call(server, () => process.exit(0)));
 """
+"""It stops without a loss. `http.Server.close` would destroy connections that Node has accepted and
+whose request it has not read yet: seen in Node 26."""
 
 
 @pytest.fixture
