@@ -89,6 +89,9 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             if limited and checked.is_own((*path, "limits", key)):
                 message = "the requests of a command are its own: servd limits those of apps only"
                 yield checked.problem((*path, "limits", key), message)
+        if not isinstance(service.ready, str) and service.ready >= service.timeouts.startup:
+            message = "a worker that is not ready within timeouts.startup is killed"
+            yield checked.problem((*path, "ready"), message, "make timeouts.startup longer")
         yield from _binding_makes_sense(checked, path, service)
         yield from _workers_can_be_asked(checked, path, service)
 

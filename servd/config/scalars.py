@@ -154,6 +154,29 @@ SizeOrNone = Annotated[
 ]
 
 
+READY_WORDS = ("auto", "notify", "port", "http", "started")
+
+
+def _parse_ready(value: object) -> float | str:
+    if value in READY_WORDS:
+        return str(value)
+    if isinstance(value, str) and not value[:1].isdigit():
+        words = joined(f'"{word}"' for word in READY_WORDS)
+        raise wrong(f'{shown(value)} is not a way to be ready: write {words}, or "5s"')
+    return parse_duration(value)
+
+
+Ready = Annotated[
+    float | Literal["auto", "notify", "port", "http", "started"],
+    *_read(
+        _parse_ready,
+        lambda value: value if isinstance(value, str) else print_duration(value),
+        {"enum": list(READY_WORDS)},
+        *_DURATION,
+    ),
+]
+
+
 def _parse_count_or_auto(value: object) -> int | str:
     number = number_of(value)
     if value == "auto":

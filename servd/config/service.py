@@ -26,6 +26,7 @@ from servd.config.scalars import (
     Listen,
     OctalMode,
     PercentOrCount,
+    Ready,
     Size,
     SizeOrNone,
     Text,
@@ -157,6 +158,9 @@ class ServiceLog(Table):
     sample: float = Field(
         1.0, ge=0, le=1, description="Share of requests that is logged; 5xx always are."
     )
+    max_rate: int = Field(
+        5000, ge=0, description="Printed lines a second; more are dropped and counted. 0: any."
+    )
 
 
 class Proxy(Table):
@@ -263,8 +267,8 @@ class ServiceBase(Table):
     watchdog: DurationOrNone = Field(
         30.0, description="A worker whose event loop stops for this long is replaced."
     )
-    ready: Literal["auto", "notify", "port", "http", "started"] = Field(
-        "auto", description="What makes a command ready."
+    ready: Ready = Field(
+        "auto", description='What makes a command ready; "5s": to be alive for so long.'
     )
     activation: Literal["auto", "fd", "self"] = Field(
         "auto", description="Who binds a command's address: servd (fd) or the program (self)."

@@ -79,6 +79,9 @@ class Event(StrEnum):
     HOOK_DROPPED = ("hook dropped", "hook reason", "A call of a hook was left out.")
     HOOKS_DROPPED = ("hooks dropped", "calls reason", "Calls that were not over at the end.")
 
+    OUTPUT_DROPPED = ("output dropped", "service lines lines_per_second",
+        "A service printed more lines than `log.max_rate` allows; that many were not logged.")
+
     # reloads and upgrades
     RELOAD_STARTED = ("reload started", "reason",
         "The configuration is read again, or a manual change is applied.")

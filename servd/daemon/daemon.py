@@ -223,7 +223,12 @@ class Daemon:
 
     def snapshot(self) -> Snapshot:
         """Returns the current measurements."""
-        return snapshot(self.supervisor, self.reloader.history, self.router.sink.dropped)
+        return snapshot(self.supervisor, self.reloader.history, self._dropped)
+
+    @property
+    def _dropped(self) -> int:
+        """Lines that the log lacks."""
+        return self.router.sink.dropped + self.supervisor.context.workers.rates.dropped
 
     def services_status(self) -> list[ServiceStatus]:
         """Returns every service in the order of the graph, then those being removed."""
@@ -297,8 +302,7 @@ class Daemon:
             await self._takeover.wait_previous_gone(None if replaced else remaining)
         await self._orphans.stop()
         await self._hooks.stop()
-        dropped = self.router.sink.dropped
-        log.info(Event.SERVD_STOPPED, graceful=graceful, log_lines_dropped=dropped)
+        log.info(Event.SERVD_STOPPED, graceful=graceful, log_lines_dropped=self._dropped)
         self.router.close()
         if self.upgrades.replaced is None:
             await self._components.admin.stop()

@@ -278,9 +278,11 @@ class _Draft:
         if self.is_app:
             return ReadyPlan("notify", patience=patience)
         address = _first_address(addresses, sockets)
-        mode = given.ready
         if given.kind == "task":
             return ReadyPlan("exit")
+        if not isinstance(given.ready, str):
+            return ReadyPlan("started", address, proof=given.ready)
+        mode = given.ready
         if mode == "auto" and not self.binds_itself:
             mode = "started"  # another worker or the socket's queue may answer
         elif mode == "auto":

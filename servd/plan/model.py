@@ -20,6 +20,9 @@ Condition = Literal["ready", "started", "completed"]
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "bootstrap.py")
 """Runs servd's worker in an environment without servd."""
 
+PROOF_SECONDS = 0.25
+"""Time after which a program that does not report its readiness counts as started."""
+
 USER_MARK = "~"
 """Separates a service's name from the uid in the folder names of its app."""
 
@@ -47,7 +50,8 @@ class SocketPlan:
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
     """When a worker is ready, and how to probe it. `notify` waits for READY=1, which other modes
-    accept too; `exit`: after a successful end. Failures are ignored for `patience` seconds.
+    accept too; `started`: alive for `proof` seconds; `exit`: after a successful end. Failures are
+    ignored for `patience` seconds.
     """
 
     mode: Literal["notify", "port", "http", "started", "exit"]
@@ -56,6 +60,7 @@ class ReadyPlan:
     host: str = "localhost"
     timeout: float = 2.0
     patience: float | None = None
+    proof: float = PROOF_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,11 +139,12 @@ class WorkerGroup:
     async def _await_ready(self, process: WorkerProcess) -> None:
         """Waits until a worker is ready or has ended; kills one that is neither in time."""
         try:
-            on_probation = process.slot in self.watcher.probation
-            await ready_or_over(process, self.plan, on_probation=on_probation)
+            await ready_or_over(process, self.plan)
             if process.launch.accept and not process.launch.accepts_at_once:
                 await process.ask("accept")
-        except (NotReadyError, UnansweredError) as error:
+        except Exception as error:
+            if not isinstance(error, NotReadyError | UnansweredError):
+                self.log.exception(Event.INTERNAL_ERROR, worker=process.slot)
             if process.is_alive():
                 process.report.failed = str(error)
             process.signal_group(signal.SIGKILL)
@@ -235,6 +236,7 @@ class WorkerGroup:
         """
         before, self.plan = self.plan, plan
         self.watcher.launch = replace(self.launch, plan=plan)
+        self._context.workers.rates.of(plan.name, plan.definition.log.max_rate)
         await self._each(lambda process: update(process, before, plan))
         if (plan.health, plan.watchdog) != (before.health, before.watchdog):
             self._recycler.renew()
@@ -349,7 +351,12 @@ class WorkerGroup:
         """Runs `work` as long as the group lives."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._is_over)
+
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self.log.error(Event.INTERNAL_ERROR, exc_info=fault)
 
     def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
         """A worker ended unasked."""

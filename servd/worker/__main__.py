@@ -44,9 +44,7 @@ def main() -> None:
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
-    identity = {"service": spec.service, "worker": spec.worker, "pid": os.getpid()}
-    identity["generation"] = spec.generation
-    reporter = Reporter(EventWriter(identity, events, counters.dropped), counters, channel)
+    reporter = Reporter(EventWriter(events, counters.dropped), counters, channel)
     faulthandler.enable()
     configure_logging(reporter.writer, spec.app.log.level)
     try:

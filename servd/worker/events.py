@@ -1,4 +1,4 @@
-"""Events of a worker: complete JSON lines, which the daemon passes on unparsed."""
+"""Events of a worker: lines of JSON. The daemon adds the worker's identity."""
 
 from __future__ import annotations
 
@@ -54,11 +54,7 @@ class EventWriter:
     `dropped` receives their number.
     """
 
-    def __init__(
-        self, identity: dict[str, Any], descriptor: int, dropped: Callable[[int], None]
-    ) -> None:
-        """`identity` holds the fields of every event of this worker."""
-        self.identity = identity
+    def __init__(self, descriptor: int, dropped: Callable[[int], None]) -> None:
         self.clock = Clock()
         self._dropped = dropped
         self._descriptor = descriptor
@@ -75,7 +71,7 @@ class EventWriter:
     def event(self, level: str, event: str, **fields: Any) -> None:
         """Writes one event immediately, from any thread."""
         line = {"timestamp": self.clock.text(time.time()), "level": level, "event": event, **fields}
-        self._put([_MARK + json.dumps(line | self.identity, default=str) + "\n"])
+        self._put([_MARK + json.dumps(line, default=str) + "\n"])
 
     def ask(self, source: Callable[[], list[str]]) -> None:
         """Writes the lines that `source` returns after the current turn of the loop."""

@@ -119,6 +119,37 @@ def test_on_start_failure_exit_ends_the_daemon_with_3(servd: Servd) -> None:
     assert daemon.leftovers() == []
 
 
+@pytest.mark.parametrize("ready", ["auto", "started", "30s"])
+def test_a_program_that_ends_at_once_was_never_ready(servd: Servd, ready: str) -> None:
+    config = f"""
+        [daemon]
+        on_start_failure = "exit"
+        [services.bad]
+        command = ["false"]
+        ready = "{ready}"
+        restart.give_up_after = 2
+        [services.needy]
+        command = ["touch", "started"]
+        depends_on = ["bad"]
+    """
+    daemon = servd(config)
+    assert daemon.wait() == 3
+    assert daemon.find("service cannot start", service="bad")
+    assert not daemon.find("worker ready", service="bad")
+    assert not (servd.folder / "started").exists()
+
+
+def test_a_program_is_ready_when_it_has_lived_for_so_long(servd: Servd) -> None:
+    config = """
+        [services.slow]
+        command = ["sleep", "100"]
+        ready = "2s"
+    """
+    daemon = servd(config).ready()
+    assert daemon.find("worker ready", service="slow")[0]["seconds"] >= 2
+    assert daemon.stop() == 0
+
+
 def test_a_lifespan_that_fails_is_a_failed_start(servd: Servd) -> None:
     config = """
         [services.bad]

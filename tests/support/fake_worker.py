@@ -33,6 +33,7 @@ from servd.supervisor.context import SupervisorContext
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.generation import Generation
 from servd.supervisor.io.channel import ANSWER_SECONDS, UnansweredError
+from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.supervisor import Supervisor
@@ -154,14 +155,14 @@ class FakeWorker(WorkerProcess):
     def fail(self) -> None:
         """Ends by itself, as its script says."""
         if self.script.failed:
-            self._said({"failed": self.script.failed})
+            self._said(WorkerMessage(failed=self.script.failed))
         self.die(self.script.status)
 
     def ask_to_be_recycled(self, reason: str = "max_requests") -> None:
-        self._said({"recycle": reason})
+        self._said(WorkerMessage.model_validate({"recycle": reason}))
 
     def report_draining(self, requests: int) -> None:
-        self._said({"draining": {"request": requests}})
+        self._said(WorkerMessage(draining={"request": requests}))
 
     def die(self, status: int) -> None:
         """Ends; the arbiter hears of it as by SIGCHLD."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servd.supervisor.health.readiness import PROOF_SECONDS
+from servd.plan.model import PROOF_SECONDS
 from servd.supervisor.io.channel import ANSWER_SECONDS
 from servd.wire import graces
 from servd.wire.graces import (

@@ -32,6 +32,6 @@ def console_renderer(*, colours: bool) -> Callable[[LogEvent], bytes]:
         else:
             colour = of_services.setdefault(name, _COLOURS[len(of_services) % len(_COLOURS)])
             lead = f"\033[{colour}m{name} |\033[0m " if name else ""
-        return (lead + str(render(None, "", event)) + text).encode()
+        return (lead + str(render(None, "", event)) + text).encode(errors="replace")
 
     return shown

@@ -11,7 +11,8 @@ from servd.plan.model import USER_MARK
 FOLDED = 0
 """The pid under which the daemon keeps the sums of ended processes: no process has it."""
 
-_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
+_MODES = "all|liveall|min|livemin|max|livemax|sum|livesum|mostrecent|livemostrecent"
+_FILE = re.compile(rf"(counter|histogram|summary|gauge_(?:{_MODES}))_(\d{{1,10}})\.db")
 
 
 def services(root: str) -> set[str]:

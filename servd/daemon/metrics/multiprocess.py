@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -23,8 +24,11 @@ from prometheus_client.samples import Sample
 
 from servd.daemon.metrics.folder import FOLDED, files, lives
 
-_LARGEST_BYTES = 16 * 1024 * 1024
-"""Larger files are left out."""
+BUDGET_BYTES = 16 * 2**20
+"""Bytes of all files of one service that are read; files beyond them are left out."""
+
+BUDGET_FILES = 4096
+"""Files of one service that are looked at."""
 
 RESERVED = "servd_"
 """Prefix of servd's own names."""
@@ -68,13 +72,19 @@ class AppMetrics:
 
     def _living(self, service: str) -> Iterator[tuple[str, int, bytes]]:
         """Yields the files of processes that live; folds the others."""
-        for path, kind, pid in files(self.folder, service):
+        left = ended_left = BUDGET_BYTES
+        for path, kind, pid in islice(files(self.folder, service), BUDGET_FILES):
             alive = lives(pid)  # checked first, so that what is written until the end counts
-            content = _content(path)
             if alive:
+                content = _content(path, left)
                 if content is not None:
+                    left -= len(content)
                     yield kind, pid, content
                 continue
+            if ended_left <= 0:
+                continue  # the next look folds it
+            content = _content(path, BUDGET_BYTES)
+            ended_left -= len(content or b"")
             if content is not None:
                 self._fold(os.path.join(self.private, service), kind, content)
             for file in (path, os.path.join(self.private, service, os.path.basename(path))):
@@ -89,30 +99,40 @@ class AppMetrics:
         sums: dict[str, _Entry] = {}
         with contextlib.suppress(FileNotFoundError), open(file, "rb") as folded:
             sums = {entry.key: entry for entry in _entries(folded.read())}
+        size = sum(len(entry.content) for entry in sums.values())
         for entry in _entries(content):
             known = sums.get(entry.key)
-            sums[entry.key] = entry.with_value(known.value + entry.value) if known else entry
+            if known is not None:
+                sums[entry.key] = entry.with_value(known.value + entry.value)
+            elif size + len(entry.content) <= BUDGET_BYTES:
+                sums[entry.key] = entry
+                size += len(entry.content)
         # written, not mapped: a full disk is an error then, not a SIGBUS
         with open(f"{file}.new", "wb") as fresh:
             fresh.write(_file_of(sums.values()))
         os.replace(f"{file}.new", file)
 
 
-def _content(path: str) -> bytes | None:
-    """Returns the used part of a file; None unless it is a valid one."""
+def _content(path: str, most: int) -> bytes | None:
+    """Returns the used part of a file; None unless it is a valid one of at most `most` bytes. A
+    file with a second name may be any number of them, and one of another user.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_BYTES:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             return None
-        content = file.read(_LARGEST_BYTES)
-    if len(content) < _HEAD_BYTES:
-        return None
-    (used,) = _LENGTH.unpack_from(content)
-    if not _HEAD_BYTES < used <= len(content):
+        head = file.read(_HEAD_BYTES)
+        if len(head) < _HEAD_BYTES:
+            return None
+        (used,) = _LENGTH.unpack_from(head)
+        if not _HEAD_BYTES < used <= most:
+            return None
+        content = head + file.read(used - _HEAD_BYTES)
+    if len(content) < used:
         return None
     try:
         kept = [entry for entry in _entries(content[:used]) if not entry.is_reserved]

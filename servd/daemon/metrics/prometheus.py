@@ -76,7 +76,9 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _workers(snapshot)
     yield from _reloads(snapshot)
     yield _certificates(snapshot)
-    dropped = "Log lines that were dropped because they could not be written, or not fast enough."
+    dropped = (
+        "Log lines that were dropped: they could not be written, not fast enough, or were too many."
+    )
     yield CounterMetricFamily("servd_log_lines_dropped", dropped, snapshot.dropped)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import structlog
 from circus.arbiter import Arbiter
 from tornado.ioloop import IOLoop
 
+from servd.core.events import Event
 from servd.supervisor.circus.faults import NoController, quiet_logging, without_name_lookup
 from servd.supervisor.circus.watcher import ServiceWatcher
 
 BACKSTOP_SECONDS = 1.0
 """Interval of a second look for dead workers, in case a SIGCHLD is lost."""
+
+
+log = structlog.get_logger()
 
 
 class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
@@ -43,6 +49,7 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._backstop = asyncio.get_running_loop().create_task(self._look_again())
 
     async def _look_again(self) -> None:
+        """Ends with the daemon only: a fault of one look does not end the next one."""
         while True:
             await asyncio.sleep(self.check_delay)
             self.manage_watchers()
@@ -61,7 +68,7 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
     def reap_processes(self) -> None:
         """Reaps by pid. (Circus reaps any child, and so takes other subprocesses' statuses.)"""
         for watcher in list(self.watchers):
-            watcher.reap_processes()
+            _guarded(watcher, watcher.reap_processes)
 
     def manage_watchers(self) -> None:
         """Reaps, then fills empty slots. (Circus does so under one lock, so that a watcher that
@@ -70,7 +77,7 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self.reap_processes()
         if not self._stopping:
             for watcher in list(self.watchers):
-                watcher.manage_processes()
+                _guarded(watcher, watcher.manage_processes)
 
     async def end(self) -> None:
         """Stops looking after the watchers, which the supervisor has stopped before."""
@@ -78,3 +85,11 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._running = False
         if self._backstop is not None:
             self._backstop.cancel()
+
+
+def _guarded(watcher: ServiceWatcher, act: Callable[[], None]) -> None:
+    """Acts for one service. A fault is logged, and keeps no other from being looked after."""
+    try:
+        act()
+    except Exception:
+        log.exception(Event.INTERNAL_ERROR, service=watcher.launch.plan.name)

@@ -18,6 +18,7 @@ from circus.process import RUNNING, UNEXISTING, Process
 from servd.host.identity import running_as
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.channel import WorkerChannel
+from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
 from servd.wire.shm_counters import CounterView
@@ -26,9 +27,6 @@ _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
 _FIELD_CHARACTERS = 1024
 
 WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
-
-RECYCLING = frozenset({"max_requests", "stuck"})
-"""Reasons with which a worker can ask to be replaced."""
 
 
 @dataclass(slots=True)
@@ -103,7 +101,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         launch, identity = self.launch, self.launch.plan.identity
         owner = identity.account.uid if identity.account is not None else None
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
-            notify = NotifySocket(launch.context.notify_folder, owner, self._notified)
+            notify = NotifySocket(
+                launch.context.notify_folder, owner, self._notified, launch.context.budget
+            )
             undo.callback(notify.close)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.callback(ours.close)
@@ -138,7 +138,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             undo.pop_all()
         launch.context.registry.add(self.pid)
         self._notify = notify
-        self._channel = WorkerChannel(ours, self._said, self._hung_up)
+        self._channel = WorkerChannel(ours, self._said, self._hung_up, launch.context.budget)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
             self._raise_limits()
@@ -167,8 +167,19 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             "generation": self.launch.generation,
         }
         context = self.launch.context
+        plan = self.launch.plan
+        self._rate = context.rates.of(plan.name, plan.definition.log.max_rate)
         self._pipes = [
-            OutputPipe(descriptor, identity, stream, self.last_lines, context.sink, context.now)
+            OutputPipe(
+                descriptor,
+                identity,
+                stream,
+                last=self.last_lines,
+                sink=context.sink,
+                now=context.now,
+                rate=self._rate,
+                budget=context.budget,
+            )
             for stream, descriptor in descriptors.items()
         ]
 
@@ -194,19 +205,20 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def _hung_up(self) -> None:
         _set(self.channel_closed)
 
-    def _said(self, message: dict[str, Any]) -> None:
-        if "draining" in message:
-            self.report.draining = {str(k): int(n) for k, n in message["draining"].items()}
-        elif message.get("recycle") in RECYCLING:
-            self.recycle_reason = message["recycle"]
+    def _said(self, message: WorkerMessage) -> None:
+        context, service = self.launch.context, self.launch.plan.name
+        if message.draining is not None:
+            self.report.draining = message.draining
+        elif message.recycle is not None:
+            self.recycle_reason = message.recycle
             self._listener.recycle_requested(self)
-        elif "sources" in message and self.launch.context.sources is not None:
-            self.launch.context.sources.note(self.launch.plan.name, message["sources"])
-        elif "failed" in message:
-            self.report.failed = str(message["failed"] or self.report.failed)
-            self.report.missing_variable = message.get("missing_variable")
-            if message.get("loads_now"):
-                self.launch.context.replan(self.launch.plan.name)
+        elif message.sources is not None and context.sources is not None:
+            context.sources.note(service, message.sources)
+        elif message.failed is not None:
+            self.report.failed = message.reason or self.report.failed
+            self.report.missing_variable = message.missing_variable
+            if message.loads_now:
+                context.replan(service)
 
     async def ask(self, do: str, *, descriptor: int | None = None, **details: Any) -> None:
         """Asks the worker to do something, and waits until it is done. Raises `UnansweredError`."""
@@ -244,6 +256,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 steps.callback(
                     self.launch.context.counters.close, self.launch.plan.name, self.counters
                 )
+            steps.callback(self._rate.report)
             steps.callback(self._notify.close)
             steps.callback(self._notify.read)
             steps.callback(self._channel.close)

@@ -8,14 +8,18 @@ import signal
 from collections.abc import Iterable
 from typing import Protocol
 
+import structlog
 from circus.watcher import Watcher
 
+from servd.core.events import Event
 from servd.core.exhaustion import is_exhaustion
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.respawn import Death, RestartHistory, after_death
 from servd.wire.graces import KILL_SECONDS, UNREADY_STOP_SECONDS
+
+log = structlog.get_logger()
 
 
 class WatcherObserver(ProcessListener, Protocol):
@@ -154,7 +158,8 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         slot = recovery_wid or 0
         try:
             process = self._process_class(self.launch, slot, self, self.observer)
-        except OSError as error:
+        except Exception as fault:  # of one service: the others go on being looked after
+            error = fault if isinstance(fault, OSError) else OSError(str(fault))
             death = Death(status=-1, was_ready=False, lived=0.0)
             history = self._remember(slot, death, over=not is_exhaustion(error))
             self.observer.not_spawned(slot, error, history)
@@ -191,13 +196,13 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
         death = Death(result or 0, was_ready, process.lived)
-        self.observer.died(process, result or 0, self._remember(process.slot, death))
         self.manage_later()
+        self.observer.died(process, result or 0, self._remember(process.slot, death))
 
     def reap_processes(self) -> None:
         """Removes all processes that have ended."""
         for pid, process in list(self.processes.items()):
-            if process.reap() is not None:
+            if _has_ended(process):
                 self.reap_process(pid, process._worker.returncode)
 
     def _remember(self, slot: int, death: Death, *, over: bool = True) -> RestartHistory:
@@ -277,3 +282,14 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         for process in list(self.processes.values()):
             process.stopping = True
             process.signal_group(signal.SIGKILL)
+
+
+def _has_ended(process: WorkerProcess) -> bool:
+    """Reaps a process that has ended. A fault in reading its last words does not undo its end."""
+    try:
+        return process.reap() is not None
+    except Exception:
+        if process.is_alive():
+            raise
+        log.exception(Event.INTERNAL_ERROR, service=process.launch.plan.name)
+        return True

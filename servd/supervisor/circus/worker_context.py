@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.io.output import Sink
+from servd.supervisor.io.rate_limit import LineRates
+from servd.supervisor.io.reader import ReadBudget
 from servd.supervisor.sources import Sources
 from servd.supervisor.worker_registry import WorkerRegistry
 
@@ -25,3 +27,5 @@ class WorkerContext:
     replan: Callable[[str], object]
     sources: Sources | None = None
     counters: CounterRegistry = field(default_factory=CounterRegistry)
+    rates: LineRates = field(default_factory=LineRates)
+    budget: ReadBudget = field(default_factory=ReadBudget)

@@ -12,9 +12,6 @@ from servd.supervisor.health.probe import connect_to, why_unwell
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
-PROOF_SECONDS = 0.25
-"""Time after which a program that does not report its readiness counts as started."""
-
 _DAEMON_DELAY_SECONDS = 1.0
 """No worker is blamed when the daemon itself is later than this."""
 
@@ -28,7 +25,7 @@ class NotReadyError(Exception):
     """A worker was not ready in time; the message says what was awaited."""
 
 
-async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probation: bool) -> None:
+async def ready_or_over(process: WorkerProcess, plan: ServicePlan) -> None:
     """Returns when the worker is ready, or has ended. Raises `NotReadyError` when it is neither
     within `timeouts.startup`, or when probes fail for longer than `health.start_failures` allows.
     """
@@ -37,7 +34,7 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probati
         due = loop.time() + plan.startup
         try:
             async with asyncio.timeout_at(due):
-                await _says_or_shows(process, plan.ready, on_probation=on_probation)
+                await _says_or_shows(process, plan.ready)
                 if plan.app is not None and plan.health is not None and process.is_alive():
                     await _is_well(process, plan.health, plan.ready.patience)
             break
@@ -49,16 +46,16 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan, *, on_probati
     process.unwell = ""
 
 
-async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan, *, on_probation: bool) -> None:
+async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan) -> None:
     over: set[asyncio.Future[Any]] = {process.exited}
     if plan.mode == "exit":
         await asyncio.wait(over)
         return
     if plan.mode == "started":
-        # only known: the program was run, and (on probation) it did not end
+        # only known: the program was run, and did not end, unless it says more
+        over.add(process.notified_ready)
         await asyncio.wait({*over, process.channel_closed}, return_when=asyncio.FIRST_COMPLETED)
-        if on_probation:
-            await asyncio.wait(over, timeout=PROOF_SECONDS)
+        await asyncio.wait(over, timeout=plan.proof, return_when=asyncio.FIRST_COMPLETED)
         return
     asked: set[asyncio.Future[Any]] = set()
     if plan.mode in ("port", "http"):

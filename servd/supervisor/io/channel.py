@@ -10,7 +10,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from servd.supervisor.io.output import READ_SIZE, waiting_bytes
+from servd.supervisor.io.messages import WorkerMessage, read_message
+from servd.supervisor.io.output import waiting_bytes
+from servd.supervisor.io.reader import BoundedReader, ReadBudget
 
 ANSWER_SECONDS = 10.0
 """Time that a worker has to do what it is asked to."""
@@ -19,6 +21,7 @@ LONGEST_MESSAGE = 256 * 1024
 """The channel is no longer read once an unfinished message exceeds this many bytes."""
 
 _SEND_SPEC_SECONDS = 5.0
+_READ_BYTES = 8192
 
 
 class UnansweredError(Exception):
@@ -31,8 +34,9 @@ class WorkerChannel:
     def __init__(
         self,
         sock: socket.socket,
-        said: Callable[[dict[str, Any]], None],
+        said: Callable[[WorkerMessage], None],
         hung_up: Callable[[], None],
+        budget: ReadBudget,
     ) -> None:
         self.said = said
         self.hung_up = hung_up
@@ -42,7 +46,7 @@ class WorkerChannel:
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self.hear)
+        self._reader = BoundedReader(sock.fileno(), lambda: self.hear() > 0, budget)
 
     def tell(self, text: str) -> None:
         """Sends the first message. It fits into the channel's buffer, so this does not wait."""
@@ -84,33 +88,34 @@ class WorkerChannel:
     def hear(self) -> int:
         """Reads what has arrived; returns the number of bytes."""
         try:
-            chunk = self._socket.recv(READ_SIZE)
+            chunk = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
             return 0
         except OSError:
             chunk = b""
         if not chunk or len(self._buffer) + len(chunk) > LONGEST_MESSAGE:
-            self._loop.remove_reader(self._socket.fileno())
+            self._reader.close()
             self.hung_up()
             return 0
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
-            with contextlib.suppress(Exception):  # a worker may send anything
-                self._take(json.loads(line))
+            message = read_message(line)
+            if message is not None:
+                self._take(message)
         return len(chunk)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "answer" not in message:
+    def _take(self, message: WorkerMessage) -> None:
+        if message.answer is None:
             self.said(message)
             return
-        asked = self._answers.get(message["answer"])
+        asked = self._answers.get(message.answer)
         if asked is not None and not asked.done():
-            asked.set_result(str(message.get("error") or ""))
+            asked.set_result(message.error)
 
     def close(self) -> None:
         """Reads the rest, and closes."""
         waiting = waiting_bytes(self._socket.fileno())  # a child may write for ever
         while waiting > 0 and (taken := self.hear()):
             waiting -= taken
-        self._loop.remove_reader(self._socket.fileno())
+        self._reader.close()
         self._socket.close()

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 import socket
 from collections.abc import Callable
 
+from servd.supervisor.io.reader import BoundedReader, ReadBudget
 from servd.wire.notify import parse_notification
 
-_READ_DATAGRAM_COUNT = 64
+_DATAGRAM_BYTES = 4096
+"""Longest notification, as for systemd (NOTIFY_BUFFER_MAX); the rest of a longer one is cut."""
+
+_LAST_DATAGRAMS = 64
+"""Notifications that are read of a worker that has ended: another process may go on writing."""
 
 
 class NotifySocket:
     """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder, for its user alone."""
 
-    def __init__(self, folder: str, owner: int | None, on_fields: Callable[[dict[str, str]], None]):
+    def __init__(
+        self,
+        folder: str,
+        owner: int | None,
+        on_fields: Callable[[dict[str, str]], None],
+        budget: ReadBudget,
+    ) -> None:
         self.path = os.path.join(folder, secrets.token_hex(6))
         self.on_fields = on_fields
-        self._loop = asyncio.get_running_loop()
+        self._reader: BoundedReader | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             self._socket.bind(self.path)
@@ -31,23 +41,28 @@ class NotifySocket:
             self.close()
             raise
         self._socket.setblocking(False)
-        self._loop.add_reader(self._socket.fileno(), self.read)
+        self._reader = BoundedReader(self._socket.fileno(), self._read_one, budget)
+
+    def _read_one(self) -> bool:
+        if self._socket.fileno() < 0:
+            return False
+        try:
+            datagram = self._socket.recv(_DATAGRAM_BYTES)
+        except OSError:
+            return False
+        self.on_fields(parse_notification(datagram))
+        return True
 
     def read(self) -> None:
-        """Passes on what has arrived, a bounded number of messages at a time."""
-        for _ in range(_READ_DATAGRAM_COUNT):
-            if self._socket.fileno() < 0:
+        """Passes on what has arrived, a bounded number of messages."""
+        for _ in range(_LAST_DATAGRAMS):
+            if not self._read_one():
                 return
-            try:
-                datagram = self._socket.recv(65536)
-            except OSError:
-                return
-            self.on_fields(parse_notification(datagram))
 
     def close(self) -> None:
         """Stops listening and removes the socket's file."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)

@@ -1,30 +1,35 @@
-"""Output of workers: lines of stdout and stderr become events, the last ones are kept.
+"""Output of workers: each line of stdout and stderr becomes an event, the last ones are kept.
 
-A line that begins with `EVENT_MARK` is a finished event and passed on unparsed; any other is text.
+servd's own worker has a third pipe, for events that it has rendered. What a program prints is text,
+whatever it looks like.
 """
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import contextlib
 import fcntl
-import json
 import os
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from servd.supervisor.io.messages import FinishedEvent
+from servd.supervisor.io.rate_limit import LineRate
+from servd.supervisor.io.reader import BoundedReader, ReadBudget
 from servd.wire.names import EVENT_MARK
 
-READ_SIZE = 65536
+READ_BYTES = 65536
 LAST_LINES = 50
-LONGEST_LINE = 256 * 1024
-_READS_PER_TURN = 16
+LONGEST_LINE_BYTES = 256 * 1024
+"""Longer lines are logged in parts."""
 
-Sink = Callable[[str, bytes], None]
-"""Receives the name of a service and one finished JSON event, without a newline."""
+_LAST_LINE_CHARACTERS = 4096
+_LINES_PER_STEP = 64
+
+Sink = Callable[[str, bytes | Mapping[str, Any]], None]
+"""Receives the name of a service, and an event: finished JSON without a newline, or its fields."""
 
 
 def waiting_bytes(descriptor: int) -> int:
@@ -40,31 +45,29 @@ class LastLines:
     """The last lines that a worker wrote, in readable form."""
 
     def __init__(self) -> None:
-        self._lines: collections.deque[bytes] = collections.deque(maxlen=LAST_LINES)
+        self._lines: collections.deque[str | Mapping[str, Any]] = collections.deque(
+            maxlen=LAST_LINES
+        )
 
-    def add(self, line: bytes) -> None:
-        """Keeps a line, marked or not."""
-        self._lines.append(line)
+    def add(self, line: str | Mapping[str, Any]) -> None:
+        """Keeps a printed line, or the fields of an event."""
+        self._lines.append(line[:_LAST_LINE_CHARACTERS] if isinstance(line, str) else line)
 
     def text(self) -> list[str]:
         """The lines; of an event its message and its traceback."""
         return [shown for line in self._lines for shown in self._shown(line)]
 
     @staticmethod
-    def _shown(line: bytes) -> list[str]:
-        text = line.decode("utf-8", errors="replace")
-        if not line.startswith(EVENT_MARK):
-            return [text]
-        try:
-            event = json.loads(text[1:])
-        except ValueError:
-            return [text]
-        if event.get("event") == "request":
+    def _shown(line: str | Mapping[str, Any]) -> list[str]:
+        if isinstance(line, str):
+            return [line]
+        if line["event"] == "request":
             return []
-        message = str(event.get("event", ""))
-        if "error" in event:
-            message += f": {event['error']}"
-        return [message, *str(event.get("exception", "")).splitlines()]
+        message = line["event"]
+        if "error" in line:
+            message += f": {line['error']}"
+        shown = [message, *line.get("exception", "").splitlines()]
+        return [text[:_LAST_LINE_CHARACTERS] for text in shown]
 
 
 class OutputPipe:
@@ -73,11 +76,14 @@ class OutputPipe:
     def __init__(
         self,
         descriptor: int,
-        identity: dict[str, Any],
+        identity: Mapping[str, Any],
         stream: str,
+        *,
         last: LastLines,
         sink: Sink,
         now: Callable[[], str],
+        rate: LineRate,
+        budget: ReadBudget,
     ) -> None:
         self.descriptor = descriptor
         self.identity = identity
@@ -85,16 +91,24 @@ class OutputPipe:
         self.last = last
         self.sink = sink
         self.now = now
+        self._rate = rate
+        self._finished = FinishedEvent(identity) if stream == "events" else None
         self._partial = b""
-        self._loop = asyncio.get_running_loop()
+        self._part = 0
+        self._lines: collections.deque[bytes] = collections.deque()
         os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self._readable)
+        self._reader = BoundedReader(descriptor, self._step, budget)
 
-    def _readable(self) -> None:
-        """Bounds the reads per turn, so that endless output does not hold up the daemon."""
-        for _ in range(_READS_PER_TURN):
-            if not self._read():
-                return
+    def _step(self) -> bool:
+        """Logs some of the lines that were read, or reads more."""
+        if not self._lines and not self._read():
+            return False
+        self._log_some()
+        return True
+
+    def _log_some(self) -> None:
+        for _ in range(min(_LINES_PER_STEP, len(self._lines))):
+            self._line(self._lines.popleft())
 
     def drain(self) -> None:
         """Reads what the pipe holds now: the last words of a dead worker, but not what a surviving
@@ -103,13 +117,15 @@ class OutputPipe:
         waiting = waiting_bytes(self.descriptor)
         while waiting > 0 and (taken := self._read()):
             waiting -= taken
+        while self._lines:
+            self._log_some()
 
     def _read(self) -> int:
         """Reads once; returns the number of bytes, 0 when there is nothing to read now."""
         if self.descriptor < 0:
             return 0
         try:
-            chunk = os.read(self.descriptor, READ_SIZE)
+            chunk = os.read(self.descriptor, READ_BYTES)
         except BlockingIOError:
             return 0
         except OSError:
@@ -119,36 +135,71 @@ class OutputPipe:
             return 0
         lines = (self._partial + chunk).split(b"\n")
         self._partial = lines.pop()
-        for line in lines:
-            self._line(line)
-        if len(self._partial) > LONGEST_LINE:
-            self._line(self._partial)
+        self._take(lines)
+        if len(self._partial) > LONGEST_LINE_BYTES:
+            self._part += 1
+            self._take_part(self._partial, part=self._part)
             self._partial = b""
         return len(chunk)
 
+    def _take(self, lines: list[bytes]) -> None:
+        """Keeps the lines that may be logged; the others are dropped, and counted."""
+        if lines and self._part:
+            self._take_part(lines.pop(0), part=self._part + 1, last_part=True)
+            self._part = 0
+        if self._finished is None:
+            lines = [line for line in lines if line]
+            admitted = self._rate.admit(len(lines))
+            if admitted < len(lines):
+                self.last.add(_text_of(lines[-1]))
+                del lines[admitted:]
+        self._lines.extend(lines)
+
+    def _take_part(self, line: bytes, **part: Any) -> None:
+        """Logs a part of a line that is too long for one event, in order with the other lines."""
+        while self._lines:
+            self._log_some()
+        if self._rate.admit(1):
+            self._log_text(line, **part)
+
     def _line(self, line: bytes) -> None:
-        if not line:
-            return
-        self.last.add(line)
-        if line.startswith(EVENT_MARK):
-            self.sink(self.identity["service"], line[1:])
-            return
+        if self._finished is not None and line.startswith(EVENT_MARK):
+            found = self._finished.read(line[1:])
+            if found is not None:
+                event, fields = found
+                self.last.add(fields)
+                self.sink(self.identity["service"], event)
+                return
+        if line:
+            self._log_text(line)
+
+    def _log_text(self, line: bytes, **details: Any) -> None:
+        text = _text_of(line)
+        self.last.add(text)
         event = {
             "timestamp": self.now(),
             "level": "info",
-            "event": line.decode("utf-8", errors="replace").rstrip("\r"),
+            "event": text,
             "stream": self.stream,
+            **details,
+            **self.identity,
         }
-        self.sink(self.identity["service"], json.dumps(event | self.identity).encode())
+        self.sink(self.identity["service"], event)
 
     def close(self) -> None:
         """Stops reading; a last line without a newline counts too."""
         if self.descriptor < 0:
             return
-        self._loop.remove_reader(self.descriptor)
+        self._reader.close()
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
         self.descriptor = -1
         if self._partial:
             line, self._partial = self._partial, b""
-            self._line(line)
+            self._take([line])
+        while self._lines:
+            self._log_some()
+
+
+def _text_of(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace").rstrip("\r")

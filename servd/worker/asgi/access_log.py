@@ -26,7 +26,6 @@ class AccessLog:
         self.sample = sample
         self._pending: list[tuple[Request, int, float, float]] = []
         self._head = f'{EVENT_MARK.decode()}{{"timestamp": "'
-        self._tail = json.dumps(writer.identity)[1:] + "\n"
         self._clients: dict[str, str] = {}
 
     def add(self, request: Request, status: int, seconds: float) -> None:
@@ -38,7 +37,7 @@ class AccessLog:
 
     def _lines(self) -> list[str]:
         pending, self._pending = self._pending, []
-        head, tail, text = self._head, self._tail, self.writer.clock.text
+        head, text = self._head, self.writer.clock.text
         skipped, sample, clients = self.skip_paths, self.sample, self._clients
         lines: list[str] = []
         for request, status, seconds, moment in pending:
@@ -52,13 +51,13 @@ class AccessLog:
             address = client[0] if client else ""
             shown = clients.get(address) or self._client(address)
             request_id, trace = request.identity()
-            traced = f'"trace_id": {_quoted(trace)}, ' if trace else ""
+            traced = f', "trace_id": {_quoted(trace)}' if trace else ""
             lines.append(
                 f'{head}{text(moment)}", "level": "info", '
                 f'"event": "request", "http.request.method": {_quoted(scope["method"])}, '
                 f'"url.path": {_quoted(path)}, "http.response.status_code": {status}, '
                 f'"client.address": {shown}, "duration_ms": {seconds * 1000:.3f}, '
-                f'"request_id": {_quoted(request_id)}, {traced}{tail}'
+                f'"request_id": {_quoted(request_id)}{traced}}}\n'
             )
         return lines
 

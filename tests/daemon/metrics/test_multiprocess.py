@@ -123,3 +123,38 @@ def test_folders_of_all_users_that_a_service_ran_as_are_one(
     written(tmp_path / "m" / "web~33" / f"counter_{os.getpid()}.db", seen=2)
     written(tmp_path / "m" / "webs" / f"counter_{os.getpid()}.db", seen=50)
     assert total(metrics, "seen") == 3
+
+
+def test_a_file_with_a_second_name_is_left_out(metrics: AppMetrics, tmp_path: Path) -> None:
+    """Hard links multiply a file, and show the daemon one of another user."""
+    folder = tmp_path / "m" / "web"
+    written(folder / f"counter_{os.getpid()}.db", seen=1)
+    written(tmp_path / "outside.db", seen=100)
+    for number in range(1, 100):
+        os.link(tmp_path / "outside.db", folder / f"counter_{number}.db")
+    assert total(metrics, "seen") == 1
+
+
+@pytest.mark.parametrize("kind", ["gauge_everything", "gauge_", "counters", "gauge_all_all"])
+def test_what_is_no_mode_of_a_gauge_is_left_out(
+    metrics: AppMetrics, tmp_path: Path, kind: str
+) -> None:
+    written(tmp_path / "m" / "web" / f"{kind}_{os.getpid()}.db", seen=1)
+    assert metrics.families("web") == []
+
+
+def test_a_service_has_a_budget(
+    metrics: AppMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servd.daemon.metrics.multiprocess.BUDGET_BYTES", 1000)
+    folder = tmp_path / "m" / "web"
+    alive = [os.getpid(), os.getppid(), 1]
+    for pid in alive:
+        written(folder / f"counter_{pid}.db", **{f"n{number}": 1.0 for number in range(8)})
+    found = metrics.families("web")
+    assert 0 < sum(len(family.samples) for family in found) < 3 * 8
+    for number in range(50):
+        written(folder / f"summary_{DEAD}.db", **{f"s{number}_{n}": 1.0 for n in range(8)})
+        metrics.fold("web")
+    folded = tmp_path / "private" / "web" / "summary_0.db"
+    assert folded.stat().st_size <= 1100

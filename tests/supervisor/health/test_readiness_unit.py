@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from servd.core.address import parse_address
-from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
+from servd.plan.model import PROOF_SECONDS, HealthPlan, ReadyPlan, ServicePlan
 from servd.supervisor.health.readiness import (
-    PROOF_SECONDS,
     NotReadyError,
     ready_or_over,
     was_held_up,
@@ -49,30 +48,30 @@ def test_who_comes_late_itself_blames_no_other(late: float, seconds: float, held
 
 
 @pytest.mark.parametrize(
-    ("mode", "text", "script", "on_probation", "at"),
+    ("mode", "text", "script", "at"),
     [
         # READY=1
-        ("notify", APP, Script(ready_after=3.0), False, 3.0),
-        ("notify", APP, Script(ready_after=3.0), True, 3.0),
-        ("notify", APP, Script(ready_after=NEVER, dies_after=5.0), True, 5.0),
-        ("notify", PROGRAM + 'ready = "notify"', Script(ready_after=3.0), True, 3.0),
-        # a program that tells nothing: it was run, and on probation it has to live on for a moment
-        ("started", PROGRAM, Script(ready_after=3.0), False, 3.0),
-        ("started", PROGRAM, Script(ready_after=3.0), True, 3.0 + PROOF_SECONDS),
-        ("started", PROGRAM, Script(ready_after=3.0, dies_after=3.1), True, 3.1),
-        ("started", PROGRAM, Script(ready_after=NEVER, dies_after=2.0), False, 2.0),
+        ("notify", APP, Script(ready_after=3.0), 3.0),
+        ("notify", APP, Script(ready_after=NEVER, dies_after=5.0), 5.0),
+        ("notify", PROGRAM + 'ready = "notify"', Script(ready_after=3.0), 3.0),
+        ("started", PROGRAM + 'ready = "5s"', Script(ready_after=3.0), 8.0),
+        ("started", PROGRAM + 'ready = "5s"', Script(ready_after=3.0, dies_after=7.0), 7.0),
+        # a program that tells nothing: it was run, and has to live on for a moment
+        ("started", PROGRAM, Script(ready_after=3.0), 3.0 + PROOF_SECONDS),
+        ("started", PROGRAM, Script(ready_after=3.0, dies_after=3.1), 3.1),
+        ("started", PROGRAM, Script(ready_after=NEVER, dies_after=2.0), 2.0),
         # a task
-        ("exit", PROGRAM + 'kind = "task"', Script(ready_after=0.0, dies_after=9.0), False, 9.0),
+        ("exit", PROGRAM + 'kind = "task"', Script(ready_after=0.0, dies_after=9.0), 9.0),
     ],
 )
 def test_a_worker_is_ready_or_over(
-    fakes: Fakes, mode: str, text: str, script: Script, on_probation: bool, at: float
+    fakes: Fakes, mode: str, text: str, script: Script, at: float
 ) -> None:
     @virtual_time
     async def test() -> None:
         worker, plan = await started(fakes, script, text)
         assert plan.ready.mode == mode
-        await ready_or_over(worker, plan, on_probation=on_probation)
+        await ready_or_over(worker, plan)
         assert now() == at
 
     test()
@@ -94,7 +93,7 @@ def test_what_is_neither_ready_nor_over_within_its_startup_is_late(
         worker, plan = await started(fakes, Script(ready_after=NEVER), text)
         assert plan.ready.mode == mode
         with pytest.raises(NotReadyError, match=r"^was not ready within 7 s$"):
-            await ready_or_over(worker, replace(plan, startup=7.0), on_probation=True)
+            await ready_or_over(worker, replace(plan, startup=7.0))
         assert now() == 7.0
 
     test()
@@ -109,7 +108,7 @@ async def test_a_daemon_that_slept_gives_a_starting_worker_its_time_once_more(
     assert isinstance(loop, VirtualTimeLoop)
     loop.call_later(5.0, loop.jump, 100.0)
     with pytest.raises(NotReadyError, match="within 7 s"):
-        await ready_or_over(worker, replace(plan, startup=7.0), on_probation=True)
+        await ready_or_over(worker, replace(plan, startup=7.0))
     assert now() == 105.0 + 7.0
 
 
@@ -145,7 +144,7 @@ async def test_an_app_with_a_health_check_is_ready_once_it_is_well(
 ) -> None:
     probes = ask_with(monkeypatch, 6.0)
     worker, plan = await started(fakes, Script(ready_after=3.0), APP)
-    await ready_or_over(worker, replace(plan, health=HEALTH), on_probation=True)
+    await ready_or_over(worker, replace(plan, health=HEALTH))
     assert 6.0 <= now() <= 6.5
     assert probes.asked[0] == 3.0
     pauses = [b - a for a, b in itertools.pairwise(probes.asked)]
@@ -162,7 +161,7 @@ async def test_a_starting_worker_is_forgiven_failures_for_so_long_and_no_longer(
     worker, plan = await started(fakes, Script(ready_after=3.0), APP)
     plan = replace(plan, health=HEALTH, ready=replace(plan.ready, patience=4.0))
     with pytest.raises(NotReadyError, match="was not healthy within 4 s: GET / answered 503"):
-        await ready_or_over(worker, plan, on_probation=True)
+        await ready_or_over(worker, plan)
     assert 7.0 <= now() <= 7.5
 
 
@@ -173,7 +172,7 @@ async def test_what_probes_found_is_told_when_the_startup_is_over(
     ask_with(monkeypatch, 100.0)
     worker, plan = await started(fakes, Script(ready_after=1.0), APP)
     with pytest.raises(NotReadyError, match="was not ready within 5 s: GET / answered 503"):
-        await ready_or_over(worker, replace(plan, startup=5.0, health=HEALTH), on_probation=True)
+        await ready_or_over(worker, replace(plan, startup=5.0, health=HEALTH))
 
 
 @virtual_time
@@ -182,7 +181,7 @@ async def test_a_shortage_of_the_daemon_is_asked_through(
 ) -> None:
     ask_with(monkeypatch, 6.0, error=OSError(errno.EMFILE, "Too many open files"))
     worker, plan = await started(fakes, Script(ready_after=1.0), APP)
-    await ready_or_over(worker, replace(plan, health=HEALTH), on_probation=True)
+    await ready_or_over(worker, replace(plan, health=HEALTH))
     assert 6.0 <= now() <= 6.5
 
 
@@ -192,7 +191,7 @@ async def test_a_worker_that_dies_while_it_is_asked_is_over(
 ) -> None:
     ask_with(monkeypatch, 100.0)
     worker, plan = await started(fakes, Script(ready_after=1.0, dies_after=3.0), APP)
-    await ready_or_over(worker, replace(plan, health=HEALTH), on_probation=True)
+    await ready_or_over(worker, replace(plan, health=HEALTH))
     assert now() == 3.0
 
 
@@ -203,7 +202,7 @@ async def test_a_path_of_a_program_is_asked_until_it_answers(
     probes = ask_with(monkeypatch, 4.0)
     worker, plan = await started(fakes, Script(ready_after=1.0), PROGRAM)
     plan = replace(plan, ready=ReadyPlan("http", ADDRESS, patience=60.0))
-    await ready_or_over(worker, plan, on_probation=True)
+    await ready_or_over(worker, plan)
     assert 4.0 <= now() <= 4.5
     assert probes.asked[0] == 0.0
 
@@ -218,7 +217,7 @@ def test_a_program_that_dies_is_not_asked_any_more(
     async def test() -> None:
         worker, plan = await started(fakes, script, PROGRAM)
         plan = replace(plan, ready=ReadyPlan("http", ADDRESS, patience=60.0))
-        await ready_or_over(worker, plan, on_probation=True)
+        await ready_or_over(worker, plan)
         assert now() == at
         await asyncio.sleep(5.0)
         assert probes.asked[-1] <= at
@@ -248,7 +247,7 @@ def test_a_program_that_says_so_first_is_not_waited_for(
         worker, plan = await started(fakes, Script(ready_after=NEVER), PROGRAM)
         worker.later(2.0, lambda: worker._notified({"READY": "1"}))
         plan = replace(plan, ready=ReadyPlan(mode, ADDRESS, patience=60.0))
-        await ready_or_over(worker, plan, on_probation=True)
+        await ready_or_over(worker, plan)
         assert now() == 2.0
 
     test()
@@ -268,5 +267,5 @@ async def test_a_port_is_ready_once_it_accepts(
     monkeypatch.setattr("servd.supervisor.health.readiness.connect_to", connect_to)
     worker, plan = await started(fakes, Script(ready_after=0.0), PROGRAM)
     plan = replace(plan, ready=ReadyPlan("port", ADDRESS, timeout=0.7))
-    await ready_or_over(worker, plan, on_probation=True)
+    await ready_or_over(worker, plan)
     assert 3.0 <= now() <= 4.3

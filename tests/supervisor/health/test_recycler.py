@@ -112,7 +112,7 @@ def test_a_program_that_binds_itself_is_stopped_and_started(servd: Servd) -> Non
         timeouts.drain = "1s"
         """,
     ).ready()
-    (before,) = daemon.pids("files")
+    before = daemon.wait_for("worker ready", service="files")["pid"]
     daemon.wait_for("worker recycled", reason="max_age")
     wait_until(lambda: daemon.pids("files") not in ([], [before]), "another one")
     lives = [(e["event"], e["pid"]) for e in daemon.events if e["event"] in ENDS_AND_STARTS]
@@ -125,9 +125,8 @@ def test_a_worker_is_kept_while_its_successor_does_not_start(servd: Servd) -> No
     """And replaced when it does; the failures are not held against the worker that goes on."""
     restart = 'restart = { give_up_after = 2, backoff = "100ms", backoff_max = "500ms" }'
     daemon = serve(servd, 'max_age = "1s"', restart, workers=1)
-    (pid,) = daemon.pids("web")
     servd.write(main_py="raise SystemExit('broken')")
-    daemon.wait_for("worker kept", pid=pid)
+    pid = daemon.wait_for("worker kept")["pid"]
     assert daemon.get("web").text == "ok"
     assert daemon.service("web")["state"] == "ready"
     servd.write(main_py=APP)

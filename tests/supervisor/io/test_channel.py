@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Any
 
 import pytest
 
 from servd.supervisor.io.channel import LONGEST_MESSAGE, UnansweredError, WorkerChannel
+from servd.supervisor.io.messages import WorkerMessage
+from servd.supervisor.io.reader import ReadBudget
 
 
 class Listener:
@@ -17,13 +18,9 @@ class Listener:
 
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair()
-        self.said: list[dict[str, Any]] = []
+        self.said: list[WorkerMessage] = []
         self.hung_up = 0
-        self.channel = WorkerChannel(ours, self._hear, self._gone)
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        int(message["number"])
-        self.said.append(message)
+        self.channel = WorkerChannel(ours, self.said.append, self._gone, ReadBudget())
 
     def _gone(self) -> None:
         self.hung_up += 1
@@ -42,20 +39,29 @@ def test_nothing_that_a_worker_sends_raises() -> None:
             b"{",
             b"[]",
             b"7",
-            b'{"number": Infinity}',
-            b'{"number": [1]}',
             b"[" * 5000,
+            b'{"failed": "x", "missing_variable": []}',
+            b'{"failed": ["x"]}',
+            b'{"draining": {"request": Infinity}}',
+            b'{"draining": {"request": -1}}',
+            b'{"draining": {"request": 1e400}}',
+            b'{"draining": [1]}',
+            b'{"recycle": ["stuck"]}',
+            b'{"recycle": "because"}',
+            b'{"sources": "abc"}',
+            b'{"sources": [1]}',
             b'{"answer": [1]}',
             b'{"answer": {}}',
+            b'{"answer": 99}',
             b"\xff\xfe",
-            b'{"number": 1}',
+            b'{"draining": {"request": 1}}',
         ):
             listener.theirs.sendall(line + b"\n")
         await settle()
-        assert listener.said == [{"number": 1}]
-        listener.theirs.sendall(b'{"number": Infinity}\n' * 100 + b'{"number": 2}\n')
+        assert [message.draining for message in listener.said] == [{"request": 1}]
+        listener.theirs.sendall(b'{"failed": 1}\n' * 100 + b'{"failed": "why"}\n')
         listener.channel.close()
-        assert listener.said[1:] == [{"number": 2}]
+        assert [message.failed for message in listener.said[1:]] == ["why"]
         listener.theirs.close()
 
     asyncio.run(talk())
@@ -81,10 +87,10 @@ def test_a_message_without_end_is_not_listened_to_for_long() -> None:
 def test_the_end_of_a_channel_that_goes_on_being_written_to_comes() -> None:
     async def talk() -> None:
         listener = Listener()
-        writes = b'{"number": 1}\n' * 10
+        writes = b'{"failed": "x"}\n' * 10
         real = listener.channel.said
 
-        def says_more(message: dict[str, Any]) -> None:
+        def says_more(message: WorkerMessage) -> None:
             real(message)
             listener.theirs.sendall(writes)
 

@@ -1,0 +1,55 @@
+"""The arbiter looks after every service, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from servd.core.events import Event
+from servd.supervisor.circus.arbiter import BACKSTOP_SECONDS, ServdArbiter
+
+from support.virtual_time import virtual_time
+
+
+class Watched:
+    """A watcher that counts its looks, and fails at each one where it is told to."""
+
+    def __init__(self, name: str, fails: str = "") -> None:
+        self.launch = SimpleNamespace(plan=SimpleNamespace(name=name))
+        self.looks = {"reap": 0, "manage": 0}
+        self._fails = fails
+
+    def _look(self, what: str) -> None:
+        self.looks[what] += 1
+        if what == self._fails:
+            raise TypeError("unhashable type: 'list'")
+
+    def reap_processes(self) -> None:
+        self._look("reap")
+
+    def manage_processes(self) -> None:
+        self._look("manage")
+
+
+@pytest.mark.parametrize("fails", ["reap", "manage"])
+def test_a_fault_in_one_service_keeps_no_other_from_being_looked_after(fails: str) -> None:
+    @virtual_time
+    async def test() -> None:
+        arbiter = ServdArbiter()
+        bad, good = Watched("bad", fails), Watched("good")
+        watchers: list[Any] = [bad, good]
+        arbiter.watchers = watchers
+        arbiter.begin()
+        with capture_logs() as logged:
+            arbiter.manage_watchers()
+            await asyncio.sleep(3.5 * BACKSTOP_SECONDS)
+        await arbiter.end()
+        assert good.looks == {"reap": 4, "manage": 4}
+        assert bad.looks == {"reap": 4, "manage": 4}
+        assert [(e["event"], e["service"]) for e in logged] == [(Event.INTERNAL_ERROR, "bad")] * 4
+
+    test()
