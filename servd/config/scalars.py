@@ -166,7 +166,7 @@ def _parse_ready(value: object) -> float | str:
     return parse_duration(value)
 
 
-Ready = Annotated[
+Readiness = Annotated[
     float | Literal["auto", "notify", "port", "http", "started"],
     *_read(
         _parse_ready,

@@ -26,7 +26,7 @@ from servd.config.scalars import (
     Listen,
     OctalMode,
     PercentOrCount,
-    Ready,
+    Readiness,
     Size,
     SizeOrNone,
     Text,
@@ -87,7 +87,12 @@ class Timeouts(Table):
     body: Duration = Field(60.0, description="Longest pause while the body of a request arrives.")
     keep_alive: Duration = Field(5.0, description="An idle kept connection is closed after this.")
     drain: Duration = Field(
-        30.0, description="For requests in flight when a worker stops or is replaced."
+        30.0,
+        description="For requests in flight when a worker stops or is replaced; "
+        "of a command: from its signal to SIGKILL.",
+    )
+    shutdown: Duration = Field(
+        5.0, description="What an app's lifespan may take after the drain; then SIGKILL."
     )
 
 
@@ -267,7 +272,7 @@ class ServiceBase(Table):
     watchdog: DurationOrNone = Field(
         30.0, description="A worker whose event loop stops for this long is replaced."
     )
-    ready: Ready = Field(
+    ready: Readiness = Field(
         "auto", description='What makes a command ready; "5s": to be alive for so long.'
     )
     activation: Literal["auto", "fd", "self"] = Field(

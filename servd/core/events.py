@@ -160,6 +160,9 @@ class Event(StrEnum):
         "It accepts no more and finishes what it has.")
     WORKER_ENDED = ("worker ended", "service generation worker exit_status",
         "It ended, as it was asked to.")
+    WORKER_LEFT_PROCESSES = ("worker left processes",
+        "service generation worker processes next_action",
+        "Its first process has ended, but not all that it had started.")
     WORKER_KILLED = ("worker killed", "service generation worker reason",
         "It did not end within its time.")
 

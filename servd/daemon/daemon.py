@@ -334,10 +334,9 @@ class Daemon:
 
 
 def _duties(components: DaemonComponents) -> list[Periodic]:
-    """Returns what the daemon's environment requires: reaping as PID 1, systemd's watchdog."""
-    duties = []
-    if os.getpid() == 1:
-        duties.append(Periodic(_REAP_SECONDS, ZombieReaper().look))
+    """Returns what a daemon has to do all the time: reap what it adopts, tell systemd it lives."""
+    registry = components.supervisor.context.workers.registry
+    duties = [Periodic(_REAP_SECONDS, ZombieReaper(registry.knows).look)]
     systemd = components.resources.systemd
     if systemd.watchdog:
         # a third of the limit, since one may be late (sd_watchdog_enabled(3) asks for half)

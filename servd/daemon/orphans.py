@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from servd.core import bind
 from servd.core.events import Event
+from servd.core.orphans import OrphanedWorker
+from servd.core.processes import children_of, is_dead
 from servd.plan.model import Plan
-from servd.supervisor.worker_registry import OrphanedWorker, is_dead
 from servd.wire.graces import ORPHAN_SECONDS
 
 _POLL_SECONDS = 0.05
+_LOOKS = 3
+"""Looks in which a dead child of unknown origin is left to the code that may have started it."""
+
 _ADDRESS_SECONDS = 10.0
 """Longest wait for addresses that orphaned workers hold."""
 
@@ -29,7 +33,7 @@ class OrphanCleaner:
     def __init__(self, orphans: Sequence[OrphanedWorker], plan: Plan) -> None:
         self._orphans = list(orphans)
         self._plan = plan
-        self._seconds = max((s.drain for s in plan.services), default=0.0) + ORPHAN_SECONDS
+        self._seconds = max((s.stop_seconds for s in plan.services), default=0.0) + ORPHAN_SECONDS
         self._task: asyncio.Task[None] | None = None
 
     async def wait_for_addresses(self) -> None:
@@ -48,7 +52,7 @@ class OrphanCleaner:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._seconds
         while loop.time() < end:
-            self._orphans = [orphan for orphan in self._orphans if orphan.lives]
+            self._orphans = [orphan for orphan in self._orphans if orphan.ask_rest()]
             if not self._orphans:
                 log.info(Event.ORPHANS_ENDED)
                 return
@@ -82,25 +86,23 @@ def _held(plan: Plan) -> bool:
 
 
 class ZombieReaper:
-    """As PID 1: reaps adopted zombies, seen dead in two scans: the daemon's own children are reaped
-    at once by the code that started them.
+    """Reaps what the daemon has adopted, seen dead in several looks: its own children are reaped
+    sooner by the code that started them. `known` tells the pids of workers.
     """
 
-    def __init__(self) -> None:
-        self._dead: set[int] = set()
+    def __init__(self, known: Callable[[int], bool]) -> None:
+        self._known = known
+        self._looks: dict[int, int] = {}
 
     def look(self) -> None:
-        """Reaps what was dead in the last scan already."""
-        dead = {pid for pid in _children() if is_dead(pid)}
-        for pid in dead & self._dead:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        self._dead = dead
+        """Reaps what was dead in the last looks already."""
+        dead = [pid for pid in _children() if not self._known(pid) and is_dead(pid)]
+        self._looks = {pid: self._looks.get(pid, 0) + 1 for pid in dead}
+        for pid, looks in self._looks.items():
+            if looks > _LOOKS:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
 
-def _children() -> Collection[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:
-        return []
+def _children() -> list[int]:
+    return children_of(os.getpid())

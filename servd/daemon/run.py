@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from servd.core.basedir import fix_base_dir
 from servd.core.paths import runtime_dir_of
+from servd.core.processes import adopt_orphans
 from servd.daemon.components import DaemonResources
 from servd.daemon.compose import compose
 from servd.daemon.fd_store import FdStore
@@ -30,6 +31,7 @@ def run(options: DaemonOptions) -> int:
         options = _in_the_same_folder(options, options.previous.state)
     config = options.loaded.config
     fix_base_dir()
+    adopt_orphans()
     pool = SocketPool(listen_fds.take_inherited(os.environ))
     systemd = Systemd(mute=options.previous is not None)
     folder = _runtime_dir(options, pool)

@@ -178,7 +178,9 @@ def _capabilities(config: Config, *, as_root: bool) -> list[str]:
 
 def _stop_seconds(plan: Plan) -> float:
     """Returns a limit for the longest drain and the time until the daemon announces its own."""
-    return _BEFORE_DRAIN_SECONDS + max((service.drain for service in plan.services), default=0.0)
+    return _BEFORE_DRAIN_SECONDS + max(
+        (service.stop_seconds for service in plan.services), default=0.0
+    )
 
 
 def _max_files(config: Config) -> int:

@@ -13,6 +13,7 @@ from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
 from servd.core.address import Address
 from servd.plan.host import Account
+from servd.wire.graces import KILL_SECONDS
 from servd.wire.worker_spec import AppSpec, TlsSpec
 
 Condition = Literal["ready", "started", "completed"]
@@ -139,6 +140,13 @@ class ServicePlan:
         if self.definition.python:
             return [self.python, BOOTSTRAP, module]
         return [self.python, "-P", "-m", module]
+
+    @property
+    def stop_seconds(self) -> float:
+        """Time from the signal that stops a worker to SIGKILL."""
+        if self.app is None:
+            return self.drain
+        return self.drain + self.app.timeouts.shutdown + KILL_SECONDS
 
     @property
     def is_task(self) -> bool:

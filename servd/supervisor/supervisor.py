@@ -294,12 +294,21 @@ class Supervisor:
         with the name of each service that has ended. Kills what remains after `timeout` seconds.
         Returns whether all ended by themselves.
         """
+        before = (
+            self._overdue_in_all
+        )  # what was killed by an earlier reload is no matter of the stop
         graceful = await self._drain_all(timeout, reason, on_end)
         await asyncio.gather(*(service.wait_gone() for service in self.leaving))
         await asyncio.sleep(0)  # lets overdue workers be counted
         self.context.pool.close()
         await self.context.arbiter.end()
-        return graceful and not self._overdue
+        return graceful and self._overdue_in_all == before
+
+    @property
+    def _overdue_in_all(self) -> int:
+        """Workers that did not end in time, since the daemon started."""
+        services = {*self.services.values(), *self.leaving}
+        return self._overdue + sum(service.overdue for service in services)
 
     async def _drain_all(self, timeout: float, reason: str, on_end: Callable[[str], None]) -> bool:
         """Applies the diff to nothing. Returns whether that took at most `timeout` seconds."""
@@ -349,5 +358,5 @@ def stop_budget(plan: Plan, grace: float = STOP_SECONDS) -> float:
     wanted_by = graph.dependents(plan.graph)
     for name in reversed(graph.order(plan.graph)):
         waits = max((longest[other] for other in wanted_by[name]), default=0.0)
-        longest[name] = waits + plan.service(name).drain
+        longest[name] = waits + plan.service(name).stop_seconds
     return max(longest.values(), default=0.0) + grace

@@ -85,6 +85,18 @@ class WorkerEventRecorder:
         """A worker asks to be replaced."""
         self._team.recycle(process)
 
+    def left_behind(self, process: WorkerProcess, left: dict[int, str], seconds: float) -> None:
+        """A worker has ended, but not everything that it had started."""
+        names = [f"{name} ({pid})" for pid, name in sorted(left.items())]
+        self._team.log.warning(
+            Event.WORKER_LEFT_PROCESSES,
+            worker=process.slot,
+            pid=process.pid,
+            processes=names,
+            next_action=f"they are killed in {seconds:g} s" if seconds else "they are killed",
+        )
+        self._team.refresh()
+
     def stop_requested(self, process: WorkerProcess, reason: str) -> None:
         """A worker is asked to end: it stops accepting, and answers what is in flight."""
         self._log(Event.WORKER_DRAINING, process, reason=reason)

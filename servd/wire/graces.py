@@ -7,11 +7,12 @@ from __future__ import annotations
 PROBE_END_SECONDS = 0.2
 """A worker that has drained lets a health probe under way end."""
 
-HARD_EXIT_SECONDS = 5.0
-"""Beyond its drain, a worker whose daemon died exits without its app's shutdown."""
+HARD_EXIT_SECONDS = 2.5
+"""Beyond its drain and `timeouts.shutdown`, a worker whose daemon died exits at once."""
 
-KILL_SECONDS = 6.0
-"""Beyond its drain, a worker that was asked to stop is killed by the daemon."""
+KILL_SECONDS = 3.0
+"""Beyond its drain and `timeouts.shutdown`, a worker that was asked to stop is killed by the
+daemon. A command is killed at the end of its drain, exactly."""
 
 UNREADY_STOP_SECONDS = 5.0
 """A worker that never became ready has so long to stop: no request waits for it."""

@@ -53,6 +53,7 @@ class TimeoutSpec:
     body: float
     keep_alive: float
     drain: float
+    shutdown: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from servd.wire.notify import announce_watchdog
 from servd.wire.shm_counters import Counters
 from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker import gc_tuning
-from servd.worker.channel import Channel, DaemonWatch
+from servd.worker.channel import Channel, DaemonWatch, kill_group
 from servd.worker.events import EventWriter, configure_logging, users_traceback
 from servd.worker.reporter import Reporter
 from servd.worker.restrict import ConfineError, confine
@@ -36,7 +36,7 @@ def main() -> None:
     spec = WorkerSpec.from_json(text)
     assert spec.app is not None
     sys.argv[1:] = []
-    watch = DaemonWatch(channel, spec.app.timeouts.drain)
+    watch = DaemonWatch(channel, spec.app.timeouts.drain + spec.app.timeouts.shutdown)
     watch.start()
     sockets = [item.fd for item in spec.sockets]
     counters = Counters(spec.counters)
@@ -122,6 +122,8 @@ def _serve(
     if traces is not None:
         traces.end()
     writer.close()
+    if watch.daemon_is_gone:
+        kill_group()
     if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads
 

@@ -75,15 +75,23 @@ def die_with_parent(signum: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
 
 
+def kill_group() -> None:
+    """Ends this process and everything that it has started: nobody else does it any more."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 class DaemonWatch(threading.Thread):
-    """Drains this worker when the daemon is gone, and ends it when the drain (`drain` seconds)
-    takes too long. Messages of a living daemon, which bounds the drain, go to `hand_to`'s handler.
+    """Drains this worker when the daemon is gone, and ends it when that takes over `seconds`.
+    Messages of a living daemon, which bounds the drain, go to `hand_to`'s handler.
     """
 
-    def __init__(self, channel: Channel, drain: float) -> None:
+    def __init__(self, channel: Channel, seconds: float) -> None:
         super().__init__(name="servd-daemon-watch", daemon=True)
         self.channel = channel
-        self.drain = drain
+        self.seconds = seconds
+        self.daemon_is_gone = False
         self._early: list[str] = []
         self._handler: Callable[[str], object] | None = None
         self._handing = threading.Lock()
@@ -105,6 +113,7 @@ class DaemonWatch(threading.Thread):
                 else:
                     with contextlib.suppress(RuntimeError):  # the loop is closed: we are exiting
                         self._handler(message)
+        self.daemon_is_gone = True
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(self.drain + HARD_EXIT_SECONDS)
-        os._exit(1)
+        time.sleep(self.seconds + HARD_EXIT_SECONDS)
+        kill_group()

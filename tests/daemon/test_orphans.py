@@ -29,6 +29,9 @@ class Orphan:
         self.pid = pid
         self.lives = True
 
+    def ask_rest(self) -> bool:
+        return self.lives
+
     def kill(self) -> None:
         self.lives = False
 
@@ -135,13 +138,14 @@ async def test_orphans_end_with_the_daemon() -> None:
 
 
 @in_loop
-async def test_only_what_is_dead_for_two_looks_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    children: dict[int, bool] = {1: False, 2: True, 3: True}
+async def test_only_what_is_dead_for_some_looks_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: dict[int, bool] = {1: False, 2: True, 3: True, 4: True}
     reaped: list[int] = []
     monkeypatch.setattr(orphans, "_children", lambda: list(children))
     monkeypatch.setattr(orphans, "is_dead", lambda pid: children[pid])
     monkeypatch.setattr("os.waitpid", lambda pid, _: reaped.append(pid))
-    reaper = ZombieReaper()
+    monkeypatch.setattr(orphans, "_LOOKS", 1)
+    reaper = ZombieReaper(lambda pid: pid == 4)
     reaper.look()
     assert reaped == []
     del children[3]  # reaped by who had started it

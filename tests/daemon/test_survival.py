@@ -94,10 +94,31 @@ def stubborn(drain: str) -> str:
     """
 
 
+def guardians_of(daemon: ServdProcess) -> list[psutil.Process]:
+    """The process that ends what programs leave if the daemon is killed."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("guardian.py" in word for word in process.info["cmdline"] or ())
+        and any(str(daemon.runtime) in word for word in process.info["cmdline"])
+    ]
+
+
+def test_a_program_that_does_not_end_by_itself_is_ended_by_its_guardian(servd: Servd) -> None:
+    daemon = servd(stubborn(drain="100ms"), stubborn_py=STUBBORN).ready()
+    process = psutil.Process(daemon.pids("stubborn")[0])
+    guardians = wait_until(lambda: guardians_of(daemon), "it has a guardian")
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    wait_until(lambda: not alive([process, *guardians]), "everything has ended")
+
+
 def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd: Servd) -> None:
     first = servd(stubborn(drain="100ms"), stubborn_py=STUBBORN).ready()
     (pid,) = first.pids("stubborn")
     process = psutil.Process(pid)
+    for guardian in wait_until(lambda: guardians_of(first), "it has a guardian"):
+        guardian.kill()
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert alive([process])

@@ -640,11 +640,32 @@ async def test_what_does_not_end_in_time_is_killed(fakes: Fakes) -> None:
 async def test_a_worker_that_has_to_be_killed_makes_the_stop_ungraceful(fakes: Fakes) -> None:
     fleet = Fleet(fakes)
     fakes.plays("web", Script(drains_for=NEVER))
-    await fleet.start(app("web", "timeouts.drain = 3"))
+    await fleet.start(app("web", "timeouts.drain = 3", "timeouts.shutdown = 2"))
     began = now()
     assert not await fleet.supervisor.stop(60.0)
-    assert now() - began == 3.0 + KILL_SECONDS
+    assert now() - began == 3.0 + 2.0 + KILL_SECONDS
     assert len(fakes.logged(Event.WORKER_KILLED)) == 1
+
+
+@virtual_time
+async def test_a_worker_that_was_killed_by_an_earlier_reload_does_not(fakes: Fakes) -> None:
+    fleet = Fleet(fakes)
+    fakes.plays("web", Script(drains_for=NEVER), Script())
+    await fleet.start(app("web", "timeouts.drain = 3"))
+    await fleet.apply(app("web", OTHER))
+    await asyncio.sleep(30.0)
+    assert len(fakes.logged(Event.WORKER_KILLED)) == 1
+    assert await fleet.supervisor.stop(60.0)
+
+
+@virtual_time
+async def test_a_program_has_exactly_its_drain_until_it_is_killed(fakes: Fakes) -> None:
+    fleet = Fleet(fakes)
+    fakes.plays("db", Script(drains_for=NEVER))
+    await fleet.start('[services.db]\ncommand = ["sleep"]\ntimeouts.drain = 2')
+    began = now()
+    assert not await fleet.supervisor.stop(60.0)
+    assert now() - began == 2.0
 
 
 @virtual_time
@@ -720,8 +741,11 @@ def test_a_stop_may_take_the_longest_chain_of_drains(fakes: Fakes) -> None:
         + app("web", "timeouts.drain = 1", "depends_on = ['api']")
         + app("alone", "timeouts.drain = 10")
     )
-    assert stop_budget(plan) == 5 + 7 + 1 + STOP_SECONDS
-    assert stop_budget(plan, grace=0.0) == 13.0
+    each = 5.0 + KILL_SECONDS  # timeouts.shutdown, and what a worker of its own takes
+    assert stop_budget(plan) == 5 + 7 + 1 + 3 * each + STOP_SECONDS
+    assert stop_budget(plan, grace=0.0) == 13.0 + 3 * each
+    program = '[services.program]\ncommand = ["sleep"]\ntimeouts.drain = 5'
+    assert stop_budget(fakes.plan(program), grace=0.0) == 5.0
     assert stop_budget(Plan()) == STOP_SECONDS
 
 

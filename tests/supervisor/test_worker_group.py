@@ -241,10 +241,12 @@ async def test_what_drains_for_too_long_is_killed(fakes: Fakes) -> None:
     await group.until_ready()
     await generation.stop_accepting()
     await generation.wait_ended()
-    assert now() == 1.0 + 20.0 + KILL_SECONDS
+    assert now() == 1.0 + 20.0 + 5.0 + KILL_SECONDS
     assert [w.sent for w in fakes.of("web")] == [[TERM], [TERM, KILL]]
     (killed,) = fakes.logged(Event.WORKER_KILLED)
-    assert killed["reason"] == f"did not end within {20.0 + KILL_SECONDS:g} s of being asked to"
+    assert (
+        killed["reason"] == f"did not end within {20.0 + 5.0 + KILL_SECONDS:g} s of being asked to"
+    )
 
 
 @virtual_time

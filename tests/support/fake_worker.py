@@ -116,7 +116,7 @@ class FakeWorker(WorkerProcess):
         if script.spawned is not None:
             raise script.spawned
         self._worker = cast("Any", _Program())
-        self.launch.context.registry.add(self.pid)
+        self.launch.context.registry.add(self.pid, self.launch.plan, "")
         self.fakes.workers.append(self)
         self.note("started")
         if script.ready_after is not None:

@@ -41,7 +41,6 @@ WORKER_END_SECONDS = (
         pytest.param(WORKER_END_SECONDS, HARD_EXIT_SECONDS, id="the worker's end, its hard exit"),
         pytest.param(HARD_EXIT_SECONDS, KILL_SECONDS, id="the hard exit, the kill"),
         pytest.param(telemetry.FLUSH_SECONDS, HARD_EXIT_SECONDS, id="the last spans, the exit"),
-        pytest.param(UNREADY_STOP_SECONDS, KILL_SECONDS, id="an unready worker, a ready one"),
         pytest.param(PROOF_SECONDS, UNREADY_STOP_SECONDS, id="the proof of a start, its stop"),
         pytest.param(ABORT_SECONDS, FORCED_STOP_SECONDS, id="a stack, a forced stop"),
         pytest.param(FORCED_STOP_SECONDS, PREVIOUS_DAEMON_SECONDS, id="a worker, its daemon"),

@@ -17,6 +17,7 @@ from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.host.identity import running_as
 from servd.supervisor.circus.launch import Launch
+from servd.supervisor.circus.remains import Remains
 from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.io.notify_socket import NotifySocket
@@ -49,6 +50,9 @@ class ProcessListener(Protocol):
     def recycle_requested(self, process: WorkerProcess) -> None:
         """The worker asks to be replaced because of `recycle_reason`."""
 
+    def left_behind(self, process: WorkerProcess, left: dict[int, str], seconds: float) -> None:
+        """The worker has ended, and left processes behind, which have `seconds` to end."""
+
 
 class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended by servd's rules.
@@ -56,8 +60,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     Futures tell what has happened: `exited` (reaped, with the exit status), `notified_ready`
     (READY=1 came), `ready` (it counts as ready), `stopped_accepting` (STOPPING=1 came) and
     `channel_closed` (a command became its program). `last_sign` is the loop's time of the last
-    WATCHDOG=1. Reasons: `unwell` (it is not healthy), `kill_reason` (servd killed it),
-    `stop_reason` (it is asked to stop), `recycle_reason` (it asks to be replaced).
+    WATCHDOG=1, `asked_at` that of the request to end. Reasons: `unwell` (it is not healthy),
+    `kill_reason` (servd killed it), `stop_reason` (it is asked to stop), `recycle_reason` (it asks
+    to be replaced).
     """
 
     _worker: subprocess.Popen[bytes]
@@ -86,6 +91,10 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._listener = listener
         self._loop = loop
         self._pipes: list[OutputPipe] = []
+        self._remains: Remains | None = None
+        self._end_rest: asyncio.TimerHandle | None = None
+        self._killed = False
+        self.asked_at: float | None = None
         super().__init__(
             launch.plan.name,
             slot + 1,
@@ -136,7 +145,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 **running_as(identity.account, identity.gid),
             )
             undo.pop_all()
-        launch.context.registry.add(self.pid)
+        launch.context.registry.add(self.pid, launch.plan, notify.path)
         self._notify = notify
         self._channel = WorkerChannel(ours, self._said, self._hung_up, launch.context.budget)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
@@ -230,8 +239,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> int | None:
-        """Returns the exit status if the process has ended, else None. Kills its group while the
-        dead process still holds the group's id, so that no stranger with a recycled id is hit.
+        """Returns the exit status if the process and what it has started have ended, else None. The
+        rest of its group is killed while the dead process still holds the group's id, so that no
+        stranger with a recycled id is hit.
         """
         if self._worker.returncode is not None:
             return self._worker.returncode
@@ -241,11 +251,46 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         except ChildProcessError:
             if self._worker.poll() is None:
                 return None
+        if self._leaves_something_behind():
+            return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         status = self._worker.wait()
         self._finish(status)
         return status
+
+    def _leaves_something_behind(self) -> bool:
+        """Ends what is left of it: with SIGTERM and the rest of its time, then with SIGKILL. An app
+        that died takes everything with it at once: nothing else answers its requests.
+        """
+        first = self._remains is None
+        if self._remains is None:
+            self._remains = Remains(self.pid, self._notify.path, self._look_again)
+        found = self._remains.look(self.launch.context.registry.knows)
+        if not found:
+            return False
+        if first:
+            crashed = self.launch.plan.app is not None and not self.stopping
+            seconds = 0.0 if crashed else self._rest_seconds()
+            self._listener.left_behind(self, found, seconds)
+            self.unwell = self.unwell or "it has ended, but not what it had started"
+            self._remains.signal(signal.SIGTERM if seconds else signal.SIGKILL)
+            self._end_rest = self._loop.call_later(seconds, self.signal_group, signal.SIGKILL)
+        elif self._killed:
+            self._remains.signal(signal.SIGKILL)
+        return True
+
+    def _rest_seconds(self) -> float:
+        """Seconds that remain for what it leaves behind."""
+        if self._killed:
+            return 0.0
+        plan = self.launch.plan
+        limit = plan.stop_seconds if plan.app is None else plan.app.timeouts.shutdown
+        since = self.asked_at if self.asked_at is not None and plan.app is None else None
+        return max(0.0, limit - (self._loop.time() - since if since is not None else 0.0))
+
+    def _look_again(self) -> None:
+        self.watcher.arbiter.manage_watchers()
 
     def _finish(self, status: int) -> None:
         """Reads the last words, releases everything. `exited` is done even if a step fails."""
@@ -257,6 +302,10 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                     self.launch.context.counters.close, self.launch.plan.name, self.counters
                 )
             steps.callback(self._rate.report)
+            if self._remains is not None:
+                steps.callback(self._remains.close)
+            if self._end_rest is not None:
+                steps.callback(self._end_rest.cancel)
             steps.callback(self._notify.close)
             steps.callback(self._notify.read)
             steps.callback(self._channel.close)
@@ -277,10 +326,13 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             waited.cancel()
 
     def signal_group(self, number: int) -> None:
-        """Sends a signal to the process and everything that it started in its group."""
+        """Sends a signal to the process and everything that it started."""
         if self._worker.returncode is None:
+            self._killed = self._killed or number == signal.SIGKILL
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+            if self._remains is not None:
+                self._remains.signal(number)
 
     def signal_self(self, number: int) -> None:
         """Sends a signal to the process alone."""

@@ -17,7 +17,7 @@ from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.respawn import Death, RestartHistory, after_death
-from servd.wire.graces import KILL_SECONDS, UNREADY_STOP_SECONDS
+from servd.wire.graces import UNREADY_STOP_SECONDS
 
 log = structlog.get_logger()
 
@@ -231,6 +231,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         self.observer.stop_requested(process, process.stop_reason or self.stop_reason)
         process.stopping = True
+        process.asked_at = self._loop.time()
         plan = self.launch.plan
         number = plan.stop_signal if plan.command else signal.SIGTERM
         process.signal_self(stop_signal or number)
@@ -244,7 +245,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         """Asks a process to drain; kills its group at the deadline. Whether it ended by itself."""
         self.ask_to_end(process, stop_signal)
         plan = self.launch.plan
-        timeout = plan.drain + KILL_SECONDS if graceful_timeout is None else graceful_timeout
+        timeout = plan.stop_seconds if graceful_timeout is None else graceful_timeout
         if not process.was_ready:
             timeout = min(timeout, UNREADY_STOP_SECONDS)
         try:

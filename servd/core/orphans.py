@@ -1,0 +1,115 @@
+"""Workers whose daemon has been killed, as the list on disk tells them: what they are is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from servd.core import processes
+
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
+
+
+@dataclass(slots=True)
+class OrphanedWorker:
+    """A process that was a worker, and what it has started. Its start time (clock ticks since boot)
+    tells it from a later process with the same pid, its notify socket what has left its group.
+    It has `seconds` to end by itself.
+    """
+
+    pid: int
+    started: int
+    seconds: float
+    notify_path: str
+    _asked: set[int] = field(default_factory=set)
+
+    @property
+    def leads(self) -> bool:
+        """Whether the worker itself still runs."""
+        return processes.started_at(self.pid) == self.started
+
+    @property
+    def rest(self) -> list[int]:
+        """The living processes that it has left behind. Its number is another's only when its group
+        is gone.
+        """
+        is_another = processes.started_at(self.pid) not in (None, self.started)
+        return [
+            pid
+            for pid in processes.all_pids()
+            if pid != self.pid and self._has_left(pid, by_number=not is_another)
+        ]
+
+    def _has_left(self, pid: int, *, by_number: bool) -> bool:
+        found = processes.stat_of(pid)
+        if found is None or found.is_dead:
+            return False
+        if by_number and self.pid in (found.group, found.session):
+            return True
+        return processes.environment_of(pid).get(_NOTIFY_SOCKET) == self.notify_path
+
+    @property
+    def lives(self) -> bool:
+        """Whether the worker or something that it has left behind still runs."""
+        return self.leads or bool(self.rest)
+
+    def ask_rest(self) -> bool:
+        """Asks what it has left behind to end, once it has ended itself. Whether anything lives."""
+        if self.leads:
+            return True
+        rest = self.rest
+        for pid in rest:
+            if pid not in self._asked:
+                _signal(pid, signal.SIGTERM)
+                self._asked.add(pid)
+        return bool(rest)
+
+    def kill(self) -> None:
+        """Kills it, and what it has left behind."""
+        rest = self.rest
+        for pid in [self.pid, *rest] if self.leads else rest:
+            _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def write_list(path: str, workers: Iterable[OrphanedWorker]) -> None:
+    """Writes a list of workers. Raises OSError."""
+    temporary = f"{path}.new"
+    rows = [(w.pid, w.started, w.seconds, w.notify_path) for w in workers]
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(rows, file)
+    os.replace(temporary, path)
+
+
+def read_list(path: str) -> list[OrphanedWorker]:
+    """Reads a list of workers; what is damaged of it is left out."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            rows = json.load(file)
+        return [OrphanedWorker(int(p), int(s), float(t), str(n)) for p, s, t, n in rows]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def end_all(
+    workers: Iterable[OrphanedWorker], now: Callable[[], float], pause: Callable[[], None]
+) -> None:
+    """Lets workers drain, each for its time, and kills what is left then."""
+    began = now()
+    left = list(workers)
+    while left:
+        left = [worker for worker in left if worker.ask_rest()]
+        for worker in left:
+            if now() - began >= worker.seconds:
+                worker.kill()
+        if left:
+            pause()

@@ -1,0 +1,116 @@
+"""Processes as proc(5) shows them. On other systems than Linux, nothing is found."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class ProcessStat(NamedTuple):
+    """A process: state ("Z": it has ended), parent, group, session, and start (clock ticks since
+    boot), which tells it from a later process with the same pid.
+    """
+
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended, and waits to be reaped."""
+        return self.state in ("Z", "X")
+
+
+def stat_of(pid: int) -> ProcessStat | None:
+    """Returns a process; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        state, parent, group, session = fields[:4]
+        return ProcessStat(state, int(parent), int(group), int(session), int(fields[19]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def started_at(pid: int) -> int | None:
+    """Returns the start time of a process; None for one that does not exist or has ended."""
+    found = stat_of(pid)
+    return None if found is None or found.is_dead else found.started
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended and waits to be reaped."""
+    found = stat_of(pid)
+    return found is not None and found.is_dead
+
+
+def children_of(pid: int) -> list[int]:
+    """Returns the children of a process, the dead that nobody has reaped included."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file,
+            ):
+                found += map(int, file.read().split())
+    return found
+
+
+def descendants_of(pids: Collection[int]) -> Iterator[int]:
+    """Yields processes and everything that they have started."""
+    waiting = list(pids)
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children_of(pid)
+
+
+def all_pids() -> list[int]:
+    """Returns every process that can be seen."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Returns the environment that a process was started with; empty if it may not be read."""
+    try:
+        with open(f"/proc/{pid}/environ", encoding="utf-8", errors="replace") as file:
+            pairs = (item.partition("=") for item in file.read().split("\0"))
+            return {name: value for name, sign, value in pairs if sign}
+    except OSError:
+        return {}
+
+
+def name_of(pid: int) -> str:
+    """Returns the name of a process's program; "" if there is none."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def adopt_orphans(*, adopt: bool = True) -> None:
+    """Makes this process the parent of what its descendants leave behind (prctl(2),
+    PR_SET_CHILD_SUBREAPER; Linux), so that it can end it, and its number names no stranger.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def send_signal(descriptor: int, number: int) -> None:
+    """Sends a signal to the process of a pidfd, if it still runs and may be signalled."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        signal.pidfd_send_signal(descriptor, number)

@@ -1,0 +1,78 @@
+"""What a worker leaves behind: processes that it has started, and that have not ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+
+from servd.core import processes
+from servd.wire.names import NOTIFY_SOCKET
+
+
+class Remains:
+    """The living processes that a worker which has ended had started: in its group or not, orphaned
+    long before or just now. The daemon is their parent by then (`adopt_orphans`). A worker's
+    NOTIFY_SOCKET, which no other worker has, tells whose those are that have left its group.
+    `gone` is called when one of them has ended.
+    """
+
+    def __init__(self, leader: int, notify_path: str, gone: Callable[[], None]) -> None:
+        self._leader = leader
+        self._notify_path = notify_path
+        self._gone = gone
+        self._descriptors: dict[int, int] = {}
+
+    def look(self, known: Callable[[int], bool]) -> dict[int, str]:
+        """Returns the names of those that live now, by pid. `known` tells a worker's own pid."""
+        self._forget_ended()
+        orphans = [pid for pid in processes.children_of(os.getpid()) if not known(pid)]
+        ours = [pid for pid in orphans if self._is_ours(pid)]
+        for pid in processes.descendants_of(ours):
+            if pid not in self._descriptors:
+                self._hold(pid)
+        return {pid: processes.name_of(pid) for pid in self._descriptors}
+
+    def _is_ours(self, pid: int) -> bool:
+        found = processes.stat_of(pid)
+        if found is None or found.is_dead:
+            return False
+        if self._leader in (found.group, found.session):
+            return True
+        return processes.environment_of(pid).get(NOTIFY_SOCKET) == self._notify_path
+
+    def _hold(self, pid: int) -> None:
+        """Opens a descriptor of the process: its pid may be another's once it is gone."""
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            if processes.started_at(pid) is None:
+                os.close(descriptor)
+                return
+            self._descriptors[pid] = descriptor
+            asyncio.get_running_loop().add_reader(descriptor, self._has_ended, pid)
+
+    def _has_ended(self, pid: int) -> None:
+        self._release(pid)
+        self._gone()
+
+    def _release(self, pid: int) -> None:
+        descriptor = self._descriptors.pop(pid)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):  # its own parent reaps what is not ours
+            os.waitpid(pid, os.WNOHANG)
+
+    def _forget_ended(self) -> None:
+        for pid in [pid for pid in self._descriptors if processes.started_at(pid) is None]:
+            self._release(pid)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to each of them."""
+        for descriptor in self._descriptors.values():
+            processes.send_signal(descriptor, number)
+
+    def close(self) -> None:
+        """Stops looking after them."""
+        for pid in list(self._descriptors):
+            self._release(pid)

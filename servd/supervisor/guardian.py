@@ -1,0 +1,68 @@
+"""Starts the process that ends what programs leave behind when the daemon is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+
+from servd.core.processes import adopt_orphans
+
+_PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "guardian.py")
+_STEP_SECONDS = 2.0
+"""Time that its start, and its end, may take; the daemon goes on without it."""
+
+
+class Guardian:
+    """The guardian of one daemon, which knows the workers by the list at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._wanted = False
+        self._descriptors: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Starts it in the background, once. Without it, the next daemon ends what this one leaves
+        when it is killed.
+        """
+        if self._path and not self._wanted:
+            self._wanted = True
+            asyncio.get_running_loop().run_in_executor(None, self._start)
+
+    def _start(self) -> None:
+        with self._lock, contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            theirs, ours = os.pipe2(os.O_CLOEXEC)
+            over, theirs_over = os.pipe2(os.O_CLOEXEC)
+            adopt_orphans(adopt=False)  # it is nobody's child, as it outlives the daemon
+            try:
+                self._descriptors = ours, over
+                subprocess.Popen(
+                    [sys.executable, "-I", "-S", _PROGRAM, str(theirs), self._path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs, theirs_over],
+                    start_new_session=True,
+                    cwd="/",
+                    env={},
+                ).wait(_STEP_SECONDS)
+            finally:
+                adopt_orphans()
+                os.close(theirs)
+                os.close(theirs_over)
+
+    def stop(self) -> None:
+        """Lets it end: the list has been removed."""
+        with self._lock:
+            if self._descriptors is None:
+                return
+            ours, over = self._descriptors
+            self._descriptors = None
+            os.close(ours)
+            select.select([over], [], [], _STEP_SECONDS)  # readable once its end has closed it
+            os.close(over)

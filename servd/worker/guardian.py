@@ -1,0 +1,32 @@
+"""`python -I -S guardian.py FD LIST`: waits for the daemon's end, and ends what it has left.
+
+Programs are told by the kernel when the daemon dies (`die_with_parent`), but not what they have
+started. FD reaches its end with the daemon; a daemon that ends as it should has removed LIST. This
+process is no child of the daemon's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from servd.core.orphans import end_all, read_list
+
+_PAUSE_SECONDS = 0.05
+
+
+def main() -> None:
+    """Waits, in a process of its own."""
+    descriptor, path = int(sys.argv[1]), sys.argv[2]
+    if os.fork():
+        os._exit(0)
+    while os.read(descriptor, 64):
+        continue
+    end_all(read_list(path), time.monotonic, lambda: time.sleep(_PAUSE_SECONDS))
+
+
+if __name__ == "__main__":
+    main()
