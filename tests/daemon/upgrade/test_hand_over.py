@@ -79,6 +79,7 @@ def test_an_address_changes_hands_only_when_its_old_owner_has_left_it(servd: Ser
             listen = "127.0.0.1:0"
             log.access = false
             depends_on = ["backend"]
+            timeouts.drain = "10m"
         """
         return front + named("backend", backend) + named("right", right)
 
