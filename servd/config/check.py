@@ -67,6 +67,9 @@ def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             yield checked.problem((*path, "timeouts", "request"), message)
 
 
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
 def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A number of GPUs is whole, or the share of one GPU."""
     for name, service in checked.config.services.items():
@@ -74,6 +77,10 @@ def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
             message = f"{asked:g} GPUs: write a whole number, or a share of one such as 0.5"
             yield checked.problem(("services", name, "gpus"), message)
+        if asked and _VISIBLE_GPUS in service.env:
+            message = f"gpus decides {_VISIBLE_GPUS}: this value is not used"
+            path = ("services", name, "env", _VISIBLE_GPUS)
+            yield checked.problem(path, message, severity="warning", code="gpus")
     there = checked.config.daemon.gpus
     if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
         message = f"{there:g}: a machine has a whole number of GPUs"

@@ -1,10 +1,8 @@
-"""Parses `env_file`: lines of NAME=value, as Docker and systemd read them."""
+"""Reads `env_file`, as python-dotenv does."""
 
 from __future__ import annotations
 
-import re
-
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+import io
 
 
 class EnvFileError(ValueError):
@@ -18,23 +16,13 @@ def read_env_file(path: str) -> dict[str, str]:
 
 
 def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
-    """Returns the variables of `text`. Double quotes allow escapes such as newline, single none."""
-    variables: dict[str, str] = {}
-    for number, written in enumerate(text.splitlines(), 1):
-        line = written.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = _LINE.fullmatch(line)
-        if match is None or "\0" in line:
-            raise EnvFileError(f"{name}:{number}: this line is not NAME=value")
-        variables[match[1]] = _unquoted(match[2])
-    return variables
+    """Returns the variables of `text`. Raises `EnvFileError`."""
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
-
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] == "'":
-        return value[1:-1]
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        escapes = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
-        return re.sub(r"\\(.)", lambda m: escapes.get(m[1], m[0]), value[1:-1])
-    return re.sub(r"\s+#.*", "", value)
+    for binding in parse_stream(io.StringIO(text)):
+        no_value = binding.key is not None and binding.value is None
+        if binding.error or no_value or "\0" in binding.original.string:
+            raise EnvFileError(f"{name}:{binding.original.line}: this line is not NAME=value")
+    found = dotenv_values(stream=io.StringIO(text))
+    return {variable: value for variable, value in found.items() if value is not None}

@@ -10,7 +10,9 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from servd.config.model import Config
+from servd.config.neighbours import neighbours_key
 from servd.config.scalars import joined, shown
+from servd.config.service import ServiceBase
 from servd.config.tree import Node, Path, dotted
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import MASK
@@ -28,7 +30,10 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
     kind, last = problem["type"], problem["loc"][-1] if problem["loc"] else ""
     label = dotted(path)
     if kind == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]) if path else "", keys_at(path[:-1]))
+        word = str(path[-1]) if path else ""
+        table = table_at(path[:-1])
+        of_service = table is not None and issubclass(table, ServiceBase)
+        hint = (of_service and neighbours_key(word)) or did_you_mean(word, keys_at(path[:-1]))
         return Diagnostic(node.key_place, "unknown key", label, hint, code="unknown_key")
     if kind == "missing":
         return Diagnostic(node.key_place, f'"{last}" is missing here', label, code="missing")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
-from servd.config.service import Service, Tls
+from servd.config.service import EnvFile, Service, Tls
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
@@ -31,7 +31,7 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
     """Returns the mistakes in what the configuration refers to, as of `now`."""
     config = checked.config
     found = check_files_of(config.services, checked, now)
-    found += _env_file(checked, ("defaults", "env_file"), config.defaults.env_file)
+    found += _env_files(checked, ("defaults", "env_file"), config.defaults.env_file)
     found += _account(checked, ("admin", "group"), config.admin.group)
     if config.admin.token_file:
         found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
@@ -54,7 +54,7 @@ def check_files_of(
         found += _directory(checked, path, service)
         found += _target(checked, path, service)
         found += _interpreter(checked, path, service)
-        found += _env_file(checked, (*path, "env_file"), service.env_file)
+        found += _env_files(checked, (*path, "env_file"), service.env_file)
         found += _accounts(checked, path, service)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
@@ -113,15 +113,22 @@ def _interpreter(checked: ValidationContext, path: Path, service: Service) -> It
         yield checked.problem((*path, "python"), message, hint, code="file")
 
 
-def _env_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
-    try:
-        if file:
-            read_env_file(file)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        yield checked.problem(path, f"cannot read {file}: {reason}", code="file")
-    except EnvFileError as error:
-        yield checked.problem(path, str(error), code="file")
+def _env_files(
+    checked: ValidationContext, path: Path, files: Iterable[EnvFile]
+) -> Iterator[Diagnostic]:
+    for file in files:
+        try:
+            read_env_file(file.path)
+        except FileNotFoundError as error:
+            if file.required:
+                message = f"cannot read {file.path}: {error.strerror}"
+                hint = "write { path = ..., required = false } for a file that may be missing"
+                yield checked.problem(path, message, hint, code="file")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            yield checked.problem(path, f"cannot read {file.path}: {reason}", code="file")
+        except EnvFileError as error:
+            yield checked.problem(path, str(error), code="file")
 
 
 def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:

@@ -1,4 +1,4 @@
-"""Merges several trees into one, and makes relative paths absolute. Pure."""
+"""Merges several trees into one, and makes their values independent of their files. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from servd.core.diagnostics import Diagnostic
 
 PATH_KEYS = frozenset({
     ("daemon", "runtime_dir"), ("daemon", "log", "file"), ("admin", "token_file"),
-    ("services", "directory"), ("services", "env_file"), ("services", "tls", "certfile"),
+    ("services", "directory"), ("services", "env_file"), ("services", "env_file", "path"),
+    ("services", "log", "file"), ("services", "tls", "certfile"),
     ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
 })  # fmt: skip
 """Keys that hold a path; those of services also apply to `[defaults]`."""
@@ -51,9 +52,12 @@ def _merged(first: Node, second: Node, path: Path, found: list[Diagnostic]) -> N
 def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
     """Returns the tree with absolute paths, relative ones starting from the folder of their file.
     `folder_of` maps a place's `file` to it; it is also the default of a service's `directory`.
+    Numbers of an `env` table become the text that the file has.
     """
 
     def change(path: Path, node: Node) -> Node:
+        if type(node.value) in (int, float) and _pattern(path)[:2] == ("services", "env"):
+            return replace(node, value=node.written or str(node.value))  # 3.10 is no 3.1
         if not isinstance(node.value, str) or not node.value:
             return node
         key = _pattern(path)

@@ -189,7 +189,9 @@ class _Builder:
         if node.type == "array":
             items = [item for item in node.children if item.is_named and item.type != "comment"]
             return Node(tuple(_frozen(self.value(item)) for item in items), place, key_place)
-        return Node(_scalar((node.text or b"").decode()), place, key_place)
+        text = (node.text or b"").decode()
+        value = _scalar(text)
+        return Node(value, place, key_place, written="" if isinstance(value, str) else text)
 
     def keys(self, node: SyntaxNode) -> list[tuple[str, Place]] | None:
         if node.type == "dotted_key":
@@ -229,7 +231,7 @@ def _with_values(value: Any, near: Node) -> Node:
         found = tuple(map(_with_values, value, places))
     elif not isinstance(value, str | int | float | bool):
         found = str(value)
-    return Node(found, near.place, near.key_place)
+    return Node(found, near.place, near.key_place, written=near.written)
 
 
 def _frozen(value: Any) -> Node:

@@ -103,7 +103,9 @@ class _Builder:
                 return Node(self.entries(node), place, key_place)
             if isinstance(node, SequenceNode):
                 return Node(tuple(self.node(item, None) for item in node.value), place, key_place)
-            return Node(self.scalar(node), place, key_place)
+            value = self.scalar(node)
+            written = "" if isinstance(value, str) else str(node.value)
+            return Node(value, place, key_place, written=written)
         finally:
             self.inside.discard(id(node))
 

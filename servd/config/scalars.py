@@ -242,8 +242,14 @@ def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
 
 
 Gpus = Annotated[
-    float | tuple[int | str, ...],
-    *_read(_parse_gpus, _unchanged, {"type": "number", "minimum": 0}, _GPU_IDS),
+    float | tuple[int | str, ...] | Literal["none"],
+    *_read(
+        or_word("none", _parse_gpus, "none"),
+        _unchanged,
+        {"type": "number", "minimum": 0},
+        _GPU_IDS,
+        _NONE,
+    ),
 ]
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
@@ -254,6 +260,8 @@ GpusOrAuto = Annotated[
 def _parse_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
+    if type(value) is int:
+        value = f":{value}"
     if not isinstance(value, str):
         raise wrong(
             f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"'
@@ -277,15 +285,17 @@ OptionalAddress = Annotated[
 
 
 def one_or_many(value: object) -> object:
-    """Turns a single string into a list of one."""
-    return (value,) if isinstance(value, str) else value
+    """Turns a single value into a list of one."""
+    return (value,) if isinstance(value, str | int) else value
 
 
+_PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
+_ADDRESSES = {"type": "array", "items": {"anyOf": [_TEXT, _PORT]}, "minItems": 1}
 Listen = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(one_or_many),
     Field(min_length=1),
-    _any_of(_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}),
+    _any_of(_TEXT, _PORT, _ADDRESSES),
 ]
 
 

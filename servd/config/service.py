@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from servd.config.command_line import split_command
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
     Affinity,
@@ -224,11 +225,39 @@ def _dependencies(value: object) -> object:
     return tuple({"service": item} if isinstance(item, str) else item for item in value)
 
 
+class EnvFile(Table):
+    """A file of environment variables."""
+
+    path: Word = Field(description="The file.")
+    required: bool = Field(True, description="Whether it has to be there.")
+
+
+def _env_files(value: object) -> object:
+    if isinstance(value, str | dict):
+        value = (value,) if value else ()
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple({"path": item} if isinstance(item, str) else item for item in value)
+
+
 _TEXT = {"type": "string"}
+_ENV_FILE = {"anyOf": [_TEXT, EnvFile.model_json_schema()]}
+EnvFiles = Annotated[
+    tuple[EnvFile, ...],
+    BeforeValidator(_env_files),
+    WithJsonSchema({"anyOf": [*_ENV_FILE["anyOf"], {"type": "array", "items": _ENV_FILE}]}),
+]
+
 Dependencies = Annotated[
     tuple[Dependency, ...],
     BeforeValidator(_dependencies),
     WithJsonSchema({"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}}),
+]
+
+Command = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(split_command),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
 ]
 
 Switchable = BeforeValidator(lambda value: None if value is False else value)
@@ -284,7 +313,9 @@ class ServiceBase(Table):
     restart: Restart = Field(Restart(), description="What happens when a worker dies.")
     rollout: Rollout = Field(Rollout(), description="How new workers replace old ones.")
     env: Environment = Field({}, description="Environment variables.")
-    env_file: Text = Field("", description="A file of NAME=value lines.")
+    env_file: EnvFiles = Field(
+        (), description="Files of NAME=value lines, as python-dotenv reads them."
+    )
     env_passthrough: tuple[Word, ...] = Field(
         (), description="Names or globs taken over from the daemon's environment."
     )
@@ -309,7 +340,9 @@ class Service(ServiceBase):
     """One service: what runs, where, how many, and what it needs."""
 
     app: Text = Field("", description='"module:attr" or "path/file.py:app".')
-    command: tuple[Text, ...] = Field((), description="A program and its arguments.")
+    command: Command = Field(
+        (), description="A program and its arguments; a text is split into words. No shell runs it."
+    )
     bento: Text = Field("", description="A BentoML service: import string, folder or tag.")
     listen: Listen = Field(
         (INTERNAL,),

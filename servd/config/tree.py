@@ -20,12 +20,15 @@ class UntypedText(str):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and that of its key (else its own). `secret` ones are never shown."""
+    """A value with its place and that of its key (else its own). `secret` ones are never shown.
+    `written` is a number as the file has it.
+    """
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None
     place: Place
     key_place: Place
     secret: bool = False
+    written: str = ""
 
     @property
     def table(self) -> dict[str, Node]:

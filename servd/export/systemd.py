@@ -219,7 +219,7 @@ def _protect_home(config: Config, plan: Plan, installed: Installation) -> str:
         paths += [service.directory, service.python, *service.command[:1]]
         tls = service.definition.tls
         paths += [tls.certfile, tls.keyfile, tls.ca_certs] if tls else []
-        paths.append(service.definition.env_file)
+        paths += [file.path for file in service.definition.env_file]
     homes = ("/home/", "/root/", "/run/user/")
     return "read-only" if any(path.startswith(homes) for path in paths) else "yes"
 

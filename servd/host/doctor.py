@@ -113,13 +113,15 @@ def _low_ports(config: Config) -> Iterator[Finding]:
 
 
 def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from servd.host.gpus import usable_gpus
+    from servd.host.gpus import gpu_names, usable_gpus
 
     if any(service.gpus for service in config.services.values()):
         there = usable_gpus(config.daemon.gpus, environ).ids
         level: Level = "ok" if there else "problem"
         advice = "" if there else "pip install nvidia-ml-py, or say daemon.gpus = N"
-        yield Finding(level, f"GPUs: {', '.join(there) or 'none'}", advice)
+        names = gpu_names()
+        shown = ", ".join(f"{names[each]} {each}" if each in names else each for each in there)
+        yield Finding(level, f"GPUs: {len(there)} ({shown})" if there else "GPUs: none", advice)
 
 
 def _may_bind_low_ports() -> bool:

@@ -34,9 +34,10 @@ def inspect_host(
     services = config.services.values()
     users = {user for s in services for user in (s.user, s.socket.owner)}
     groups = {group for s in services for group in (s.group, s.socket.group)}
-    files = {s.env_file for s in services} | {config.defaults.env_file}
-    tables = [s.tls for s in services if s.tls is not None]
-    pem_files = {file for tls in tables for file in (tls.certfile, tls.keyfile, tls.ca_certs)}
+    tables = (config.defaults, *services)
+    files = {file.path for table in tables for file in table.env_file}
+    with_tls = [s.tls for s in services if s.tls is not None]
+    pem_files = {file for tls in with_tls for file in (tls.certfile, tls.keyfile, tls.ca_certs)}
     return Host(
         cpus=cpus,
         usable_cpus=usable_cpus(cpus, read_quota()),
@@ -44,7 +45,7 @@ def inspect_host(
         environ=dict(environ),
         accounts={name: user for name in users - {""} if (user := account(name))},
         groups={name: found for name in groups - {""} if (found := group_id(name)) is not None},
-        env_files={file: _variables(file) for file in files - {""}},
+        env_files={file: _variables(file) for file in files},
         ports=_free_ports(config, known_ports or {}) if ports else {},
         pem_files=read_texts(pem_files),
         python=sys.executable,

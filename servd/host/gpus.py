@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity
-from servd.plan.gpus import VISIBLE, GpuError, GpuInventory, GpuRequest, gpu_requests, with_gpus
+from servd.plan.gpus import (
+    VISIBLE,
+    GpuError,
+    GpuInventory,
+    GpuRequest,
+    gpu_requests,
+    with_gpus,
+    without_gpus,
+)
 from servd.plan.model import Plan
+
+T = TypeVar("T")
 
 
 def usable_gpus(
@@ -30,18 +40,36 @@ def usable_gpus(
 
 def _nvml_count() -> int:
     """Returns the number of GPUs of the driver (NVML counts in the order of the PCI bus)."""
+    return int(_ask_nvml(lambda nvml: nvml.nvmlDeviceGetCount(), 0))
+
+
+def gpu_names() -> dict[str, str]:
+    """Returns the names of the GPUs of the driver, by number."""
+
+    def names(nvml: Any) -> dict[str, str]:
+        found = {}
+        for number in range(nvml.nvmlDeviceGetCount()):
+            name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(number))
+            found[str(number)] = name.decode() if isinstance(name, bytes) else str(name)
+        return found
+
+    return _ask_nvml(names, {})
+
+
+def _ask_nvml(question: Callable[[Any], T], otherwise: T) -> T:
+    """Returns the answer of NVML, or `otherwise` without driver or permission."""
     try:
         import pynvml
     except ImportError:
-        return 0
+        return otherwise
     try:
         pynvml.nvmlInit()
         try:
-            return int(pynvml.nvmlDeviceGetCount())
+            return question(pynvml)
         finally:
             pynvml.nvmlShutdown()
-    except pynvml.NVMLError:  # no driver, or no permission
-        return 0
+    except pynvml.NVMLError:
+        return otherwise
 
 
 def equipped(
@@ -52,11 +80,11 @@ def equipped(
     """
     wanted = gpu_requests(plan)
     if not wanted:
-        return plan, []
+        return without_gpus(plan, []), []
     gpus = usable_gpus(loaded.config.daemon.gpus, environ)
     if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
-        return with_gpus(plan, gpus, before), []
-    return plan, [_done_without(loaded, request) for request in wanted]
+        return without_gpus(with_gpus(plan, gpus, before), []), []
+    return without_gpus(plan, wanted), [_done_without(loaded, request) for request in wanted]
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:

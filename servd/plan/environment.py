@@ -13,9 +13,13 @@ from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
 
 BASE = (
     "PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "SSL_CERT_*",
-    "*_PROXY", "*_proxy",
+    "*_PROXY", "*_proxy", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
 )  # fmt: skip
-"""Variables that every worker inherits from the daemon."""
+"""Variables that every worker inherits from the daemon: what limits it limits them, too."""
+
+_OF_PROGRAMS = {"PYTHONUNBUFFERED": "1"}
+"""Variables of commands: what a Python program prints is read at once, and not lost at its end."""
 
 _OWN = (
     "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",
@@ -50,11 +54,14 @@ def build_environment(
         if matches_any(variable, patterns) and not matches_any(variable, _OWN)
     }
     environment = {n: v for n, v in declared.items() if v is not None} | environment
+    if service.command:
+        environment = _OF_PROGRAMS | environment
     account = host.accounts.get(service.user)
     if account is not None:
         environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
     for table in (shared, service):
-        environment |= host.env_files.get(table.env_file, {})
+        for file in table.env_file:
+            environment |= host.env_files.get(file.path, {})
         environment |= table.env
     if chosen := environment.pop(PROMETHEUS_FOLDER, app_metrics):
         environment[PROMETHEUS_FOLDER] = chosen

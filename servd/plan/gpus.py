@@ -60,6 +60,8 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
     found: list[GpuRequest] = []
     for service in plan.services:
         wanted, part = service.definition.gpus, service.part
+        if wanted == "none":
+            continue
         if isinstance(wanted, tuple):
             ids = tuple(map(str, wanted))
             found.append(GpuRequest(service.name, service.workers, named=ids))
@@ -68,6 +70,30 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
         elif part is not None:
             found.append(GpuRequest(service.name, service.workers, part.gpus, shared=True))
     return [request for request in found if request.workers and (request.named or request.each)]
+
+
+def without_gpus(plan: Plan, requests: Sequence[GpuRequest]) -> Plan:
+    """Returns `plan` with every GPU hidden from the services that want none: `gpus = "none"`, or
+    `gpus = 0` where others have GPUs, and from those of `requests`, which are not satisfied.
+    """
+    others_have = bool(gpu_requests(plan)) and not requests
+    unsatisfied = {request.service for request in requests}
+    return dataclasses.replace(
+        plan,
+        services=tuple(
+            dataclasses.replace(service, environment={**service.environment, VISIBLE: ""})
+            if service.name in unsatisfied or _wants_none(service, others_have=others_have)
+            else service
+            for service in plan.services
+        ),
+    )
+
+
+def _wants_none(service: ServicePlan, *, others_have: bool) -> bool:
+    given = service.definition
+    if given.gpus == "none":
+        return True
+    return others_have and given.gpus == 0 and "gpus" in given.model_fields_set
 
 
 def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:

@@ -239,7 +239,7 @@ def test_paths_are_relative_to_the_file_that_they_stand_in(folder: Path) -> None
     )
     web = good(folder, 'include = ["sub/more.toml"]\n').services["web"]
     assert web.app == f"{folder}/sub/app.py:app"
-    assert web.env_file == f"{folder}/sub/x.env"
+    assert [file.path for file in web.env_file] == [f"{folder}/sub/x.env"]
     assert str(web.listen[0]) == f"unix:{folder}/sub/web.sock"
 
 

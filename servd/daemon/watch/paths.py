@@ -43,7 +43,8 @@ def of_config(loaded: Loaded) -> WatchList:
         return WatchList()
     config = loaded.config
     services = config.services.values()
-    env_files = {config.defaults.env_file, *(service.env_file for service in services)} - {""}
+    tables = (config.defaults, *services)
+    env_files = {file.path for table in tables for file in table.env_file}
     files = {absolute(path) for path in (*loaded.files, *loaded.read, *env_files)}
     patterns = set(loaded.patterns)
     if os.path.isdir(absolute(loaded.path)):
