@@ -16,7 +16,7 @@ from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView
 from servd.plan.render_changes import Row, change_rows
 
-WELL = ("ready", "completed", "rolling")
+WELL = ("ready", "completed", "exited", "rolling")
 """States of a service that answers its clients, or a task that has succeeded."""
 
 router = APIRouter()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
     """How to run the daemon: `load` reads the configuration, which determines the `runtime_dir` if
-    there is none here; `begun` is a query that was started before.
+    there is none here; `begun` is a query that was started before. `needs_import`: an app that
+    cannot be imported ends the daemon.
     """
 
     load: Callable[[], Loaded]
@@ -28,6 +29,7 @@ class LaunchOptions:
     watches_sources: bool = False
     runtime_dir: str | None = None
     begun: Description | None = None
+    needs_import: bool = False
 
 
 def launch(start: LaunchOptions) -> int:
@@ -71,6 +73,7 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
                 early,
                 start.runtime_dir,
                 watches_sources=start.watches_sources,
+                needs_import=start.needs_import,
                 give_up=discovery.give_up,
                 previous=previous,
             )

@@ -120,6 +120,8 @@ class Event(StrEnum):
         "It has ended, or has 0 workers.")
     SERVICE_FAILED = ("service failed", "service state previous error",
         "It is given up: a person has to act.")
+    SERVICE_EXITED = ("service exited", "service state previous reason",
+        "It has ended by itself, and `restart.policy` wants no other start.")
     SERVICE_COMPLETED = ("service completed", "service state previous", "The task is done.")
     SERVICE_CANNOT_START = ("service cannot start", "service error exit_status? last_lines?",
         "The first start failed.")

@@ -114,6 +114,7 @@ def _supervisor(
         registry=WorkerRegistry(folder.private),
         replan=replan,
         sources=Sources() if options.watches_sources else None,
+        needs_import=options.needs_import,
     )
     context = SupervisorContext(
         arbiter=arbiter,

@@ -109,7 +109,7 @@ class Generation:
 
     def check(self) -> None:
         """Raises `FailedStartError` when a worker of a generation on probation has ended."""
-        if not self.is_ready:
+        if not self.is_ready and not self.workers.exited:
             raise self.record.failure()
 
     @property

@@ -14,17 +14,20 @@ JITTER = 0.1
 @dataclass(frozen=True, slots=True)
 class RestartHistory:
     """The history of one worker slot: `failures` are deaths in a row; nothing starts before `until`
-    (on the clock of `now`); `over` is the reason why nothing starts again.
+    (on the clock of `now`); `over` is the reason why nothing starts again (`exited`: the end was as
+    the policy wants it).
     """
 
     failures: int = 0
     until: float = 0.0
-    over: Literal["", "gave_up", "policy"] = ""
+    over: Literal["", "gave_up", "policy", "exited"] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker ended: exit status (negative: the signal), readiness, lifetime in seconds."""
+    """How a worker ended: exit status (negative: the signal), readiness (a program that ended well
+    counts as ready), lifetime in seconds.
+    """
 
     status: int
     was_ready: bool
@@ -45,7 +48,9 @@ def after_death(
     again, waits `backoff`, then longer by `backoff_factor` each time, up to `backoff_max`.
     """
     if restart.policy == "never" or (restart.policy == "on-failure" and not death.failed):
-        return RestartHistory(history.failures, history.until, "policy")
+        as_wanted = death.was_ready or not death.failed
+        over: Literal["policy", "exited"] = "exited" if as_wanted else "policy"
+        return RestartHistory(history.failures, history.until, over)
     proven = death.was_ready and death.lived >= restart.reset_after
     failures = 1 if proven else history.failures + 1
     if restart.give_up_after and failures >= restart.give_up_after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,7 @@ class ManagedService:
         self.overdue = 0
         self.last_exit: WorkerExit | None = None
         self.milestones = Milestones()
+        self.bind_now = asyncio.Event()
         self.current: Generation | None = None
         self.upcoming: Generation | None = None
         self.draining: list[Generation] = []
@@ -105,6 +107,15 @@ class ManagedService:
         self.error = error
         self.set_state("failed", error=error)
         self.milestones.settled.set()
+
+    async def wait_to_bind(self, error: str, seconds: float) -> None:
+        """Waits until its addresses are tried again: after `seconds`, or when `bind_now` is set."""
+        self.error = error
+        self.set_state("backoff", error=error)
+        self.milestones.settled.set()
+        self.bind_now.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.bind_now.wait(), max(0.0, seconds))
 
     def bind(self) -> None:
         """Makes the first generation and binds its sockets. Raises `StartError`."""
@@ -219,9 +230,11 @@ class ManagedService:
     def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
         """Logs the unrequested end of a worker, and what happens next."""
         pause = max(0.0, history.until - asyncio.get_running_loop().time())
-        next_action = {"gave_up": "given up", "policy": "not restarted"}.get(
-            history.over, f"restarting in {pause:.1f} s" if pause else "restarting"
-        )
+        next_action = {
+            "gave_up": "given up",
+            "policy": "not restarted",
+            "exited": "not restarted",
+        }.get(history.over, f"restarting in {pause:.1f} s" if pause else "restarting")
         if generation is self.upcoming:
             next_action = "the new generation is given up"
         else:
@@ -282,6 +295,7 @@ class ManagedService:
             unwell=bool(workers.unwell),
             pausing=workers.pausing,
             given_up=workers.given_up,
+            exited=workers.exited,
         )
 
     def _details(self, state: State, seen: Observation, generation: Generation) -> dict[str, Any]:
@@ -290,6 +304,8 @@ class ManagedService:
             return {"reason": f"{more} on the way"}
         if state == "stopped":
             return {"reason": "workers = 0"}
+        if state == "exited":
+            return {"reason": self.error}
         if state == "starting":
             return {"reason": self.error or "start"}
         if state == "degraded":

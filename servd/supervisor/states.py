@@ -8,7 +8,7 @@ from typing import Literal
 
 State = Literal[
     "waiting", "starting", "ready", "rolling", "degraded", "backoff",
-    "stopping", "stopped", "failed", "completed",
+    "stopping", "stopped", "failed", "completed", "exited",
 ]  # fmt: skip
 
 BAD_STATES = frozenset({"failed", "backoff", "degraded"})
@@ -21,7 +21,8 @@ class Observation:
 
     `rolls`: a change is in progress, with no fewer workers than wanted. `once_ready`: the service
     was ready before. `unwell`: a worker fails its probes. `pausing`: a worker waits in back-off.
-    `given_up`: a worker is missing that will not be started again.
+    `given_up`: a worker is missing that will not be started again. `exited`: all have ended by
+    themselves, as the policy wants it.
     """
 
     wanted: int
@@ -33,6 +34,7 @@ class Observation:
     unwell: bool = False
     pausing: bool = False
     given_up: bool = False
+    exited: bool = False
 
 
 _RULES: tuple[tuple[State, Callable[[Observation], bool]], ...] = (
@@ -40,6 +42,7 @@ _RULES: tuple[tuple[State, Callable[[Observation], bool]], ...] = (
     ("completed", lambda seen: seen.completed),
     ("stopped", lambda seen: seen.wanted == 0),
     ("ready", lambda seen: seen.is_ready),
+    ("exited", lambda seen: seen.exited),
     ("failed", lambda seen: seen.given_up and seen.ready == 0),
     ("degraded", lambda seen: seen.once_ready and (seen.ready > 0 or seen.unwell)),
     ("backoff", lambda seen: seen.pausing and seen.ready == 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from servd.supervisor.apply.step import Step
 from servd.supervisor.apply.steps import Start, step_for
 from servd.supervisor.apply.transaction import ApplyTransaction, to_the_end
 from servd.supervisor.context import SupervisorContext
+from servd.supervisor.respawn import Death, RestartHistory, after_death
 from servd.supervisor.service import ManagedService
 from servd.wire.graces import STOP_SECONDS
 
@@ -179,8 +181,7 @@ class Supervisor:
     def _begin(self, step: Start, mode: ApplyMode) -> None:
         service = step.service
         if step.error:
-            self._report(service, step.error)
-            service.fail(step.error)
+            service.starter = self._keep(self._start(service))
             return
         if not mode.tolerant:
             service.milestones.settled.set()  # no caller of a reload waits for it
@@ -195,7 +196,7 @@ class Supervisor:
         """Binds a service, waits for its dependencies, then starts it. Reports failures."""
         try:
             if service.current is None or service.current.has_ended:
-                service.bind()
+                await self._bind(service)
             if unmet := [d.service for d in service.plan.depends_on if not self._met(d)]:
                 service.set_state("waiting", reason=f"needs {', '.join(unmet)}")
             await self._until_startable(service)
@@ -208,6 +209,29 @@ class Supervisor:
             log.exception(Event.INTERNAL_ERROR, service=service.plan.name)
             self.failed_at_start[service.plan.name] = f"internal error: {error}"
             service.fail(f"internal error: {error}")
+
+    async def _bind(self, service: ManagedService) -> None:
+        """Binds a service. What fails is tried again like a worker that dies: an address that is
+        taken becomes free, a name can be resolved, a folder is made. Raises `StartError`.
+        """
+        loop, history = asyncio.get_running_loop(), RestartHistory()
+        while True:
+            try:
+                service.bind()
+            except StartError as error:
+                unbound = Death(status=-1, was_ready=False, lived=0.0)
+                jitter = random.uniform(-1, 1)  # noqa: S311  # spreads attempts
+                restart = service.plan.restart
+                history = after_death(history, unbound, restart, loop.time(), jitter)
+                handed = any(sock.address.kind == "fd" for sock in service.plan.sockets)
+                if history.over or handed:  # whoever started servd gives no other sockets
+                    raise
+                if history.failures == 1:
+                    self._report(service, str(error))
+                await service.wait_to_bind(str(error), history.until - loop.time())
+            else:
+                service.error = ""
+                return
 
     async def _until_startable(self, service: ManagedService) -> None:
         """Returns once a service has what it needs, and no change of it is being applied: one that
@@ -268,6 +292,7 @@ class Supervisor:
             if service is None or not service.plan.workers:
                 continue
             starting = service.starter is not None and not service.starter.done()
+            service.bind_now.set()
             if not starting and not service.retry():
                 service.starter = self._keep(self._start(service))
 
@@ -339,7 +364,8 @@ class Supervisor:
     @property
     def summary(self) -> str:
         """`3 of 4 services ready; ranker: backoff`, for a status line."""
-        wanted = [s for s in self.services.values() if s.plan.workers]
+        known = self.services.values()
+        wanted = [s for s in known if s.plan.workers and s.state != "exited"]
         ready = [s for s in wanted if s.is_ready]
         rest = ", ".join(f"{s.plan.name}: {s.state}" for s in wanted if not s.is_ready)
         text = f"{len(ready)} of {len(wanted)} services ready"

@@ -116,6 +116,11 @@ class WorkerGroup:
         return self.watcher.is_pausing
 
     @property
+    def exited(self) -> bool:
+        """Whether all workers have ended by themselves, as `restart.policy` wants it."""
+        return self.watcher.has_exited
+
+    @property
     def given_up(self) -> bool:
         """Whether a worker is missing that will not be started again."""
         return self.watcher.gives_up(range(self.wanted))
@@ -182,10 +187,11 @@ class WorkerGroup:
         wanted = None if slots is None else set(slots)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.plan.startup
-        while not self._are_ready(wanted):
+        while not self._are_ready(wanted) and not self.exited:
             late = loop.time() >= deadline
             given_up = self.given_up if wanted is None else self.watcher.gives_up(wanted)
-            if given_up or (late and self.record.start_failures):
+            hopeless = self.record.not_loaded and self._context.workers.needs_import
+            if given_up or hopeless or (late and self.record.start_failures):
                 raise self.record.failure()
             if not self.watcher.is_active():
                 raise FailedStartError("it was stopped before it was ready")

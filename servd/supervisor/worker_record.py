@@ -10,11 +10,13 @@ from servd.supervisor.exits import FailedStartError, WorkerExit
 @dataclass(slots=True)
 class WorkerRecord:
     """`completed`: a task ended well. `start_failures`: workers that ended before they were ready.
+    `not_loaded`: the app could not be imported.
     `last_exit`: the latest end that was not requested.
     """
 
     completed: bool = False
     start_failures: int = 0
+    not_loaded: bool = False
     last_exit: WorkerExit | None = None
 
     def failure(self) -> FailedStartError:

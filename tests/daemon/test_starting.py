@@ -139,6 +139,33 @@ def test_a_program_that_ends_at_once_was_never_ready(servd: Servd, ready: str) -
     assert not (servd.folder / "started").exists()
 
 
+@pytest.mark.parametrize(
+    ("policy", "program", "state", "ready"),
+    [
+        ("never", "exit 0", "exited", 200),
+        ("on-failure", "exit 0", "exited", 200),
+        ("never", "sleep 2; exit 1", "exited", 200),
+        ("never", "exit 1", "failed", 503),
+    ],
+)
+def test_what_ends_as_its_policy_wants_has_exited(
+    servd: Servd, policy: str, program: str, state: str, ready: int
+) -> None:
+    config = f"""
+        [services.brief]
+        command = ["sh", "-c", "{program}"]
+        restart.policy = "{policy}"
+        ready = "1s"
+        [services.web]
+        app = "main:app"
+    """
+    daemon = servd(config, main_py=OK).ready()
+    wait_until(lambda: daemon.service("brief")["state"] == state, f"it is {state}")
+    assert daemon.service("brief")["state"] == state
+    assert daemon.ask("GET", "/readyz").status_code == ready
+    assert daemon.stop() == 0
+
+
 def test_a_program_is_ready_when_it_has_lived_for_so_long(servd: Servd) -> None:
     config = """
         [services.slow]
@@ -218,6 +245,61 @@ def test_a_busy_port_is_named_and_the_rest_goes_on(servd: Servd) -> None:
         assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in failed["error"]
         assert daemon.get("good").text == "ok"
         assert "Traceback" not in daemon.output
+        assert daemon.service("busy")["state"] == "backoff"
+        assert daemon.ask("GET", "/readyz").status_code == 503
+    daemon.wait_for("service ready", service="busy")
+    assert httpx.get(f"http://127.0.0.1:{port}/", timeout=DEADLINE).text == "ok"
+    assert daemon.service("busy")["error"] is None
+
+
+def test_a_folder_that_is_missing_is_waited_for(servd: Servd) -> None:
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "unix:later/web.sock"
+        restart.backoff_max = "100ms"
+        [services.needs]
+        app = "main:app"
+        depends_on = ["web"]
+    """
+    daemon = servd(config, main_py=OK).ready()
+    daemon.wait_for("service backoff", service="web")
+    (servd.folder / "later").mkdir()
+    daemon.wait_for("service ready", service="web")
+    daemon.wait_for("service ready", service="needs")
+    assert daemon.stop() == 0
+
+
+def test_a_reload_does_not_wait_for_the_pause_of_a_busy_address(servd: Servd) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = f"""
+            [services.busy]
+            app = "main:app"
+            listen = "127.0.0.1:{taken.getsockname()[1]}"
+            restart = {{ backoff = "1h", backoff_max = "1h" }}
+        """
+        daemon = servd(config, main_py=OK).ready()
+    daemon.reload()
+    daemon.wait_for("service ready", service="busy")
+
+
+@pytest.mark.parametrize("policy", ["never", "give_up_after"])
+def test_an_address_is_not_waited_for_against_the_policy(servd: Servd, policy: str) -> None:
+    key = "give_up_after = 2" if policy != "never" else 'policy = "never"'
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = f"""
+            [services.busy]
+            app = "main:app"
+            listen = "127.0.0.1:{taken.getsockname()[1]}"
+            restart = {{ {key}, backoff = "10ms" }}
+        """
+        daemon = servd(config, main_py=OK)
+        daemon.wait_for("service failed", service="busy")
+        assert daemon.stop() == 0
 
 
 def test_mistakes_in_the_config_end_with_78_and_their_places(servd: Servd) -> None:
@@ -303,7 +385,7 @@ def test_a_program_that_dies_at_once_is_started_with_growing_pauses(servd: Servd
     assert daemon.stop() == 0
 
 
-def test_giving_up_and_never_restarting_leave_the_service_failed(servd: Servd) -> None:
+def test_giving_up_fails_a_service_and_never_restarting_lets_it_exit(servd: Servd) -> None:
     config = """
         [services.gives-up]
         command = ["false"]
@@ -315,7 +397,7 @@ def test_giving_up_and_never_restarting_leave_the_service_failed(servd: Servd) -
     daemon = servd(config).ready()
     daemon.wait_for("service failed", service="gives-up")
     assert len(daemon.find("worker died", service="gives-up")) == 3
-    daemon.wait_for("service failed", service="once")
+    daemon.wait_for("service exited", service="once")
     assert len(daemon.find("worker died", service="once")) == 1
 
 

@@ -48,9 +48,10 @@ def test_giving_up_counts_failures_in_a_row() -> None:
 
 def test_policies_decide_which_deaths_are_followed_by_a_start() -> None:
     done = Death(status=0, was_ready=True, lived=1.0)
-    assert after_death(RestartHistory(), done, Restart(policy="on-failure"), 0.0).over == "policy"
+    assert after_death(RestartHistory(), done, Restart(policy="on-failure"), 0.0).over == "exited"
     assert after_death(RestartHistory(), CRASH, Restart(policy="on-failure"), 0.0).over == ""
-    assert after_death(RestartHistory(), CRASH, Restart(policy="never"), 0.0).over == "policy"
+    assert after_death(RestartHistory(), CRASH, Restart(policy="never"), 0.0).over == "exited"
+    assert after_death(RestartHistory(), YOUNG, Restart(policy="never"), 0.0).over == "policy"
     assert after_death(RestartHistory(), done, Restart(policy="always"), 0.0).over == ""
 
 

@@ -158,7 +158,7 @@ function show(status) {
   const workers = status.services.reduce((sum, service) => sum + service.workers.ready, 0);
   const rps = status.services.reduce((sum, service) => sum + (service.rps || 0), 0);
   say(byId("totals"), `${many(status.services.length, "service")}, ${many(workers, "worker")}, ${figure(rps)} req/s`);
-  document.title = `servd: ${status.services.filter((service) => ["ready", "completed", "rolling", "stopped"].includes(service.state)).length}/${status.services.length} well`;
+  document.title = `servd: ${status.services.filter((service) => ["ready", "completed", "exited", "rolling", "stopped"].includes(service.state)).length}/${status.services.length} well`;
   graph.show(status.services);
   cards.show(status.services);
   showReport("last-reload", status.last_reload);

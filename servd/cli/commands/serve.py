@@ -208,4 +208,8 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
 
     is_root = os.geteuid() == 0
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
-    return launch(LaunchOptions(written, options["development"], reload, private, begun))
+    return launch(
+        LaunchOptions(
+            written, options["development"], reload, private, begun, needs_import=not reload
+        )
+    )

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _STYLES = {
-    "ready": "green", "completed": "green", "rolling": "cyan", "starting": "cyan",
-    "waiting": "cyan", "degraded": "yellow", "unhealthy": "yellow", "draining": "bright_black",
-    "backoff": "bold red", "failed": "bold red", "stopping": "bright_black",
-    "stopped": "bright_black",
+    "ready": "green", "completed": "green", "exited": "green", "rolling": "cyan",
+    "starting": "cyan", "waiting": "cyan", "degraded": "yellow", "unhealthy": "yellow",
+    "draining": "bright_black", "backoff": "bold red", "failed": "bold red",
+    "stopping": "bright_black", "stopped": "bright_black",
 }  # fmt: skip
 
 ServiceRow = Mapping[str, Any]

@@ -11,8 +11,9 @@ from servd.cli.render.output import workers as workers_of
 WIDTH = 80
 _MAX_NAME_WIDTH = 20
 _COLOURS = {
-    "ready": "32", "completed": "32", "rolling": "36", "starting": "36", "waiting": "36",
-    "degraded": "33", "backoff": "31", "failed": "31", "stopping": "90", "stopped": "90",
+    "ready": "32", "completed": "32", "exited": "32", "rolling": "36", "starting": "36",
+    "waiting": "36", "degraded": "33", "backoff": "31", "failed": "31", "stopping": "90",
+    "stopped": "90",
 }  # fmt: skip
 
 

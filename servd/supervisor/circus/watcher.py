@@ -81,6 +81,13 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         now = self._loop.time()
         return any(history.until > now for history in self.history.values())
 
+    @property
+    def has_exited(self) -> bool:
+        """Whether every slot is empty because its process has ended as the policy wants it."""
+        slots = range(self.numprocesses)
+        over = [self.history[slot].over for slot in slots if slot in self.history]
+        return bool(slots) and not self.staying and over == ["exited"] * len(slots)
+
     def gives_up(self, slots: Iterable[int]) -> bool:
         """Whether one of `slots` is empty and will not be filled again."""
         return any(
@@ -194,7 +201,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         if process.stopping or not self.is_active():
             self.observer.ended(process, result or 0)
             return
-        was_ready = process.was_ready or (self.launch.plan.is_task and result == 0)
+        was_ready = process.was_ready or (self.launch.plan.app is None and result == 0)
         death = Death(result or 0, was_ready, process.lived)
         self.manage_later()
         self.observer.died(process, result or 0, self._remember(process.slot, death))

@@ -16,7 +16,8 @@ from servd.supervisor.worker_registry import WorkerRegistry
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
     """`environ` is the daemon's environment. `replan` asks for a reload when a worker can import
-    what the daemon could not examine. `sources` are noted in development only.
+    what the daemon could not examine. `sources` are noted in development only. `needs_import`: an
+    app that cannot be imported fails its start at once, instead of being tried again.
     """
 
     sink: Sink
@@ -26,6 +27,7 @@ class WorkerContext:
     registry: WorkerRegistry
     replan: Callable[[str], object]
     sources: Sources | None = None
+    needs_import: bool = False
     counters: CounterRegistry = field(default_factory=CounterRegistry)
     rates: LineRates = field(default_factory=LineRates)
     budget: ReadBudget = field(default_factory=ReadBudget)
