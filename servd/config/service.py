@@ -149,8 +149,10 @@ class Restart(Table):
 class Rollout(Table):
     """How a new generation of workers replaces the old one."""
 
-    strategy: Literal["surge", "one-by-one"] = Field(
-        "surge", description="All new workers beside the old, or one at a time."
+    strategy: Literal["surge", "one-by-one", "recreate"] = Field(
+        "surge",
+        description="All new workers beside the old, one at a time, or the old end before the new "
+        "start (singletons, models that fill their GPU).",
     )
     max_surge: PercentOrCount = Field("100%", description="Workers above `workers` at once.")
 

@@ -83,6 +83,8 @@ class Change:
         notes: list[str] = []
         if self.kind == "interrupt":
             notes.append("interrupts: the command binds its own address, so it stops, then starts")
+        elif self.replaces and self.before is not None and self.plan.never_overlaps:
+            notes.append("recreate: the old ends, then the new starts; connections wait meanwhile")
         if self.plan.is_task and self.kind != "remove":
             notes.append("runs again; a task is never undone")
         elif self.starts_anew and self.kind != "add" and self.batch < self.plan.workers:

@@ -164,6 +164,11 @@ class ServicePlan:
         return self.binds_itself or (self.part is not None and self.part.declared.command)
 
     @property
+    def never_overlaps(self) -> bool:
+        """Whether an old worker has to end before a new one takes its place."""
+        return self.stands_alone or self.rollout.strategy == "recreate"
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Its addresses as URLs, without `internal`."""
         outside = (address for address in self.addresses if address.kind != "internal")

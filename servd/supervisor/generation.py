@@ -144,8 +144,9 @@ class Generation:
         await self.workers.adjust(plan)
 
     async def resume(self) -> None:
-        """Starts an ended generation again."""
-        self.bind()
+        """Starts an ended generation again, on sockets that it may have acquired already."""
+        if not self.listeners:
+            self.bind()
         await self.begin()
 
     # ending

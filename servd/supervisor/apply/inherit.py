@@ -129,7 +129,9 @@ class InheritTask(Step):
 
 
 class AwaitPrevious(Start):
-    """A service that cannot run next to the old: it binds and starts once `owners` have ended."""
+    """A service that cannot run next to the old: it starts once `owners` have ended. It binds then,
+    unless servd binds for it.
+    """
 
     def __init__(
         self,
@@ -143,10 +145,9 @@ class AwaitPrevious(Start):
         self.owners = owners
 
     async def prepare(self) -> None:
-        """Does nothing: the addresses are not free."""
-
-    async def retire_old(self) -> None:
-        """Does nothing: there is nothing here to replace."""
+        """Takes the sockets over: clients wait. A program's own addresses are not free yet."""
+        if not self.after.stands_alone and self.change.service in self.owners:
+            await super().prepare()
 
     async def until_possible(self) -> None:
         """Returns once the `owners` have ended."""
@@ -183,7 +184,7 @@ def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
     address wanted here, and those on an address that a program binds itself here.
     """
     plan = change.plan
-    found = {change.service} & inherited.services.keys() if plan.stands_alone else set()
+    found = {change.service} & inherited.services.keys() if plan.never_overlaps else set()
     addresses = {str(address) for address in plan.addresses}
     bound = plan.addresses if plan.binds_itself else ()
     keys = {key for address in bound for key in _keys(address)}

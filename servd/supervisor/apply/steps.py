@@ -167,6 +167,33 @@ class Interrupt(Replace):
         self.service.draining.append(old)
 
 
+class Recreate(Interrupt):
+    """Old workers that must not run beside the new: they drain and end, then the new start. The
+    sockets stay bound all along: connections wait in their queues.
+    """
+
+    async def prepare(self) -> None:
+        """Ends the old once the new sockets are bound. Whatever else can fail comes first."""
+        generation = self._next()
+        self.old = self.service.current
+        self.service.refresh()
+        if self.old is not None:
+            await self.old.stop_accepting("replaced")
+            await self.old.wait_ended()
+        for leaving in self.service.draining:
+            await leaving.wait_ended()
+        await generation.begin(probation=True)
+        self.service.refresh()
+        await generation.until_ready()
+
+    async def undo(self) -> None:
+        """Starts the old again, on the sockets that the new generation has kept."""
+        if self.old is not None and self.generation is not None:
+            await self.old.wait_ended()
+            self.old.bind()
+        await super().undo()
+
+
 class Task(Replace):
     """A task: runs to its end before its dependents continue. Undone, what it did stays done."""
 
@@ -296,6 +323,9 @@ def step_for(change: Change, service: ManagedService) -> Step:
         return Adjust(change, service)
     if change.plan.is_task:
         return Task(change, service)
+    ran = service.current is not None and service.current.workers.has_begun
+    if change.replaces and ran and not change.plan.is_task and _never_overlap(change):
+        return Recreate(change, service)
     if change.kind == "interrupt" or (change.starts and change.plan.stands_alone):
         return Interrupt(change, service)
     if change.starts:
@@ -304,6 +334,13 @@ def step_for(change: Change, service: ManagedService) -> Step:
     if change.batch < change.plan.workers and current is not None and current.serves:
         return Batches(change, service)
     return Replace(change, service)
+
+
+def _never_overlap(change: Change) -> bool:
+    """Whether servd binds for the service, and its old workers have to end before the new start."""
+    if change.kind == "interrupt" or change.plan.stands_alone:
+        return False
+    return change.plan.never_overlaps
 
 
 def verify_tls(plan: ServicePlan) -> None:

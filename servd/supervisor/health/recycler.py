@@ -126,7 +126,7 @@ class Recycler:
 
     async def _replace(self, process: WorkerProcess, reason: str) -> None:
         watcher = self.team.watcher
-        if self.team.plan.stands_alone:
+        if self.team.plan.never_overlaps:
             self._leaves(process, reason)
             await self.team.drain_slots([process.slot])
             with contextlib.suppress(FailedStartError):  # tried again like any that dies
