@@ -130,7 +130,7 @@ class InheritTask(Step):
 
 class AwaitPrevious(Start):
     """A service that cannot run next to the old: it starts once `owners` have ended. It binds then,
-    unless servd binds for it.
+    unless it `inherits` its sockets.
     """
 
     def __init__(
@@ -139,14 +139,17 @@ class AwaitPrevious(Start):
         service: ManagedService,
         previous: PreviousDaemon,
         owners: Collection[str],
+        *,
+        inherits: bool = False,
     ) -> None:
         super().__init__(change, service)
         self.previous = previous
         self.owners = owners
+        self.inherits = inherits
 
     async def prepare(self) -> None:
-        """Takes the sockets over: clients wait. A program's own addresses are not free yet."""
-        if not self.after.stands_alone and self.change.service in self.owners:
+        """Takes its sockets over, if there are any. Other addresses are not free yet."""
+        if self.inherits:
             await super().prepare()
 
     async def until_possible(self) -> None:
@@ -170,7 +173,8 @@ def inheriting_step(
             return AwaitPrevious(change, service, inherited.previous, {change.service})
         return Start(change, service) if needs_deferred else Task(change, service)
     if plan.workers and (owners := _in_the_way(change, inherited)):
-        return AwaitPrevious(change, service, inherited.previous, owners)
+        inherits = owners == {change.service} and old is not None and not old.binds
+        return AwaitPrevious(change, service, inherited.previous, owners, inherits=inherits)
     serves = old is not None and old.serves
     if not serves and plan.workers and (old is not None or needs_deferred):
         return Start(change, service)
