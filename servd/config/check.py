@@ -9,6 +9,7 @@ from typing import Any
 
 from servd.config.check_runners import (
     app_is_a_target,
+    apps_are_asked_over_http,
     bentos_make_sense,
     commands_make_sense,
     something_to_run,
@@ -249,5 +250,5 @@ RULES: tuple[Rule, ...] = (
     something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, times_make_sense,
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, addresses_are_free, internal_stands_alone, tls_is_complete, admin_is_guarded,
-    hooks_do_something, something_is_served, dependencies_run,
+    hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,
 )  # fmt: skip

@@ -102,13 +102,37 @@ def _workers_can_be_asked(
     """A health probe reaches one worker: workers that share a socket cannot be told apart."""
     if service.health is None:
         return
+    health, own = service.health, checked.is_own((*path, "health"))
+    if health.tcp is not None and health.command:
+        yield checked.problem((*path, "health", "tcp"), "is one way to ask, command is another")
     if service.kind == "task":
-        if checked.is_own((*path, "health")):
+        if own:
             yield checked.problem((*path, "health"), "a task is well when it ends well")
+    elif health.tcp is not None or health.command:
+        return
+    elif own and not binds_itself(service) and not _listens(service):
+        message = "a program without an address cannot be asked over HTTP"
+        hint = 'give it listen or {port}, or write { tcp = "..." } or { command = [...] }'
+        yield checked.problem((*path, "health"), message, hint)
     elif not binds_itself(service) and service.workers not in (0, 1):
         key = "health" if checked.is_own((*path, "health")) else "command"
         message = "any of the workers that share the socket may answer a probe of its health"
         yield checked.problem((*path, key), message, "write health = false, or workers = 1")
+
+
+def _listens(service: Service) -> bool:
+    return service.activation == "fd" or any(a.kind != "internal" for a in service.listen)
+
+
+def apps_are_asked_over_http(checked: ValidationContext) -> Iterator[Diagnostic]:
+    """Servd reaches each worker of an app by itself; another way would reach any of them."""
+    for name, service in checked.config.services.items():
+        for key in ("tcp", "command"):
+            path: Path = ("services", name, "health", key)
+            asked = service.health is not None and getattr(service.health, key)
+            if asked and not service.command and checked.is_own(path):
+                message = "is for commands: each worker of an app is asked over HTTP (health.path)"
+                yield checked.problem(path, message)
 
 
 def tasks_are_commands(checked: ValidationContext) -> Iterator[Diagnostic]:

@@ -26,6 +26,7 @@ from servd.config.scalars import (
     Gpus,
     Listen,
     OctalMode,
+    OptionalAddress,
     PercentOrCount,
     Readiness,
     Size,
@@ -114,12 +115,25 @@ class Limits(Table):
     body: SizeOrNone = Field(None, description="Body of a request; then 413.")
 
 
+Command = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(split_command),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+
+
 class Health(Table):
-    """How a worker is asked whether it is well; 2xx and 3xx answers are healthy."""
+    """How a worker is asked whether it is well; 2xx and 3xx answers are healthy. What is not HTTP
+    is asked by `tcp` or `command` instead.
+    """
 
     path: Text = Field(
         "/healthz", pattern=r"^/[^\s\x00-\x1f\x7f]*$", description="Path of the request."
     )
+    tcp: OptionalAddress = Field(
+        None, description="Address that accepts a connection while the command is well."
+    )
+    command: Command = Field((), description="A program that exits with 0 while it is well.")
     host: Text = Field(
         "localhost", pattern=r"^[^\s\x00-\x1f\x7f]+$", description="Host header of the request."
     )
@@ -254,12 +268,6 @@ Dependencies = Annotated[
     tuple[Dependency, ...],
     BeforeValidator(_dependencies),
     WithJsonSchema({"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}}),
-]
-
-Command = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(split_command),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
 ]
 
 Switchable = BeforeValidator(lambda value: None if value is False else value)

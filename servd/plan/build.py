@@ -283,6 +283,9 @@ class _Draft:
         if not isinstance(given.ready, str):
             return ReadyPlan("started", address, proof=given.ready)
         mode = given.ready
+        asked = self._health(addresses, sockets)
+        if mode in ("auto", "http") and asked is not None and (asked.tcp or asked.command):
+            return ReadyPlan("http", address, patience=patience, health=asked)
         if mode == "auto" and not self.binds_itself:
             mode = "started"  # another worker or the socket's queue may answer
         elif mode == "auto":
@@ -303,6 +306,18 @@ class _Draft:
         address = _first_address(addresses, sockets)
         if self.is_app:
             address = None
+        elif health.command or health.tcp is not None:
+            names = placeholders(self.name, addresses, sockets)
+            return HealthPlan(
+                health.tcp,
+                "",
+                "",
+                health.interval,
+                health.timeout,
+                health.failures,
+                tcp=health.tcp is not None,
+                command=resolve(health.command, names),
+            )
         elif address is None or not (address.path or address.port):
             return None
         return HealthPlan(

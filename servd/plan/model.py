@@ -52,7 +52,7 @@ class SocketPlan:
 class ReadyPlan:
     """When a worker is ready, and how to probe it. `notify` waits for READY=1, which other modes
     accept too; `started`: alive for `proof` seconds; `exit`: after a successful end. Failures are
-    ignored for `patience` seconds.
+    ignored for `patience` seconds. `http` asks as `health` says, if there is one.
     """
 
     mode: Literal["notify", "port", "http", "started", "exit"]
@@ -62,11 +62,14 @@ class ReadyPlan:
     timeout: float = 2.0
     patience: float | None = None
     proof: float = PROOF_SECONDS
+    health: HealthPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """Health probes: at `address`, or (None) privately to servd's worker. Times in seconds."""
+    """Health probes: at `address`, or (None) privately to servd's worker. With a `command`, it has
+    to exit with 0; `tcp`: the address has to accept. Times in seconds.
+    """
 
     address: Address | None
     path: str
@@ -74,6 +77,8 @@ class HealthPlan:
     interval: float
     timeout: float
     failures: int
+    tcp: bool = False
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

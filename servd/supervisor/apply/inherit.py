@@ -173,7 +173,8 @@ def inheriting_step(
             return AwaitPrevious(change, service, inherited.previous, {change.service})
         return Start(change, service) if needs_deferred else Task(change, service)
     if plan.workers and (owners := _in_the_way(change, inherited)):
-        inherits = owners == {change.service} and old is not None and not old.binds
+        alone = owners == {change.service} and not plan.stands_alone
+        inherits = alone and old is not None and not old.binds
         return AwaitPrevious(change, service, inherited.previous, owners, inherits=inherits)
     serves = old is not None and old.serves
     if not serves and plan.workers and (old is not None or needs_deferred):

@@ -1,16 +1,20 @@
-"""Asks a worker over HTTP whether it is healthy."""
+"""Asks a worker whether it is healthy: over HTTP, by a connection, or by running a command."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 
 from servd.core.address import Address
 from servd.core.exhaustion import is_exhaustion
+from servd.host.identity import running_as
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
+from servd.wire.names import WORKER
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -36,9 +40,65 @@ async def connect_privately(process: WorkerProcess) -> Connection:
 
 
 async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
-    """The reason why a worker does not answer 2xx or 3xx; "" when it does. Raises OSError when the
-    daemon lacks the resources to ask.
+    """The reason why a worker is not well; "" when it is. Raises OSError when the daemon lacks the
+    resources to ask.
     """
+    if plan.command:
+        return await _why_command_fails(process, plan)
+    if plan.tcp:
+        return await _why_it_does_not_accept(plan)
+    return await _why_it_does_not_answer(process, plan)
+
+
+async def _why_command_fails(process: WorkerProcess, plan: HealthPlan) -> str:
+    """Runs the command as the worker was run: its user, folder and environment."""
+    service = process.launch.plan
+    identity = service.identity
+    what = plan.command[0]
+    try:
+        program = await asyncio.create_subprocess_exec(
+            *(word.replace("{worker}", str(process.slot)) for word in plan.command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd=service.directory,
+            env={**service.environment, WORKER: str(process.slot)},
+            start_new_session=True,
+            **running_as(identity.account, identity.gid),
+        )
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return f"{what} cannot be run: {error.strerror}"
+    try:
+        async with asyncio.timeout(plan.timeout):
+            status = await program.wait()
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(program.pid, signal.SIGKILL)  # with its children
+        if not isinstance(error, TimeoutError):
+            raise
+        return f"{what} did not end within {plan.timeout:g} s"
+    return f"{what} exited with status {status}" if status else ""
+
+
+async def _why_it_does_not_accept(plan: HealthPlan) -> str:
+    assert plan.address is not None
+    what = f"a connection to {plan.address}"
+    try:
+        async with asyncio.timeout(plan.timeout):
+            _, writer = await connect_to(plan.address)
+            writer.close()
+    except TimeoutError:
+        return f"{what} was not accepted within {plan.timeout:g} s"
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return f"{what} failed: {error.strerror or error}"
+    return ""
+
+
+async def _why_it_does_not_answer(process: WorkerProcess, plan: HealthPlan) -> str:
     what = f"GET {plan.path}"
     try:
         async with asyncio.timeout(plan.timeout):

@@ -79,8 +79,10 @@ async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:
             return
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-    assert plan.address is not None
-    health = HealthPlan(plan.address, plan.path, plan.host, 0.0, plan.timeout, 0)
+    health = plan.health
+    if health is None:
+        assert plan.address is not None
+        health = HealthPlan(plan.address, plan.path, plan.host, 0.0, plan.timeout, 0)
     await _is_well(process, health, plan.patience)
 
 
