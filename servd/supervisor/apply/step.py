@@ -7,6 +7,8 @@ drains (`retire_old`), then those that had to wait for this accept (`accept_late
 
 from __future__ import annotations
 
+from typing import Literal
+
 from servd.plan.change import Change
 from servd.plan.model import ServicePlan
 from servd.supervisor.generation import Generation
@@ -16,8 +18,13 @@ from servd.supervisor.service import ManagedService
 class Step:
     """Base class of one change in a reload. Moves do nothing by default."""
 
-    disruptive = False
-    """Whether preparing it interrupts what runs: such steps come last."""
+    disruption: Literal[0, 1, 2] = 0
+    """What preparing it does to what runs: 0 nothing, 1 some of it ends, 2 it is interrupted. Less
+    comes first, so that a failure interrupts nothing.
+    """
+
+    interrupted: Generation | None = None
+    """What `prepare` has interrupted, and `undo` starts again."""
 
     def __init__(self, change: Change, service: ManagedService) -> None:
         self.change = change

@@ -99,7 +99,7 @@ class Replace(Step):
 class Batches(Replace):
     """`roll` in batches: new workers accept as old ones leave."""
 
-    disruptive = True
+    disruption = 1
 
     def __init__(self, change: Change, service: ManagedService) -> None:
         super().__init__(change, service)
@@ -141,7 +141,7 @@ class Batches(Replace):
 class Interrupt(Replace):
     """A command that binds its own address: the old ends, then the new starts."""
 
-    disruptive = True
+    disruption = 2
 
     async def prepare(self) -> None:
         """Leaves a gap from the end of the old until the new is ready. Where servd binds the
@@ -150,6 +150,7 @@ class Interrupt(Replace):
         self.old = self.service.current
         stays = self.old is not None and self.old.plan.app is not None
         generation = self._next() if stays and self.after.app is not None else None
+        self.interrupted = self.old
         if self.old is not None:
             await self.old.stop_accepting()
             if self.old.plan.app is None or self.old.plan.stands_alone:  # else it drains meanwhile
@@ -175,7 +176,7 @@ class Recreate(Interrupt):
     async def prepare(self) -> None:
         """Ends the old once the new sockets are bound. Whatever else can fail comes first."""
         generation = self._next()
-        self.old = self.service.current
+        self.old = self.interrupted = self.service.current
         self.service.refresh()
         if self.old is not None:
             await self.old.stop_accepting("replaced")
@@ -197,7 +198,7 @@ class Recreate(Interrupt):
 class Task(Replace):
     """A task: runs to its end before its dependents continue. Undone, what it did stays done."""
 
-    disruptive = True
+    disruption = 1
 
     async def prepare(self) -> None:
         """Ends a run that is in progress, and waits for the new one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -31,6 +31,11 @@ class ApplyError(ServdError):
         self.last_lines = last_lines
         super().__init__(f"{service}: {cause}")
 
+    def after_restart_of(self, services: Sequence[str]) -> ApplyError:
+        """The same, with the services that were stopped for the change and started again."""
+        again = f"{self.cause} (interrupted, and started again: {', '.join(services)})"
+        return ApplyError(self.service, again, self.last_lines)
+
 
 class ApplyTransaction:
     """Makes steps in two phases. `needs` is the graph after the change."""
@@ -47,8 +52,11 @@ class ApplyTransaction:
         try:
             await self._prepare()
             await _gather_or_cancel(self._run(step, step.accept()) for step in self.steps.values())
-        except BaseException:
+        except BaseException as error:
             await to_the_end(self.undo())
+            restarted = [s.change.service for s in self._begun if s.interrupted is not None]
+            if isinstance(error, ApplyError) and restarted:
+                raise error.after_restart_of(restarted) from None
             raise
 
     async def commit(self) -> None:
@@ -76,18 +84,19 @@ class ApplyTransaction:
         await _gather_or_cancel(one(name) for name in waits_for)
 
     def _order(self) -> dict[str, set[str]]:
-        """What each step waits for. Disruptive steps wait for all that neither are nor depend on
-        disruptive ones, so that every harmless failure comes first.
+        """What each step waits for. Disruptive steps wait for all that neither are as disruptive
+        nor depend on such ones, so that every harmless failure comes first.
         """
         names = [name for name in self.needs if name in self.steps]
         waits_for = {name: {d for d in self.needs[name] if d in self.steps} for name in names}
-        disruptive = {name for name in names if self.steps[name].disruptive}
-        behind = set(disruptive)
-        for name in names:  # `needs` lists dependencies first
-            if behind & set(self.needs[name]):
-                behind.add(name)
-        for name in disruptive:
-            waits_for[name] |= set(names) - behind
+        for level in (1, 2):
+            disruptive = {name for name in names if self.steps[name].disruption >= level}
+            behind = set(disruptive)
+            for name in names:  # `needs` lists dependencies first
+                if behind & set(self.needs[name]):
+                    behind.add(name)
+            for name in disruptive:
+                waits_for[name] |= set(names) - behind
         return waits_for
 
     @staticmethod

@@ -168,9 +168,9 @@ def test_a_reload_retries_what_had_failed(servd: Servd) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config = web(listen=f"127.0.0.1:{port}")
+        config = web(listen=f"127.0.0.1:{port}") + 'restart.backoff = "1h"\n'
         daemon = servd(config, main_py=PLAIN).ready()
-        assert daemon.service("web")["state"] == "failed"
+        assert daemon.service("web")["state"] == "backoff"
     assert daemon.reload()["outcome"] == "unchanged"
     wait_until(lambda: daemon.service("web")["state"] == "ready", "the address is free now")
     assert daemon.get("web").text == "1"

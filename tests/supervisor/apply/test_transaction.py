@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -95,13 +95,13 @@ class Bench:
         takes: Mapping[str, float] | None = None,
         fails: Mapping[str, BaseException] | None = None,
         *,
-        disruptive: bool = False,
+        disruption: Literal[0, 1, 2] = 0,
         removes: bool = False,
     ) -> None:
         kind = FakeRemove if removes else FakeStep
         step = kind(Change(name, "remove" if removes else "roll"), cast("Any", None))
         step.log, step.takes, step.fails = self.log, takes or {"prepare": 1.0}, fails or {}
-        step.disruptive = disruptive
+        step.disruption = disruption
         self.steps[name] = step
 
     def transaction(self, **needs: str) -> ApplyTransaction:
@@ -144,7 +144,7 @@ async def test_what_is_not_changed_is_not_waited_for(bench: Bench) -> None:
 
 @virtual_time
 async def test_what_takes_something_away_comes_last(bench: Bench) -> None:
-    bench.add("harsh", disruptive=True)
+    bench.add("harsh", disruption=1)
     bench.add("slow", {"prepare": 5.0})
     bench.add("quick")
     await bench.transaction().prepare()
@@ -153,9 +153,28 @@ async def test_what_takes_something_away_comes_last(bench: Bench) -> None:
 
 
 @virtual_time
+async def test_what_is_interrupted_comes_after_all_else(bench: Bench) -> None:
+    bench.add("redis", disruption=2)
+    bench.add("batches", {"prepare": 4.0}, disruption=1)
+    bench.add("slow", {"prepare": 5.0})
+    await bench.transaction().prepare()
+    assert bench.log.moves("prepare") == ["slow", "batches", "redis"]
+    assert bench.log.at("prepare redis") == 9.0
+
+
+@virtual_time
+async def test_what_was_interrupted_in_vain_is_named(bench: Bench) -> None:
+    bench.add("redis", disruption=2)
+    bench.add("web", fails={"accept": StartError("no room")})
+    bench.steps["redis"].interrupted = cast("Any", object())
+    with pytest.raises(ApplyError, match=r"web: no room \(interrupted, .* again: redis\)"):
+        await bench.transaction().prepare()
+
+
+@virtual_time
 async def test_what_depends_on_a_disruptive_step_is_not_waited_for_by_it(bench: Bench) -> None:
     """Else the two would wait for each other for ever."""
-    bench.add("job", disruptive=True)
+    bench.add("job", disruption=1)
     bench.add("web")
     bench.add("other", {"prepare": 3.0})
     await bench.transaction(web="job").prepare()
