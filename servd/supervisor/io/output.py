@@ -26,6 +26,8 @@ LONGEST_LINE_BYTES = 256 * 1024
 """Longer lines are logged in parts."""
 
 _LAST_LINE_CHARACTERS = 4096
+_LAST_EVENT_CHARACTERS = 32768
+_SHOWN_FIELDS = frozenset({"event", "error", "exception"})
 _LINES_PER_STEP = 64
 
 Sink = Callable[[str, bytes | Mapping[str, Any]], None]
@@ -50,8 +52,12 @@ class LastLines:
         )
 
     def add(self, line: str | Mapping[str, Any]) -> None:
-        """Keeps a printed line, or the fields of an event."""
-        self._lines.append(line[:_LAST_LINE_CHARACTERS] if isinstance(line, str) else line)
+        """Keeps a printed line, or of an event what will be shown; both bounded."""
+        if isinstance(line, str):
+            self._lines.append(line[:_LAST_LINE_CHARACTERS])
+        else:
+            kept = _SHOWN_FIELDS & line.keys()
+            self._lines.append({name: line[name][:_LAST_EVENT_CHARACTERS] for name in kept})
 
     def text(self) -> list[str]:
         """The lines; of an event its message and its traceback."""

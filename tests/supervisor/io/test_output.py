@@ -156,6 +156,13 @@ def test_the_last_lines_show_the_traceback_of_an_event() -> None:
     assert last.text() == ["cannot load: why", "Traceback", "  File x"]
 
 
+def test_what_is_kept_of_events_is_bounded() -> None:
+    event = {"event": "x" * 200_000, "more": [[]] * 10_000, "exception": "y\n" * 10}
+    last = Reading(b"\x1e" + json.dumps(event).encode() + b"\n", stream="events").last
+    assert last.text() == ["x" * 4096, *["y"] * 10]
+    assert "more" not in str(last._lines)
+
+
 def test_a_descriptor_that_is_always_readable_leaves_the_loop_to_others() -> None:
     """In turns of the loop, each of which a busy reader may hold up for one slice."""
 
