@@ -158,7 +158,9 @@ def test_the_last_lines_show_the_traceback_of_an_event() -> None:
 
 def test_what_is_kept_of_events_is_bounded() -> None:
     event = {"event": "x" * 200_000, "more": [[]] * 10_000, "exception": "y\n" * 10}
-    last = Reading(b"\x1e" + json.dumps(event).encode() + b"\n", stream="events").last
+    line = b"\x1e" + json.dumps(event).encode() + b"\n"
+    chunks = [line[start : start + 50_000] for start in range(0, len(line), 50_000)]
+    last = Reading(*chunks, stream="events").last
     assert last.text() == ["x" * 4096, *["y"] * 10]
     assert "more" not in str(last._lines)
 
