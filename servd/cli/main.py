@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import importlib
+import os
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
@@ -24,6 +29,9 @@ _NO_CIRCUS = (
     f" took them along when it was removed: {sys.executable} -m pip install --force-reinstall"
     " --no-deps circus"
 )
+
+
+_OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT}
 
 
 class LazyGroup(click.Group):
@@ -75,6 +83,7 @@ def main() -> None:
     """Runs the command line; expected errors are shown as messages, without a traceback."""
     try:
         status = servd.main(prog_name="servd", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
@@ -90,7 +99,19 @@ def main() -> None:
             raise
         click.echo(_NO_CIRCUS, err=True)
         sys.exit(Exit.FAILED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone
-        sys.exit(Exit.FAILED)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+            raise
+        _end_without_output(error)
     sys.exit(status if isinstance(status, int) else Exit.OK)
+
+
+def _end_without_output(error: OSError) -> NoReturn:
+    """Exits when nobody reads the output any more (as SIGPIPE would end us), or it has no room."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what it holds at its end
+    if error.errno == errno.EPIPE:
+        sys.exit(128 + signal.SIGPIPE)
+    with contextlib.suppress(OSError):
+        click.echo(f"servd: cannot write the output: {error.strerror}", err=True)
+    sys.exit(Exit.FAILED)

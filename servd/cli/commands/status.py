@@ -9,7 +9,7 @@ import click
 
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
-from servd.cli.render.output import colours, print_json
+from servd.cli.render.output import colours, moves, print_json
 from servd.cli.render.status_table import detail_lines, status_lines
 
 WATCH_INTERVAL_SECONDS = 1.0
@@ -33,7 +33,7 @@ def command(
             else:
                 lines = status_lines if name is None else detail_lines
                 text = "\n".join(lines(status, colour=colours(sys.stdout)))
-                click.echo(f"\x1b[H\x1b[J{text}" if watch and sys.stdout.isatty() else text)
+                click.echo(f"\x1b[H\x1b[J{text}" if watch and moves(sys.stdout) else text)
             if not watch:
                 return
             time.sleep(WATCH_INTERVAL_SECONDS)

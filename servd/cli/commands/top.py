@@ -53,8 +53,8 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
     from rich.console import Console
 
     console = Console()
-    if once or not console.is_terminal:
-        console.print(_screen(client.status(), "g", None))
+    if once or not console.is_terminal or console.is_dumb_terminal:
+        console.print(_screen(client.status(), "g", None, console.size.width))
         return
     with contextlib.suppress(KeyboardInterrupt):
         _live(client, console, interval)
@@ -67,7 +67,9 @@ def _live(client: AdminClient, console: Any, interval: float) -> None:
     order = "g"
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_screen(client.status(), order, console.size.height), refresh=True)
+            size = console.size
+            shown = _screen(client.status(), order, size.height, size.width)
+            live.update(shown, refresh=True)
             key = pressed(interval)
             if key == "q":
                 return
@@ -99,7 +101,7 @@ def _no_key(seconds: float) -> str:
     return ""
 
 
-def _screen(status: dict[str, Any], order: str, height: int | None) -> RenderableType:
+def _screen(status: dict[str, Any], order: str, height: int | None, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -118,25 +120,39 @@ def _screen(status: dict[str, Any], order: str, height: int | None) -> Renderabl
         text = f"last reload: {last['outcome']} at {last['at'][:19]}Z {in_brief(last['changes'])}"
         parts.append(Text(text, no_wrap=True, overflow="ellipsis"))
     rows = None if height is None else max(1, height - len(parts) - 4)
-    parts.append(_table(services, rows))
+    parts.append(_table(services, rows, width))
     if height is not None:
         parts.append(Text(foot, style="dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
-def _table(services: list[ServiceRow], most: int | None) -> Table:
-    """Returns rows for the services and their workers, at most `most`."""
+_ALL_COLUMNS = ("WORKERS", "REQ/S", "P50 MS", "P99 MS", "CPU%", "MEM", "RST")
+_COLUMNS = (
+    (72, _ALL_COLUMNS),
+    (50, ("WORKERS", "REQ/S", "P99 MS", "MEM")),
+    (36, ("WORKERS", "REQ/S")),
+    (0, ("WORKERS",)),
+)
+"""Columns by the least width of the terminal that has room for them."""
+
+
+def _table(services: list[ServiceRow], most: int | None, width: int) -> Table:
+    """Returns rows for the services and their workers, at most `most`, with as many columns as
+    `width` has room for.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("SERVICE", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("STATE", no_wrap=True)
-    for name in ("WORKERS", "REQ/S", "P50 MS", "P99 MS", "CPU%", "MEM", "RST"):
+    columns = next(columns for least, columns in _COLUMNS if width >= least)
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     rows = [row for service in services for row in _rows(service)]
     shown = rows if most is None or len(rows) <= most else rows[: most - 1]
     for row in shown:
-        table.add_row(*row)
+        chosen = [row[2 + _ALL_COLUMNS.index(name)] for name in columns if len(row) > 1]
+        table.add_row(*row[:2], *chosen)
     if len(shown) < len(rows):
         table.add_row(f"... {len(rows) - len(shown)} more lines", style="dim")
     return table

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def colours(stream: Any) -> bool:
-    """Whether a stream is a terminal, and NO_COLOR is not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    """Whether a stream is a terminal that knows colours, and NO_COLOR is not set."""
+    return moves(stream) and not os.environ.get("NO_COLOR")
+
+
+def moves(stream: Any) -> bool:
+    """Whether a stream is a terminal that understands control sequences."""
+    return bool(stream.isatty()) and os.environ.get("TERM", "") != "dumb"
 
 
 def say(message: str) -> None:
