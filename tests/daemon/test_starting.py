@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import termios
+import textwrap
 from datetime import datetime
 
 import httpx
@@ -119,23 +120,26 @@ def test_on_start_failure_exit_ends_the_daemon_with_3(servd: Servd) -> None:
     assert daemon.leftovers() == []
 
 
-@pytest.mark.parametrize("ready", ["auto", "started", "30s"])
-def test_a_program_that_ends_at_once_was_never_ready(servd: Servd, ready: str) -> None:
-    config = f"""
-        [daemon]
-        on_start_failure = "exit"
-        [services.bad]
+def test_a_program_that_ends_at_once_was_never_ready(servd: Servd) -> None:
+    services = [
+        f"""
+        [services.bad{number}]
         command = ["false"]
         ready = "{ready}"
         restart.give_up_after = 2
-        [services.needy]
+        [services.needy{number}]
         command = ["touch", "started"]
-        depends_on = ["bad"]
-    """
-    daemon = servd(config)
+        depends_on = ["bad{number}"]
+        """
+        for number, ready in enumerate(("auto", "started", "30s"))
+    ]
+    daemon = servd(
+        '[daemon]\non_start_failure = "exit"\n' + "".join(map(textwrap.dedent, services))
+    )
     assert daemon.wait() == 3
-    assert daemon.find("service cannot start", service="bad")
-    assert not daemon.find("worker ready", service="bad")
+    for number in range(3):
+        assert daemon.find("service cannot start", service=f"bad{number}")
+        assert not daemon.find("worker ready", service=f"bad{number}")
     assert not (servd.folder / "started").exists()
 
 
