@@ -16,8 +16,8 @@ SELF_BINDING = ("{port}", "{host}", "{uds}")
 """Placeholders of a command that binds its own address."""
 
 _NOT_OF_COMPONENTS = (
-    "kind", "run", "ready", "activation", "stop_signal", "socket", "public_url", "proxy",
-    "root_path", "tls",
+    "kind", "run", "ready", "activation", "stop_signal", "stop_command", "socket",
+    "public_url", "proxy", "root_path", "tls",
 )  # fmt: skip
 _RUNNERS = ("app", "command", "bento")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")

@@ -320,6 +320,9 @@ class ServiceBase(Table):
     stop_signal: Literal[
         "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"
     ] = Field("SIGTERM", description="The signal that drains a command.")
+    stop_command: Command = Field(
+        (), description="A program that drains a command, run instead of the signal."
+    )
     restart: Restart = Field(Restart(), description="What happens when a worker dies.")
     rollout: Rollout = Field(Rollout(), description="How new workers replace old ones.")
     env: Environment = Field({}, description="Environment variables.")

@@ -160,6 +160,9 @@ class Event(StrEnum):
         "Its health check succeeds again.")
     WORKER_DRAINING = ("worker draining", "service generation worker reason",
         "It accepts no more and finishes what it has.")
+    STOP_COMMAND_FAILED = ("stop command failed",
+        "service generation worker error next_action",
+        "`stop_command` could not be run, or did not end with status 0.")
     WORKER_ENDED = ("worker ended", "service generation worker exit_status",
         "It ended, as it was asked to.")
     WORKER_LEFT_PROCESSES = ("worker left processes",

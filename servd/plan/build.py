@@ -208,6 +208,7 @@ class _Draft:
             startup=given.timeouts.startup,
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
+            stop_command=resolve(given.stop_command, names) if given.command else (),
             restart=self._restart(),
             rollout=given.rollout,
             limits=given.limits or Limits(),

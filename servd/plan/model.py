@@ -121,6 +121,7 @@ class ServicePlan:
     startup: float
     drain: float
     stop_signal: int
+    stop_command: tuple[str, ...]
     restart: Restart
     rollout: Rollout
     limits: Limits

@@ -102,6 +102,13 @@ class WorkerEventRecorder:
         """A worker is asked to end: it stops accepting, and answers what is in flight."""
         self._log(Event.WORKER_DRAINING, process, reason=reason)
 
+    def stop_command_failed(self, process: WorkerProcess, error: str) -> None:
+        """`stop_command` did not do what it should: the worker gets its signal."""
+        details = {"error": error, "next_action": "it gets its stop_signal"}
+        self._team.log.warning(
+            Event.STOP_COMMAND_FAILED, worker=process.slot, pid=process.pid, **details
+        )
+
     def ended(self, process: WorkerProcess, status: int) -> None:
         """A worker ended as asked."""
         self._log(Event.WORKER_ENDED, process, exit_status=status)

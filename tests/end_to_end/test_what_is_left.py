@@ -218,3 +218,42 @@ def test_services_inherit_no_ignored_and_no_blocked_signal(servd: Servd) -> None
         daemon.send(number)
     assert daemon.ask("GET", "/livez").status_code == 200
     assert daemon.stop() == 0
+
+
+DEAF = """
+    import os, signal, time
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("up", flush=True)
+    while not os.path.exists("stop"):
+        time.sleep(0.01)
+"""
+
+
+def test_a_stop_command_is_run_instead_of_the_signal(servd: Servd) -> None:
+    config = """
+        [services.deaf]
+        command = ["python3", "deaf.py"]
+        stop_command = ["sh", "-c", "echo $MAINPID > stop"]
+        timeouts.drain = "10m"
+    """
+    servd.write(deaf_py=DEAF)
+    daemon = servd(config.replace("$MAINPID", "$$MAINPID")).ready()
+    daemon.wait_for_line("up", service="deaf")
+    (pid,) = daemon.pids("deaf")
+    assert daemon.stop() == 0
+    assert (servd.folder / "stop").read_text() == f"{pid}\n"
+    assert daemon.find("servd stopped", graceful=True)
+
+
+def test_where_a_stop_command_fails_the_signal_comes_after_all(servd: Servd) -> None:
+    config = """
+        [services.sleeps]
+        command = ["sleep", "1000"]
+        stop_command = ["false"]
+        timeouts.drain = "10m"
+    """
+    daemon = servd(config).ready()
+    assert daemon.stop() == 0
+    (failed,) = daemon.find("stop command failed", service="sleeps")
+    assert failed["error"] == "false exited with status 1"

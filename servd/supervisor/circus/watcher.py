@@ -13,6 +13,7 @@ from circus.watcher import Watcher
 
 from servd.core.events import Event
 from servd.core.exhaustion import is_exhaustion
+from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
@@ -31,6 +32,7 @@ class WatcherObserver(ProcessListener, Protocol):
     def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None: ...
     def overdue(self, process: WorkerProcess, seconds: float) -> None: ...
     def stop_requested(self, process: WorkerProcess, reason: str) -> None: ...
+    def stop_command_failed(self, process: WorkerProcess, error: str) -> None: ...
     def ended(self, process: WorkerProcess, status: int) -> None: ...
     def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None: ...
 
@@ -65,6 +67,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.stop_reason = "stopped"
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
 
     @property
     def _process_class(self) -> type[WorkerProcess]:
@@ -240,8 +243,27 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         process.stopping = True
         process.asked_at = self._loop.time()
         plan = self.launch.plan
-        number = plan.stop_signal if plan.command else signal.SIGTERM
-        process.signal_self(stop_signal or number)
+        number = stop_signal or (plan.stop_signal if plan.command else signal.SIGTERM)
+        if plan.stop_command and stop_signal is None:
+            task = self._loop.create_task(self._stop_by_command(process, number))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+        else:
+            process.signal_self(number)
+
+    async def _stop_by_command(self, process: WorkerProcess, number: int) -> None:
+        """Runs `stop_command`; sends the signal after all if that fails."""
+        plan = self.launch.plan
+        try:
+            status = await run_beside(process, plan.stop_command, plan.stop_seconds)
+            error = f"exited with status {status}" if status else ""
+        except TimeoutError:
+            return  # the worker is killed now
+        except OSError as failure:
+            error = f"cannot be run: {failure.strerror}"
+        if error and not process.exited.done():
+            self.observer.stop_command_failed(process, f"{plan.stop_command[0]} {error}")
+            process.signal_self(number)
 
     async def kill_process(
         self,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 
 from servd.core.address import Address
 from servd.core.exhaustion import is_exhaustion
-from servd.host.identity import running_as
 from servd.plan.model import HealthPlan
+from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
-from servd.wire.names import WORKER
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -51,34 +48,15 @@ async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
 
 
 async def _why_command_fails(process: WorkerProcess, plan: HealthPlan) -> str:
-    """Runs the command as the worker was run: its user, folder and environment."""
-    service = process.launch.plan
-    identity = service.identity
     what = plan.command[0]
     try:
-        program = await asyncio.create_subprocess_exec(
-            *(word.replace("{worker}", str(process.slot)) for word in plan.command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=service.directory,
-            env={**service.environment, WORKER: str(process.slot)},
-            start_new_session=True,
-            **running_as(identity.account, identity.gid),
-        )
+        status = await run_beside(process, plan.command, plan.timeout)
+    except TimeoutError:
+        return f"{what} did not end within {plan.timeout:g} s"
     except OSError as error:
         if is_exhaustion(error):
             raise
         return f"{what} cannot be run: {error.strerror}"
-    try:
-        async with asyncio.timeout(plan.timeout):
-            status = await program.wait()
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(program.pid, signal.SIGKILL)  # with its children
-        if not isinstance(error, TimeoutError):
-            raise
-        return f"{what} did not end within {plan.timeout:g} s"
     return f"{what} exited with status {status}" if status else ""
 
 
