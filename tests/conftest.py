@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,12 @@ settings.load_profile("servd")
 # What every request has that names no other: it ends a wait that is hopeless, and bounds nothing.
 for _phase in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _phase, DEADLINE)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two CPUs: the tests wait for other processes most of the time."""
+    return math.ceil(1.5 * len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from servd.core import processes
 
 _NOTIFY_SOCKET = "NOTIFY_SOCKET"
+_DETAILS = ("started", "seconds", "notify_path")
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def _signal(pid: int, number: int) -> None:
 def write_list(path: str, workers: Iterable[OrphanedWorker]) -> None:
     """Writes a list of workers. Raises OSError."""
     temporary = f"{path}.new"
-    rows = [(w.pid, w.started, w.seconds, w.notify_path) for w in workers]
+    rows = [(w.pid, {name: getattr(w, name) for name in _DETAILS}) for w in workers]
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(rows, file)
     os.replace(temporary, path)
@@ -95,8 +96,16 @@ def read_list(path: str) -> list[OrphanedWorker]:
     try:
         with open(path, encoding="utf-8") as file:
             rows = json.load(file)
-        return [OrphanedWorker(int(p), int(s), float(t), str(n)) for p, s, t, n in rows]
-    except (OSError, ValueError, TypeError):
+        return [
+            OrphanedWorker(
+                int(pid),
+                int(details["started"]),
+                float(details["seconds"]),
+                str(details["notify_path"]),
+            )
+            for pid, details in rows
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
         return []
 
 

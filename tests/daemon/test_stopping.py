@@ -184,7 +184,7 @@ def test_a_grandchild_that_ignores_signals_does_not_outlive_its_service(servd: S
     """
     daemon = servd(config, parent_py=parent).ready()
     daemon.wait_for_line("up", service="parent")
-    assert len(daemon.descendants()) == 2
+    wait_until(lambda: len(daemon.descendants()) == 2, "the program and its child")
     assert daemon.stop() == 0
 
 

@@ -7,7 +7,7 @@ import sys
 
 import httpx
 
-from support.harness import Servd, free_port
+from support.harness import Servd, free_port, wait_until
 
 HTTP = """
     import http.server, os, socket, sys
@@ -166,7 +166,7 @@ def test_a_limit_that_cannot_be_had_is_named(servd: Servd) -> None:
     daemon = servd(config).ready()
     failed = daemon.find("service cannot start", service="greedy")[0]
     assert "rlimits.nofile can be " in failed["error"]
-    assert daemon.descendants() == []
+    wait_until(lambda: daemon.descendants() == [], "nothing of it is left")
     assert daemon.stop() == 0
 
 
