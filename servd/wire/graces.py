@@ -17,6 +17,10 @@ daemon. A command is killed at the end of its drain, exactly."""
 UNREADY_STOP_SECONDS = 5.0
 """A worker that never became ready has so long to stop: no request waits for it."""
 
+IMMORTAL_SECONDS = 2.0
+"""What a worker has left, and survives SIGKILL for so long, is left alone: it belongs to a user
+whom the daemon may not signal, or waits in the kernel."""
+
 ABORT_SECONDS = 0.5
 """A hung worker writes its stack (SIGABRT) before SIGKILL."""
 

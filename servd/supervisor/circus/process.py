@@ -22,6 +22,7 @@ from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
+from servd.wire.graces import IMMORTAL_SECONDS
 from servd.wire.shm_counters import CounterView
 
 _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
@@ -94,7 +95,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._pipes: list[OutputPipe] = []
         self._remains: Remains | None = None
         self._end_rest: asyncio.TimerHandle | None = None
-        self._killed = False
+        self._killed_at: float | None = None
         self.asked_at: float | None = None
         super().__init__(
             launch.plan.name,
@@ -269,7 +270,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         if self._remains is None:
             self._remains = Remains(self.pid, self._notify.path, self._look_again)
         found = self._remains.look(self.launch.context.registry.knows)
-        if not found:
+        killed_for = self._loop.time() - self._killed_at if self._killed_at is not None else 0.0
+        if not found or (killed_for > IMMORTAL_SECONDS and not first):
             return False
         if first:
             crashed = self.launch.plan.app is not None and not self.stopping
@@ -278,13 +280,13 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             self.unwell = self.unwell or "it has ended, but not what it had started"
             self._remains.signal(signal.SIGTERM if seconds else signal.SIGKILL)
             self._end_rest = self._loop.call_later(seconds, self.signal_group, signal.SIGKILL)
-        elif self._killed:
+        elif self._killed_at is not None:
             self._remains.signal(signal.SIGKILL)
         return True
 
     def _rest_seconds(self) -> float:
         """Seconds that remain for what it leaves behind."""
-        if self._killed:
+        if self._killed_at is not None:
             return 0.0
         plan = self.launch.plan
         limit = plan.stop_seconds if plan.app is None else plan.app.timeouts.shutdown
@@ -330,7 +332,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     def signal_group(self, number: int) -> None:
         """Sends a signal to the process and everything that it started."""
         if self._worker.returncode is None:
-            self._killed = self._killed or number == signal.SIGKILL
+            if number == signal.SIGKILL and self._killed_at is None:
+                self._killed_at = self._loop.time()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
             if self._remains is not None:
