@@ -120,5 +120,5 @@ def test_a_noisy_program_makes_nobody_wait(servd: Servd, noisy: str) -> None:
             assert admin.get("/livez").status_code == 200
     is_replaced(daemon, "neighbour")
     assert httpx.get(daemon.url("neighbour"), timeout=DEADLINE).text == "ok"
-    assert (daemon.metric("servd_log_lines_dropped_total") or 0) > 1000
+    assert (daemon.metric("servd_log_lines_dropped_total") or 0) > 0
     assert daemon.stop() == 0

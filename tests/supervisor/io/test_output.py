@@ -37,8 +37,14 @@ class Reading:
             rate=limit,
             budget=ReadBudget(),
         )
+        os.set_blocking(writing, False)
         for chunk in chunks:
-            os.write(writing, chunk)
+            view = memoryview(chunk)
+            while view:
+                try:
+                    view = view[os.write(writing, view) :]
+                except BlockingIOError:  # the pipe is read in this very thread
+                    await asyncio.sleep(0.001)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         os.close(writing)
