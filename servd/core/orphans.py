@@ -1,4 +1,4 @@
-"""Workers whose daemon has been killed, as the list on disk tells them: what they are is ended."""
+"""Workers whose daemon has been killed, by its list on disk: what is left of them is ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from servd.core import processes
 
-_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 _DETAILS = ("started", "seconds", "notify_path")
 
 
@@ -41,16 +40,9 @@ class OrphanedWorker:
         return [
             pid
             for pid in processes.all_pids()
-            if pid != self.pid and self._has_left(pid, by_number=not is_another)
+            if pid != self.pid
+            and processes.was_started_by(pid, self.pid, self.notify_path, by_number=not is_another)
         ]
-
-    def _has_left(self, pid: int, *, by_number: bool) -> bool:
-        found = processes.stat_of(pid)
-        if found is None or found.is_dead:
-            return False
-        if by_number and self.pid in (found.group, found.session):
-            return True
-        return processes.environment_of(pid).get(_NOTIFY_SOCKET) == self.notify_path
 
     @property
     def lives(self) -> bool:

@@ -93,6 +93,19 @@ def environment_of(pid: int) -> dict[str, str]:
         return {}
 
 
+def was_started_by(pid: int, leader: int, notify_path: str, *, by_number: bool = True) -> bool:
+    """Whether a living process was started by a worker: it is in the group or session of `leader`
+    (unless that number may be another's: `by_number`), or has the worker's NOTIFY_SOCKET, which no
+    other worker has.
+    """
+    found = stat_of(pid)
+    if found is None or found.is_dead:
+        return False
+    if by_number and leader in (found.group, found.session):
+        return True
+    return environment_of(pid).get("NOTIFY_SOCKET") == notify_path
+
+
 def name_of(pid: int) -> str:
     """Returns the name of a process's program; "" if there is none."""
     try:

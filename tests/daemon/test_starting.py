@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -11,6 +12,7 @@ import signal
 import socket
 import termios
 import textwrap
+from collections.abc import Iterator
 from datetime import datetime
 
 import httpx
@@ -231,11 +233,15 @@ def test_a_variable_that_the_daemon_has_but_the_worker_lacks_is_named(servd: Ser
     assert 'env_passthrough = ["MODEL_PATH"]' in failed["error"]
 
 
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    """A port that another process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield int(taken.getsockname()[1])
+
+
 def test_a_busy_port_is_named_and_the_rest_goes_on(servd: Servd) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with taken_port() as port:
         config = f"""
             [services.busy]
             app = "main:app"
@@ -275,13 +281,11 @@ def test_a_folder_that_is_missing_is_waited_for(servd: Servd) -> None:
 
 
 def test_a_reload_does_not_wait_for_the_pause_of_a_busy_address(servd: Servd) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with taken_port() as port:
         config = f"""
             [services.busy]
             app = "main:app"
-            listen = "127.0.0.1:{taken.getsockname()[1]}"
+            listen = "127.0.0.1:{port}"
             restart = {{ backoff = "1h", backoff_max = "1h" }}
         """
         daemon = servd(config, main_py=OK).ready()
@@ -292,13 +296,11 @@ def test_a_reload_does_not_wait_for_the_pause_of_a_busy_address(servd: Servd) ->
 @pytest.mark.parametrize("policy", ["never", "give_up_after"])
 def test_an_address_is_not_waited_for_against_the_policy(servd: Servd, policy: str) -> None:
     key = "give_up_after = 2" if policy != "never" else 'policy = "never"'
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with taken_port() as port:
         config = f"""
             [services.busy]
             app = "main:app"
-            listen = "127.0.0.1:{taken.getsockname()[1]}"
+            listen = "127.0.0.1:{port}"
             restart = {{ {key}, backoff = "10ms" }}
         """
         daemon = servd(config, main_py=OK)

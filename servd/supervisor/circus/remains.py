@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 
 from servd.core import processes
-from servd.wire.names import NOTIFY_SOCKET
 
 
 class Remains:
@@ -28,19 +27,13 @@ class Remains:
         """Returns the names of those that live now, by pid. `known` tells a worker's own pid."""
         self._forget_ended()
         orphans = [pid for pid in processes.children_of(os.getpid()) if not known(pid)]
-        ours = [pid for pid in orphans if self._is_ours(pid)]
+        ours = [
+            pid for pid in orphans if processes.was_started_by(pid, self._leader, self._notify_path)
+        ]
         for pid in processes.descendants_of(ours):
             if pid not in self._descriptors:
                 self._hold(pid)
         return {pid: processes.name_of(pid) for pid in self._descriptors}
-
-    def _is_ours(self, pid: int) -> bool:
-        found = processes.stat_of(pid)
-        if found is None or found.is_dead:
-            return False
-        if self._leader in (found.group, found.session):
-            return True
-        return processes.environment_of(pid).get(NOTIFY_SOCKET) == self._notify_path
 
     def _hold(self, pid: int) -> None:
         """Opens a descriptor of the process: its pid may be another's once it is gone."""
