@@ -124,8 +124,15 @@ class Endpoint:
         if self.shared:
             return
         with contextlib.suppress(OSError):
-            if self.inode is not None and bind.inode(self.config.address.path) == self.inode:
+            if self.inode is not None and not self.is_lost:
                 os.unlink(self.config.address.path)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file of a unix socket is gone, or another stands in its place."""
+        if self.inode is None or self.shared:
+            return False
+        return not bind.leads_to(self.config.address.path, self.inode)
 
 
 @dataclass(eq=False)
@@ -195,17 +202,31 @@ class AdminListener:
         fresh = self._endpoint_at(new, after) if new is not None else None
 
         async def move() -> None:
-            leaving, self._endpoint = self._endpoint, fresh
-            self.start()
-            if leaving is not None:  # in a task: the request for this reload may be in flight there
-                closing = asyncio.get_running_loop().create_task(leaving.close(None))
-                self._closing[closing] = leaving
-                closing.add_done_callback(lambda task: self._closing.pop(task, None))
+            self._move_to(fresh)
 
         change.commits.append(move)
         if fresh is not None:
             change.undoes.append(fresh.close)
         return change
+
+    def _move_to(self, fresh: Endpoint | None) -> None:
+        """Answers there from now on, and what the old endpoint has accepted."""
+        leaving, self._endpoint = self._endpoint, fresh
+        self.start()
+        if leaving is not None:  # in a task: the request for this reload may be in flight there
+            closing = asyncio.get_running_loop().create_task(leaving.close(None))
+            self._closing[closing] = leaving
+            closing.add_done_callback(lambda task: self._closing.pop(task, None))
+
+    def mend(self) -> list[str]:
+        """Binds its unix socket again if somebody has removed the file; returns the path. Raises
+        `StartError`.
+        """
+        here = self._endpoint
+        if here is None or not here.is_lost:
+            return []
+        self._move_to(Endpoint(here.config, here.app))
+        return [here.config.address.path]
 
     def _endpoint_at(self, new: EndpointConfig, config: AdminConfig) -> Endpoint:
         """Opens an endpoint in addition to the present one. Raises `StartError`."""
@@ -290,6 +311,12 @@ class AdminServer:
         self._metrics = Metrics(daemon)
         for listener in self._listeners:
             listener.start()
+
+    def mend(self) -> list[str]:
+        """Binds again the unix sockets whose files were removed; returns their paths. Raises
+        `StartError`.
+        """
+        return [path for listener in self._listeners for path in listener.mend()]
 
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares the move to other addresses. Raises `StartError`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from servd.control.client import TOKEN_VARIABLE, AdminClient
+from servd.core import instances
 from servd.core.errors import ServdError, UsageError
 from servd.core.paths import admin_address, default_runtime_dir, runtime_dir_of
 
@@ -69,7 +70,7 @@ def client_of(path: str) -> AdminClient:
     """Returns the client of a configuration's daemon. Raises `ServdError` without an API."""
     token = _token_of_environment()
     if quick := quick_socket(path, os.environ):
-        return AdminClient(_or_unit_socket(quick, path))
+        return AdminClient(_or_unit_socket(_or_of_another_path(quick, path), path))
     from servd.config.load import load
 
     loaded = readable_part(load(path, os.environ))
@@ -80,7 +81,10 @@ def client_of(path: str) -> AdminClient:
     address = admin_address(settings.listen, runtime_dir)
     if address.kind == "tcp":
         return AdminClient(f"http://{address.from_here}", token or _token(loaded))
-    return AdminClient(_or_unit_socket(address.path, loaded.path))
+    socket_path = address.path
+    if settings.listen is None and not loaded.config.daemon.runtime_dir:
+        socket_path = _or_of_another_path(socket_path, loaded.path)
+    return AdminClient(_or_unit_socket(socket_path, loaded.path))
 
 
 def _token_of_environment() -> str:
@@ -102,6 +106,17 @@ def readable_part(loaded: Loaded) -> Loaded:
     text = "".join(loaded.texts[place.file].splitlines(keepends=True)[: place.line - 1])
     source = Source(place.file, text.encode())
     return load_sources([source], loaded.path, os.environ, Disk())
+
+
+def _or_of_another_path(socket_path: str, config: str) -> str:
+    """Returns the socket of the daemon that was started with another path to the same config, if
+    there is one: given is a link, or where it leads.
+    """
+    folder = os.path.dirname(socket_path)
+    if instances.using(folder) is not None:
+        return socket_path
+    found = instances.running(config, os.path.dirname(folder))
+    return socket_path if found is None else os.path.join(found.folder, "admin.sock")
 
 
 def _or_unit_socket(socket_path: str, config: str) -> str:

@@ -137,6 +137,14 @@ def inode(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def leads_to(path: str, found: tuple[int, int]) -> bool:
+    """Returns whether the file at `path` is still that one."""
+    try:
+        return inode(path) == found
+    except OSError:
+        return False
+
+
 def set_owner(path: str, options: UnixSocketOptions) -> None:
     """Sets mode, owner and group of a unix socket's file. Raises OSError."""
     os.chmod(path, options.mode)

@@ -51,6 +51,12 @@ class Event(StrEnum):
         "Edits of the configuration and of certificates are not noticed.")
     SOURCES_NOT_WATCHED = ("sources cannot be watched", "error",
         "Edits of an app's code are not noticed (`servd dev`).")
+    RUNTIME_FOLDER_MENDED = ("runtime folder mended", "missing",
+        "What somebody had removed of it, or the admin socket, was made again.")
+    RUNTIME_FOLDER_MISSING = ("runtime folder cannot be mended", "error next_action",
+        "It was removed, and cannot be made again: no command reaches the daemon.")
+    SOCKETS_REMOVED = ("unix sockets removed", "paths services",
+        "Somebody removed their files: the services are rolled onto new ones.")
     WORKER_LIST_NOT_WRITTEN = ("list of workers cannot be written", "error",
         "A next daemon would not know the workers that this one leaves if it is killed.")
     ORPHANS_DRAINING = ("workers of a killed daemon are draining", "pids",

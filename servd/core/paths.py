@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from servd.core.address import Address
+from servd.core.basedir import absolute
 
 
 def instance_name(config_path: str) -> str:
-    """Returns the name of the daemon of a config, the same for every spelling of its path."""
-    real = os.path.realpath(config_path)
-    stem = re.sub(r"[^a-z0-9]+", "-", Path(real).parent.name.lower()).strip("-")[:24]
-    return f"{stem or 'servd'}-{hashlib.sha256(real.encode()).hexdigest()[:8]}"
+    """Returns the name of the daemon of a config. Links in its path are not resolved: one to a
+    release may be swapped while the daemon runs.
+    """
+    given = absolute(config_path)
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(given).parent.name.lower()).strip("-")[:24]
+    return f"{stem or 'servd'}-{hashlib.sha256(os.fsencode(given)).hexdigest()[:8]}"
 
 
 def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:

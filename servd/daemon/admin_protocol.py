@@ -22,6 +22,9 @@ class Admin(Protocol):
     async def change(self, before: AdminConfig, after: AdminConfig) -> SettingsChange:
         """Prepares other addresses. Raises `StartError`."""
 
+    def mend(self) -> list[str]:
+        """Makes removed unix sockets again, and returns their paths. Raises `StartError`."""
+
     def handed(self) -> list[HandedSocket]:
         """Returns its sockets, for the daemon that replaces this one."""
 

@@ -28,6 +28,7 @@ from servd.daemon.upgrade.upgrader import Upgrades
 from servd.daemon.watch.certificates import CertificateWatch
 from servd.daemon.watch.clock import ClockWatch
 from servd.daemon.watch.config_files import FileWatch
+from servd.daemon.watch.runtime_folder import RuntimeFolderWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
@@ -88,7 +89,13 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         rates=rates,
         cpu=CpuMeter(),
         compactor=compactor,
-        periodics=(compactor.sweeps, rates.readings, certificates.looks, ClockWatch().looks),
+        periodics=(
+            compactor.sweeps,
+            rates.readings,
+            certificates.looks,
+            ClockWatch().looks,
+            RuntimeFolderWatch(folder, supervisor, admin, queue.ask).looks,
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from servd.core.basedir import fix_base_dir
+from servd.core.basedir import absolute, fix_base_dir
 from servd.core.paths import runtime_dir_of
 from servd.core.processes import adopt_orphans
 from servd.daemon.components import DaemonResources
@@ -70,13 +70,15 @@ def _runtime_dir(options: DaemonOptions, pool: SocketPool) -> RuntimeDir:
     """Opens a new folder, or adopts that of the previous daemon with its sockets."""
     configured = options.loaded.config.daemon.runtime_dir
     ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
+    given = options.loaded.path
+    config = "" if given.startswith("<") or options.runtime_dir else absolute(given)
     if options.previous is None:
-        path = runtime_dir_of(configured, options.loaded.path, options.runtime_dir)
-        folder = RuntimeDir(path, ours=ours)
+        path = runtime_dir_of(configured, given, options.runtime_dir)
+        folder = RuntimeDir(path, config=config, ours=ours)
         folder.open()
         return folder
     state = options.previous.state
-    folder = RuntimeDir(state.runtime_dir, ours=ours)
+    folder = RuntimeDir(state.runtime_dir, config=config, ours=ours)
     folder.adopt(state.lock, state.made)
     pool.inherited = state.inherited
     pool.preload(map(Bound.inherit, state.sockets), state.chosen)

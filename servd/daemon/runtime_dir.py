@@ -13,24 +13,29 @@ import shutil
 import stat
 from collections.abc import Sequence
 
+from servd.core import instances
 from servd.core.address import UNIX_PATH_LIMIT
 from servd.core.errors import StartError
 
 SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
+_FOLDERS = (SOCKETS, NOTIFY, APP_METRICS, APP_DATA)
 _INNER_PATH_BYTES = len("/s/0123456789abcdef.sock")
 
 
 class RuntimeDir:
     """The folder, locked: a second daemon is refused with the pid of the first.
 
-    It is removed at the end if this daemon made it, or if it is `ours` by name. The descriptor
-    `lock` holds the lock; a new daemon inherits it, so that no other can come between. `notify`
-    holds the workers' notification sockets, `app_metrics` one folder per service for its app's
-    metrics, `folded_app_metrics` the daemon's copies of those; only this user can enter `private`.
+    It is removed at the end if this daemon made it, or if it is `ours` by name: then no other
+    daemon of the same `config` ("": not a file) may run in a folder beside it. The descriptor
+    `lock`, of the folder itself, holds the lock (which keeps systemd-tmpfiles away too); a new
+    daemon inherits it, so that no other can come between. `notify` holds the workers' notification
+    sockets, `app_metrics` one folder per service for its app's metrics, `folded_app_metrics` the
+    daemon's copies of those; only this user can enter `private`.
     """
 
-    def __init__(self, path: str, *, ours: bool = False) -> None:
+    def __init__(self, path: str, *, config: str = "", ours: bool = False) -> None:
         self.path = path
+        self.config = config
         self.ours = ours
         self.private = os.path.join(path, PRIVATE)
         self.notify = os.path.join(path, NOTIFY)
@@ -51,22 +56,38 @@ class RuntimeDir:
                 f"the runtime folder {self.path} is too long for unix sockets: set"
                 " daemon.runtime_dir to a shorter one"
             )
-        is_root = os.geteuid() == 0
         try:
-            self._make_parents(os.path.dirname(self.path), 0o755 if is_root else 0o700)
-            self._make(self.path, 0o711 if is_root else 0o700)
-            self._make(self.private, 0o700)
+            self._make_outer()
             self._take_lock()
-            data = os.path.join(self.path, APP_DATA)
+            data = self._inside(APP_DATA)
             for stale in (self.notify, self.app_metrics, self.folded_app_metrics, data):
                 shutil.rmtree(stale, ignore_errors=True)
-            for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA):
-                self._make(os.path.join(self.path, name), 0o711 if is_root else 0o700)
+            self._make_all()
+        except StartError:
+            self.close()
+            raise
         except OSError as error:
             self.close()
-            where = error.filename or self.path
-            text = f"the runtime folder {where} cannot be used: {error.strerror}"
-            raise StartError(text) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> StartError:
+        where = error.filename or self.path
+        return StartError(f"the runtime folder {where} cannot be used: {error.strerror}")
+
+    def _inside(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def _make_outer(self) -> None:
+        """Makes the folder itself, and the private one, which hold the lock and the record."""
+        is_root = os.geteuid() == 0
+        self._make_parents(os.path.dirname(self.path), 0o755 if is_root else 0o700)
+        self._make(self.path, 0o711 if is_root else 0o700)
+        self._make(self.private, 0o700)
+
+    def _make_all(self) -> None:
+        self._make_outer()
+        for name in _FOLDERS:
+            self._make(self._inside(name), 0o711 if os.geteuid() == 0 else 0o700)
 
     def adopt(self, lock: int, made: Sequence[str]) -> None:
         """Uses the folder of the previous daemon, which keeps it until `own`."""
@@ -76,8 +97,45 @@ class RuntimeDir:
     def own(self) -> None:
         """Makes this daemon the owner: it writes its pid, and cleans up at the end."""
         self._owned = True
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
+        instances.record(self.path, self.config)
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this daemon is the owner."""
+        return self._owned
+
+    def mend(self) -> list[str]:
+        """Makes again what was removed of it; returns the paths. Raises `StartError` if it cannot
+        be made, or if another daemon uses it by now.
+        """
+        wanted = [self.path, self.private, *map(self._inside, _FOLDERS)]
+        missing = [path for path in wanted if not os.path.isdir(path)]
+        if self.path not in missing and not self._is_locked_folder():
+            missing.append(self.path)
+        recorded = instances.is_recorded(self.path)
+        if not missing and recorded:
+            return []
+        try:
+            self._make_all()
+            if self.path in missing:
+                self._lock_again()
+            if not recorded:
+                self.own()
+        except OSError as error:
+            raise self._unusable(error) from None
+        return missing or [instances.record_of(self.path)]
+
+    def _is_locked_folder(self) -> bool:
+        """Whether the folder is the one that is locked, and no other in its place."""
+        return os.path.samestat(os.stat(self.path), os.fstat(self.lock))
+
+    def _lock_again(self) -> None:
+        """Raises `StartError` if another daemon has locked the new folder: it is that one's."""
+        self._owned = False
+        lock = self._locked()
+        self._owned = True
+        os.close(self.lock)
+        self.lock = lock
 
     def hand_over(self) -> None:
         """Leaves the folder to the next daemon."""
@@ -108,23 +166,42 @@ class RuntimeDir:
             os.chmod(path, mode)
 
     def _take_lock(self) -> None:
-        path = os.path.join(self.private, "servd.lock")
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises `StartError` if another daemon has the folder, or the configuration."""
+        self.lock = self._locked()
+        self.own()  # before it looks: of two that start together, none overlooks the other
+        other = self._other_daemon()
+        if other is not None:
+            instances.forget(self.path)
+            os.close(self.lock)
+            self._owned, self.lock = False, -1
+            raise StartError(
+                f"another servd (pid {other.pid}) runs {self.config}, as {other.config}"
+            )
+
+    def _locked(self) -> int:
+        """Returns the locked descriptor of the folder. Raises `StartError` if another has it."""
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(lock)
             self.made.clear()
+            first = instances.using(self.path)
+            pid = "unknown" if first is None else first.pid
             raise StartError(f"another servd (pid {pid}) runs with {self.path}") from None
-        self.lock = lock
-        self.own()
+        return lock
+
+    def _other_daemon(self) -> instances.Instance | None:
+        """Returns the daemon that runs the same configuration by another path."""
+        if not (self.ours and self.config):
+            return None
+        return instances.running(self.config, os.path.dirname(self.path))
 
     def close(self) -> None:
         """Removes its content, and the folder if this daemon made it, unless another owns it."""
         if self.lock >= 0 and self._owned:
-            for name in (SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE):
-                shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+            for name in (*_FOLDERS, PRIVATE):
+                shutil.rmtree(self._inside(name), ignore_errors=True)
             if self.ours:
                 with contextlib.suppress(OSError):
                     os.rmdir(self.path)

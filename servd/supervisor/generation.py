@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from servd.core.events import Event
@@ -83,6 +83,10 @@ class Generation:
             if not listener.plan.internal
             for item in listener.bound
         }
+
+    def uses(self, bound: Collection[Bound]) -> bool:
+        """Whether it listens on one of these sockets."""
+        return any(item in bound for listener in self.listeners for item in listener.bound)
 
     # running
 

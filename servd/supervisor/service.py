@@ -68,6 +68,12 @@ class ManagedService:
         return Generation(plan, self._number(), self.context, self)
 
     @property
+    def generations(self) -> list[Generation]:
+        """Every generation of which something may run."""
+        found = (self.current, self.upcoming, *self.draining)
+        return [generation for generation in found if generation is not None]
+
+    @property
     def generation(self) -> int:
         """The number of the current generation; 0 before the first."""
         return self.current.number if self.current is not None else 0
@@ -219,9 +225,8 @@ class ManagedService:
 
     def kill(self) -> None:
         """Kills every worker at once."""
-        for generation in (self.current, self.upcoming, *self.draining):
-            if generation is not None:
-                generation.workers.kill()
+        for generation in self.generations:
+            generation.workers.kill()
 
     def worker_overdue(self) -> None:
         """A worker did not end in time."""

@@ -25,6 +25,7 @@ from servd.supervisor.apply.transaction import ApplyTransaction, to_the_end
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.respawn import Death, RestartHistory, after_death
 from servd.supervisor.service import ManagedService
+from servd.supervisor.sockets.pool import Bound
 from servd.wire.graces import STOP_SECONDS
 
 log = structlog.get_logger()
@@ -301,6 +302,11 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    @property
+    def lost_sockets(self) -> list[Bound]:
+        """Unix sockets that no client finds any more, as somebody has removed their files."""
+        return [item for item in self.context.pool.bound.values() if item.is_lost]
 
     # ending
 

@@ -51,6 +51,11 @@ class WorkerRegistry:
         """Whether the process is a worker that has not been reaped."""
         return pid in self._known
 
+    def mend(self) -> None:
+        """Writes the list again if somebody has removed it."""
+        if self._known and self._path and not os.path.exists(self._path):
+            self._write_soon()
+
     def close(self) -> None:
         """Removes the list: no worker remains."""
         if self._writing is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from servd.core.errors import StartError
 from servd.core.paths import default_runtime_dir, instance_name
+from servd.core.processes import started_at
 from servd.daemon.runtime_dir import RuntimeDir
 
 
@@ -37,9 +39,59 @@ def test_two_configs_never_share_a_folder_and_one_config_always_does(short: Path
     for path in (one, two):
         path.parent.mkdir(parents=True)
         path.touch()
-    (short / "link.toml").symlink_to(one)
     assert instance_name(str(one)) != instance_name(str(two))
-    assert instance_name(str(one)) == instance_name(str(short / "link.toml"))
+    assert instance_name(str(one)) == instance_name(f"{one.parent}/../a/./servd.toml")
+
+
+def test_a_folder_is_named_by_the_path_as_it_was_given(short: Path) -> None:
+    (short / "servd.toml").touch()
+    (short / "link.toml").symlink_to("servd.toml")
+    assert instance_name(str(short / "servd.toml")) != instance_name(str(short / "link.toml"))
+
+
+def test_of_two_paths_to_one_config_the_second_is_refused(short: Path) -> None:
+    config, link = short / "servd.toml", short / "link.toml"
+    config.touch()
+    link.symlink_to("servd.toml")
+    first = RuntimeDir(str(short / "run" / "a"), config=str(link), ours=True)
+    first.open()
+    second = RuntimeDir(str(short / "run" / "b"), config=str(config), ours=True)
+    # the daemon of this process is told from others by its pid
+    (short / "run" / "a" / "private" / "servd.pid").write_text(
+        f"{os.getppid()}\n{started_at(os.getppid()) or 0}\n{link}\n"
+    )
+    with pytest.raises(StartError, match=rf"another servd \(pid {os.getppid()}\) runs {config}"):
+        second.open()
+    assert sorted(os.listdir(short / "run")) == ["a"]
+    first.close()
+
+
+def test_what_was_removed_is_made_again(short: Path) -> None:
+    folder = RuntimeDir(str(short / "run"))
+    folder.open()
+    assert folder.mend() == []
+    for gone in ("s", "private", ""):
+        path = str(short / "run" / gone).rstrip("/")
+        shutil.rmtree(path)
+        assert path in folder.mend()
+        assert folder.mend() == []
+    with pytest.raises(StartError, match=rf"another servd \(pid {os.getpid()}\)"):
+        RuntimeDir(str(short / "run")).open()
+    folder.close()
+    assert list(short.iterdir()) == []
+
+
+def test_a_folder_that_another_daemon_has_made_meanwhile_is_left_to_it(short: Path) -> None:
+    first, second = RuntimeDir(str(short / "run")), RuntimeDir(str(short / "run"))
+    first.open()
+    shutil.rmtree(short / "run")
+    second.open()
+    with pytest.raises(StartError, match="another servd"):
+        first.mend()
+    first.close()
+    assert (short / "run" / "s").exists()
+    assert second.mend() == []
+    second.close()
 
 
 def test_state_is_private_and_everything_goes_at_the_end(short: Path) -> None:
@@ -47,7 +99,7 @@ def test_state_is_private_and_everything_goes_at_the_end(short: Path) -> None:
     folder.open()
     private = short / "deep" / "run" / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    assert (private / "servd.lock").read_text() == f"{os.getpid()}\n"
+    assert (private / "servd.pid").read_text().splitlines()[0] == str(os.getpid())
     (short / "deep" / "run" / "s" / "left.sock").touch()
     folder.close()
     assert list(short.iterdir()) == []
@@ -66,14 +118,14 @@ def test_a_second_user_of_the_folder_is_told_the_pid_of_the_first(short: Path) -
     first.open()
     with pytest.raises(StartError, match=rf"another servd \(pid {os.getpid()}\)"):
         RuntimeDir(str(short / "run")).open()
-    assert (short / "run" / "private" / "servd.lock").exists()
+    assert (short / "run" / "private" / "servd.pid").exists()
     first.close()
 
 
 def test_what_a_killed_daemon_left_is_taken_over(short: Path) -> None:
     for name in ("private", "n", "s"):
         (short / "run" / name).mkdir(parents=True)
-    (short / "run" / "private" / "servd.lock").write_text("99999\n")
+    (short / "run" / "private" / "servd.pid").write_text("99999\n")
     (short / "run" / "n" / "stale").touch()
     folder = RuntimeDir(str(short / "run"))
     folder.open()

@@ -77,8 +77,7 @@ def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) ->
 def _service_sample(service: ManagedService) -> ServiceSample:
     states = dict.fromkeys(WORKER_STATES, 0)
     used: dict[tuple[int, int], int] = {}
-    generations = (service.current, service.upcoming, *service.draining)
-    for generation in (known for known in generations if known is not None):
+    for generation in service.generations:
         for process in (*generation.workers.processes, *generation.workers.leaving):
             states[process.state] += 1
             key = (process.slot, generation.number)

@@ -213,6 +213,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """Reads the notifications that the loop has not come to yet."""
         self._notify.read()
 
+    def mend_notify(self) -> None:
+        """Makes its notification socket again if somebody has removed it. Raises OSError."""
+        if self.is_alive():
+            self._notify.mend()
+
     def _hung_up(self) -> None:
         _set(self.channel_closed)
 

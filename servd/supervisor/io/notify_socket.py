@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable
 
 from servd.supervisor.io.reader import BoundedReader, ReadBudget
@@ -18,8 +19,14 @@ _LAST_DATAGRAMS = 64
 """Notifications that are read of a worker that has ended: another process may go on writing."""
 
 
+_SEARCHABLE = 0o711
+"""Mode of a folder through which workers of other users reach their sockets, and see no other's."""
+
+
 class NotifySocket:
-    """One worker's NOTIFY_SOCKET: a datagram socket in the runtime folder, for its user alone."""
+    """One worker's NOTIFY_SOCKET: a datagram socket for its user alone, in the runtime folder, or
+    in a temporary one of its own while that is missing.
+    """
 
     def __init__(
         self,
@@ -28,20 +35,38 @@ class NotifySocket:
         on_fields: Callable[[dict[str, str]], None],
         budget: ReadBudget,
     ) -> None:
-        self.path = os.path.join(folder, secrets.token_hex(6))
         self.on_fields = on_fields
+        self._owner = owner
+        self._budget = budget
+        self._of_its_own = "" if os.path.isdir(folder) else tempfile.mkdtemp(prefix="servd-")
+        if self._of_its_own:
+            os.chmod(self._of_its_own, _SEARCHABLE)
+        self.path = os.path.join(self._of_its_own or folder, secrets.token_hex(6))
         self._reader: BoundedReader | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            self._socket.bind(self.path)
-            os.chmod(self.path, 0o600)
-            if owner is not None:
-                os.chown(self.path, owner, -1)
+            self._open()
         except OSError:
             self.close()
             raise
+
+    def _open(self) -> None:
+        self._socket.bind(self.path)
+        os.chmod(self.path, 0o600)
+        if self._owner is not None:
+            os.chown(self.path, self._owner, -1)
         self._socket.setblocking(False)
-        self._reader = BoundedReader(self._socket.fileno(), self._read_one, budget)
+        self._reader = BoundedReader(self._socket.fileno(), self._read_one, self._budget)
+
+    def mend(self) -> None:
+        """Makes the socket again if somebody has removed its file. Raises OSError."""
+        if os.path.exists(self.path):
+            return
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.read()
+        self.close()
+        self._socket = fresh
+        self._open()
 
     def _read_one(self) -> bool:
         if self._socket.fileno() < 0:
@@ -66,3 +91,6 @@ class NotifySocket:
         self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
+        if self._of_its_own:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._of_its_own)

@@ -69,6 +69,13 @@ class Bound:
         name = self.sock.getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file of a unix socket is gone, or another stands in its place."""
+        return (
+            self.inode is not None and not self.shared and not bind.leads_to(self.path, self.inode)
+        )
+
     def covers(self, family: int, host: str, port: int) -> bool:
         """Whether this and such a TCP socket can be bound together only by sharing the port."""
         if self.path or self.inherited or self.sock.family != family or self.port != port:
@@ -95,7 +102,7 @@ class Bound:
     def _unlink(self) -> None:
         if self.inode is not None:
             with contextlib.suppress(OSError):
-                if bind.inode(self.path) == self.inode:
+                if bind.leads_to(self.path, self.inode):
                     os.unlink(self.path)
 
 
@@ -264,6 +271,9 @@ class SocketPool:
     def _acquire_unix(self, listener: Listener) -> None:
         path = listener.plan.address.path
         item = self._known(unix_key(path))
+        if item is not None and item.is_lost:
+            self._detached.append(item)  # its workers drain; a new one takes its place
+            item = None
         if item is None:
             sock, inode = bind.bind_unix(listener.plan)
             item = Bound(unix_key(path), sock, path, inode)

@@ -1,0 +1,110 @@
+"""Makes again what vanishes of the runtime folder and of unix sockets while the daemon runs: a tmp
+cleaner, a logout or a person removes it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from servd.core.errors import StartError
+from servd.core.events import Event
+from servd.daemon.admin_protocol import Admin
+from servd.daemon.periodic import Periodic
+from servd.daemon.reload.request import ReloadRequest
+from servd.daemon.runtime_dir import RuntimeDir
+from servd.supervisor.app_folders import make_app_folders
+from servd.supervisor.generation import Generation
+from servd.supervisor.supervisor import Supervisor
+
+_LOOK_SECONDS = 1.0
+
+_AGAIN_SECONDS = 30.0
+"""Shortest time between two attempts to give a service its socket back."""
+
+_REPORT_SECONDS = 60.0
+"""Interval in which a lasting failure is reported again."""
+
+log = structlog.get_logger()
+
+
+class RuntimeFolderWatch:
+    """Looks every second. Folders, the record of the daemon, the admin API's sockets and those for
+    notifications are made again at once. The workers hold the sockets of services, and a file that
+    is gone cannot lead to the old one: the service is rolled onto a new one.
+    """
+
+    def __init__(
+        self,
+        folder: RuntimeDir,
+        supervisor: Supervisor,
+        admin: Admin,
+        ask: Callable[[ReloadRequest], object],
+    ) -> None:
+        self.looks = Periodic(_LOOK_SECONDS, self.look, later=True)
+        self._folder = folder
+        self._supervisor = supervisor
+        self._admin = admin
+        self._ask = ask
+        self._rolled: dict[str, float] = {}
+        self._said: tuple[str, float] = ("", -math.inf)
+
+    def look(self) -> None:
+        """Mends what is missing, and says so."""
+        if not self._folder.is_owned:
+            return  # the folder is another daemon's by now
+        try:
+            missing = self._folder.mend()
+            if missing:
+                self._mend_what_is_inside()
+            missing += self._admin.mend()
+        except (OSError, StartError) as error:
+            self._complain(str(error))
+            missing = []
+        if missing:
+            log.warning(Event.RUNTIME_FOLDER_MENDED, missing=missing)
+        self._mend_services()
+
+    def _complain(self, error: str) -> None:
+        text, said = self._said
+        if text != error or time.monotonic() - said >= _REPORT_SECONDS:
+            self._said = error, time.monotonic()
+            action = f"tried every {_LOOK_SECONDS:g} s"
+            log.error(Event.RUNTIME_FOLDER_MISSING, error=error, next_action=action)
+
+    def _mend_what_is_inside(self) -> None:
+        self._supervisor.context.workers.registry.mend()
+        for generation in self._generations():
+            make_app_folders(generation.plan)
+            for process in (*generation.workers.processes, *generation.workers.leaving):
+                process.mend_notify()
+
+    def _mend_services(self) -> None:
+        """Rolls the services that cannot be reached any more."""
+        now, lost = time.monotonic(), {item.key: item for item in self._supervisor.lost_sockets}
+        self._rolled = {key: at for key, at in self._rolled.items() if key in lost}
+        due = [
+            item
+            for key, item in lost.items()
+            if now - self._rolled.get(key, -math.inf) >= _AGAIN_SECONDS
+        ]
+        if not due:
+            return
+        self._rolled |= dict.fromkeys((item.key for item in due), now)
+        names = {
+            name
+            for name, service in self._supervisor.services.items()
+            if service.current is not None and service.current.uses(due)
+        }
+        paths = sorted(item.path for item in due)
+        log.warning(Event.SOCKETS_REMOVED, paths=paths, services=sorted(names))
+        if names:
+            why = f"{', '.join(paths)} had been removed"
+            self._ask(ReloadRequest(why, read=False, roll=frozenset(names)))
+
+    def _generations(self) -> Iterator[Generation]:
+        for service in (*self._supervisor.services.values(), *self._supervisor.leaving):
+            yield from service.generations
