@@ -33,6 +33,7 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
     found = check_files_of(config.services, checked, now)
     found += _env_files(checked, ("defaults", "env_file"), config.defaults.env_file)
     found += _account(checked, ("admin", "group"), config.admin.group)
+    found += _log_file(checked, ("daemon", "log", "file"), config.daemon.log.file)
     if config.admin.token_file:
         found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
     for index, hook in enumerate(config.hooks):
@@ -56,6 +57,7 @@ def check_files_of(
         found += _interpreter(checked, path, service)
         found += _env_files(checked, (*path, "env_file"), service.env_file)
         found += _accounts(checked, path, service)
+        found += _log_file(checked, (*path, "log", "file"), service.log.file)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
     return found
@@ -82,6 +84,18 @@ def _readable(checked: ValidationContext, path: Path, file: str) -> Iterator[Dia
             return
     except OSError as error:
         yield checked.problem(path, f"cannot read {file}: {error.strerror}", code="file")
+
+
+def _log_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
+    """The folder of a log exists, and the log is no folder."""
+    folder = os.path.dirname(file)
+    if not file:
+        return
+    if not os.path.isdir(folder):
+        reason = "is not a folder" if os.path.exists(folder) else "does not exist"
+        yield checked.problem(path, f"the folder {folder} {reason}", code="file")
+    elif os.path.isdir(file):
+        yield checked.problem(path, f"{file} is a folder", "name a file", code="file")
 
 
 def _directory(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:

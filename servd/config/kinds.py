@@ -28,7 +28,8 @@ _SERVICE_KEYS: Mapping[ServiceKind, str] = {
     "rebind": "listen",
     "switch": "tls tls.client_auth",
     "live": """run socket backlog public_url timeouts.startup health watchdog restart rollout
-        log.level log.max_rate tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
+        log.level log.max_rate log.file log.max_size log.keep
+        tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
     "roll": """app command bento components factory interface directory python kind threads preload
         gpus cpu_affinity depends_on timeouts limits ready activation stop_signal stop_command env
         env_file

@@ -12,6 +12,7 @@ from servd.config.scalars import (
     GpusOrAuto,
     ListenAddress,
     OptionalAddress,
+    SizeOrNone,
     Text,
     one_or_many,
 )
@@ -31,6 +32,10 @@ class DaemonLog(Table):
     )
     level: LogLevel = Field("info", description="Least severe events of the daemon.")
     file: Text = Field("", description="A file instead of stderr; SIGUSR1 reopens it.")
+    max_size: SizeOrNone = Field(
+        None, description="Size at which the file is renamed to .1, and begun anew."
+    )
+    keep: int = Field(5, ge=0, le=1000, description="Renamed files that are kept.")
 
 
 class DaemonConfig(Table):

@@ -183,6 +183,13 @@ class ServiceLog(Table):
     max_rate: int = Field(
         5000, ge=0, description="Printed lines a second; more are dropped and counted. 0: any."
     )
+    file: Text = Field(
+        "", description="A file for what the workers print, besides the daemon's log."
+    )
+    max_size: SizeOrNone = Field(
+        None, description="Size at which the file is renamed to .1, and begun anew."
+    )
+    keep: int = Field(5, ge=0, le=1000, description="Renamed files that are kept.")
 
 
 class Proxy(Table):

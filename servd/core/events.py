@@ -77,7 +77,9 @@ class Event(StrEnum):
     LOG_NOT_REOPENED = ("log not reopened", "error", "It could not be: the old file stays in use.")
     LOG_NOT_WRITTEN = ("log cannot be written", "error file",
         "Lines are dropped and counted. For hooks and followers.")
-    LOG_LINES_LOST = ("log lines lost", "lines reason in_all",
+    LOG_NOT_ROTATED = ("log not rotated", "error file",
+        "A log file has reached its `max_size`, but cannot be renamed: it grows on.")
+    LOG_LINES_LOST = ("log lines lost", "lines reason in_all file?",
         "Lines that the log lacks, now that it can be written again.")
     HOOK_DONE = ("hook done", "hook target", "A hook was called.")
     HOOK_FAILED = ("hook failed", "hook target error last_lines?",

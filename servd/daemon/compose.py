@@ -122,6 +122,7 @@ def _supervisor(
         replan=replan,
         sources=Sources() if options.watches_sources else None,
         needs_import=options.needs_import,
+        print_files=resources.router.print_files,
     )
     context = SupervisorContext(
         arbiter=arbiter,

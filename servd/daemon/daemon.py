@@ -273,11 +273,14 @@ class Daemon:
         self._lifecycle.stop()
 
     def _reopen_logs(self) -> None:
+        errors = self.router.print_files.reopen()
         try:
             self.router.sink.reopen()
         except StartError as error:
-            log.error(Event.LOG_NOT_REOPENED, error=str(error))
-        else:
+            errors.append(str(error))
+        for message in errors:
+            log.error(Event.LOG_NOT_REOPENED, error=message)
+        if not errors:
             log.info(Event.LOG_REOPENED)
 
     # the stop

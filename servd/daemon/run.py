@@ -46,7 +46,10 @@ def run(options: DaemonOptions) -> int:
             router = LogRouter(sink)
             configure(router.by_daemon, config.daemon.log.level)
             resources = DaemonResources(folder, router, systemd, pool, store)
-            return asyncio.run(_main(options, resources))
+            try:
+                return asyncio.run(_main(options, resources))
+            finally:
+                router.print_files.close()
         finally:
             sink.close()
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from servd.daemon.log.event import LogEvent, TakeEvent
+from servd.daemon.log.print_files import OpenPrintFiles
 from servd.daemon.log.sink import LogSink
 
 LINES = 1000
@@ -152,12 +153,13 @@ class LogBuffer:
 
 class LogRouter:
     """Routes all that is logged to the sink and to the buffers: `events` has the daemon's own
-    events, which subscribers get too, `logs` those and all lines of workers. `boot` names this run
-    of the daemon: line numbers mean nothing to another.
+    events, which subscribers get too, `logs` those and all lines of workers. `print_files` are the
+    services' own. `boot` names this run of the daemon: line numbers mean nothing to another.
     """
 
     def __init__(self, sink: LogSink) -> None:
         self.sink = sink
+        self.print_files = OpenPrintFiles()
         self.events = LogBuffer()
         self.logs = LogBuffer()
         self.boot = secrets.token_hex(4)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import structlog
 
@@ -26,7 +26,9 @@ from servd.core.events import Event
 from servd.daemon.log import journald
 from servd.daemon.log.console import console_renderer
 from servd.daemon.log.event import LogEvent, TakeEvent
-from servd.daemon.log.stream import LogStream
+from servd.daemon.log.file import LogFile
+from servd.daemon.log.stream import LogStream, RawStream
+from servd.plan.host import Account
 from servd.wire.graces import LOG_SECONDS
 
 _QUEUED_LINES = 20_000
@@ -46,12 +48,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
-def open_log(options: DaemonLog) -> IO[bytes]:
-    """Opens the log file, or stderr. Raises `StartError`."""
+def open_log(options: DaemonLog, account: Account | None = None) -> RawStream:
+    """Opens the log file (that of a service of the user `account`), or stderr. Raises
+    `StartError`.
+    """
     if not options.file:
         return open(os.dup(2), "wb", buffering=0)
     try:
-        return open(options.file, "ab", buffering=0)
+        return LogFile(options.file, max_size=options.max_size, keep=options.keep, account=account)
     except OSError as error:
         raise StartError(f"cannot write the log {options.file}: {error.strerror}") from None
 
@@ -59,7 +63,7 @@ def open_log(options: DaemonLog) -> IO[bytes]:
 class LogSink:
     """Takes events and writes them, as JSON or for people."""
 
-    def __init__(self, options: DaemonLog, stream: IO[bytes] | None = None) -> None:
+    def __init__(self, options: DaemonLog, stream: RawStream | None = None) -> None:
         self.options = options
         self.dropped = 0
         self._stream = LogStream(stream or open_log(options))
@@ -126,6 +130,7 @@ class LogSink:
             if self._is_report_due:
                 self._report_lost()
             elif not lines and self._closing:
+                self._stream.close()
                 return
 
     def _write(
@@ -171,9 +176,12 @@ class LogSink:
         with self._wake:
             lines, self._lost = self._lost, 0
             self._report_at = time.monotonic() + _REPORT_SECONDS
-        log.warning(Event.LOG_LINES_LOST, lines=lines, reason=self._reason, in_all=self.dropped)
+        file = {"file": self.options.file} if self.options.file else {}
+        log.warning(
+            Event.LOG_LINES_LOST, lines=lines, reason=self._reason, in_all=self.dropped, **file
+        )
 
-    def adopt(self, options: DaemonLog, stream: IO[bytes]) -> None:
+    def adopt(self, options: DaemonLog, stream: RawStream) -> None:
         """Writes to `stream` from now on, as `options` say; closes the old one."""
         with self._wake:
             old, self._stream, self.options = self._stream, LogStream(stream), options
@@ -186,12 +194,22 @@ class LogSink:
         if self.options.file:
             self.adopt(self.options, open_log(self.options))
 
-    def close(self) -> None:
-        """Writes what waits, for at most `LOG_SECONDS`, and ends the thread."""
+    def finish(self) -> None:
+        """Has the thread write what waits, for at most `LOG_SECONDS`, and end."""
         with self._wake:
-            self._closing = True
-            self._end = time.monotonic() + LOG_SECONDS
-            self._wake.notify()
+            if not self._closing:
+                self._closing = True
+                self._end = time.monotonic() + LOG_SECONDS
+                self._wake.notify()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread has ended."""
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Finishes, and waits for it."""
+        self.finish()
         self._thread.join(LOG_SECONDS + 0.5)
 
 

@@ -7,7 +7,7 @@ import os
 import select
 import stat
 from collections.abc import Callable, Sequence
-from typing import IO
+from typing import Protocol
 
 _PIPE_WRITE_BYTES = 4096
 """Bytes that a pipe takes whole once it is writable (pipe(7), PIPE_BUF)."""
@@ -16,10 +16,19 @@ _POLL_SECONDS = 0.1
 """Interval in which a wait for a pipe checks whether to continue."""
 
 
+class RawStream(Protocol):
+    """What is written to: a file, a pipe, a terminal."""
+
+    def write(self, content: memoryview, /) -> int | None: ...
+    def fileno(self) -> int: ...
+    def isatty(self) -> bool: ...
+    def close(self) -> None: ...
+
+
 class LogStream:
     """Writes lines. Ends a line that was cut in its middle before the next one begins."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    def __init__(self, raw: RawStream) -> None:
         self.raw = raw
         self._torn = False
         self._may_block = _may_block(raw)
@@ -62,7 +71,7 @@ class LogStream:
             self.raw.close()
 
 
-def _may_block(raw: IO[bytes]) -> bool:
+def _may_block(raw: RawStream) -> bool:
     try:
         return not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
     except (OSError, ValueError):

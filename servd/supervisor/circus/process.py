@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from circus.process import RUNNING, UNEXISTING, Process
 
+from servd.config.service import ServiceLog
 from servd.host.identity import running_as
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.remains import Remains
@@ -180,6 +181,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         context = self.launch.context
         plan = self.launch.plan
         self._rate = context.rates.of(plan.name, plan.definition.log.max_rate)
+        self._file = context.print_files.acquire(plan.definition.log, plan.identity.account)
         self._pipes = [
             OutputPipe(
                 descriptor,
@@ -190,9 +192,19 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 now=context.now,
                 rate=self._rate,
                 budget=context.budget,
+                file=self._file,
             )
             for stream, descriptor in descriptors.items()
         ]
+
+    def print_to(self, options: ServiceLog | None) -> None:
+        """What it prints goes to the file of `options` from now on, if they name one."""
+        files, before = self.launch.context.print_files, self._file
+        account = self.launch.plan.identity.account
+        self._file = files.acquire(options, account) if options is not None else None
+        for pipe in self._pipes:
+            pipe.file = self._file
+        files.release(before)
 
     def _notified(self, fields: dict[str, str]) -> None:
         self.report.take(fields)
@@ -311,6 +323,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                     self.launch.context.counters.close, self.launch.plan.name, self.counters
                 )
             steps.callback(self._rate.report)
+            steps.callback(self.print_to, None)
             if self._remains is not None:
                 steps.callback(self._remains.close)
             if self._end_rest is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.io.output import Sink
+from servd.supervisor.io.print_file import NoPrintFiles, PrintFiles
 from servd.supervisor.io.rate_limit import LineRates
 from servd.supervisor.io.reader import ReadBudget
 from servd.supervisor.sources import Sources
@@ -28,6 +29,7 @@ class WorkerContext:
     replan: Callable[[str], object]
     sources: Sources | None = None
     needs_import: bool = False
+    print_files: PrintFiles = field(default_factory=NoPrintFiles)
     counters: CounterRegistry = field(default_factory=CounterRegistry)
     rates: LineRates = field(default_factory=LineRates)
     budget: ReadBudget = field(default_factory=ReadBudget)

@@ -12,10 +12,11 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from servd.supervisor.io.messages import FinishedEvent
+from servd.supervisor.io.print_file import PrintFile
 from servd.supervisor.io.rate_limit import LineRate
 from servd.supervisor.io.reader import BoundedReader, ReadBudget
 from servd.wire.names import EVENT_MARK
@@ -90,6 +91,7 @@ class OutputPipe:
         now: Callable[[], str],
         rate: LineRate,
         budget: ReadBudget,
+        file: PrintFile | None = None,
     ) -> None:
         self.descriptor = descriptor
         self.identity = identity
@@ -97,6 +99,7 @@ class OutputPipe:
         self.last = last
         self.sink = sink
         self.now = now
+        self.file = file
         self._rate = rate
         self._finished = FinishedEvent(identity) if stream == "events" else None
         self._partial = b""
@@ -154,18 +157,27 @@ class OutputPipe:
             self._take_part(lines.pop(0), part=self._part + 1, last_part=True)
             self._part = 0
         if self._finished is None:
-            lines = [line for line in lines if line]
+            printed, lines = lines, [line for line in lines if line]
             admitted = self._rate.admit(len(lines))
             if admitted < len(lines):
                 self.last.add(_text_of(lines[-1]))
                 del lines[admitted:]
+                printed = lines
+            self._print(printed)
         self._lines.extend(lines)
+
+    def _print(self, lines: Iterable[bytes]) -> None:
+        """Writes lines to the service's own file, as they are."""
+        if self.file is not None:
+            for line in lines:
+                self.file.put(line)
 
     def _take_part(self, line: bytes, **part: Any) -> None:
         """Logs a part of a line that is too long for one event, in order with the other lines."""
         while self._lines:
             self._log_some()
         if self._rate.admit(1):
+            self._print([line])
             self._log_text(line, **part)
 
     def _line(self, line: bytes) -> None:
@@ -174,9 +186,12 @@ class OutputPipe:
             if found is not None:
                 event, fields = found
                 self.last.add(fields)
+                self._print([event])
                 self.sink(self.identity["service"], event)
                 return
         if line:
+            if self._finished is not None:
+                self._print([line])
             self._log_text(line)
 
     def _log_text(self, line: bytes, **details: Any) -> None:
