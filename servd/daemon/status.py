@@ -72,6 +72,8 @@ class ProcessStatus:
     requests: int | None
     in_flight: int | None
     rps: float | None
+    rps_4xx: float | None
+    rps_5xx: float | None
     p50_ms: float | None
     p99_ms: float | None
 
@@ -104,9 +106,11 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service. `rps`, `p50_ms` and `p99_ms` cover the last ten seconds, null unless it is an
-    app; `requests` counts since the daemon started. `by_hand` is set if the number of workers
-    differs from the declared one, `crash_loop` if a worker dies repeatedly.
+    """One service. `rps`, `rps_4xx`, `rps_5xx` (requests a second: all, and those with such an
+    answer), `p50_ms` and `p99_ms` cover the last ten seconds, null unless it is an app; `requests`
+    counts since the daemon started. `error` says too that most answers of late are 5xx.
+    `by_hand` is set if the number of workers differs from the declared one, `crash_loop` if a
+    worker dies repeatedly.
     """
 
     name: str
@@ -124,6 +128,8 @@ class ServiceStatus:
     kind: str
     requests: int | None
     rps: float | None
+    rps_4xx: float | None
+    rps_5xx: float | None
     p50_ms: float | None
     p99_ms: float | None
     certificate_expires_at: str | None
@@ -203,14 +209,16 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         else None,
         crash_loop=service.crash_loop,
         kind="task" if plan.is_task else plan.kind,
-        requests=sum(counters.buckets(plan.name)) if counters is not None else None,
+        requests=counters.answers(plan.name).total if counters is not None else None,
         rps=rate.per_second,
+        rps_4xx=rate.client_errors,
+        rps_5xx=rate.server_errors,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
         certificate_expires_at=_expires_at(plan),
         restarts=service.restarts,
         last_exit=service.last_exit,
-        error=service.error or None,
+        error=service.error or rate.trouble or None,
     )
 
 
@@ -237,9 +245,11 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         started_at=process.since,
         rss_bytes=memory.resident(process.pid),
         cpu_percent=view.cpu.percent(process.pid, process.lived),
-        requests=counters.answered if counters is not None else None,
+        requests=counters.answers.total if counters is not None else None,
         in_flight=counters.gauge(IN_FLIGHT) if counters is not None else None,
         rps=rate.per_second,
+        rps_4xx=rate.client_errors,
+        rps_5xx=rate.server_errors,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
     )

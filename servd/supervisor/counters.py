@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from servd.wire import shm_counters
-from servd.wire.shm_counters import CounterView, Totals
+from servd.wire.shm_counters import Answers, CounterView, Totals
 
 
 class CounterRegistry:
@@ -46,13 +46,13 @@ class CounterRegistry:
         """The blocks of the living workers."""
         return frozenset(self._live.get(service, ()))
 
-    def buckets(self, service: str) -> list[int]:
-        """Requests by duration, of all workers that a service has or had."""
-        ended = self._ended.get(service)
-        each = [reading.buckets for reading in self._live.get(service, ())]
-        if ended is not None:
-            each.append(ended.buckets)
-        return [sum(column) for column in zip(*each, strict=True)] or Totals().buckets
+    def answers(self, service: str) -> Answers:
+        """Answered requests, of all workers that a service has or had."""
+        each = [reading.answers for reading in self._live.get(service, ())]
+        each.append(self._ended.get(service, Totals()).answers)
+        client_errors, server_errors, buckets = zip(*each, strict=True)
+        by_duration = [sum(column) for column in zip(*buckets, strict=True)]
+        return Answers(sum(client_errors), sum(server_errors), by_duration)
 
     def totals(self, service: str) -> Totals:
         """The sums of all workers that a service has or had."""

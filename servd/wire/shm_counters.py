@@ -9,6 +9,8 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
 
 METHODS = (
     "GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY",
@@ -30,19 +32,20 @@ _FIRST_CODE = 100
 IN_FLIGHT, QUEUED, WEBSOCKETS, STUCK = range(4)
 _DROPPED, _SECONDS = 4, 5
 _REJECTED = 8
+_ERRORS = 14
 _BUCKETS = 16
 _MATRIX = 64
 _WORDS = _MATRIX + len(METHODS) * _CODES
 SIZE = -(-_WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
 """Bytes of a block; only written pages take memory."""
 
-assert _REJECTED + len(REASONS) <= _BUCKETS
+assert _REJECTED + len(REASONS) <= _ERRORS
 assert _BUCKETS + len(BOUNDS) + 1 <= _MATRIX
 
 _OFFSETS = {method: _MATRIX + row * _CODES - _FIRST_CODE for row, method in enumerate(METHODS)}
 _OTHER = _OFFSETS["_OTHER"]
 _EMPTY_ROW = bytes(_CODES * 8)
-_BUCKETS_FORMAT = f"={len(BOUNDS) + 1}Q"
+_ANSWERS_FORMAT = f"={_BUCKETS - _ERRORS + len(BOUNDS) + 1}Q"
 
 
 def create(name: str) -> int:
@@ -82,6 +85,9 @@ class Counters:
         if 100 <= status < 600:
             cell = _OFFSETS.get(method, _OTHER) + status
             words[cell] = counts[cell] = counts[cell] + 1
+            if status >= 400:
+                word = _ERRORS + (status >= 500)
+                words[word] = counts[word] = counts[word] + 1
 
     def rejected(self, reason: str) -> None:
         """Counts a rejected request."""
@@ -97,25 +103,40 @@ class Counters:
         return self._words
 
 
+class Answers(NamedTuple):
+    """Answered requests: those with a status of 4xx, those of 5xx, and all by duration."""
+
+    client_errors: int
+    server_errors: int
+    buckets: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        """Number of all."""
+        return sum(self.buckets)
+
+
 class Totals:
     """The sums of one or more blocks."""
 
     def __init__(self) -> None:
         self.dropped = 0
         self.seconds = 0.0
+        self.errors = [0, 0]
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.rejected = dict.fromkeys(REASONS, 0)
         self.requests: dict[tuple[str, int], int] = {}
 
     @property
-    def answered(self) -> int:
-        """Number of answered requests."""
-        return sum(self.buckets)
+    def answers(self) -> Answers:
+        """Answered requests."""
+        return Answers(self.errors[0], self.errors[1], self.buckets)
 
     def add(self, other: Totals) -> None:
         """Adds the sums of `other`."""
         self.dropped += other.dropped
         self.seconds += other.seconds
+        self.errors = [a + b for a, b in zip(self.errors, other.errors, strict=True)]
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
         for reason, count in other.rejected.items():
             self.rejected[reason] += count
@@ -134,14 +155,10 @@ class CounterView:
         return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
 
     @property
-    def buckets(self) -> list[int]:
-        """Answered requests by duration."""
-        return list(struct.unpack_from(_BUCKETS_FORMAT, self._memory, _BUCKETS * 8))
-
-    @property
-    def answered(self) -> int:
-        """Number of answered requests."""
-        return sum(self.buckets)
+    def answers(self) -> Answers:
+        """Answered requests."""
+        found = struct.unpack_from(_ANSWERS_FORMAT, self._memory, _ERRORS * 8)
+        return Answers(found[0], found[1], found[2:])
 
     def totals(self) -> Totals:
         """Returns the sums of this block so far."""
@@ -149,6 +166,7 @@ class CounterView:
         head = memoryview(self._memory[: _MATRIX * 8]).cast("Q")
         found.dropped = head[_DROPPED]
         found.seconds = struct.unpack_from("=d", self._memory, _SECONDS * 8)[0]
+        found.errors = list(head[_ERRORS : _ERRORS + 2])
         found.buckets = list(head[_BUCKETS : _BUCKETS + len(BOUNDS) + 1])
         for index, reason in enumerate(REASONS):
             found.rejected[reason] = head[_REJECTED + index]

@@ -240,11 +240,11 @@ def test_the_status_fits_80_columns_however_long_the_names(servd: Servd) -> None
 
 
 def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
-    daemon = servd(web(1), main_py=PLAIN).ready()
+    daemon = servd(web(1), main_py=PLAIN.replace("asyncio.sleep(1)", "boom()")).ready()
 
-    def measured() -> bool:
+    def measured(path: str = "/") -> bool:
         for _ in range(20):
-            daemon.get("web")
+            daemon.get("web", path)
         service = daemon.service("web")
         return bool(service["rps"] and service["p99_ms"])
 
@@ -255,6 +255,16 @@ def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
     assert sum(p["requests"] for p in service["processes"]) == service["requests"]
     shown = daemon.cli("top", "--once").stdout
     assert re.search(r"web +http://\S+ +ready +2/2 +[\d.]+ +[\d.]+ +[\d.]+", shown)
+    assert (service["rps_4xx"], service["rps_5xx"], service["error"]) == (0.0, 0.0, None)
+
+    wait_until(
+        lambda: measured("/slow") and "lately were answered with 5xx" in str(daemon.service("web")),
+        "most answers are errors",
+    )
+    for command_line in (["status"], ["status", "web"], ["top", "--once"]):
+        shown = daemon.cli(*command_line).stdout
+        assert re.search(r"answers: [\d.]+ 5xx/s", shown)
+        assert re.search(r"\d+ of \d+ requests", shown)
 
 
 def test_top_draws_until_q_and_sorts_on_a_key(servd: Servd) -> None:

@@ -25,7 +25,7 @@ def test_what_a_worker_counts_the_daemon_reads() -> None:
     counters.gauges[shm_counters.IN_FLIGHT] = 3
     totals = reading.totals()
     assert totals.requests == {("GET", 200): 2, ("_OTHER", 418): 1}
-    assert totals.answered == reading.answered == 4
+    assert totals.answers.total == reading.answers.total == 4
     assert totals.seconds == pytest.approx(100.3015)
     assert totals.buckets[0] == 2  # up to and with one millisecond
     assert totals.buckets[-1] == 1
@@ -41,13 +41,13 @@ def test_sums_never_go_back_when_workers_end() -> None:
         counters = Counters(descriptor)
         counters.answered("GET", 200, 0.1)
         counters.gauges[shm_counters.WEBSOCKETS] = 1
-        assert counts.totals("web").answered == seen + 1
+        assert counts.totals("web").answers.total == seen + 1
         assert counts.gauge("web", shm_counters.WEBSOCKETS) == 1
         counts.close("web", reading)
-        assert counts.totals("web").answered == seen + 1
+        assert counts.totals("web").answers.total == seen + 1
         assert counts.gauge("web", shm_counters.WEBSOCKETS) == 0
     assert counts.services == ["web"]
-    assert counts.totals("other").answered == 0
+    assert counts.totals("other").answers.total == 0
 
 
 def test_a_block_cannot_be_made_smaller() -> None:

@@ -22,6 +22,7 @@ function notesOf(service) {
 const WORKER_COLUMNS = [
   ["Worker", (p) => p.worker], ["State", (p) => p.state], ["Pid", (p) => p.pid], ["Generation", (p) => p.generation],
   ["Requests", (p) => figure(p.requests)], ["In flight", (p) => figure(p.in_flight)], ["Req/s", (p) => figure(p.rps)],
+  ["4xx/s", (p) => figure(p.rps_4xx)], ["5xx/s", (p) => figure(p.rps_5xx)],
   ["p50 ms", (p) => figure(p.p50_ms)], ["p99 ms", (p) => figure(p.p99_ms)], ["CPU %", (p) => figure(p.cpu_percent)], ["Memory", (p) => bytes(p.rss_bytes)],
 ];
 
@@ -40,7 +41,7 @@ class Card {
     this.where = make("span", { class: "dim" });
     this.figures = {};
     const list = make("dl", { class: "figures" });
-    for (const name of ["Workers", "Req/s", "p50 ms", "p99 ms", "CPU %", "Memory", "Restarts", "Generation", "Certificate"]) {
+    for (const name of ["Workers", "Req/s", "p50 ms", "p99 ms", "4xx/s", "5xx/s", "CPU %", "Memory", "Restarts", "Generation", "Certificate"]) {
       this.figures[name] = make("dd");
       list.append(make("div", {}, make("dt", {}, name), this.figures[name]));
     }
@@ -75,7 +76,7 @@ class Card {
     const end = expiry(service);
     const figures = {
       Workers: `${service.workers.ready}/${service.workers.desired}`, "Req/s": figure(service.rps), "p50 ms": figure(service.p50_ms),
-      "p99 ms": figure(service.p99_ms), "CPU %": figure(sum("cpu_percent")), Memory: bytes(sum("rss_bytes")),
+      "p99 ms": figure(service.p99_ms), "4xx/s": figure(service.rps_4xx), "5xx/s": figure(service.rps_5xx), "CPU %": figure(sum("cpu_percent")), Memory: bytes(sum("rss_bytes")),
       Restarts: figure(service.restarts), Generation: figure(service.generation), Certificate: end ? end.text : "–",
     };
     for (const [name, text] of Object.entries(figures)) say(this.figures[name], text);

@@ -16,7 +16,7 @@ import click
 
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.output import in_brief
-from servd.cli.render.status_table import number, size, where
+from servd.cli.render.status_table import errors_of, number, size, where
 from servd.control.client import AdminClient
 
 if TYPE_CHECKING:
@@ -171,6 +171,8 @@ def _rows(service: ServiceRow) -> Iterator[tuple[RenderableType, ...]]:
         size(_memory(service)),
         str(service["restarts"]),
     )
+    for line in errors_of(service):
+        yield (Text(f"  {line}", style="yellow"),)
     if service["error"]:
         loop = "crash loop: " if service["crash_loop"] else ""
         yield (Text(f"  {loop}{service['error']}", style="red"),)

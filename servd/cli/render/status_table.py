@@ -80,9 +80,17 @@ def _notes(service: dict[str, Any]) -> list[str]:
         f"generation {drain['generation']} drains: {drain['waiting_for']}"
         for drain in service["draining"]
     ]
+    notes += errors_of(service)
     if service["error"]:
         notes.append(("crash loop: " if service["crash_loop"] else "") + service["error"])
     return [cut(f"  {note}", WIDTH) for note in notes]
+
+
+def errors_of(service: Mapping[str, Any]) -> list[str]:
+    """Returns a line on answers with 4xx and 5xx, if there were any."""
+    rates = {code: service.get(f"rps_{code}") for code in ("4xx", "5xx")}
+    shown = [f"{number(rate)} {code}/s" for code, rate in rates.items() if rate]
+    return [f"answers: {', '.join(shown)}"] if shown else []
 
 
 def where(service: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from servd.daemon.periodic import Periodic
 from servd.supervisor.counters import CounterRegistry
-from servd.wire.shm_counters import BOUNDS, CounterView
+from servd.wire.shm_counters import BOUNDS, Answers, CounterView
 
 _WINDOW_SECONDS = 10.0
 """Time that the figures cover."""
@@ -20,35 +20,56 @@ _READING_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Requests per second, median and 99th percentile in ms; None without requests or counters."""
+    """Requests per second, median and 99th percentile in ms; None without requests or counters.
+    `client_errors` and `server_errors` are those answered with 4xx and 5xx, per second. `trouble`
+    says so if most were answered with 5xx.
+    """
 
     per_second: float | None
-    p50_ms: float | None
-    p99_ms: float | None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    client_errors: float | None = None
+    server_errors: float | None = None
+    trouble: str = ""
 
 
-NOT_COUNTED = Rate(None, None, None)
+NOT_COUNTED = Rate(None)
 
 
 class _Track:
-    """Bucket counts of one worker or service, one reading per interval."""
+    """Counts of one worker or service, one reading per interval."""
 
     def __init__(self) -> None:
-        self._read: deque[tuple[float, Sequence[int]]] = deque(
+        self._read: deque[tuple[float, Answers]] = deque(
             maxlen=int(_WINDOW_SECONDS / _READING_SECONDS)
         )
 
-    def add(self, now: float, buckets: Sequence[int]) -> None:
-        self._read.append((now, buckets))
+    def add(self, now: float, answers: Answers) -> None:
+        self._read.append((now, answers))
 
-    def rate(self, now: float, buckets: Sequence[int]) -> Rate:
+    def rate(self, now: float, answers: Answers) -> Rate:
         if not self._read:
-            return Rate(0.0, None, None)
+            return Rate(0.0, client_errors=0.0, server_errors=0.0)
         then, before = self._read[0]
-        counts = [b - a for a, b in zip(before, buckets, strict=True)]
-        per_second = sum(counts) / max(now - then, 0.1)
-        p50, p99 = (percentile(counts, share) for share in (0.5, 0.99))
-        return Rate(round(per_second, 1), p50, p99)
+        seconds = max(now - then, 0.1)
+        counts = [b - a for a, b in zip(before.buckets, answers.buckets, strict=True)]
+        client_errors = answers.client_errors - before.client_errors
+        server_errors = answers.server_errors - before.server_errors
+        return Rate(
+            round(sum(counts) / seconds, 1),
+            percentile(counts, 0.5),
+            percentile(counts, 0.99),
+            round(client_errors / seconds, 1),
+            round(server_errors / seconds, 1),
+            _trouble(server_errors, sum(counts)),
+        )
+
+
+def _trouble(server_errors: int, answered: int) -> str:
+    """Returns what to say of a service that answers most requests with 5xx; "" of others."""
+    if 2 * server_errors <= answered:
+        return ""
+    return f"{server_errors} of {answered} requests lately were answered with 5xx"
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
@@ -80,17 +101,17 @@ class RequestRates:
         now = time.monotonic()
         known, self._workers = self._workers, {}
         for name in self._counts.services:
-            self._services.setdefault(name, _Track()).add(now, self._counts.buckets(name))
+            self._services.setdefault(name, _Track()).add(now, self._counts.answers(name))
             for reading in self._counts.live(name):
                 track = self._workers[reading] = known.get(reading) or _Track()
-                track.add(now, reading.buckets)
+                track.add(now, reading.answers)
 
     def service(self, name: str) -> Rate:
         """Returns the rate of all workers of a service."""
         track = self._services.get(name, _Track())
-        return track.rate(time.monotonic(), self._counts.buckets(name))
+        return track.rate(time.monotonic(), self._counts.answers(name))
 
     def worker(self, reading: CounterView) -> Rate:
         """Returns the rate of one live worker."""
         track = self._workers.get(reading, _Track())
-        return track.rate(time.monotonic(), reading.buckets)
+        return track.rate(time.monotonic(), reading.answers)

@@ -51,6 +51,18 @@ def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
     assert rate.per_second > 0
     assert (rate.p50_ms, rate.p99_ms) == (0.5, 0.99)
     assert traffic.worker(reading) == rate
+    assert (rate.client_errors, rate.server_errors, rate.trouble) == (0.0, 0.0, "")
+    for status in (404, 500, 502):
+        worker.answered("GET", status, 0.0005)
+    rate = traffic.service("web")
+    assert rate.client_errors
+    assert rate.server_errors
+    assert rate.server_errors > rate.client_errors
+    assert rate.trouble == ""
+    for _ in range(200):
+        worker.answered("GET", 503, 0.0005)
+    trouble = "202 of 303 requests lately were answered with 5xx"
+    assert traffic.service("web").trouble == trouble
     counts.close("web", reading)
     traffic.read()
     assert traffic.service("web").p50_ms == 0.5  # what the dead have counted still counts
