@@ -202,6 +202,11 @@ class Event(StrEnum):
     APP_FAILED_TO_START = ("the app failed to start: %s",
         "service generation worker logger exception",
         "Its lifespan raised an exception.")
+    APP_IS_LATE = ("the app has not started yet", "service generation worker exception",
+        "It is not ready within `timeouts.startup`, and is ended; `exception` says where it is.")
+    WORKER_DOES_NOT_END = ("the worker does not end",
+        "service generation worker threads exception",
+        "Its drain is over, but code of the app or a thread that is no daemon thread goes on.")
     TLS_NOT_SET_UP = ("TLS cannot be set up", "service generation worker error",
         "The certificate or its key cannot be used.")
     OPENTELEMETRY_MISSING = ("%s is set, but OpenTelemetry is not installed: install servd[otel]",

@@ -10,7 +10,8 @@ from typing import Any
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
-from servd.wire.graces import FORCED_STOP_SECONDS
+from servd.wire.graces import ABORT_SECONDS, FORCED_STOP_SECONDS
+from servd.wire.names import SHOW_STACKS
 
 
 async def update(process: WorkerProcess, before: ServicePlan, after: ServicePlan) -> None:
@@ -31,6 +32,18 @@ def _live_settings(plan: ServicePlan) -> dict[str, Any]:
         "health_path": plan.app.health_path,
         "watchdog": plan.watchdog,
     }
+
+
+async def show_stacks(process: WorkerProcess) -> None:
+    """Has a worker log where it is. One that cannot (C code holds the interpreter) is aborted: then
+    faulthandler does it.
+    """
+    try:
+        async with asyncio.timeout(ABORT_SECONDS):
+            await process.ask(SHOW_STACKS)
+    except (TimeoutError, UnansweredError):
+        process.signal_self(signal.SIGABRT)
+        await asyncio.wait({process.exited}, timeout=ABORT_SECONDS)
 
 
 async def abort_drain(process: WorkerProcess) -> None:

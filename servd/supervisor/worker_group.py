@@ -20,7 +20,7 @@ from servd.supervisor.health.readiness import NotReadyError, ready_or_over
 from servd.supervisor.health.recycler import Recycler
 from servd.supervisor.io.channel import UnansweredError
 from servd.supervisor.respawn import RestartHistory
-from servd.supervisor.worker_commands import abort_drain, update
+from servd.supervisor.worker_commands import abort_drain, show_stacks, update
 from servd.supervisor.worker_events import WorkerEventRecorder
 from servd.supervisor.worker_record import WorkerRecord
 
@@ -152,6 +152,8 @@ class WorkerGroup:
                 self.log.exception(Event.INTERNAL_ERROR, worker=process.slot)
             if process.is_alive():
                 process.report.failed = str(error)
+            if self.plan.app is not None and not process.notified_ready.done():
+                await show_stacks(process)
             process.signal_group(signal.SIGKILL)
             await process.exited
         else:

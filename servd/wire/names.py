@@ -26,6 +26,9 @@ EVENT_MARK = b"\x1e"
 STARTUP_FAILURE = 3
 """Exit status of a worker whose app could not be imported or started (Uvicorn's value)."""
 
+SHOW_STACKS = "show_stacks"
+"""What the daemon asks of a worker that does not start: to log where it is."""
+
 FDSTORE = "FDSTORE"
 """Number of descriptors that systemd stores for a service (sd_notify(3))."""
 

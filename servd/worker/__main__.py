@@ -45,6 +45,7 @@ def main() -> None:
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
     reporter = Reporter(EventWriter(events, counters.dropped), counters, channel)
+    watch.explain = lambda: _explain(reporter, watch.loop)
     faulthandler.enable()
     configure_logging(reporter.writer, spec.app.log.level)
     try:
@@ -61,6 +62,13 @@ def main() -> None:
             event = "TLS cannot be set up"
             _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
     _serve(spec, spec.app, context, reporter, watch)
+
+
+def _explain(reporter: Reporter, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Logs where the app is that has not started in time."""
+    from servd.worker.stacks import stacks
+
+    reporter.writer.event("error", "the app has not started yet", exception=stacks(loop))
 
 
 def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any) -> NoReturn:
@@ -113,6 +121,7 @@ def _serve(
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         writer.attach(loop)
+        watch.loop = loop
         _send_sources(spec, reporter.channel)
         watch.hand_to(lambda message: loop.call_soon_threadsafe(control.begin, message))
         await server.serve()

@@ -17,10 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servd.wire.graces import HARD_EXIT_SECONDS
 from servd.wire.listen_fds import first_free_fd
+from servd.wire.names import SHOW_STACKS
+
+if TYPE_CHECKING:
+    import asyncio
 
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_BYTES = 65536
@@ -84,7 +88,8 @@ def kill_group() -> None:
 
 class DaemonWatch(threading.Thread):
     """Drains this worker when the daemon is gone, and ends it when that takes over `seconds`.
-    Messages of a living daemon, which bounds the drain, go to `hand_to`'s handler.
+    Messages of a living daemon, which bounds the drain, go to `hand_to`'s handler, but the question
+    where a worker is: `explain` says it, which a busy loop cannot.
     """
 
     def __init__(self, channel: Channel, seconds: float) -> None:
@@ -93,6 +98,8 @@ class DaemonWatch(threading.Thread):
         self.seconds = seconds
         self.daemon_is_gone = False
         self._early: list[str] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.explain: Callable[[], object] = lambda: None
         self._handler: Callable[[str], object] | None = None
         self._handing = threading.Lock()
 
@@ -107,6 +114,11 @@ class DaemonWatch(threading.Thread):
         """Receives messages until the channel ends."""
         die_with_parent(signal.SIGTERM)
         while (message := self.channel.receive()) is not None:
+            request = json.loads(message)
+            if request["do"] == SHOW_STACKS:
+                self.explain()
+                self.channel.send(answer=request["ask"])
+                continue
             with self._handing:
                 if self._handler is None:
                     self._early.append(message)

@@ -26,6 +26,7 @@ from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
 from servd.worker.reporter import Reporter
 from servd.worker.slow_clients import SlowClients
+from servd.worker.stacks import EndWatch
 from servd.worker.threads import size_pools
 from servd.worker.watchdog import Watchdog
 
@@ -184,7 +185,10 @@ class WorkerServer(BaseServer):
         notify("STOPPING=1")
         await self._drain.finish()
         await self._end_probes()
+        end = EndWatch(self.reporter.writer, limits.shutdown)
+        end.start()
         await self.lifespan.shutdown()
+        end.app_ended.set()
 
     async def _end_probes(self) -> None:
         for connection in list(self._probes.connections):

@@ -23,6 +23,7 @@ from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
+from servd.supervisor.io.print_file import PrintFile
 from servd.wire.graces import IMMORTAL_SECONDS
 from servd.wire.shm_counters import CounterView
 
@@ -94,6 +95,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._listener = listener
         self._loop = loop
         self._pipes: list[OutputPipe] = []
+        self._file: PrintFile | None = None
         self._remains: Remains | None = None
         self._end_rest: asyncio.TimerHandle | None = None
         self._killed_at: float | None = None

@@ -42,7 +42,8 @@ async def ready_or_over(process: WorkerProcess, plan: ServicePlan) -> None:
             if was_held_up(loop.time() - due, plan.startup):
                 continue  # maybe the worker was too: its time starts again
             cause = f": {process.unwell}" if process.unwell else ""
-            raise NotReadyError(f"was not ready within {plan.startup:g} s{cause}") from None
+            limit = f"{plan.startup:g} s (timeouts.startup)"
+            raise NotReadyError(f"was not ready within {limit}{cause}") from None
     process.unwell = ""
 
 

@@ -92,7 +92,7 @@ def test_what_is_neither_ready_nor_over_within_its_startup_is_late(
     async def test() -> None:
         worker, plan = await started(fakes, Script(ready_after=NEVER), text)
         assert plan.ready.mode == mode
-        with pytest.raises(NotReadyError, match=r"^was not ready within 7 s$"):
+        with pytest.raises(NotReadyError, match=r"^was not ready within 7 s \(timeouts"):
             await ready_or_over(worker, replace(plan, startup=7.0))
         assert now() == 7.0
 
@@ -171,7 +171,9 @@ async def test_what_probes_found_is_told_when_the_startup_is_over(
 ) -> None:
     ask_with(monkeypatch, 100.0)
     worker, plan = await started(fakes, Script(ready_after=1.0), APP)
-    with pytest.raises(NotReadyError, match="was not ready within 5 s: GET / answered 503"):
+    with pytest.raises(
+        NotReadyError, match=r"within 5 s \(timeouts\.startup\): GET / answered 503"
+    ):
         await ready_or_over(worker, replace(plan, startup=5.0, health=HEALTH))
 
 
