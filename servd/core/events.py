@@ -134,6 +134,8 @@ class Event(StrEnum):
     SERVICE_CANNOT_START = ("service cannot start", "service error exit_status? last_lines?",
         "The first start failed.")
     LISTENING = ("listening", "service generation address", "It can be reached at `address`.")
+    BINDS_ITSELF = ("service binds by itself", "service addresses error?",
+        "Its program listens without saying so (`listen`): a change stops it, then starts it.")
     TASK_COMPLETED = ("task completed", "service generation seconds",
         "The program of a task ended with status 0.")
     CRASH_LOOP = ("crash loop", "service worker failures reason last_lines",

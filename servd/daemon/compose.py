@@ -16,6 +16,7 @@ from servd.daemon.metrics.rates import RequestRates
 from servd.daemon.options import DaemonOptions
 from servd.daemon.orphans import OrphanCleaner
 from servd.daemon.parent_watch import ParentWatch
+from servd.daemon.periodic import Periodic
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.own_settings import OwnSettings, start_limit
 from servd.daemon.reload.planner import Planner
@@ -37,6 +38,9 @@ from servd.supervisor.context import SupervisorContext
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor
 from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
+
+_ADDRESS_SECONDS = 0.5
+"""How often it is asked which workers are due for a look at what they bind."""
 
 
 def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
@@ -94,6 +98,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
             rates.readings,
             certificates.looks,
             ClockWatch().looks,
+            Periodic(_ADDRESS_SECONDS, supervisor.addresses.look_at_due, later=True),
             RuntimeFolderWatch(folder, supervisor, admin, queue.ask).looks,
         ),
     )

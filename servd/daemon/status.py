@@ -106,17 +106,18 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service. `rps`, `rps_4xx`, `rps_5xx` (requests a second: all, and those with such an
-    answer), `p50_ms` and `p99_ms` cover the last ten seconds, null unless it is an app; `requests`
-    counts since the daemon started. `error` says too that most answers of late are 5xx.
-    `by_hand` is set if the number of workers differs from the declared one, `crash_loop` if a
-    worker dies repeatedly.
+    """One service. `binds_itself`: what its program was found to listen on besides `listen`.
+    `rps`, `rps_4xx`, `rps_5xx` (requests a second: all, and those with such an answer), `p50_ms`
+    and `p99_ms` cover the last ten seconds, null unless it is an app; `requests` counts since the
+    daemon started. `error` says too that most answers of late are 5xx. `by_hand` is set if the
+    number of workers differs from the declared one, `crash_loop` if a worker dies repeatedly.
     """
 
     name: str
     state: State
     generation: int
     listen: list[str]
+    binds_itself: list[str]
     public_url: str
     depends_on: list[str]
     workers: WorkerCounts
@@ -194,6 +195,7 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         state=service.state,
         generation=service.generation,
         listen=_listen(service),
+        binds_itself=[item.address for item in plan.found],
         public_url=plan.definition.public_url,
         depends_on=[dependency.service for dependency in plan.depends_on],
         workers=WorkerCounts(workers.wanted, workers.ready_count)

@@ -102,6 +102,16 @@ class IdentityPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundAddress:
+    """An address that a running program listens on without saying so. `fixed`: it would bind the
+    same again, while another may be one that the system has chosen.
+    """
+
+    address: str
+    fixed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePlan:
     """One service with all but generation and worker resolved. `definition` is the config, for
     showing differences. Exactly one of `app` and `command` is set. Times in seconds. `app_metrics`
@@ -135,6 +145,8 @@ class ServicePlan:
     part: Part | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker, in turn; empty: none requested."""
+    found: tuple[FoundAddress, ...] = field(default=(), compare=False)
+    """What the running program was found to bind, which no definition says."""
 
     @property
     def kind(self) -> Literal["app", "command"]:
@@ -167,12 +179,20 @@ class ServicePlan:
     @property
     def stands_alone(self) -> bool:
         """Whether two workers cannot run side by side, since they bind the address themselves."""
-        return self.binds_itself or (self.part is not None and self.part.declared.command)
+        declared = self.part is not None and self.part.declared.command
+        return self.binds_itself or declared or bool(self.held and not self.sockets)
+
+    @property
+    def held(self) -> tuple[FoundAddress, ...]:
+        """The found addresses that an old and a new worker cannot both have. Where servd binds, one
+        that the system may have chosen does not count.
+        """
+        return tuple(item for item in self.found if item.fixed or not self.sockets)
 
     @property
     def never_overlaps(self) -> bool:
         """Whether an old worker has to end before a new one takes its place."""
-        return self.stands_alone or self.rollout.strategy == "recreate"
+        return bool(self.stands_alone or self.held or self.rollout.strategy == "recreate")
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from servd.core.events import Event
-from servd.plan.model import ServicePlan
+from servd.plan.model import FoundAddress, ServicePlan
 from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.context import SupervisorContext
@@ -136,6 +137,11 @@ class Generation:
         """Whether additional workers are starting, and all others are ready."""
         workers = self.workers
         return bool(workers.growing) and workers.ready_count >= workers.wanted - workers.growing
+
+    def learn(self, found: tuple[FoundAddress, ...]) -> None:
+        """Its program was found to bind these addresses."""
+        self.plan = replace(self.plan, found=found)
+        self.workers.learn(self.plan)
 
     async def adjust(self, plan: ServicePlan) -> None:
         """Gives the running workers what applies of `plan`, and starts new ones by it. Raises

@@ -36,6 +36,10 @@ class NoWorkers:
         """Raises `FailedStartError`: nothing was started."""
         raise self.record.failure()
 
+    def learn(self, plan: ServicePlan) -> None:
+        """Workers are started by `plan` later."""
+        self.plan = plan
+
     async def adjust(self, plan: ServicePlan) -> None:
         """Workers are started by `plan` later."""
         self.plan = plan

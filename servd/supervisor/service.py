@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from servd.core.errors import StartError
 from servd.core.events import Event
-from servd.plan.model import ServicePlan
+from servd.plan.model import FoundAddress, ServicePlan
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
@@ -107,6 +107,12 @@ class ManagedService:
         (self.log.warning if state in BAD_STATES else self.log.info)(
             Event(f"service {state}"), state=state, previous=previous, **reason
         )
+
+    def learn(self, found: tuple[FoundAddress, ...]) -> None:
+        """Its program was found to bind these addresses."""
+        self.plan = replace(self.plan, found=found)
+        if self.current is not None:
+            self.current.learn(found)
 
     def fail(self, error: str) -> None:
         """Marks a start as failed for a reason that a retry does not change."""

@@ -23,6 +23,7 @@ from servd.supervisor.apply.step import Step
 from servd.supervisor.apply.steps import Start, step_for
 from servd.supervisor.apply.transaction import ApplyTransaction, to_the_end
 from servd.supervisor.context import SupervisorContext
+from servd.supervisor.found_addresses import AddressFinder
 from servd.supervisor.respawn import Death, RestartHistory, after_death
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import Bound
@@ -45,6 +46,7 @@ class Supervisor:
         self.plan = Plan()
         self.numbers = dict(numbers or {})
         self.services: dict[str, ManagedService] = {}
+        self.addresses = AddressFinder(self.services, context.pool)
         self.leaving: set[ManagedService] = set()
         self.failed_at_start: dict[str, str] = {}
         self._adding: dict[str, ManagedService] = {}
@@ -145,7 +147,7 @@ class Supervisor:
             log.info(Event.RELOAD_PREPARED, services=list(steps))
         await transaction.commit()
         self.plan = plan
-        self.services |= added
+        self.services.update(added)
         for name, step in steps.items():
             if isinstance(step, Start):
                 self._begin(step, mode)

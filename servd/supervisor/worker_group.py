@@ -238,12 +238,17 @@ class WorkerGroup:
         self.watcher.end_probation(replace(self.launch, accept=True))
         self._recycler.end_probation()
 
+    def learn(self, plan: ServicePlan) -> None:
+        """Starts new workers by `plan`."""
+        self.plan = plan
+        self.watcher.launch = replace(self.launch, plan=plan)
+
     async def adjust(self, plan: ServicePlan) -> None:
         """Gives the running workers what applies of `plan`, and starts new ones by it. Raises
         `FailedStartError`; the caller then adjusts back.
         """
-        before, self.plan = self.plan, plan
-        self.watcher.launch = replace(self.launch, plan=plan)
+        before = self.plan
+        self.learn(plan)
         self._context.workers.rates.of(plan.name, plan.definition.log.max_rate)
         for process in (*self.processes, *self.leaving):
             process.print_to(plan.definition.log)

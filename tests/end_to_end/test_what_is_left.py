@@ -21,7 +21,9 @@ SERVER = """
                 print("asked", flush=True)
                 while not os.path.exists("answer"):
                     time.sleep(0.01)
-            self.send_response(200)
+            helper = open("helper").read().strip() if os.path.exists("helper") else "self"
+            gone = open(f"/proc/{helper}/stat").read().split()[2] == "Z"
+            self.send_response(500 if gone else 200)
             self.end_headers()
             self.wfile.write(str(os.getpid()).encode())
 
@@ -39,6 +41,11 @@ SERVER = """
     server.serve_forever()
 """
 SCRIPT = """
+    python3 server.py $1
+"""
+WITH_HELPER = """
+    sleep 1000 &
+    echo $! > helper
     python3 server.py $1
 """
 LEAVES = """
@@ -75,13 +82,16 @@ def child_of(servd: Servd) -> psutil.Process:
     return psutil.Process(int(file.read_text()))
 
 
-def test_a_start_script_without_exec_loses_no_request(servd: Servd) -> None:
-    """Of a program that stops well on SIGTERM; the script itself dies of it at once."""
+@pytest.mark.parametrize("script", [SCRIPT, WITH_HELPER], ids=["server", "server and helper"])
+def test_a_start_script_without_exec_loses_no_request(servd: Servd, script: str) -> None:
+    """Of a program that stops well on SIGTERM; the script itself dies of it at once, and what the
+    program needs for its answer does not end before it.
+    """
     config = """
         [services.files]
         command = ["sh", "run.sh", "{port}"]
     """
-    daemon = servd(config, run_sh=SCRIPT, server_py=SERVER).ready()
+    daemon = servd(config, run_sh=script, server_py=SERVER).ready()
     address = daemon.status()["services"][0]["listen"][0]
     client = "import httpx, sys; print(httpx.get(sys.argv[1], timeout=90).status_code)"
     asking = subprocess.Popen(

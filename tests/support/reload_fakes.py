@@ -19,6 +19,8 @@ from servd.daemon.reload.settings import SettingsChange
 from servd.plan.change import Change
 from servd.plan.model import Plan
 from servd.supervisor.apply.mode import ApplyMode
+from servd.supervisor.found_addresses import AddressFinder
+from servd.supervisor.sockets.pool import SocketPool
 
 ROLL = Change("web", "roll")
 BEGUN = "at the start"
@@ -43,6 +45,7 @@ class FakeRoom:
         self.plan = Plan()
         self.context = SimpleNamespace(stopping=asyncio.Event())
         self.queue = ReloadQueue(self.context.stopping, self.now)
+        self.addresses = AddressFinder({}, SocketPool())
         self._time = 0
         first = DesiredState(loaded(Config()), Plan(), {}, Plan(runtime_dir="/run/x"), BEGUN)
         self.reloader = Reloader(

@@ -72,7 +72,7 @@ class Card {
     const sum = (key) => processes.reduce((total, process) => total + (process[key] || 0), 0);
     say(this.state, service.crash_loop ? `${service.state}: crash loop` : service.state);
     this.state.className = `badge ${service.crash_loop ? "failed" : service.state}`;
-    say(this.where, service.kind === "task" ? "task" : service.public_url || service.listen.join(", ") || "internal");
+    say(this.where, service.kind === "task" ? "task" : service.public_url || [...service.listen, ...service.binds_itself].join(", ") || "internal");
     const end = expiry(service);
     const figures = {
       Workers: `${service.workers.ready}/${service.workers.desired}`, "Req/s": figure(service.rps), "p50 ms": figure(service.p50_ms),

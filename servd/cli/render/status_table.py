@@ -97,7 +97,8 @@ def where(service: Mapping[str, Any]) -> str:
     """Returns the addresses that a service listens on."""
     if service["kind"] == "task":
         return "task"
-    return ", ".join(service["listen"]) or "internal"
+    found = [f"{address} (by itself)" for address in service.get("binds_itself", ())]
+    return ", ".join([*service["listen"], *found]) or "internal"
 
 
 def number(value: float | None) -> str:

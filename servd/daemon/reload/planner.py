@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from servd.config.load import Loaded
+from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError
 from servd.daemon.reload.desired import DesiredState
@@ -15,6 +16,7 @@ from servd.host.gpus import equip_at_start, equipped, gpu_diagnostic
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
+from servd.plan.found import too_many_workers, with_found
 from servd.plan.gpus import GpuError
 from servd.plan.model import Plan, ServicePlan
 from servd.plan.overrides import (
@@ -74,6 +76,7 @@ class Planner:
             declared = self._declared(loaded, ports_of(running))
         elif request.certificates:
             declared = with_new_certificates(declared)
+        declared = with_found(declared, running)
         overrides = surviving(desired.overrides, desired.loaded.config, loaded.config)
         gone = request.roll - declared.by_name.keys()
         if gone and not request.read:
@@ -81,7 +84,9 @@ class Planner:
         if request.act is not None:
             overrides = acted(overrides, request.act, declared)
         overrides = effective_overrides(overrides, declared)
-        plan = self._equipped(loaded, with_overrides(declared, overrides), request, running)
+        plan = with_overrides(declared, overrides)
+        _refuse_workers_that_cannot_bind(loaded, plan, running, request)
+        plan = self._equipped(loaded, plan, request, running)
         roll = request.roll
         if request.roll_all:  # except tasks that run once
             services = (s for s in plan.services if not (s.is_task and s.definition.run == "once"))
@@ -101,6 +106,23 @@ class Planner:
             if request.by_hand:
                 raise RefusedError(str(error)) from None
             raise ConfigError([gpu_diagnostic(loaded, error)]) from None
+
+
+def _refuse_workers_that_cannot_bind(
+    loaded: Loaded, plan: Plan, running: Plan, request: ReloadRequest
+) -> None:
+    """Raises `RefusedError` (for a manual action) or `ConfigError`."""
+    hint = "set workers = 1, or let servd bind (listen, with {fd} or LISTEN_FDS)"
+    found = list(too_many_workers(plan, running))
+    if found and request.by_hand:
+        name, reason = found[0]
+        raise RefusedError(f"{name} has one worker: {reason}", hint)
+    if found:
+        assert loaded.layers is not None
+        checked = ValidationContext(loaded.config, loaded.layers)
+        raise ConfigError(
+            [checked.problem(("services", n, "workers"), reason, hint) for n, reason in found]
+        )
 
 
 def with_new_certificates(plan: Plan) -> Plan:

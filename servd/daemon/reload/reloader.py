@@ -154,6 +154,7 @@ class Reloader:
 
     async def plan(self, roll: Collection[str] = ()) -> Planned:
         """Returns what a reload would do now. Raises `ConfigError`."""
+        await self._supervisor.addresses.look()
         return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll=frozenset(roll)))
 
     def restart_needed(self, after: Config) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ class Reloader:
 
     def _plan(self, request: ReloadRequest) -> Planned:
         """Raises `ConfigError` and `RefusedError`."""
-        desired = self.desired
+        plan = self._supervisor.addresses.with_found(self.desired.plan)
+        desired = replace(self.desired, plan=plan)
         loaded = desired.loaded
         if request.read:
             self._seen = self._read()
@@ -206,6 +208,7 @@ class Reloader:
     async def _outcome(self, request: ReloadRequest) -> ReloadReport:
         """Plans and applies. Raises `RefusedError`."""
         report = ReloadReport("rolled_back", self._now(), request.why)
+        await self._supervisor.addresses.look()
         try:
             planned = await asyncio.to_thread(self._plan, request)
         except RefusedError:

@@ -26,7 +26,8 @@ class InheritedService:
 
     `serves`: a client would be answered. `client_auth`: how clients are asked for certificates ("":
     without TLS). `completed`: the mark of a completed task. `sockets`: the keys of its public
-    sockets. `binds`: the addresses that its program binds itself.
+    sockets. `binds`: the addresses that its program binds itself; `holds`: those that it was found
+    to bind.
     """
 
     serves: bool
@@ -34,6 +35,7 @@ class InheritedService:
     completed: str = ""
     sockets: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
 
 
 class PreviousDaemon(Protocol):
@@ -67,6 +69,7 @@ def inherited_service(service: ManagedService) -> InheritedService:
         completed=task_mark(plan) if completed else "",
         sockets=tuple(current.public_sockets) if current is not None else (),
         binds=tuple(str(address) for address in plan.addresses) if plan.binds_itself else (),
+        holds=tuple(item.address for item in plan.held),
     )
 
 
@@ -188,8 +191,9 @@ def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
     """Services of the previous daemon that must have ended first: those whose programs bind an
     address wanted here, and those on an address that a program binds itself here.
     """
-    plan = change.plan
-    found = {change.service} & inherited.services.keys() if plan.never_overlaps else set()
+    plan, old = change.plan, inherited.services.get(change.service)
+    alone = plan.never_overlaps or (old is not None and bool(old.holds))
+    found = {change.service} if alone and old is not None else set()
     addresses = {str(address) for address in plan.addresses}
     bound = plan.addresses if plan.binds_itself else ()
     keys = {key for address in bound for key in _keys(address)}

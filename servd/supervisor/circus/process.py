@@ -297,7 +297,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             seconds = 0.0 if crashed else self._rest_seconds()
             self._listener.left_behind(self, found, seconds)
             self.unwell = self.unwell or "it has ended, but not what it had started"
-            self._remains.signal(signal.SIGTERM if seconds else signal.SIGKILL)
+            self._remains.end(seconds)
             self._end_rest = self._loop.call_later(seconds, self.signal_group, signal.SIGKILL)
         elif self._killed_at is not None:
             self._remains.signal(signal.SIGKILL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Set
 
 from servd.core import processes
+from servd.host.listening import serving
 
 
 class Remains:
@@ -22,6 +24,8 @@ class Remains:
         self._notify_path = notify_path
         self._gone = gone
         self._descriptors: dict[int, int] = {}
+        self._others: Set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def look(self, known: Callable[[int], bool]) -> dict[int, str]:
         """Returns the names of those that live now, by pid. `known` tells a worker's own pid."""
@@ -47,6 +51,8 @@ class Remains:
 
     def _has_ended(self, pid: int) -> None:
         self._release(pid)
+        if self._others and not self._descriptors.keys() - self._others:
+            self._ask_others()
         self._gone()
 
     def _release(self, pid: int) -> None:
@@ -60,6 +66,29 @@ class Remains:
         for pid in [pid for pid in self._descriptors if processes.started_at(pid) is None]:
             self._release(pid)
 
+    def end(self, seconds: float) -> None:
+        """Sends SIGTERM (SIGKILL if they have no time), to those first that serve clients, if some
+        do: they may need the others for their answers. The others get it once those have ended, or
+        when half of `seconds` is over.
+        """
+        if not seconds:
+            self.signal(signal.SIGKILL)
+            return
+        first = serving(self._descriptors)
+        self._others = self._descriptors.keys() - first if first else set()
+        self._ask(self._descriptors.keys() - self._others)
+        if self._others:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds / 2, self._ask_others)
+
+    def _ask_others(self) -> None:
+        others, self._others = self._others, set()
+        self._ask(others)
+
+    def _ask(self, pids: Set[int]) -> None:
+        for pid in pids & self._descriptors.keys():
+            processes.send_signal(self._descriptors[pid], signal.SIGTERM)
+
     def signal(self, number: int) -> None:
         """Sends a signal to each of them."""
         for descriptor in self._descriptors.values():
@@ -67,5 +96,7 @@ class Remains:
 
     def close(self) -> None:
         """Stops looking after them."""
+        if self._timer is not None:
+            self._timer.cancel()
         for pid in list(self._descriptors):
             self._release(pid)

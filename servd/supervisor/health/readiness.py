@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Collection
 from typing import Any
 
+from servd.core.processes import descendants_of
+from servd.host.listening import listening
 from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.probe import connect_to, why_unwell
@@ -57,6 +61,7 @@ async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan) -> None:
         over.add(process.notified_ready)
         await asyncio.wait({*over, process.channel_closed}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait(over, timeout=plan.proof, return_when=asyncio.FIRST_COMPLETED)
+        await _until_it_listens(process, over)
         return
     asked: set[asyncio.Future[Any]] = set()
     if plan.mode in ("port", "http"):
@@ -70,6 +75,26 @@ async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan) -> None:
     finally:
         for task in asked:
             task.cancel()
+
+
+async def _until_it_listens(process: WorkerProcess, over: Collection[asyncio.Future[Any]]) -> None:
+    """Returns once a program that was found to bind addresses listens on as many again: they may
+    be others, if its environment has changed.
+    """
+    plan = process.launch.plan
+    if not plan.held or plan.definition.ready != "auto":
+        return
+    ours = [os.fstat(sock.fileno()).st_ino for _, sock in process.launch.sockets]
+    pause = _FIRST_PAUSE_SECONDS
+    while not any(future.done() for future in over):
+        pids = list(descendants_of([process.pid]))
+        found = await asyncio.to_thread(listening, pids, ours)
+        if len(found) >= len(plan.held):
+            process.unwell = ""
+            return
+        process.unwell = f"it does not listen on {', '.join(i.address for i in plan.held)} yet"
+        await asyncio.wait(over, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
 
 async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:
