@@ -1,24 +1,114 @@
-"""Uvicorn's protocol for h11 (`uvicorn = { http = "h11" }`) that reports what it waits for."""
+"""Uvicorn's protocol for h11 (`uvicorn = { http = "h11" }`): it reports what it waits for, refuses
+heads that h11 takes (lines that end with LF alone, folded ones, longer ones than `limits.head`
+that arrive at once), and answers no request with 400 in the middle of the app's answer.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited
+from servd.worker.http_rules import (
+    BAD_REQUEST,
+    FRAMING_BYTES,
+    TOO_LONG,
+    Refusal,
+    RefusedError,
+    refusal_of,
+    refusal_of_text,
+)
+from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
+
+
+class CountingConnection(h11.Connection):
+    """Counts the content of a body, and its parts."""
+
+    content_bytes = 0
+    parts = 0
+
+    def next_event(self) -> Any:
+        """Extends h11's method."""
+        event = super().next_event()
+        if type(event) is h11.Data:
+            self.content_bytes += len(event.data)
+            self.parts += 1
+        return event
 
 
 class PatientH11Protocol(H11Protocol):
-    """Uvicorn's h11 protocol with a count of reads, for `SlowClients`."""
+    """Uvicorn's h11 protocol with a count of reads, for `SlowClients`. A subclass per server sets
+    `head_limit`.
+    """
+
+    head_limit: int
 
     received = 0
     awaited_before: Awaited | None = None
     awaited_since = 0.0
 
+    framing_of: object = None
+    framing_bytes = 0
+    parts_before = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn: CountingConnection = CountingConnection(h11.SERVER, self.head_limit)
+
     def data_received(self, data: bytes) -> None:
-        """Extends Uvicorn's method: counts the read."""
+        """Extends Uvicorn's method: counts the read, and what frames a body."""
         self.received += 1
+        before = self.conn.content_bytes
         super().data_received(data)
+        if self.conn.their_state is h11.SEND_BODY:
+            self._count_framing(len(data) - (self.conn.content_bytes - before))
+
+    def _count_framing(self, received: int) -> None:
+        """Counts the bytes that are not content, after the read that ended the head."""
+        if self.framing_of is not self.scope:
+            self.framing_of, self.framing_bytes = self.scope, 0
+            self.parts_before = self.conn.parts
+            return
+        self.framing_bytes += received
+        most = self.head_limit + FRAMING_BYTES * (self.conn.parts - self.parts_before)
+        if self.framing_bytes > most and not self.transport.is_closing():
+            self._fail(TOO_LONG)
+
+    def handle_events(self) -> None:
+        """Extends Uvicorn's method: refuses what no server should take."""
+        if self.conn.their_state is h11.IDLE:
+            refused = refusal_of_text(self.conn.trailing_data[0], self.head_limit)
+            if refused is not None:
+                self._fail(refused)
+                return
+        try:
+            super().handle_events()
+        except RefusedError as error:
+            self._fail(error.refusal)
+
+    def _should_upgrade(self) -> bool:
+        """Replaces Uvicorn's method, which is called with each head. Raises `RefusedError`."""
+        refused = refusal_of(self.headers, self.scope["http_version"])
+        if refused is not None:
+            raise RefusedError(refused)
+        return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
+
+    def send_400_response(self, msg: str) -> None:
+        """Replaces Uvicorn's method, which fails while an answer is under way."""
+        self._fail(BAD_REQUEST)
+
+    def _fail(self, refusal: Refusal) -> None:
+        self.logger.info("a request was refused: %s", refusal.reason)
+        cycle = self.cycle
+        answering = cycle is not None and not cycle.response_complete
+        if not answering or not cycle.response_started:
+            refuse(self, *refusal)
+        if answering:
+            cycle.ended_with = refusal.status  # type: ignore[attr-defined]
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
 
     @property
     def awaited(self) -> Awaited | None:

@@ -1,5 +1,10 @@
-"""Closes idle connections after `timeouts.keep_alive` with one timer for all: Uvicorn's, one per
-request, take one to two of the hundred microseconds of a small request.
+"""Uvicorn's protocol for httptools, and what servd mends of it:
+
+- one timer per idle connection takes one to two of the hundred microseconds of a small request;
+- a head may have any length, as may trailers and the extensions of chunks;
+- trailers join the headers that the app has already got (RFC 9110, 6.5.1);
+- what follows a request with `Upgrade: h2c` on the same connection is not answered;
+- a body that breaks off is answered with 400 in the middle of the app's answer.
 """
 
 from __future__ import annotations
@@ -12,10 +17,27 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servd.worker.http_rules import (
+    BAD_REQUEST,
+    FRAMING_BYTES,
+    TOO_LONG,
+    Refusal,
+    RefusedError,
+    refusal_of,
+)
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
 
-_INVALID = "Invalid HTTP request received."
 _MIN_SCAN_SECONDS = 0.05
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Takes the fields that come after the head, and forgets them."""
+
+    def append(self, field: tuple[bytes, bytes], /) -> None:
+        """Forgets a field."""
+
+
+_TRAILERS = _Trailers()
 
 
 @dataclass(eq=False)
@@ -57,6 +79,10 @@ class ThriftyProtocol(HttpToolsProtocol):
     received = 0
     head_bytes = 0
     head_of: object = None
+    body_bytes = 0
+    framing_bytes = 0
+    framing_of: object = None
+    parts_before = 0
     awaited_before: Awaited | None = None
     awaited_since = 0.0
 
@@ -65,23 +91,65 @@ class ThriftyProtocol(HttpToolsProtocol):
         6585, 5). It runs for every request, so it does not call the original.
         """
         if len(data) > self.head_limit and self._begins_too_long(data):
-            refuse(self, 431, "Request Header Fields Too Large")
+            self._fail(TOO_LONG)
             return
+        body_before = self.body_bytes
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.logger.warning(_INVALID)
-            self.send_400_response(_INVALID)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            refused = cause.refusal if isinstance(cause, RefusedError) else BAD_REQUEST
+            self.logger.info("a request was refused: %s", refused.reason)
+            self._fail(refused)
             return
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
             else:
-                self._unsupported_upgrade_warning()
+                self._go_on_after(data[upgrade.args[0] :])
             return
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             self._count_head(len(data))
+        elif cycle.more_body:
+            self._count_framing(len(data) - (self.body_bytes - body_before))
+
+    def _go_on_after(self, rest: bytes) -> None:
+        """Reads what follows a request whose offer of another protocol is not taken up."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if rest:
+            self.data_received(rest)
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Answers a request that is refused, unless an answer has begun, and closes. Earlier
+        requests get their answers first.
+        """
+        cycle: Any = self.cycle
+        is_its_own = cycle is not None and cycle.scope is self.scope
+        if cycle is not None and not is_its_own and not cycle.response_complete:
+            self._stop_reading()
+            return
+        if not is_its_own or not cycle.response_started:
+            refuse(self, *refusal)
+        if is_its_own and not cycle.response_complete:
+            cycle.ended_with = refusal.status
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    def _count_framing(self, received: int) -> None:
+        """Counts the bytes of a body that are not its content, after the read that ended the head:
+        sizes and extensions of chunks, and trailers.
+        """
+        if self.framing_of is not self.scope:
+            self.framing_of, self.framing_bytes = self.scope, 0
+            self.parts_before = self.received
+            return
+        self.framing_bytes += received
+        most = self.head_limit + FRAMING_BYTES * (self.received - self.parts_before)
+        if self.framing_bytes > most and not self.transport.is_closing():
+            self._fail(TOO_LONG)
 
     def _begins_too_long(self, data: bytes) -> bool:
         cycle = self.cycle
@@ -100,16 +168,36 @@ class ThriftyProtocol(HttpToolsProtocol):
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_reading()
             else:
-                refuse(self, 431, "Request Header Fields Too Large")
+                refuse(self, *TOO_LONG)
 
     def _stop_reading(self) -> None:
         """Answers the earlier requests, then closes the connection."""
         (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
         self.flow.pause_reading()
 
+    def on_headers_complete(self) -> None:
+        """Extends Uvicorn's method: refuses what no server should take; no field joins the head."""
+        refused = refusal_of(self.headers, self.parser.get_http_version())
+        if refused is not None:
+            raise RefusedError(refused)
+        super().on_headers_complete()
+        self.headers = _TRAILERS
+
+    def _get_upgrade(self) -> bytes | None:
+        """Replaces Uvicorn's method, which looks for it among the trailers, too."""
+        offered: bytes | None = None
+        connection: list[bytes] = []
+        for name, value in self.scope["headers"]:
+            if name == b"connection":
+                connection = [token.lower().strip() for token in value.split(b",")]
+            elif name == b"upgrade":
+                offered = value.lower()
+        return offered if b"upgrade" in connection else None
+
     def on_body(self, body: bytes) -> None:
-        """Extends Uvicorn's method: counts that a part of the body arrived."""
+        """Extends Uvicorn's method: counts what arrived of the body."""
         self.received += 1
+        self.body_bytes += len(body)
         super().on_body(body)
 
     @property

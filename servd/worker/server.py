@@ -129,7 +129,11 @@ class WorkerServer(BaseServer):
             from servd.worker.h11_protocol import PatientH11Protocol
 
             self.requests.doubts_lengths = True
-            return PatientH11Protocol
+
+            class H11Protocol(PatientH11Protocol):
+                head_limit = self.spec.limits.head
+
+            return H11Protocol
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
         class Protocol(ThriftyProtocol):
