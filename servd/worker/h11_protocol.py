@@ -15,7 +15,7 @@ from servd.worker.http_rules import (
     FRAMING_BYTES,
     TOO_LONG,
     Refusal,
-    RefusedError,
+    RefusedHeadError,
     refusal_of,
     refusal_of_text,
 )
@@ -84,14 +84,14 @@ class PatientH11Protocol(H11Protocol):
                 return
         try:
             super().handle_events()
-        except RefusedError as error:
+        except RefusedHeadError as error:
             self._fail(error.refusal)
 
     def _should_upgrade(self) -> bool:
-        """Replaces Uvicorn's method, which is called with each head. Raises `RefusedError`."""
+        """Replaces Uvicorn's method, which is called with each head. Raises `RefusedHeadError`."""
         refused = refusal_of(self.headers, self.scope["http_version"])
         if refused is not None:
-            raise RefusedError(refused)
+            raise RefusedHeadError(refused)
         return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
 
     def send_400_response(self, msg: str) -> None:

@@ -4,6 +4,7 @@ differently, a client gets past the one in front. httptools and h11 let pass wha
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -36,12 +37,17 @@ FRAMING_BYTES = 32
 head: sizes and extensions of chunks, and trailers."""
 
 
-class RefusedError(Exception):
+class RefusedHeadError(Exception):
     """A request is refused while its head is parsed."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
+
+
+@functools.lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def refusal_of(headers: Iterable[tuple[bytes, bytes]], version: str) -> Refusal | None:
@@ -53,7 +59,7 @@ def refusal_of(headers: Iterable[tuple[bytes, bytes]], version: str) -> Refusal 
     for name, value in headers:
         if name == b"host":
             hosts += 1
-            if _HOST.fullmatch(value) is None:
+            if not _is_host(value):
                 return _HOSTS
         elif name == b"content-length":
             lengths += 1

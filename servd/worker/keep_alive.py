@@ -22,7 +22,7 @@ from servd.worker.http_rules import (
     FRAMING_BYTES,
     TOO_LONG,
     Refusal,
-    RefusedError,
+    RefusedHeadError,
     refusal_of,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
@@ -98,7 +98,7 @@ class ThriftyProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            refused = cause.refusal if isinstance(cause, RefusedError) else BAD_REQUEST
+            refused = cause.refusal if isinstance(cause, RefusedHeadError) else BAD_REQUEST
             self.logger.info("a request was refused: %s", refused.reason)
             self._fail(refused)
             return
@@ -179,7 +179,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         """Extends Uvicorn's method: refuses what no server should take; no field joins the head."""
         refused = refusal_of(self.headers, self.parser.get_http_version())
         if refused is not None:
-            raise RefusedError(refused)
+            raise RefusedHeadError(refused)
         super().on_headers_complete()
         self.headers = _TRAILERS
 
