@@ -127,7 +127,7 @@ class Drain:
         await self.requests.end_streams()
         for connection in list(self.state.connections):
             if _is_websocket(connection):
-                connection.shutdown()
+                _end_websocket(connection)
             else:
                 connection.transport.close()
         if cut := counts.get("request"):
@@ -143,6 +143,17 @@ class Drain:
             task.cancel(msg="the drain's deadline has passed")
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _end_websocket(connection: Any) -> None:
+    """Closes a WebSocket with 1012. One that Uvicorn cannot end (its handshake was cut) is aborted:
+    it must not keep the others from their end.
+    """
+    try:
+        connection.shutdown()
+    except Exception:
+        logger.debug("a WebSocket could not be closed", exc_info=True)
+        connection.transport.abort()
 
 
 def _is_websocket(connection: Any) -> bool:

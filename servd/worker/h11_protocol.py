@@ -20,6 +20,7 @@ from servd.worker.http_rules import (
     refusal_of_text,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
+from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
 
 
 class CountingConnection(h11.Connection):
@@ -39,10 +40,11 @@ class CountingConnection(h11.Connection):
 
 class PatientH11Protocol(H11Protocol):
     """Uvicorn's h11 protocol with a count of reads, for `SlowClients`. A subclass per server sets
-    `head_limit`.
+    `head_limit` and `handshake_limit`.
     """
 
     head_limit: int
+    handshake_limit: float
 
     received = 0
     awaited_before: Awaited | None = None
@@ -93,6 +95,14 @@ class PatientH11Protocol(H11Protocol):
         if refused is not None:
             raise RefusedHeadError(refused)
         return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Extends Uvicorn's method: refuses what the library would not answer."""
+        refused = refusal_of_handshake(self.scope["method"], event.target, self.headers)
+        if refused is not None:
+            raise RefusedHeadError(refused)
+        super().handle_websocket_upgrade(event)
+        end_if_stuck(self.loop, self.handshake_limit, self.transport)
 
     def send_400_response(self, msg: str) -> None:
         """Replaces Uvicorn's method, which fails while an answer is under way."""

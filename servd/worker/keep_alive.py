@@ -26,6 +26,7 @@ from servd.worker.http_rules import (
     refusal_of,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
+from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
 
 _MIN_SCAN_SECONDS = 0.05
 
@@ -68,13 +69,15 @@ class IdleConnections:
 
 
 class ThriftyProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle` and
-    `head_limit`: the maximum bytes of a request's line and headers (the parser has no limit).
+    """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle`,
+    `head_limit` (the maximum bytes of a request's line and headers: the parser has no limit) and
+    `handshake_limit` (the seconds in which that of a WebSocket has to reach the app).
     """
 
     idle_since = 0.0
     idle: IdleConnections
     head_limit: int
+    handshake_limit: float
 
     received = 0
     head_bytes = 0
@@ -113,6 +116,16 @@ class ThriftyProtocol(HttpToolsProtocol):
             self._count_head(len(data))
         elif cycle.more_body:
             self._count_framing(len(data) - (self.body_bytes - body_before))
+
+    def handle_websocket_upgrade(self) -> None:
+        """Extends Uvicorn's method: refuses what the library would not answer."""
+        scope = self.scope
+        refused = refusal_of_handshake(scope["method"], self.url, scope["headers"])
+        if refused is not None:
+            self._fail(refused)
+            return
+        super().handle_websocket_upgrade()
+        end_if_stuck(self.loop, self.handshake_limit, self.transport)
 
     def _go_on_after(self, rest: bytes) -> None:
         """Reads what follows a request whose offer of another protocol is not taken up."""

@@ -132,6 +132,7 @@ class WorkerServer(BaseServer):
 
             class H11Protocol(PatientH11Protocol):
                 head_limit = self.spec.limits.head
+                handshake_limit = self.spec.timeouts.headers
 
             return H11Protocol
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
@@ -139,6 +140,7 @@ class WorkerServer(BaseServer):
         class Protocol(ThriftyProtocol):
             idle = IdleConnections(self.server_state.connections, self.spec.timeouts.keep_alive)
             head_limit = self.spec.limits.head
+            handshake_limit = self.spec.timeouts.headers
 
         return Protocol
 

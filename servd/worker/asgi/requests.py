@@ -17,6 +17,7 @@ from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
 from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
+from servd.worker.asgi.handshake import SWITCHING_PROTOCOLS, Handshake
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, current, nowhere
 from servd.worker.reporter import Reporter
@@ -171,14 +172,22 @@ class Requests:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        current.set(request := Request(scope, send, self))
+        handshake = Handshake(send)
+        request = Request({**scope, "method": "GET"}, send, self)
+        current.set(request)
         if self._bind is not None:
             self._bind(request_id=request.id)
         self.gauges[shm_counters.WEBSOCKETS] += 1
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, handshake.send)
+        except Exception:
+            await handshake.fail()
+            raise
         finally:
             self.gauges[shm_counters.WEBSOCKETS] -= 1
+            if handshake.status != SWITCHING_PROTOCOLS:  # counted and logged like any answer
+                request.start = {"status": handshake.status}
+                self.finish(request)
 
     def finish(self, request: Request) -> None:
         """Counts and logs a request whose answer is complete, or was given up."""

@@ -1,0 +1,52 @@
+"""The handshake of a WebSocket (RFC 6455, 4.1), before a library of Uvicorn's gets it.
+
+The `websockets` library refuses long lines, many headers and bodies in its parser, where Uvicorn
+answers nothing, calls no app and keeps the connection for ever; at the end of the worker such a
+connection raises an exception in Uvicorn's `shutdown` (seen with uvicorn 0.54, websockets 17.4).
+What it would refuse is refused here, and what gets stuck all the same is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from servd.worker.http_rules import TOO_LONG, Refusal
+
+_MOST_HEADERS = 128
+_LONGEST_LINE = 8192
+"""Limits of the `websockets` library (MAX_NUM_HEADERS, MAX_LINE_LENGTH), line ends included."""
+
+_METHOD = Refusal(400, "A WebSocket handshake is a GET.")
+_BODY = Refusal(400, "A WebSocket handshake has no body.")
+
+log = logging.getLogger("servd.worker")
+
+
+def refusal_of_handshake(
+    method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> Refusal | None:
+    """Returns why a handshake is refused; None if it is not."""
+    if method != "GET":
+        return _METHOD
+    longest = len(target) + len("GET  HTTP/1.1\r\n")
+    count = 0
+    for name, value in headers:
+        count += 1
+        longest = max(longest, len(name) + len(value) + len(": \r\n"))
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+            return _BODY
+    return TOO_LONG if longest > _LONGEST_LINE or count > _MOST_HEADERS else None
+
+
+def end_if_stuck(loop: asyncio.AbstractEventLoop, seconds: float, transport: Any) -> None:
+    """Ends the connection if its handshake has not reached the app within `seconds`."""
+    loop.call_later(seconds, _end_if_stuck, transport, transport.get_protocol())
+
+
+def _end_if_stuck(transport: Any, protocol: Any) -> None:
+    if getattr(protocol, "scope", None) is None and not transport.is_closing():
+        log.info("a WebSocket handshake was not understood: its connection is closed")
+        transport.abort()
