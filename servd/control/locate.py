@@ -70,7 +70,9 @@ def client_of(path: str) -> AdminClient:
     """Returns the client of a configuration's daemon. Raises `ServdError` without an API."""
     token = _token_of_environment()
     if quick := quick_socket(path, os.environ):
-        return AdminClient(_or_unit_socket(_or_of_another_path(quick, path), path))
+        if not {_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"} & os.environ.keys():
+            quick = _or_of_another_path(quick, path)
+        return AdminClient(_or_unit_socket(quick, path))
     from servd.config.load import load
 
     loaded = readable_part(load(path, os.environ))
@@ -82,7 +84,8 @@ def client_of(path: str) -> AdminClient:
     if address.kind == "tcp":
         return AdminClient(f"http://{address.from_here}", token or _token(loaded))
     socket_path = address.path
-    if settings.listen is None and not loaded.config.daemon.runtime_dir:
+    configured = loaded.config.daemon.runtime_dir or "RUNTIME_DIRECTORY" in os.environ
+    if settings.listen is None and not configured:
         socket_path = _or_of_another_path(socket_path, loaded.path)
     return AdminClient(_or_unit_socket(socket_path, loaded.path))
 

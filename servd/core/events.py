@@ -193,6 +193,11 @@ class Event(StrEnum):
     APP_FAILED_LATE = ("the app failed after its time was up",
         "service generation worker logger request_id? exception",
         "An exception in a request that was answered with 504.")
+    REQUEST_REFUSED = ("a request was refused: %s", "service generation worker logger",
+        "It never reached the app: its head or the framing of its body is wrong.")
+    HANDSHAKE_STUCK = ("a WebSocket handshake was not understood: its connection is closed",
+        "service generation worker logger",
+        "The library answered nothing within `timeouts.headers`.")
     REQUESTS_TOO_SLOW = ("requests came too slowly: %d connections of %s closed",
         "service generation worker logger",
         "Clients did not send their requests in time.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import NamedTuple
 
 from servd.core.basedir import absolute
@@ -77,12 +78,21 @@ def running(config: str, parent: str) -> Instance | None:
 
 def _read(folder: str) -> Instance | None:
     try:
-        with open(record_of(folder), "rb") as file:
+        descriptor = os.open(record_of(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not _is_trusted(os.fstat(descriptor), os.lstat(folder)):
+                return None
             pid, started, config = os.fsdecode(file.read(8192)).split("\n")[:3]
         found = Instance(folder, int(pid), config)
         return found if _lives(found.pid, int(started)) else None
     except (OSError, ValueError):
         return None
+
+
+def _is_trusted(record: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether both are this user's, or root's: a stranger may not send us to a daemon of his."""
+    ours = (os.geteuid(), 0)
+    return stat.S_ISREG(record.st_mode) and record.st_uid in ours and folder.st_uid in ours
 
 
 def _lives(pid: int, started: int) -> bool:

@@ -44,6 +44,7 @@ class RuntimeDir:
         self.lock = -1
         self.made: list[str] = []
         self._owned = False
+        self._is_anothers = False
 
     def open(self) -> None:
         """Makes the folder with the right modes and takes the lock.
@@ -97,7 +98,8 @@ class RuntimeDir:
     def own(self) -> None:
         """Makes this daemon the owner: it writes its pid, and cleans up at the end."""
         self._owned = True
-        instances.record(self.path, self.config)
+        with contextlib.suppress(OSError):  # `mend` makes what is missing
+            instances.record(self.path, self.config)
 
     @property
     def is_owned(self) -> bool:
@@ -120,7 +122,7 @@ class RuntimeDir:
             if self.path in missing:
                 self._lock_again()
             if not recorded:
-                self.own()
+                instances.record(self.path, self.config)
         except OSError as error:
             raise self._unusable(error) from None
         return missing or [instances.record_of(self.path)]
@@ -130,10 +132,12 @@ class RuntimeDir:
         return os.path.samestat(os.stat(self.path), os.fstat(self.lock))
 
     def _lock_again(self) -> None:
-        """Raises `StartError` if another daemon has locked the new folder: it is that one's."""
-        self._owned = False
+        """Raises `StartError` if another daemon has locked the new folder: it is that one's, until
+        it has ended.
+        """
+        self._is_anothers = True
         lock = self._locked()
-        self._owned = True
+        self._is_anothers = False
         os.close(self.lock)
         self.lock = lock
 
@@ -168,7 +172,10 @@ class RuntimeDir:
     def _take_lock(self) -> None:
         """Raises `StartError` if another daemon has the folder, or the configuration."""
         self.lock = self._locked()
-        self.own()  # before it looks: of two that start together, none overlooks the other
+        self._owned = True
+        instances.record(
+            self.path, self.config
+        )  # before it looks: of two that start together, none overlooks the other
         other = self._other_daemon()
         if other is not None:
             instances.forget(self.path)
@@ -199,7 +206,7 @@ class RuntimeDir:
 
     def close(self) -> None:
         """Removes its content, and the folder if this daemon made it, unless another owns it."""
-        if self.lock >= 0 and self._owned:
+        if self.lock >= 0 and self._owned and not self._is_anothers:
             for name in (*_FOLDERS, PRIVATE):
                 shutil.rmtree(self._inside(name), ignore_errors=True)
             if self.ours:

@@ -13,6 +13,9 @@ import struct
 import sys
 from collections.abc import Collection, Iterator
 
+from servd.host.file_access import files_as
+from servd.plan.host import Account
+
 _SOCK_DIAG_BY_FAMILY = 20
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _ERROR, _DONE = 2, 3
@@ -52,6 +55,23 @@ def serving(pids: Collection[int]) -> set[int]:
     }
     open_ = {inode for port in ports for inode, _ in _tcp_sockets(_ESTABLISHED, port)}
     return {pid for pid, held in sockets.items() if held & open_}
+
+
+def is_shareable(address: str, account: Account | None) -> bool:
+    """Returns whether another socket of the user can have this TCP address too (SO_REUSEPORT):
+    tries to bind one, which takes no connections.
+    """
+    if address.startswith("unix:"):
+        return False
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        with files_as(account), socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except OSError:
+        return False
+    return True
 
 
 def chosen_ports() -> range:

@@ -20,13 +20,14 @@ def found_addresses(
     chosen_ports: Container[int],
     temporary: str,
     again: Container[str] = (),
+    texts: Iterable[str] = (),
 ) -> tuple[FoundAddress, ...]:
     """Returns what a program of `plan` listens on. `chosen_ports` are those that the system chooses
-    from: one of them is only fixed if the command or the environment names it, or if an earlier
-    process had it too (`again`). Unix sockets in the `temporary` folder are a program's own
-    business, unless they are named.
+    from: one of them is only fixed if the command, the environment or `texts` (of files that the
+    command names) have it, or if an earlier process had it too (`again`). Unix sockets in the
+    `temporary` folder are a program's own business, unless they are named.
     """
-    text = "\n".join((*plan.command, *plan.environment.values()))
+    text = "\n".join((*plan.command, *plan.environment.values(), *texts))
     found: list[FoundAddress] = []
     for address in sorted(addresses):
         if address.startswith("unix:"):
@@ -60,7 +61,7 @@ def too_many_workers(plan: Plan, running: Plan) -> Iterator[tuple[str, str]]:
     """Yields services that get a second worker which cannot bind, each with the reason."""
     before = running.by_name
     for service in plan.services:
-        fixed = [item.address for item in service.held if item.fixed]
+        fixed = [item.address for item in service.held]
         had = before[service.name].workers if service.name in before else 0
         if fixed and service.workers > max(1, had):
             yield service.name, one_worker_reason(fixed)

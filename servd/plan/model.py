@@ -184,10 +184,8 @@ class ServicePlan:
 
     @property
     def held(self) -> tuple[FoundAddress, ...]:
-        """The found addresses that an old and a new worker cannot both have. Where servd binds, one
-        that the system may have chosen does not count.
-        """
-        return tuple(item for item in self.found if item.fixed or not self.sockets)
+        """The found addresses that an old and a new worker cannot both have."""
+        return tuple(item for item in self.found if item.fixed)
 
     @property
     def never_overlaps(self) -> bool:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import stat
 import tempfile
-from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 from servd.core.events import Event
 from servd.core.processes import descendants_of
-from servd.host.listening import chosen_ports, listening
+from servd.host.listening import chosen_ports, is_shareable, listening
 from servd.plan.found import found_addresses, one_worker_reason
-from servd.plan.model import Plan
+from servd.plan.host import Account
+from servd.plan.model import FoundAddress, Plan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.generation import Generation
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import SocketPool
 
@@ -26,6 +29,12 @@ as the one before.
 """
 
 
+_FORGET_SECONDS = 30.0
+"""What was found is forgotten when workers of that age have nothing of it."""
+
+_MOST_FILES, _TEXT_BYTES = 32, 2**20
+
+
 class AddressFinder:
     """Looks at the workers of commands: soon after their start, then more and more seldom, and
     whenever a change is planned.
@@ -34,6 +43,7 @@ class AddressFinder:
     def __init__(self, services: Mapping[str, ManagedService], pool: SocketPool) -> None:
         self._services = services
         self._pool = pool
+        self._shareable: dict[str, bool] = {}
         self._last: dict[str, tuple[set[int], set[str]]] = {}
         self._due: WeakKeyDictionary[WorkerProcess, float] = WeakKeyDictionary()
 
@@ -69,41 +79,57 @@ class AddressFinder:
         ]
 
     async def _look(self, services: Collection[ManagedService]) -> None:
-        if not services:
-            return
+        """Never raises: what is not found changes nothing."""
         ours = [os.fstat(item.sock.fileno()).st_ino for item in self._pool.bound.values()]
-        workers = [(service, [p.pid for p in _processes(service)]) for service in services]
-        looked = await asyncio.to_thread(
-            lambda: [
-                [listening(list(descendants_of([pid])), ours) for pid in pids]
-                for _, pids in workers
-            ]
-        )
-        for (service, pids), found in zip(workers, looked, strict=True):
-            self._learn(service, set(pids), found)
-
-    def _learn(self, service: ManagedService, pids: set[int], by_worker: list[set[str]]) -> None:
-        """Keeps what was found, until something else is. What two workers have can be shared (with
-        SO_REUSEPORT), and is in nobody's way.
-        """
-        count = Counter(address for addresses in by_worker for address in addresses)
-        shared = {address for address, workers in count.items() if workers > 1}
-        plan = service.plan
-        temporary = os.path.realpath(tempfile.gettempdir())
-        again = {i.address for i in plan.found if i.fixed} | self._had_before(
-            plan.name, pids, count
-        )
-        found = found_addresses(count.keys() - shared, plan, chosen_ports(), temporary, again)
-        if not (found or shared) or found == plan.found:
+        looks = [_Look(s, s.current, _processes(s)) for s in services if s.current is not None]
+        try:
+            found = await asyncio.to_thread(lambda: [look.listening(ours) for look in looks])
+        except (OSError, RuntimeError):  # no descriptor, no thread: the next look comes
             return
-        service.learn(found)
-        fixed = [item.address for item in service.plan.held if item.fixed]
-        alone = fixed and plan.workers > 1
-        service.log.warning(
-            Event.BINDS_ITSELF,
-            addresses=[item.address for item in found],
-            **({"error": one_worker_reason(fixed)} if alone else {}),
-        )
+        for look, by_worker in zip(looks, found, strict=True):
+            if look.service.current is look.generation:  # else it was replaced meanwhile
+                self._learn(look, by_worker)
+
+    def _learn(self, look: _Look, by_worker: list[set[str]]) -> None:
+        """Keeps what was found until something else is, or nothing for a while."""
+        plan = look.service.plan
+        everything: set[str] = set().union(*by_worker)
+        again = self._had_before(plan.name, look.pids, everything)
+        again |= {item.address for item in plan.held}
+        temporary = os.path.realpath(tempfile.gettempdir())
+        found = found_addresses(everything, plan, chosen_ports(), temporary, again, _texts_of(plan))
+        found = self._in_the_way(plan, found, by_worker)
+        if found == plan.found or (not everything and look.youngest < _FORGET_SECONDS):
+            return
+        held = plan.held
+        look.service.learn(found)
+        plan = look.service.plan
+        if plan.held and plan.held != held:
+            fixed = [item.address for item in plan.held]
+            alone = {"error": one_worker_reason(fixed)} if plan.workers > 1 else {}
+            look.service.log.warning(Event.BINDS_ITSELF, addresses=fixed, **alone)
+
+    def _in_the_way(
+        self, plan: ServicePlan, found: tuple[FoundAddress, ...], by_worker: list[set[str]]
+    ) -> tuple[FoundAddress, ...]:
+        """Leaves out what another worker can have too (SO_REUSEPORT), and what it does without."""
+        account = plan.identity.account
+        alone = [
+            item
+            for item in found
+            if sum(item.address in addresses for addresses in by_worker) == 1
+            and not (item.fixed and self._is_shareable(item.address, account))
+        ]
+        fixed = {item.address for item in alone if item.fixed}
+        each = {len(addresses & fixed) for addresses in by_worker}
+        if len(by_worker) > 1 and len(each) > 1:  # some worker is ready without
+            alone = [item for item in alone if not item.fixed]
+        return tuple(alone)
+
+    def _is_shareable(self, address: str, account: Account | None) -> bool:
+        if address not in self._shareable:
+            self._shareable[address] = is_shareable(address, account)
+        return self._shareable[address]
 
     def _had_before(self, name: str, pids: set[int], now: Collection[str]) -> set[str]:
         """Returns the addresses that an earlier process of the service had too."""
@@ -113,6 +139,42 @@ class AddressFinder:
         return had if before.isdisjoint(pids) else set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look at the ready workers of a generation."""
+
+    service: ManagedService
+    generation: Generation
+    processes: list[WorkerProcess]
+
+    @property
+    def pids(self) -> set[int]:
+        return {process.pid for process in self.processes}
+
+    @property
+    def youngest(self) -> float:
+        return min((process.lived for process in self.processes), default=0.0)
+
+    def listening(self, but: Collection[int]) -> list[set[str]]:
+        """Returns what each worker listens on. It may be called in a thread."""
+        pids = [process.pid for process in self.processes]
+        return [listening(list(descendants_of([pid])), but) for pid in pids]
+
+
+def _texts_of(plan: ServicePlan) -> list[str]:
+    """Returns the files that the command names: a script, a configuration."""
+    found: list[str] = []
+    for argument in plan.command[:_MOST_FILES]:
+        path = os.path.join(plan.directory, argument)
+        with contextlib.suppress(OSError, ValueError):
+            if stat.S_ISREG(os.stat(path).st_mode) and os.path.getsize(path) < _TEXT_BYTES:
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    found.append(file.read())
+    return found
+
+
 def _processes(service: ManagedService) -> list[WorkerProcess]:
     current = service.current
-    return [] if current is None else [p for p in current.workers.processes if p.is_alive()]
+    if current is None:
+        return []
+    return [p for p in current.workers.processes if p.is_alive() and p.was_ready]

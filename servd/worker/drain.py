@@ -152,7 +152,6 @@ def _end_websocket(connection: Any) -> None:
     try:
         connection.shutdown()
     except Exception:
-        logger.debug("a WebSocket could not be closed", exc_info=True)
         connection.transport.abort()
 
 

@@ -5,6 +5,7 @@ that arrive at once), and answers no request with 400 in the middle of the app's
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import h11
@@ -21,6 +22,8 @@ from servd.worker.http_rules import (
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
 from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
+
+log = logging.getLogger("servd.worker")
 
 
 class CountingConnection(h11.Connection):
@@ -109,7 +112,7 @@ class PatientH11Protocol(H11Protocol):
         self._fail(BAD_REQUEST)
 
     def _fail(self, refusal: Refusal) -> None:
-        self.logger.info("a request was refused: %s", refusal.reason)
+        log.info("a request was refused: %s", refusal.reason)
         cycle = self.cycle
         answering = cycle is not None and not cycle.response_complete
         if not answering or not cycle.response_started:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
 from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
 
 _MIN_SCAN_SECONDS = 0.05
+
+
+log = logging.getLogger("servd.worker")
 
 
 class _Trailers(list[tuple[bytes, bytes]]):
@@ -102,7 +106,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             refused = cause.refusal if isinstance(cause, RefusedHeadError) else BAD_REQUEST
-            self.logger.info("a request was refused: %s", refused.reason)
+            log.info("a request was refused: %s", refused.reason)
             self._fail(refused)
             return
         except httptools.HttpParserUpgrade as upgrade:

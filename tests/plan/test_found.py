@@ -97,6 +97,13 @@ def test_a_second_worker_is_refused_unless_it_ran_already() -> None:
     assert refused(CHANCE, "", two) == []
 
 
+def test_a_file_that_the_command_names_may_have_the_port() -> None:
+    plan = web().service("web")
+    texts = ["serve(('', 45000))"]
+    (item,) = found_addresses(["0.0.0.0:45000"], plan, CHOSEN, "/tmp", (), texts)
+    assert item.fixed
+
+
 def test_a_plan_is_the_same_whatever_was_found() -> None:
     service: ServicePlan = web().service("web")
     assert dataclasses.replace(service, found=(FIXED,)) == service

@@ -24,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(str(os.getpid()).encode())
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(open("port").read())), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
 """
 SHARED = """
 import os, socket, time
@@ -77,10 +77,9 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
         [services.late]
         command = ["python3", "late.py"]
     """
-    (servd.folder / "port").write_text(str(late))
     go = servd.folder / "go"
     go.touch()
-    daemon = servd(config, late_py=LATE).ready()
+    daemon = servd(config, late_py=LATE.replace("PORT", str(late))).ready()
     for name, address in (("named", f"127.0.0.1:{port}"), ("late", f"127.0.0.1:{late}")):
         wait_until(lambda: found(daemon, name) == [address], "it is found")  # noqa: B023
         assert f"{address} (by itself)" in daemon.cli("status").stdout

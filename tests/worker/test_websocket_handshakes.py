@@ -72,11 +72,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServdProcess]:
         yield servd(CONFIG, main_py=APP).ready()
 
 
-def open_(
-    daemon: ServdProcess, name: str, path: str = "/echo", **options: object
-) -> ClientConnection:
+def open_(daemon: ServdProcess, name: str, path: str = "/echo") -> ClientConnection:
     url = daemon.url(name).replace("http://", "ws://")
-    return connect(url + path, open_timeout=DEADLINE, close_timeout=DEADLINE, **options)  # type: ignore[arg-type]
+    return connect(url + path, open_timeout=DEADLINE, close_timeout=DEADLINE)
 
 
 GOOD = {

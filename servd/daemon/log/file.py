@@ -10,20 +10,23 @@ import stat
 import structlog
 
 from servd.core.events import Event
-from servd.host.file_access import files_as, is_changed_by_root_alone
+from servd.host.file_access import files_as, rights_for
 from servd.plan.host import Account
 
 _MODE = 0o640
+_DEVICES = ("/dev/", "/proc/")
+"""A file here is another's under another name: it is not renamed."""
 
 log = structlog.get_logger()
 
 
 class LogFile(io.RawIOBase):
     """A file that is appended to. At `max_size` bytes (None or 0: never) it is renamed to `.1`,
-    that to `.2`, and so on; `keep` old ones are kept. It is begun anew at the end of a line.
+    that to `.2`, and so on; `keep` old ones are kept. It is begun anew at the end of a line. It
+    belongs to one thread.
 
-    For a service of another user (`account`) root opens it with that user's rights if the user may
-    change the way to it: what stands there may be a link to a file that is not the user's.
+    Root opens it with the rights of the service's user (`account`), or of its folder's owner, if
+    that user may change the way to it: what stands there may be a link to anything.
     """
 
     def __init__(
@@ -36,24 +39,27 @@ class LogFile(io.RawIOBase):
     ) -> None:
         """Opens the file. Raises OSError."""
         self._path = path
-        self._max_size = max_size
+        self._target = path
+        self._max_size = None if path.startswith(_DEVICES) else max_size
         self._keep = keep
         self._account = account
         self._failed = False
         self._descriptor = self._open()
 
-    def _as_user(self) -> contextlib.AbstractContextManager[None]:
-        return files_as(None if is_changed_by_root_alone(self._path) else self._account)
-
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with self._as_user():  # O_NONBLOCK: a FIFO that nobody reads is an error, and no wait
-            descriptor = os.open(self._path, flags | os.O_NONBLOCK, _MODE)
+        flags |= os.O_NONBLOCK  # a FIFO that nobody reads is an error, and no wait
+        rights = rights_for(self._path, self._account)
+        with files_as(rights.account):
+            descriptor = os.open(self._path, flags | (0 if rights.follow else os.O_NOFOLLOW), _MODE)
+            self._target = os.path.realpath(self._path)
         os.set_blocking(descriptor, True)
         return descriptor
 
     def fileno(self) -> int:
-        """The descriptor of the present file."""
+        """The descriptor of the present file. Raises ValueError once it is closed."""
+        if self._descriptor < 0:
+            raise ValueError("the log file is closed")
         return self._descriptor
 
     def writable(self) -> bool:
@@ -62,25 +68,29 @@ class LogFile(io.RawIOBase):
 
     def write(self, content: memoryview) -> int:  # type: ignore[override]
         """Writes as much as belongs into the present file; returns how much. Raises OSError."""
+        descriptor = self.fileno()
         if not self._max_size:
-            return os.write(self._descriptor, content)
-        found = os.fstat(self._descriptor)
+            return os.write(descriptor, content)
+        found = os.fstat(descriptor)
         room = self._max_size - found.st_size
         if len(content) <= room or not stat.S_ISREG(found.st_mode):
-            return os.write(self._descriptor, content)
+            return os.write(descriptor, content)
         whole_lines = bytes(content[: max(0, room)]).rfind(b"\n") + 1
         if not whole_lines:
             if found.st_size and self._begin_anew():
                 return self.write(content)
             whole_lines = bytes(content).find(b"\n") + 1  # a line longer than any file
-        return os.write(self._descriptor, content[: whole_lines or None])
+        return os.write(descriptor, content[: whole_lines or None])
 
     def _begin_anew(self) -> bool:
         """Renames the file, and opens a new one. What cannot be renamed goes on being used."""
         try:
-            with self._as_user():
+            with files_as(rights_for(self._path, self._account).account):
                 self._rename()
             fresh = self._open()
+            if not stat.S_ISREG(os.fstat(fresh).st_mode):
+                os.close(fresh)
+                raise OSError(22, "something else than a file stands there")
         except OSError as error:
             if not self._failed:
                 log.error(Event.LOG_NOT_ROTATED, file=self._path, error=error.strerror)
@@ -94,20 +104,21 @@ class LogFile(io.RawIOBase):
     def _rename(self) -> None:
         """Raises OSError. A file that another program has moved away is left alone."""
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+            if os.path.samestat(os.stat(self._target), os.fstat(self._descriptor)):
                 self._rename_ours()
 
     def _rename_ours(self) -> None:
         if not self._keep:
-            os.unlink(self._path)
+            os.unlink(self._target)
             return
         for number in range(self._keep - 1, 0, -1):
             with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{self._path}.{number}", f"{self._path}.{number + 1}")
-        os.replace(self._path, f"{self._path}.1")
+                os.replace(f"{self._target}.{number}", f"{self._target}.{number + 1}")
+        os.replace(self._target, f"{self._target}.1")
 
     def close(self) -> None:
         """Closes the file."""
-        if not self.closed:
-            os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         super().close()

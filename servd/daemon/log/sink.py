@@ -69,6 +69,7 @@ class LogSink:
         self._stream = LogStream(stream or open_log(options))
         self._console = self._renderer()
         self._journal = self._journal_client() if stream is None else None
+        self._retired: list[LogStream] = []
         self._waiting: collections.deque[LogEvent] = collections.deque()
         self._size = 0
         self._lost, self._reason = 0, ""
@@ -113,12 +114,15 @@ class LogSink:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the loop takes them
         while True:
             with self._wake:
-                while not self._waiting and not self._closing and not self._is_report_due:
+                while not self._has_work:
                     self._wake.wait(self._until_report)
+                retired, self._retired = self._retired, []
                 lines = list(self._waiting)
                 self._waiting.clear()
                 self._size = 0
                 stream, console, journal = self._stream, self._console, self._journal
+            for old in retired:
+                old.close()
             if journal is not None:
                 for line in lines:
                     journal.put(line)
@@ -132,6 +136,10 @@ class LogSink:
             elif not lines and self._closing:
                 self._stream.close()
                 return
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._closing or self._retired or self._is_report_due)
 
     def _write(
         self, stream: LogStream, lines: list[LogEvent], console: Callable[[LogEvent], bytes] | None
@@ -187,7 +195,8 @@ class LogSink:
             old, self._stream, self.options = self._stream, LogStream(stream), options
             self._console = self._renderer()
             self._journal = self._journal_client()
-        old.close()
+            self._retired.append(old)  # the thread may be writing to it
+            self._wake.notify()
 
     def reopen(self) -> None:
         """Opens a file again that was moved away. Raises `StartError`, and keeps the old one."""

@@ -4,6 +4,7 @@ cleaner, a logout or a person removes it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from servd.supervisor.supervisor import Supervisor
 _LOOK_SECONDS = 1.0
 
 _AGAIN_SECONDS = 30.0
-"""Shortest time between two attempts to give a service its socket back."""
+_LONGEST_SECONDS = 600.0
+"""Time between two attempts to give a service its socket back: the first, and the longest."""
 
 _REPORT_SECONDS = 60.0
 """Interval in which a lasting failure is reported again."""
@@ -49,7 +51,7 @@ class RuntimeFolderWatch:
         self._supervisor = supervisor
         self._admin = admin
         self._ask = ask
-        self._rolled: dict[str, float] = {}
+        self._rolled: dict[str, tuple[float, float]] = {}
         self._said: tuple[str, float] = ("", -math.inf)
 
     def look(self) -> None:
@@ -60,6 +62,7 @@ class RuntimeFolderWatch:
             missing = self._folder.mend()
             if missing:
                 self._mend_what_is_inside()
+            missing += self._mend_notify_sockets()
             missing += self._admin.mend()
         except (OSError, StartError) as error:
             self._complain(str(error))
@@ -79,29 +82,33 @@ class RuntimeFolderWatch:
         self._supervisor.context.workers.registry.mend()
         for generation in self._generations():
             make_app_folders(generation.plan)
+
+    def _mend_notify_sockets(self) -> list[str]:
+        made: list[str] = []
+        for generation in self._generations():
             for process in (*generation.workers.processes, *generation.workers.leaving):
-                process.mend_notify()
+                with contextlib.suppress(OSError):  # tried again
+                    made += process.mend_notify()
+        return made
 
     def _mend_services(self) -> None:
         """Rolls the services that cannot be reached any more."""
         now, lost = time.monotonic(), {item.key: item for item in self._supervisor.lost_sockets}
         self._rolled = {key: at for key, at in self._rolled.items() if key in lost}
-        due = [
-            item
-            for key, item in lost.items()
-            if now - self._rolled.get(key, -math.inf) >= _AGAIN_SECONDS
-        ]
-        if not due:
-            return
-        self._rolled |= dict.fromkeys((item.key for item in due), now)
+        due = [item for key, item in lost.items() if now >= self._rolled.get(key, (0.0, 0.0))[0]]
+        for item in due:
+            pause = min(
+                2 * self._rolled.get(item.key, (0.0, _AGAIN_SECONDS / 2))[1], _LONGEST_SECONDS
+            )
+            self._rolled[item.key] = now + pause, pause
         names = {
             name
             for name, service in self._supervisor.services.items()
             if service.current is not None and service.current.uses(due)
         }
         paths = sorted(item.path for item in due)
-        log.warning(Event.SOCKETS_REMOVED, paths=paths, services=sorted(names))
         if names:
+            log.warning(Event.SOCKETS_REMOVED, paths=paths, services=sorted(names))
             why = f"{', '.join(paths)} had been removed"
             self._ask(ReloadRequest(why, read=False, roll=frozenset(names)))
 

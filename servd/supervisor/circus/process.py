@@ -227,10 +227,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """Reads the notifications that the loop has not come to yet."""
         self._notify.read()
 
-    def mend_notify(self) -> None:
-        """Makes its notification socket again if somebody has removed it. Raises OSError."""
-        if self.is_alive():
-            self._notify.mend()
+    def mend_notify(self) -> list[str]:
+        """Makes its notification socket again if it was removed; its path. Raises OSError."""
+        return self._notify.mend() if self.is_alive() else []
 
     def _hung_up(self) -> None:
         _set(self.channel_closed)

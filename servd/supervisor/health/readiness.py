@@ -16,6 +16,9 @@ from servd.supervisor.health.probe import connect_to, why_unwell
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
+_REST_SECONDS = 2.0
+"""Time for a program that listens to bind the rest of what it had."""
+
 _DAEMON_DELAY_SECONDS = 1.0
 """No worker is blamed when the daemon itself is later than this."""
 
@@ -78,23 +81,31 @@ async def _says_or_shows(process: WorkerProcess, plan: ReadyPlan) -> None:
 
 
 async def _until_it_listens(process: WorkerProcess, over: Collection[asyncio.Future[Any]]) -> None:
-    """Returns once a program that was found to bind addresses listens on as many again: they may
-    be others, if its environment has changed.
+    """Waits for a program that was found to bind addresses: until it listens on as many again, or
+    on some for `_REST_SECONDS` (it may bind fewer now), or until its start has nearly taken too
+    long (it may bind none any more).
     """
     plan = process.launch.plan
     if not plan.held or plan.definition.ready != "auto":
         return
+    loop = asyncio.get_running_loop()
+    wanted = max(1, len(plan.held) // max(1, plan.workers))
     ours = [os.fstat(sock.fileno()).st_ino for _, sock in process.launch.sockets]
+    end = loop.time() + max(0.0, plan.startup - process.lived - _REST_SECONDS)
+    listens = False
     pause = _FIRST_PAUSE_SECONDS
-    while not any(future.done() for future in over):
-        pids = list(descendants_of([process.pid]))
-        found = await asyncio.to_thread(listening, pids, ours)
-        if len(found) >= len(plan.held):
-            process.unwell = ""
+    while loop.time() < end and not any(future.done() for future in over):
+        found = await asyncio.to_thread(_addresses, process.pid, ours)
+        if len(found) >= wanted:
             return
-        process.unwell = f"it does not listen on {', '.join(i.address for i in plan.held)} yet"
+        if found and not listens:
+            listens, end = True, min(end, loop.time() + _REST_SECONDS)
         await asyncio.wait(over, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+
+def _addresses(pid: int, but: Collection[int]) -> set[str]:
+    return listening(list(descendants_of([pid])), but)
 
 
 async def _asked_until_ready(process: WorkerProcess, plan: ReadyPlan) -> None:

@@ -58,15 +58,18 @@ class NotifySocket:
         self._socket.setblocking(False)
         self._reader = BoundedReader(self._socket.fileno(), self._read_one, self._budget)
 
-    def mend(self) -> None:
-        """Makes the socket again if somebody has removed its file. Raises OSError."""
+    def mend(self) -> list[str]:
+        """Makes the socket again if somebody has removed its file; returns its path. Raises
+        OSError.
+        """
         if os.path.exists(self.path):
-            return
+            return []
         fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.read()
         self.close()
         self._socket = fresh
         self._open()
+        return [self.path]
 
     def _read_one(self) -> bool:
         if self._socket.fileno() < 0:

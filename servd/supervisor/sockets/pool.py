@@ -165,6 +165,7 @@ class SocketPool:
         self.inherited = {name: list(fds) for name, fds in (inherited or {}).items()}
         self.chosen: dict[str, int] = {}
         self._detached: list[Bound] = []
+        self._lost: dict[str, Bound] = {}
         self._preloaded: dict[str, Bound] = {}
 
     def acquire(self, plan: SocketPlan) -> Listener:
@@ -229,9 +230,10 @@ class SocketPool:
             if item.users == count and not (item.inherited or item.shared)
         ]
         for item in going:
-            if self.bound.get(item.key) is item:
-                del self.bound[item.key]
-                self._detached.append(item)
+            for known in (self.bound, self._lost):
+                if known.get(item.key) is item:
+                    del known[item.key]
+                    self._detached.append(item)
         return going
 
     def release(self, listener: Listener) -> None:
@@ -241,12 +243,19 @@ class SocketPool:
             item.users -= 1
             if item.users == 0:
                 item.close()
-                if item in self._detached:
-                    self._detached.remove(item)
-                else:
-                    del self.bound[item.key]
+                self._forget(item)
                 self.chosen.pop(listener.plan.key, None)
         self._keep_ports()
+
+    def _forget(self, item: Bound) -> None:
+        if item in self._detached:
+            self._detached.remove(item)
+        elif self._lost.get(item.key) is item:
+            del self._lost[item.key]
+        else:
+            del self.bound[item.key]
+            if before := self._lost.pop(item.key, None):  # what should have replaced it failed
+                self.bound[item.key] = before
 
     def close(self) -> None:
         """Closes everything that is open."""
@@ -254,11 +263,13 @@ class SocketPool:
             item.close()
         self.bound.clear()
         self._detached.clear()
+        self._lost.clear()
         self._preloaded.clear()
 
     @property
     def _all(self) -> list[Bound]:
-        return [*self.bound.values(), *self._detached, *self._preloaded.values()]
+        known = (self.bound, self._lost, self._preloaded)
+        return [*self._detached, *(item for items in known for item in items.values())]
 
     def _known(self, key: str) -> Bound | None:
         return self.bound.get(key) or self._preloaded.pop(key, None)
@@ -272,7 +283,7 @@ class SocketPool:
         path = listener.plan.address.path
         item = self._known(unix_key(path))
         if item is not None and item.is_lost:
-            self._detached.append(item)  # its workers drain; a new one takes its place
+            self._lost[item.key] = item  # its workers drain; a new one takes its place
             item = None
         if item is None:
             sock, inode = bind.bind_unix(listener.plan)

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servd.config.service import ServiceLog
 from servd.daemon.log.file import LogFile
-from servd.host.file_access import files_as, is_changed_by_root_alone
+from servd.daemon.log.print_files import OpenPrintFiles
+from servd.host.file_access import files_as, rights_for
 from servd.host.identity import account
 
 from support.harness import Servd, wait_until
@@ -105,10 +107,18 @@ def test_the_user_of_a_service_turns_no_log_against_root(tmp_path: Path) -> None
     logs.mkdir()
     os.chown(logs, nobody.uid, nobody.gid)
     (logs / "x.log").symlink_to(secret)
-    assert not is_changed_by_root_alone(str(logs / "x.log"))
-    assert is_changed_by_root_alone("/etc/x.log")
+    assert rights_for(str(logs / "x.log"), nobody).account == nobody
+    owner = rights_for(str(logs / "x.log"), None).account  # of a service of root's
+    assert owner is not None
+    assert owner.uid == nobody.uid
+    assert rights_for("/etc/x.log", nobody) == (None, True)
+    assert rights_for("/tmp/x.log", None) == (None, False)
+    (tmp_path / "way").symlink_to(logs)
+    assert rights_for(str(tmp_path / "way" / "x.log"), nobody).account == nobody
     with pytest.raises(PermissionError):
         LogFile(str(logs / "x.log"), account=nobody)
+    with pytest.raises(PermissionError):
+        LogFile(str(logs / "x.log"))
     with LogFile(str(logs / "y.log"), account=nobody, max_size=3) as file:
         write(file, b"1\n2\n3\n")
     assert {path.stat().st_uid for path in logs.glob("y.log*")} == {nobody.uid}
@@ -191,3 +201,46 @@ def test_a_folder_that_is_missing_is_a_mistake_of_the_file(servd: Servd) -> None
     )
     assert daemon.wait() == 78
     assert f"services.web.log.file: the folder {servd.folder}/no does not exist" in daemon.output
+
+
+def test_a_log_is_opened_again_while_it_is_written_to(tmp_path: Path) -> None:
+    """Each line goes to its own file, and none is lost, however often."""
+    files = OpenPrintFiles()
+    names = ("a", "b")
+    opened = [
+        files.acquire(ServiceLog(file=str(tmp_path / name), max_size=2000, keep=1000), None)
+        for name in names
+    ]
+    for number in range(3000):
+        for name, file in zip(names, opened, strict=True):
+            assert file is not None
+            file.put(f"{name} {number}".encode())
+        if number % 10 == 0:
+            assert files.reopen() == []
+    files.close()
+    for name in names:
+        lines = [line for p in tmp_path.glob(f"{name}*") for line in p.read_text().splitlines()]
+        assert sorted(lines) == sorted(f"{name} {number}" for number in range(3000))
+
+
+def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    files = OpenPrintFiles()
+    (tmp_path / "x").mkdir()
+    file = files.acquire(ServiceLog(file=str(tmp_path / "x")), None)
+    assert file is not None
+    file.put(b"lost")
+    assert len(files.reopen()) == 1
+    (tmp_path / "x").rmdir()
+    assert files.reopen() == []
+    file.put(b"written")
+    files.close()
+    assert (tmp_path / "x").read_text() == "written\n"
+
+
+def test_the_target_of_a_link_is_renamed_and_not_the_link(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "x.log").symlink_to(tmp_path / "volume" / "x.log")
+    with LogFile(str(tmp_path / "x.log"), max_size=10, keep=2) as file:
+        write(file, b"line 1\nline 2\n")
+    assert (tmp_path / "x.log").is_symlink()
+    assert {path.name for path in (tmp_path / "volume").iterdir()} == {"x.log", "x.log.1"}
