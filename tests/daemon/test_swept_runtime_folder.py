@@ -90,6 +90,9 @@ def test_what_is_removed_is_made_again_and_said(servd: Servd) -> None:
     (run / "private" / "servd.pid").unlink()
     (run / "admin.sock").unlink()
     answers(run / "admin.sock", "/livez")
+    notify = next((run / "n").iterdir())
+    notify.unlink()
+    wait_until(notify.exists, "a notification socket alone is made again")
     assert daemon.stop() == 0
     assert not (short / "web.sock").exists()
 
@@ -143,4 +146,6 @@ def test_what_stands_in_the_place_of_a_socket_is_left_alone(servd: Servd) -> Non
         assert "the address is in use" in failed["error"]
         assert daemon.pids("web") == [web]
     path.unlink()
+    assert daemon.reload(roll=True)["outcome"] == "applied"  # it need not wait for the next try
+    answers(path)
     assert daemon.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -117,27 +118,78 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
     assert daemon.stop() == 0
 
 
-def test_what_workers_share_is_in_nobodys_way(servd: Servd) -> None:
-    port = free_port()
+CHANCE = """
+import socket, time
+sock = socket.create_server(("127.0.0.1", 0))
+time.sleep(1000)
+"""
+HELPER = """
+import os, socket, time
+try:
+    helper = socket.create_server(("127.0.0.1", int(os.environ["AT"])))
+except OSError:
+    pass  # a sibling has it
+time.sleep(1000)
+"""
+
+
+def replace_one(daemon: ServdProcess, name: str) -> None:
+    """Kills a worker; returns once another is ready in its place."""
+    pid = daemon.pids(name)[-1]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in daemon.pids(name), "it has gone")
+    wait_until(lambda: daemon.service(name)["state"] == "ready", "it is replaced")
+
+
+def test_what_workers_share_or_do_without_is_in_nobodys_way(servd: Servd) -> None:
     config = f"""
         [services.shared]
         command = ["python3", "shared.py"]
+        env = {{ AT = "{free_port()}" }}
+        [services.chance]
+        command = ["python3", "chance.py"]
         workers = 2
-        env = {{ AT = "{port}" }}
+        [services.helper]
+        command = ["python3", "helper.py"]
+        workers = 2
+        env = {{ AT = "{free_port()}" }}
         [services.dies]
         command = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "{free_port()}"]
         workers = 2
         restart = {{ policy = "never" }}
     """
-    daemon = servd(config, shared_py=SHARED).ready()
+    daemon = servd(config, shared_py=SHARED, chance_py=CHANCE, helper_py=HELPER).ready()
     said = daemon.wait_for("service binds by itself", service="dies")
     assert "a second worker could not" in said["error"]
-    daemon.cli("plan")  # looks at all
-    assert found(daemon, "shared") == []
-    answer = daemon.act("shared", "scale", workers=3)
+    wait_until(lambda: len(found(daemon, "chance")) == 2, "what it binds is shown")
+    for name, workers in (("shared", 2), ("chance", 3), ("helper", 3)):
+        assert daemon.act(name, "scale", workers=workers)["outcome"] == "applied"
+        answer = daemon.act(name, "restart")
+        assert answer["outcome"] == "applied"
+        assert [change["kind"] for change in answer["changes"]] == ["roll"]
+        replace_one(daemon, name)
+    assert found(daemon, "shared") == found(daemon, "helper") == []
+
+
+def test_a_program_that_binds_less_than_before_is_ready_all_the_same(servd: Servd) -> None:
+    two = """
+    import os, socket, time
+    socks = [socket.create_server(("127.0.0.1", int(p))) for p in os.environ["AT"].split()]
+    time.sleep(1000)
+    """
+    one, other = free_port(), free_port()
+    config = """
+        [services.web]
+        command = ["python3", "two.py"]
+        env = { AT = "PORTS" }
+    """
+    daemon = servd(config.replace("PORTS", f"{one} {other}"), two_py=two).ready()
+    wait_until(lambda: len(found(daemon, "web")) == 2, "both are found")
+    answer = daemon.reload(config.replace("PORTS", str(one)))
     assert answer["outcome"] == "applied"
-    answer = daemon.act("shared", "restart")
-    assert [change["kind"] for change in answer["changes"]] == ["roll"]
+    assert [change["kind"] for change in answer["changes"]] == ["interrupt"]
+    wait_until(lambda: found(daemon, "web") == [f"127.0.0.1:{one}"], "the other is forgotten")
+    assert daemon.stop() == 0
 
 
 def test_a_program_on_a_socket_of_servd_is_recreated_where_it_binds_more(
