@@ -4,6 +4,7 @@ int of bytes; "none" is None. Parsers raise `PydanticCustomError`, whose message
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -332,6 +333,27 @@ def _text_without_null(value: object) -> object:
 
 
 Text = Annotated[str, BeforeValidator(_text_without_null)]
+
+
+def _parse_peer(value: object) -> str:
+    if not isinstance(value, str):
+        raise wrong(f"{shown(value)} is no text")
+    if value in ("unix", "*"):
+        return value
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        hint = 'write an address, a network such as "10.0.0.0/8", "unix", or "*" for everybody'
+        raise wrong(f"{shown(value)} is no peer that can be trusted: {hint}") from None
+    if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
+        raise wrong(
+            f'{shown(value)} is an address within a network: write "{network}" for all of it'
+        )
+    return value
+
+
+Peer = Annotated[str, *_read(_parse_peer, _unchanged, _TEXT)]
+"""A client that may be trusted, by its address."""
 
 
 def joined(words: Iterable[str]) -> str:

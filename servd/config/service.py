@@ -27,6 +27,7 @@ from servd.config.scalars import (
     Listen,
     OctalMode,
     OptionalAddress,
+    Peer,
     PercentOrCount,
     Readiness,
     Size,
@@ -196,8 +197,8 @@ class Proxy(Table):
     """Trust in the headers that a reverse proxy sets."""
 
     headers: bool = Field(False, description="Take client and scheme from X-Forwarded-*.")
-    trusted: tuple[Text, ...] = Field(
-        ("127.0.0.1",),
+    trusted: tuple[Peer, ...] = Field(
+        ("127.0.0.1", "::1"),
         description='Addresses and networks that may set them; "unix": peers on a unix socket.',
     )
 

@@ -99,8 +99,9 @@ class Generation:
         """
         make_app_folders(self.plan)
         sockets = tuple(
-            (SocketSpec(listener.plan.name, 0, listener.plan.tls), sock)
+            (SocketSpec(plan.name, 0, plan.tls, plan.address.path), sock)
             for listener in self.listeners
+            for plan in (listener.plan,)
             for sock in listener.sockets
         )
         launch = Launch(self.plan, self.number, sockets, self.context.workers, accept)

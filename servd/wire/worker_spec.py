@@ -123,11 +123,14 @@ class AppSpec:
 
 @dataclass(frozen=True, slots=True)
 class SocketSpec:
-    """A listening socket that the process inherits as descriptor `fd`."""
+    """A listening socket that the process inherits as descriptor `fd`. `path` is where clients find
+    a unix socket: it was bound under another name (`servd.core.bind.bind_unix`).
+    """
 
     name: str
     fd: int
     tls: bool = False
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,9 @@ def _load(spec: AppSpec, worker: int) -> Any:
         return load_bento(spec.app, spec.directory, spec.bento, worker)
     from servd.worker.load_app import load_app
 
-    return load_app(spec.app, factory=spec.factory, directory=spec.directory)
+    return load_app(
+        spec.app, factory=spec.factory, directory=spec.directory, interface=spec.interface
+    )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from servd.wire.worker_spec import AppSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.proxy import proxy_headers
-from servd.worker.asgi.requests import Requests
+from servd.worker.asgi.requests import Requests, current_is_over
+from servd.worker.interface import interface_of
 from servd.worker.reporter import Reporter
 from servd.worker.telemetry import Telemetry
 from servd.worker.threads import TrackingExecutor
@@ -41,25 +42,16 @@ def build_application(
 
 
 def as_asgi3(app: Any, spec: AppSpec) -> Any:
-    """Adapts `app` to ASGI 3."""
+    """Adapts `app` to ASGI 3. Raises `NotAnAppError`."""
     interface = spec.interface if spec.interface != "auto" else interface_of(app)
     if interface == "wsgi":
-        from a2wsgi import WSGIMiddleware
+        from servd.worker.wsgi import WSGIAdapter
 
-        adapted = WSGIMiddleware(app, workers=spec.threads)
-        if spec.timeouts.request is not None or spec.timeouts.request_total is not None:
-            adapted.executor = TrackingExecutor(spec.threads, "servd-thread")
-        return adapted
+        tracked = spec.timeouts.request is not None or spec.timeouts.request_total is not None
+        pool = TrackingExecutor if tracked else ThreadPoolExecutor
+        return WSGIAdapter(app, pool(spec.threads, "servd-thread"), current_is_over)
     if interface == "asgi2":
         from uvicorn.middleware.asgi2 import ASGI2Middleware
 
         return ASGI2Middleware(app)
     return app
-
-
-def interface_of(app: Any) -> str:
-    """Returns `asgi3` or `asgi2`, by Uvicorn's rules."""
-    if inspect.isclass(app):
-        return "asgi3" if hasattr(app, "__await__") else "asgi2"
-    call = app if inspect.isfunction(app) else getattr(app, "__call__", None)  # noqa: B004
-    return "asgi3" if inspect.iscoroutinefunction(call) else "asgi2"

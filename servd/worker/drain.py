@@ -54,10 +54,14 @@ class Drain:
         """Announces the end on every connection that allows it. The drain may take `seconds`."""
         self.deadline = self.loop.time() + seconds
         self._handshakes_until = self.loop.time() + min(self.keep_alive, seconds)
-        if CLOSE not in self.state.default_headers:
-            self.state.default_headers = [*self.state.default_headers, CLOSE]
+        self.ask_to_close()
         for connection in list(self.state.connections):
             self._announce(connection)
+
+    def ask_to_close(self) -> None:
+        """Has each answer that begins say `Connection: close`."""
+        if CLOSE not in self.state.default_headers:
+            self.state.default_headers = [*self.state.default_headers, CLOSE]
 
     def _announce(self, connection: Any) -> None:
         if _is_websocket(connection):

@@ -6,6 +6,7 @@ that arrive at once), and answers no request with 400 in the middle of the app's
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import h11
@@ -21,7 +22,7 @@ from servd.worker.http_rules import (
     refusal_of_text,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
-from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
+from servd.worker.websocket_handshake import follow, known_server, refusal_of_handshake
 
 log = logging.getLogger("servd.worker")
 
@@ -48,6 +49,7 @@ class PatientH11Protocol(H11Protocol):
 
     head_limit: int
     handshake_limit: float
+    unix_names: Mapping[str, str] = {}
 
     received = 0
     awaited_before: Awaited | None = None
@@ -60,6 +62,11 @@ class PatientH11Protocol(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.conn: CountingConnection = CountingConnection(h11.SERVER, self.head_limit)
+
+    def connection_made(self, transport: Any) -> None:
+        """Extends Uvicorn's method: a unix socket has the name that clients know."""
+        super().connection_made(transport)
+        self.server = known_server(self.server, self.unix_names)
 
     def data_received(self, data: bytes) -> None:
         """Extends Uvicorn's method: counts the read, and what frames a body."""
@@ -105,7 +112,7 @@ class PatientH11Protocol(H11Protocol):
         if refused is not None:
             raise RefusedHeadError(refused)
         super().handle_websocket_upgrade(event)
-        end_if_stuck(self.loop, self.handshake_limit, self.transport)
+        follow(self.loop, self.handshake_limit, self.transport, self.server)
 
     def send_400_response(self, msg: str) -> None:
         """Replaces Uvicorn's method, which fails while an answer is under way."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from servd.worker.http_rules import (
     refusal_of,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
-from servd.worker.websocket_handshake import end_if_stuck, refusal_of_handshake
+from servd.worker.websocket_handshake import follow, known_server, refusal_of_handshake
 
 _MIN_SCAN_SECONDS = 0.05
 
@@ -82,6 +83,7 @@ class ThriftyProtocol(HttpToolsProtocol):
     idle: IdleConnections
     head_limit: int
     handshake_limit: float
+    unix_names: Mapping[str, str] = {}
 
     received = 0
     head_bytes = 0
@@ -92,6 +94,11 @@ class ThriftyProtocol(HttpToolsProtocol):
     parts_before = 0
     awaited_before: Awaited | None = None
     awaited_since = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Extends Uvicorn's method: a unix socket has the name that clients know."""
+        super().connection_made(transport)
+        self.server = known_server(self.server, self.unix_names)
 
     def data_received(self, data: bytes) -> None:
         """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
@@ -129,7 +136,7 @@ class ThriftyProtocol(HttpToolsProtocol):
             self._fail(refused)
             return
         super().handle_websocket_upgrade()
-        end_if_stuck(self.loop, self.handshake_limit, self.transport)
+        follow(self.loop, self.handshake_limit, self.transport, self.server)
 
     def _go_on_after(self, rest: bytes) -> None:
         """Reads what follows a request whose offer of another protocol is not taken up."""

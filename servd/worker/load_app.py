@@ -9,6 +9,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from servd.worker.interface import NotAnAppError, interface_of
+
 
 class AppLoadError(Exception):
     """The app cannot be loaded; the reason in one line. `__cause__` is the app's own exception."""
@@ -18,10 +20,21 @@ class LoadsNowError(AppLoadError):
     """The app can be loaded now, but what it declares was unknown when it was planned."""
 
 
-def load_app(target: str, *, factory: bool, directory: str) -> Any:
+def load_app(target: str, *, factory: bool, directory: str, interface: str = "auto") -> Any:
     """Imports `target` with `directory` first on sys.path; calls it if it is a `factory`. Raises
-    `AppLoadError`, also for SystemExit of the imported code.
+    `AppLoadError`, also for SystemExit of the imported code, and for what is no app.
     """
+    app = _load(target, factory=factory, directory=directory)
+    if interface == "auto" or not callable(app):
+        try:
+            interface_of(app)
+        except NotAnAppError as error:
+            what = f"what the factory {target} returned" if factory else target
+            raise AppLoadError(f"{what} {error}") from None
+    return app
+
+
+def _load(target: str, *, factory: bool, directory: str) -> Any:
     if directory not in sys.path:
         sys.path.insert(0, directory)
     source, _, attributes = target.rpartition(":")

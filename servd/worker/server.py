@@ -72,6 +72,11 @@ class WorkerServer(BaseServer):
         super().__init__(uvicorn_config(spec.app, application.whole), reporter.writer.event)
         self.spec = spec.app
         self.listeners = listeners
+        self._unix_names = {
+            sock.getsockname(): item.path
+            for (sock, _), item in zip(listeners, spec.sockets, strict=False)
+            if item.path
+        }
         self.reporter = reporter
         self.application = application
         self.requests = application.requests
@@ -133,6 +138,7 @@ class WorkerServer(BaseServer):
             class H11Protocol(PatientH11Protocol):
                 head_limit = self.spec.limits.head
                 handshake_limit = self.spec.timeouts.headers
+                unix_names = self._unix_names
 
             return H11Protocol
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
@@ -141,6 +147,7 @@ class WorkerServer(BaseServer):
             idle = IdleConnections(self.server_state.connections, self.spec.timeouts.keep_alive)
             head_limit = self.spec.limits.head
             handshake_limit = self.spec.timeouts.headers
+            unix_names = self._unix_names
 
         return Protocol
 
@@ -176,7 +183,15 @@ class WorkerServer(BaseServer):
     async def on_tick(self, counter: int) -> bool:
         """Updates the date header; `main_loop` decides when to exit."""
         await super().on_tick(counter)
+        if self._drain is not None:
+            self._drain.ask_to_close()
         return False
+
+    async def _tick(self) -> None:
+        """Updates the date header while the drain goes on."""
+        while True:
+            await asyncio.sleep(1.0)
+            await self.on_tick(0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, drains, then stops the app."""
@@ -189,7 +204,9 @@ class WorkerServer(BaseServer):
         self._drain = Drain(state, accepted, self.requests, limits.keep_alive, report)
         self._drain.begin(limits.drain)
         notify("STOPPING=1")
+        ticking = asyncio.get_running_loop().create_task(self._tick())
         await self._drain.finish()
+        ticking.cancel()
         await self._end_probes()
         end = EndWatch(self.reporter.writer, limits.shutdown)
         end.start()

@@ -1,4 +1,4 @@
-"""`python -P -m servd.worker.try_import TARGET DIRECTORY [factory]`: tries to import an app."""
+"""`python -P -m servd.worker.try_import TARGET DIRECTORY FACTORY INTERFACE`: imports an app."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from servd.worker.load_app import AppLoadError, load_app
 
 def main() -> None:
     """Exits 1 with the app's own traceback when the import fails."""
-    target, directory, factory = sys.argv[1:4]
+    target, directory, factory, interface = sys.argv[1:5]
     sys.argv[1:] = []
     try:
-        load_app(target, factory=factory == "factory", directory=directory)
+        load_app(target, factory=factory == "factory", directory=directory, interface=interface)
     except AppLoadError as error:
         print(users_traceback(error.__cause__) if error.__cause__ else error, file=sys.stderr)
         sys.exit(1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from servd.worker.http_rules import TOO_LONG, Refusal
@@ -41,9 +41,28 @@ def refusal_of_handshake(
     return TOO_LONG if longest > _LONGEST_LINE or count > _MOST_HEADERS else None
 
 
-def end_if_stuck(loop: asyncio.AbstractEventLoop, seconds: float, transport: Any) -> None:
-    """Ends the connection if its handshake has not reached the app within `seconds`."""
-    loop.call_later(seconds, _end_if_stuck, transport, transport.get_protocol())
+Server = tuple[str, int | None]
+"""Where a connection came in: host and port, or the path of a unix socket and None."""
+
+
+def known_server(server: Server | None, names: Mapping[str, str]) -> Server | None:
+    """Returns the name by which clients know a unix socket; another server as it is."""
+    if server is None or server[1] is not None:
+        return server
+    return names.get(server[0], server[0]), None
+
+
+def follow(
+    loop: asyncio.AbstractEventLoop, seconds: float, transport: Any, server: Server | None
+) -> None:
+    """Gives the library's protocol, which has the connection now, the `server`. Ends it if its
+    handshake has not reached the app within `seconds`.
+    """
+    protocol = transport.get_protocol()
+    protocol.server = server
+    if scope := getattr(protocol, "scope", None):
+        scope["server"] = server  # its task has not begun
+    loop.call_later(seconds, _end_if_stuck, transport, protocol)
 
 
 def _end_if_stuck(transport: Any, protocol: Any) -> None:

@@ -89,7 +89,7 @@ def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
         if service.app is None or service.part is not None:
             continue
         argv = [*service.argv_of("servd.worker.try_import"), service.app.app]
-        argv += [service.directory, "factory" if service.app.factory else ""]
+        argv += [service.directory, "factory" if service.app.factory else "", service.app.interface]
         try:
             done = subprocess.run(
                 argv,

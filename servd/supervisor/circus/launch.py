@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ class Launch:
             generation=self.generation,
             stop_signal=plan.stop_signal,
             sockets=tuple(
-                SocketSpec(item.name, sock.fileno(), item.tls) for item, sock in self.sockets
+                dataclasses.replace(item, fd=sock.fileno()) for item, sock in self.sockets
             ),
             app=plan.app,
             argv=tuple(a.replace("{worker}", str(slot)) for a in plan.command),

@@ -13,7 +13,8 @@ def proxy_headers(app: Any, trusted: tuple[str, ...]) -> Any:
     """Wraps `app` in Uvicorn's middleware for X-Forwarded-For and X-Forwarded-Proto. "unix" among
     `trusted` trusts every peer on a unix socket, which has no address to check.
     """
-    checked = ProxyHeadersMiddleware(app, [host for host in trusted if host != UNIX])
+    hosts = [host for host in trusted if host != UNIX]
+    checked = ProxyHeadersMiddleware(app, "*" if "*" in hosts else hosts)
     if UNIX not in trusted:
         return checked
     believed = ProxyHeadersMiddleware(app, "*")

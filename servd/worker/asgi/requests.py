@@ -271,6 +271,14 @@ def _content_length(scope: Any) -> int:
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
+def current_is_over() -> bool:
+    """Whether nobody needs the rest of the running request's answer: its client has gone, or its
+    time is up.
+    """
+    request = current.get()
+    return request is not None and (request.answering is not None or _has_hung_up(request))
+
+
 def _has_hung_up(request: Request) -> bool:
     """Whether the client has disconnected (known to Uvicorn's request cycle)."""
     return bool(getattr(getattr(request.out, "__self__", None), "disconnected", False))

@@ -1,0 +1,126 @@
+"""What kind of app an object is, and what is none."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from servd.worker.interface import NotAnAppError, interface_of
+
+from support.harness import Servd, command
+
+
+async def asgi3(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def asgi3_of_any(*arguments: Any) -> None: ...
+
+
+def asgi2(scope: Any) -> Any: ...
+
+
+def wsgi(environ: Any, start_response: Any) -> Any: ...
+
+
+def wsgi_with_more(environ: Any, start_response: Any, more: int = 1) -> Any: ...
+
+
+def returns_asgi3(scope: Any, receive: Any, send: Any) -> Any:
+    return asgi3(scope, receive, send)
+
+
+class Asgi2:
+    def __init__(self, scope: Any) -> None: ...
+    async def __call__(self, receive: Any, send: Any) -> None: ...
+
+
+class Wsgi:
+    """As Flask's and Django's."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Any: ...
+
+
+class WsgiClass:
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+
+class Asgi3:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+async def async_factory() -> None: ...
+
+
+def factory() -> Any: ...
+
+
+@functools.wraps(wsgi)
+def decorated(*arguments: Any) -> Any: ...
+
+
+def unknown(*arguments: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("app", "kind"),
+    [
+        (asgi3, "asgi3"), (asgi3_of_any, "asgi3"), (returns_asgi3, "asgi3"), (Asgi3(), "asgi3"),
+        (FastAPI(), "asgi3"), (Starlette(), "asgi3"), (functools.partial(asgi3), "asgi3"),
+        (asgi2, "asgi2"), (Asgi2, "asgi2"), (wsgi, "wsgi"), (Wsgi(), "wsgi"),
+        (WsgiClass, "wsgi"), (decorated, "wsgi"), (wsgi_with_more, "wsgi"),
+        (Wsgi().__call__, "wsgi"),
+    ],
+)  # fmt: skip
+def test_an_app_is_told_by_how_it_is_called(app: Any, kind: str) -> None:
+    assert interface_of(app) == kind
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (None, "is None, and no ASGI or WSGI app"),
+        ({}, "is a dict, and no ASGI or WSGI app"),
+        (sys, "is a module, and no ASGI or WSGI app"),
+        (1, "is an int, and no"),
+        (factory, "set factory = true"),
+        (async_factory, "a factory (factory = true) is a plain one"),
+        (FastAPI, "is the class FastAPI: name an instance"),
+        (unknown, 'set interface = "asgi3" or "wsgi"'),
+        (lambda a, b, c, d: None, "takes 4 arguments"),
+    ],
+)
+def test_what_is_no_app_is_said_with_what_to_do(what: Any, said: str) -> None:
+    with pytest.raises(NotAnAppError) as refused:
+        interface_of(what)
+    assert said in str(refused.value)
+
+
+def test_what_is_no_app_fails_the_start_the_reload_and_the_check(servd: Servd) -> None:
+    apps = """
+        def wsgi(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [b"wsgi"]
+        def make():
+            return wsgi
+        nothing = None
+        """
+    config = '[services.web]\napp = "apps:{}"\nlisten = "127.0.0.1:0"\n'
+    daemon = servd(config.format("wsgi"), apps_py=apps).ready()
+    assert daemon.get("web").text == "wsgi"
+    for target, said in (("make", "set factory = true"), ("nothing", "is None")):
+        answer = daemon.reload(config.format(target))
+        assert f"apps:{target}" in str(answer)
+        assert said in str(answer)
+        assert daemon.status()["last_reload"]["outcome"] == "rolled_back"
+        checked = command("check", "--imports", folder=servd.folder)
+        assert checked.returncode == 1
+        assert said in checked.stderr
+    assert daemon.get("web").text == "wsgi"
+    assert daemon.reload(config.format("make") + "factory = true\n")["outcome"] == "applied"
+    assert daemon.get("web").text == "wsgi"
+    assert daemon.stop() == 0

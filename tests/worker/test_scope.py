@@ -1,0 +1,105 @@
+"""What apps are told of a connection."""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import signal
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from websockets.sync.client import unix_connect
+
+from support.config_texts import loaded_text
+from support.harness import DEADLINE, Servd
+
+APP = """
+import asyncio, json, os
+from fastapi import FastAPI, Request, WebSocket
+app = FastAPI()
+
+@app.get("/")
+def server(request: Request):
+    return request.scope["server"]
+
+@app.websocket("/")
+async def server_of_websocket(ws: WebSocket):
+    await ws.accept()
+    await ws.send_text(json.dumps(ws.scope["server"]))
+
+@app.get("/held")
+async def held():
+    print("held", flush=True)
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+@pytest.mark.parametrize("ws", ["websockets-sansio", "websockets"])
+def test_a_unix_socket_has_the_name_that_clients_know(servd: Servd, parser: str, ws: str) -> None:
+    path = f"{servd._short}/web.sock"
+    config = f"""
+        [services.web]
+        app = "main:app"
+        listen = "unix:{path}"
+        uvicorn = {{ http = "{parser}", ws = "{ws}" }}
+    """
+    servd(config, main_py=APP).ready()
+    with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as client:
+        assert client.get("http://x/").json() == [path, None]
+    with unix_connect(path, "ws://x/", open_timeout=DEADLINE) as socket:
+        assert socket.recv(DEADLINE) == f'["{path}", null]'
+
+
+def test_the_date_goes_on_while_the_drain_does(servd: Servd) -> None:
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        timeouts = { keep_alive = "60s", drain = "60s" }
+    """
+    daemon = servd(config, main_py=APP).ready()
+    url = urlsplit(daemon.url("web"))
+    kept = http.client.HTTPConnection(url.hostname or "", url.port, timeout=DEADLINE)
+    kept.request("GET", "/")
+    kept.getresponse().read()
+    with daemon.asking("web", "/held"):
+        daemon.wait_for_line("held", service="web")
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("worker draining", service="web")
+        time.sleep(2.5)  # what a date has to show
+        asked = time.time()
+        kept.request("GET", "/")
+        answer = kept.getresponse()
+        answer.read()
+        date = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+        assert abs(date - asked) < 2.1
+        assert answer.headers["connection"] == "close"
+        (servd.folder / "go").touch()
+    kept.close()
+    assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        ("nginx", "is no peer that can be trusted"),
+        ("", "is no peer that can be trusted"),
+        ("10.0.0.1/8", 'write "10.0.0.0/8" for all of it'),
+        ("10.0.0.300", "is no peer that can be trusted"),
+    ],
+)
+def test_a_peer_that_matches_nobody_is_a_mistake(peer: str, said: str) -> None:
+    loaded = loaded_text(f'[services.web]\napp = "main:app"\nproxy = {{ trusted = ["{peer}"] }}')
+    assert any(said in error.message for error in loaded.errors)
+
+
+def test_peers_are_trusted_by_address_network_or_all() -> None:
+    peers = '["127.0.0.1", "::1", "10.0.0.0/8", "fd00::/8", "unix", "*"]'
+    loaded = loaded_text(f'[services.web]\napp = "main:app"\nproxy = {{ trusted = {peers} }}')
+    assert not [error for error in loaded.errors if "trusted" in error.path]
+    default = loaded_text('[services.web]\napp = "main:app"').config.services["web"].proxy
+    assert default.trusted == ("127.0.0.1", "::1")
