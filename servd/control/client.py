@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,6 +16,10 @@ from urllib.parse import urlsplit
 from servd.core.errors import Exit, ServdError
 
 TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # a name, no secret
+
+
+_PEER = struct.Struct("3i")
+"""SO_PEERCRED (unix(7)): pid, uid, gid."""
 
 
 class NoDaemonError(ServdError):
@@ -38,22 +44,34 @@ class Answer:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, own: bool) -> None:
         super().__init__("localhost")
         self.path = path
+        self.own = own
 
     def connect(self) -> None:
-        """Connects to the path."""
+        """Connects to the path. Raises `ServdError` if it should be an own daemon's, and a stranger
+        listens there.
+        """
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(self.path)
+        if self.own and hasattr(socket, "SO_PEERCRED"):
+            found = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            _, uid, _ = _PEER.unpack(found)
+            if uid not in (os.geteuid(), 0):
+                self.sock.close()
+                raise ServdError(f"user {uid} listens at {self.path}, and not you or root")
 
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """One daemon, at the path of a unix socket or at a URL with `token`."""
+    """One daemon, at the path of a unix socket or at a URL with `token`. `own`: it should be this
+    user's, or root's.
+    """
 
     endpoint: str
     token: str = field(default="", repr=False)
+    own: bool = False
 
     def get(self, route: str) -> Answer:
         """Sends a GET request. Raises `NoDaemonError`."""
@@ -109,7 +127,7 @@ class AdminClient:
     def connection(self) -> http.client.HTTPConnection:
         """Returns a connection that is not open yet."""
         if "://" not in self.endpoint:
-            return _UnixConnection(self.endpoint)
+            return _UnixConnection(self.endpoint, own=self.own)
         url = urlsplit(self.endpoint)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         return kind(url.hostname or "", url.port)

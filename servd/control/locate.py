@@ -72,7 +72,8 @@ def client_of(path: str) -> AdminClient:
     if quick := quick_socket(path, os.environ):
         if not {_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"} & os.environ.keys():
             quick = _or_of_another_path(quick, path)
-        return AdminClient(_or_unit_socket(quick, path))
+        found = _or_unit_socket(quick, path)
+        return AdminClient(found, own=found != UNIT_SOCKET)
     from servd.config.load import load
 
     loaded = readable_part(load(path, os.environ))
@@ -87,7 +88,8 @@ def client_of(path: str) -> AdminClient:
     configured = loaded.config.daemon.runtime_dir or "RUNTIME_DIRECTORY" in os.environ
     if settings.listen is None and not configured:
         socket_path = _or_of_another_path(socket_path, loaded.path)
-    return AdminClient(_or_unit_socket(socket_path, loaded.path))
+    found = _or_unit_socket(socket_path, loaded.path)
+    return AdminClient(found, own=settings.listen is None and found != UNIT_SOCKET)
 
 
 def _token_of_environment() -> str:

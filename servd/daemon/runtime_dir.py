@@ -81,7 +81,10 @@ class RuntimeDir:
     def _make_outer(self) -> None:
         """Makes the folder itself, and the private one, which hold the lock and the record."""
         is_root = os.geteuid() == 0
-        self._make_parents(os.path.dirname(self.path), 0o755 if is_root else 0o700)
+        parent = os.path.dirname(self.path)
+        self._make_parents(parent, 0o755 if is_root else 0o700)
+        if self.ours:
+            _require_ours(parent)
         self._make(self.path, 0o711 if is_root else 0o700)
         self._make(self.private, 0o700)
 
@@ -220,3 +223,13 @@ class RuntimeDir:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def _require_ours(folder: str) -> None:
+    """Raises `StartError` if a stranger could read or replace what is in a folder that exists."""
+    found = os.lstat(folder)
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or others_write:
+        raise StartError(
+            f"the folder {folder} is not yours alone: remove it, or set daemon.runtime_dir"
+        )

@@ -105,6 +105,7 @@ def _serve(
     from servd.worker.load_app import AppLoadError
 
     writer = reporter.writer
+    _import_runtime(app_spec)
     traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
     try:
         app = _load(app_spec, spec.worker)
@@ -135,6 +136,28 @@ def _serve(
         kill_group()
     if application.requests.stuck:
         os._exit(0)  # the interpreter would wait for their threads
+
+
+def _import_runtime(spec: AppSpec) -> None:
+    """Imports all that a worker needs before the app's folder comes first on the path: a `queue.py`
+    or `email.py` there would be taken for the standard library's.
+    """
+    import concurrent.futures.thread  # noqa: F401
+
+    import servd.worker.application
+    import servd.worker.control
+    import servd.worker.wsgi
+    from servd.worker.server import uvicorn_config
+
+    uvicorn_config(spec, _nothing).get_loop_factory()
+    if spec.uvicorn.http == "h11":
+        import servd.worker.h11_protocol
+    else:
+        import servd.worker.keep_alive  # noqa: F401
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Stands for an app."""
 
 
 def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> NoReturn:

@@ -41,11 +41,11 @@ def refusal_of_handshake(
     return TOO_LONG if longest > _LONGEST_LINE or count > _MOST_HEADERS else None
 
 
-Server = tuple[str, int | None]
+ServerAddress = tuple[str, int | None]
 """Where a connection came in: host and port, or the path of a unix socket and None."""
 
 
-def known_server(server: Server | None, names: Mapping[str, str]) -> Server | None:
+def known_server(server: ServerAddress | None, names: Mapping[str, str]) -> ServerAddress | None:
     """Returns the name by which clients know a unix socket; another server as it is."""
     if server is None or server[1] is not None:
         return server
@@ -53,7 +53,7 @@ def known_server(server: Server | None, names: Mapping[str, str]) -> Server | No
 
 
 def follow(
-    loop: asyncio.AbstractEventLoop, seconds: float, transport: Any, server: Server | None
+    loop: asyncio.AbstractEventLoop, seconds: float, transport: Any, server: ServerAddress | None
 ) -> None:
     """Gives the library's protocol, which has the connection now, the `server`. Ends it if its
     handshake has not reached the app within `seconds`.

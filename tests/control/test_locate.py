@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from servd.control.client import AdminClient
 from servd.control.locate import client_of, quick_socket
+from servd.core.errors import ServdError
 
 SERVICE = '[services.web]\ncommand = ["true"]\n'
 
@@ -61,3 +66,23 @@ def test_folders_and_other_languages_are_read_whole(tmp_path: Path) -> None:
     assert quick_socket(str(tmp_path), {}) is None
     assert quick_socket(str(tmp_path / "servd.yaml"), {}) is None
     assert quick_socket(str(tmp_path / "nosuch.toml"), {}) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has sockets of strangers")
+def test_a_stranger_who_listens_in_place_of_the_daemon_is_not_asked(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for folder in list(tmp_path.parents)[:3]:
+        folder.chmod(folder.stat().st_mode | 0o711)
+    code = (
+        "import os, socket, sys\n"
+        "os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(1, flush=True)\n"
+        "s.accept()[0].recv(1000)"
+    )
+    path = str(tmp_path / "admin.sock")
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        with pytest.raises(ServdError, match="user 65534 listens at"):
+            AdminClient(path, own=True).status()
+        stranger.kill()

@@ -150,3 +150,24 @@ def test_a_file_in_the_way_is_reported(short: Path) -> None:
     (short / "run").touch()
     with pytest.raises(StartError, match="belongs to somebody else"):
         RuntimeDir(str(short / "run")).open()
+
+
+@pytest.mark.parametrize("fault", ["others may write", "a link", "a stranger's"])
+def test_a_folder_of_the_default_kind_that_strangers_may_change_is_refused(
+    short: Path, fault: str
+) -> None:
+    parent = short / "servd-1000"
+    if fault == "a link":
+        (short / "elsewhere").mkdir()
+        parent.symlink_to(short / "elsewhere")
+    else:
+        parent.mkdir(mode=0o700)
+    if fault == "others may write":
+        parent.chmod(0o777)
+    elif fault == "a stranger's":
+        if os.geteuid() != 0:
+            pytest.skip("only root has folders of strangers")
+        os.chown(parent, 65534, 65534)
+    with pytest.raises(StartError, match="is not yours alone"):
+        RuntimeDir(str(parent / "name"), ours=True).open()
+    assert list(parent.iterdir()) == []

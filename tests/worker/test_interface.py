@@ -124,3 +124,36 @@ def test_what_is_no_app_fails_the_start_the_reload_and_the_check(servd: Servd) -
     assert daemon.reload(config.format("make") + "factory = true\n")["outcome"] == "applied"
     assert daemon.get("web").text == "wsgi"
     assert daemon.stop() == 0
+
+
+def test_files_named_as_the_standard_librarys_stop_no_worker(servd: Servd) -> None:
+    names = ("queue", "email", "http", "ssl", "socket", "json", "types", "select", "uuid", "code")
+    shadows = {
+        f"{name}_py": "raise RuntimeError('taken for the standard library')" for name in names
+    }
+    config = """
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        [services.h11]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        uvicorn = { http = "h11", ws = "websockets", loop = "asyncio" }
+        [services.wsgi]
+        app = "main:wsgi"
+        listen = "127.0.0.1:0"
+    """
+    app = """
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        def wsgi(environ, start_response):
+            start_response("200 OK", [])
+            return [b"ok"]
+        """
+    daemon = servd(config, main_py=app, **shadows).ready()
+    for name in ("web", "h11", "wsgi"):
+        assert daemon.get(name).text == "ok"
+    assert daemon.stop() == 0

@@ -11,6 +11,7 @@ from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
 from servd.cli.render.output import colours, moves, print_json
 from servd.cli.render.status_table import detail_lines, status_lines
+from servd.core.printable import visible
 
 WATCH_INTERVAL_SECONDS = 1.0
 
@@ -31,6 +32,7 @@ def command(
             if as_json:
                 print_json(status)
             else:
+                status = visible(status)
                 lines = status_lines if name is None else detail_lines
                 text = "\n".join(lines(status, colour=colours(sys.stdout)))
                 click.echo(f"\x1b[H\x1b[J{text}" if watch and moves(sys.stdout) else text)

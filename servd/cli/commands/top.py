@@ -18,6 +18,7 @@ from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.render.output import in_brief
 from servd.cli.render.status_table import errors_of, number, size, where
 from servd.control.client import AdminClient
+from servd.core.printable import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +55,7 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
 
     console = Console()
     if once or not console.is_terminal or console.is_dumb_terminal:
-        console.print(_screen(client.status(), "g", None, console.size.width))
+        console.print(_screen(visible(client.status()), "g", None, console.size.width))
         return
     with contextlib.suppress(KeyboardInterrupt):
         _live(client, console, interval)
@@ -68,7 +69,7 @@ def _live(client: AdminClient, console: Any, interval: float) -> None:
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             size = console.size
-            shown = _screen(client.status(), order, size.height, size.width)
+            shown = _screen(visible(client.status()), order, size.height, size.width)
             live.update(shown, refresh=True)
             key = pressed(interval)
             if key == "q":

@@ -12,6 +12,7 @@ import click
 
 from servd.core.diagnostics import Diagnostic, render
 from servd.core.errors import ConfigError, ServdError
+from servd.core.printable import visible
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
@@ -27,9 +28,9 @@ def moves(stream: Any) -> bool:
     return bool(stream.isatty()) and os.environ.get("TERM", "") != "dumb"
 
 
-def say(message: str) -> None:
-    """Prints a message to stderr."""
-    click.echo(message, err=True)
+def say(message: str, *, styled: bool = False) -> None:
+    """Prints a message to stderr, without control characters unless it is `styled`."""
+    click.echo(message if styled else visible(message), err=True)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:
@@ -92,7 +93,8 @@ def show_error(error: ServdError) -> None:
 def show_diagnostics(loaded: Loaded) -> None:
     """Prints every mistake and warning with its line, then the number of mistakes."""
     for diagnostic in loaded.diagnostics:
-        say(render(diagnostic, loaded.texts, colour=colours(sys.stderr)))
+        coloured = colours(sys.stderr)
+        say(render(diagnostic, loaded.texts, colour=coloured), styled=coloured)
     if loaded.errors:
         count = len(loaded.errors)
         say(f"{count} mistake{'' if count == 1 else 's'} in {loaded.path}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from servd.core.printable import visible
 from servd.daemon.log.event import LogEvent
 
 _COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
@@ -19,8 +20,8 @@ def console_renderer(*, colours: bool) -> Callable[[LogEvent], bytes]:
 
     def shown(line: LogEvent) -> bytes:
         if line.fields is None:
-            return line.json
-        event = dict(line.fields)
+            return str(visible(line.json.decode(errors="replace"))).encode()
+        event = visible(dict(line.fields))
         text = "".join(f"\n    | {item}" for item in event.pop("last_lines", None) or ())
         stamp = str(event.get("timestamp", ""))
         event["timestamp"] = stamp[11:23] if len(stamp) > 23 else stamp
