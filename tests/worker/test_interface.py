@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -126,12 +127,32 @@ def test_what_is_no_app_fails_the_start_the_reload_and_the_check(servd: Servd) -
     assert daemon.stop() == 0
 
 
+NAMES = ("queue", "email", "http", "ssl", "socket", "json", "types", "select", "uuid", "code")
+
+
 def test_files_named_as_the_standard_librarys_stop_no_worker(servd: Servd) -> None:
-    names = ("queue", "email", "http", "ssl", "socket", "json", "types", "select", "uuid", "code")
-    shadows = {
-        f"{name}_py": "raise RuntimeError('taken for the standard library')" for name in names
-    }
-    config = """
+    folder = servd.folder / "app"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.py").write_text("raise RuntimeError('it is the user's')")
+    (folder / "main.py").write_text(
+        textwrap.dedent(
+            """
+            async def app(scope, receive, send):
+                assert scope["type"] == "http"
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"ok"})
+
+            def wsgi(environ, start_response):
+                start_response("200 OK", [])
+                return [b"ok"]
+            """
+        )
+    )
+    daemon = servd(
+        """
+        [defaults]
+        directory = "app"
         [services.web]
         app = "main:app"
         listen = "127.0.0.1:0"
@@ -142,18 +163,8 @@ def test_files_named_as_the_standard_librarys_stop_no_worker(servd: Servd) -> No
         [services.wsgi]
         app = "main:wsgi"
         listen = "127.0.0.1:0"
-    """
-    app = """
-        async def app(scope, receive, send):
-            assert scope["type"] == "http"
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"ok"})
-
-        def wsgi(environ, start_response):
-            start_response("200 OK", [])
-            return [b"ok"]
         """
-    daemon = servd(config, main_py=app, **shadows).ready()
+    ).ready()
     for name in ("web", "h11", "wsgi"):
         assert daemon.get(name).text == "ok"
     assert daemon.stop() == 0
