@@ -10,8 +10,15 @@ MASK = "********"
 
 _SECRET_WORDS = frozenset({
     "auth", "credential", "credentials", "pass", "passphrase", "passwd", "password", "passwords",
-    "secret", "secrets", "token", "apikey", "privatekey",
+    "secret", "secrets", "token", "apikey", "privatekey", "jwt", "pwd", "webhook", "webhooks",
+    "requirepass", "masterauth",
 })  # fmt: skip
+_SECRET_ENDS = ("password", "passwd", "passphrase", "secret", "token", "apikey")
+"""Ends of words: PGPASSWORD, AUTHTOKEN."""
+
+_IN_QUERIES = frozenset({"key", "sig", "signature", "code"})
+"""What is a secret in the query of a URL, too."""
+
 _KEYS = frozenset({"access", "api", "encryption", "private", "secret", "signing"})
 """Words that make a following `key` a secret."""
 
@@ -24,7 +31,7 @@ def is_secret_name(name: str) -> bool:
     if name.lower() in _NOT_SECRET:
         return False
     words = [word.lower() for word in _WORD.findall(name)]
-    return any(word in _SECRET_WORDS for word in words) or any(
+    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words) or any(
         word == "key" and before in _KEYS for before, word in itertools.pairwise(words)
     )
 
@@ -49,8 +56,25 @@ def mask_line(line: str, path: str = "") -> str:
 
 
 def mask_url(text: str) -> str:
-    """Returns `text` with the password in a URL's user part masked."""
-    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", rf"\1{MASK}@", text)
+    """Returns `text` with the password in a URL's user part masked, and secrets in its query."""
+
+    def hide(match: re.Match[str]) -> str:
+        name = match["name"]
+        secret = name.lower() in _IN_QUERIES or is_secret_name(name)
+        return f"{match['lead']}{name}={MASK}" if secret else match[0]
+
+    text = re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", rf"\1{MASK}@", text)
+    return re.sub(r"(?P<lead>[?&])(?P<name>[\w\-]+)=[^&#\s\"']+", hide, text)
+
+
+def mask_text(text: str) -> str:
+    """Returns `text` with secrets in URLs and options (`--password=X`, `--password X`) masked."""
+
+    def hide(match: re.Match[str]) -> str:
+        return f"{match['name']}{match['sep']}{MASK}" if is_secret_name(match["name"]) else match[0]
+
+    option = r"(?P<name>(?<!\S)--?[A-Za-z][\w\-]*)(?P<sep>=|\s+)(?P<value>[^\s\-]\S*)"
+    return re.sub(option, hide, mask_url(text))
 
 
 def mask_values(
@@ -63,12 +87,27 @@ def mask_values(
         there = {key: entry for key, entry in value.items() if entry is not None}
         return {key: mask_values(entry, (*path, key), secrets) for key, entry in there.items()}
     if isinstance(value, list | tuple):
-        return [mask_values(item, (*path, index), secrets) for index, item in enumerate(value)]
+        shown = [mask_values(item, (*path, index), secrets) for index, item in enumerate(value)]
+        return _with_arguments_masked(shown)
     if isinstance(value, str) and value:
         inherited = ("defaults", *path[2:]) if path[0] == "services" else path
         names = [step for step in path if isinstance(step, str)]
         of_hook = names == ["hooks", "url"]  # knowing it is enough to call it
         if path in secrets or inherited in secrets or of_hook or is_secret_name(names[-1]):
             return MASK
-        return mask_url(value)
+        return mask_text(value)
     return value
+
+
+def _with_arguments_masked(words: list[Any]) -> list[Any]:
+    """Masks what follows an option for a secret: `["--password", "X"]`."""
+    return [
+        MASK if isinstance(word, str) and _asks_for_secret(before) else word
+        for before, word in zip([None, *words], words, strict=False)
+    ]
+
+
+def _asks_for_secret(option: Any) -> bool:
+    if not isinstance(option, str) or not re.fullmatch(r"--?[A-Za-z][\w\-]*", option):
+        return False
+    return is_secret_name(option)

@@ -47,6 +47,7 @@ class Request:
     # class attributes: most requests never set them, which makes a request cheap
     start: Message = None
     over = False
+    holds_place = False
     task: asyncio.Task[Any] | None = None
     answering: asyncio.Future[None] | None = None
     threads: set[object] | None = None

@@ -103,10 +103,8 @@ class Requests:
                 await self.app(scope, receive, request.send)
             elif permits.free > 0:
                 permits.free -= 1
-                try:
-                    await self.app(scope, receive, request.send)
-                finally:
-                    permits.release()
+                request.holds_place = True
+                await self.app(scope, receive, request.send)
             else:
                 await self._wait_and_run(permits, request, receive)
         except BaseException as raised:
@@ -116,6 +114,8 @@ class Requests:
                 raise
             error = raised
         finally:
+            if request.holds_place:
+                self._leave_place(request)
             del live[request]
             gauges[shm_counters.IN_FLIGHT] = len(live)
             if not request.over and request.answering is None:
@@ -161,11 +161,14 @@ class Requests:
                 await request.send(message)
             return
         await permits.acquire()
-        try:
-            if not _has_hung_up(request):
-                await self.app(request.scope, receive, request.send)
-        finally:
-            permits.release()
+        request.holds_place = True
+        if not _has_hung_up(request):
+            await self.app(request.scope, receive, request.send)
+
+    def _leave_place(self, request: Request) -> None:
+        request.holds_place = False
+        assert self.permits is not None
+        self.permits.release()
 
     async def _other(self, scope: Any, receive: Any, send: Any) -> None:
         """Runs the app for a WebSocket, which is counted, or for the lifespan."""
@@ -190,8 +193,12 @@ class Requests:
                 self.finish(request)
 
     def finish(self, request: Request) -> None:
-        """Counts and logs a request whose answer is complete, or was given up."""
+        """Counts and logs a request whose answer is complete, or was given up. What the app does
+        after its answer (a background task) takes no place of `limits.concurrency`.
+        """
         request.over = True
+        if request.holds_place and request.answering is None:
+            self._leave_place(request)
         seconds = perf_counter() - request.begun
         status = request.start["status"] if request.start is not None else 500
         self._answered(request.scope["method"], status, seconds)

@@ -32,6 +32,9 @@ APP = """
         await send({"type": "http.response.start", "status": 200,
                     "headers": [(b"content-length", str(len(body)).encode())]})
         await send({"type": "http.response.body", "body": body})
+        if scope["path"] == "/background":
+            await gate.wait()
+            print("background done", flush=True)
 """
 
 
@@ -142,3 +145,15 @@ def test_paths_are_meant_without_the_root_path(servd: Servd) -> None:
     daemon.wait_for("request", **{"url.path": "/api/wait"})
     skipped = daemon.find("request", **{"url.path": "/api/work"})
     assert [e["http.response.status_code"] for e in skipped] == []
+
+
+def test_what_goes_on_after_its_answer_takes_no_place(servd: Servd) -> None:
+    daemon = serve(servd, "concurrency = 1, queue = 0")
+    for _ in range(3):
+        assert daemon.get("web", "/background").status_code == 200
+    assert daemon.get("web", "/begun").status_code == 200
+    assert daemon.get("web", "/open").status_code == 200
+    wait_until(lambda: len(daemon.lines("background done")) == 3, "all have gone on")
+    with daemon.asking("web", "/work", times=3) as answers:
+        pass
+    assert 200 in {answer.result().status_code for answer in answers}
