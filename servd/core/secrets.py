@@ -45,7 +45,8 @@ def mask_line(line: str, path: str = "") -> str:
         line = re.sub(r"""(\burl["']?\s*[=:]\s*)\S.*""", rf"\1{MASK}", line)
 
     def hide(match: re.Match[str]) -> str:
-        return f"{match['key']}{match['sep']}{MASK}" if is_secret_name(match["key"]) else match[0]
+        shown = MASK if is_secret_name(match["key"]) else mask_text(match["value"])
+        return f"{match['key']}{match['sep']}{shown}"
 
     return re.sub(  # a quoted value, or one up to a delimiter
         r"(?P<key>[A-Za-z0-9_\-]+)(?P<sep>[\"']?\s*[=:]\s*)"
@@ -73,7 +74,7 @@ def mask_text(text: str) -> str:
     def hide(match: re.Match[str]) -> str:
         return f"{match['name']}{match['sep']}{MASK}" if is_secret_name(match["name"]) else match[0]
 
-    option = r"(?P<name>(?<!\S)--?[A-Za-z][\w\-]*)(?P<sep>=|\s+)(?P<value>[^\s\-]\S*)"
+    option = r"(?P<name>(?<!\S)--?[A-Za-z][\w\-]*)(?P<sep>=|\s+)(?P<value>[^\s\-\"'][^\s\"']*)"
     return re.sub(option, hide, mask_url(text))
 
 
