@@ -12,6 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from servd.worker.client_certificate import tls_extension
 from servd.worker.http_rules import (
     BAD_REQUEST,
     FRAMING_BYTES,
@@ -50,6 +51,8 @@ class PatientH11Protocol(H11Protocol):
     head_limit: int
     handshake_limit: float
     unix_names: Mapping[str, str] = {}
+    tells_certificate = False
+    tls: dict[str, Any] | None = None
 
     received = 0
     awaited_before: Awaited | None = None
@@ -67,6 +70,8 @@ class PatientH11Protocol(H11Protocol):
         """Extends Uvicorn's method: a unix socket has the name that clients know."""
         super().connection_made(transport)
         self.server = known_server(self.server, self.unix_names)
+        if self.tells_certificate:
+            self.tls = tls_extension(transport)
 
     def data_received(self, data: bytes) -> None:
         """Extends Uvicorn's method: counts the read, and what frames a body."""
@@ -104,6 +109,9 @@ class PatientH11Protocol(H11Protocol):
         refused = refusal_of(self.headers, self.scope["http_version"])
         if refused is not None:
             raise RefusedHeadError(refused)
+        if self.tls is not None:
+            extensions: Any = {"tls": self.tls}
+            self.scope["extensions"] = extensions
         return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -112,7 +120,7 @@ class PatientH11Protocol(H11Protocol):
         if refused is not None:
             raise RefusedHeadError(refused)
         super().handle_websocket_upgrade(event)
-        follow(self.loop, self.handshake_limit, self.transport, self.server)
+        follow(self)
 
     def send_400_response(self, msg: str) -> None:
         """Replaces Uvicorn's method, which fails while an answer is under way."""

@@ -19,6 +19,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servd.worker.client_certificate import tls_extension
 from servd.worker.http_rules import (
     BAD_REQUEST,
     FRAMING_BYTES,
@@ -84,6 +85,8 @@ class ThriftyProtocol(HttpToolsProtocol):
     head_limit: int
     handshake_limit: float
     unix_names: Mapping[str, str] = {}
+    tells_certificate = False
+    tls: dict[str, Any] | None = None
 
     received = 0
     head_bytes = 0
@@ -99,6 +102,8 @@ class ThriftyProtocol(HttpToolsProtocol):
         """Extends Uvicorn's method: a unix socket has the name that clients know."""
         super().connection_made(transport)
         self.server = known_server(self.server, self.unix_names)
+        if self.tells_certificate:
+            self.tls = tls_extension(transport)
 
     def data_received(self, data: bytes) -> None:
         """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
@@ -136,7 +141,7 @@ class ThriftyProtocol(HttpToolsProtocol):
             self._fail(refused)
             return
         super().handle_websocket_upgrade()
-        follow(self.loop, self.handshake_limit, self.transport, self.server)
+        follow(self)
 
     def _go_on_after(self, rest: bytes) -> None:
         """Reads what follows a request whose offer of another protocol is not taken up."""
@@ -204,6 +209,9 @@ class ThriftyProtocol(HttpToolsProtocol):
         refused = refusal_of(self.headers, self.parser.get_http_version())
         if refused is not None:
             raise RefusedHeadError(refused)
+        if self.tls is not None:
+            extensions: Any = {"tls": self.tls}
+            self.scope["extensions"] = extensions
         super().on_headers_complete()
         self.headers = _TRAILERS
 

@@ -72,6 +72,7 @@ class WorkerServer(BaseServer):
         super().__init__(uvicorn_config(spec.app, application.whole), reporter.writer.event)
         self.spec = spec.app
         self.listeners = listeners
+        self._asks_for_certificates = spec.tls is not None and spec.tls.client_auth != "none"
         self._unix_names = {
             sock.getsockname(): item.path
             for (sock, _), item in zip(listeners, spec.sockets, strict=False)
@@ -139,6 +140,7 @@ class WorkerServer(BaseServer):
                 head_limit = self.spec.limits.head
                 handshake_limit = self.spec.timeouts.headers
                 unix_names = self._unix_names
+                tells_certificate = self._asks_for_certificates
 
             return H11Protocol
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
@@ -148,6 +150,7 @@ class WorkerServer(BaseServer):
             head_limit = self.spec.limits.head
             handshake_limit = self.spec.timeouts.headers
             unix_names = self._unix_names
+            tells_certificate = self._asks_for_certificates
 
         return Protocol
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from servd.worker.http_rules import TOO_LONG, Refusal
 
@@ -52,17 +52,28 @@ def known_server(server: ServerAddress | None, names: Mapping[str, str]) -> Serv
     return names.get(server[0], server[0]), None
 
 
-def follow(
-    loop: asyncio.AbstractEventLoop, seconds: float, transport: Any, server: ServerAddress | None
-) -> None:
-    """Gives the library's protocol, which has the connection now, the `server`. Ends it if its
-    handshake has not reached the app within `seconds`.
+class Connection(Protocol):
+    """An HTTP connection that has become a WebSocket's."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+    server: ServerAddress | None
+    tls: dict[str, Any] | None
+    handshake_limit: float
+
+
+def follow(connection: Connection) -> None:
+    """Tells the library's protocol, which has the connection now, what servd knows of it. Ends it
+    if its handshake has not reached the app within `handshake_limit`.
     """
-    protocol = transport.get_protocol()
-    protocol.server = server
-    if scope := getattr(protocol, "scope", None):
-        scope["server"] = server  # its task has not begun
-    loop.call_later(seconds, _end_if_stuck, transport, protocol)
+    protocol = connection.transport.get_protocol()
+    protocol.server = connection.server
+    if scope := getattr(protocol, "scope", None):  # its task has not begun
+        scope["server"] = connection.server
+        if connection.tls is not None:
+            scope["extensions"]["tls"] = connection.tls
+    limit = connection.handshake_limit
+    connection.loop.call_later(limit, _end_if_stuck, connection.transport, protocol)
 
 
 def _end_if_stuck(transport: Any, protocol: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -10,6 +11,9 @@ import httpx
 import psutil
 import pytest
 import trustme
+from websockets.sync.client import connect
+
+from servd.worker.client_certificate import distinguished_name
 
 from support.harness import DEADLINE, Servd, ServdProcess
 
@@ -173,3 +177,50 @@ def test_plain_http_on_a_tls_port_is_hung_up_at_once(
         except ConnectionResetError:
             answer = b""
     assert answer == b""
+
+
+TELLS = """
+    import json
+    async def app(scope, receive, send):
+        assert scope["type"] in ("http", "websocket")
+        said = json.dumps(scope.get("extensions", {}).get("tls"))
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": said})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": said.encode()})
+"""
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_app_is_told_of_the_clients_certificate(
+    servd: Servd, authority: trustme.CA, parser: str, loop: str
+) -> None:
+    options = f'[services.web.uvicorn]\nhttp = "{parser}"\nloop = "{loop}"\n'
+    text = config(ca_certs="ca.pem", client_auth="optional") + options
+    daemon = servd(text, main_py=TELLS).ready()
+    context = client_context(authority, "me@example.org")
+    url = daemon.url("web").replace("127.0.0.1", "localhost")
+    told = httpx.get(url, verify=context, timeout=DEADLINE).json()
+    assert told["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+    assert "OU=Testing cert" in told["client_cert_name"]
+    assert (told["tls_version"], told["client_cert_error"]) == (0x0304, None)
+    assert isinstance(told["cipher_suite"], int)
+    with connect(url.replace("https", "wss"), ssl=context, open_timeout=DEADLINE) as client:
+        assert json.loads(client.recv(DEADLINE)) == told
+    nobody = httpx.get(url, verify=client_context(authority), timeout=DEADLINE).json()
+    assert (nobody["client_cert_chain"], nobody["client_cert_name"]) == ([], None)
+    assert daemon.reload(config() + options)["outcome"] == "applied"
+    assert httpx.get(url, verify=context, timeout=DEADLINE).json() is None
+
+
+def test_names_are_written_as_rfc_4514_has_them() -> None:
+    subject = (
+        (("countryName", "CH"),),
+        (("organizationName", "a, b"), ("organizationalUnitName", "x+y")),
+        (("commonName", " #me "),),
+    )
+    assert distinguished_name({"subject": subject}) == "CN=\\ #me\\ ,O=a\\, b+OU=x\\+y,C=CH"
+    assert distinguished_name({}) is None
