@@ -185,15 +185,14 @@ def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """TLS has a certificate and a key, and authorities if it asks for client certificates."""
+    """TLS has a certificate, and authorities if it asks for client certificates."""
     for name, service in checked.config.services.items():
         if service.tls is None:
             continue
         path: Path = ("services", name, "tls")
-        for key in ("certfile", "keyfile"):
-            node, written = checked.layers.nearest((*path, key))
-            if not getattr(service.tls, key) and (not written or node.value == ""):
-                yield checked.problem(path, f'"{key}" is missing here', at_key=True, code="missing")
+        node, written = checked.layers.nearest((*path, "certfile"))
+        if not service.tls.certfile and (not written or node.value == ""):
+            yield checked.problem(path, '"certfile" is missing here', at_key=True, code="missing")
         if service.tls.client_auth != "none" and not service.tls.ca_certs:
             message = 'client certificates are checked by "ca_certs": set it'
             yield checked.problem((*path, "client_auth"), message)

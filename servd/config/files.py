@@ -176,10 +176,25 @@ def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Ite
         for problem in _readable(checked, (*path, key), getattr(tls, key))
     ]
     yield from unreadable
-    if unreadable or not (tls.certfile and tls.keyfile):
+    if unreadable or not tls.certfile:
         return
-    yield from _pair(checked, path, tls, now)
-    yield from _openssl_reads(checked, path, tls)
+    found = [*_pair(checked, path, tls, now), *_openssl_reads(checked, path, tls)]
+    yield from found
+    if not any(problem.severity == "error" for problem in found):
+        yield from _openssl_takes(checked, path, tls)
+
+
+def _openssl_takes(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:
+    """A worker can use the pair: OpenSSL refuses short keys and weak signatures, for example."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certfile, tls.key_source, lambda: tls.keyfile_password)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        message = f"OpenSSL does not take it: {reason.lower().replace('_', ' ')}"
+        yield checked.problem((*path, "certfile"), message, code="tls")
 
 
 class _PemError(Exception):
@@ -200,7 +215,9 @@ def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> It
         return
     if not belongs:
         yield checked.problem(
-            (*path, "keyfile"), f"the key does not belong to {tls.certfile}", code="tls"
+            (*path, "keyfile" if tls.keyfile else "certfile"),
+            f"the key does not belong to {tls.certfile}",
+            code="tls",
         )
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < now:
@@ -233,7 +250,8 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
     """Returns the private key; ignores a needless password. Raises `_PemError`."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    with open(tls.keyfile, "rb") as file:
+    file_name, key = tls.key_source, "keyfile" if tls.keyfile else "certfile"
+    with open(file_name, "rb") as file:
         pem = file.read()
     password = tls.keyfile_password.encode() or None
     try:
@@ -242,10 +260,10 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
         if password is not None:
             return load_pem_private_key(pem, None)
     except Exception:
-        message = f"{tls.keyfile} holds no private key in PEM that can be read"
+        message = f"{file_name} holds no private key in PEM that can be read"
         hint = "is the password right?" if password is not None else ""
-        raise _PemError("keyfile", message, hint) from None
-    raise _PemError("keyfile", f"{tls.keyfile} is encrypted", "set keyfile_password")
+        raise _PemError(key, message, hint or ("" if tls.keyfile else "set keyfile")) from None
+    raise _PemError(key, f"{file_name} is encrypted", "set keyfile_password")
 
 
 def _openssl_reads(checked: ValidationContext, path: Path, tls: Tls) -> Iterator[Diagnostic]:

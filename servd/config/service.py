@@ -221,7 +221,7 @@ class Tls(Table):
     """TLS, ended in the workers."""
 
     certfile: Text = Field("", description="Certificate chain in PEM.")
-    keyfile: Text = Field("", description="Private key in PEM.")
+    keyfile: Text = Field("", description="Private key in PEM; empty: certfile has it too.")
     keyfile_password: Text = Field("", description="Password of an encrypted key.")
     ca_certs: Text = Field("", description="Certificates that client certificates are checked by.")
     client_auth: Literal["none", "optional", "required"] = Field(
@@ -232,6 +232,11 @@ class Tls(Table):
     rotate: bool = Field(
         True, description="Serve new certificate files to new connections without a restart."
     )
+
+    @property
+    def key_source(self) -> str:
+        """The file that has the private key."""
+        return self.keyfile or self.certfile
 
 
 class Dependency(Table):

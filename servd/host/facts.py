@@ -109,10 +109,8 @@ def read_texts(files: Iterable[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for path in set(files) - {""}:
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:  # comments in any encoding
                 texts[path] = file.read()
-        except UnicodeDecodeError:
-            continue
         except OSError as error:
             _raise_exhaustion(path, error)
     return texts

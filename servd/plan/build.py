@@ -248,7 +248,7 @@ class _Draft:
             return None
         return TlsSpec(
             certificate=pem.get(tls.certfile, ""),
-            key=pem.get(tls.keyfile, ""),
+            key=pem.get(tls.key_source, ""),
             password=tls.keyfile_password,
             authorities=pem.get(tls.ca_certs, ""),
             client_auth=tls.client_auth,

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websockets.sync.client import connect
 
 from servd.worker.client_certificate import distinguished_name
 
-from support.harness import DEADLINE, Servd, ServdProcess
+from support.harness import DEADLINE, Servd, ServdProcess, command
 
 APP = """
     async def app(scope, receive, send):
@@ -224,3 +229,33 @@ def test_names_are_written_as_rfc_4514_has_them() -> None:
     )
     assert distinguished_name({"subject": subject}) == "CN=\\ #me\\ ,O=a\\, b+OU=x\\+y,C=CH"
     assert distinguished_name({}) is None
+
+
+def test_one_file_may_hold_both_with_comments_in_any_encoding(
+    servd: Servd, authority: trustme.CA
+) -> None:
+    key, chain = servd.folder / "key.pem", servd.folder / "cert.pem"
+    both = "# Schlüssel\n".encode("latin-1") + key.read_bytes() + chain.read_bytes()
+    chain.write_bytes(both)
+    key.unlink()
+    text = config().replace('keyfile = "key.pem"', "")
+    daemon = servd(text, main_py=APP).ready()
+    assert handshake(daemon, client_context(authority)) == "TLSv1.3"
+    assert daemon.stop() == 0
+
+
+def test_what_openssl_refuses_is_a_mistake_of_the_file(servd: Servd) -> None:
+    key = rsa.generate_private_key(65537, 1024)  # what is refused
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(99))
+    (servd.folder / "cert.pem").write_bytes(
+        made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
+    (servd.folder / "key.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    servd.write(servd_toml=config(), main_py=APP)
+    checked = command("check", folder=servd.folder)
+    assert checked.returncode == 78
+    assert "services.web.tls.certfile: OpenSSL does not take it: ee key too small" in checked.stderr

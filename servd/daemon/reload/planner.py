@@ -135,7 +135,7 @@ def _with_new_certificate(service: ServicePlan) -> ServicePlan:
     if tls is None or service.tls is None or not tls.rotate:
         return service
     texts = read_texts((tls.certfile, tls.keyfile))
-    certificate, key = texts.get(tls.certfile, ""), texts.get(tls.keyfile, "")
+    certificate, key = texts.get(tls.certfile, ""), texts.get(tls.key_source, "")
     return replace(service, tls=replace(service.tls, certificate=certificate, key=key))
 
 
