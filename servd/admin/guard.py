@@ -58,13 +58,15 @@ class Token:
         return hmac.compare_digest(shown, self._value)
 
 
-class Guard:
-    """An ASGI application that passes only authorized requests to `app` at `address`."""
+class HostGuard:
+    """An ASGI application that passes only requests for a host of ours to `app` at `address`: pages
+    of others reach us by DNS rebinding.
+    """
 
-    def __init__(self, app: Any, address: Address, token: Token) -> None:
+    def __init__(self, app: Any, address: Address) -> None:
         self.app = app
-        self.token = token
-        self.names = {"localhost", address.host.lower(), socket.gethostname().lower()}
+        self.host = socket.gethostname().lower().partition(".")[0]
+        self.names = {"localhost", address.host.lower(), self.host}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers 401, 403 or 421, or calls the app."""
@@ -79,10 +81,34 @@ class Guard:
         await answer_plainly(send, status.value, "application/problem+json", body, *more)
 
     def _refusal(self, headers: list[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
-        found = {name: value.decode("latin-1") for name, value in headers}
-        host = found.get(b"host", "")
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
         if not self._is_ours(host):
             return HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here"
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether `host` is our name or an IP address, which DNS rebinding cannot forge."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ours = name in self.names or name.partition(".")[0] == self.host
+            return ours or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+class Guard(HostGuard):
+    """As `HostGuard`, of authorized requests."""
+
+    def __init__(self, app: Any, address: Address, token: Token) -> None:
+        super().__init__(app, address)
+        self.token = token
+
+    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
+        refused = super()._refusal(headers)
+        if refused is not None:
+            return refused
+        found = {name: value.decode("latin-1") for name, value in headers}
+        host = found.get(b"host", "")
         origin = found.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
             return HTTPStatus.FORBIDDEN, "requests of another origin are refused"
@@ -92,14 +118,6 @@ class Guard:
         if kind.lower() != "bearer" or not self.token.matches(shown.strip().encode("latin-1")):
             return HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN"
         return None
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether `host` is our name or an IP address, which DNS rebinding cannot forge."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            return name in self.names or bool(ipaddress.ip_address(name))
-        except ValueError:
-            return False
 
 
 def guard_for(app: Any, config: AdminConfig, address: Address) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from servd.admin.guard import guard_for
+from servd.admin.guard import HostGuard, guard_for
 from servd.admin.metrics import Metrics
 from servd.admin.plain import answer_plainly
 from servd.config.model import AdminConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from servd.daemon.view import DaemonView
 
 _BACKLOG = 128
+_MOST_BODY_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 5.0
 """Time for requests in flight when the daemon stops."""
 
@@ -100,6 +101,8 @@ class Endpoint:
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """Calls the app; answers 503 if it fails because a resource is exhausted."""
         begun = False
+        if scope["type"] == "http":
+            receive = _bounded(receive)
 
         async def sending(message: Any) -> None:
             nonlocal begun
@@ -259,7 +262,7 @@ class AdminServer:
         self._app: Any = None
         self._listeners = [
             AdminListener(functools.partial(guard_for, self._answer_api), self._api_config),
-            AdminListener(lambda config, address: self._answer_metrics, _metrics_config),
+            AdminListener(functools.partial(_metrics_guard, self._answer_metrics), _metrics_config),
         ]
 
     def _api_config(self, config: AdminConfig) -> EndpointConfig | None:
@@ -335,6 +338,23 @@ class AdminServer:
         """Answers requests in flight, then closes the sockets."""
         for listener in self._listeners:
             await listener.stop()
+
+
+def _metrics_guard(app: Any, _: AdminConfig, address: Address) -> Any:
+    return app if address.kind == "unix" else HostGuard(app, address)
+
+
+def _bounded(receive: Any) -> Any:
+    """Returns a `receive` that ends a body which is larger than any request of the API."""
+    total = 0
+
+    async def bounded() -> Any:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        return message if total <= _MOST_BODY_BYTES else {"type": "http.disconnect"}
+
+    return bounded
 
 
 def _metrics_config(config: AdminConfig) -> EndpointConfig | None:

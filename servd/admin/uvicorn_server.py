@@ -10,9 +10,19 @@ import structlog
 import uvicorn
 
 from servd.http.base_server import BaseServer
+from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
+from servd.worker.slow_clients import SlowClients
 
 _READ_SECONDS = 1.0
 """Time for clients to read their answers when the server ends."""
+
+_HEAD_SECONDS, _BODY_SECONDS, _IDLE_SECONDS = 5.0, 10.0, 10.0
+_HEAD_BYTES = 64 * 1024
+"""What a request may take, as for Caddy's admin API."""
+
+_MOST_CONNECTIONS = 100
+"""Connections of one address, followers included: more are closed, so that strangers leave the
+daemon descriptors for its workers."""
 
 log = structlog.get_logger()
 
@@ -37,8 +47,21 @@ class AdminUvicorn(BaseServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts accepting connections."""
         await self.lifespan.startup()
-        http = self.config.http_protocol_class
-        self.accept_on([(sock, None) for sock in sockets or ()], lambda: self.connection(http))
+        connections = self.server_state.connections
+
+        class AdminProtocol(ThriftyProtocol):
+            idle = IdleConnections(connections, _IDLE_SECONDS)
+            head_limit = _HEAD_BYTES
+            handshake_limit = _HEAD_SECONDS
+
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                if len(connections) > _MOST_CONNECTIONS:
+                    transport.abort()
+
+        listeners = [(sock, None) for sock in sockets or ()]
+        self.accept_on(listeners, lambda: self.connection(AdminProtocol))
+        SlowClients(connections, _HEAD_SECONDS, _BODY_SECONDS).begin(asyncio.get_running_loop())
         self.started = True
 
     def end(self, seconds: float | None) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from support.apps import PLAIN, web
@@ -53,7 +58,7 @@ def test_who_shows_the_token_is_answered_and_nobody_else(servd: Servd) -> None:
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://[::1"}, 403),
-        ({"host": "[::1"}, 421),
+        ({"host": "[::1"}, 400),
         ({"origin": "http://127.0.0.1:1"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
@@ -165,3 +170,54 @@ def test_the_command_line_finds_the_address_and_the_token_by_itself(servd: Servd
         assert (done.returncode, done.stdout) == (1, "")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_half_heads_of_strangers_keep_nobody_out_for_long(servd: Servd) -> None:
+    port = free_port()
+    daemon = on_tcp(servd, port)
+    worker = daemon.workers("web")[0]
+    with contextlib.ExitStack() as strangers:
+        for _ in range(300):
+            stranger = strangers.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stranger.sendall(b"GET /v1/status HTTP/1.1\r\n")
+        open_files = psutil.Process(daemon.pid).num_fds()
+        assert open_files < 250
+        os.kill(worker, signal.SIGKILL)
+        daemon.wait_for("worker died", service="web")
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return get(port).status_code == 200
+            return False
+
+        wait_until(answers, "the owner of the token is answered")
+        assert get(port).json()["services"][0]["state"] == "ready"
+    assert daemon.stop() == 0
+
+
+def test_bodies_without_end_are_not_read(servd: Servd) -> None:
+    port = free_port()
+    daemon = on_tcp(servd, port)
+    before = psutil.Process(daemon.pid).memory_info().rss
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(400):
+            yield b" " * 65536
+
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/reload", content=endless(), headers=headers
+        )
+        assert answer.status_code >= 400
+    assert psutil.Process(daemon.pid).memory_info().rss - before < 40 * 2**20
+    assert get(port).status_code == 200
+
+
+def test_metrics_are_told_to_no_page_of_a_stranger(servd: Servd) -> None:
+    port = free_port()
+    servd(f'[admin]\nmetrics = "127.0.0.1:{port}"\n' + web(1), main_py=PLAIN).ready()
+    here = socket.gethostname().partition(".")[0]
+    for host, status in (("evil.example", 421), (f"{here}.example", 200), ("127.0.0.1", 200)):
+        url = f"http://127.0.0.1:{port}/metrics"
+        assert httpx.get(url, headers={"host": host}).status_code == status
