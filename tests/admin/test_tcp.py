@@ -180,8 +180,8 @@ def test_half_heads_of_strangers_keep_nobody_out_for_long(servd: Servd) -> None:
         for _ in range(300):
             stranger = strangers.enter_context(socket.create_connection(("127.0.0.1", port)))
             stranger.sendall(b"GET /v1/status HTTP/1.1\r\n")
-        open_files = psutil.Process(daemon.pid).num_fds()
-        assert open_files < 250
+        files = psutil.Process(daemon.pid).num_fds
+        wait_until(lambda: files() < 200, "most are closed")
         os.kill(worker, signal.SIGKILL)
         daemon.wait_for("worker died", service="web")
 
