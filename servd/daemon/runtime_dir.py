@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from servd.core import instances
 from servd.core.address import UNIX_PATH_LIMIT
@@ -143,6 +143,14 @@ class RuntimeDir:
         self._is_anothers = False
         os.close(self.lock)
         self.lock = lock
+
+    def remove_sockets_but(self, ours: Collection[str]) -> None:
+        """Removes the notification sockets of others: of a daemon that has ended."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.notify):
+                path = os.path.join(self.notify, name)
+                if path not in ours:
+                    os.unlink(path)
 
     def hand_over(self) -> None:
         """Leaves the folder to the next daemon."""

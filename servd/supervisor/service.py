@@ -13,6 +13,7 @@ import structlog
 from servd.core.errors import StartError
 from servd.core.events import Event
 from servd.plan.model import FoundAddress, ServicePlan
+from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
@@ -72,6 +73,12 @@ class ManagedService:
         """Every generation of which something may run."""
         found = (self.current, self.upcoming, *self.draining)
         return [generation for generation in found if generation is not None]
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """Every worker of every generation, those that drain included."""
+        groups = [generation.workers for generation in self.generations]
+        return [process for group in groups for process in (*group.processes, *group.leaving)]
 
     @property
     def generation(self) -> int:

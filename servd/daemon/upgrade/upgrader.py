@@ -167,8 +167,16 @@ class Upgrades:
             await self._hand_over(new, ready)
         except BaseException:
             await new.dismiss()
+            self._remove_left_sockets()
             raise
         return new, ready
+
+    def _remove_left_sockets(self) -> None:
+        """Removes the notification sockets of a new daemon that was killed."""
+        supervisor = self._components.supervisor
+        services = (*supervisor.services.values(), *supervisor.leaving)
+        ours = {process.notify.path for service in services for process in service.processes}
+        self._components.resources.folder.remove_sockets_but(ours)
 
     async def _hand_over(self, new: NewDaemon, ready: Ready) -> None:
         """Makes `new` the main daemon, or reverts that if it does not confirm: `UpgradeError`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 
@@ -18,7 +18,7 @@ from servd.daemon.periodic import Periodic
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.runtime_dir import RuntimeDir
 from servd.supervisor.app_folders import make_app_folders
-from servd.supervisor.generation import Generation
+from servd.supervisor.service import ManagedService
 from servd.supervisor.supervisor import Supervisor
 
 _LOOK_SECONDS = 1.0
@@ -80,13 +80,14 @@ class RuntimeFolderWatch:
 
     def _mend_what_is_inside(self) -> None:
         self._supervisor.context.workers.registry.mend()
-        for generation in self._generations():
-            make_app_folders(generation.plan)
+        for service in self._services:
+            for generation in service.generations:
+                make_app_folders(generation.plan)
 
     def _mend_notify_sockets(self) -> list[str]:
         made: list[str] = []
-        for generation in self._generations():
-            for process in (*generation.workers.processes, *generation.workers.leaving):
+        for service in self._services:
+            for process in service.processes:
                 with contextlib.suppress(OSError):  # tried again
                     made += process.mend_notify()
         return made
@@ -112,6 +113,6 @@ class RuntimeFolderWatch:
             why = f"{', '.join(paths)} had been removed"
             self._ask(ReloadRequest(why, read=False, roll=frozenset(names)))
 
-    def _generations(self) -> Iterator[Generation]:
-        for service in (*self._supervisor.services.values(), *self._supervisor.leaving):
-            yield from service.generations
+    @property
+    def _services(self) -> list[ManagedService]:
+        return [*self._supervisor.services.values(), *self._supervisor.leaving]

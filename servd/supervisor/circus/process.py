@@ -151,7 +151,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             )
             undo.pop_all()
         launch.context.registry.add(self.pid, launch.plan, notify.path)
-        self._notify = notify
+        self.notify = notify
         self._channel = WorkerChannel(ours, self._said, self._hung_up, launch.context.budget)
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
@@ -225,11 +225,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
     def read_notifications(self) -> None:
         """Reads the notifications that the loop has not come to yet."""
-        self._notify.read()
+        self.notify.read()
 
     def mend_notify(self) -> list[str]:
         """Makes its notification socket again if it was removed; its path. Raises OSError."""
-        return self._notify.mend() if self.is_alive() else []
+        return self.notify.mend() if self.is_alive() else []
 
     def _hung_up(self) -> None:
         _set(self.channel_closed)
@@ -286,7 +286,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """
         first = self._remains is None
         if self._remains is None:
-            self._remains = Remains(self.pid, self._notify.path, self._look_again)
+            self._remains = Remains(self.pid, self.notify.path, self._look_again)
         found = self._remains.look(self.launch.context.registry.knows)
         killed_for = self._loop.time() - self._killed_at if self._killed_at is not None else 0.0
         if not found or (killed_for > IMMORTAL_SECONDS and not first):
@@ -329,8 +329,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 steps.callback(self._remains.close)
             if self._end_rest is not None:
                 steps.callback(self._end_rest.cancel)
-            steps.callback(self._notify.close)
-            steps.callback(self._notify.read)
+            steps.callback(self.notify.close)
+            steps.callback(self.notify.read)
             steps.callback(self._channel.close)
             for pipe in reversed(self._pipes):
                 steps.callback(pipe.close)

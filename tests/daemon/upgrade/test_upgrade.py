@@ -300,6 +300,21 @@ def test_a_killed_daemon_leaves_its_place_to_the_one_that_starts(servd: Servd) -
     assert daemon.stop() == 0
 
 
+def test_a_killed_new_daemon_leaves_nothing_in_the_runtime_folder(servd: Servd) -> None:
+    daemon = servd(web(), main_py=PLAIN).ready()
+    ours = set((daemon.runtime / "n").iterdir())
+    servd.write(main_py=plain(HOLD))
+    (servd.folder / "hold").touch()
+    daemon.send(signal.SIGUSR2)
+    started = daemon.wait_for("worker started", generation=2)
+    os.kill(psutil.Process(started["pid"]).ppid(), signal.SIGKILL)
+    daemon.wait_for("upgrade failed")
+    wait_until(lambda: set((daemon.runtime / "n").iterdir()) == ours, "its sockets are gone")
+    (servd.folder / "hold").unlink()
+    assert daemon.get("web").text == "1"
+    assert daemon.stop() == 0
+
+
 def test_a_daemon_of_a_python_program_is_not_replaced(servd: Servd) -> None:
     servd.write(main_py=PLAIN)
     with serve("main:app", port=0, working_dir=str(servd.folder), threaded=True) as server:
