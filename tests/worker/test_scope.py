@@ -103,3 +103,27 @@ def test_peers_are_trusted_by_address_network_or_all() -> None:
     assert not [error for error in loaded.errors if "trusted" in error.path]
     default = loaded_text('[services.web]\napp = "main:app"').config.services["web"].proxy
     assert default.trusted == ("127.0.0.1", "::1")
+
+
+WRONG = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    length = b"10" if scope["path"] == "/short" else b"3"
+    headers = [(b"content-length", b"5" if scope["path"] == "/right" else length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"he", "more_body": True})
+    await send({"type": "http.response.body", "body": b"llo"})
+"""
+
+
+def test_a_body_of_another_length_is_logged_as_a_failure(servd: Servd) -> None:
+    config = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
+    daemon = servd(config, main_py=WRONG).ready()
+    for path in ("/short", "/long"):
+        with pytest.raises(httpx.RemoteProtocolError):
+            daemon.get("web", path)
+        failed = {"url.path": path, "http.response.status_code": 500}
+        daemon.wait_for_line("request", **failed)
+    assert daemon.get("web", "/right").text == "hello"
+    daemon.wait_for_line("request", **{"url.path": "/right", "http.response.status_code": 200})
+    assert daemon.stop() == 0

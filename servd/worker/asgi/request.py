@@ -34,8 +34,10 @@ class RequestOwner(Protocol):
     def allowed(self, request: Request) -> float | None:
         """Returns the seconds that `request` may take from its beginning; None for no limit."""
 
-    def finish(self, request: Request) -> None:
-        """Records that the answer of `request` is complete."""
+    def finish(self, request: Request, last: Message = None) -> None:
+        """Records that the answer of `request` is complete, with its `last` message if it has
+        one.
+        """
 
 
 class Request:
@@ -65,7 +67,7 @@ class Request:
         kind = message["type"]
         if kind == "http.response.body":
             if not message.get("more_body", False) and not self.over:
-                self.owner.finish(self)
+                self.owner.finish(self, message)
         elif kind == "http.response.start":
             self.start = message
         return self.out(message)

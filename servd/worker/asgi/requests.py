@@ -192,15 +192,18 @@ class Requests:
                 request.start = {"status": handshake.status}
                 self.finish(request)
 
-    def finish(self, request: Request) -> None:
+    def finish(self, request: Request, last: Message = None) -> None:
         """Counts and logs a request whose answer is complete, or was given up. What the app does
-        after its answer (a background task) takes no place of `limits.concurrency`.
+        after its answer (a background task) takes no place of `limits.concurrency`. A body that is
+        not as long as its head says is a failure, whatever the status was: the client is cut off.
         """
         request.over = True
         if request.holds_place and request.answering is None:
             self._leave_place(request)
         seconds = perf_counter() - request.begun
         status = request.start["status"] if request.start is not None else 500
+        if last is not None and _is_of_another_length(request, last):
+            status = 500
         self._answered(request.scope["method"], status, seconds)
         if self.trace_id is not None:
             request.trace_id = self.trace_id() or request.trace_id
@@ -276,6 +279,14 @@ def _has_two_lengths(scope: Any) -> bool:
 
 def _content_length(scope: Any) -> int:
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def _is_of_another_length(request: Request, last: Message) -> bool:
+    """Whether Uvicorn's cycle expects another length of the last part of the body."""
+    cycle: Any = getattr(request.out, "__self__", None)
+    if getattr(cycle, "chunked_encoding", True) is not False or request.scope["method"] == "HEAD":
+        return False
+    return bool(cycle.expected_content_length != len(last.get("body", b"")))
 
 
 def current_is_over() -> bool:
