@@ -33,7 +33,6 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
     found = check_files_of(config.services, checked, now)
     found += _env_files(checked, ("defaults", "env_file"), config.defaults.env_file)
     found += _account(checked, ("admin", "group"), config.admin.group)
-    found += _log_file(checked, ("daemon", "log", "file"), config.daemon.log.file)
     if config.admin.token_file:
         found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
     for index, hook in enumerate(config.hooks):

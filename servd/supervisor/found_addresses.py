@@ -43,6 +43,8 @@ class AddressFinder:
     def __init__(self, services: Mapping[str, ManagedService], pool: SocketPool) -> None:
         self._services = services
         self._pool = pool
+        self._temporary = os.path.realpath(tempfile.gettempdir())
+        self._chosen_ports = chosen_ports()
         self._shareable: dict[str, bool] = {}
         self._last: dict[str, tuple[set[int], set[str]]] = {}
         self._due: WeakKeyDictionary[WorkerProcess, float] = WeakKeyDictionary()
@@ -96,8 +98,9 @@ class AddressFinder:
         everything: set[str] = set().union(*by_worker)
         again = self._had_before(plan.name, look.pids, everything)
         again |= {item.address for item in plan.held}
-        temporary = os.path.realpath(tempfile.gettempdir())
-        found = found_addresses(everything, plan, chosen_ports(), temporary, again, _texts_of(plan))
+        found = found_addresses(
+            everything, plan, self._chosen_ports, self._temporary, again, _texts_of(plan)
+        )
         found = self._in_the_way(plan, found, by_worker)
         if found == plan.found or (not everything and look.youngest < _FORGET_SECONDS):
             return

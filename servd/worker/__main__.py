@@ -149,11 +149,13 @@ def _import_runtime(spec: AppSpec) -> None:
     import servd.worker.wsgi
     from servd.worker.server import uvicorn_config
 
-    uvicorn_config(spec, _nothing).get_loop_factory()
-    if spec.uvicorn.http == "h11":
-        import servd.worker.h11_protocol
+    config = uvicorn_config(spec, _nothing)
+    config.get_loop_factory()
+    http: Any = config.http_protocol_class  # another environment may lack httptools
+    if http.__module__.endswith(".httptools_impl"):
+        import servd.worker.keep_alive
     else:
-        import servd.worker.keep_alive  # noqa: F401
+        import servd.worker.h11_protocol  # noqa: F401
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:

@@ -179,6 +179,12 @@ def configure_logging(writer: EventWriter, level: str) -> None:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
+def enable_our_loggers() -> None:
+    """Takes back what an app's `dictConfig` does to loggers that exist before it."""
+    for name in ("servd.worker", "uvicorn.error"):
+        logging.getLogger(name).disabled = False
+
+
 def set_log_level(level: str) -> None:
     """Sets the lowest level that is written."""
     logging.getLogger().setLevel(level.upper())

@@ -43,7 +43,8 @@ def _load(target: str, *, factory: bool, directory: str) -> Any:
     except AppLoadError:
         raise
     except (Exception, SystemExit) as error:
-        raise AppLoadError(f"cannot import {source}: {in_one_line(error)}") from error
+        hint = _package_hint(source, attributes, error)
+        raise AppLoadError(f"cannot import {source}: {in_one_line(error)}{hint}") from error
     app: Any = module
     for name in attributes.split("."):
         try:
@@ -59,6 +60,20 @@ def _load(target: str, *, factory: bool, directory: str) -> Any:
         return app()
     except (Exception, SystemExit) as error:
         raise AppLoadError(f"the factory {target} failed: {in_one_line(error)}") from error
+
+
+def _package_hint(source: str, attributes: str, error: BaseException) -> str:
+    """Returns what to write for a file that imports from its own package."""
+    relative = isinstance(error, ImportError) and "relative import" in str(error)
+    if not (relative and source.endswith(".py")):
+        return ""
+    folder, name = os.path.split(os.path.abspath(source))
+    names = [name.removesuffix(".py")]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, name = os.path.split(folder)
+        names.insert(0, name)
+    names = names if len(names) > 1 else [os.path.basename(folder), *names]
+    return f' (write app = "{".".join(names)}:{attributes}", found from directory = "{folder}")'
 
 
 def missing_variable(error: BaseException | None) -> str | None:

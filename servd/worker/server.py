@@ -24,6 +24,7 @@ from servd.worker import gc_tuning
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain
+from servd.worker.events import enable_our_loggers
 from servd.worker.reporter import Reporter
 from servd.worker.slow_clients import SlowClients
 from servd.worker.stacks import EndWatch
@@ -90,10 +91,13 @@ class WorkerServer(BaseServer):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handles signals in the loop immediately; Uvicorn would wait for its next tick."""
+        self._take_signals()
+        yield
+
+    def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.begin_exit)
-        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the app, accepts unless the daemon decides when, and sends READY=1."""
@@ -104,6 +108,8 @@ class WorkerServer(BaseServer):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         self.servers = []
+        self._take_signals()  # the app's startup may have set its own
+        enable_our_loggers()
         await self.on_tick(0)
         self.started = True
         if self.accepts_at_start:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from servd.worker.interface import NotAnAppError, interface_of
 
-from support.harness import Servd, command
+from support.harness import Servd, command, wait_until
 
 
 async def asgi3(scope: Any, receive: Any, send: Any) -> None: ...
@@ -168,3 +168,60 @@ def test_files_named_as_the_standard_librarys_stop_no_worker(servd: Servd) -> No
     for name in ("web", "h11", "wsgi"):
         assert daemon.get(name).text == "ok"
     assert daemon.stop() == 0
+
+
+ODD = """
+import asyncio, contextlib, logging.config, signal, sys
+from fastapi import FastAPI
+
+async def prepare():
+    return sys.argv
+
+argv = asyncio.run(prepare())
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+signal.signal(signal.SIGTERM, lambda *_: None)
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    print("shut down", flush=True)
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/")
+def root():
+    return argv[1:]
+
+@app.get("/fails")
+def fails():
+    raise RuntimeError("seen")
+"""
+
+
+def test_what_apps_do_at_their_import_and_startup_works(servd: Servd) -> None:
+    daemon = servd('[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=ODD)
+    daemon.ready()
+    assert daemon.get("web").json() == []
+    assert daemon.get("web", "/fails").status_code == 500
+    wait_until(lambda: "RuntimeError: seen" in daemon.output, "its exception is logged")
+    assert daemon.stop() == 0
+    assert daemon.lines("shut down", service="web")
+    assert not daemon.find("worker killed")
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_a_file_that_imports_from_its_package_gets_a_hint(servd: Servd, *, init: bool) -> None:
+    package = servd.folder / "pkg"
+    package.mkdir()
+    if init:
+        (package / "__init__.py").touch()
+    (package / "other.py").write_text("app = None\n")
+    (package / "main.py").write_text("from .other import app\n")
+    servd.write(servd_toml='[services.web]\napp = "pkg/main.py:app"\n')
+    checked = command("check", "--imports", folder=servd.folder)
+    assert checked.returncode == 1
+    daemon = servd('[services.web]\napp = "pkg/main.py:app"\n')
+    failed = daemon.wait_for("service cannot start", service="web")
+    assert 'write app = "pkg.main:app"' in failed["error"]
