@@ -52,7 +52,7 @@ def known_server(server: ServerAddress | None, names: Mapping[str, str]) -> Serv
     return names.get(server[0], server[0]), None
 
 
-class Connection(Protocol):
+class UpgradedConnection(Protocol):
     """An HTTP connection that has become a WebSocket's."""
 
     loop: asyncio.AbstractEventLoop
@@ -62,7 +62,7 @@ class Connection(Protocol):
     handshake_limit: float
 
 
-def follow(connection: Connection) -> None:
+def follow(connection: UpgradedConnection) -> None:
     """Tells the library's protocol, which has the connection now, what servd knows of it. Ends it
     if its handshake has not reached the app within `handshake_limit`.
     """

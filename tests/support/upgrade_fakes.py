@@ -44,7 +44,12 @@ class FakeComponents:
             ),
         )
         self.supervisor = SimpleNamespace(
-            numbers={"web": 3}, services={}, release=self._release, stop=self._stop, kill=self._kill
+            numbers={"web": 3},
+            services={},
+            leaving=set(),
+            release=self._release,
+            stop=self._stop,
+            kill=self._kill,
         )
         self.admin = SimpleNamespace(
             handed=lambda: [HandedSocket("admin", 6)],
@@ -60,6 +65,7 @@ class FakeComponents:
                 private="",
                 hand_over=lambda: self.tell("folder handed over"),
                 own=lambda: self.tell("folder owned"),
+                remove_sockets_but=lambda ours: None,
             ),
             pool=SimpleNamespace(
                 bound={
