@@ -85,22 +85,20 @@ class AddressFinder:
         ours = [os.fstat(item.sock.fileno()).st_ino for item in self._pool.bound.values()]
         looks = [_Look(s, s.current, _processes(s)) for s in services if s.current is not None]
         try:
-            found = await asyncio.to_thread(lambda: [look.listening(ours) for look in looks])
+            found = await asyncio.to_thread(lambda: [look.see(ours) for look in looks])
         except (OSError, RuntimeError):  # no descriptor, no thread: the next look comes
             return
-        for look, by_worker in zip(looks, found, strict=True):
+        for look, (by_worker, texts) in zip(looks, found, strict=True):
             if look.service.current is look.generation:  # else it was replaced meanwhile
-                self._learn(look, by_worker)
+                self._learn(look, by_worker, texts)
 
-    def _learn(self, look: _Look, by_worker: list[set[str]]) -> None:
+    def _learn(self, look: _Look, by_worker: list[set[str]], texts: list[str]) -> None:
         """Keeps what was found until something else is, or nothing for a while."""
         plan = look.service.plan
         everything: set[str] = set().union(*by_worker)
         again = self._had_before(plan.name, look.pids, everything)
         again |= {item.address for item in plan.held}
-        found = found_addresses(
-            everything, plan, self._chosen_ports, self._temporary, again, _texts_of(plan)
-        )
+        found = found_addresses(everything, plan, self._chosen_ports, self._temporary, again, texts)
         found = self._in_the_way(plan, found, by_worker)
         if found == plan.found or (not everything and look.youngest < _FORGET_SECONDS):
             return
@@ -158,10 +156,13 @@ class _Look:
     def youngest(self) -> float:
         return min((process.lived for process in self.processes), default=0.0)
 
-    def listening(self, but: Collection[int]) -> list[set[str]]:
-        """Returns what each worker listens on. It may be called in a thread."""
+    def see(self, but: Collection[int]) -> tuple[list[set[str]], list[str]]:
+        """Returns what each worker listens on, and, if any does, the files that the command names.
+        It is called in a thread.
+        """
         pids = [process.pid for process in self.processes]
-        return [listening(list(descendants_of([pid])), but) for pid in pids]
+        by_worker = [listening(list(descendants_of([pid])), but) for pid in pids]
+        return by_worker, _texts_of(self.generation.plan) if any(by_worker) else []
 
 
 def _texts_of(plan: ServicePlan) -> list[str]:

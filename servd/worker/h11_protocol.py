@@ -6,24 +6,21 @@ that arrive at once), and answers no request with 400 in the middle of the app's
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from servd.worker.client_certificate import tls_extension
+from servd.worker.guarded_connection import GuardedConnection
 from servd.worker.http_rules import (
     BAD_REQUEST,
-    FRAMING_BYTES,
-    TOO_LONG,
     Refusal,
     RefusedHeadError,
     refusal_of,
     refusal_of_text,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
-from servd.worker.websocket_handshake import follow, known_server, refusal_of_handshake
+from servd.worker.websocket_handshake import follow, refusal_of_handshake
 
 log = logging.getLogger("servd.worker")
 
@@ -43,35 +40,12 @@ class CountingConnection(h11.Connection):
         return event
 
 
-class PatientH11Protocol(H11Protocol):
-    """Uvicorn's h11 protocol with a count of reads, for `SlowClients`. A subclass per server sets
-    `head_limit` and `handshake_limit`.
-    """
-
-    head_limit: int
-    handshake_limit: float
-    unix_names: Mapping[str, str] = {}
-    tells_certificate = False
-    tls: dict[str, Any] | None = None
-
-    received = 0
-    awaited_before: Awaited | None = None
-    awaited_since = 0.0
-
-    framing_of: object = None
-    framing_bytes = 0
-    parts_before = 0
+class PatientH11Protocol(GuardedConnection, H11Protocol):
+    """Uvicorn's h11 protocol with a count of reads, for `SlowClients`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.conn: CountingConnection = CountingConnection(h11.SERVER, self.head_limit)
-
-    def connection_made(self, transport: Any) -> None:
-        """Extends Uvicorn's method: a unix socket has the name that clients know."""
-        super().connection_made(transport)
-        self.server = known_server(self.server, self.unix_names)
-        if self.tells_certificate:
-            self.tls = tls_extension(transport)
 
     def data_received(self, data: bytes) -> None:
         """Extends Uvicorn's method: counts the read, and what frames a body."""
@@ -79,18 +53,8 @@ class PatientH11Protocol(H11Protocol):
         before = self.conn.content_bytes
         super().data_received(data)
         if self.conn.their_state is h11.SEND_BODY:
-            self._count_framing(len(data) - (self.conn.content_bytes - before))
-
-    def _count_framing(self, received: int) -> None:
-        """Counts the bytes that are not content, after the read that ended the head."""
-        if self.framing_of is not self.scope:
-            self.framing_of, self.framing_bytes = self.scope, 0
-            self.parts_before = self.conn.parts
-            return
-        self.framing_bytes += received
-        most = self.head_limit + FRAMING_BYTES * (self.conn.parts - self.parts_before)
-        if self.framing_bytes > most and not self.transport.is_closing():
-            self._fail(TOO_LONG)
+            framing = len(data) - (self.conn.content_bytes - before)
+            self._count_framing(framing, self.conn.parts)
 
     def handle_events(self) -> None:
         """Extends Uvicorn's method: refuses what no server should take."""
@@ -109,9 +73,7 @@ class PatientH11Protocol(H11Protocol):
         refused = refusal_of(self.headers, self.scope["http_version"])
         if refused is not None:
             raise RefusedHeadError(refused)
-        if self.tls is not None:
-            extensions: Any = {"tls": self.tls}
-            self.scope["extensions"] = extensions
+        self._tell_certificate()
         return self._get_upgrade() == b"websocket" and self._should_upgrade_to_ws()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:

@@ -12,24 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from servd.worker.client_certificate import tls_extension
+from servd.worker.guarded_connection import GuardedConnection
 from servd.worker.http_rules import (
     BAD_REQUEST,
-    FRAMING_BYTES,
     TOO_LONG,
     Refusal,
     RefusedHeadError,
     refusal_of,
 )
 from servd.worker.slow_clients import BODY, HEAD, NOTHING, Awaited, refuse
-from servd.worker.websocket_handshake import follow, known_server, refusal_of_handshake
+from servd.worker.websocket_handshake import follow, refusal_of_handshake
 
 _MIN_SCAN_SECONDS = 0.05
 
@@ -74,36 +72,17 @@ class IdleConnections:
             self.arm(loop, max(_MIN_SCAN_SECONDS, min(pending) + self.keep_alive - now))
 
 
-class ThriftyProtocol(HttpToolsProtocol):
+class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
     """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle`,
-    `head_limit` (the maximum bytes of a request's line and headers: the parser has no limit) and
-    `handshake_limit` (the seconds in which that of a WebSocket has to reach the app).
+    too; the parser has no limit for heads.
     """
 
     idle_since = 0.0
     idle: IdleConnections
-    head_limit: int
-    handshake_limit: float
-    unix_names: Mapping[str, str] = {}
-    tells_certificate = False
-    tls: dict[str, Any] | None = None
 
-    received = 0
     head_bytes = 0
     head_of: object = None
     body_bytes = 0
-    framing_bytes = 0
-    framing_of: object = None
-    parts_before = 0
-    awaited_before: Awaited | None = None
-    awaited_since = 0.0
-
-    def connection_made(self, transport: Any) -> None:
-        """Extends Uvicorn's method: a unix socket has the name that clients know."""
-        super().connection_made(transport)
-        self.server = known_server(self.server, self.unix_names)
-        if self.tells_certificate:
-            self.tls = tls_extension(transport)
 
     def data_received(self, data: bytes) -> None:
         """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
@@ -131,7 +110,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         if cycle is None or cycle.scope is not self.scope:
             self._count_head(len(data))
         elif cycle.more_body:
-            self._count_framing(len(data) - (self.body_bytes - body_before))
+            self._count_framing(len(data) - (self.body_bytes - body_before), self.received)
 
     def handle_websocket_upgrade(self) -> None:
         """Extends Uvicorn's method: refuses what the library would not answer."""
@@ -167,19 +146,6 @@ class ThriftyProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         self.transport.close()
 
-    def _count_framing(self, received: int) -> None:
-        """Counts the bytes of a body that are not its content, after the read that ended the head:
-        sizes and extensions of chunks, and trailers.
-        """
-        if self.framing_of is not self.scope:
-            self.framing_of, self.framing_bytes = self.scope, 0
-            self.parts_before = self.received
-            return
-        self.framing_bytes += received
-        most = self.head_limit + FRAMING_BYTES * (self.received - self.parts_before)
-        if self.framing_bytes > most and not self.transport.is_closing():
-            self._fail(TOO_LONG)
-
     def _begins_too_long(self, data: bytes) -> bool:
         cycle = self.cycle
         between = cycle is None or (cycle.scope is self.scope and self.is_idle)
@@ -209,9 +175,7 @@ class ThriftyProtocol(HttpToolsProtocol):
         refused = refusal_of(self.headers, self.parser.get_http_version())
         if refused is not None:
             raise RefusedHeadError(refused)
-        if self.tls is not None:
-            extensions: Any = {"tls": self.tls}
-            self.scope["extensions"] = extensions
+        self._tell_certificate()
         super().on_headers_complete()
         self.headers = _TRAILERS
 
