@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from servd.config.model import Config
 from servd.config.neighbours import neighbours_key
+from servd.config.redact import redact
 from servd.config.scalars import joined, shown
 from servd.config.service import ServiceBase
 from servd.config.tree import Node, Path, dotted
 from servd.core.diagnostics import Diagnostic
-from servd.core.secrets import MASK
 
 _EXPECTED = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
@@ -41,13 +41,12 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
         return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
     choices = _choices(problem["ctx"]["expected"]) if kind == "literal_error" else []
     hint = did_you_mean(str(problem["input"]), choices)
-    message = _message(problem, secret=node.secret)
-    return Diagnostic(node.place, message, label, hint, code="value")
+    return Diagnostic(node.place, redact(_message(problem), node), label, hint, code="value")
 
 
-def _message(problem: Mapping[str, Any], *, secret: bool) -> str:
+def _message(problem: Mapping[str, Any]) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
-    given = MASK if secret else shown(problem["input"])
+    given = shown(problem["input"])
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {given}"
     match kind:
@@ -62,8 +61,6 @@ def _message(problem: Mapping[str, Any], *, secret: bool) -> str:
             return "must not be empty"
         case "string_pattern_mismatch":
             return f"{given} does not match {context['pattern']}"
-        case "servd":
-            return f"{given} is not valid{MASK}" if secret else str(problem["msg"])
     return str(problem["msg"]).replace("Input should be", "must be")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from servd.config.tree import Node, Path, UntypedText, dotted, map_scalars
+from servd.config.tree import Node, Path, Reference, UntypedText, dotted, map_scalars
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import is_secret_name
 
@@ -34,7 +34,9 @@ def interpolate(
         text = _REFERENCE.sub(resolver, node.value)
         found.extend(resolver.diagnostics)
         value = UntypedText(text) if resolver.replaced else text
-        return replace(node, value=value, secret=secret or resolver.secret)
+        references = tuple(resolver.references)
+        secret = secret or resolver.secret
+        return replace(node, value=value, secret=secret, references=references)
 
     return map_scalars(root, change), found
 
@@ -46,6 +48,7 @@ class _Resolver:
         self.path, self.node, self.environ, self.read = path, node, environ, read
         self.secret = self.replaced = False
         self.diagnostics: list[Diagnostic] = []
+        self.references: list[Reference] = []
 
     def __call__(self, match: re.Match[str]) -> str:
         if match["dollar"]:
@@ -54,12 +57,17 @@ class _Resolver:
             return self.refuse('"${" is not closed', 'write "$$" for a dollar')
         inside = match["inside"]
         if inside.startswith("file:"):
-            return self.from_file(inside.removeprefix("file:"))
+            text = self.from_file(inside.removeprefix("file:"))
+            self.references.append(Reference(match[0], text))
+            return text
         variable = _VARIABLE.fullmatch(inside)
         if variable is None:
             hint = "write ${VAR} or ${file:PATH}"
             return self.refuse(f'"${{{inside}}}" is not a reference', hint)
-        return self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
+        text = self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
+        if text == self.environ.get(variable["name"]):
+            self.references.append(Reference(match[0], text))
+        return text
 
     def from_environment(self, name: str, kind: str | None, rest: str) -> str:
         self.replaced = True

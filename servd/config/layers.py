@@ -18,6 +18,7 @@ from servd.config.explain import explain
 from servd.config.model import Config
 from servd.config.tree import Node, Path, UntypedText, graft, nearest, plain
 from servd.core.diagnostics import Diagnostic, Place
+from servd.core.secrets import is_secret_name
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")
@@ -69,7 +70,8 @@ def environment_tree(environ: Mapping[str, str]) -> Node:
             name if names[max(0, index - 1)].lower() == "env" else name.lower()
             for index, name in enumerate(names)
         ]
-        root = _planted(root, keys, Node(UntypedText(environ[variable]), place, place))
+        secret = is_secret_name(keys[-1]) or "env" in keys
+        root = _planted(root, keys, Node(UntypedText(environ[variable]), place, place, secret))
     return root
 
 

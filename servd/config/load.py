@@ -15,7 +15,9 @@ from servd.config.interpolate import interpolate
 from servd.config.layers import Layers, environment_tree, validate
 from servd.config.merge import anchor, merge
 from servd.config.model import Config
+from servd.config.redact import redact_all
 from servd.config.tree import Node, Parsed, empty, walk
+from servd.config.trust import check_trust
 from servd.config.unsupported_keys import not_supported_yet
 from servd.config.validation_context import ValidationContext
 from servd.core.basedir import absolute, base_dir
@@ -96,6 +98,8 @@ def load_sources(
     config, invalid = validate(layers, damaged=gathered.damaged)
     checked = ValidationContext(config, layers, gathered.damaged)
     found += [*invalid, *check(checked), *not_supported_yet(checked), *check_files(checked)]
+    found = redact_all(found, root)
+    found += check_trust(gathered.texts, (*gathered.read, *gathered.patterns, *_env_files(config)))
     return Loaded(
         config=config,
         path=path,
@@ -108,6 +112,12 @@ def load_sources(
         patterns=tuple(gathered.patterns),
         layers=layers,
     )
+
+
+def _env_files(config: Config) -> set[str]:
+    return {
+        file.path for each in (config.defaults, *config.services.values()) for file in each.env_file
+    }
 
 
 def folder_of(file: str) -> str:

@@ -18,6 +18,9 @@ from servd.core.address import Address, AddressError, parse_address
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+SHOWN_LENGTH = 57
+"""Characters of a long text that a message shows."""
+
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
@@ -93,7 +96,7 @@ def print_size(size: int) -> str:
 def shown(value: object) -> str:
     """Returns a value as messages quote it: shortened, in the spelling of the config."""
     if isinstance(value, str):
-        text = value if len(value) <= 60 else value[:57] + "..."
+        text = value if len(value) <= SHOWN_LENGTH + 3 else value[:SHOWN_LENGTH] + "..."
         return f'"{text}"'
     if isinstance(value, bool):
         return "true" if value else "false"

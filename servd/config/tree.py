@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from servd.core.diagnostics import Diagnostic, Place
 
@@ -18,10 +18,17 @@ class UntypedText(str):
     __slots__ = ()
 
 
+class Reference(NamedTuple):
+    """A reference in a string, such as `${VAR}`, and the text that took its place."""
+
+    written: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A value with its place and that of its key (else its own). `secret` ones are never shown.
-    `written` is a number as the file has it.
+    `written` is a number as the file has it, `references` are those that the value was made of.
     """
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None
@@ -29,6 +36,7 @@ class Node:
     key_place: Place
     secret: bool = False
     written: str = ""
+    references: tuple[Reference, ...] = ()
 
     @property
     def table(self) -> dict[str, Node]:

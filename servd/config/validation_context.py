@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from servd.config.bento.declared import SHARED_KEYS
 from servd.config.layers import Layers
 from servd.config.model import Config
+from servd.config.redact import redact
 from servd.config.tree import Path, dotted
 from servd.core.diagnostics import Diagnostic, Severity
 
@@ -54,6 +55,7 @@ class ValidationContext:
         if not exact and not isinstance(node.value, dict):
             path, exact = self.layers.resolved(path), True  # `listen = ":80"` has no item 0
         place = node.key_place if at_key or not exact else node.place
+        message, hint = redact(message, node), redact(hint, node)
         return Diagnostic(place, message, dotted(path), hint, severity, code)
 
     def is_written(self, path: Path) -> bool:

@@ -6,18 +6,16 @@ import contextlib
 import ctypes
 import os
 import platform
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from servd.core.path_owner import who_may_change
 from servd.plan.host import Account
 
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}
 """The number of the system call, which changes this thread alone: the C library's function changes
 all threads of the process (setgroups(2))."""
-
-_MOST_LINKS = 40
 
 
 @contextlib.contextmanager
@@ -62,7 +60,7 @@ def rights_for(path: str, account: Account | None) -> Rights:
     """Returns how root opens a file of a service of `account` (None: root's own). If others may
     change the way to it: with the rights of the service's user, or of whoever that is.
     """
-    found = _who_may_change(path)
+    found = who_may_change(path)
     if found is None:
         return Rights(None, follow=True)
     if account is not None:
@@ -71,42 +69,3 @@ def rights_for(path: str, account: Account | None) -> Rights:
         return Rights(None, follow=False)
     owner = Account(str(found.st_uid), found.st_uid, found.st_gid, (), "/")
     return Rights(owner, follow=True)
-
-
-def _who_may_change(path: str) -> os.stat_result | None:
-    """Returns the first folder or link on the way to a file that is another user's, else the first
-    in which others may put another in the place of the next step; None if root alone may change
-    the way. Links are followed one by one, as the kernel does.
-    """
-    writable: os.stat_result | None = None
-    steps = os.path.abspath(path).split("/")[1:]
-    current, links = "/", 0
-    while steps:
-        folder = os.lstat(current)
-        if folder.st_uid != 0:
-            return folder
-        step = steps.pop(0)
-        candidate = os.path.dirname(current) if step == ".." else os.path.join(current, step)
-        found = _stat_of(candidate)
-        sticky_and_ours = found is not None and found.st_uid == 0 and folder.st_mode & stat.S_ISVTX
-        if folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_and_ours:
-            writable = writable or folder
-        if found is None:
-            return writable
-        if not stat.S_ISLNK(found.st_mode):
-            current = candidate
-            continue
-        links += 1
-        if links > _MOST_LINKS or found.st_uid != 0:
-            return found
-        target = os.readlink(candidate)
-        steps = [part for part in target.split("/") if part not in ("", ".")] + steps
-        current = "/" if target.startswith("/") else current
-    return writable
-
-
-def _stat_of(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None

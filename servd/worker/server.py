@@ -56,6 +56,10 @@ def uvicorn_config(spec: AppSpec, application: Any) -> uvicorn.Config:
     config.load()
     # `load` calls a class or function without arguments to test whether it is a factory
     config.loaded_app = application
+    if getattr(config.ws_protocol_class, "__module__", "").endswith(".wsproto_impl"):
+        from servd.worker.wsproto_protocol import WsprotoProtocol
+
+        config.ws_protocol_class = WsprotoProtocol
     return config
 
 

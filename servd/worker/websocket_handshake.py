@@ -9,6 +9,7 @@ What it would refuse is refused here, and what gets stuck all the same is ended.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ _LONGEST_LINE = 8192
 
 _METHOD = Refusal(400, "A WebSocket handshake is a GET.")
 _BODY = Refusal(400, "A WebSocket handshake has no body.")
+_KEY = Refusal(400, "Sec-WebSocket-Key is 16 bytes in base64.")
+"""wsproto takes any (RFC 6455, 4.2.1; seen with 1.3.2)."""
 
 log = logging.getLogger("servd.worker")
 
@@ -33,12 +36,24 @@ def refusal_of_handshake(
         return _METHOD
     longest = len(target) + len("GET  HTTP/1.1\r\n")
     count = 0
+    keys: list[bytes] = []
     for name, value in headers:
         count += 1
         longest = max(longest, len(name) + len(value) + len(": \r\n"))
         if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
             return _BODY
+        if name == b"sec-websocket-key":
+            keys.append(value)
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return _KEY
     return TOO_LONG if longest > _LONGEST_LINE or count > _MOST_HEADERS else None
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(binascii.a2b_base64(value, strict_mode=True)) == 16
+    except ValueError:
+        return False
 
 
 ServerAddress = tuple[str, int | None]

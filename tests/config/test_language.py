@@ -465,3 +465,53 @@ def test_a_file_that_is_not_utf8_is_said_to_be_none(folder: Path) -> None:
     (found,) = load(str(folder / "servd.toml"), {}).errors
     assert (found.place.line, found.place.column) == (2, 9)
     assert found.message == "the file is not UTF-8"
+
+
+def test_what_a_variable_stands_for_is_in_no_message(folder: Path) -> None:
+    """Every kind of check: of a type, of the whole, of the machine; and the help stays."""
+    (folder / "secret").write_text("sesame-open-wide")
+    text = """
+[services.web]
+command = ["sleep", "9"]
+user = "${WHO}"
+workers = "${COUNT}"
+listen = "127.0.0.1:${PORT}"
+timeouts.drain = "${PASSWORD}"
+directory = "${file:secret}"
+python = "${SHORT}"
+
+[services.db]
+command = ["${PROGRAM}"]
+env_file = "${PROGRAM}"
+tls.keyfile_password = "${PASSWORD}"
+memory_max = "hunter${PORT}"
+umask = "${BIG}"
+log.level = "${LEVEL:-lound}"
+"""
+    variables = {
+        "WHO": "hunter2",
+        "COUNT": "hunter3x",
+        "PORT": "hunter4",
+        "PASSWORD": "pw",
+        "SHORT": "a",
+        "PROGRAM": "hunter5-program",
+        "BIG": "hunter6" * 30,
+    }
+    loaded = read(folder, text, variables)
+    shown = "\n".join(render(d, loaded.texts) for d in loaded.diagnostics)
+    assert "hunter2" not in shown
+    for value in (*variables.values(), "sesame", "hunter6"):
+        assert f'"{value}"' not in shown, value
+        assert f"/{value} " not in shown, value
+        assert len(value) < 6 or value not in shown, value
+    assert 'there is no user "${WHO}"' in shown
+    assert '"127.0.0.1:${PORT}" is not an address' in shown
+    assert '"${PASSWORD}" is not a duration: write "300ms"' in shown
+    assert "the program ${PROGRAM} is not found" in shown
+    assert 'got "lound"' in shown  # a default stands in the file
+
+
+def test_a_count_of_a_variable_is_shown(folder: Path) -> None:
+    text = '[services.web]\ncommand = ["true"]\nworkers = "${COUNT}"\n'
+    found = read(folder, text, {"COUNT": "20000"}).diagnostics
+    assert [d.message for d in found if "20000" in d.message]

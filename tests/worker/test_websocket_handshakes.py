@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,7 +51,6 @@ LIBRARIES = [
     (http, ws)
     for http in ("httptools", "h11")
     for ws in ("websockets-sansio", "websockets", "wsproto")
-    if find_spec(ws.partition("-")[0]) is not None
 ]
 NAMES = [f"{http}-{ws}" for http, ws in LIBRARIES]
 CONFIG = '[defaults]\ntimeouts = { headers = "2s", drain = "1s" }\n' + "".join(
@@ -118,7 +116,13 @@ def test_what_the_library_would_not_answer_is_refused(daemon: ServdProcess, name
     assert status("GET", "hello", Content_Length="5") == 400
     assert status("GET", "0\r\n\r\n", Transfer_Encoding="chunked") == 400
     assert 400 <= status(Sec_WebSocket_Version="12") < 500
-    assert 400 <= status(Sec_WebSocket_Key="short") < 500
+    for wrong in (
+        "short",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZQ==",
+        "******************====",
+    ):
+        assert 400 <= status(Sec_WebSocket_Key=wrong) < 500, wrong
     assert 400 <= status(Sec_WebSocket_Key="") < 500
 
 

@@ -31,7 +31,7 @@ def command(config: str | None, as_json: bool) -> int:
     from servd.host.doctor import examine
 
     valid, about = _examine_config(config)
-    findings = [*examine(valid, os.environ), about]
+    findings = [*examine(valid, os.environ), *about]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -45,8 +45,8 @@ def command(config: str | None, as_json: bool) -> int:
     return Exit.FAILED if any(f.level == "problem" for f in findings) else Exit.OK
 
 
-def _examine_config(path: str | None) -> tuple[Config | None, Finding]:
-    """Returns a valid configuration, and a finding. Raises `ConfigError` if `path` has none."""
+def _examine_config(path: str | None) -> tuple[Config | None, list[Finding]]:
+    """Returns a valid configuration, and findings. Raises `ConfigError` if `path` has none."""
     from servd.host.doctor import Finding
 
     try:
@@ -55,9 +55,10 @@ def _examine_config(path: str | None) -> tuple[Config | None, Finding]:
         if path is not None:
             raise
         message = error.diagnostics[0].message
-        return None, Finding("ok", f"no configuration was looked at: {message}")
+        return None, [Finding("ok", f"no configuration was looked at: {message}")]
+    found = [Finding("warning", w.message, w.hint) for w in loaded.warnings]
     if not loaded.errors:
-        return loaded.config, Finding("ok", f"{loaded.path} is valid")
+        return loaded.config, [Finding("ok", f"{loaded.path} is valid"), *found]
     count = len(loaded.errors)
     what = f"{loaded.path} has {count} mistake{'' if count == 1 else 's'}"
-    return None, Finding("problem", what, "servd check")
+    return None, [Finding("problem", what, "servd check"), *found]
