@@ -116,8 +116,10 @@ async def app(scope, receive, send):
 """
 
 
-def test_a_body_of_another_length_is_logged_as_a_failure(servd: Servd) -> None:
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+def test_a_body_of_another_length_is_logged_as_a_failure(servd: Servd, parser: str) -> None:
     config = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
+    config += f'uvicorn.http = "{parser}"\n'
     daemon = servd(config, main_py=WRONG).ready()
     for path in ("/short", "/long"):
         with pytest.raises(httpx.RemoteProtocolError):

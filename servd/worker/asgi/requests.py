@@ -282,11 +282,18 @@ def _content_length(scope: Any) -> int:
 
 
 def _is_of_another_length(request: Request, last: Message) -> bool:
-    """Whether Uvicorn's cycle expects another length of the last part of the body."""
+    """Whether Uvicorn's cycle expects another length of the last part of the body. Neither it nor
+    h11 has a public name for what is left.
+    """
     cycle: Any = getattr(request.out, "__self__", None)
-    if getattr(cycle, "chunked_encoding", True) is not False or request.scope["method"] == "HEAD":
+    if cycle is None or request.scope["method"] == "HEAD":
         return False
-    return bool(cycle.expected_content_length != len(last.get("body", b"")))
+    if (connection := getattr(cycle, "conn", None)) is not None:  # h11's
+        left = getattr(getattr(connection, "_writer", None), "_length", None)
+    else:
+        chunked = getattr(cycle, "chunked_encoding", True) is not False
+        left = None if chunked else cycle.expected_content_length
+    return left is not None and left != len(last.get("body", b""))
 
 
 def current_is_over() -> bool:
