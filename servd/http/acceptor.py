@@ -12,8 +12,13 @@ import ssl
 import time
 from collections.abc import Callable
 
+from servd.http.balance import Balance
+
 _ACCEPTS_PER_TURN = 64
 """Most connections accepted in one iteration of the loop."""
+
+_LEAVE_SECONDS = 0.002
+"""Time that connections are left to siblings with fewer: those may be busy."""
 
 _RETRY_SECONDS = 0.1
 """Pause after a failed accept."""
@@ -39,12 +44,15 @@ class Acceptor:
         *,
         context: ssl.SSLContext | None = None,
         handshake: float | None = None,
+        balance: Balance | None = None,
     ) -> None:
+        """`handshake`: seconds for one of TLS. `balance`: others accept from the same socket."""
         self._socket = sock
         self._protocol = protocol
         self._say = say
         self._context = context
         self._handshake = handshake if context is not None else None
+        self._balance = balance
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self._made: set[asyncio.Task[object]] = set()
@@ -57,10 +65,29 @@ class Acceptor:
         """Starts accepting, with a queue of `backlog` connections."""
         self._socket.setblocking(False)
         self._socket.listen(backlog)
+        if self._balance is not None:
+            self._balance.begin()
         self._loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
+        if self._balance is None:
+            self._accept_some(_ACCEPTS_PER_TURN)
+            return
+        count = self._balance.share(self._socket, _ACCEPTS_PER_TURN)
+        if count:
+            self._accept_some(count)
+        else:  # the loop would call this again at once
+            self._loop.remove_reader(self._socket)
+            self._retry = self._loop.call_later(_LEAVE_SECONDS, self._accept_rest)
+
+    def _accept_rest(self) -> None:
+        """Takes some of the connections that were left to siblings and still wait."""
+        assert self._balance is not None
+        self._loop.add_reader(self._socket, self._accept)
+        self._accept_some(self._balance.rest(self._socket, _ACCEPTS_PER_TURN))
+
+    def _accept_some(self, count: int) -> None:
+        for _ in range(count):
             try:
                 connection, _address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -72,6 +99,9 @@ class Acceptor:
             self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
+        if self._balance is not None:
+            self._balance.pending += 1
+            self._balance.publish()
         protocol = self._protocol()
         connecting = self._loop.connect_accepted_socket(
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake
@@ -82,6 +112,8 @@ class Acceptor:
 
     def _is_made(self, making: asyncio.Task[object]) -> None:
         self._made.discard(making)
+        if self._balance is not None:
+            self._balance.pending -= 1
         if not making.cancelled():
             making.exception()  # marked as retrieved: an aborted handshake is not logged
 
@@ -117,6 +149,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Stops accepting. The owner closes the socket."""
+        if self._balance is not None:
+            self._balance.leave()
         for timer in (self._retry, self._recovery):
             if timer is not None:
                 timer.cancel()

@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from servd.http.acceptor import Acceptor, Say
+from servd.http.balance import Balance
 
 ServerSocket = tuple[socket.socket, ssl.SSLContext | None]
 """A listening socket and the TLS context of its connections."""
@@ -45,11 +46,19 @@ class BaseServer(uvicorn.Server):
         return made
 
     def accept_on(
-        self, listeners: Iterable[ServerSocket], protocol: Any, handshake: float | None = None
+        self,
+        listeners: Iterable[ServerSocket],
+        protocol: Any,
+        handshake: float | None = None,
+        balance: Balance | None = None,
     ) -> None:
-        """Accepts: `protocol` makes handlers; a TLS handshake may take `handshake` seconds."""
+        """Accepts: `protocol` makes handlers; a TLS handshake may take `handshake` seconds. With
+        `balance`, other processes accept from the same sockets.
+        """
         acceptors = [
-            Acceptor(sock, protocol, self._say, context=context, handshake=handshake)
+            Acceptor(
+                sock, protocol, self._say, context=context, handshake=handshake, balance=balance
+            )
             for sock, context in listeners
         ]
         for acceptor in acceptors:

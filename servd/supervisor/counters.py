@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import NamedTuple
 
-from servd.wire import shm_counters
+from servd.wire import sealed_memory, shm_counters
+from servd.wire.accept_board import Board
 from servd.wire.shm_counters import Answers, CounterView, Totals
 
 
+class WorkerMemory(NamedTuple):
+    """What a worker shares: its counters (its descriptor, and our view of them), and its place on
+    the board of its service, whose descriptor it gets a copy of.
+    """
+
+    descriptor: int
+    reading: CounterView
+    board: int
+    place: int
+
+
 class CounterRegistry:
-    """The counter blocks of living workers, and the sums of those that have ended."""
+    """The counter blocks of living workers, and the sums of those that have ended; and the boards
+    of their services.
+    """
 
     def __init__(self) -> None:
         self.restarts: dict[tuple[str, str], int] = {}
-        self._live: dict[str, set[CounterView]] = {}
+        self._live: dict[str, dict[CounterView, int]] = {}
+        self._boards: dict[str, Board] = {}
         self._ended: dict[str, Totals] = {}
 
-    def open(self, service: str) -> tuple[int, CounterView]:
-        """Makes a block for a new worker: the worker's descriptor, and our view. Raises OSError."""
-        descriptor = shm_counters.create(f"servd-{service}")
-        try:
+    def open(self, service: str) -> WorkerMemory:
+        """Makes the memory of a new worker. Raises OSError."""
+        with contextlib.ExitStack() as undo:
+            board = self._boards.get(service)
+            if board is None:
+                board = Board(f"servd-{service}-board")
+                undo.callback(board.close)
+            descriptor = sealed_memory.create(f"servd-{service}", shm_counters.SIZE)
+            undo.callback(os.close, descriptor)
             reading = CounterView(descriptor)  # duplicates the descriptor
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._live.setdefault(service, set()).add(reading)
-        return descriptor, reading
+            undo.pop_all()
+        self._boards[service] = board
+        self._live.setdefault(service, {})[reading] = place = board.take()
+        return WorkerMemory(descriptor, reading, board.descriptor, place)
 
     def close(self, service: str, reading: CounterView) -> None:
-        """Adds the counts of an ended worker to the sums."""
-        self._live[service].discard(reading)
+        """Adds the counts of an ended worker to the sums, and frees its place."""
+        self._boards[service].give_back(self._live[service].pop(reading))
+        if not self._live[service]:
+            self._boards.pop(service).close()
         self._ended.setdefault(service, Totals()).add(reading.totals())
         reading.close()
 

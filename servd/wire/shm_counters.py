@@ -4,7 +4,6 @@ array of 64-bit words, each with one writer and so without locks. Standard libra
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
@@ -46,21 +45,6 @@ _OFFSETS = {method: _MATRIX + row * _CODES - _FIRST_CODE for row, method in enum
 _OTHER = _OFFSETS["_OTHER"]
 _EMPTY_ROW = bytes(_CODES * 8)
 _ANSWERS_FORMAT = f"={_BUCKETS - _ERRORS + len(BOUNDS) + 1}Q"
-
-
-def create(name: str) -> int:
-    """Returns the descriptor of a new block. Raises OSError. Its size is sealed (memfd_create(2)):
-    a worker that shrank it would kill the daemon by SIGBUS.
-    """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(descriptor, SIZE)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 class Counters:

@@ -138,7 +138,8 @@ class WorkerSpec:
     """Everything that one worker receives at its start. Exactly one of `app` (run by servd's
     worker) and `argv` (a program) is set. Without `accept`, it becomes ready first and accepts on
     command. With `tells_sources`, it reports the files of its code. `counters` is the descriptor of
-    its counter block, `events` that of the pipe for finished events.
+    its counter block, `events` that of the pipe for finished events, `board` that of the board on
+    which it has the place `place`.
     """
 
     service: str
@@ -156,6 +157,8 @@ class WorkerSpec:
     watchdog: float | None = None
     tells_sources: bool = False
     counters: int = -1
+    board: int = -1
+    place: int = 0
     events: int = 1
 
     def to_json(self) -> str:

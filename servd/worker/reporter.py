@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from servd.wire.accept_board import Place
 from servd.wire.shm_counters import Counters
 from servd.worker.channel import Channel
 from servd.worker.events import EventWriter
 
 
 class Reporter(NamedTuple):
-    """The ways from a worker to the daemon: events, counters, and messages on the channel."""
+    """The ways from a worker to the daemon: events, counters, and messages on the channel; and its
+    place among its siblings.
+    """
 
     writer: EventWriter
     counters: Counters
     channel: Channel
+    place: Place
 
     def recycle(self, reason: str) -> None:
         """Asks for the replacement of this worker."""

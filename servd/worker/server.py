@@ -15,6 +15,7 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
+from servd.http.balance import Balance
 from servd.http.base_server import BaseServer, ServerSocket
 from servd.wire.graces import PROBE_END_SECONDS
 from servd.wire.names import STARTUP_FAILURE
@@ -91,6 +92,8 @@ class WorkerServer(BaseServer):
         self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
         self._drain: Drain | None = None
+        self._balance = Balance(reporter.place)
+        self.server_state.connections = self._balance.connections
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,7 +136,7 @@ class WorkerServer(BaseServer):
             self._accepted.add(made)
             return made
 
-        self.accept_on(self.listeners, protocol, handshake=self.spec.timeouts.headers)
+        self.accept_on(self.listeners, protocol, self.spec.timeouts.headers, self._balance)
         limits = self.spec.timeouts
         slow = SlowClients(self.server_state.connections, limits.headers, limits.body)
         slow.begin(asyncio.get_running_loop())

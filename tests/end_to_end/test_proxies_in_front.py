@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -265,7 +266,9 @@ def test_websockets_and_streams_pass(daemon: ServdProcess, front: tuple[str, int
 
 def test_a_roll_loses_nothing_behind_it(daemon: ServdProcess, front: tuple[str, int]) -> None:
     service, port = front
-    over, failed, served = threading.Event(), [], []
+    over = threading.Event()
+    failed: list[int] = []
+    served: list[int] = []
 
     def load() -> None:
         with httpx.Client(timeout=DEADLINE) as client:
@@ -276,8 +279,8 @@ def test_a_roll_loses_nothing_behind_it(daemon: ServdProcess, front: tuple[str, 
     clients = [threading.Thread(target=load) for _ in range(4)]
     for client in clients:
         client.start()
-    for roll in range(3):
-        wait_until(lambda least=20 * (roll + 1): len(served) > least, "requests are served")
+    for roll in range(1, 4):
+        wait_until(functools.partial(lambda least: len(served) > least, 20 * roll), "requests")
         daemon.act(service, "restart")
     over.set()
     for client in clients:

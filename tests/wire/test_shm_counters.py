@@ -10,11 +10,12 @@ import pytest
 
 from servd.supervisor.counters import CounterRegistry
 from servd.wire import shm_counters
-from servd.wire.shm_counters import Counters, CounterView, Totals, create
+from servd.wire.sealed_memory import create
+from servd.wire.shm_counters import Counters, CounterView, Totals
 
 
 def test_what_a_worker_counts_the_daemon_reads() -> None:
-    descriptor = create("test")
+    descriptor = create("test", shm_counters.SIZE)
     reading, counters = CounterView(descriptor), Counters(descriptor)
     counters.answered("GET", 200, 0.0005)
     counters.answered("GET", 200, 0.3)
@@ -37,7 +38,7 @@ def test_what_a_worker_counts_the_daemon_reads() -> None:
 def test_sums_never_go_back_when_workers_end() -> None:
     counts = CounterRegistry()
     for seen in range(5):
-        descriptor, reading = counts.open("web")
+        descriptor, reading, *_ = counts.open("web")
         counters = Counters(descriptor)
         counters.answered("GET", 200, 0.1)
         counters.gauges[shm_counters.WEBSOCKETS] = 1
@@ -52,7 +53,7 @@ def test_sums_never_go_back_when_workers_end() -> None:
 
 def test_a_block_cannot_be_made_smaller() -> None:
     """The daemon would be killed by SIGBUS at its next look."""
-    descriptor = create("test")
+    descriptor = create("test", shm_counters.SIZE)
     try:
         for size in (0, shm_counters.SIZE * 2):
             with pytest.raises(PermissionError):
@@ -62,7 +63,7 @@ def test_a_block_cannot_be_made_smaller() -> None:
 
 
 def test_nonsense_in_a_block_is_read_as_numbers() -> None:
-    descriptor = create("test")
+    descriptor = create("test", shm_counters.SIZE)
     reading = CounterView(descriptor)
     with contextlib.closing(mmap.mmap(descriptor, shm_counters.SIZE)) as memory:
         memory[:] = b"\xff" * shm_counters.SIZE

@@ -128,14 +128,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 undo.callback(os.close, reading)
                 handed.callback(os.close, writing)
             inherited: dict[str, int] = {}
+            place = 0
             if launch.plan.app is not None:
                 inherited["events"] = outputs["events"][1]
                 os.set_blocking(inherited["events"], False)
-                inherited["counters"], self.counters = launch.context.counters.open(
-                    launch.plan.name
-                )
+                memory = launch.context.counters.open(launch.plan.name)
+                self.counters, place = memory.reading, memory.place
+                inherited |= {"counters": memory.descriptor, "board": memory.board}
                 undo.callback(launch.context.counters.close, launch.plan.name, self.counters)
-                handed.callback(os.close, inherited["counters"])
+                handed.callback(os.close, memory.descriptor)
             sockets = [sock.fileno() for _, sock in launch.sockets]
             self._worker = subprocess.Popen(
                 launch.argv(theirs.fileno()),
@@ -156,7 +157,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
             self._raise_limits()
-            self._channel.tell(launch.spec(self.slot, inherited).to_json())
+            self._channel.tell(launch.spec(self.slot, place, inherited).to_json())
         except OSError:
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())

@@ -37,7 +37,7 @@ def test_percentiles_are_spread_evenly_within_a_bucket(
 
 def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
     counts = CounterRegistry()
-    descriptor, reading = counts.open("web")
+    descriptor, reading, *_ = counts.open("web")
     worker = Counters(descriptor)
     worker.answered("GET", 200, 0.0005)
     traffic = RequestRates(counts)
