@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import Any
 
-from servd.wire.accept_board import Place, share
+from servd.wire.accept_board import Seat, share
 
 _WAITING = struct.Struct("=24xI")
 """`tcpi_unacked` of a listening socket is the length of its accept queue (tcp_diag.c of Linux)."""
@@ -41,8 +41,8 @@ class Connections(set[Any]):
 class Balance:
     """Tells siblings what this worker has, and what is its share."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
         self.connections = Connections(self)
         """For Uvicorn's `ServerState`."""
         self._accepts = False
@@ -56,7 +56,7 @@ class Balance:
     def publish(self) -> None:
         """Tells the siblings the number of connections, while it accepts."""
         if self._accepts:
-            self._place.publish(self._load)
+            self._seat.publish(self._load)
 
     def begin(self) -> None:
         """Tells the siblings that this worker accepts."""
@@ -66,12 +66,12 @@ class Balance:
     def leave(self) -> None:
         """Tells the siblings that this worker accepts no more."""
         self._accepts = False
-        self._place.leave()
+        self._seat.leave()
 
     def share(self, sock: socket.socket, most: int) -> int:
         """Returns how many of those that wait this worker should take, `most` at most."""
         self.publish()
-        others = self._place.others()
+        others = self._seat.others()
         if not others:
             return most
         queue = waiting(sock)
@@ -80,7 +80,7 @@ class Balance:
     def rest(self, sock: socket.socket, most: int) -> int:
         """Returns how many it takes of those that its siblings did not: they are busy."""
         queue = waiting(sock)
-        parts = len(self._place.others()) + 1
+        parts = len(self._seat.others()) + 1
         return min(most, _REST if queue is None else -(-queue // parts))
 
 

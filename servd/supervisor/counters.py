@@ -12,14 +12,14 @@ from servd.wire.shm_counters import Answers, CounterView, Totals
 
 
 class WorkerMemory(NamedTuple):
-    """What a worker shares: its counters (its descriptor, and our view of them), and its place on
+    """What a worker shares: its counters (its descriptor, and our view of them), and its seat on
     the board of its service, whose descriptor it gets a copy of.
     """
 
     descriptor: int
     reading: CounterView
     board: int
-    place: int
+    seat: int
 
 
 class CounterRegistry:
@@ -45,11 +45,11 @@ class CounterRegistry:
             reading = CounterView(descriptor)  # duplicates the descriptor
             undo.pop_all()
         self._boards[service] = board
-        self._live.setdefault(service, {})[reading] = place = board.take()
-        return WorkerMemory(descriptor, reading, board.descriptor, place)
+        self._live.setdefault(service, {})[reading] = seat = board.take()
+        return WorkerMemory(descriptor, reading, board.descriptor, seat)
 
     def close(self, service: str, reading: CounterView) -> None:
-        """Adds the counts of an ended worker to the sums, and frees its place."""
+        """Adds the counts of an ended worker to the sums, and frees its seat."""
         self._boards[service].give_back(self._live[service].pop(reading))
         if not self._live[service]:
             self._boards.pop(service).close()

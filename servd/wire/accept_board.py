@@ -13,11 +13,11 @@ from servd.wire.sealed_memory import create
 
 _SIZE = mmap.PAGESIZE
 _MOST = _SIZE // 8 - 1
-"""Workers that find a place; others accept as if they were alone."""
+"""Workers that find a seat; others accept as if they were alone."""
 
 _LAST = 0
-"""The word that holds the highest place in use, which the daemon writes. The places follow it. The
-word of a place is the number of connections and 1, or 0 while its worker does not accept.
+"""The word that holds the highest seat in use, which the daemon writes. The seats follow it. The
+word of a seat is the number of connections and 1, or 0 while its worker does not accept.
 """
 
 
@@ -36,18 +36,18 @@ class Board:
         self._taken: set[int] = set()
 
     def take(self) -> int:
-        """Returns a place for a new worker; 0 if there is none."""
-        place = next((each for each in range(1, _MOST + 1) if each not in self._taken), 0)
-        if place:
-            self._taken.add(place)
+        """Returns a seat for a new worker; 0 if there is none."""
+        seat = next((each for each in range(1, _MOST + 1) if each not in self._taken), 0)
+        if seat:
+            self._taken.add(seat)
             self._tell_last()
-        return place
+        return seat
 
-    def give_back(self, place: int) -> None:
-        """Frees the place of a worker that has ended."""
-        if place:
-            self._words[place] = 0
-            self._taken.discard(place)
+    def give_back(self, seat: int) -> None:
+        """Frees the seat of a worker that has ended."""
+        if seat:
+            self._words[seat] = 0
+            self._taken.discard(seat)
             self._tell_last()
 
     def _tell_last(self) -> None:
@@ -58,32 +58,32 @@ class Board:
         os.close(self.descriptor)
 
 
-class Place:
+class Seat:
     """A worker's side: its own word, and those of the others."""
 
-    def __init__(self, descriptor: int, place: int) -> None:
+    def __init__(self, descriptor: int, seat: int) -> None:
         """Uses the memory of `descriptor`, which is closed."""
         self._words = memoryview(mmap.mmap(descriptor, _SIZE)).cast("q")
-        self._place = place
+        self._seat = seat
         os.close(descriptor)
 
     def publish(self, connections: int) -> None:
         """Tells the others that this worker accepts, and how many connections it has."""
-        if self._place:
-            self._words[self._place] = connections + 1
+        if self._seat:
+            self._words[self._seat] = connections + 1
 
     def leave(self) -> None:
         """Tells the others that this worker accepts no more."""
-        if self._place:
-            self._words[self._place] = 0
+        if self._seat:
+            self._words[self._seat] = 0
 
     def others(self) -> list[int]:
         """Returns the connections of each other worker that accepts."""
         words = self._words
         last = min(max(words[_LAST], 0), _MOST)
         found = words[1 : last + 1].tolist()
-        if 0 < self._place <= last:
-            found[self._place - 1] = 0
+        if 0 < self._seat <= last:
+            found[self._seat - 1] = 0
         return [each - 1 for each in found if each > 0]
 
 

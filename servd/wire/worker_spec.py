@@ -139,7 +139,7 @@ class WorkerSpec:
     worker) and `argv` (a program) is set. Without `accept`, it becomes ready first and accepts on
     command. With `tells_sources`, it reports the files of its code. `counters` is the descriptor of
     its counter block, `events` that of the pipe for finished events, `board` that of the board on
-    which it has the place `place`.
+    which it has the seat `seat`.
     """
 
     service: str
@@ -158,7 +158,7 @@ class WorkerSpec:
     tells_sources: bool = False
     counters: int = -1
     board: int = -1
-    place: int = 0
+    seat: int = 0
     events: int = 1
 
     def to_json(self) -> str:

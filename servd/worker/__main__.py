@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from servd.wire import listen_fds
-from servd.wire.accept_board import Place
+from servd.wire.accept_board import Seat
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
 from servd.wire.shm_counters import Counters
@@ -41,12 +41,12 @@ def main() -> None:
     watch.start()
     sockets = [item.fd for item in spec.sockets]
     counters = Counters(spec.counters)
-    place = Place(spec.board, spec.place)
+    seat = Seat(spec.board, spec.seat)
     events = fcntl.fcntl(spec.events, fcntl.F_DUPFD_CLOEXEC, listen_fds.first_free_fd())
     os.close(spec.events)
     os.environ.update(listen_fds.lay(sockets, [item.name for item in spec.sockets]))
     announce_watchdog(spec.watchdog)
-    reporter = Reporter(EventWriter(events, counters.dropped), counters, channel, place)
+    reporter = Reporter(EventWriter(events, counters.dropped), counters, channel, seat)
     watch.explain = lambda: _explain(reporter, watch.loop)
     faulthandler.enable()
     configure_logging(reporter.writer, spec.app.log.level)

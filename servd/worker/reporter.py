@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from servd.wire.accept_board import Place
+from servd.wire.accept_board import Seat
 from servd.wire.shm_counters import Counters
 from servd.worker.channel import Channel
 from servd.worker.events import EventWriter
@@ -12,13 +12,13 @@ from servd.worker.events import EventWriter
 
 class Reporter(NamedTuple):
     """The ways from a worker to the daemon: events, counters, and messages on the channel; and its
-    place among its siblings.
+    seat among its siblings.
     """
 
     writer: EventWriter
     counters: Counters
     channel: Channel
-    place: Place
+    seat: Seat
 
     def recycle(self, reason: str) -> None:
         """Asks for the replacement of this worker."""

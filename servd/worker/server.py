@@ -92,7 +92,7 @@ class WorkerServer(BaseServer):
         self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
         self._drain: Drain | None = None
-        self._balance = Balance(reporter.place)
+        self._balance = Balance(reporter.seat)
         self.server_state.connections = self._balance.connections
 
     @contextlib.contextmanager

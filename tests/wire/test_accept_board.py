@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servd.wire.accept_board import Board, Place, share
+from servd.wire.accept_board import Board, Seat, share
 
 LOADS = st.lists(st.integers(0, 12), max_size=6)
 
@@ -31,7 +31,7 @@ def test_a_share_is_what_dealing_one_by_one_gives(
 def test_a_place_tells_of_those_that_accept() -> None:
     board = Board("test")
     try:
-        first, second, third = (Place(os.dup(board.descriptor), board.take()) for _ in range(3))
+        first, second, third = (Seat(os.dup(board.descriptor), board.take()) for _ in range(3))
         assert first.others() == []
         first.publish(4)
         second.publish(0)
@@ -40,7 +40,7 @@ def test_a_place_tells_of_those_that_accept() -> None:
         assert third.others() == [4]
         board.give_back(1)  # it was killed
         assert third.others() == []
-        assert board.take() == 1  # and its place is another's
+        assert board.take() == 1  # and its seat is another's
     finally:
         board.close()
 
@@ -48,11 +48,11 @@ def test_a_place_tells_of_those_that_accept() -> None:
 def test_more_workers_than_places_accept_as_if_they_were_alone() -> None:
     board = Board("test")
     try:
-        places = [board.take() for _ in range(600)]
-        assert places[-1] == 0
-        lone = Place(os.dup(board.descriptor), 0)
+        seats = [board.take() for _ in range(600)]
+        assert seats[-1] == 0
+        lone = Seat(os.dup(board.descriptor), 0)
         lone.publish(3)
-        other = Place(os.dup(board.descriptor), 1)
+        other = Seat(os.dup(board.descriptor), 1)
         assert other.others() == []
         board.give_back(0)
     finally:
@@ -64,8 +64,8 @@ def test_nonsense_on_the_board_harms_nobody(last: int) -> None:
     """A worker may write what it likes: the others stay within the memory."""
     board = Board("test")
     try:
-        place = Place(os.dup(board.descriptor), board.take())
+        seat = Seat(os.dup(board.descriptor), board.take())
         board._words[0] = last
-        assert isinstance(place.others(), list)
+        assert isinstance(seat.others(), list)
     finally:
         board.close()

@@ -58,8 +58,8 @@ class Launch:
             names.NOTIFY_SOCKET: notify_path,
         }
 
-    def spec(self, slot: int, place: int, inherited: Mapping[str, int]) -> WorkerSpec:
-        """The spec of the worker in `slot`, with the place `place` on the board of its service.
+    def spec(self, slot: int, seat: int, inherited: Mapping[str, int]) -> WorkerSpec:
+        """The spec of the worker in `slot`, with the seat `seat` on the board of its service.
         `inherited`: its descriptors by name.
         """
         plan = self.plan
@@ -82,6 +82,6 @@ class Launch:
             accept=self.accepts_at_once,
             watchdog=plan.watchdog,
             tells_sources=self.context.sources is not None,
-            place=place,
+            seat=seat,
             **inherited,
         )

@@ -128,12 +128,12 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 undo.callback(os.close, reading)
                 handed.callback(os.close, writing)
             inherited: dict[str, int] = {}
-            place = 0
+            seat = 0
             if launch.plan.app is not None:
                 inherited["events"] = outputs["events"][1]
                 os.set_blocking(inherited["events"], False)
                 memory = launch.context.counters.open(launch.plan.name)
-                self.counters, place = memory.reading, memory.place
+                self.counters, seat = memory.reading, memory.seat
                 inherited |= {"counters": memory.descriptor, "board": memory.board}
                 undo.callback(launch.context.counters.close, launch.plan.name, self.counters)
                 handed.callback(os.close, memory.descriptor)
@@ -157,7 +157,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
         try:
             self._raise_limits()
-            self._channel.tell(launch.spec(self.slot, place, inherited).to_json())
+            self._channel.tell(launch.spec(self.slot, seat, inherited).to_json())
         except OSError:
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())
