@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,6 @@ from servd.config.scalars import print_duration, shown
 from servd.config.tree import Path
 from servd.config.validation_context import Rule, ValidationContext
 from servd.core import graph
-from servd.core.address import EVERY_V4, EVERY_V6, Address
 from servd.core.diagnostics import Diagnostic
 
 _SHORTEST_SECONDS = {
@@ -144,37 +142,6 @@ def names_differ(checked: ValidationContext) -> Iterator[Diagnostic]:
             yield checked.problem(("services", name), message, at_key=True)
 
 
-def addresses_are_free(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """No two services listen on the same address."""
-    listeners = [
-        (("services", name, "listen", index), address)
-        for name, service in sorted(checked.config.services.items())
-        for index, address in enumerate(service.listen)
-    ]
-    for (first_path, first), (path, address) in itertools.combinations(listeners, 2):
-        if overlap(first, address):
-            other = checked.layers.nearest(first_path)[0].place
-            whose = "it already" if first_path[1] == path[1] else f"services.{first_path[1]}"
-            message = f"{address} is taken: {whose} listens on {first} ({other})"
-            yield checked.problem(path, message, code="address")
-
-
-def overlap(first: Address, second: Address) -> bool:
-    """Returns whether the addresses cannot be bound at the same time."""
-    if first.kind != second.kind or first.kind == "internal":
-        return False
-    if first.kind != "tcp":
-        return first == second
-    if first.port != second.port or first.port == 0:
-        return False
-    return first.host == second.host or _covers(first, second) or _covers(second, first)
-
-
-def _covers(wide: Address, narrow: Address) -> bool:
-    """Returns whether `wide` is the wildcard address of the family of `narrow`."""
-    return wide.host in ("", EVERY_V6 if ":" in narrow.host else EVERY_V4)
-
-
 def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
     """The address "internal" is the only address of its service."""
     for name, service in checked.config.services.items():
@@ -248,6 +215,6 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
 RULES: tuple[Rule, ...] = (
     something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, times_make_sense,
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
-    names_differ, addresses_are_free, internal_stands_alone, tls_is_complete, admin_is_guarded,
+    names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,
     hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,
 )  # fmt: skip

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from servd.config.addresses import check_addresses
 from servd.config.bento.declared import Part
 from servd.config.check import check
 from servd.config.files import check_files
@@ -97,7 +98,8 @@ def load_sources(
     layers = Layers(anchor(environment_tree(environ), folder_of), root)
     config, invalid = validate(layers, damaged=gathered.damaged)
     checked = ValidationContext(config, layers, gathered.damaged)
-    found += [*invalid, *check(checked), *not_supported_yet(checked), *check_files(checked)]
+    found += [*invalid, *check(checked), *not_supported_yet(checked)]
+    found += [*check_addresses(checked), *check_files(checked)]
     found = redact_all(found, root)
     found += check_trust(gathered.texts, (*gathered.read, *gathered.patterns, *_env_files(config)))
     return Loaded(
