@@ -14,7 +14,7 @@ from servd.config.dump import effective
 from servd.core.errors import ConfigError
 from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView
-from servd.plan.render_changes import Row, change_rows
+from servd.plan.render_changes import Row, SettingRow, change_rows
 
 WELL = ("ready", "completed", "exited", "rolling")
 """States of a service that answers its clients, or a task that has succeeded."""
@@ -31,10 +31,13 @@ class ByHandAnswer(BaseModel):
 
 
 class PlanAnswer(BaseModel):
-    """What a reload would do now. `by_hand` is what differs from the file, and will."""
+    """What a reload would do now: to services (`changes`) and to the daemon itself (`settings`).
+    `by_hand` is what differs from the file, and will.
+    """
 
     source: str
     changes: list[Row]
+    settings: list[SettingRow]
     by_hand: list[ByHandAnswer]
     restart_needed: list[str]
     warnings: list[str]
@@ -135,6 +138,7 @@ async def plan(daemon: CurrentDaemon) -> PlanAnswer:
     return PlanAnswer(
         source="daemon",
         changes=change_rows(planned.changes),
+        settings=list(daemon.reloader.settings(planned.desired.loaded)),
         by_hand=[
             ByHandAnswer(service=s.name, workers=shall[s.name].workers, file=s.workers)
             for s in planned.desired.declared.services

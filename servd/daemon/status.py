@@ -11,7 +11,7 @@ from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.request import ReloadReport
 from servd.daemon.watch.certificates import validity
 from servd.plan.model import ServicePlan
-from servd.plan.render_changes import Row, change_rows
+from servd.plan.render_changes import Row, SettingRow, change_rows
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
@@ -43,6 +43,7 @@ class ReloadStatus:
     why: str
     seconds: float
     changes: list[Row]
+    settings: list[SettingRow]
     error: str | None
     service: str | None
     details: list[str]
@@ -165,6 +166,7 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
         why=report.why,
         seconds=report.seconds,
         changes=change_rows(report.changes),
+        settings=list(report.settings),
         error=report.error,
         service=report.service,
         details=list(report.details),

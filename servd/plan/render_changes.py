@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from typing_extensions import TypedDict
 
+from servd.config.kinds import DaemonKind
 from servd.core.secrets import MASK
 from servd.plan.change import Change
 from servd.plan.render import summary
@@ -33,6 +34,14 @@ class Row(TypedDict):
     notes: list[str]
 
 
+class SettingRow(KeyRow):
+    """A key of the daemon's own that says something else. `kind`: `live`, or `restart` if only a
+    restart of the daemon applies it.
+    """
+
+    kind: DaemonKind
+
+
 def change_rows(changes: Sequence[Change]) -> list[Row]:
     """Returns the changes as JSON rows, in the order of their application."""
     return [
@@ -48,12 +57,14 @@ def change_rows(changes: Sequence[Change]) -> list[Row]:
     ]
 
 
-def rows_as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
-    """Returns one line for each change and each of its keys."""
-    if not rows:
+def rows_as_text(
+    rows: Sequence[Row], settings: Sequence[SettingRow] = (), *, colour: bool = False
+) -> str:
+    """Returns one line for each change and each of its keys, and for each of the `settings`."""
+    if not rows and not settings:
         return NOTHING
-    names = max(len(row["service"]) for row in rows)
-    kinds = max(len(row["kind"]) for row in rows)
+    names = max((len(row["service"]) for row in rows), default=0)
+    kinds = max((len(row["kind"]) for row in rows), default=0)
     lines: list[str] = []
     for row in rows:
         sign = row["sign"]
@@ -62,13 +73,19 @@ def rows_as_text(rows: Sequence[Row], *, colour: bool = False) -> str:
         width = max((len(key["key"]) for key in row["keys"]), default=0)
         lines += [f"    {key['key']:<{width}}  {_values(key)}" for key in row["keys"]]
         lines += [f"    note: {note}" for note in row["notes"]]
-    return "\n".join([*lines, "", counted(rows)])
+    width = max((len(each["key"]) for each in settings), default=0)
+    for each in settings:
+        text = f"~ {each['key']:<{width}}  {each['kind']:<7}  {_values(each)}"
+        lines.append(f"\x1b[{_COLOURS['~']}m{text}\x1b[0m" if colour else text)
+    return "\n".join([*lines, "", counted(rows, settings)])
 
 
-def counted(rows: Sequence[Row]) -> str:
-    """Returns `1 to add, 2 to change, 0 to remove`."""
+def counted(rows: Sequence[Row], settings: Sequence[SettingRow] = ()) -> str:
+    """Returns `1 to add, 2 to change, 0 to remove`, and how many settings change."""
     signs = [row["sign"] for row in rows]
-    return f"{signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove"
+    text = f"{signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove"
+    count = len(settings)
+    return f"{text}; {count} setting{'' if count == 1 else 's'} of servd" if settings else text
 
 
 def _values(key: KeyRow) -> str:

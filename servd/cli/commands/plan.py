@@ -44,7 +44,8 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
         print_json(answer)
     else:
         _show(answer)
-    return CHANGES if detailed_exitcode and answer["changes"] else Exit.OK
+    changes = answer["changes"] or answer.get("settings")
+    return CHANGES if detailed_exitcode and changes else Exit.OK
 
 
 def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def _first_start(loaded: Loaded) -> dict[str, Any]:
     return {
         "source": "first start",
         "changes": change_rows(diff(Plan(), plan)),
+        "settings": [],
         "by_hand": [],
         "restart_needed": [],
         "warnings": [warning.summary() for warning in (*loaded.warnings, *found)],
@@ -94,7 +96,8 @@ def _show(answer: dict[str, Any]) -> None:
 
     if answer["source"] != "daemon":
         say("no daemon runs for this configuration: this is what a first start would do")
-    click.echo(rows_as_text(answer["changes"], colour=colours(sys.stdout)))
+    settings = answer.get("settings", [])  # an older daemon tells none
+    click.echo(rows_as_text(answer["changes"], settings, colour=colours(sys.stdout)))
     for item in answer["by_hand"]:
         click.echo(
             f"! {item['service']}: {workers(item['workers'])} by hand, the file says"

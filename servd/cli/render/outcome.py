@@ -32,7 +32,8 @@ def _done(body: dict[str, Any], unchanged: str) -> str:
             return f"unchanged: {unchanged}"
         since = f"unchanged: in force since {body['since'][:19]}Z"
         return f"{since} (code is not compared: `servd restart` rolls it)"
-    changes = in_brief(body["changes"]) or "the daemon itself"
+    settings = [f"~ {row['key']} {row['kind']}" for row in body.get("settings", [])]
+    changes = ", ".join(filter(None, [in_brief(body["changes"]), *settings]))
     return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
 
 

@@ -19,11 +19,12 @@ from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned, Planner
 from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
-from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart
+from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart, setting_rows
 from servd.daemon.reload.statistics import ReloadStatistics
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.overrides import RefusedError
+from servd.plan.render_changes import SettingRow
 from servd.supervisor.apply.mode import MANUAL, RELOAD, ApplyMode
 from servd.supervisor.apply.transaction import ApplyError
 from servd.supervisor.supervisor import Supervisor
@@ -157,6 +158,10 @@ class Reloader:
         await self._supervisor.addresses.look()
         return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll=frozenset(roll)))
 
+    def settings(self, after: Loaded) -> tuple[SettingRow, ...]:
+        """Returns what `after` changes of the settings in force."""
+        return setting_rows(self.desired.loaded, after)
+
     def restart_needed(self, after: Config) -> tuple[str, ...]:
         """Returns the keys of `after` that differ from the settings in force and need a restart."""
         return needs_restart(changed_keys(self.desired.loaded.config, after))
@@ -245,6 +250,7 @@ class Reloader:
             log_warning(warning)
         changed_settings = changed_keys(before.loaded.config, loaded.config)
         restart = needs_restart(changed_settings)
+        settings = setting_rows(before.loaded, loaded)
         changed = bool(planned.changes or changed_settings)
         config = _kept(loaded.config, before.loaded.config, restart)
         self.desired = replace(
@@ -254,7 +260,7 @@ class Reloader:
             revision=before.revision + changed,
         )
         outcome: Outcome = "applied" if changed else "unchanged"
-        return replace(report, outcome=outcome, restart_needed=restart)
+        return replace(report, outcome=outcome, settings=settings, restart_needed=restart)
 
 
 def _invalid(report: ReloadReport, error: ServdError) -> ReloadReport:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from servd.core.errors import ServdError
 from servd.plan.change import Change
 from servd.plan.overrides import ManualAction
+from servd.plan.render_changes import SettingRow
 
 Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
@@ -70,6 +71,7 @@ class ReloadReport:
     at: str
     why: str
     changes: tuple[Change, ...] = ()
+    settings: tuple[SettingRow, ...] = ()
     error: str | None = None
     details: tuple[str, ...] = ()
     service: str | None = None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
+from servd.config.dump import effective
 from servd.config.kinds import daemon_kind
+from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.tree import differing_paths, dotted
 from servd.core.events import Event
+from servd.plan.render_changes import SettingRow
 
 log = structlog.get_logger()
 
@@ -48,6 +53,24 @@ def changed_keys(before: Config, after: Config) -> list[str]:
         c.model_dump(mode="json", include={"daemon", "admin", "hooks"}) for c in (before, after)
     )
     return [dotted(path) for path in differing_paths(old, new)]
+
+
+def setting_rows(before: Loaded, after: Loaded) -> tuple[SettingRow, ...]:
+    """Returns the changes of `[daemon]`, `[admin]` and `[[hooks]]`, secrets masked."""
+    changed = changed_keys(before.config, after.config)
+    if not changed:
+        return ()
+    old, new = (effective(each, everything=True) for each in (before, after))
+    return tuple(
+        SettingRow(key=key, kind=daemon_kind(key), before=_shown(old, key), after=_shown(new, key))
+        for key in changed
+    )
+
+
+def _shown(values: Any, key: str) -> str:
+    for step in key.split("."):
+        values = values.get(step) if isinstance(values, dict) else None
+    return "" if values in (None, "", [], {}) else json.dumps(values, ensure_ascii=False)
 
 
 def needs_restart(keys: Iterable[str]) -> tuple[str, ...]:
