@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_config
-from servd.config.dump import effective
+from servd.config.effective import effective
 from servd.core.errors import ConfigError
 from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView

@@ -11,28 +11,13 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from servd.config.explain import table_at
-from servd.config.load import Loaded
 from servd.config.model import DaemonConfig
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
-from servd.core.secrets import mask_values
 
 Format = str
 """`toml` or `yaml`."""
-
-
-def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
-    """Returns the effective configuration, secrets masked; defaults only with `everything`."""
-    dumped = loaded.config.model_dump(mode="json", exclude_defaults=not everything)
-    for name, service in loaded.config.services.items():
-        for each, component in service.components.items():
-            said = component.model_dump(mode="json", exclude_unset=True)
-            # it overrides the code: an explicit default counts
-            dumped["services"][name]["components"][each] = said
-    result = mask_values(dumped, (), loaded.secrets)
-    assert isinstance(result, dict)
-    return result
 
 
 def to_text(values: dict[str, Any], form: Format) -> str:
@@ -46,6 +31,16 @@ def to_text(values: dict[str, Any], form: Format) -> str:
     stream = io.StringIO()
     yaml.dump(_lists(values), stream)
     return stream.getvalue()
+
+
+def escaped(value: Any) -> Any:
+    """Returns values with each dollar that would begin a reference doubled, for a file."""
+    if isinstance(value, dict):
+        return {key: escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [escaped(item) for item in value]
+    is_reference = isinstance(value, str) and ("$$" in value or "${" in value)
+    return value.replace("$", "$$") if is_reference else value
 
 
 def _lists(value: Any) -> Any:

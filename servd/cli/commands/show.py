@@ -16,10 +16,11 @@ from servd.cli.source import config_option, load_config
 def command(config: str | None, everything: bool, as_yaml: bool, as_json: bool) -> None:
     """Print the configuration as it is used: includes, defaults and variables resolved."""
     loaded = load_config(config).require()
-    from servd.config.dump import effective, to_text
+    from servd.config.dump import escaped, to_text
+    from servd.config.effective import effective
 
     values = effective(loaded, everything=everything)
     if as_json:
         print_json(values)
     else:
-        click.echo(to_text(values, "yaml" if as_yaml else "toml"), nl=False)
+        click.echo(to_text(escaped(values), "yaml" if as_yaml else "toml"), nl=False)

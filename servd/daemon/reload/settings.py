@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from servd.config.dump import effective
+from servd.config.effective import effective
 from servd.config.kinds import daemon_kind
 from servd.config.load import Loaded
 from servd.config.model import Config

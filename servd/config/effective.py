@@ -1,0 +1,81 @@
+"""The effective configuration as values that can be read again and mean the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servd.config.load import Loaded
+from servd.config.model import Config
+from servd.config.service import ServiceBase, Switchable
+from servd.core.secrets import mask_values
+
+_RUNNERS = ("app", "command", "bento")
+_SWITCHED = tuple(
+    name for name, field in ServiceBase.model_fields.items() if Switchable in field.metadata
+)
+"""Tables that `false` switches off."""
+
+
+_NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("health",),
+    *(("limits", key) for key in ("concurrency", "queue", "max_requests", "max_requests_jitter")),
+)
+_NOT_OF_APPS = (("health", "tcp"), ("health", "command"))
+_NOT_OF_BENTOS = (("factory",), ("interface",), ("preload",))
+"""Keys that `[defaults]` may hold for others: in a service of the kind itself they are refused."""
+
+
+def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
+    """Returns the effective configuration, includes and variables resolved, secrets masked. A key
+    is left out only where nobody has said it: one with its default may stand against another of
+    `[defaults]`, or of BentoML code. With `everything`, keys that nobody has said have their
+    default, unless that would mean something else.
+    """
+    dumped = _said(loaded.config)
+    if everything:
+        dumped = _all(loaded.config, dumped)
+    _leave_out(loaded, dumped.get("services", {}))
+    for table in (dumped.get("defaults", {}), *dumped.get("services", {}).values()):
+        for key in _SWITCHED:
+            if key in table and table[key] is None:
+                table[key] = False
+    result = mask_values(dumped, (), loaded.secrets)
+    assert isinstance(result, dict)
+    return result
+
+
+def _said(config: Config) -> dict[str, Any]:
+    """Returns what files and variables say. `include` is done."""
+    dumped = config.model_dump(mode="json", exclude_unset=True, exclude={"include"})
+    if dumped.get("version") == Config.model_fields["version"].default:
+        del dumped["version"]
+    return {key: value for key, value in dumped.items() if value not in ({}, [])}
+
+
+def _leave_out(loaded: Loaded, services: dict[str, Any]) -> None:
+    """Removes what a service takes over from `[defaults]` and could not say itself."""
+    for name, table in services.items():
+        service = loaded.config.services[name]
+        refused = _NOT_OF_COMMANDS if service.command else _NOT_OF_APPS
+        for path in (*refused, *_NOT_OF_BENTOS) if service.bento else refused:
+            if loaded.layers is None or not loaded.layers.own(("services", name, *path)):
+                holder = table if len(path) == 1 else table.get(path[0])
+                if isinstance(holder, dict):
+                    holder.pop(path[-1], None)
+
+
+def _all(config: Config, said: dict[str, Any]) -> dict[str, Any]:
+    """Returns every key, but for those of the other ways to run something, and of BentoML services
+    and `[defaults]`: they would override the code.
+    """
+    dumped = config.model_dump(mode="json", exclude={"include"})
+    dumped["defaults"] = said.get("defaults", {})
+    for name, service in config.services.items():
+        if service.bento:
+            dumped["services"][name] = said["services"][name]
+            continue
+        table = dumped["services"][name]
+        dumped["services"][name] = {
+            key: value for key, value in table.items() if key not in _RUNNERS or value
+        }
+    return dumped
