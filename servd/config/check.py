@@ -11,12 +11,14 @@ from servd.config.check_runners import (
     apps_are_asked_over_http,
     bentos_make_sense,
     commands_make_sense,
+    keys_fit_what_runs,
     something_to_run,
     tasks_are_commands,
 )
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import print_duration, shown
+from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.validation_context import Rule, ValidationContext
 from servd.core import graph
@@ -49,6 +51,37 @@ def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
                 least = print_duration(shortest)
                 message = f"{print_duration(value)} is too short: it can be {least}"
                 yield checked.problem(("services", name, *key.split(".")), message)
+
+        yield from _times_agree(checked, ("services", name), service)
+
+
+def _times_agree(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
+    """Warns about a time that another one makes meaningless."""
+    health, restart = service.health, service.restart
+    if health is not None and health.timeout > health.interval:
+        yield from _longer(
+            checked, (*path, "health"), "timeout", "interval", "a probe waits for it"
+        )
+    if restart.backoff > restart.backoff_max:
+        yield from _longer(
+            checked, (*path, "restart"), "backoff", "backoff_max", "it is cut to that"
+        )
+
+
+def _longer(
+    checked: ValidationContext, table: Path, key: str, other: str, effect: str
+) -> Iterator[Diagnostic]:
+    if checked.is_written((*table, key)):
+        message = f"is longer than {other}: {effect}"
+        yield checked.problem((*table, key), message, severity="warning")
+
+
+def urls_are_some(checked: ValidationContext) -> Iterator[Diagnostic]:
+    """A URL for people is one."""
+    for name, service in checked.config.services.items():
+        if service.public_url and not _WEB_ADDRESS.match(service.public_url):
+            message = "write an address that begins with http:// or https://"
+            yield checked.problem(("services", name, "public_url"), message)
 
 
 def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -213,7 +246,8 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 RULES: tuple[Rule, ...] = (
-    something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, times_make_sense,
+    something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, keys_fit_what_runs,
+    times_make_sense, urls_are_some,
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,
     hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,

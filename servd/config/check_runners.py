@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from servd.config.explain import did_you_mean
 from servd.config.merge import is_file_target
 from servd.config.scalars import joined, shown
 from servd.config.service import Service
@@ -94,6 +95,36 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
             yield checked.problem((*path, "ready"), message, "make timeouts.startup longer")
         yield from _binding_makes_sense(checked, path, service)
         yield from _workers_can_be_asked(checked, path, service)
+
+
+NOT_OF_COMMANDS = ("factory", "interface", "threads", "preload", "uvicorn")
+"""Keys of a worker that servd runs itself."""
+
+_PLACEHOLDERS = ("port", "host", "uds", "fd", "worker", "service")
+_WORD_IN_BRACES = re.compile(r"(?<![{$])\{([a-z_]+)\}(?!\})")
+
+
+def keys_fit_what_runs(checked: ValidationContext) -> Iterator[Diagnostic]:
+    """A service has no key that acts on nothing."""
+    for name, service in checked.config.services.items():
+        path: Path = ("services", name)
+        for key in NOT_OF_COMMANDS if service.command else ("ready",):
+            if checked.is_own((*path, key)) and getattr(service, key) != _default_of(key):
+                message = "means nothing for a command: it is for apps"
+                if key == "ready":
+                    message = "is for commands: a worker of an app tells by itself when it is ready"
+                yield checked.problem((*path, key), message, at_key=True)
+        for word in service.command:
+            for found in _WORD_IN_BRACES.findall(word):
+                if found not in _PLACEHOLDERS:
+                    message = f"{{{found}}} is no placeholder, and stays as it is"
+                    hint = did_you_mean(found, _PLACEHOLDERS).replace('"', "")
+                    at: Path = (*path, "command")
+                    yield checked.problem(at, message, hint, severity="warning")
+
+
+def _default_of(key: str) -> object:
+    return Service.model_fields[key].get_default(call_default_factory=True)
 
 
 def _workers_can_be_asked(

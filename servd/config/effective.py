@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from servd.config.check_runners import NOT_OF_COMMANDS
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import ServiceBase, Switchable
@@ -18,9 +19,10 @@ _SWITCHED = tuple(
 
 _NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("health",),
+    *((key,) for key in NOT_OF_COMMANDS),
     *(("limits", key) for key in ("concurrency", "queue", "max_requests", "max_requests_jitter")),
 )
-_NOT_OF_APPS = (("health", "tcp"), ("health", "command"))
+_NOT_OF_APPS = (("ready",), ("health", "tcp"), ("health", "command"))
 _NOT_OF_BENTOS = (("factory",), ("interface",), ("preload",))
 """Keys that `[defaults]` may hold for others: in a service of the kind itself they are refused."""
 

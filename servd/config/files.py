@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 import stat
 import warnings
@@ -56,6 +57,7 @@ def check_files_of(
         found += _interpreter(checked, path, service)
         found += _env_files(checked, (*path, "env_file"), service.env_file)
         found += _accounts(checked, path, service)
+        found += _cpus(checked, (*path, "cpu_affinity"), service)
         found += _log_file(checked, (*path, "log", "file"), service.log.file)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
@@ -165,6 +167,26 @@ def _accounts(checked: ValidationContext, path: Path, service: Service) -> Itera
     if service.user and os.geteuid() not in (0, pwd.getpwnam(service.user).pw_uid):
         message = f'only root can run a service as "{service.user}"'
         yield checked.problem((*path, "user"), message, code="user")
+
+
+def _cpus(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
+    """The CPUs that workers are bound to exist."""
+    if isinstance(service.cpu_affinity, str) or not service.cpu_affinity:
+        return
+    last = _last_cpu()
+    for index, cpu in enumerate(service.cpu_affinity):
+        if cpu > last:
+            message = f"there is no CPU {cpu}: this machine has 0 to {last}"
+            yield checked.problem((*path, index), message)
+
+
+def _last_cpu() -> int:
+    """Returns the highest number of a CPU that is there, as the kernel counts them."""
+    try:
+        with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
+            return int(re.split("[-,]", file.read().strip())[-1])
+    except (OSError, ValueError):
+        return (os.cpu_count() or 1) - 1
 
 
 def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:

@@ -1,4 +1,6 @@
-"""References in strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`."""
+"""References in strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`. What
+follows `:-` and `:?` may hold references.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from servd.config.tree import Node, Path, Reference, UntypedText, dotted, map_sc
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import is_secret_name
 
-_REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<end>\})?)")
 _VARIABLE = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:-|:\?)(?P<rest>.*))?", re.DOTALL
 )
@@ -31,7 +32,7 @@ def interpolate(
         if not isinstance(node.value, str) or "$" not in node.value:
             return replace(node, secret=True) if secret and isinstance(node.value, str) else node
         resolver = _Resolver(path, node, environ, read)
-        text = _REFERENCE.sub(resolver, node.value)
+        text = resolver.resolve(node.value)
         found.extend(resolver.diagnostics)
         value = UntypedText(text) if resolver.replaced else text
         references = tuple(resolver.references)
@@ -50,32 +51,50 @@ class _Resolver:
         self.diagnostics: list[Diagnostic] = []
         self.references: list[Reference] = []
 
-    def __call__(self, match: re.Match[str]) -> str:
-        if match["dollar"]:
-            return "$"
-        if not match["end"]:
-            return self.refuse('"${" is not closed', 'write "$$" for a dollar')
-        inside = match["inside"]
+    def resolve(self, text: str) -> str:
+        """Returns the text with its references replaced; a default may hold further ones."""
+        found, at = "", 0
+        while (dollar := text.find("$", at)) >= 0:
+            found += text[at:dollar]
+            if text.startswith("$$", dollar):
+                found, at = f"{found}$", dollar + 2
+            elif text.startswith("${", dollar):
+                end = _end_of_reference(text, dollar)
+                if end < 0:
+                    return found + self.refuse('"${" is not closed', 'write "$$" for a dollar')
+                found, at = found + self.reference(text[dollar:end]), end
+            else:
+                found, at = f"{found}$", dollar + 1
+        return found + text[at:]
+
+    def reference(self, written: str) -> str:
+        """Returns the text for one reference."""
+        inside = written[2:-1]
         if inside.startswith("file:"):
             text = self.from_file(inside.removeprefix("file:"))
-            self.references.append(Reference(match[0], text))
+            self.references.append(Reference(written, text))
             return text
         variable = _VARIABLE.fullmatch(inside)
         if variable is None:
+            sign = re.match(r"[A-Za-z_]\w*([-?+=])", inside)
             hint = "write ${VAR} or ${file:PATH}"
-            return self.refuse(f'"${{{inside}}}" is not a reference', hint)
+            if sign is not None and sign[1] in "-?":
+                hint = f'write "${{{inside.replace(sign[1], ":" + sign[1], 1)}}}"'
+            return self.refuse(f'"{written}" is not a reference', hint)
         text = self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
         if text == self.environ.get(variable["name"]):
-            self.references.append(Reference(match[0], text))
+            self.references.append(Reference(written, text))
         return text
 
     def from_environment(self, name: str, kind: str | None, rest: str) -> str:
         self.replaced = True
         value = self.environ.get(name)
         if kind == ":-":
-            value = value or rest
+            value = value or self.resolve(rest)
         elif kind == ":?" and not value:
-            return self.refuse(rest or f"{name} is not set", f"set the variable {name}")
+            return self.refuse(
+                self.resolve(rest) or f"{name} is not set", f"set the variable {name}"
+            )
         if value is None:
             hint = f"set it, or write ${{{name}:-default}}"
             return self.refuse(f"the variable {name} is not set", hint)
@@ -94,3 +113,19 @@ class _Resolver:
         where = (self.node.place, message, dotted(self.path), hint)
         self.diagnostics.append(Diagnostic(*where, code="interpolation"))
         return ""
+
+
+def _end_of_reference(text: str, start: int) -> int:
+    """Returns the index after the brace that closes the reference at `start`; -1 without one."""
+    depth, at = 0, start
+    while at < len(text):
+        if text.startswith("${", at):
+            depth, at = depth + 1, at + 2
+        elif text.startswith("$$", at):
+            at += 2
+        else:
+            depth -= text[at] == "}"
+            at += 1
+            if depth == 0:
+                return at
+    return -1

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,7 +145,11 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
             settings = _LayeredConfig(environment=environment, file=file)  # type: ignore[call-arg]
         except ValidationError as error:
             dropped: set[Path] = set()
-            for problem in error.errors(include_url=False):
+            problems = error.errors(include_url=False)
+            places = [problem["loc"] for problem in problems]
+            for problem in problems:
+                if problem["type"] == "too_short" and _is_explained(problem["loc"], places):
+                    continue  # its items are wrong
                 path = layers.resolved(problem["loc"])
                 if path not in dropped and not (damaged and problem["type"] == "missing"):
                     found.append(explain(problem, path, layers.nearest(path)[0]))
@@ -159,6 +163,10 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
             values = {name: getattr(settings, name) for name in Config.model_fields}
             return Config.model_construct(**values), found
     return Config(), found
+
+
+def _is_explained(where: Path, places: Iterable[Path]) -> bool:
+    return any(len(each) > len(where) and each[: len(where)] == where for each in places)
 
 
 def _drop(values: Any, path: Path) -> None:

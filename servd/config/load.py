@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from servd.config.addresses import check_addresses
 from servd.config.bento.declared import Part
@@ -161,7 +161,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
         source = waiting.pop(0)
         gathered.digest.update(source.content)
         parsed = parse_source(source, gathered.texts)
-        root, unresolved = interpolate(parsed.root, environ, read)
+        root, unresolved = interpolate(_without_extensions(parsed.root), environ, read)
         gathered.roots.append(root)
         gathered.diagnostics += [*parsed.diagnostics, *unresolved]
         gathered.damaged |= parsed.damaged
@@ -177,6 +177,12 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
             except OSError as error:
                 gathered.refuse(place, f"cannot read {file}: {error.strerror}")
     return gathered
+
+
+def _without_extensions(root: Node) -> Node:
+    """Returns the tree without the `x-` keys at its top: they are for anchors, as in Compose."""
+    kept = {key: node for key, node in root.table.items() if not key.startswith("x-")}
+    return replace(root, value=kept) if isinstance(root.value, dict) else root
 
 
 def parse_source(source: Source, texts: dict[str, str]) -> Parsed:

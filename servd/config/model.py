@@ -85,7 +85,7 @@ ServiceName = Annotated[str, Field(pattern=SERVICE_NAME)]
 Include = Annotated[
     tuple[Word, ...],
     BeforeValidator(one_or_many),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 

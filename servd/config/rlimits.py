@@ -15,6 +15,10 @@ RESOURCES = (
 """Names of getrlimit(2) without the prefix RLIMIT_."""
 
 
+_MOST = 2**63 - 1
+"""Largest number that setrlimit(2) takes of Python; one above it is unlimited."""
+
+
 def _parse_limits(value: object) -> dict[str, int]:
     if not isinstance(value, dict):
         raise wrong(f"expected a table, got {shown(value)}")
@@ -22,13 +26,15 @@ def _parse_limits(value: object) -> dict[str, int]:
     for name, limit in value.items():
         if name not in RESOURCES:
             raise wrong(f"{shown(name)} is not a resource limit: they are {joined(RESOURCES)}")
-        number = number_of(limit)
+        number = limit if type(limit) is int else number_of(limit)
         if limit == "unlimited":
             result[name] = -1
         elif number is None or number != int(number) or number < 0:
             raise wrong(f'the limit {name} must be a number or "unlimited", not {shown(limit)}')
         else:
             result[name] = int(number)
+            if result[name] > _MOST:
+                raise wrong(f'the limit {name} can be {_MOST}, or "unlimited"')
     return result
 
 

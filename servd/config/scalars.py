@@ -309,6 +309,8 @@ def _parse_environment(value: object) -> object:
     for name in value:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise wrong(f"{shown(name)} cannot be the name of an environment variable")
+        if isinstance(value[name], str) and "\0" in value[name]:
+            raise wrong(f"{name} holds a NUL character, which ends a text there")
     return {name: environment_text(text) for name, text in value.items()}
 
 

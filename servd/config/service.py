@@ -42,6 +42,10 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 Word = Annotated[Text, Field(min_length=1)]
 
 
+Switchable = BeforeValidator(lambda value: None if value is False else value)
+"""`limits = false` switches an inherited table off."""
+
+
 class Table(BaseModel):
     """Base of every table of the language: immutable, nothing unknown, no silent conversions."""
 
@@ -53,7 +57,10 @@ class Table(BaseModel):
         """Converts text of the environment to the number or boolean that the key expects."""
         if type(value) is not UntypedText:
             return value
-        wanted = _types_in(cls.model_fields[info.field_name or ""].annotation)
+        field = cls.model_fields[info.field_name or ""]
+        wanted = _types_in(field.annotation)
+        if Switchable in field.metadata and value.lower() == "false":
+            return False
         if bool in wanted and value.lower() in ("true", "false"):
             return value.lower() == "true"
         if int in wanted and re.fullmatch(r"-?\d{1,18}", value):
@@ -282,9 +289,6 @@ Dependencies = Annotated[
     BeforeValidator(_dependencies),
     WithJsonSchema({"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}}),
 ]
-
-Switchable = BeforeValidator(lambda value: None if value is False else value)
-"""`limits = false` switches an inherited table off."""
 
 
 class ServiceBase(Table):

@@ -41,6 +41,8 @@ SHARED = {
     "env_passthrough": [[], ["HOME"], ["LC_*"]],
     "rlimits": [{}, {"nofile": 1024}, {"nofile": 2048, "core": "unlimited"}],
     "gpus": [0],
+    "interface": ["auto", "wsgi"],
+    "ready": ["auto", "5s"],
     "public_url": ["", "https://example.org"],
     "stop_signal": ["SIGTERM", "SIGINT"],
 }
@@ -69,8 +71,8 @@ def _with(more: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 DEFAULTS = _with({})
-APP = _with({"listen": [":0", ["127.0.0.1:0", "unix:a.sock"]], "interface": ["auto", "wsgi"]})
-COMMAND = _with({"ready": ["auto", "5s"]})
+APP = _with({"listen": [":0", ["127.0.0.1:0", "unix:a.sock"]]})
+COMMAND = _with({})
 OWN = {
     "daemon": table(watch=[True, False], shutdown_timeout=["90s", "5s"], gpus=["auto", 0]),
     "admin": table(token=["", "secret-of-ours"], metrics=["", "127.0.0.1:0"]),
