@@ -204,7 +204,15 @@ class _Draft:
             identity=self._identity(),
             sockets=sockets,
             addresses=addresses,
-            depends_on=tuple(DependencyPlan(d.service, d.condition) for d in given.depends_on),
+            depends_on=tuple(
+                DependencyPlan(d.service, d.condition)
+                for d in sorted(given.depends_on, key=lambda each: each.service)
+            ),
+            declared_env={
+                variable: text
+                for variable, text in (self.config.defaults.env | given.env).items()
+                if environment.get(variable) == text
+            },
             startup=given.timeouts.startup,
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,

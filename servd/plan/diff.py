@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 from servd.config.kinds import service_kind
+from servd.config.service import Service
 from servd.config.tree import Path, differing_paths, dotted
 from servd.core import graph
 from servd.core.secrets import MASK, mask_values
@@ -81,13 +82,30 @@ def patched(plan: Plan, changes: Collection[Change]) -> Plan:
 def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan) -> Change | None:
     if old is None:
         return Change(new.name, "add", (), "new in the configuration", None, new)
-    if old == new:
+    if old == new or _meaning(old) == _meaning(new):
         return None
     keys = _keys(old, new, before, after)
     kind = max((_kind_of(key.key, old, new) for key in keys), key=_SEVERITY.index)
     if kind == "switch" and not _share_an_address(old, new):
         kind = "rebind"
     return Change(new.name, kind, tuple(keys), _why(kind, old, new), old, new)
+
+
+def _meaning(plan: ServicePlan) -> ServicePlan:
+    """Returns the plan without what its definition says in one of several ways: the environment
+    has what `env`, `env_file` and `env_passthrough` give.
+    """
+    definition = plan.definition
+    said = definition.model_copy(
+        update={
+            "env": {},
+            "env_file": (),
+            "env_passthrough": (),
+            "depends_on": tuple(sorted(definition.depends_on, key=lambda each: each.service)),
+            "workers": plan.workers if definition.workers == "auto" else definition.workers,
+        }
+    )
+    return dataclasses.replace(plan, definition=said)
 
 
 def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change:
@@ -135,18 +153,30 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     """Returns the keys that differ: those of the definition, then differences from outside it."""
     path = ("services", new.name)
     shown = [
-        mask_values(plan.definition.model_dump(mode="json"), path, whole.secrets)
+        mask_values(_as_written(plan.definition), path, whole.secrets)
         for plan, whole in ((old, before), (new, after))
     ]
-    old_values, new_values = (plan.definition.model_dump(mode="json") for plan in (old, new))
+    old_values, new_values = (
+        _meaning(plan).definition.model_dump(mode="json") for plan in (old, new)
+    )
     keys = [
         KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
         for key in differing_paths(old_values, new_values)
     ]
     keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
+    keys += _variables(old, new, before, after)
     keys += _outside(old, new, {key.key.partition(".")[0] for key in keys})
     # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "asked in another way")]
+
+
+def _as_written(definition: Service) -> dict[str, Any]:
+    """Returns the values as a file would have them: a dependency without a condition is a name."""
+    values = definition.model_dump(mode="json")
+    values["depends_on"] = [
+        each["service"] if each["condition"] == "ready" else each for each in values["depends_on"]
+    ]
+    return values
 
 
 def _with_manual_mark(key: KeyChange, old: ServicePlan) -> KeyChange:
@@ -189,16 +219,35 @@ def _values(key: str, value_of: Callable[[ServicePlan], object], text: str = "")
     return find
 
 
-def _environment(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
-    """Variables from a file or from the daemon are named, never shown."""
-    names = [
-        name
-        for name in sorted({*old.environment, *new.environment})
-        if old.environment.get(name) != new.environment.get(name) and name != DEPENDENCIES
-    ]
-    if names:
+_OF_ACCOUNT = ("HOME", "USER", "LOGNAME")
+
+
+def _variables(
+    old: ServicePlan, new: ServicePlan, before: Plan, after: Plan
+) -> Iterator[KeyChange]:
+    """Variables of `env` are shown; those from a file or from the daemon are named."""
+    named = []
+    for name in sorted({*old.environment, *new.environment} - {DEPENDENCIES}):
+        values = (old.environment.get(name), new.environment.get(name))
+        if values[0] == values[1]:
+            continue
+        if name in _OF_ACCOUNT and old.definition.user != new.definition.user:
+            continue
+        plans = ((old, before), (new, after))
+        if all(
+            plan.environment.get(name) in (None, plan.declared_env.get(name)) for plan, _ in plans
+        ):
+            path = ("services", new.name, "env", name)
+            shown = [
+                _text(mask_values(value, path, whole.secrets)) if value is not None else ""
+                for value, (_, whole) in zip(values, plans, strict=True)
+            ]
+            yield KeyChange(f"env.{name}", *shown)
+        else:
+            named.append(name)
+    if named:
         key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
-        yield KeyChange(key, "", f"other values: {', '.join(names)}")
+        yield KeyChange(key, "", f"other values: {', '.join(named)}")
 
 
 def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
@@ -231,7 +280,6 @@ def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
 
 _ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
 _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
-    (("env", "env_file", "env_passthrough", "user"), _environment),
     (("depends_on",), _values("depends_on", lambda plan: plan.environment.get(DEPENDENCIES, ""),
         "a dependency is reached at another address")),
     (_ADDRESS_KEYS, _sockets),

@@ -147,6 +147,8 @@ class ServicePlan:
     """GPUs of each worker, in turn; empty: none requested."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
     """What the running program was found to bind, which no definition says."""
+    declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Variables with the values of the `env` tables; others come from files or from the daemon."""
 
     @property
     def kind(self) -> Literal["app", "command"]:

@@ -152,3 +152,16 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
     assert daemon.leftovers() == []
     for thread in waiting:
         thread.join()
+
+
+def test_an_edit_that_means_the_same_keeps_every_worker(servd: Servd) -> None:
+    """And the edit after it is compared with what the file says now."""
+    service = '[services.web]\ncommand = ["sleep", "1000"]\n'
+    daemon = servd(f'{service}env = {{ A = "1" }}\nworkers = 1\n').ready()
+    before = daemon.pids("web")
+    answer = daemon.reload(f'[defaults]\nenv = {{ A = "1" }}\n{service}')
+    assert (answer["outcome"], daemon.pids("web")) == ("unchanged", before)
+    answer = daemon.reload(f'[defaults]\nenv = {{ A = "2" }}\n{service}')
+    (change,) = answer["changes"]
+    assert change["keys"] == [{"key": "env.A", "before": '"1"', "after": '"2"'}]
+    assert daemon.pids("web") != before
