@@ -19,13 +19,34 @@ _EVERY: dict[int, str] = {socket.AF_INET: EVERY_V4, socket.AF_INET6: EVERY_V6}
 
 def check_addresses(checked: ValidationContext) -> Iterator[Diagnostic]:
     """Yields a mistake for each address that is bound twice: by services, or by the daemon."""
-    for (first_path, first), (path, address) in itertools.combinations(_listeners(checked), 2):
-        if overlap(first, address):
-            other = checked.layers.nearest(first_path)[0].place
-            whose = "it already" if first_path[1] == path[1] else f"services.{first_path[1]}"
-            whose = whose if first_path[0] == "services" else f"admin.{first_path[1]}"
-            message = f"{address} is taken: {whose} listens on {first} ({other})"
-            yield checked.problem(path, message, code="address")
+    alike: dict[object, list[tuple[Path, Address]]] = {}
+    for path, address in _listeners(checked):
+        if (key := _key(address)) is not None:
+            alike.setdefault(key, []).append((path, address))
+    for group in alike.values():
+        for (first_path, first), (path, address) in itertools.combinations(group, 2):
+            if first.kind != "tcp" or _overlap(first.host, address.host):
+                yield _taken(checked, path, address, first_path, first)
+
+
+def _taken(
+    checked: ValidationContext, path: Path, address: Address, first_path: Path, first: Address
+) -> Diagnostic:
+    other = checked.layers.nearest(first_path)[0].place
+    whose = "it already" if first_path[1] == path[1] else f"services.{first_path[1]}"
+    whose = whose if first_path[0] == "services" else f"admin.{first_path[1]}"
+    message = f"{address} is taken: {whose} listens on {first} ({other})"
+    return checked.problem(path, message, code="address")
+
+
+def _key(address: Address) -> object:
+    """Returns what two addresses have in common if they may be one; None for one that is free."""
+    if address.kind == "tcp":
+        return address.port or None
+    if address.kind == "unix":
+        folder, name = os.path.split(address.path)
+        return os.path.join(os.path.realpath(folder), name)
+    return ("fd", address.name) if address.kind == "fd" else None
 
 
 def _listeners(checked: ValidationContext) -> list[tuple[Path, Address]]:
@@ -41,25 +62,13 @@ def _listeners(checked: ValidationContext) -> list[tuple[Path, Address]]:
     return found
 
 
-def overlap(first: Address, second: Address) -> bool:
-    """Returns whether the addresses cannot be bound at the same time."""
-    if first.kind != second.kind or first.kind == "internal":
-        return False
-    if first.kind == "unix":
-        return _real(first.path) == _real(second.path)
-    if first.kind == "fd":
-        return first == second
-    if first.port != second.port or first.port == 0:
-        return False
+def _overlap(first: str, second: str) -> bool:
+    """Returns whether two hosts cannot be bound with the same port."""
     return any(
         ours == theirs or (family == other and _EVERY.get(family) in (ours, theirs))
-        for family, ours in _hosts(first.host)
-        for other, theirs in _hosts(second.host)
+        for family, ours in _hosts(first)
+        for other, theirs in _hosts(second)
     )
-
-
-def _real(path: str) -> str:
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _hosts(host: str) -> list[tuple[int, str]]:
