@@ -76,7 +76,7 @@ class Acceptor:
         count = self._balance.share(self._socket, _ACCEPTS_PER_TURN)
         if count:
             self._accept_some(count)
-        else:  # the loop would call this again at once
+        elif count == 0:  # the loop would call this again at once
             self._loop.remove_reader(self._socket)
             self._retry = self._loop.call_later(_LEAVE_SECONDS, self._accept_rest)
 

@@ -15,7 +15,6 @@ from servd.wire.accept_board import Seat, share
 _WAITING = struct.Struct("=24xI")
 """`tcpi_unacked` of a listening socket is the length of its accept queue (tcp_diag.c of Linux)."""
 
-
 _REST = 4
 """Connections that a worker takes over at once where it does not know how many wait."""
 
@@ -68,13 +67,17 @@ class Balance:
         self._accepts = False
         self._seat.leave()
 
-    def share(self, sock: socket.socket, most: int) -> int:
-        """Returns how many of those that wait this worker should take, `most` at most."""
+    def share(self, sock: socket.socket, most: int) -> int | None:
+        """Returns how many of those that wait this worker should take, `most` at most; None if
+        none waits any more.
+        """
         self.publish()
         others = self._seat.others()
         if not others:
             return most
         queue = waiting(sock)
+        if queue == 0:
+            return None
         return min(most, share(self._load, others, 1 if queue is None else queue))
 
     def rest(self, sock: socket.socket, most: int) -> int:
