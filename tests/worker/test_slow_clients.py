@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -292,3 +293,41 @@ def test_what_two_servers_would_read_differently_is_no_request(
             statuses = [line.split()[1] for line in answer.split(b"\r\n") if line[:5] == b"HTTP/"]
             assert b"200" not in statuses[1:], answer
             assert statuses[:1] in ([b"400"], [b"501"], [b"408"], [b"200"]), answer
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_answer_reaches_a_client_that_is_still_sending(
+    servd: Servd, parser: str, chunked: bool
+) -> None:
+    """Closing a connection with unread data resets it, and takes the answer with it."""
+    config = f"""
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        limits = {{ body = "1KiB" }}
+        uvicorn = {{ http = "{parser}" }}
+    """
+    app = """
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        while (await receive()).get("more_body"):
+            pass
+    """
+    daemon = servd(config, main_py=app).ready()
+    url = urlsplit(daemon.url("web"))
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {2**25}"
+    piece = b"x" * 2**16
+    piece = b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
+    for _ in range(5):
+        with socket.create_connection((url.hostname, url.port), DEADLINE) as client:
+            client.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
+            for _ in range(2**9):
+                client.sendall(piece)  # it fails if it is reset
+            if chunked:
+                client.sendall(b"0\r\n\r\n")
+            answer = rest(client)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"request_id" in answer
+    labels = {"service": "web", "method": "POST", "code": "413"}
+    assert daemon.metric("servd_requests_total", **labels) == 5

@@ -10,7 +10,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from servd.worker.asgi.linger import answer_and_linger
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, Send, current, nowhere
 
@@ -98,14 +100,25 @@ class Deadlines:
 
 
 def answer_instead(
-    request: Request, status: int, detail: str, *headers: tuple[bytes, bytes]
+    request: Request,
+    status: int,
+    detail: str,
+    *headers: tuple[bytes, bytes],
+    receive: Any = None,
 ) -> None:
-    """Answers instead of the app, or aborts its answer; `end_of` waits for that."""
+    """Answers instead of the app, or aborts its answer; `end_of` waits for that. With `receive`,
+    what the client still sends is read.
+    """
     server, request.out = request.out, nowhere
     loop = asyncio.get_running_loop()
     if request.start is None:
         request.start, body = problem(request, status, detail, *headers)
-        request.answering = loop.create_task(_answer(server, request.start, body))
+        messages = (request.start, body)
+        if receive is None:
+            answer = _answer(server, *messages)
+        else:
+            answer = answer_and_linger(server, receive, messages, _nothing)
+        request.answering = loop.create_task(answer)
     else:
         request.answering = loop.create_future()
         request.answering.set_result(None)
@@ -130,6 +143,10 @@ def _has_not_begun(request: Request) -> bool:
 
 def _is_not_over(request: Request) -> bool:
     return not request.over and request.answering is None
+
+
+def _nothing() -> None:
+    """Stands for what has been done."""
 
 
 async def _answer(server: Send, *messages: Message) -> None:

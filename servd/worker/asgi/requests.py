@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
 from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
 from servd.worker.asgi.handshake import SWITCHING_PROTOCOLS, Handshake
+from servd.worker.asgi.linger import answer_and_linger
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, current, nowhere
 from servd.worker.reporter import Reporter
@@ -91,14 +93,15 @@ class Requests:
         if self._bind is not None:
             self._bind(request_id=request.id)
         error: BaseException | None = None
+        unbounded = receive
         if self.body_limit is not None:
             receive = self._bounded(request, receive, self.body_limit)
         try:
             permits = self.permits
             checked = self.doubts_lengths or self.body_limit is not None
             if checked and (refusal := self._refusal(request)):
-                for message in refusal:
-                    await request.send(message)
+                counted = functools.partial(self.finish, request)
+                await answer_and_linger(request.send, unbounded, refusal, counted)
             elif permits is None or scope["path"] in self.exempt:
                 await self.app(scope, receive, request.send)
             elif permits.free > 0:
@@ -140,13 +143,15 @@ class Requests:
 
         async def bounded() -> Any:
             nonlocal total
+            if total > limit:
+                return {"type": "http.disconnect"}
             message = await receive()
             total += len(message.get("body", b""))
             if total <= limit:
                 return message
             if request.answering is None and not request.over:
                 self.counters.rejected("body")
-                answer_instead(request, 413, _TOO_LARGE, CLOSE)
+                answer_instead(request, 413, _TOO_LARGE, CLOSE, receive=receive)
             return {"type": "http.disconnect"}
 
         return bounded
