@@ -58,12 +58,20 @@ def stacks(loop: asyncio.AbstractEventLoop | None) -> str:
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        if frame is None or thread is threading.current_thread():
+        if frame is None or thread is threading.current_thread() or _is_loop(frame):
             continue
         shown += _shown(f"thread {thread.name}", [f for f, _ in traceback.walk_stack(frame)][::-1])
     for task in _tasks(loop):
         shown += _shown(f"task {task.get_name()}", list(_awaited(task.get_coro())))
     return "\n".join(shown)
+
+
+def _is_loop(frame: FrameType) -> bool:
+    """Whether a thread's innermost frame is that of an event loop, which waits for work: what its
+    tasks do is elsewhere.
+    """
+    file = frame.f_code.co_filename
+    return file.endswith("/selectors.py") or "/asyncio/" in file
 
 
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> list[asyncio.Task[Any]]:

@@ -90,7 +90,7 @@ def daemon(servd: Servd) -> ServdProcess:
         [services.web]
         app = "main:app"
         listen = "127.0.0.1:0"
-        timeouts = { request = "5s" }
+        timeouts = { request = "1h" }
         limits = { concurrency = 10, queue = 10, max_requests = 1000 }
         """,
         main_py=APP,
