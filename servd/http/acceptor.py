@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import resource
 import socket
 import ssl
@@ -99,21 +100,21 @@ class Acceptor:
             self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
-        if self._balance is not None:
-            self._balance.pending += 1
-            self._balance.publish()
         protocol = self._protocol()
+        if self._balance is not None:
+            self._balance.pending.add(protocol)
+            self._balance.publish()
         connecting = self._loop.connect_accepted_socket(
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake
         )
         making = self._loop.create_task(connecting)
         self._made.add(making)
-        making.add_done_callback(self._is_made)
+        making.add_done_callback(functools.partial(self._is_made, protocol))
 
-    def _is_made(self, making: asyncio.Task[object]) -> None:
+    def _is_made(self, protocol: asyncio.Protocol, making: asyncio.Task[object]) -> None:
         self._made.discard(making)
         if self._balance is not None:
-            self._balance.pending -= 1
+            self._balance.pending.discard(protocol)
         if not making.cancelled():
             making.exception()  # marked as retrieved: an aborted handshake is not logged
 

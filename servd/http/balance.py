@@ -45,12 +45,12 @@ class Balance:
         self.connections = Connections(self)
         """For Uvicorn's `ServerState`."""
         self._accepts = False
-        self.pending = 0
-        """Accepted connections that are not among `connections` yet."""
+        self.pending: set[Any] = set()
+        """Accepted connections, some of which are not among `connections` yet."""
 
     @property
     def _load(self) -> int:
-        return len(self.connections) + self.pending
+        return len(self.connections) + len(self.pending - self.connections)
 
     def publish(self) -> None:
         """Tells the siblings the number of connections, while it accepts."""

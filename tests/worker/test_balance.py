@@ -91,9 +91,11 @@ def test_one_by_one_each_goes_to_the_worker_with_the_fewest(servd: Servd) -> Non
         first = of[kept[0]]
         ended = [client for client in kept if of[client] == first]
         for client in ended:
-            client.close()
-        more = [stack.enter_context(connected(daemon, "tcp")) for _ in range(len(ended))]
-        counts = Counter(map(pid_of, more))
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""  # the worker has seen it
+        counts = Counter(
+            pid_of(stack.enter_context(connected(daemon, "tcp"))) for _ in range(len(ended))
+        )
     assert counts[first] >= len(ended) - 1
 
 

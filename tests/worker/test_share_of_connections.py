@@ -46,7 +46,7 @@ def test_each_takes_its_share(two: tuple[Balance, Balance]) -> None:
     with listening(10) as sock:
         assert first.share(sock, 64) == 5
         assert first.rest(sock, 64) == 5  # of those that the other leaves
-        first.pending = 6
+        first.pending.update(range(6))
         first.publish()
         assert second.share(sock, 64) == 8
         assert first.share(sock, 64) == 2
@@ -70,7 +70,7 @@ def test_nothing_waits_for_one_that_wakes_late(two: tuple[Balance, Balance]) -> 
 def test_the_end_of_a_connection_is_told(two: tuple[Balance, Balance]) -> None:
     first, second = two
     first.connections.add("a")
-    second.pending = 1
+    second.pending.add(1)
     first.publish()
     second.publish()
     with listening(1) as sock:
@@ -96,7 +96,7 @@ def test_at_a_unix_socket_nobody_knows_how_many_wait(two: tuple[Balance, Balance
     with listening(3, socket.AF_UNIX) as sock:
         assert waiting(sock) is None
         assert first.share(sock, 64) == 1
-        first.pending = 1
+        first.pending.add(1)
         first.publish()
         assert first.share(sock, 64) == 0
         assert second.share(sock, 64) == 1
