@@ -85,7 +85,7 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if service.tls is not None:
             message = "a command ends TLS by itself; servd does it for apps only"
             yield checked.problem((*path, "tls"), message, at_key=True)
-        for key in ("concurrency", "queue", "max_requests", "max_requests_jitter"):
+        for key in REQUEST_LIMITS:
             limited = service.limits is not None and getattr(service.limits, key)
             if limited and checked.is_own((*path, "limits", key)):
                 message = "the requests of a command are its own: servd limits those of apps only"
@@ -99,6 +99,9 @@ def commands_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 NOT_OF_COMMANDS = ("factory", "interface", "threads", "preload", "uvicorn")
 """Keys of a worker that servd runs itself."""
+
+REQUEST_LIMITS = ("concurrency", "queue", "max_requests", "max_requests_jitter")
+"""Keys of `limits` about requests, which servd counts for apps alone."""
 
 _PLACEHOLDERS = ("port", "host", "uds", "fd", "worker", "service")
 _WORD_IN_BRACES = re.compile(r"(?<![{$])\{([a-z_]+)\}(?!\})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servd.config.check_runners import NOT_OF_COMMANDS
+from servd.config.check_runners import NOT_OF_COMMANDS, REQUEST_LIMITS
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import ServiceBase, Switchable
@@ -20,7 +20,7 @@ _SWITCHED = tuple(
 _NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("health",),
     *((key,) for key in NOT_OF_COMMANDS),
-    *(("limits", key) for key in ("concurrency", "queue", "max_requests", "max_requests_jitter")),
+    *(("limits", key) for key in REQUEST_LIMITS),
 )
 _NOT_OF_APPS = (("ready",), ("health", "tcp"), ("health", "command"))
 _NOT_OF_BENTOS = (("factory",), ("interface",), ("preload",))

@@ -19,14 +19,14 @@ def who_may_change(path: str) -> os.stat_result | None:
 
 def changeable_by_others(path: str) -> tuple[str, os.stat_result] | None:
     """Returns what others than root may change of a file: the step on the way of `who_may_change`
-    or the file itself, and its owner and mode. None if it is root's alone, or not there.
+    or the file itself, and its owner and mode. None if it is root's alone, or cannot be there.
     """
-    step = _changeable_step(path)
-    if step is not None:
-        return step
     try:
+        step = _changeable_step(path)
+        if step is not None:
+            return step
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a file on its way, a name that is too long, a NUL
         return None
     by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
     if found.st_uid != 0 or by_group or found.st_mode & stat.S_IWOTH:

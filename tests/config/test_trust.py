@@ -68,6 +68,13 @@ def test_the_way_to_the_file_counts(file: Path, tmp_path: Path) -> None:
     assert f"user nobody may change {tmp_path / 'theirs'} " in said
 
 
+@pytest.mark.parametrize("name", ["token/x.env", "a" * 300])
+def test_what_cannot_be_there_is_said_by_the_check_of_files(file: Path, name: str) -> None:
+    file.write_text(f'[services.web]\ncommand = ["true"]\nenv_file = "{name}"\n')
+    (found,) = load(str(file), {}).diagnostics
+    assert found.message.startswith(f"cannot read {file.parent / name}: ")
+
+
 def test_doctor_check_and_the_start_say_it(servd: Servd, file: Path, tmp_path: Path) -> None:
     os.chown(file, NOBODY, 0)
     what = f"servd runs as root, and user nobody may change {file}"
