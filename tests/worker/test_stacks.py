@@ -148,4 +148,5 @@ def test_what_only_waits_for_work_is_not_shown() -> None:
     thread.join()
     assert "task news:" in found[0]
     assert "in wait_for_news" in found[0]
+    assert "thread loop:" not in found[0]
     assert "thread asyncio_" not in found[0]
