@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 from websockets.sync.client import connect
+
+from servd.client.transport import AsyncDependencyTransport
 
 from support.harness import DEADLINE, Servd, ServdProcess, wait_until
 
@@ -172,10 +178,24 @@ def test_a_call_that_is_not_idempotent_is_made_once(servd: Servd) -> None:
 
 @pytest.mark.parametrize("query", ["", "?sync=true"])
 def test_a_dependency_that_is_down_is_named_with_its_address(servd: Servd, query: str) -> None:
-    daemon = serve(servd, 'app = "backend:app"')
-    (daemon.runtime / "s" / "backend.sock").unlink()
+    listens_nowhere = '["python3", "-c", "import time; time.sleep(1000)", "{port}"]'
+    daemon = serve(servd, f'command = {listens_nowhere}\nready = "started"')
     answer = daemon.get("gateway", "/quick" + query)
     assert answer.status_code == 502
     assert answer.json()["kind"] == "ConnectError"
-    place = f"unix:{daemon.runtime}/s/backend.sock"
-    assert answer.json()["text"].startswith(f'the dependency "backend" is down ({place}): ')
+    place = r"http://127\.0\.0\.1:\d+"
+    assert re.match(rf'the dependency "backend" is down \({place}\): ', answer.json()["text"])
+
+
+def test_a_socket_that_is_gone_is_a_dependency_that_is_down(tmp_path: Path) -> None:
+    path = tmp_path / "backend.sock"
+    make = functools.partial(httpx.AsyncHTTPTransport, uds=str(path))
+
+    async def call() -> None:
+        transport = AsyncDependencyTransport("backend", f"unix:{path}", make)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get("http://backend/")
+
+    with pytest.raises(httpx.ConnectError) as error:
+        asyncio.run(call())
+    assert str(error.value).startswith(f'the dependency "backend" is down (unix:{path}): ')

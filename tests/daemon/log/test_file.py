@@ -174,7 +174,7 @@ def test_what_workers_print_goes_to_a_file_too(servd: Servd) -> None:
     text = log.read_text()
     assert f"asked {web}\n" in text
     assert '"event": "careful"' in text
-    assert f"asked {web}" in daemon.output
+    wait_until(lambda: f"asked {web}" in daemon.output, "it is passed on, too")
 
     log.rename(servd.folder / "moved")
     daemon.send(signal.SIGUSR1)
