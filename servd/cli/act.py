@@ -92,7 +92,12 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
     """Asks the daemon to act; returns the exit status. `unchanged` tells that nothing was to do."""
-    client = admin_client(options.config, options.admin)
+    return _act(admin_client(options.config, options.admin), options, route, unchanged, body)
+
+
+def _act(
+    client: AdminClient, options: ActOptions, route: str, unchanged: str, body: dict[str, Any]
+) -> int:
     body = {"wait_drained": options.wait_drained, **body}
     answer = watched(client, lambda: client.post(route, **body), options)
     if answer is None:
@@ -104,9 +109,11 @@ def act_on_each(
     options: ActOptions, names: Sequence[str], verb: str, unchanged: str = "", **body: Any
 ) -> int:
     """Acts on several services, one after another; returns the exit status of the first failed."""
+    routes = {name: service_route(name, verb) for name in names}
+    client = admin_client(options.config, options.admin)
     statuses = [
-        act(options, service_route(name, verb), f"{name} {unchanged}" if unchanged else "", **body)
-        for name in dict.fromkeys(names)
+        _act(client, options, route, f"{name} {unchanged}" if unchanged else "", body)
+        for name, route in routes.items()
     ]
     return next(filter(None, statuses), Exit.OK)
 

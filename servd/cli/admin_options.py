@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from servd.cli.render.output import say
 from servd.cli.source import config_option, config_path
 from servd.control.client import AdminClient
 
@@ -25,8 +26,13 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def admin_client(config: str | None, admin: str | None) -> AdminClient:
     """Returns the client for the daemon that `--admin` or the configuration names. Raises
     `ConfigError` without a configuration, `UsageError` for an invalid address, and `ServdError` if
-    the API is disabled.
+    the API is disabled. Says where the daemon answers if that is elsewhere than the file says.
     """
     from servd.control.locate import client_at, client_of
 
-    return client_at(admin) if admin else client_of(config_path(config))
+    if admin:
+        return client_at(admin)
+    found = client_of(config_path(config))
+    if found.note:
+        say(found.note)
+    return found.client

@@ -1,20 +1,27 @@
-"""Finds a configuration's daemon: by an address, a quick look into one TOML file, or loading it."""
+"""Finds a configuration's daemon: by an address, a quick look into one TOML file, or loading it.
+
+A file may say another place by now than the daemon that runs has read from it. A daemon records
+where it answers, and is found by that.
+"""
 
 from __future__ import annotations
 
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from servd.control.client import TOKEN_VARIABLE, AdminClient
+from servd.control.client import TOKEN_VARIABLE, AdminClient, NoDaemonError
 from servd.core import instances
+from servd.core.address import parse_address
 from servd.core.errors import ServdError, UsageError
-from servd.core.paths import admin_address, default_runtime_dir, runtime_dir_of
+from servd.core.instances import Instance
+from servd.core.paths import default_runtime_dir, runtime_dir_of
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
+    from servd.config.model import AdminConfig
 
 UNIT_SOCKET = "/run/servd/admin.sock"
 """Admin socket of the shipped unit's daemon, whose configuration is in /etc/servd: systemd sets its
@@ -26,8 +33,24 @@ _UNRELATED_KEYS = {"metrics", "group"}
 _RUNTIME_DIR_VARIABLE = "SERVD_DAEMON__RUNTIME_DIR"
 
 
-def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
-    """Returns the admin socket of the daemon of one TOML file; None: load all to know it."""
+class Target(NamedTuple):
+    """Where a configuration says that its daemon answers: at `listen` ("none": it is disabled), or
+    else in the runtime folder. `configured`: the folder that the file names.
+    """
+
+    config: str
+    folder: str
+    configured: str = ""
+    listen: str = ""
+
+    @property
+    def admin(self) -> str:
+        """The address as in `--admin`."""
+        return self.listen or f"unix:{self.folder}/admin.sock"
+
+
+def quick_target(path: str, environ: Mapping[str, str]) -> Target | None:
+    """Returns where the daemon of one TOML file answers; None: load all to know it."""
     if not path.endswith(".toml") or any(_moves_socket(name) for name in environ):
         return None
     try:
@@ -39,14 +62,14 @@ def quick_socket(path: str, environ: Mapping[str, str]) -> str | None:
         return None
     folder = environ.get(_RUNTIME_DIR_VARIABLE)
     if folder is None:
-        folder = default_runtime_dir(path, environ, is_root=os.geteuid() == 0)
-    elif not folder.startswith("/") or "$" in folder:
+        return Target(path, default_runtime_dir(path, environ, is_root=os.geteuid() == 0))
+    if not folder.startswith("/") or "$" in folder:
         return None
-    return os.path.join(folder, "admin.sock")
+    return Target(path, folder, folder)
 
 
 def _moves_socket(variable: str) -> bool:
-    """Returns whether a variable moves the socket in a way that `quick_socket` does not read."""
+    """Returns whether a variable moves the socket in a way that `quick_target` does not read."""
     name = variable.upper()
     return name.startswith("SERVD_ADMIN__") or (
         name == _RUNTIME_DIR_VARIABLE and variable != _RUNTIME_DIR_VARIABLE
@@ -66,30 +89,88 @@ def client_at(admin: str) -> AdminClient:
     return AdminClient(_endpoint(admin), _token_of_environment())
 
 
-def client_of(path: str) -> AdminClient:
-    """Returns the client of a configuration's daemon. Raises `ServdError` without an API."""
-    token = _token_of_environment()
-    if quick := quick_socket(path, os.environ):
-        if not {_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"} & os.environ.keys():
-            quick = _or_of_another_path(quick, path)
-        found = _or_unit_socket(quick, path)
-        return AdminClient(found, own=found != UNIT_SOCKET)
-    from servd.config.load import load
+class Found(NamedTuple):
+    """The client of a daemon, and what to say of where it answers ("": nothing)."""
 
-    loaded = readable_part(load(path, os.environ))
-    settings = loaded.config.admin
-    if not settings.enabled:
-        raise ServdError(f"{loaded.path} has admin.enabled = false: the daemon cannot be asked")
-    runtime_dir = runtime_dir_of(loaded.config.daemon.runtime_dir, loaded.path)
-    address = admin_address(settings.listen, runtime_dir)
-    if address.kind == "tcp":
-        return AdminClient(f"http://{address.from_here}", token or _token(loaded))
-    socket_path = address.path
-    configured = loaded.config.daemon.runtime_dir or "RUNTIME_DIRECTORY" in os.environ
-    if settings.listen is None and not configured:
-        socket_path = _or_of_another_path(socket_path, loaded.path)
-    found = _or_unit_socket(socket_path, loaded.path)
-    return AdminClient(found, own=settings.listen is None and found != UNIT_SOCKET)
+    client: AdminClient
+    note: str = ""
+
+
+def client_of(path: str) -> Found:
+    """Returns the client of a configuration's daemon, which may answer elsewhere than the file says
+    by now. Raises `NoDaemonError` if the file disables the API and no daemon is known, and
+    `ServdError` if that of the daemon is disabled.
+    """
+    settings: AdminConfig | None = None
+    target = quick_target(path, os.environ)
+    if target is None:
+        from servd.config.load import load
+
+        loaded = readable_part(load(path, os.environ))
+        target, settings = _target(loaded), loaded.config.admin
+    running = _running(target)
+    if running is None or not running.told.admin:
+        if target.listen == instances.NO_ADMIN:
+            raise NoDaemonError(f"{path} has admin.enabled = false: no daemon can be asked")
+        return Found(_client(_or_unit_socket(target), settings, own=not target.listen))
+    admin = running.told.admin
+    if admin == instances.NO_ADMIN:
+        raise ServdError(
+            f"the running servd (pid {running.pid}) has admin.enabled = false: it cannot be asked"
+        )
+    own = admin.startswith(f"unix:{running.folder}/")
+    return Found(_client(admin, settings, own=own), _note(target, running))
+
+
+def _target(loaded: Loaded) -> Target:
+    admin, configured = loaded.config.admin, loaded.config.daemon.runtime_dir
+    listen = "" if admin.listen is None else str(admin.listen)
+    return Target(
+        loaded.path,
+        runtime_dir_of(configured, loaded.path),
+        configured,
+        listen if admin.enabled else instances.NO_ADMIN,
+    )
+
+
+def _client(admin: str, settings: AdminConfig | None, *, own: bool) -> AdminClient:
+    """Returns the client for an address as a configuration has it."""
+    token = _token_of_environment()
+    if admin.startswith("unix:"):
+        own = own and admin != f"unix:{UNIT_SOCKET}"
+        return AdminClient(admin.removeprefix("unix:"), own=own)
+    if not token and settings is not None:
+        token = _token(settings)
+    return AdminClient(f"http://{parse_address(admin).from_here}", token)
+
+
+def _running(target: Target) -> Instance | None:
+    """Returns the daemon that runs, if it has recorded itself: in the folder that the file says, or
+    else with this file as its configuration. Who names the folder in the environment means it.
+    """
+    here = instances.using(target.folder)
+    if here is not None or {_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"} & os.environ.keys():
+        return here
+    usual = default_runtime_dir(target.config, os.environ, is_root=os.geteuid() == 0)
+    beside = instances.running(target.config, os.path.dirname(usual))
+    return beside or instances.running_anywhere(target.config)
+
+
+def _note(target: Target, running: Instance) -> str:
+    """Returns what to say of a daemon that does not answer where the file says."""
+    told = running.told
+    same_folder = (
+        not told.is_configured
+        if not target.configured
+        else (os.path.realpath(target.configured) == os.path.realpath(running.folder))
+    )
+    says = f"{target.config} says {target.admin}"
+    if target.listen == instances.NO_ADMIN:
+        says = f"{target.config} has admin.enabled = false"
+    elif same_folder and told.admin == target._replace(folder=running.folder).admin:
+        return ""
+    until = "a reload" if same_folder or target.listen else "a restart"
+    return f"{says}: the running servd (pid {running.pid}) answers at {told.admin} until {until}"
 
 
 def _token_of_environment() -> str:
@@ -113,23 +194,12 @@ def readable_part(loaded: Loaded) -> Loaded:
     return load_sources([source], loaded.path, os.environ, Disk())
 
 
-def _or_of_another_path(socket_path: str, config: str) -> str:
-    """Returns the socket of the daemon that was started with another path to the same config, if
-    there is one: given is a link, or where it leads.
-    """
-    folder = os.path.dirname(socket_path)
-    if instances.using(folder) is not None:
-        return socket_path
-    found = instances.running(config, os.path.dirname(folder))
-    return socket_path if found is None else os.path.join(found.folder, "admin.sock")
-
-
-def _or_unit_socket(socket_path: str, config: str) -> str:
-    """Returns the socket, or that of the shipped unit if the config is the unit's."""
-    is_the_units = os.path.realpath(config).startswith("/etc/servd/")
-    if is_the_units and not os.path.exists(socket_path) and os.path.exists(UNIT_SOCKET):
-        return UNIT_SOCKET
-    return socket_path
+def _or_unit_socket(target: Target) -> str:
+    """Returns the address, or that of the shipped unit if the config is the unit's."""
+    is_the_units = os.path.realpath(target.config).startswith("/etc/servd/")
+    if not is_the_units or target.listen or os.path.exists(f"{target.folder}/admin.sock"):
+        return target.admin
+    return f"unix:{UNIT_SOCKET}" if os.path.exists(UNIT_SOCKET) else target.admin
 
 
 def _endpoint(admin: str) -> str:
@@ -149,9 +219,8 @@ def _endpoint(admin: str) -> str:
     return admin
 
 
-def _token(loaded: Loaded) -> str:
+def _token(settings: AdminConfig) -> str:
     """Returns the token of the configuration. Raises `ServdError` if its file is unreadable."""
-    settings = loaded.config.admin
     if not settings.token_file:
         return settings.token
     try:

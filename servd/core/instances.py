@@ -1,4 +1,5 @@
-"""The daemons of this user: each records its process and its configuration in its runtime folder.
+"""The daemons of this user: each records its process, its configuration and the address of its
+admin API in its runtime folder.
 
 A configuration has more than one path where a link leads to it, and a link may be swapped while the
 daemon runs: a record holds the path as given, and is compared by where both lead now.
@@ -9,29 +10,53 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from servd.core.basedir import absolute
 from servd.core.processes import started_at
 
 _RECORD = os.path.join("private", "servd.pid")
+_CONFIGURED = "configured"
+
+
+NO_ADMIN = "none"
+"""The address of a disabled admin API."""
+
+
+class Record(NamedTuple):
+    """What a daemon tells of itself. `config` is absolute; "" where no file is its configuration.
+    `admin` is as in `--admin`; "" while it starts. `is_configured`: its configuration names the
+    runtime folder.
+    """
+
+    config: str
+    admin: str = ""
+    is_configured: bool = False
+
+
+NOT_TOLD = Record("")
+"""What is known before a daemon tells anything."""
 
 
 class Instance(NamedTuple):
-    """A living daemon. `config` is absolute; "" where no file is its configuration."""
+    """A living daemon."""
 
     folder: str
     pid: int
-    config: str
+    told: Record
 
 
-def record(folder: str, config: str) -> None:
-    """Records that this process uses `folder`, for the configuration `config`. Raises OSError."""
+def record(folder: str, told: Record) -> None:
+    """Records that this process uses `folder`. Raises OSError."""
     path = record_of(folder)
     beside = f"{path}.{os.getpid()}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        lines = (str(os.getpid()), str(started_at(os.getpid()) or 0), config)
+        started = started_at(os.getpid()) or 0
+        where = _CONFIGURED if told.is_configured else ""
+        lines = (str(os.getpid()), str(started), told.config, told.admin, where)
         file.write("\n".join(lines).encode(errors="surrogateescape") + b"\n")
     os.rename(beside, path)
 
@@ -62,18 +87,42 @@ def running(config: str, parent: str) -> Instance | None:
     """Returns the other living daemon of `config`, by whichever path, that has its runtime folder
     in `parent`; None if there is none.
     """
-    real = os.path.realpath(absolute(config))
     try:
-        folders = sorted(os.listdir(parent))
+        names = sorted(os.listdir(parent))
     except OSError:
         return None
-    for name in folders:
-        found = _read(os.path.join(parent, name))
-        if found is None or found.pid == os.getpid() or not found.config:
+    return _first_of(config, (os.path.join(parent, name) for name in names))
+
+
+def running_anywhere(config: str) -> Instance | None:
+    """Returns the other living daemon of `config`, wherever its runtime folder is: every daemon
+    holds its folder open. Linux tells; elsewhere the answer is None.
+    """
+    return _first_of(config, _folders_of_processes())
+
+
+def _first_of(config: str, folders: Iterable[str]) -> Instance | None:
+    real = os.path.realpath(absolute(config))
+    for folder in folders:
+        found = _read(folder)
+        if found is None or found.pid == os.getpid() or not found.told.config:
             continue
-        if os.path.realpath(found.config) == real:
+        if os.path.realpath(found.told.config) == real:
             return found
     return None
+
+
+def _folders_of_processes() -> Iterator[str]:
+    """Yields the folders with a record that processes of this user hold open."""
+    with contextlib.suppress(OSError):
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it has ended, or is a stranger's
+                if b"servd" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    continue
+                for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                    target = os.readlink(descriptor.path)
+                    if target.startswith("/") and os.path.lexists(record_of(target)):
+                        yield target
 
 
 def _read(folder: str) -> Instance | None:
@@ -82,8 +131,9 @@ def _read(folder: str) -> Instance | None:
         with open(descriptor, "rb") as file:
             if not _is_trusted(os.fstat(descriptor), os.lstat(folder)):
                 return None
-            pid, started, config = os.fsdecode(file.read(8192)).split("\n")[:3]
-        found = Instance(folder, int(pid), config)
+            lines = os.fsdecode(file.read(8192)).split("\n")
+        pid, started, config, admin, where = [*lines, "", ""][:5]  # an older servd writes three
+        found = Instance(folder, int(pid), Record(config, admin, where == _CONFIGURED))
         return found if _lives(found.pid, int(started)) else None
     except (OSError, ValueError):
         return None

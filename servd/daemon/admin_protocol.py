@@ -7,7 +7,14 @@ from typing import Any, Protocol
 
 from servd.config.model import AdminConfig
 from servd.core.handed_socket import HandedSocket
+from servd.core.instances import NO_ADMIN
+from servd.core.paths import admin_address
 from servd.daemon.reload.settings import SettingsChange
+
+
+def api_address(config: AdminConfig, runtime_dir: str) -> str:
+    """Returns where the API answers, as `--admin` takes it, or "none"."""
+    return str(admin_address(config.listen, runtime_dir)) if config.enabled else NO_ADMIN
 
 
 class Admin(Protocol):

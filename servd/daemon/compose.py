@@ -71,7 +71,9 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         planner=planner,
         queue=queue,
         supervisor=supervisor,
-        settings=OwnSettings(router, admin, hooks, context.start_limiter, planner.usable_cpus),
+        settings=OwnSettings(
+            router, folder, admin, hooks, context.start_limiter, planner.usable_cpus
+        ),
         observer=surroundings,
         now=now,
         boot=router.boot,

@@ -18,7 +18,7 @@ from servd.core.basedir import absolute
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import Exit, StartError
 from servd.core.events import Event
-from servd.core.paths import admin_address
+from servd.daemon.admin_protocol import api_address
 from servd.daemon.components import DaemonComponents
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
@@ -114,16 +114,19 @@ class Daemon:
         """Starts, serves until it is told to stop, and stops. Returns the exit status."""
         state = self._options.previous.state if self._options.previous is not None else None
         replaces = {"replaces": state.pid} if state is not None else {}
+        folder = self._resources.folder
+        admin = api_address(self.config.admin, folder.path)
         log.info(
             Event.SERVD_STARTED,
             version=__version__,
             config=self._options.loaded.path,
             services=len(self.reloader.desired.plan.services),
-            runtime_dir=self._resources.folder.path,
-            admin=self._admin_address(),
+            runtime_dir=folder.path,
+            admin=admin,
             **replaces,
         )
         self._components.admin.open(self.config.admin, state.admin if state is not None else [])
+        folder.tell_admin(admin)
         self._take_signals()
         self._parent.hold(self._parent_ended)
         for duty in self._duties:
@@ -138,12 +141,6 @@ class Daemon:
             await self._lifecycle.stopping.wait()
         await self._stop()
         return Exit.OK if runs else Exit.START_FAILED
-
-    def _admin_address(self) -> str:
-        """The address as people may pass it to `--admin`."""
-        admin = self.config.admin
-        address = admin_address(admin.listen, self._resources.folder.path)
-        return str(address) if admin.enabled else "none"
 
     async def _first_start(self) -> bool:
         """Starts everything; a signal to stop ends the wait. Returns False if `on_start_failure`

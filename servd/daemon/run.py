@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 from servd.core.basedir import absolute, fix_base_dir
+from servd.core.instances import Record
 from servd.core.paths import runtime_dir_of
 from servd.core.processes import adopt_orphans
 from servd.daemon.components import DaemonResources
@@ -75,13 +76,14 @@ def _runtime_dir(options: DaemonOptions, pool: SocketPool) -> RuntimeDir:
     ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
     given = options.loaded.path
     config = "" if given.startswith("<") or options.runtime_dir else absolute(given)
+    told = Record(config, is_configured=bool(configured))
     if options.previous is None:
         path = runtime_dir_of(configured, given, options.runtime_dir)
-        folder = RuntimeDir(path, config=config, ours=ours)
+        folder = RuntimeDir(path, told, ours=ours)
         folder.open()
         return folder
     state = options.previous.state
-    folder = RuntimeDir(state.runtime_dir, config=config, ours=ours)
+    folder = RuntimeDir(state.runtime_dir, told, ours=ours)
     folder.adopt(state.lock, state.made)
     pool.inherited = state.inherited
     pool.preload(map(Bound.inherit, state.sockets), state.chosen)

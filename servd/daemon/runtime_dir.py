@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from servd.core import instances
 from servd.core.address import UNIX_PATH_LIMIT
 from servd.core.errors import StartError
+from servd.core.instances import NOT_TOLD, Record
 
 SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
 _FOLDERS = (SOCKETS, NOTIFY, APP_METRICS, APP_DATA)
@@ -26,16 +27,16 @@ class RuntimeDir:
     """The folder, locked: a second daemon is refused with the pid of the first.
 
     It is removed at the end if this daemon made it, or if it is `ours` by name: then no other
-    daemon of the same `config` ("": not a file) may run in a folder beside it. The descriptor
+    daemon of the same configuration may run in a folder beside it. The descriptor
     `lock`, of the folder itself, holds the lock (which keeps systemd-tmpfiles away too); a new
     daemon inherits it, so that no other can come between. `notify` holds the workers' notification
     sockets, `app_metrics` one folder per service for its app's metrics, `folded_app_metrics` the
     daemon's copies of those; only this user can enter `private`.
     """
 
-    def __init__(self, path: str, *, config: str = "", ours: bool = False) -> None:
+    def __init__(self, path: str, told: Record = NOT_TOLD, *, ours: bool = False) -> None:
         self.path = path
-        self.config = config
+        self.told = told
         self.ours = ours
         self.private = os.path.join(path, PRIVATE)
         self.notify = os.path.join(path, NOTIFY)
@@ -101,8 +102,17 @@ class RuntimeDir:
     def own(self) -> None:
         """Makes this daemon the owner: it writes its pid, and cleans up at the end."""
         self._owned = True
+        self._record()
+
+    def tell_admin(self, address: str) -> None:
+        """Records where the admin API answers from now on."""
+        self.told = self.told._replace(admin=address)
+        if self._owned:
+            self._record()
+
+    def _record(self) -> None:
         with contextlib.suppress(OSError):  # `mend` makes what is missing
-            instances.record(self.path, self.config)
+            instances.record(self.path, self.told)
 
     @property
     def is_owned(self) -> bool:
@@ -125,7 +135,7 @@ class RuntimeDir:
             if self.path in missing:
                 self._lock_again()
             if not recorded:
-                instances.record(self.path, self.config)
+                instances.record(self.path, self.told)
         except OSError as error:
             raise self._unusable(error) from None
         return missing or [instances.record_of(self.path)]
@@ -184,16 +194,15 @@ class RuntimeDir:
         """Raises `StartError` if another daemon has the folder, or the configuration."""
         self.lock = self._locked()
         self._owned = True
-        instances.record(
-            self.path, self.config
-        )  # before it looks: of two that start together, none overlooks the other
+        # before it looks: of two that start together, none overlooks the other
+        instances.record(self.path, self.told)
         other = self._other_daemon()
         if other is not None:
             instances.forget(self.path)
             os.close(self.lock)
             self._owned, self.lock = False, -1
             raise StartError(
-                f"another servd (pid {other.pid}) runs {self.config}, as {other.config}"
+                f"another servd (pid {other.pid}) runs {self.told.config}, as {other.told.config}"
             )
 
     def _locked(self) -> int:
@@ -211,9 +220,9 @@ class RuntimeDir:
 
     def _other_daemon(self) -> instances.Instance | None:
         """Returns the daemon that runs the same configuration by another path."""
-        if not (self.ours and self.config):
+        if not (self.ours and self.told.config):
             return None
-        return instances.running(self.config, os.path.dirname(self.path))
+        return instances.running(self.told.config, os.path.dirname(self.path))
 
     def close(self) -> None:
         """Removes its content, and the folder if this daemon made it, unless another owns it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from servd.control.client import AdminClient
-from servd.control.locate import client_of, quick_socket
+from servd.control.locate import client_of, quick_target
 from servd.core.errors import ServdError
 
 SERVICE = '[services.web]\ncommand = ["true"]\n'
@@ -34,10 +34,12 @@ def test_it_is_where_the_whole_configuration_says(
     path.write_text(text)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    quick = quick_socket(str(path), environ)
+    quick = quick_target(str(path), environ)
     assert quick is not None
-    monkeypatch.setattr("servd.control.locate.quick_socket", lambda *_: None)
-    assert client_of(str(path)).endpoint == quick
+    monkeypatch.setattr("servd.control.locate.quick_target", lambda *_: None)
+    found = client_of(str(path))
+    assert f"unix:{found.client.endpoint}" == quick.admin
+    assert found.note == ""
 
 
 @pytest.mark.parametrize(
@@ -58,14 +60,14 @@ def test_where_more_may_be_said_the_whole_is_read(
 ) -> None:
     path = tmp_path / "servd.toml"
     path.write_text(text)
-    assert quick_socket(str(path), environ) is None
+    assert quick_target(str(path), environ) is None
 
 
 def test_folders_and_other_languages_are_read_whole(tmp_path: Path) -> None:
     (tmp_path / "servd.yaml").write_text("services: {}")
-    assert quick_socket(str(tmp_path), {}) is None
-    assert quick_socket(str(tmp_path / "servd.yaml"), {}) is None
-    assert quick_socket(str(tmp_path / "nosuch.toml"), {}) is None
+    assert quick_target(str(tmp_path), {}) is None
+    assert quick_target(str(tmp_path / "servd.yaml"), {}) is None
+    assert quick_target(str(tmp_path / "nosuch.toml"), {}) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has sockets of strangers")

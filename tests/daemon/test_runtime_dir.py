@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from servd.core.errors import StartError
+from servd.core.instances import Record
 from servd.core.paths import default_runtime_dir, instance_name
 from servd.core.processes import started_at
 from servd.daemon.runtime_dir import RuntimeDir
@@ -53,9 +54,9 @@ def test_of_two_paths_to_one_config_the_second_is_refused(short: Path) -> None:
     config, link = short / "servd.toml", short / "link.toml"
     config.touch()
     link.symlink_to("servd.toml")
-    first = RuntimeDir(str(short / "run" / "a"), config=str(link), ours=True)
+    first = RuntimeDir(str(short / "run" / "a"), Record(str(link)), ours=True)
     first.open()
-    second = RuntimeDir(str(short / "run" / "b"), config=str(config), ours=True)
+    second = RuntimeDir(str(short / "run" / "b"), Record(str(config)), ours=True)
     # the daemon of this process is told from others by its pid
     (short / "run" / "a" / "private" / "servd.pid").write_text(
         f"{os.getppid()}\n{started_at(os.getppid()) or 0}\n{link}\n"

@@ -88,7 +88,7 @@ class ServdProcess:
         self,
         folder: Path,
         arguments: list[str],
-        environ: Mapping[str, str],
+        environ: Mapping[str, str | None],
         runtime: Path,
         interpreter: str = sys.executable,
         user: int | None = None,
@@ -101,6 +101,7 @@ class ServdProcess:
         self._log = self.log_path.open("wb")
         self.known: dict[int, psutil.Process] = {}
         self.main: psutil.Process | None = None
+        whole = {**os.environ, "SERVD_DAEMON__RUNTIME_DIR": str(runtime), **environ}
         self.process = subprocess.Popen(
             [interpreter, "-m", "servd", *arguments],
             cwd=folder,
@@ -108,7 +109,7 @@ class ServdProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env={**os.environ, "SERVD_DAEMON__RUNTIME_DIR": str(runtime), **environ},
+            env={name: text for name, text in whole.items() if text is not None},
             start_new_session=True,
         )
 
@@ -409,11 +410,12 @@ class Servd:
     def run(
         self,
         *arguments: str,
-        environ: Mapping[str, str] | None = None,
+        environ: Mapping[str, str | None] | None = None,
         folder: Path | None = None,
         **options: Any,
     ) -> ServdProcess:
-        """A daemon with these arguments; `options` choose its interpreter and its user.
+        """A daemon with these arguments; `options` choose its interpreter and its user. A variable
+        that is None in `environ` is unset.
 
         Unless `watching` is set it watches no config, so that an edit is applied when the test
         asks for it.

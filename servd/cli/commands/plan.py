@@ -52,8 +52,8 @@ def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
     """Returns the plan: the running daemon's, or else that of a first start, which may raise
     `ConfigError`. Raises `InvalidError` if the daemon finds the file invalid.
     """
-    client = admin_client(config, admin)
     try:
+        client = admin_client(config, admin)
         answer = client.get("/v1/plan")
     except NoDaemonError:
         if admin:

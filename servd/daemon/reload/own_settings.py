@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from servd.config.model import Config
 from servd.core.errors import StartError
-from servd.daemon.admin_protocol import Admin
+from servd.daemon.admin_protocol import Admin, api_address
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import configure, open_log
 from servd.daemon.reload.settings import SettingsChange
+from servd.daemon.runtime_dir import RuntimeDir
 from servd.supervisor.circus.start_limiter import StartLimiter
 
 
@@ -19,6 +20,7 @@ class OwnSettings:
     """The components with settings; `daemon.start_concurrency = 0` counts `usable_cpus`."""
 
     router: LogRouter
+    folder: RuntimeDir
     admin: Admin
     hooks: Hooks
     limiter: StartLimiter
@@ -51,6 +53,7 @@ class OwnSettings:
         async def apply() -> None:
             self.limiter.change(start_limit(after, self.usable_cpus))
             self.hooks.hooks = after.hooks
+            self.folder.tell_admin(api_address(after.admin, self.folder.path))
 
         change.commits.append(apply)
         return change
