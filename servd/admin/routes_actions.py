@@ -81,7 +81,7 @@ def caller(
     response: Response,
     if_match: Annotated[
         str | None,
-        Header(description="The ETag of the status that this is about; another state: 412."),
+        Header(description="The ETag of the status, or plan, that this is about; another: 412."),
     ] = None,
 ) -> Caller:
     """Parses If-Match (RFC 9110, section 13.1.1): weak tags match nothing, `*` any state."""

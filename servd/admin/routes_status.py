@@ -14,6 +14,7 @@ from servd.config.effective import effective
 from servd.core.errors import ConfigError
 from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView
+from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
 
 WELL = ("ready", "completed", "exited", "rolling")
@@ -32,13 +33,16 @@ class ByHandAnswer(BaseModel):
 
 class PlanAnswer(BaseModel):
     """What a reload would do now: to services (`changes`) and to the daemon itself (`settings`).
-    `by_hand` is what differs from the file, and will.
+    `by_hand` is what differs from the file, and will; `by_hand_ends` what did until now. `etag`
+    stands for all of this: a reload with it in If-Match does this and nothing else.
     """
 
+    etag: str
     source: str
     changes: list[Row]
     settings: list[SettingRow]
     by_hand: list[ByHandAnswer]
+    by_hand_ends: list[EndedOverride]
     restart_needed: list[str]
     warnings: list[str]
 
@@ -129,13 +133,15 @@ async def config(
     summary="What a reload would do now",
     responses=documented(_422="The configuration is not valid"),
 )
-async def plan(daemon: CurrentDaemon) -> PlanAnswer:
+async def plan(daemon: CurrentDaemon, response: Response, roll: bool = False) -> PlanAnswer:
     try:
-        planned = await daemon.reloader.plan()
+        planned = await daemon.reloader.plan(roll=roll)
     except ConfigError as error:
         raise ProblemError(of_config(error)) from None
     shall = planned.desired.plan.by_name
+    response.headers["etag"] = f'"{planned.tag}"'
     return PlanAnswer(
+        etag=planned.tag,
         source="daemon",
         changes=change_rows(planned.changes),
         settings=list(daemon.reloader.settings(planned.desired.loaded)),
@@ -144,6 +150,7 @@ async def plan(daemon: CurrentDaemon) -> PlanAnswer:
             for s in planned.desired.declared.services
             if s.name in planned.desired.overrides
         ],
+        by_hand_ends=list(planned.by_hand_ends),
         restart_needed=list(daemon.reloader.restart_needed(planned.desired.loaded.config)),
         warnings=[warning.summary() for warning in planned.desired.loaded.warnings],
     )

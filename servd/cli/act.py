@@ -91,7 +91,9 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
-    """Asks the daemon to act; returns the exit status. `unchanged` tells that nothing was to do."""
+    """Asks the daemon to act, as `AdminClient.post` does; returns the exit status. `unchanged` is
+    what to say if nothing was to do.
+    """
     return _act(admin_client(options.config, options.admin), options, route, unchanged, body)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -101,13 +101,22 @@ class AdminClient:
             return ServdError(f"servd at {self.endpoint} says: {said} ({answer.status})")
         return ServdError(f"what answers at {self.endpoint} is no servd, or another version of it")
 
-    def post(self, route: str, **body: Any) -> Answer:
-        """Sends a POST request and waits for its completion. Raises `NoDaemonError`."""
-        return self.ask("POST", route, json.dumps(body))
+    def post(self, route: str, *, expect: str = "", **body: Any) -> Answer:
+        """Sends a POST request and waits for its completion. Nothing is done if the ETag `expect`
+        is of another state. Raises `NoDaemonError`.
+        """
+        only = {"If-Match": f'"{expect}"'} if expect else None
+        return self.ask("POST", route, json.dumps(body), only)
 
-    def ask(self, method: str, route: str, body: str | None = None) -> Answer:
+    def ask(
+        self,
+        method: str,
+        route: str,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """Sends one request and returns any answer. Raises `NoDaemonError`."""
-        with self._answer(method, route, body) as answer:
+        with self._answer(method, route, body, headers) as answer:
             return Answer(answer.status, _json(answer.read()))
 
     def follow(self, route: str) -> Iterator[str]:
@@ -139,13 +148,17 @@ class AdminClient:
 
     @contextlib.contextmanager
     def _answer(
-        self, method: str, route: str, body: str | None = None
+        self,
+        method: str,
+        route: str,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """Yields the answer with its body unread. Raises `ServdError` if the token is refused."""
         kind = {"Content-Type": "application/json"} if body is not None else {}
         connection = self.connection()
         try:
-            connection.request(method, route, body, self.headers | kind)
+            connection.request(method, route, body, {**self.headers, **kind, **(headers or {})})
             answer = connection.getresponse()
             if answer.status == 401:
                 hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"

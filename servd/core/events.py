@@ -96,12 +96,15 @@ class Event(StrEnum):
     RELOAD_PLANNED = ("reload planned", "reason changes", "What will change.")
     RELOAD_PREPARED = ("reload prepared", "services",
         "Everything new is ready: what is old is about to be replaced.")
-    RELOAD_FINISHED = ("reload finished", "outcome reason seconds changes restart_needed?",
+    RELOAD_FINISHED = ("reload finished",
+        "outcome reason seconds changes restart_needed? by_hand_ends?",
         "It is in force (`applied`), or nothing had to change (`unchanged`).")
     RELOAD_FAILED = ("reload failed",
-        "outcome reason seconds changes error failed_service? details? last_lines? restart_needed?",
+        """outcome reason seconds changes error failed_service? details? last_lines?
+        restart_needed? by_hand_ends?""",
         "What ran before continues: the configuration is `invalid`, or was `rolled_back`.")
-    RELOAD_REFUSED = ("reload refused", "reason error", "A manual change is not possible.")
+    RELOAD_REFUSED = ("reload refused", "reason error",
+        "A manual change is not possible, or no longer what was seen.")
     RELOAD_UNDONE = ("reload undone", "services", "What was prepared is taken back.")
     UNDO_FAILED = ("undo failed", "service exception", "A fault of servd while it took that back.")
     UPGRADE_STARTED = ("upgrade started", "", "A new daemon is started in place of this one.")

@@ -11,6 +11,7 @@ from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.request import ReloadReport
 from servd.daemon.watch.certificates import validity
 from servd.plan.model import ServicePlan
+from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exits import WorkerExit
@@ -34,7 +35,8 @@ class ConfigStatus:
 @dataclass(frozen=True, slots=True)
 class ReloadStatus:
     """The outcome of a reload. `details` are all errors of an invalid configuration, `last_lines`
-    the last output of a failing worker, `since` is when the state in force was applied.
+    the last output of a failing worker, `since` is when the state in force was applied,
+    `by_hand_ends` what was set by hand until then.
     """
 
     outcome: str
@@ -49,6 +51,7 @@ class ReloadStatus:
     details: list[str]
     last_lines: list[str]
     restart_needed: list[str]
+    by_hand_ends: list[EndedOverride]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
         details=list(report.details),
         last_lines=list(report.last_lines),
         restart_needed=list(report.restart_needed),
+        by_hand_ends=list(report.by_hand_ends),
     )
 
 

@@ -10,14 +10,19 @@ from servd.plan.model import ServicePlan
 
 ChangeKind = Literal["add", "remove", "scale", "live", "roll", "switch", "rebind", "interrupt"]
 
+Sign = Literal["+", "~", "-"]
+
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A changed key. Secrets are masked in both values."""
+    """A changed key. Secrets are masked in both values. `sign`: `+` if it is new, `-` if it is
+    gone.
+    """
 
     key: str
     before: str
     after: str
+    sign: Sign = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,9 @@ class Change:
         return found
 
     @property
-    def sign(self) -> str:
+    def sign(self) -> Sign:
         """One character: `+`, `~` or `-`."""
-        return {"add": "+", "remove": "-"}.get(self.kind, "~")
+        return "+" if self.kind == "add" else "-" if self.kind == "remove" else "~"
 
     @property
     def halts(self) -> bool:

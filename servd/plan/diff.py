@@ -13,10 +13,11 @@ from servd.config.service import Service
 from servd.config.tree import Path, differing_paths, dotted
 from servd.core import graph
 from servd.core.secrets import MASK, mask_values
-from servd.plan.change import Change, ChangeKind, KeyChange
+from servd.plan.change import Change, ChangeKind, KeyChange, Sign
 from servd.plan.model import Plan, ServicePlan
 from servd.wire.names import DEPENDENCIES
 
+_NOTHING: tuple[object, ...] = (None, "", (), [], {})
 _SEVERITY: tuple[ChangeKind, ...] = ("live", "scale", "roll", "rebind", "switch")
 _Finder = Callable[[ServicePlan, ServicePlan], Iterator[KeyChange]]
 _STRICTNESS = ("none", "optional", "required")
@@ -131,6 +132,8 @@ def _kind_of(key: str, old: ServicePlan, new: ServicePlan) -> ChangeKind:
         return "roll"
     if key == "tls.client_auth":
         return "switch" if overlap_is_unsafe(client_auth(old), new) else "roll"
+    if key.startswith("tls.") and (old.tls is None) != (new.tls is None):
+        return "switch"
     if key == "workers" and new.is_task and old.workers and new.workers:
         return "live"  # it always runs once
     return service_kind(key)
@@ -160,8 +163,9 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
         _meaning(plan).definition.model_dump(mode="json") for plan in (old, new)
     )
     keys = [
-        KeyChange(dotted(key), *(_text(_at(values, key)) for values in shown))
-        for key in differing_paths(old_values, new_values)
+        key
+        for path in differing_paths(old_values, new_values)
+        for key in _key_by_key(path, *(_at(values, path) for values in shown))
     ]
     keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
     keys += _variables(old, new, before, after)
@@ -170,9 +174,34 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     return keys or [KeyChange("ready", "", "asked in another way")]
 
 
+def _key_by_key(path: Path, before: Any, after: Any) -> list[KeyChange]:
+    """Returns the change at `path`: a table that is new, or gone, by each of its keys."""
+    for table, other in ((before, after), (after, before)):
+        if isinstance(table, Mapping) and table and other in (None, False, {}):
+            return [
+                change
+                for key in table
+                for change in _key_by_key(
+                    (*path, key),
+                    *(each.get(key) if each is table else None for each in (before, after)),
+                )
+            ]
+    return [KeyChange(dotted(path), _text(before), _text(after), _sign(before, after))]
+
+
+def _sign(before: Any, after: Any) -> Sign:
+    return "+" if before in _NOTHING else "-" if after in _NOTHING else "~"
+
+
 def _as_written(definition: Service) -> dict[str, Any]:
-    """Returns the values as a file would have them: a dependency without a condition is a name."""
+    """Returns the values as a file would have them: a dependency without a condition is a name, and
+    a table that has no default has the keys that are given.
+    """
     values = definition.model_dump(mode="json")
+    given = definition.model_dump(mode="json", exclude_unset=True)
+    for key, field in type(definition).model_fields.items():
+        if field.default is None and isinstance(values[key], dict) and given.get(key):
+            values[key] = given[key]
     values["depends_on"] = [
         each["service"] if each["condition"] == "ready" else each for each in values["depends_on"]
     ]
@@ -219,7 +248,7 @@ def _values(key: str, value_of: Callable[[ServicePlan], object], text: str = "")
     return find
 
 
-_OF_ACCOUNT = ("HOME", "USER", "LOGNAME")
+_OF_ACCOUNT = ("HOME", "USER", "LOGNAME", "PROMETHEUS_MULTIPROC_DIR")
 
 
 def _variables(
@@ -242,7 +271,7 @@ def _variables(
                 _text(mask_values(value, path, whole.secrets)) if value is not None else ""
                 for value, (_, whole) in zip(values, plans, strict=True)
             ]
-            yield KeyChange(f"env.{name}", *shown)
+            yield KeyChange(f"env.{name}", shown[0], shown[1], _sign(*values))
         else:
             named.append(name)
     if named:
@@ -275,7 +304,7 @@ def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
 def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     if any(map(operator.ne, old.gpus, new.gpus)):
         shown = [" ".join(",".join(ids) for ids in plan.gpus) for plan in (old, new)]
-        yield KeyChange("gpus", *shown)
+        yield KeyChange("gpus", shown[0], shown[1])
 
 
 _ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")

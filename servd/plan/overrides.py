@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from servd.config.model import Config
 from servd.core import graph
 from servd.core.errors import ServdError
 from servd.plan.model import Plan, ServicePlan
@@ -85,13 +84,43 @@ def with_overrides(declared: Plan, overrides: Overrides) -> Plan:
     return dataclasses.replace(declared, services=services)
 
 
-def surviving(overrides: Overrides, before: Config, after: Config) -> dict[str, Override]:
-    """Returns the overrides that outlast the change of the file from `before` to `after`."""
+def surviving(overrides: Overrides, before: Plan, after: Plan) -> dict[str, Override]:
+    """Returns the overrides that outlast the change of the declared plan from `before` to `after`:
+    `workers` says the same of the service, in the same words or with the same number.
+    """
+    old, new = before.by_name, after.by_name
     return {
         name: override
         for name, override in overrides.items()
-        if name in after.services and after.services[name].workers == before.services[name].workers
+        if name in old and name in new and _workers_agree(old[name], new[name])
     }
+
+
+def _workers_agree(old: ServicePlan, new: ServicePlan) -> bool:
+    return old.workers == new.workers or old.definition.workers == new.definition.workers
+
+
+@dataclass(frozen=True, slots=True)
+class EndedOverride:
+    """A number of workers that was set by hand, and is over: the file says `file` (None: it has no
+    such service any more).
+    """
+
+    service: str
+    workers: int
+    file: int | None
+
+
+def ended(
+    before: Overrides, after: Overrides, running: Plan, declared: Plan
+) -> tuple[EndedOverride, ...]:
+    """Returns which of the overrides `before` are not among those `after`."""
+    was, says = running.by_name, declared.by_name
+    return tuple(
+        EndedOverride(name, was[name].workers, says[name].workers if name in says else None)
+        for name in before
+        if name not in after and name in was
+    )
 
 
 def effective_overrides(overrides: Overrides, declared: Plan) -> dict[str, Override]:

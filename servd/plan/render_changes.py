@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from servd.config.kinds import DaemonKind
 from servd.core.secrets import MASK
-from servd.plan.change import Change
+from servd.plan.change import Change, Sign
 from servd.plan.render import summary
 
 NOTHING = "nothing differs (code is not compared: `servd restart` replaces workers for it)"
@@ -16,8 +16,9 @@ _COLOURS = {"+": "32", "~": "33", "-": "31"}
 
 
 class KeyRow(TypedDict):
-    """A key that says something else."""
+    """A key that is new (`+`), says something else (`~`), or is gone (`-`)."""
 
+    sign: Sign
     key: str
     before: str
     after: str
@@ -28,7 +29,7 @@ class Row(TypedDict):
 
     service: str
     kind: str
-    sign: str
+    sign: Sign
     keys: list[KeyRow]
     why: str
     notes: list[str]
@@ -49,7 +50,10 @@ def change_rows(changes: Sequence[Change]) -> list[Row]:
             "service": change.service,
             "kind": change.kind,
             "sign": change.sign,
-            "keys": [{"key": k.key, "before": k.before, "after": k.after} for k in change.keys],
+            "keys": [
+                {"sign": k.sign, "key": k.key, "before": k.before, "after": k.after}
+                for k in change.keys
+            ],
             "why": summary(change.plan) if change.kind == "add" else change.why,
             "notes": list(change.notes),
         }
@@ -71,12 +75,13 @@ def rows_as_text(
         text = f"{sign} {row['service']:<{names}}  {row['kind']:<{kinds}}  {row['why']}".rstrip()
         lines.append(f"\x1b[{_COLOURS[sign]}m{text}\x1b[0m" if colour else text)
         width = max((len(key["key"]) for key in row["keys"]), default=0)
-        lines += [f"    {key['key']:<{width}}  {_values(key)}" for key in row["keys"]]
+        lines += [f"    {k['sign']} {k['key']:<{width}}  {_values(k)}" for k in row["keys"]]
         lines += [f"    note: {note}" for note in row["notes"]]
     width = max((len(each["key"]) for each in settings), default=0)
     for each in settings:
-        text = f"~ {each['key']:<{width}}  {each['kind']:<7}  {_values(each)}"
-        lines.append(f"\x1b[{_COLOURS['~']}m{text}\x1b[0m" if colour else text)
+        sign = each["sign"]
+        text = f"{sign} {each['key']:<{width}}  {each['kind']:<7}  {_values(each)}"
+        lines.append(f"\x1b[{_COLOURS[sign]}m{text}\x1b[0m" if colour else text)
     return "\n".join([*lines, "", counted(rows, settings)])
 
 
@@ -92,4 +97,6 @@ def _values(key: KeyRow) -> str:
     before, after = key["before"], key["after"]
     if before == after and MASK in after:
         return f"{after} -> another value"
-    return f"{before} -> {after or '(not set)'}" if before else after
+    if key["sign"] != "~" or not before:
+        return after or before
+    return f"{before} -> {after or '(not set)'}"

@@ -172,7 +172,7 @@ def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, p
         page.goto(url)
         daemon.edit(web(2))
         page.get_by_role("button", name="Reload…").click()
-        expect(page.locator("#dialog .diff")).to_contain_text('env.V"1" → "2"')
+        expect(page.locator("#dialog .diff")).to_contain_text('env.V~ "1" → "2"')
         shot(page, "page-reload", whole=False)
         page.get_by_role("button", name="Reload", exact=True).click()
         expect(page.locator("#toast")).to_contain_text("~ web roll")

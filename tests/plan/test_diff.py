@@ -8,30 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servd.config.model import Config
 from servd.core import graph
-from servd.plan.build import build
 from servd.plan.change import Change
 from servd.plan.diff import diff, patched
-from servd.plan.host import Account, Host
 from servd.plan.model import Plan
 from servd.plan.render_changes import change_rows, rows_as_text
 
-HOST = Host(
-    cpus=(0, 1),
-    usable_cpus=2,
-    environ={"PATH": "/bin"},
-    accounts={"www": Account("www", 33, 33, (33,), "/var/www")},
-    env_files={"/a.env": {"A": "1"}, "/b.env": {"A": "2"}},
-    pem_files={"c1": "cert 1", "k1": "key 1", "c2": "cert 2", "k2": "key 2", "ca": "authority"},
-    ports={"model": 4567},
-    python="/py",
-)
-
-
-def plan_of(services: dict[str, Any], host: Host = HOST, secrets: Any = frozenset()) -> Plan:
-    config = Config.model_validate({"services": services})
-    return build(config, host, "/run/x", secrets)
+from support.plans import HOST, plan_of
 
 
 def change_of(before: dict[str, Any], after: dict[str, Any]) -> Change:
@@ -64,9 +47,10 @@ TLS = {"certfile": "c1", "keyfile": "k1"}
         ({}, {"workers": 3, "backlog": 9}, "scale", ["backlog", "workers"]),
         ({}, {"listen": ":81"}, "rebind", ["listen"]),
         ({}, {"listen": ":81", "env": {"A": "1"}}, "rebind", ["env.A", "listen"]),
-        ({}, {"tls": TLS}, "switch", ["tls"]),
-        ({"tls": TLS}, {"tls": False}, "switch", ["tls"]),
-        ({}, {"tls": TLS, "listen": ":81"}, "rebind", ["listen", "tls"]),
+        ({}, {"tls": TLS}, "switch", ["tls.certfile", "tls.keyfile"]),
+        ({"tls": TLS}, {"tls": False}, "switch", ["tls.certfile", "tls.keyfile"]),
+        ({}, {"tls": TLS, "listen": ":81"}, "rebind",
+         ["listen", "tls.certfile", "tls.keyfile"]),
         ({"tls": TLS}, {"tls": {**TLS, "rotate": False}}, "live", ["tls.rotate"]),
         ({"tls": TLS}, {"tls": {"certfile": "c2", "keyfile": "k2"}}, "live", None),
         ({"tls": TLS}, {"tls": {**TLS, "min_version": "TLSv1.3"}}, "roll", ["tls.min_version"]),
@@ -80,6 +64,30 @@ def test_the_kind_follows_from_the_keys_that_differ(
     assert change.kind == kind
     if keys is not None:
         assert sorted(key.key for key in change.keys) == sorted(keys)
+
+
+def test_a_key_that_is_new_or_gone_has_a_sign_and_a_table_is_shown_key_by_key() -> None:
+    one = {"env": {"OLD": "1", "BOTH": "1"}, "limits": {"concurrency": 9}}
+    two = {
+        "env": {"NEW": "2", "BOTH": "2"},
+        "health": {"path": "/up", "interval": "1s"},
+        "timeouts": {"drain": "5s"},
+        "user": "www",
+    }
+    shown = rows_as_text(change_rows((change_of(one, two),)))
+    assert shown.splitlines() == [
+        "~ web  roll",
+        '    ~ timeouts.drain      "30s" -> "5s"',
+        "    - limits.concurrency  9",
+        '    + health.path         "/up"',
+        '    + health.interval     "1s"',
+        '    + user                "www"',
+        '    ~ env.BOTH            "1" -> "2"',
+        '    + env.NEW             "2"',
+        '    - env.OLD             "1"',
+        "",
+        "0 to add, 1 to change, 0 to remove",
+    ]
 
 
 def test_client_certificates_switch_when_tightened_and_roll_when_loosened() -> None:
@@ -129,7 +137,7 @@ def test_secrets_are_masked_and_a_changed_one_still_shows() -> None:
     changes = diff(plan("old-secret"), plan("new-secret"))
     shown = rows_as_text(change_rows(changes))
     assert "secret" not in shown
-    assert "env.DSN        ******** -> another value" in shown
+    assert "~ env.DSN        ******** -> another value" in shown
 
 
 def test_the_text_is_coloured_for_terminals_only() -> None:

@@ -12,6 +12,7 @@ from servd.plan.build import build
 from servd.plan.diff import diff
 from servd.plan.model import Plan
 from servd.plan.overrides import (
+    EndedOverride,
     Override,
     RefusedError,
     ScaleService,
@@ -19,6 +20,7 @@ from servd.plan.overrides import (
     StopService,
     acted,
     effective_overrides,
+    ended,
     surviving,
     with_overrides,
 )
@@ -113,11 +115,31 @@ def test_what_cannot_be_scaled_or_started_is_refused() -> None:
 
 def test_an_override_lasts_until_the_file_changes_that_very_key() -> None:
     overrides = {"front": Override(5), "back": Override(stopped=True), "gone": Override(1)}
-    assert surviving(overrides, config(), config()) == {
+    assert surviving(overrides, plan(), plan()) == {
         "front": Override(5), "back": Override(stopped=True),
     }  # fmt: skip
-    assert surviving(overrides, config(), config(front=3)) == {"back": Override(stopped=True)}
-    assert surviving(overrides, config(), config(front='"auto"', back=2)) == {}
+    assert surviving(overrides, plan(), plan(front=3)) == {"back": Override(stopped=True)}
+    assert surviving(overrides, plan(), plan(front=3, back=2)) == {}
+
+
+def test_an_override_outlasts_the_same_number_in_other_words() -> None:
+    auto = plan(front='"auto"')
+    two = plan(front=auto.service("front").workers)
+    overrides = {"front": Override(77)}
+    assert surviving(overrides, two, auto) == surviving(overrides, auto, two) == overrides
+
+
+def test_what_ends_is_told_with_what_the_file_says() -> None:
+    file = plan(front=2)
+    before = {"front": Override(5), "back": Override(stopped=True)}
+    running = with_overrides(file, before)
+    assert ended(before, before, running, file) == ()
+    assert ended(before, {"back": before["back"]}, running, plan(front=3)) == (
+        EndedOverride("front", 5, 3),
+    )
+    assert ended(before, {"front": before["front"]}, running, Plan()) == (
+        EndedOverride("back", 0, None),
+    )
 
 
 def test_what_the_file_says_anyway_is_forgotten() -> None:

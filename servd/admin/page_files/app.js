@@ -93,23 +93,31 @@ const acts = {
 function diffTable(changes) {
   const rows = changes.flatMap((change) => {
     const first = make("tr", {}, make("td", { class: "sign" }, change.sign), make("td", {}, change.service), make("td", {}, change.kind), make("td", {}, change.why));
-    const keys = change.keys.map((key) => make("tr", {}, make("td"), make("td", { class: "dim" }, key.key), make("td", { class: "dim", colspan: 2 }, [key.before, key.after].filter(Boolean).join(" → "))));
+    const keys = change.keys.map((key) => make("tr", {}, make("td"), make("td", { class: "dim" }, key.key), make("td", { class: "dim", colspan: 2 }, `${key.sign} ${[key.before, key.after].filter(Boolean).join(" → ")}`)));
     return [first, ...keys];
   });
   return make("div", { class: "scroll" }, make("table", { class: "diff" }, make("tbody", {}, ...rows)));
 }
 
+const settingsTable = (settings) => diffTable(settings.map((item) => ({ sign: item.sign, service: item.key, kind: item.kind, why: [item.before, item.after].filter(Boolean).join(" → "), keys: [] })));
+const ended = (ends) => ends.map((item) => make("p", {}, `${item.service}: ${many(item.workers, "worker")} by hand end; ${item.file === null ? "it is removed" : `the file says ${item.file}`}.`));
+
 async function askReload() {
   const body = [];
+  let seen = {};
   try {
-    const { body: plan } = await ask("GET", "/v1/plan");
-    body.push(plan.changes.length ? diffTable(plan.changes) : make("p", {}, "Nothing differs from what runs."));
+    const { body: plan, tag } = await ask("GET", "/v1/plan");
+    seen = { "If-Match": tag };
+    if (plan.changes.length) body.push(diffTable(plan.changes));
+    if (plan.settings.length) body.push(settingsTable(plan.settings));
+    if (!body.length) body.push(make("p", {}, "Nothing differs from what runs."));
+    body.push(...ended(plan.by_hand_ends));
     body.push(...plan.by_hand.map((item) => make("p", { class: "dim" }, `${item.service} keeps ${many(item.workers, "worker")} by hand; the file says ${item.file}.`)));
     body.push(...plan.warnings.map((warning) => make("p", { class: "degraded" }, warning)));
   } catch (error) {
     body.push(make("pre", { class: "failed" }, error instanceof Problem ? error.text : String(error)));
   }
-  confirmAct({ title: "Reload the configuration?", label: "Reload", body, run: async () => outcome((await ask("POST", "/v1/reload", {})).body) });
+  confirmAct({ title: "Reload the configuration?", label: "Reload", body, run: async () => outcome((await ask("POST", "/v1/reload", {}, seen)).body) });
 }
 
 function askRestartAll() {
@@ -135,6 +143,8 @@ function showReport(id, last) {
     ...details.map((text) => make("p", { class: "failed" }, text)),
     ...last.last_lines.map((line) => make("div", { class: "line" }, `| ${line}`)),
     last.changes.length ? diffTable(last.changes) : make("p", { class: "dim" }, "No service was changed."),
+    ...(last.settings.length ? [settingsTable(last.settings)] : []),
+    ...ended(last.by_hand_ends),
   );
 }
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servd.cli.admin_options import admin_client, admin_options
+from servd.cli.render.outcome import by_hand_ends
 from servd.cli.render.output import colours, print_json, say, say_restart_needed, workers
+from servd.cli.saved_plan import save
 from servd.cli.source import load_whole
 from servd.control.client import NoDaemonError
 from servd.core.errors import Exit, ServdError
@@ -22,14 +24,30 @@ CHANGES = 2
 
 @click.command("plan")
 @admin_options
+@click.option("--roll", is_flag=True, help="Of a reload that replaces every service.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Save the plan: `servd reload FILE` does this and nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The changes as JSON.")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with some, 1 on errors."
 )
-def command(config: str | None, admin: str | None, as_json: bool, detailed_exitcode: bool) -> int:
+def command(
+    config: str | None,
+    admin: str | None,
+    roll: bool,
+    output: str | None,
+    as_json: bool,
+    detailed_exitcode: bool,
+) -> int:
     """Show what a reload would do now; without a running daemon, what a first start would do."""
     try:
-        answer = _asked(config, admin)
+        answer = _asked(config, admin, roll)
+        if output is not None:
+            save(answer, output, roll=roll)
     except InvalidError as error:
         say(str(error))
         return Exit.FAILED if detailed_exitcode else Exit.CONFIG
@@ -48,13 +66,13 @@ def command(config: str | None, admin: str | None, as_json: bool, detailed_exitc
     return CHANGES if detailed_exitcode and changes else Exit.OK
 
 
-def _asked(config: str | None, admin: str | None) -> dict[str, Any]:
+def _asked(config: str | None, admin: str | None, roll: bool) -> dict[str, Any]:
     """Returns the plan: the running daemon's, or else that of a first start, which may raise
     `ConfigError`. Raises `InvalidError` if the daemon finds the file invalid.
     """
     try:
         client = admin_client(config, admin)
-        answer = client.get("/v1/plan")
+        answer = client.get("/v1/plan?roll=true" if roll else "/v1/plan")
     except NoDaemonError:
         if admin:
             raise
@@ -86,6 +104,7 @@ def _first_start(loaded: Loaded) -> dict[str, Any]:
         "changes": change_rows(diff(Plan(), plan)),
         "settings": [],
         "by_hand": [],
+        "by_hand_ends": [],
         "restart_needed": [],
         "warnings": [warning.summary() for warning in (*loaded.warnings, *found)],
     }
@@ -103,6 +122,8 @@ def _show(answer: dict[str, Any]) -> None:
             f"! {item['service']}: {workers(item['workers'])} by hand, the file says"
             f" {item['file']}: kept until the file changes it"
         )
+    for line in by_hand_ends(answer):
+        click.echo(line)
     for warning in answer["warnings"]:
         say(warning)
     say_restart_needed(answer["restart_needed"])

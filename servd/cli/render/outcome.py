@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from servd.cli.render.output import in_brief, print_json, say, say_restart_needed
+from servd.cli.render.output import in_brief, print_json, say, say_restart_needed, workers
 from servd.control.client import Answer
 from servd.core.errors import Exit, ServdError
 
@@ -20,10 +21,21 @@ def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
         return Exit.OK if answer.good else Exit.FAILED
     if answer.good:
         click.echo(_done(answer.body, unchanged))
+        for line in by_hand_ends(answer.body):
+            say(line)
         say_restart_needed(answer.body["restart_needed"])
         return Exit.OK
     _failed(answer.body)
     return Exit.FAILED
+
+
+def by_hand_ends(body: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each number of workers that was set by hand until now."""
+    lines: list[str] = []
+    for end in body.get("by_hand_ends", ()):  # an older daemon tells none
+        says = f"the file says {end['file']}" if end["file"] is not None else "it is removed"
+        lines.append(f"! {end['service']}: {workers(end['workers'])} by hand end: {says}")
+    return lines
 
 
 def _done(body: dict[str, Any], unchanged: str) -> str:

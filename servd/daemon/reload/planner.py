@@ -20,10 +20,12 @@ from servd.plan.found import too_many_workers, with_found
 from servd.plan.gpus import GpuError
 from servd.plan.model import Plan, ServicePlan
 from servd.plan.overrides import (
+    EndedOverride,
     Override,
     RefusedError,
     acted,
     effective_overrides,
+    ended,
     surviving,
     with_overrides,
 )
@@ -31,10 +33,14 @@ from servd.plan.overrides import (
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a reload would bring into force, and the changes that lead there."""
+    """What a reload would bring into force, the changes that lead there, and what ends of that
+    which was set by hand. `tag` stands for all of it, and for what it starts from.
+    """
 
     desired: DesiredState
     changes: tuple[Change, ...]
+    by_hand_ends: tuple[EndedOverride, ...] = ()
+    tag: str = ""
 
 
 class Planner:
@@ -77,7 +83,7 @@ class Planner:
         elif request.certificates:
             declared = with_new_certificates(declared)
         declared = with_found(declared, running)
-        overrides = surviving(desired.overrides, desired.loaded.config, loaded.config)
+        overrides = surviving(desired.overrides, desired.declared, declared)
         gone = request.roll - declared.by_name.keys()
         if gone and not request.read:
             raise RefusedError(f'there is no service "{min(gone)}" any more')
@@ -92,7 +98,8 @@ class Planner:
             services = (s for s in plan.services if not (s.is_task and s.definition.run == "once"))
             roll |= {service.name for service in services}
         state = replace(desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan)
-        return Planned(state, diff(running, plan, roll))
+        ends = ended(desired.overrides, overrides, running, declared) if request.act is None else ()
+        return Planned(state, diff(running, plan, roll), ends)
 
     def _declared(self, loaded: Loaded, known_ports: Mapping[str, int]) -> Plan:
         host = inspect_host(loaded.config, self.environ, ports=True, known_ports=known_ports)

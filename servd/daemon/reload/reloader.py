@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -23,6 +24,7 @@ from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_res
 from servd.daemon.reload.statistics import ReloadStatistics
 from servd.plan.change import Change
 from servd.plan.diff import diff
+from servd.plan.fingerprint import fingerprint
 from servd.plan.overrides import RefusedError
 from servd.plan.render_changes import SettingRow
 from servd.supervisor.apply.mode import MANUAL, RELOAD, ApplyMode
@@ -85,6 +87,7 @@ class Reloader:
         self._now = now
         self._begun = asyncio.Event()
         self._at_work = False
+        self._key = secrets.token_bytes(32)
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def begin(self, mode: ApplyMode) -> None:
@@ -151,12 +154,17 @@ class Reloader:
     @property
     def revision(self) -> str:
         """An entity tag (RFC 9110) of what is applied, to change only what a caller has seen."""
-        return f"{self.boot}-{self.desired.revision}"
+        return self._revision_of(self.desired)
 
-    async def plan(self, roll: Collection[str] = ()) -> Planned:
-        """Returns what a reload would do now. Raises `ConfigError`."""
+    def _revision_of(self, desired: DesiredState) -> str:
+        return f"{self.boot}-{desired.revision}"
+
+    async def plan(self, *, roll: bool = False) -> Planned:
+        """Returns what a reload would do now, or one that replaces every service (`roll`). Raises
+        `ConfigError`.
+        """
         await self._supervisor.addresses.look()
-        return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll=frozenset(roll)))
+        return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll_all=roll))
 
     def settings(self, after: Loaded) -> tuple[SettingRow, ...]:
         """Returns what `after` changes of the settings in force."""
@@ -174,17 +182,22 @@ class Reloader:
         if request.read:
             self._seen = self._read()
             loaded = self._seen.require()
-        return self._planner.next(loaded, desired, request)
+        planned = self._planner.next(loaded, desired, request)
+        kinds = [(change.service, change.kind) for change in planned.changes]
+        values = (planned.desired.plan, loaded.config, loaded.digest, kinds)
+        tag = f"{self._revision_of(desired)}.{fingerprint(self._key, *values)}"
+        return replace(planned, tag=tag)
 
     async def _reload(self, request: ReloadRequest) -> ReloadReport:
         started = time.monotonic()
-        if request.seen is not None and self.revision not in request.seen:
+        seen = request.seen
+        if seen is not None and self.revision not in {tag.partition(".")[0] for tag in seen}:
             raise OutdatedError("what runs has changed since it was looked at")
         log.info(Event.RELOAD_STARTED, reason=request.why)
         self._observer.before_reading()
         try:
             report = await self._outcome(request)
-        except RefusedError as error:
+        except (RefusedError, OutdatedError) as error:
             log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
             self._is_over()
             raise
@@ -211,7 +224,7 @@ class Reloader:
         _log_outcome(report)
 
     async def _outcome(self, request: ReloadRequest) -> ReloadReport:
-        """Plans and applies. Raises `RefusedError`."""
+        """Plans and applies. Raises `RefusedError` and `OutdatedError`."""
         report = ReloadReport("rolled_back", self._now(), request.why)
         await self._supervisor.addresses.look()
         try:
@@ -220,7 +233,9 @@ class Reloader:
             raise
         except ServdError as error:
             return _invalid(report, error)
-        report = replace(report, changes=planned.changes)
+        if request.seen is not None and request.seen.isdisjoint((self.revision, planned.tag)):
+            raise OutdatedError("the configuration, or what it reads, has changed since the plan")
+        report = replace(report, changes=planned.changes, by_hand_ends=planned.by_hand_ends)
         log.info(Event.RELOAD_PLANNED, reason=request.why, changes=_in_brief(planned.changes))
         try:
             drains = await self._apply(planned, MANUAL if request.by_hand else RELOAD)
@@ -301,6 +316,8 @@ def _log_outcome(report: ReloadReport) -> None:
     }
     if report.restart_needed:
         fields["restart_needed"] = list(report.restart_needed)
+    if report.by_hand_ends:
+        fields["by_hand_ends"] = [end.service for end in report.by_hand_ends]
     if report.error is None:
         log.info(Event.RELOAD_FINISHED, **fields)
         return

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from servd.core.errors import ServdError
 from servd.plan.change import Change
-from servd.plan.overrides import ManualAction
+from servd.plan.overrides import EndedOverride, ManualAction
 from servd.plan.render_changes import SettingRow
 
 Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
@@ -19,7 +19,8 @@ class ReloadRequest:
     """What a reload is asked to do: read the configuration again, or only `certificates`; replace
     unchanged services too (those in `roll`, or all); apply a manual action (`act`).
 
-    `seen` are the revisions that the caller knows: if another is in force, nothing is done.
+    `seen` are the tags that the caller knows, of what runs or of a plan: if another is in force, or
+    another would come of the files, nothing is done.
     """
 
     why: str
@@ -54,7 +55,7 @@ class ReloadRequest:
 
 
 class OutdatedError(ServdError):
-    """What runs is not what the caller has seen."""
+    """What runs, or what the files say, is not what the caller has seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,8 @@ class ReloadReport:
 
     `error` says in one line why it failed, `details` are all errors of an invalid configuration
     with their places, `last_lines` the last output of a failing worker. `restart_needed` are keys
-    that only a restart of the daemon applies. `since` is when the state in force was applied.
-    `drains` finish when everything old has ended.
+    that only a restart of the daemon applies, `by_hand_ends` is what was set by hand until now,
+    `since` is when the state in force was applied. `drains` finish when everything old has ended.
     """
 
     outcome: Outcome
@@ -77,6 +78,7 @@ class ReloadReport:
     service: str | None = None
     last_lines: tuple[str, ...] = ()
     restart_needed: tuple[str, ...] = ()
+    by_hand_ends: tuple[EndedOverride, ...] = ()
     since: str = ""
     seconds: float = 0.0
     drains: tuple[asyncio.Task[Any], ...] = field(default=(), repr=False)

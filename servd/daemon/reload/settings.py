@@ -15,6 +15,7 @@ from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.tree import differing_paths, dotted
 from servd.core.events import Event
+from servd.plan.change import Sign
 from servd.plan.render_changes import SettingRow
 
 log = structlog.get_logger()
@@ -61,10 +62,12 @@ def setting_rows(before: Loaded, after: Loaded) -> tuple[SettingRow, ...]:
     if not changed:
         return ()
     old, new = (effective(each, everything=True) for each in (before, after))
-    return tuple(
-        SettingRow(key=key, kind=daemon_kind(key), before=_shown(old, key), after=_shown(new, key))
-        for key in changed
-    )
+    return tuple(_row(key, _shown(old, key), _shown(new, key)) for key in changed)
+
+
+def _row(key: str, before: str, after: str) -> SettingRow:
+    sign: Sign = "~" if before and after else "+" if after else "-"
+    return SettingRow(sign=sign, key=key, kind=daemon_kind(key), before=before, after=after)
 
 
 def _shown(values: Any, key: str) -> str:

@@ -163,5 +163,5 @@ def test_an_edit_that_means_the_same_keeps_every_worker(servd: Servd) -> None:
     assert (answer["outcome"], daemon.pids("web")) == ("unchanged", before)
     answer = daemon.reload(f'[defaults]\nenv = {{ A = "2" }}\n{service}')
     (change,) = answer["changes"]
-    assert change["keys"] == [{"key": "env.A", "before": '"1"', "after": '"2"'}]
+    assert change["keys"] == [{"sign": "~", "key": "env.A", "before": '"1"', "after": '"2"'}]
     assert daemon.pids("web") != before

@@ -55,7 +55,7 @@ def test_a_scale_by_hand_lasts_until_the_file_changes_workers(servd: Servd) -> N
     daemon.edit(web(1, workers=3))
     (change,) = daemon.ask("GET", "/v1/plan").json()["changes"]
     assert (change["kind"], change["keys"]) == (
-        "scale", [{"key": "workers", "before": "4 (by hand)", "after": "3"}],
+        "scale", [{"sign": "~", "key": "workers", "before": "4 (by hand)", "after": "3"}],
     )  # fmt: skip
     assert daemon.reload()["outcome"] == "applied"
     assert daemon.service("web")["workers"]["desired"] == 3

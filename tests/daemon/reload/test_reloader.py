@@ -300,9 +300,9 @@ async def test_a_caller_that_goes_away_does_not_disturb_the_reload() -> None:
 async def test_a_plan_changes_nothing_and_tells_nobody() -> None:
     room = FakeRoom()
     room.changes = (ROLL,)
-    planned = await room.reloader.plan(roll=["web"])
+    planned = await room.reloader.plan(roll=True)
     assert planned.changes == (ROLL,)
-    assert room.requests[0].roll == {"web"}
+    assert room.requests[0].roll_all
     assert room.told == ["read", "plan"]
     assert room.reloader.desired.revision == 1
 

@@ -42,7 +42,9 @@ def test_sighup_applies_the_difference(servd: Servd) -> None:
     daemon.send(signal.SIGHUP)
     last = outcome(daemon, "applied")
     assert last["why"] == "SIGHUP"
-    assert last["changes"][0]["keys"] == [{"key": "env.V", "before": '"1"', "after": '"2"'}]
+    assert last["changes"][0]["keys"] == [
+        {"sign": "~", "key": "env.V", "before": '"1"', "after": '"2"'}
+    ]
     assert daemon.get("web").text == "2"
 
 
