@@ -22,7 +22,7 @@ from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.validation_context import Rule, ValidationContext
 from servd.core import graph
-from servd.core.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic, Place
 
 _SHORTEST_SECONDS = {
     "watchdog": 0.2, "timeouts.headers": 0.1, "timeouts.body": 0.1, "timeouts.request": 0.001,
@@ -187,7 +187,7 @@ def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
     """TLS has a certificate, and authorities if it asks for client certificates."""
     for name, service in checked.config.services.items():
-        if service.tls is None:
+        if service.tls is None or service.command:
             continue
         path: Path = ("services", name, "tls")
         node, written = checked.layers.nearest((*path, "certfile"))
@@ -228,9 +228,12 @@ def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
 def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A configuration has a service."""
     is_empty = not checked.config.services and not checked.is_written(("services",))
-    if is_empty and not checked.damaged:
+    top = checked.layers.file
+    explained = top.table.keys() - Config.model_fields.keys()  # such as [service.web]
+    if is_empty and not checked.damaged and not explained:
         hint = 'add one: [services.web] with app = "module:app"'
-        yield checked.problem((), "there is no service", hint)
+        message = "there is no service"
+        yield Diagnostic(Place(top.place.file), message, hint=hint)
 
 
 def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:

@@ -30,7 +30,8 @@ def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
     for name in checked.config.services.keys() - checked.component_paths.keys():
         path: Path = ("services", name)
         given = [key for key in _RUNNERS if checked.is_written((*path, key))]
-        if not given and not checked.damaged:
+        unknown = checked.layers.nearest(path)[0].table.keys() - Service.model_fields.keys()
+        if not given and not checked.damaged and not unknown:  # such as `comand`
             hint = 'write app = "module:app", command or bento'
             yield checked.problem(path, "nothing to run", hint, at_key=True)
         for key in given:
@@ -47,14 +48,28 @@ def app_is_a_target(checked: ValidationContext) -> Iterator[Diagnostic]:
         if not service.app:
             continue
         path: Path = ("services", name, "app")
-        target, _, attribute = service.app.rpartition(":")
+        attribute = service.app.rpartition(":")[2]
         if is_file_target(service.app):
             if not _ATTRIBUTE.fullmatch(attribute):
                 yield checked.problem(path, f"{shown(attribute)} is not the name of an attribute")
         elif not _APP.fullmatch(service.app):
-            hint = f'did you mean "{service.app}:app"?' if not target else ""
+            hint = _meant(service.app)
             message = f'{shown(service.app)} is neither "module:attr" nor "path/file.py:app"'
             yield checked.problem(path, message, hint)
+
+
+def _meant(app: str) -> str:
+    """Returns a hint for what is no target, or ""."""
+    if app.endswith("()"):
+        return f'write "{app[:-2]}" and factory = true'
+    target, _, attribute = app.rpartition(":")
+    if not target:
+        name = app.rstrip(":").strip("./").replace("/", ".")
+        name = app if app.endswith(".py") else name
+        return f'did you mean "{name}:app"?' if name else ""
+    if re.fullmatch(r"[./\w]+", target):
+        return f'did you mean "{target.strip("./").replace("/", ".")}:{attribute or "app"}"?'
+    return ""
 
 
 def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:

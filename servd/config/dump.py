@@ -10,8 +10,8 @@ import tomli_w
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from servd.config.explain import table_at
 from servd.config.model import DaemonConfig
+from servd.config.model_paths import table_at
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP

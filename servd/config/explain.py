@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import types
 from collections.abc import Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
-
-from servd.config.model import Config
-from servd.config.neighbours import neighbours_key
+from servd.config.model_paths import keys_at, table_at
+from servd.config.neighbours import neighbours_key, neighbours_value
 from servd.config.redact import redact
 from servd.config.scalars import joined, shown
-from servd.config.service import ServiceBase
+from servd.config.service import HOST_HEADER, URL_PATH, ServiceBase
 from servd.config.tree import Node, Path, dotted
+from servd.config.wrong_place import right_place
 from servd.core.diagnostics import Diagnostic
 
 _EXPECTED = {
@@ -33,15 +31,71 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
         word = str(path[-1]) if path else ""
         table = table_at(path[:-1])
         of_service = table is not None and issubclass(table, ServiceBase)
-        hint = (of_service and neighbours_key(word)) or did_you_mean(word, keys_at(path[:-1]))
+        hint = (
+            (of_service and neighbours_key(word))
+            or right_place(path, node)
+            or did_you_mean(word, keys_at(path[:-1]))
+        )
         return Diagnostic(node.key_place, "unknown key", label, hint, code="unknown_key")
     if kind == "missing":
         return Diagnostic(node.key_place, f'"{last}" is missing here', label, code="missing")
     if kind == "string_pattern_mismatch" and last == "[key]":
         return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
-    choices = _choices(problem["ctx"]["expected"]) if kind == "literal_error" else []
-    hint = did_you_mean(str(problem["input"]), choices)
-    return Diagnostic(node.place, redact(_message(problem), node), label, hint, code="value")
+    place = node.key_place if last == "[key]" else node.place
+    return Diagnostic(
+        place, redact(_message(problem), node), label, _hint(problem, label), code="value"
+    )
+
+
+def _hint(problem: Mapping[str, Any], label: str) -> str:
+    """Returns what to write instead of a wrong value, or ""."""
+    kind, given = problem["type"], problem["input"]
+    if label == "version":
+        return "leave it out, or write 1"
+    if kind == "literal_error":
+        choices = _choices(problem["ctx"]["expected"])
+        if str(given) in choices:
+            return f"write {shown_choice(str(given))}"
+        known = neighbours_value(label, given)
+        return f'did you mean "{known}"?' if known else did_you_mean(str(given), choices)
+    if kind == "string_type":
+        return _as_text(given)
+    if kind not in _TABLE_TYPES:
+        return ""
+    if given is None:
+        return "its keys follow, indented"
+    if label.startswith("services.") and label.count(".") == 1 and isinstance(given, str):
+        return f"write {{ command = {shown(given)} }}"
+    return _TABLES.get(label.rpartition(".")[2], "")
+
+
+def _as_text(given: object) -> str:
+    """Returns how a value of another type is written as text, or ""."""
+    if given is None:
+        return 'write "" for none'
+    return f'write "{shown(given)}"' if isinstance(given, bool | int | float) else ""
+
+
+_PATTERNS = {
+    URL_PATH: "is no path of a URL: it begins with / and has no blanks",
+    HOST_HEADER: "is no host: it has no blanks",
+}
+_TABLE_TYPES = ("dict_type", "model_type", "model_attributes_type", "tuple_type")
+_TABLES = {
+    "services": "give each a key of its own: services.NAME",
+    "env": 'write env = { NAME = "value" }',
+    "health": 'write health = { path = "/healthz" }',
+    "tls": 'write tls = { certfile = "cert.pem", keyfile = "key.pem" }',
+    "limits": "write limits = { concurrency = 100 }",
+    "timeouts": 'write timeouts = { request = "30s" }',
+    "log": 'write log = { level = "debug" }',
+    "rlimits": "write rlimits = { nofile = 65536 }",
+    "rollout": 'write rollout = { strategy = "one-by-one" }',
+    "depends_on": 'write [{ service = "db", condition = "ready" }]',
+    "hooks": "write [[hooks]]",
+    "admin": "write admin = { enabled = false }",
+}
+"""What a table, or a list, looks like where another value stands."""
 
 
 def _message(problem: Mapping[str, Any]) -> str:
@@ -60,7 +114,7 @@ def _message(problem: Mapping[str, Any]) -> str:
         case "too_short" | "string_too_short":
             return "must not be empty"
         case "string_pattern_mismatch":
-            return f"{given} does not match {context['pattern']}"
+            return f"{given} {_PATTERNS.get(context['pattern'], 'is not of the right form')}"
     return str(problem["msg"]).replace("Input should be", "must be")
 
 
@@ -78,46 +132,3 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Returns a hint with the closest of `known`, or ""."""
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f'did you mean "{close[0]}"?' if close else ""
-
-
-def keys_at(path: Path) -> list[str]:
-    """Returns the possible keys of the table at `path`; empty if any key is allowed."""
-    model = table_at(path)
-    return sorted(model.model_fields) if model is not None else []
-
-
-def table_at(path: Path) -> type[BaseModel] | None:
-    """Returns the model of the table at `path` of a configuration, or None."""
-    annotation: Any = Config
-    for step in path:
-        model = _model_in(annotation)
-        if model is None or not isinstance(step, str):
-            annotation = _inside(annotation)
-        elif step in model.model_fields:
-            annotation = model.model_fields[step].annotation
-        else:
-            return None
-    return _model_in(annotation)
-
-
-def _inside(annotation: Any) -> Any:
-    """Returns the type of a dict's values or a tuple's items."""
-    for part in _parts(annotation):
-        if get_origin(part) is dict:
-            return get_args(part)[1]
-        if get_origin(part) is tuple:
-            return get_args(part)[0]
-    return None
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    parts = _parts(annotation)
-    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
-
-
-def _parts(annotation: Any) -> list[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [part for member in get_args(annotation) for part in _parts(member)]
-    if hasattr(annotation, "__metadata__"):
-        return _parts(annotation.__origin__)
-    return [annotation]

@@ -131,19 +131,20 @@ def _interpreter(checked: ValidationContext, path: Path, service: Service) -> It
 def _env_files(
     checked: ValidationContext, path: Path, files: Iterable[EnvFile]
 ) -> Iterator[Diagnostic]:
-    for file in files:
+    for index, file in enumerate(files):
+        item = (*path, index)
         try:
             read_env_file(file.path)
         except FileNotFoundError as error:
             if file.required:
                 message = f"cannot read {file.path}: {error.strerror}"
                 hint = "write { path = ..., required = false } for a file that may be missing"
-                yield checked.problem(path, message, hint, code="file")
+                yield checked.problem(item, message, hint, code="file")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            yield checked.problem(path, f"cannot read {file.path}: {reason}", code="file")
+            yield checked.problem(item, f"cannot read {file.path}: {reason}", code="file")
         except EnvFileError as error:
-            yield checked.problem(path, str(error), code="file")
+            yield checked.problem(item, str(error), code="file")
 
 
 def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:
@@ -159,12 +160,10 @@ def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diag
 def _accounts(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     unknown = list(_account(checked, (*path, "user"), service.user))
     yield from unknown
-    if unknown:
-        return
     yield from _account(checked, (*path, "group"), service.group)
     yield from _account(checked, (*path, "socket", "group"), service.socket.group)
     yield from _account(checked, (*path, "socket", "owner"), service.socket.owner)
-    if service.user and os.geteuid() not in (0, pwd.getpwnam(service.user).pw_uid):
+    if service.user and not unknown and os.geteuid() not in (0, pwd.getpwnam(service.user).pw_uid):
         message = f'only root can run a service as "{service.user}"'
         yield checked.problem((*path, "user"), message, code="user")
 

@@ -151,7 +151,8 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
                 if problem["type"] == "too_short" and _is_explained(problem["loc"], places):
                     continue  # its items are wrong
                 path = layers.resolved(problem["loc"])
-                if path not in dropped and not (damaged and problem["type"] == "missing"):
+                is_lost = problem["type"] == "missing" or problem["input"] is None
+                if path not in dropped and not (damaged and is_lost):
                     found.append(explain(problem, path, layers.nearest(path)[0]))
                 dropped.add(path)
             for path in dropped:

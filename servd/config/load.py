@@ -12,14 +12,17 @@ from servd.config.bento.declared import Part
 from servd.config.check import check
 from servd.config.files import check_files
 from servd.config.find import Disk, Files, Source, config_error, is_yaml, members
+from servd.config.find_module import check_modules
 from servd.config.interpolate import interpolate
 from servd.config.layers import Layers, environment_tree, validate
 from servd.config.merge import anchor, merge
 from servd.config.model import Config
 from servd.config.redact import redact_all
+from servd.config.shorthand import written_out
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.trust import check_trust
 from servd.config.unsupported_keys import not_supported_yet
+from servd.config.unused_variables import unused_variables
 from servd.config.validation_context import ValidationContext
 from servd.core.basedir import absolute, base_dir
 from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
@@ -94,12 +97,15 @@ def load_sources(
     gathered = _gather(sources, environ, files)
     root, found = merge(gathered.roots) if gathered.roots else (empty(path), [])
     found = [*gathered.diagnostics, *found]
-    root = anchor(root, folder_of)
+    root = anchor(written_out(root), folder_of)
     layers = Layers(anchor(environment_tree(environ), folder_of), root)
     config, invalid = validate(layers, damaged=gathered.damaged)
     checked = ValidationContext(config, layers, gathered.damaged)
     found += [*invalid, *check(checked), *not_supported_yet(checked)]
     found += [*check_addresses(checked), *check_files(checked)]
+    if not errors_in(found):
+        found += check_modules(checked)
+    found += unused_variables(environ, gathered.texts.values(), config)
     found = redact_all(found, root)
     found += check_trust(gathered.texts, (*gathered.read, *gathered.patterns, *_env_files(config)))
     return Loaded(

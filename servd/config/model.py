@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from servd.config.scalars import (
+    ONE_OR_MANY,
     Duration,
     DurationOrAuto,
     GpusOrAuto,
@@ -16,12 +17,21 @@ from servd.config.scalars import (
     Text,
     one_or_many,
 )
-from servd.config.service import SERVICE_NAME, Defaults, LogLevel, Service, Table, Word
+from servd.config.service import SERVICE_NAME, Command, Defaults, LogLevel, Service, Table, Word
 
 HookEvent = Literal[
     "service_failed", "crash_loop", "reload_applied", "reload_failed", "certificate_expiring",
     "worker_replaced",
 ]  # fmt: skip
+
+
+_EVENT = {"enum": list(get_args(HookEvent))}
+HookEvents = Annotated[
+    tuple[HookEvent, ...],
+    BeforeValidator(one_or_many),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]}),
+]
 
 
 class DaemonLog(Table):
@@ -75,18 +85,14 @@ class AdminConfig(Table):
 class Hook(Table):
     """Something to run or call when an event happens."""
 
-    on: tuple[HookEvent, ...] = Field(min_length=1, description="Events.")
-    command: tuple[Word, ...] = Field((), description="Program that gets the event on stdin.")
+    on: HookEvents = Field(description="Events.")
+    command: Command = Field((), description="Program that gets the event on stdin.")
     url: Text = Field("", description="URL that the event is posted to.")
     timeout: Duration = Field(10.0, description="Time limit of one call.")
 
 
 ServiceName = Annotated[str, Field(pattern=SERVICE_NAME)]
-Include = Annotated[
-    tuple[Word, ...],
-    BeforeValidator(one_or_many),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
+Include = Annotated[tuple[Word, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
 
 
 class Config(Table):

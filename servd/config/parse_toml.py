@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from servd.config.tree import Node, Parsed, empty, too_deep
+from servd.config.syntax_hints import toml_mistake
+from servd.config.tree import Node, Parsed, defined_twice, empty, too_deep
 from servd.core.diagnostics import Diagnostic, Place
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _AT = re.compile(r"(?s)(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 _TWICE = re.compile(r"Cannot (overwrite|declare|mutate|redefine)")
 _PAIR = re.compile(r"\s*[\w.\"'-]+\s*=\s*\S")
+_QUOTED = re.compile(r"\"(\\.|[^\"\\])*\"|'[^']*'|#.*")
 _MAX_MISTAKES = 50
 
 
@@ -57,7 +59,8 @@ def _read(
             at = mistake.place.line - 1
             if "(at end of document)" in str(error) or not _PAIR.match(lines[at]):
                 break
-            lines[at] = ""
+            for index in range(at, _end_of(lines, at) + 1):
+                lines[index] = ""
         except RecursionError:
             found.append(too_deep(file))
             break
@@ -76,7 +79,20 @@ def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> 
         place = Place(file, int(match[2]), int(match[3]))
     if place.line > len(lines):
         place = Place(file, len(lines), len(lines[-1]) + 1)
-    return Diagnostic(place, f"invalid TOML: {message[:1].lower()}{message[1:]}", code="syntax")
+    mistake = toml_mistake(lines[place.line - 1], place.column, message)
+    place = replace(place, column=mistake.column or place.column)
+    return Diagnostic(place, mistake.message, hint=mistake.hint, code="syntax")
+
+
+def _end_of(lines: list[str], start: int) -> int:
+    """Returns the line at which the braces are closed that are opened at `start`, or `start`."""
+    depth = 0
+    for index in range(start, len(lines)):
+        text = _QUOTED.sub("", lines[index])
+        depth += text.count("{") - text.count("}")
+        if depth <= 0 or (index > start and text.lstrip().startswith("[")):
+            return index if depth <= 0 else start
+    return start
 
 
 @dataclass(slots=True)
@@ -176,8 +192,7 @@ class _Builder:
             table.entries[name] = self.value(parts[1], place)
 
     def twice(self, name: str, place: Place, first: _Table | _Tables | Node) -> None:
-        message = f'"{name}" is defined twice; the first is at {first.key_place}'
-        self.duplicates.append(Diagnostic(place, message, code="duplicate"))
+        self.duplicates.append(defined_twice(name, place, first.key_place))
 
     def value(self, node: SyntaxNode, key_place: Place | None = None) -> Any:
         place = self.place(node)

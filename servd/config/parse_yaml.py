@@ -12,12 +12,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from servd.config.tree import Node, Parsed, empty, too_deep
+from servd.config.syntax_hints import yaml_mistake
+from servd.config.tree import Node, Parsed, defined_twice, empty, too_deep
 from servd.core.diagnostics import Diagnostic, Place
 
 _TAG = "tag:yaml.org,2002:"
 _MAX_NODES = 100_000
 _MAX_MISTAKES = 20
+_TAB = re.compile(r" *\t")
 _PAIR = re.compile(r"\s*(- +)?[\w.\"'-]+\s*:\s+\S")
 
 
@@ -33,8 +35,12 @@ def parse_yaml(text: str, file: str) -> Parsed:
             line, column = (mark.line, mark.column) if mark else (0, 0)
             line = min(line, len(lines) - 1)
             problem = (error.problem or error.context or "cannot be read").strip()
-            place = Place(file, line + 1, column + 1)
-            found.append(Diagnostic(place, f"invalid YAML: {problem}", code="syntax"))
+            mistake = yaml_mistake(lines[line], column + 1, problem)
+            place = Place(file, line + 1, mistake.column or column + 1)
+            found.append(Diagnostic(place, mistake.message, hint=mistake.hint, code="syntax"))
+            if _TAB.match(lines[line]):
+                lines = ["" if _TAB.match(each) else each for each in lines]
+                continue
             if not _PAIR.match(lines[line]):
                 break
             lines[line] = ""
@@ -83,8 +89,8 @@ class _Builder:
     def place(self, node: Any) -> Place:
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def refuse(self, node: Any, message: str, code: str = "syntax") -> None:
-        self.diagnostics.append(Diagnostic(self.place(node), message, code=code))
+    def refuse(self, node: Any, message: str) -> None:
+        self.diagnostics.append(Diagnostic(self.place(node), message, code="syntax"))
 
     def node(self, node: Any, key_place: Place | None) -> Node:
         place = self.place(node)
@@ -120,8 +126,8 @@ class _Builder:
                 for source in reversed(sources):
                     merged |= self.node(source, None).table
             elif key.value in own:
-                first = f"the first is at {own[key.value].key_place}"
-                self.refuse(key, f'"{key.value}" is defined twice; {first}', "duplicate")
+                first = own[key.value].key_place
+                self.diagnostics.append(defined_twice(key.value, self.place(key), first))
             else:
                 own[key.value] = self.node(value, self.place(key))
         return {**merged, **own}

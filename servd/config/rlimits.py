@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from servd.config.scalars import joined, number_of, shown, wrong
 
@@ -19,35 +19,32 @@ _MOST = 2**63 - 1
 """Largest number that setrlimit(2) takes of Python; one above it is unlimited."""
 
 
-def _parse_limits(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise wrong(f"expected a table, got {shown(value)}")
-    result: dict[str, int] = {}
-    for name, limit in value.items():
-        if name not in RESOURCES:
-            raise wrong(f"{shown(name)} is not a resource limit: they are {joined(RESOURCES)}")
-        number = limit if type(limit) is int else number_of(limit)
-        if limit == "unlimited":
-            result[name] = -1
-        elif number is None or number != int(number) or number < 0:
-            raise wrong(f'the limit {name} must be a number or "unlimited", not {shown(limit)}')
-        else:
-            result[name] = int(number)
-            if result[name] > _MOST:
-                raise wrong(f'the limit {name} can be {_MOST}, or "unlimited"')
-    return result
+def _resource(name: object) -> object:
+    if name not in RESOURCES:
+        raise wrong(f"this is not a resource limit: they are {joined(RESOURCES)}")
+    return name
+
+
+def _limit(value: object) -> int:
+    number = value if type(value) is int else number_of(value)
+    if value in ("unlimited", "infinity"):
+        return -1
+    if number is None or number != int(number) or number < 0:
+        raise wrong(f'a limit is a number or "unlimited", not {shown(value)}')
+    if number > _MOST:
+        raise wrong(f'a limit can be {_MOST}, or "unlimited"')
+    return int(number)
 
 
 _NUMBER = {"type": "integer", "minimum": 0}
 ResourceLimits = Annotated[
-    dict[str, int],
-    PlainValidator(_parse_limits),
+    dict[Annotated[str, BeforeValidator(_resource)], Annotated[int, PlainValidator(_limit)]],
     PlainSerializer(lambda limits: {k: "unlimited" if n < 0 else n for k, n in limits.items()}),
     WithJsonSchema(
         {
             "type": "object",
             "propertyNames": {"enum": list(RESOURCES)},
-            "additionalProperties": {"anyOf": [_NUMBER, {"enum": ["unlimited"]}]},
+            "additionalProperties": {"anyOf": [_NUMBER, {"enum": ["unlimited", "infinity"]}]},
         }
     ),
 ]

@@ -21,10 +21,29 @@ SIZE_UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 SHOWN_LENGTH = 57
 """Characters of a long text that a message shows."""
 
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
-_DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
-_SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
+_UNIT_WORDS = {
+    "ms": "msec|msecs|millisecond|milliseconds", "s": "sec|secs|second|seconds",
+    "m": "min|mins|minute|minutes", "h": "hr|hrs|hour|hours", "d": "day|days",
+}  # fmt: skip
+"""Other words for a unit, as systemd and people have them."""
+
+_UNITS = {word: size for unit, size in DURATION_UNITS.items()
+          for word in (unit, *_UNIT_WORDS[unit].split("|"))}  # fmt: skip
+_UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
+_PARTS = re.compile(rf"(\d+(?:\.\d+)?) *({_UNIT})(?![a-z]) *")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([A-Za-z]+)")
+_DURATION_PATTERN = rf"^(\d+(\.\d+)? *({_UNIT}) *)+$"
+_SIZE_LETTERS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+"""K, Ki and so on are powers of 1024, as systemd, Docker, nginx and Kubernetes read them."""
+
+_SIZE_FACTORS = {
+    **{unit.lower(): factor for unit, factor in SIZE_UNITS.items()},
+    **_SIZE_LETTERS,
+    **{f"{letter}i": factor for letter, factor in _SIZE_LETTERS.items()},
+}
+_SIZE_PATTERN = r"^\d+(\.\d+)? *([Bb]|[KkMmGgTt]([Ii]?[Bb]?))$"
+NOTHING_WORDS = ("none", "off", "never", "infinity")
+"""Words for a limit that is none: of servd, of YAML, of systemd."""
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -45,12 +64,14 @@ def number_of(value: object) -> float | None:
 
 
 def parse_duration(value: object) -> float:
-    """Returns the seconds of `"300ms"`, `"1h30m"` or a number. Raises `PydanticCustomError`."""
+    """Returns the seconds of `"300ms"`, `"1h30m"`, `"2 min"` or a number. Raises
+    `PydanticCustomError`.
+    """
     number = number_of(value)
     if number is None and isinstance(value, str):
-        parts = _PARTS.findall(value)
-        if parts and "".join(amount + unit for amount, unit in parts) == value:
-            number = sum(float(amount) * DURATION_UNITS[unit] for amount, unit in parts)
+        parts = list(_PARTS.finditer(value))
+        if parts and "".join(part[0] for part in parts) == value:
+            number = sum(float(part[1]) * _UNITS[part[2]] for part in parts)
     if number is None or not 0 <= number < 1e10:
         raise wrong(
             f'{shown(value)} is not a duration: write "300ms", "5s", "2m", "1h", "1d"'
@@ -72,11 +93,10 @@ def print_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Returns the bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"` or a number of bytes."""
+    """Returns the bytes of `"512KiB"`, `"1.5GiB"`, `"200MB"`, `"512m"` or a number of bytes."""
     number = number_of(value)
     if number is None and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
-        units = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
-        factor = units.get(match[2].lower())
+        factor = _SIZE_FACTORS.get(match[2].lower())
         number = float(match[1]) * factor if factor is not None else None
     if number is None or not 0 <= number < 2**63:
         raise wrong(
@@ -114,6 +134,13 @@ def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[
     return lambda value: empty if value in (word, empty) else parse(value)
 
 
+def or_none(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    """Returns a parser that reads "none", what others call it, and false as None."""
+    return lambda value: (
+        None if value is None or value is False or value in NOTHING_WORDS else parse(value)
+    )
+
+
 def _any_of(*choices: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": list(choices)} if len(choices) > 1 else choices[0])
 
@@ -141,12 +168,12 @@ _DURATION: tuple[dict[str, Any], ...] = (
 )
 _SIZES = ({"type": "string", "pattern": _SIZE_PATTERN}, _COUNT)
 _GPU_IDS = {"type": "array", "items": {"type": ["integer", "string"]}}
-_AUTO, _NONE = {"enum": ["auto"]}, {"enum": ["none"]}
+_AUTO, _NONE = {"enum": ["auto"]}, {"enum": [*NOTHING_WORDS, False]}
 
 Duration = Annotated[float, *_read(parse_duration, print_duration, *_DURATION)]
 DurationOrNone = Annotated[
     float | None,
-    *_read(or_word("none", parse_duration, None), _or("none", print_duration), *_DURATION, _NONE),
+    *_read(or_none(parse_duration), _or("none", print_duration), *_DURATION, _NONE),
 ]
 DurationOrAuto = Annotated[
     float | Literal["auto"],
@@ -154,7 +181,7 @@ DurationOrAuto = Annotated[
 ]
 Size = Annotated[int, *_read(parse_size, print_size, *_SIZES)]
 SizeOrNone = Annotated[
-    int | None, *_read(or_word("none", parse_size, None), _or("none", print_size), *_SIZES, _NONE)
+    int | None, *_read(or_none(parse_size), _or("none", print_size), *_SIZES, _NONE)
 ]
 
 
@@ -197,12 +224,13 @@ CountOrAuto = Annotated[
 
 
 def _parse_octal(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
+    match = re.fullmatch(r"(0o)?([0-7]{1,4})", value) if isinstance(value, str) else None
+    if match is None or (not match[1] and len(match[2]) < 3):
         raise wrong(f'{shown(value)} is not a file mode: write it as a string, such as "027"')
-    return value
+    return match[2].zfill(3)
 
 
-_OCTAL = {"type": "string", "pattern": "^[0-7]{3,4}$"}
+_OCTAL = {"type": "string", "pattern": "^(0o[0-7]{1,4}|[0-7]{3,4})$"}
 OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL)]
 
 
@@ -220,9 +248,17 @@ PercentOrCount = Annotated[
 ]
 
 
+_CPU_RANGES = r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$"
+
+
 def _parse_affinity(value: object) -> tuple[int, ...] | str:
     if value == "spread":
         return "spread"
+    if type(value) is int:
+        value = (value,)
+    if isinstance(value, str) and re.fullmatch(_CPU_RANGES, value):
+        ends = (part.split("-") for part in value.split(","))
+        value = [cpu for end in ends for cpu in range(int(end[0]), int(end[-1]) + 1)]
     if isinstance(value, list | tuple) and all(type(item) is int and item >= 0 for item in value):
         return tuple(value)
     raise wrong(f'{shown(value)} is not a CPU affinity: write a list of CPU ids, or "spread"')
@@ -230,7 +266,14 @@ def _parse_affinity(value: object) -> tuple[int, ...] | str:
 
 Affinity = Annotated[
     tuple[int, ...] | Literal["spread"],
-    *_read(_parse_affinity, _unchanged, {"type": "array", "items": _COUNT}, {"enum": ["spread"]}),
+    *_read(
+        _parse_affinity,
+        _unchanged,
+        {"type": "array", "items": _COUNT},
+        _COUNT,
+        {"enum": ["spread"]},
+        {"type": "string", "pattern": _CPU_RANGES},
+    ),
 ]
 
 
@@ -264,7 +307,7 @@ GpusOrAuto = Annotated[
 def _parse_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
-    if type(value) is int:
+    if type(value) is int or (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value)):
         value = f":{value}"
     if not isinstance(value, str):
         raise wrong(
@@ -290,8 +333,11 @@ OptionalAddress = Annotated[
 
 def one_or_many(value: object) -> object:
     """Turns a single value into a list of one."""
-    return (value,) if isinstance(value, str | int) else value
+    return (value,) if isinstance(value, str | int | float) else value
 
+
+ONE_OR_MANY = _any_of(_TEXT, {"type": "array", "items": _TEXT})
+"""The schema of a list of texts that may be one text."""
 
 _PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
 _ADDRESSES = {"type": "array", "items": {"anyOf": [_TEXT, _PORT]}, "minItems": 1}
@@ -303,27 +349,24 @@ Listen = Annotated[
 ]
 
 
-def _parse_environment(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    for name in value:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise wrong(f"{shown(name)} cannot be the name of an environment variable")
-        if isinstance(value[name], str) and "\0" in value[name]:
-            raise wrong(f"{name} holds a NUL character, which ends a text there")
-    return {name: environment_text(text) for name, text in value.items()}
+def _variable_name(name: object) -> object:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise wrong("this cannot be the name of an environment variable")
+    return name
 
 
 def environment_text(value: object) -> object:
     """Returns numbers and booleans of an `env` table as text for the environment."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
+    return str(value) if isinstance(value, int | float) else _text_without_null(value)
 
 
 Environment = Annotated[
-    dict[str, str],
-    BeforeValidator(_parse_environment),
+    dict[
+        Annotated[str, BeforeValidator(_variable_name)],
+        Annotated[str, BeforeValidator(environment_text)],
+    ],
     WithJsonSchema(
         {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
 from servd.config.command_line import split_command
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
+    ONE_OR_MANY,
     Affinity,
     CountOrAuto,
     Duration,
@@ -33,17 +35,33 @@ from servd.config.scalars import (
     Size,
     SizeOrNone,
     Text,
+    one_or_many,
 )
 from servd.config.tree import UntypedText
 from servd.core.address import INTERNAL
 
+URL_PATH = r"^/[^\s\x00-\x1f\x7f]*$"
+HOST_HEADER = r"^[^\s\x00-\x1f\x7f]+$"
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
-LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    BeforeValidator(lambda value: _level(value) if isinstance(value, str) else value),
+]
 Word = Annotated[Text, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
 
 
-Switchable = BeforeValidator(lambda value: None if value is False else value)
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+
+Switchable = BeforeValidator(
+    lambda value: None if value is False or value in (*_FALSE, "none") else value
+)
 """`limits = false` switches an inherited table off."""
+
+
+def _level(word: str) -> str:
+    """Returns a level as servd spells it: Python has capitals, others `warn`."""
+    return {"warn": "warning"}.get(word.lower(), word.lower())
 
 
 class Table(BaseModel):
@@ -53,16 +71,20 @@ class Table(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_untyped_text(cls, value: object, info: ValidationInfo) -> object:
-        """Converts text of the environment to the number or boolean that the key expects."""
-        if type(value) is not UntypedText:
+    def _read_text(cls, value: object, info: ValidationInfo) -> object:
+        """Converts words such as `off` to the boolean that the key expects, and text of the
+        environment to a number too.
+        """
+        if not isinstance(value, str):
             return value
         field = cls.model_fields[info.field_name or ""]
-        wanted = _types_in(field.annotation)
-        if Switchable in field.metadata and value.lower() == "false":
+        wanted, word = _types_in(field.annotation), value.lower()
+        if bool in wanted and word in (*_TRUE, *_FALSE):
+            return word in _TRUE
+        if type(value) is not UntypedText:
+            return value
+        if Switchable in field.metadata and word == "false":
             return False
-        if bool in wanted and value.lower() in ("true", "false"):
-            return value.lower() == "true"
         if int in wanted and re.fullmatch(r"-?\d{1,18}", value):
             return int(value)
         if float in wanted and re.fullmatch(r"-?\d+(\.\d+)?", value):
@@ -135,16 +157,12 @@ class Health(Table):
     is asked by `tcp` or `command` instead.
     """
 
-    path: Text = Field(
-        "/healthz", pattern=r"^/[^\s\x00-\x1f\x7f]*$", description="Path of the request."
-    )
+    path: Text = Field("/healthz", pattern=URL_PATH, description="Path of the request.")
     tcp: OptionalAddress = Field(
         None, description="Address that accepts a connection while the command is well."
     )
     command: Command = Field((), description="A program that exits with 0 while it is well.")
-    host: Text = Field(
-        "localhost", pattern=r"^[^\s\x00-\x1f\x7f]+$", description="Host header of the request."
-    )
+    host: Text = Field("localhost", pattern=HOST_HEADER, description="Host header of the request.")
     interval: Duration = Field(10.0, description="Pause between two probes.")
     timeout: Duration = Field(2.0, description="For one answer.")
     failures: int = Field(3, ge=1, description="Failures in a row until a worker is replaced.")
@@ -184,7 +202,7 @@ class ServiceLog(Table):
 
     access: bool = Field(True, description="One event for every request.")
     level: LogLevel = Field("info", description="Least severe events of the worker's loggers.")
-    skip_paths: tuple[Text, ...] = Field((), description="Paths that are not logged.")
+    skip_paths: Texts = Field((), description="Paths that are not logged.")
     sample: float = Field(
         1.0, ge=0, le=1, description="Share of requests that is logged; 5xx always are."
     )
@@ -204,7 +222,7 @@ class Proxy(Table):
     """Trust in the headers that a reverse proxy sets."""
 
     headers: bool = Field(False, description="Take client and scheme from X-Forwarded-*.")
-    trusted: tuple[Peer, ...] = Field(
+    trusted: Annotated[tuple[Peer, ...], BeforeValidator(one_or_many), ONE_OR_MANY] = Field(
         ("127.0.0.1", "::1"),
         description='Addresses and networks that may set them; "unix": peers on a unix socket.',
     )
@@ -256,6 +274,7 @@ class Dependency(Table):
 
 
 def _dependencies(value: object) -> object:
+    value = one_or_many(value)
     if not isinstance(value, list | tuple):
         return value
     return tuple({"service": item} if isinstance(item, str) else item for item in value)
@@ -287,7 +306,29 @@ EnvFiles = Annotated[
 Dependencies = Annotated[
     tuple[Dependency, ...],
     BeforeValidator(_dependencies),
-    WithJsonSchema({"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _TEXT,
+                {"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}},
+            ]
+        }
+    ),
+]
+
+
+def _signal(value: object) -> object:
+    """Returns the name of a signal that is written as `TERM`, `sigterm` or 15."""
+    if type(value) is int:
+        return next((each.name for each in signal.Signals if each == value), value)
+    if not isinstance(value, str):
+        return value
+    return value.upper() if value.upper().startswith("SIG") else f"SIG{value.upper()}"
+
+
+StopSignal = Annotated[
+    Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"],
+    BeforeValidator(_signal),
 ]
 
 
@@ -334,9 +375,7 @@ class ServiceBase(Table):
     activation: Literal["auto", "fd", "self"] = Field(
         "auto", description="Who binds a command's address: servd (fd) or the program (self)."
     )
-    stop_signal: Literal[
-        "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"
-    ] = Field("SIGTERM", description="The signal that drains a command.")
+    stop_signal: StopSignal = Field("SIGTERM", description="The signal that drains a command.")
     stop_command: Command = Field(
         (), description="A program that drains a command, run instead of the signal."
     )
@@ -346,7 +385,7 @@ class ServiceBase(Table):
     env_file: EnvFiles = Field(
         (), description="Files of NAME=value lines, as python-dotenv reads them."
     )
-    env_passthrough: tuple[Word, ...] = Field(
+    env_passthrough: Annotated[tuple[Word, ...], BeforeValidator(one_or_many), ONE_OR_MANY] = Field(
         (), description="Names or globs taken over from the daemon's environment."
     )
     user: Text = Field("", description="User that the workers run as.")

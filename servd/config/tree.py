@@ -69,6 +69,12 @@ def too_deep(file: str) -> Diagnostic:
     return Diagnostic(Place(file, 1, 1), "nested too deeply", code="syntax")
 
 
+def defined_twice(name: str, place: Place, first: Place) -> Diagnostic:
+    """Returns the mistake of a key that stands in a table already."""
+    message = f'"{name}" is defined twice; the first is at {first}'
+    return Diagnostic(place, message, code="duplicate", related=first)
+
+
 def plain(node: Node) -> Any:
     """Returns the values without places: dicts, tuples and scalars."""
     if isinstance(node.value, dict):

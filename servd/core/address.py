@@ -80,9 +80,25 @@ def _unix(path: str) -> Address:
     return Address("unix", path=path)
 
 
+def _as_an_address(text: str) -> str:
+    """Returns the address that a URL, a path, ports of Compose or a bare IPv6 address mean."""
+    url = re.fullmatch(r"(?:\w+://)?([\w.\-\[\]:]*:\d{1,5})(/.*)?", text)
+    if url and url[1] != text:
+        return url[1]
+    if text.startswith(("/", "./", "../")):
+        return f"unix:{text}"
+    if bare := re.fullmatch(
+        r"([0-9a-fA-F:]*::[0-9a-fA-F:]*|(?:[0-9a-fA-F]+:){7}[0-9a-fA-F]+):(\d{2,5})", text
+    ):
+        return f"[{bare[1]}]:{bare[2]}"
+    return ""
+
+
 def _tcp(text: str) -> Address:
     match = re.fullmatch(r"(?P<host>\[[^\]]*\]|[^:\[\]/]*):(?P<port>\d{1,6})", text)
     if match is None:
+        if better := _as_an_address(text):
+            raise AddressError(f'"{text}" is not an address: write "{better}"')
         if re.fullmatch(r"[\w.\-]+|\[.*\]", text):
             raise AddressError(f'"{text}" has no port: write "{text}:8000"')
         raise AddressError(
@@ -99,6 +115,8 @@ def _tcp(text: str) -> Address:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise AddressError(f'"[{host}]" is not an IPv6 address') from None
+    elif re.fullmatch(r"\d+", host):
+        raise AddressError(f'"{text}" has two ports: write ":{port}", where it listens')
     elif re.fullmatch(r"[\d.]+", host):
         try:
             ipaddress.IPv4Address(host)

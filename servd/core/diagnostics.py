@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,7 @@ Severity = Literal["error", "warning"]
 class Diagnostic:
     """One mistake (or warning) in a configuration. `path` is the dotted key, "" for a whole file.
     `hint` says what would be right. `code` is a stable word for programs. `trace` is the traceback
-    of the user's code, if that failed.
+    of the user's code, if that failed. `related` is another place that takes part in it.
     """
 
     place: Place
@@ -40,6 +40,7 @@ class Diagnostic:
     severity: Severity = "error"
     code: str = "invalid"
     trace: str = ""
+    related: Place | None = None
 
     def summary(self) -> str:
         """One line: `FILE:LINE:COL: services.web.workers: message (hint)`."""
@@ -59,7 +60,11 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     validated in every service that inherits it, and the shortest path names it best.
     """
     best: dict[tuple[Place, str], Diagnostic] = {}
-    for diagnostic in diagnostics:
+    given = list(diagnostics)
+    unreadable = {each.place for each in given if each.code == "syntax" and each.place.line}
+    for diagnostic in given:
+        if diagnostic.place in unreadable and diagnostic.code != "syntax":
+            continue  # the value is wrong because it could not be read
         key = (diagnostic.place, diagnostic.message)
         known = best.get(key)
         if known is None or len(diagnostic.path) < len(known.path):
@@ -77,8 +82,26 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str], *, colour: bool =
     lines = sources.get(diagnostic.place.file, "").splitlines()
     if not 0 < diagnostic.place.line <= len(lines):
         return head + trace
-    line = mask_line(lines[diagnostic.place.line - 1], diagnostic.path)
-    number = str(diagnostic.place.line)
-    shown = line.expandtabs(1)
-    caret = " " * (min(diagnostic.place.column, len(shown) + 1) - 1) + "^"
-    return f"{head}\n  {number} | {shown}\n  {' ' * len(number)} | {red}{caret}{reset}{trace}"
+    number = len(str(diagnostic.place.line))
+    text, at = _shown(diagnostic.place, lines, diagnostic.path)
+    before = ""
+    related = diagnostic.related
+    if related is not None and related.file == diagnostic.place.file and related.line:
+        number = max(number, len(str(related.line)))
+        before = f"\n  {related.line:>{number}} | {_shown(related, lines, diagnostic.path)[0]}"
+    line = f"\n  {diagnostic.place.line:>{number}} | {text}"
+    return f"{head}{before}{line}\n  {' ' * number} | {' ' * at}{red}^{reset}{trace}"
+
+
+_WIDTH = 100
+"""Characters of a line that are shown, around the column."""
+
+
+def _shown(place: Place, lines: Sequence[str], path: str) -> tuple[str, int]:
+    """Returns the line of a place, cut around its column, and how far in that is."""
+    line = mask_line(lines[place.line - 1], path).expandtabs(1)
+    at = min(place.column, len(line) + 1) - 1
+    start = max(0, min(at - _WIDTH // 2, len(line) - _WIDTH))
+    end = start + _WIDTH
+    left, right = "…" if start else "", "…" if end < len(line) else ""
+    return f"{left}{line[start:end]}{right}", at - start + len(left)

@@ -16,6 +16,7 @@ from servd.core.diagnostics import Diagnostic
 def found(folder: Path, **tls: str) -> list[Diagnostic]:
     settings = {"certfile": "cert.pem", "keyfile": "key.pem", **tls}
     inner = "\n".join(f'{key} = "{value}"' for key, value in settings.items())
+    (folder / "main.py").touch()
     (folder / "servd.toml").write_text(
         f'[services.web]\napp = "main:app"\n[services.web.tls]\n{inner}\n'
     )

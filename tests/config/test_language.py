@@ -290,14 +290,14 @@ def test_yaml_anchors_work_and_bombs_do_not(folder: Path) -> None:
         ('app = "main:app"\nworkers = 2.5', "is not a number of workers"),
         ('app = "main:app"\nworkers = true', "true is not a number of workers"),
         ('app = "main:app"\nthreads = "4"', 'expected a whole number, got "4"'),
-        ('app = "main:app"\nfactory = "yes"', "expected true or false"),
+        ('app = "main:app"\nfactory = "ja"', "expected true or false"),
         ('app = "main:app"\nbacklog = 0', "must be at least 1, got 0"),
         ('app = "main:app"\ninterface = "asgi"', 'expected "auto", "asgi3", "asgi2" or "wsgi"'),
         ('app = "main:app"\nenv = { "A B" = "x" }', "cannot be the name of an environment"),
         ('app = "main:app"\nenv = { A = [1] }', "expected text, got a list"),
         ('app = "main:app"\nrlimits = { files = 1 }', "is not a resource limit"),
         ('app = "main:app"\ndepends_on = ["web"]', "the service depends on itself"),
-        ('app = "main:app"\ndepends_on = "x"', "expected a list"),
+        ('app = "main:app"\ndepends_on = "x"', 'there is no service "x"'),
         ('app = "main:app"\ndepends_on = [{}]', '"service" is missing here'),
         ('app = "main:app"\ntimeouts = 5', "expected a table, got 5"),
         ('app = "main:app"\ntimeouts = { drain = -1 }', "-1 is not a duration"),
@@ -450,7 +450,7 @@ def test_every_key_of_the_language_is_known() -> None:
 
 
 def test_the_later_tables_name_keys_that_exist() -> None:
-    from servd.config.explain import table_at
+    from servd.config.model_paths import table_at
     from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
 
     paths = [*LATER_TOP, *(("services", "x", *path) for path in LATER_SERVICE)]

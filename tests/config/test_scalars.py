@@ -25,7 +25,8 @@ def test_sizes_round_trip(size: int) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("300ms", 0.3), ("5s", 5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("1h30m", 5400), (7, 7),
-     (0.5, 0.5), ("1.5s", 1.5)],
+     (0.5, 0.5), ("1.5s", 1.5), ("2min", 120), ("30 s", 30), ("1h 30min", 5400),
+     ("90 seconds", 90), ("1 minute", 60), ("250 msec", 0.25), ("2 days", 172800)],
 )  # fmt: skip
 def test_durations_mean_what_they_say(text: object, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
@@ -33,13 +34,26 @@ def test_durations_mean_what_they_say(text: object, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512KiB", 2**19), ("1.5GiB", 3 * 2**29), ("200MB", 200 * 10**6), (5, 5), ("5B", 5)],
+    [
+        ("512KiB", 2**19),
+        ("1.5GiB", 3 * 2**29),
+        ("200MB", 200 * 10**6),
+        (5, 5),
+        ("5B", 5),
+        ("512m", 2**29),
+        ("1g", 2**30),
+        ("64K", 2**16),
+        ("2Gi", 2**31),
+        ("1 gb", 10**9),
+    ],
 )
 def test_sizes_mean_what_they_say(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "1e3s", "5S", True, None, [], -1])
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "-5s", "1e3s", "5S", "5 x", "5 mss", "1m 5", True, None, [], -1]
+)
 def test_what_is_no_duration_is_refused(text: object) -> None:
     if text == "5":
         return  # a number from the environment

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from servd.config.load import Loaded, load
+from servd.core.diagnostics import render
 
 ENVIRON = {"B": "from-b", "NAME": "x", "OFF": "False", "PORT": "80"}
 COMMAND = '[services.a]\ncommand = ["true"]\n'
@@ -15,19 +18,19 @@ APP = '[services.a]\napp = "main:app"\n'
 WRONG = [
     (
         COMMAND + "rlimits = { nofile = 9223372036854775808 }",
-        '3:11 services.a.rlimits: the limit nofile can be 9223372036854775807, or "unlimited"',
+        '3:22 services.a.rlimits.nofile: a limit can be 9223372036854775807, or "unlimited"',
     ),
     (
         COMMAND + "rlimits = { core = 99999999999999999999 }",
-        '3:11 services.a.rlimits: the limit core can be 9223372036854775807, or "unlimited"',
+        '3:20 services.a.rlimits.core: a limit can be 9223372036854775807, or "unlimited"',
     ),
     (
         COMMAND + 'env = { GOOD = "x", BAD = "a\\u0000b" }',
-        "3:7 services.a.env: BAD holds a NUL character, which ends a text there",
+        "3:27 services.a.env.BAD: the text holds a NUL character",
     ),
     (
         '[defaults]\nenv.BAD = "\\u0000"\n' + COMMAND,
-        "2:1 defaults.env: BAD holds a NUL character, which ends a text there",
+        "2:11 defaults.env.BAD: the text holds a NUL character",
     ),
     (
         APP + "cpu_affinity = [0, 99999]",
@@ -124,6 +127,159 @@ def test_references_may_stand_in_defaults(tmp_path: Path, value: str, meant: str
     loaded = read(tmp_path, COMMAND + f'root_path = "{value}"')
     assert loaded.diagnostics == ()
     assert loaded.config.services["a"].root_path == meant
+
+
+def cases() -> list[tuple[str, str, list[str]]]:
+    """The wrong files of `wrong_files.txt`: the language, the text, and what is said, line by line
+    (the place first, which has no file).
+    """
+    text = (Path(__file__).parent / "wrong_files.txt").read_text("utf-8")
+    found = []
+    for block in text.split("==== ")[1:]:
+        language, _, rest = block.partition("\n")
+        source, _, said = rest.partition("----\n")
+        found.append((language, source, said.splitlines()))
+    return found
+
+
+CASES = cases()
+
+
+@pytest.mark.parametrize(("language", "text", "said"), CASES, ids=range(len(CASES)))
+def test_what_is_wrong_is_said_once_and_at_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, text: str, said: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = f"servd.{language}"
+    Path(file).write_text(text)
+    found = [each.summary() for each in load(file, {}).diagnostics]
+    assert [line.removeprefix(file).lstrip(": ") for line in found] == said
+
+
+def test_the_wrong_files_are_many() -> None:
+    assert len(CASES) + len(WRONG) > 200
+
+
+SPELLINGS = [
+    ("limits.memory", "512m", 2**29),
+    ("limits.memory", "512M", 2**29),
+    ("limits.memory", "1g", 2**30),
+    ("limits.memory", "512Mi", 2**29),
+    ("limits.memory", "1 gb", 10**9),
+    ("limits.memory", "off", None),
+    ("limits.memory", False, None),
+    ("limits.max_age", "infinity", None),
+    ("timeouts.drain", "2min", 120.0),
+    ("timeouts.drain", "30 s", 30.0),
+    ("timeouts.drain", "1h 30m", 5400.0),
+    ("timeouts.drain", "90 seconds", 90.0),
+    ("log.level", "INFO", "info"),
+    ("log.level", "warn", "warning"),
+    ("log.access", "off", False),
+    ("log.access", "yes", True),
+    ("log.access", "False", False),
+    ("log.skip_paths", "/up", ("/up",)),
+    ("stop_signal", "TERM", "SIGTERM"),
+    ("stop_signal", "sigint", "SIGINT"),
+    ("stop_signal", 3, "SIGQUIT"),
+    ("umask", "0o27", "027"),
+    ("cpu_affinity", "0-0", (0,)),
+    ("cpu_affinity", 0, (0,)),
+    ("env_passthrough", "HOME", ("HOME",)),
+    ("restart", "unless-stopped", "always"),
+    ("restart", "no", "never"),
+    ("restart", False, "never"),
+    ("restart", "on-failure", "on-failure"),
+    ("rlimits.nofile", "infinity", -1),
+]
+
+
+@pytest.mark.parametrize(("key", "written", "meant"), SPELLINGS)
+@pytest.mark.parametrize("language", ["toml", "yaml"])
+def test_what_neighbours_write_is_read_where_its_meaning_is_plain(
+    tmp_path: Path, language: str, key: str, written: object, meant: object
+) -> None:
+    service: dict[str, object] = {"command": ["true"]}
+    table, _, last = key.rpartition(".")
+    service |= {table: {last: written}} if table else {last: written}
+    values = {"services": {"a": service}}
+    path = tmp_path / f"servd.{language}"
+    path.write_text(tomli_w.dumps(values) if language == "toml" else json.dumps(values))
+    loaded = load(str(path), {})
+    assert loaded.diagnostics == ()
+    found: object = loaded.config.services["a"]
+    for step in key.split("."):
+        found = found[step] if isinstance(found, dict) else getattr(found, step)
+    assert getattr(found, "policy", found) == meant
+
+
+def test_a_long_line_is_cut_around_the_mistake_and_both_definitions_are_shown(
+    tmp_path: Path,
+) -> None:
+    text = COMMAND + f'env = {{ A = "{"x" * 300}", B = ["y"], C = "{"z" * 300}" }}\n'
+    loaded = read(tmp_path, text)
+    _, line, caret = render(loaded.diagnostics[0], loaded.texts).splitlines()
+    assert len(line) < 120
+    assert line[caret.index("^")] == "["
+    assert line.startswith("  3 | …")
+    assert line.endswith("…")
+    loaded = read(tmp_path, COMMAND + "workers = 1\n" + "\n" * 8 + "workers = 2\n")
+    shown = render(loaded.diagnostics[0], loaded.texts).splitlines()
+    assert shown[1:] == ["   3 | workers = 1", "  12 | workers = 2", "     | ^"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SERVD_SERVICES__A__WORKERS", "variables reach [daemon], [admin] and [defaults]"),
+        ("SERVD_DAEMON_WATCH", "write SERVD_DAEMON__WATCH"),
+        ("SERVD_CONFG", 'did you mean "SERVD_CONFIG"?'),
+        ("SERVD_SOMETHING", ""),
+    ],
+)
+def test_a_variable_that_acts_on_nothing_is_said(tmp_path: Path, name: str, hint: str) -> None:
+    path = tmp_path / "servd.toml"
+    path.write_text(COMMAND)
+    (found,) = load(str(path), {name: "1"}).diagnostics
+    assert found.summary().startswith(f"<environment {name}>: warning: acts on nothing")
+    assert hint in found.hint
+    for text in (f'env.A = "${{{name}}}"', f'env_passthrough = "{name[:9]}*"'):
+        path.write_text(COMMAND + text)
+        assert load(str(path), {name: "1"}).diagnostics == ()
+    known = {"SERVD_CONFIG": "x", "SERVD_DEP_DB": "x", "SERVD_WORKER": "0"}
+    assert load(str(path), {**known, name: "1"}).diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ("main:app", ""),
+        ("pkg.inner:app", ""),
+        ("json.decoder:JSONDecoder", ""),
+        ("plain.inner:app", ""),
+        ("makes.anything:app", ""),
+        ("nosuch:app", "there is no module nosuch in "),
+        ("mian:app", 'did you mean "main"?'),
+        ("pkg.nosuch:app", "there is no module pkg.nosuch in "),
+        ("main.inner:app", "there is no module main.inner in "),
+    ],
+)
+def test_a_module_that_is_not_there_is_seen_without_an_import(
+    tmp_path: Path, app: str, said: str
+) -> None:
+    """It is looked up where it will be run: the folder of the file that has the service."""
+    inner = tmp_path / "conf.d"
+    for folder in ("pkg", "plain", "makes"):
+        (inner / folder).mkdir(parents=True)
+        (inner / folder / "inner.py").write_text("raise SystemExit('imported')")
+    (inner / "pkg" / "__init__.py").write_text("raise SystemExit('imported')")
+    (inner / "makes" / "__init__.py").write_text("import sys; sys.modules['makes.anything'] = sys")
+    (inner / "main.py").write_text("raise SystemExit('imported')")
+    (inner / "web.toml").write_text(f'[services.a]\napp = "{app}"\n')
+    (tmp_path / "servd.toml").write_text('include = "conf.d/*.toml"\n')
+    found = [each.summary() for each in load(str(tmp_path / "servd.toml"), {}).diagnostics]
+    assert len(found) == bool(said)
+    assert said in "".join(found)
 
 
 @pytest.mark.parametrize("key", ["health", "limits", "tls"])

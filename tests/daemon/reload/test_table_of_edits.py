@@ -120,7 +120,10 @@ ROLL = [
     (job(stop_command=["true"]), "job roll +stop_command"),
     (job(directory="sub"), "job roll ~directory"),
     (job(rlimits={"core": 0}), "job roll +rlimits.core"),
-    (job(depends_on=[{"service": "web", "condition": "started"}]), "job roll +depends_on, web roll ~sockets"),
+    (
+        job(depends_on=[{"service": "web", "condition": "started"}]),
+        "job roll +depends_on, web roll ~sockets",
+    ),
     ({"defaults": {"env": {"A": "9"}}}, "job roll +env.A"),
     ({"defaults": {"env": {"D": "9"}}}, "job roll +env.D, web roll +env.D"),
     (
@@ -202,7 +205,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServdProcess]:
     servd.write(main_py=APP, broken_py='raise RuntimeError("broken on purpose")\n')
     environ = {"LANG_OF_TEST": "1"}
     yield servd(tomli_w.dumps(BASE), environ=environ).ready()
-    with_servd.close()
+    next(with_servd, None)
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""Looks for the module of an app without importing anything. Impure."""
+
+from __future__ import annotations
+
+import importlib.machinery as machinery
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from importlib.machinery import FileFinder, ModuleSpec
+
+from servd.config.explain import did_you_mean
+from servd.config.merge import is_file_target
+from servd.config.service import Service
+from servd.config.tree import Path
+from servd.config.validation_context import ValidationContext
+from servd.core.diagnostics import Diagnostic
+
+_LOADERS = (
+    (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
+    (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
+    (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+)
+_MAKES_MODULES = ("__path__", "sys.modules", "import_module", "lazy")
+"""What a package says that has other modules than those in its folder."""
+
+
+def check_modules(checked: ValidationContext) -> list[Diagnostic]:
+    """Returns a warning for each app whose module is not where a worker looks for it. No mistake:
+    the code may come later, or from where only the worker can tell.
+    """
+    return [
+        problem
+        for name, service in checked.config.services.items()
+        for problem in _check_module(checked, ("services", name, "app"), service)
+    ]
+
+
+def _check_module(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
+    module = service.app.rpartition(":")[0]
+    elsewhere = service.python or "PYTHONPATH" in {*service.env, *checked.config.defaults.env}
+    if elsewhere or service.env_file or is_file_target(service.app):
+        return
+    if not re.fullmatch(r"\w+(\.\w+)*", module) or not os.path.isdir(service.directory):
+        return
+    if gone := missing_module(module, service.directory):
+        hint = did_you_mean(gone, modules_in(service.directory)) or "directory says where it is"
+        message = f"there is no module {gone} in {service.directory}"
+        yield checked.problem(path, message, hint, severity="warning", code="file")
+
+
+def missing_module(module: str, directory: str) -> str:
+    """Returns the module that a worker in `directory` will not find on its way to `module`, or "".
+    What is installed is trusted to have what it is asked for.
+    """
+    first, *rest = module.split(".")
+    spec = _in_folders(first, [directory])
+    if spec is None:
+        return "" if _is_installed(first) else first
+    name = first
+    for step in rest:
+        if spec.submodule_search_locations is None:
+            return f"{name}.{step}"
+        if _may_make_modules(spec):
+            return ""
+        spec = _in_folders(step, list(spec.submodule_search_locations))
+        name = f"{name}.{step}"
+        if spec is None:
+            return name
+    return ""
+
+
+def modules_in(directory: str) -> list[str]:
+    """Returns the names of the modules that stand in a folder."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return sorted(name.removesuffix(".py") for name in names if name.endswith(".py"))
+
+
+def _in_folders(name: str, folders: list[str]) -> ModuleSpec | None:
+    """Looks with finders of its own: those of the import system remember what was there."""
+    for folder in folders:
+        spec = FileFinder(folder, *_LOADERS).find_spec(name)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a module without a spec is there
+        return True
+
+
+def _may_make_modules(spec: ModuleSpec) -> bool:
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return False
+    try:
+        with open(spec.origin, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return True
+    return any(sign in text for sign in _MAKES_MODULES)
