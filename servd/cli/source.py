@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servd.core.errors import UsageError
+
 if TYPE_CHECKING:
     from servd.config.load import Loaded
 
@@ -16,7 +18,7 @@ def load_config(explicit: str | None) -> Loaded:
     """Loads the configuration of `config_path`, with its diagnostics. Raises `ConfigError`."""
     from servd.config.load import load
 
-    return load(config_path(explicit), os.environ)
+    return load(_chosen(explicit), os.environ)
 
 
 def load_whole(explicit: str | None) -> Loaded:
@@ -28,8 +30,16 @@ def load_whole(explicit: str | None) -> Loaded:
 
 def config_path(explicit: str | None) -> str:
     """Returns the path that `--config` (before or after the command's name) or, without it, the
-    default locations name. Raises `ConfigError` if there is none.
+    default locations name. Raises `ConfigError` if there is none, and `UsageError` for standard
+    input, which cannot be read again.
     """
+    path = _chosen(explicit)
+    if path == "-":
+        raise UsageError("-c - is for check, show, graph and convert: this needs a file")
+    return path
+
+
+def _chosen(explicit: str | None) -> str:
     from servd.config.find import find_config
 
     context = click.get_current_context(silent=True)
@@ -44,5 +54,6 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--config",
         metavar="PATH",
         type=click.Path(),
-        help="File or folder; default: $SERVD_CONFIG, then servd.toml or servd.yaml here.",
+        help="File, folder, or - for standard input; default: $SERVD_CONFIG, then servd.toml or"
+        " servd.yaml here.",
     )(command)

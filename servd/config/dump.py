@@ -1,27 +1,21 @@
-"""Prints a configuration as TOML or YAML with masked secrets, and the commented starter."""
+"""Prints the values of a configuration as TOML, YAML or JSON."""
 
 from __future__ import annotations
 
 import io
-import re
+import json
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from servd.config.model import DaemonConfig
-from servd.config.model_paths import table_at
-from servd.config.service import Service
-from servd.config.tree import Path
-from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
-
-Format = str
-"""`toml` or `yaml`."""
+from servd.config.find import Format
 
 
 def to_text(values: dict[str, Any], form: Format) -> str:
-    """Returns `values` as TOML or YAML. Raises ValueError for a null in TOML."""
+    """Returns `values` as TOML, YAML or JSON. Raises ValueError for a null in TOML."""
+    if form == "json":
+        return json.dumps(_lists(values), indent=2, ensure_ascii=False) + "\n"
     if form == "toml":
         _refuse_null(values, "")
         return tomli_w.dumps(_lists(values))
@@ -58,58 +52,3 @@ def _refuse_null(value: Any, path: str) -> None:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _refuse_null(item, f"{path}[{index}]")
-
-
-_EXAMPLES = {"umask": "022"}
-_STARTER = """\
-# A configuration of servd. `servd check` validates it, `servd --config servd.toml` runs it.
-
-[services.web]
-app = {app}
-listen = "127.0.0.1:8000"
-
-# Everything below is optional: each key with its default.
-"""
-
-
-def starter(app: str) -> str:
-    """Returns a commented configuration for beginners."""
-    skipped = {"app", "command", "bento", "listen", "components"}
-    lines = [_STARTER.format(app=_inline(app))]
-    lines += _commented(Service(app=app), skip=skipped, later=set(LATER_SERVICE))
-    lines += ["", "# [daemon]"]
-    later = {path[1:] for path in LATER_TOP if path[0] == "daemon"}
-    lines += _commented(DaemonConfig(), skip=set(), later=later)
-    return "\n".join(lines) + "\n"
-
-
-def _commented(table: BaseModel, *, skip: set[str], later: set[Path]) -> list[str]:
-    dumped = table.model_dump(mode="json")
-    lines: list[str] = []
-    for name, field in type(table).model_fields.items():
-        if name in skip or (name,) in later:
-            continue
-        value = dumped[name] if dumped[name] is not None else _example(name)
-        if isinstance(value, dict) and value:
-            value = {key: entry for key, entry in value.items() if (name, key) not in later}
-        lines += [f"# {field.description}", f"# {name} = {_inline(value)}"]
-    return lines
-
-
-def _example(name: str) -> Any:
-    """Returns a value for a key of a service whose default is None."""
-    model = table_at(("services", "web", name))
-    return model().model_dump(mode="json") if model is not None else _EXAMPLES[name]
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_key(key)} = {_inline(entry)}" for key, entry in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(_inline(item) for item in value)}]"
-    return tomli_w.dumps({"value": value}).partition(" = ")[2].strip()
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from servd.core.basedir import base_dir
 from servd.core.diagnostics import Diagnostic, Place
@@ -14,6 +17,12 @@ from servd.core.errors import ConfigError
 from servd.core.exhaustion import glob_or_raise
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
+STDIN, STDIN_NAME = "-", "<standard input>"
+"""What stands for standard input on the command line, and in messages."""
+
+Format = Literal["toml", "yaml", "json"]
+
+_LOOKS_LIKE_YAML = re.compile(rb"(\s*(#.*|---)?\n)*\s*(\{|[\w\"'.-]+ *:(\s|$))")
 MAX_FILE_BYTES = 16 * 2**20
 """Largest config file or `${file:}` that is read."""
 
@@ -93,6 +102,39 @@ def members(path: str) -> list[str]:
     return [os.path.join(path, name) for name in found]
 
 
-def is_yaml(file: str) -> bool:
-    """Returns whether a file is YAML or JSON by its name, otherwise TOML."""
-    return Path(file).suffix.lower() in (".yaml", ".yml", ".json")
+def sources_of(path: str, files: Files | None = None) -> list[Source]:
+    """Returns the file at `path`, the files of a folder, or standard input for "-". Raises
+    `ConfigError` when there is nothing to read.
+    """
+    if path == STDIN:
+        return [Source(STDIN_NAME, _standard_input())]
+    files = files or Disk()
+    found: list[Source] = []
+    for file in members(path):
+        try:
+            found.append(Source(file, files.read(file)))
+        except OSError as error:
+            raise config_error(f"cannot be read: {error.strerror}", file=file) from None
+    return found
+
+
+@functools.cache
+def _standard_input() -> bytes:
+    """Returns all of it, once: a command may load its configuration twice."""
+    return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+
+
+def format_of(file: str | Source) -> Format:
+    """Returns the language of a file by its name, TOML if that tells none; that of standard input
+    by its first line that is no comment.
+    """
+    name = file if isinstance(file, str) else file.file
+    if isinstance(file, Source) and name == STDIN_NAME:
+        return "yaml" if _LOOKS_LIKE_YAML.match(file.content) else "toml"
+    suffix = Path(name).suffix.lower()
+    return "json" if suffix == ".json" else "yaml" if suffix in (".yaml", ".yml") else "toml"
+
+
+def is_yaml(source: Source) -> bool:
+    """Returns whether a file is read as YAML, which JSON is too."""
+    return format_of(source) != "toml"

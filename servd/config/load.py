@@ -11,7 +11,7 @@ from servd.config.addresses import check_addresses
 from servd.config.bento.declared import Part
 from servd.config.check import check
 from servd.config.files import check_files
-from servd.config.find import Disk, Files, Source, config_error, is_yaml, members
+from servd.config.find import STDIN, STDIN_NAME, Disk, Files, Source, is_yaml, sources_of
 from servd.config.find_module import check_modules
 from servd.config.interpolate import interpolate
 from servd.config.layers import Layers, environment_tree, validate
@@ -81,13 +81,8 @@ def load(path: str, environ: Mapping[str, str], files: Files | None = None) -> L
     raises them. Raises `ConfigError` only when nothing can be read.
     """
     files = files or Disk()
-    sources: list[Source] = []
-    for file in members(path):
-        try:
-            sources.append(Source(file, files.read(file)))
-        except OSError as error:
-            raise config_error(f"cannot be read: {error.strerror}", file=file) from None
-    return load_sources(sources, path, environ, files)
+    sources = sources_of(path, files)
+    return load_sources(sources, STDIN_NAME if path == STDIN else path, environ, files)
 
 
 def load_sources(
@@ -203,7 +198,7 @@ def parse_source(source: Source, texts: dict[str, str]) -> Parsed:
         return Parsed(empty(source.file), (mistake,), damaged=True)
     texts[source.file] = text
     text = text.replace("\r\n", "\n")
-    if is_yaml(source.file):  # parsers are imported on demand: YAML's takes 80 ms
+    if is_yaml(source):  # parsers are imported on demand: YAML's takes 80 ms
         from servd.config.parse_yaml import parse_yaml
 
         return parse_yaml(text, source.file)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars
+from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars, walk
 from servd.core.diagnostics import Diagnostic
 
 PATH_KEYS = frozenset({
@@ -16,6 +17,14 @@ PATH_KEYS = frozenset({
     ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
 })  # fmt: skip
 """Keys that hold a path; those of services also apply to `[defaults]`."""
+
+_ADDRESS_KEYS = (
+    ("services", "listen"), ("services", "health", "tcp"), ("admin", "listen"),
+    ("admin", "metrics"),
+)  # fmt: skip
+"""Keys that may hold the path of a unix socket."""
+
+_FILE_REFERENCE = re.compile(r"\$\{file:([^{}]+)\}")
 
 
 def merge(roots: list[Node]) -> tuple[Node, list[Diagnostic]]:
@@ -55,24 +64,74 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
     Numbers of an `env` table become the text that the file has.
     """
 
-    def change(path: Path, node: Node) -> Node:
+    def numbers(path: Path, node: Node) -> Node:
         if type(node.value) in (int, float) and _pattern(path)[:2] == ("services", "env"):
             return replace(node, value=node.written or str(node.value))  # 3.10 is no 3.1
+        return node
+
+    def absolute(file: str, path: str) -> str:
+        return os.path.normpath(os.path.join(folder_of(file), path))
+
+    return _with_directories(map_paths(map_scalars(root, numbers), absolute), folder_of)
+
+
+def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
+    """Returns the tree, as it is written, for a file in the folder `target`: relative paths lead to
+    the same files as before. Those that begin with a variable stay as they are.
+    """
+
+    def moved(file: str, path: str) -> str:
+        if os.path.isabs(path) or path.startswith("$"):
+            return path
+        found = os.path.relpath(os.path.join(folder_of(file), path), target)
+        return f"./{found}" if path.startswith("./") and not found.startswith("..") else found
+
+    def references(path: Path, node: Node) -> Node:
+        if not isinstance(node.value, str):
+            return node
+        if path[:1] == ("include",):
+            return replace(node, value=moved(node.place.file, node.value))
+        text = _FILE_REFERENCE.sub(
+            lambda found: f"${{file:{moved(node.place.file, found[1])}}}", node.value
+        )
+        return replace(node, value=text)
+
+    def relative(file: str) -> str:
+        return os.path.relpath(folder_of(file), target)
+
+    found = map_paths(map_scalars(root, references), moved)
+    files = {node.place.file for _, node in walk(found)}
+    stays = all(relative(file) == "." for file in files)
+    return found if stays else _with_directories(found, relative)
+
+
+def map_paths(root: Node, move: Callable[[str, str], str]) -> Node:
+    """Returns the tree with each path changed by `move`, from the file that it stands in."""
+
+    def change(path: Path, node: Node) -> Node:
         if not isinstance(node.value, str) or not node.value:
             return node
-        key = _pattern(path)
-        folder = folder_of(node.place.file)
-        if key in (("services", "listen"), ("admin", "listen")):
-            return _anchored(node, "unix:", folder)
-        a_program = key == ("services", "python") or path[::2] == ("hooks", "command")
-        is_path = (
-            key in PATH_KEYS
-            or (key == ("services", "app") and is_file_target(node.value))
-            or (a_program and path[-1] in ("python", 0) and "/" in node.value)
-        )
-        return _anchored(node, "", folder) if is_path else node
+        text = _moved(path, node.value, lambda each: move(node.place.file, each))
+        return replace(node, value=UntypedText(text) if type(node.value) is UntypedText else text)
 
-    return _with_directories(map_scalars(root, change), folder_of)
+    return map_scalars(root, change)
+
+
+def _moved(path: Path, text: str, move: Callable[[str], str]) -> str:
+    """Returns the value at `path` with the path in it, if there is one, moved."""
+    key = _pattern(path)
+    if key in _ADDRESS_KEYS:
+        socket = text.removeprefix("unix:")
+        return f"unix:{move(socket)}" if socket != text and socket else text
+    if key == ("services", "app") and is_file_target(text):
+        file, _, attribute = text.rpartition(":")
+        return f"{move(file)}:{attribute}"
+    if path[::2] == ("hooks", "command"):
+        program, blank, rest = (text, "", "") if path[3:] else text.partition(" ")
+        is_path = path[3:] in ((), (0,)) and "/" in program
+        return f"{move(program)}{blank}{rest}" if is_path else text
+    is_path = key in PATH_KEYS or (key == ("services", "python") and "/" in text)
+    return move(text) if is_path else text
 
 
 def is_file_target(app: str) -> bool:
@@ -86,15 +145,6 @@ def _pattern(path: Path) -> tuple[str, ...]:
     if keys[0] == "services":
         return ("services", *keys[4 if keys[2:3] == ["components"] else 2 :])
     return ("services", *keys[1:]) if keys[0] == "defaults" else tuple(keys)
-
-
-def _anchored(node: Node, prefix: str, folder: str) -> Node:
-    text = str(node.value)
-    path = text.removeprefix(prefix)
-    if not text.startswith(prefix) or not path:
-        return node
-    text = prefix + os.path.normpath(os.path.join(folder, path))
-    return replace(node, value=UntypedText(text) if isinstance(node.value, UntypedText) else text)
 
 
 def _with_directories(root: Node, folder_of: Callable[[str], str]) -> Node:

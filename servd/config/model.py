@@ -11,7 +11,6 @@ from servd.config.scalars import (
     Duration,
     DurationOrAuto,
     GpusOrAuto,
-    ListenAddress,
     OptionalAddress,
     SizeOrNone,
     Text,
@@ -71,7 +70,7 @@ class AdminConfig(Table):
     """The admin API."""
 
     enabled: bool = Field(True, description="Whether there is one.")
-    listen: ListenAddress | None = Field(
+    listen: OptionalAddress = Field(
         None, description="unix:PATH, or HOST:PORT with a token; empty: admin.sock in runtime_dir."
     )
     token: Text = Field("", description="Token that callers over TCP must show.")

@@ -232,6 +232,7 @@ def _parse_octal(value: object) -> str:
 
 _OCTAL = {"type": "string", "pattern": "^(0o[0-7]{1,4}|[0-7]{3,4})$"}
 OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL)]
+OctalModeOrNone = Annotated[str | None, *_read(or_none(_parse_octal), _unchanged, _OCTAL, _NONE)]
 
 
 def _parse_percent_or_count(value: object) -> str | int:

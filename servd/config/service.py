@@ -28,6 +28,7 @@ from servd.config.scalars import (
     Gpus,
     Listen,
     OctalMode,
+    OctalModeOrNone,
     OptionalAddress,
     Peer,
     PercentOrCount,
@@ -390,7 +391,7 @@ class ServiceBase(Table):
     )
     user: Text = Field("", description="User that the workers run as.")
     group: Text = Field("", description="Group that the workers run as.")
-    umask: OctalMode | None = Field(None, description='File mode mask, as a string: "027".')
+    umask: OctalModeOrNone = Field(None, description='File mode mask, as a string: "027".')
     rlimits: ResourceLimits = Field(
         {}, description="Resource limits, named as in getrlimit(2): nofile, nproc, as, core."
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from servd.config.dump import escaped, to_text
 from servd.config.effective import effective
+from servd.config.find import Format
 from servd.config.load import Loaded, load
 from servd.host.facts import inspect_host
 from servd.plan.build import build_loaded
@@ -109,7 +110,7 @@ def folder() -> Iterator[Path]:
 @settings(suppress_health_check=[HealthCheck.filter_too_much], max_examples=200)
 @given(values=configurations(), everything=st.booleans(), form=st.sampled_from(["toml", "yaml"]))
 def test_what_is_shown_is_the_same_configuration(
-    folder: Path, values: dict[str, Any], everything: bool, form: str
+    folder: Path, values: dict[str, Any], everything: bool, form: Format
 ) -> None:
     (folder / "servd.toml").write_text(tomli_w.dumps(values))
     first = load(str(folder / "servd.toml"), ENVIRON)

@@ -1,11 +1,12 @@
-"""`servd convert A B`: converts a configuration between TOML and YAML."""
+"""`servd convert A B`: converts a configuration between TOML, YAML and JSON."""
 
 from __future__ import annotations
+
+import os
 
 import click
 
 from servd.cli.render.output import write_new
-from servd.core.errors import ConfigError
 
 
 @click.command("convert")
@@ -15,24 +16,20 @@ from servd.core.errors import ConfigError
 def command(source: str, target: str, force: bool) -> None:
     """Write the configuration SOURCE to TARGET in the format that TARGET's name says.
 
-    Variables and includes stay as they are written; comments are not carried over. TARGET - is
-    stdout, in the other format.
+    Variables and includes stay as they are written, and relative paths lead to the same files;
+    comments are not carried over. SOURCE may be a folder, whose files become one, or - for
+    standard input. TARGET may be a folder, or - for standard output: then, and in a folder, the
+    format is the other one of TOML and YAML.
     """
-    from servd.config.dump import to_text
-    from servd.config.find import Disk, Source, config_error, is_yaml
-    from servd.config.load import parse_source
-    from servd.config.tree import plain
+    from servd.config.convert import converted
+    from servd.config.find import Format, format_of, sources_of
 
-    try:
-        content = Disk().read(source)
-    except OSError as error:
-        raise config_error(f"cannot be read: {error.strerror}", file=source) from None
-    parsed = parse_source(Source(source, content), {})
-    if parsed.diagnostics:
-        raise ConfigError(parsed.diagnostics)
-    yaml = is_yaml(target) if target != "-" else not is_yaml(source)
-    try:
-        text = to_text(plain(parsed.root), "yaml" if yaml else "toml")
-    except ValueError as error:
-        raise config_error(str(error), file=source) from None
-    write_new(target, text, force=force)
+    sources = sources_of(source)
+    other: Format = "toml" if format_of(sources[0]) == "yaml" else "yaml"
+    if target != "-" and os.path.isdir(target):
+        name = os.path.basename(os.path.abspath(source)) if source != "-" else "servd"
+        stem = name if os.path.isdir(source) else os.path.splitext(name)[0]
+        target = os.path.join(target, f"{stem}.{other}")
+    form: Format = other if target == "-" else format_of(target)
+    folder = "." if target == "-" else os.path.dirname(target)
+    write_new(target, converted(sources, folder, form), force=force)

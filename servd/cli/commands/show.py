@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from servd.cli.render.output import print_json
+from servd.cli.render.output import write_new
 from servd.cli.source import config_option, load_config
+
+if TYPE_CHECKING:
+    from servd.config.find import Format
 
 
 @click.command("show")
 @config_option
 @click.option("--all", "everything", is_flag=True, help="Keys that have their default too.")
-@click.option("--yaml", "as_yaml", is_flag=True, help="YAML instead of TOML.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of TOML.")
-def command(config: str | None, everything: bool, as_yaml: bool, as_json: bool) -> None:
-    """Print the configuration as it is used: includes, defaults and variables resolved."""
+@click.option("--toml", "form", flag_value="toml", help="As TOML.")
+@click.option("--yaml", "form", flag_value="yaml", help="As YAML.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("-o", "--output", metavar="FILE", help="Write it to a new file, as its name says.")
+def command(config: str | None, everything: bool, form: Format | None, output: str | None) -> None:
+    """Print the configuration as it is used: includes, defaults and variables resolved. It is in
+    the language of FILE, or else of the configuration.
+    """
     loaded = load_config(config).require()
     from servd.config.dump import escaped, to_text
     from servd.config.effective import effective
+    from servd.config.find import format_of
 
+    chosen: Format = form or format_of(output if output is not None else loaded.files[0])
     values = effective(loaded, everything=everything)
-    if as_json:
-        print_json(values)
-    else:
-        click.echo(to_text(escaped(values), "yaml" if as_yaml else "toml"), nl=False)
+    text = to_text(values if form == "json" and output is None else escaped(values), chosen)
+    write_new(output or "-", text, force=False)

@@ -1,0 +1,167 @@
+"""The commented configuration that `servd init` writes: each key with its default."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel
+
+from servd.config.find import Format
+from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
+from servd.config.service import Service
+from servd.config.unsupported_keys import LATER_SERVICE
+
+_RUNNERS = {"app", "command", "bento"}
+_OF_COMMANDS = {"ready", "activation", "stop_signal", "stop_command"}
+_ELSEWHERE = {
+    *_RUNNERS,
+    *_OF_COMMANDS,
+    "listen",
+    "components",
+    *(path[0] for path in LATER_SERVICE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A table: what to say of it, its path, what it must hold, and the model of its other keys."""
+
+    says: str
+    path: tuple[str, ...]
+    needs: dict[str, Any]
+    model: type[BaseModel]
+    keys: tuple[str, ...]
+    active: bool = False
+
+
+def starter(app: str, form: Format) -> str:
+    """Returns a configuration for beginners that runs `app`. Each line that is commented out can be
+    used as it is: a key is its default, the other tables are examples. JSON has no comments.
+    """
+    blocks = list(_blocks(app))
+    if form == "json":
+        return json.dumps({"services": {"web": blocks[0].needs}}, indent=2) + "\n"
+    write = _toml if form == "toml" else _yaml
+    name = f"servd.{form}"
+    head = [
+        f"# A configuration of servd. `servd check` validates it, `servd --config {name}` runs it.",
+        "# What follows a # is optional: each key with its default, and some examples.",
+        "",
+    ]
+    lines = [line for block in blocks for line in write(block)]
+    top = [*_described(Config, ("version", "include"), form, 0), ""]
+    return "\n".join([*head, *top, *lines[:-1]]) + "\n"
+
+
+def _blocks(app: str) -> Iterator[_Block]:
+    shared = tuple(key for key in Service.model_fields if key not in _ELSEWHERE)
+    web = {"app": app, "listen": "127.0.0.1:8000"}
+    yield _Block("", ("services", "web"), web, Service, shared, active=True)
+    yield _Block(
+        "A program instead of an app; it has the keys above too.",
+        ("services", "worker"),
+        {"command": ["sleep", "infinity"]},
+        Service,
+        tuple(key for key in Service.model_fields if key in _OF_COMMANDS),
+    )
+    yield _Block(
+        "A service of BentoML, with settings of its components.",
+        ("services", "model"),
+        {"bento": "service:Model"},
+        Service,
+        ("components",),
+    )
+    says = "What every service takes over, key by key: any key above."
+    yield _Block(says, ("defaults",), {"workers": 1}, Service, ())
+    for name, model in (("daemon", DaemonConfig), ("admin", AdminConfig)):
+        yield _Block(f"{_says(Config, name)}", (name,), {}, model, tuple(model.model_fields))
+    hook = {"on": ["crash_loop"], "command": ["sh", "-c", "cat >> crashes.jsonl"]}
+    yield _Block(_says(Config, "hooks"), ("hooks",), hook, Hook, ("url", "timeout"))
+
+
+def _says(model: type[BaseModel], key: str) -> str:
+    return str(model.model_fields[key].description)
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Returns the default of each key as a file spells it."""
+    found = model.model_construct().model_dump(mode="json", warnings=False)
+    return {key: _NONE.get(key, False) if value is None else value for key, value in found.items()}
+
+
+_NONE = {"umask": "none", "listen": "", "metrics": ""}
+"""How keys say that they have no value; others are tables, and false."""
+
+
+def _described(
+    model: type[BaseModel], keys: Sequence[str], form: Format, indent: int
+) -> Iterator[str]:
+    values = _defaults(model)
+    for key in keys:
+        yield f"# {_says(model, key)}{_example(model, key, form)}"
+        yield "# " + " " * indent + _pair(key, values[key], form)
+
+
+def _example(model: type[BaseModel], key: str, form: Format) -> str:
+    """Returns the keys of a table that is off by default."""
+    if _defaults(model)[key] is not False or model.model_fields[key].annotation is bool:
+        return ""
+    inner = next(
+        each
+        for each in getattr(model.model_fields[key].annotation, "__args__", ())
+        if isinstance(each, type) and issubclass(each, BaseModel)
+    )
+    return f" Or: {_inline(_defaults(inner), form)}"
+
+
+def _toml(block: _Block) -> Iterator[str]:
+    mark = "" if block.active else "# "
+    name = ".".join(block.path)
+    if block.says:
+        yield f"# {block.says}"
+    yield f"{mark}[[{name}]]" if name == "hooks" else f"{mark}[{name}]"
+    for key, value in block.needs.items():
+        yield mark + _pair(key, value, "toml")
+    yield from _described(block.model, block.keys, "toml", 0)
+    yield ""
+
+
+def _yaml(block: _Block) -> Iterator[str]:
+    mark = "" if block.active else "# "
+    if block.says:
+        yield f"# {block.says}"
+    *outer, name = block.path
+    if outer and block.active:
+        yield f"{outer[0]}:"
+    inside = "  " * len(block.path)
+    yield f"{mark}{'  ' * len(outer)}{name}:"
+    item = "- " if name == "hooks" else ""
+    for key, value in block.needs.items():
+        yield f"{mark}{inside}{item}{_pair(key, value, 'yaml')}"
+        inside, item = inside + " " * len(item), ""
+    yield from _described(block.model, block.keys, "yaml", len(inside))
+    yield ""
+
+
+def _pair(key: str, value: Any, form: Format) -> str:
+    return f"{key} = {_inline(value, form)}" if form == "toml" else f"{key}: {_inline(value, form)}"
+
+
+def _inline(value: Any, form: Format) -> str:
+    if form == "yaml":
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(key)} = {_inline(entry, form)}" for key, entry in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_inline(item, form) for item in value)}]"
+    return tomli_w.dumps({"value": value}).partition(" = ")[2].strip()
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
