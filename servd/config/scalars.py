@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -32,7 +32,10 @@ _UNITS = {word: size for unit, size in DURATION_UNITS.items()
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _PARTS = re.compile(rf"(\d+(?:\.\d+)?) *({_UNIT})(?![a-z]) *")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([A-Za-z]+)")
-_DURATION_PATTERN = rf"^(\d+(\.\d+)? *({_UNIT}) *)+$"
+_DURATION_PATTERN = (
+    r"^(\d+(\.\d+)?|(\d+(\.\d+)? *(ms(ecs?)?|milliseconds?|s(ecs?|econds?)?|m(ins?|inutes?)?"
+    r"|h(rs?|ours?)?|d(ays?)?) *)+)$"
+)
 _SIZE_LETTERS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 """K, Ki and so on are powers of 1024, as systemd, Docker, nginx and Kubernetes read them."""
 
@@ -41,7 +44,7 @@ _SIZE_FACTORS = {
     **_SIZE_LETTERS,
     **{f"{letter}i": factor for letter, factor in _SIZE_LETTERS.items()},
 }
-_SIZE_PATTERN = r"^\d+(\.\d+)? *([Bb]|[KkMmGgTt]([Ii]?[Bb]?))$"
+_SIZE_PATTERN = r"^\d+(\.\d+)?( *([Bb]|[KkMmGgTt]([Ii]?[Bb]?)))?$"
 NOTHING_WORDS = ("none", "off", "never", "infinity")
 """Words for a limit that is none: of servd, of YAML, of systemd."""
 
@@ -141,15 +144,19 @@ def or_none(parse: Callable[[object], Any]) -> Callable[[object], Any]:
     )
 
 
-def _any_of(*choices: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": list(choices)} if len(choices) > 1 else choices[0])
+def _any_of(*choices: dict[str, Any], **others: Any) -> WithJsonSchema:
+    return WithJsonSchema({**({"anyOf": list(choices)} if choices[1:] else choices[0]), **others})
 
 
 def _read(
-    parse: Callable[[object], Any], write: Callable[[Any], Any], *choices: dict[str, Any]
+    parse: Callable[[object], Any],
+    write: Callable[[Any], Any],
+    *choices: dict[str, Any],
+    examples: Sequence[str] = (),
 ) -> tuple[PlainValidator, PlainSerializer, WithJsonSchema]:
-    """Returns the annotations of a value that is one of `choices` in a file."""
-    return PlainValidator(parse), PlainSerializer(write), _any_of(*choices)
+    """Returns the annotations of a value that is one of `choices` in a file, such as `examples`."""
+    shown = {"examples": list(examples)} if examples else {}
+    return PlainValidator(parse), PlainSerializer(write), _any_of(*choices, **shown)
 
 
 def _or(word: str, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -167,21 +174,46 @@ _DURATION: tuple[dict[str, Any], ...] = (
     {"type": "number", "minimum": 0},
 )
 _SIZES = ({"type": "string", "pattern": _SIZE_PATTERN}, _COUNT)
-_GPU_IDS = {"type": "array", "items": {"type": ["integer", "string"]}}
-_AUTO, _NONE = {"enum": ["auto"]}, {"enum": [*NOTHING_WORDS, False]}
+_TIMES, _AMOUNTS = ("300ms", "5s", "2m", "1h", "1d"), ("512KiB", "64MiB", "1.5GiB", "200MB")
+_GPU_IDS = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]}}
+_AUTO, _NONE = {"enum": ["auto"]}, {"enum": ["none"]}
+_NO_LIMIT = (
+    _NONE,
+    {"enum": [False]},
+    {"type": "string", "pattern": f"^({'|'.join(NOTHING_WORDS[1:])})$"},
+)
 
-Duration = Annotated[float, *_read(parse_duration, print_duration, *_DURATION)]
+Duration = Annotated[float, *_read(parse_duration, print_duration, *_DURATION, examples=_TIMES)]
 DurationOrNone = Annotated[
     float | None,
-    *_read(or_none(parse_duration), _or("none", print_duration), *_DURATION, _NONE),
+    *_read(
+        or_none(parse_duration),
+        _or("none", print_duration),
+        *_DURATION,
+        *_NO_LIMIT,
+        examples=(*_TIMES, "none"),
+    ),
 ]
 DurationOrAuto = Annotated[
     float | Literal["auto"],
-    *_read(or_word("auto", parse_duration, "auto"), _or("auto", print_duration), *_DURATION, _AUTO),
+    *_read(
+        or_word("auto", parse_duration, "auto"),
+        _or("auto", print_duration),
+        *_DURATION,
+        _AUTO,
+        examples=(*_TIMES, "auto"),
+    ),
 ]
-Size = Annotated[int, *_read(parse_size, print_size, *_SIZES)]
+Size = Annotated[int, *_read(parse_size, print_size, *_SIZES, examples=_AMOUNTS)]
 SizeOrNone = Annotated[
-    int | None, *_read(or_none(parse_size), _or("none", print_size), *_SIZES, _NONE)
+    int | None,
+    *_read(
+        or_none(parse_size),
+        _or("none", print_size),
+        *_SIZES,
+        *_NO_LIMIT,
+        examples=(*_AMOUNTS, "none"),
+    ),
 ]
 
 
@@ -219,7 +251,13 @@ def _parse_count_or_auto(value: object) -> int | str:
 
 CountOrAuto = Annotated[
     int | Literal["auto"],
-    *_read(_parse_count_or_auto, _unchanged, {**_COUNT, "maximum": 10000}, _AUTO),
+    *_read(
+        _parse_count_or_auto,
+        _unchanged,
+        {**_COUNT, "maximum": 10000},
+        _AUTO,
+        {"type": "string", "pattern": r"^\d{1,5}$"},
+    ),
 ]
 
 
@@ -231,8 +269,12 @@ def _parse_octal(value: object) -> str:
 
 
 _OCTAL = {"type": "string", "pattern": "^(0o[0-7]{1,4}|[0-7]{3,4})$"}
-OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL)]
-OctalModeOrNone = Annotated[str | None, *_read(or_none(_parse_octal), _unchanged, _OCTAL, _NONE)]
+_OCTAL_NUMBER = {"type": "integer", "minimum": 0, "maximum": 7777}
+"""022 in YAML is text to servd, and a number to editors."""
+OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL, _OCTAL_NUMBER)]
+OctalModeOrNone = Annotated[
+    str | None, *_read(or_none(_parse_octal), _unchanged, _OCTAL, _OCTAL_NUMBER, *_NO_LIMIT)
+]
 
 
 def _parse_percent_or_count(value: object) -> str | int:
@@ -369,7 +411,12 @@ Environment = Annotated[
         Annotated[str, BeforeValidator(environment_text)],
     ],
     WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [{"type": kind} for kind in ("string", "number", "boolean")]
+            },
+        }
     ),
 ]
 
@@ -403,6 +450,13 @@ def _parse_peer(value: object) -> str:
 
 Peer = Annotated[str, *_read(_parse_peer, _unchanged, _TEXT)]
 """A client that may be trusted, by its address."""
+
+
+def words_of(words: Iterable[str], *cases: Literal["lower", "upper", "title"]) -> dict[str, Any]:
+    """Returns the schema of some words, in other cases too, which editors do not propose."""
+    known = dict.fromkeys(words)
+    all_of_them = [*known, *(getattr(word, case)() for case in cases for word in known)]
+    return {"type": "string", "pattern": f"^({'|'.join(dict.fromkeys(all_of_them))})$"}
 
 
 def joined(words: Iterable[str]) -> str:

@@ -8,35 +8,56 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from servd.config.choices import CHOICES, TITLES
 from servd.config.model import Config
-from servd.config.service import Table
+from servd.config.scalars import words_of
+from servd.config.service import Dependency, EnvFile, Table
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _ID = "urn:servd:configuration"
 _SCALARS = ("integer", "number", "boolean")
 _REFERENCE = {"type": "string", "pattern": r"\$\{.+\}"}
+_SWITCH_WORDS = words_of(("true", "false", "yes", "no", "on", "off"), "title", "upper")
+_OFF_WORDS = words_of(("off", "no", "none", "false"))
+_POLICY_WORDS = words_of(("unless-stopped", "no"))
+
+_PART_OF_A_TABLE = {"type": "object", "additionalProperties": True}
+"""A rule about some keys of a table that has others, said for editors that are strict."""
+
+Schema = dict[str, Any]
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Schema:
     """Returns the JSON Schema of a file, as far as drafts 7 and 2020-12 agree (TOML editors)."""
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
-    models: list[tuple[dict[str, Any], type[BaseModel]]] = [(schema, Config)]
-    for definition, model in [*models, *_models(definitions)]:
+    definitions |= {each.__name__: each.model_json_schema() for each in (Dependency, EnvFile)}
+    models: list[tuple[Schema, type[BaseModel]]] = [(schema, Config), *_models(definitions)]
+    for definition, model in models:
         _spell_defaults(definition, model)
-        for value in definition.get("properties", {}).values():
+        for name, value in definition.get("properties", {}).items():
+            _allow_words(value)
             _allow_references(value)
+            _describe_choices(value, _choices_of(model, name))
+            _join_patterns(value)
     _allow_false(definitions, [{"$ref": f"#/$defs/{name}"} for name in ("Limits", "Health", "Tls")])
-    service = definitions["Service"]
-    service["allOf"] = [{"oneOf": [{"required": [key]} for key in ("app", "command", "bento")]}]
-    head = {"$schema": _DRAFT, "$id": _ID, "title": "servd configuration"}
+    _allow_a_policy(definitions)
+    definitions["Service"] |= _what_runs()
+    head = {"$schema": _DRAFT, "$id": _ID, "title": "Configuration of servd"}
     own = {"patternProperties": {"^x-": {"description": "For anchors; servd ignores it."}}}
     whole = {**head, **schema, **head, **own, "definitions": definitions}
-    cleaned: dict[str, Any] = _cleaned(whole)
+    cleaned: Schema = _cleaned(whole)
+    for name, title in TITLES.items():
+        cleaned["definitions"][name] = {"title": title, **cleaned["definitions"][name]}
     return cleaned
 
 
-def _models(definitions: dict[str, Any]) -> Iterator[tuple[dict[str, Any], type[BaseModel]]]:
+def schema_text() -> str:
+    """Returns the content of `schemas/servd.schema.json`."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _models(definitions: Schema) -> Iterator[tuple[Schema, type[BaseModel]]]:
     waiting: list[type[BaseModel]] = [Table]
     while waiting:
         model = waiting.pop()
@@ -45,7 +66,7 @@ def _models(definitions: dict[str, Any]) -> Iterator[tuple[dict[str, Any], type[
             yield definitions[model.__name__], model
 
 
-def _spell_defaults(definition: dict[str, Any], model: type[BaseModel]) -> None:
+def _spell_defaults(definition: Schema, model: type[BaseModel]) -> None:
     """Writes defaults as a file spells them: `60s` for 60.0. Tables have those of their keys."""
     spelled = model.model_construct().model_dump(mode="json", warnings=False)
     for name, value in definition.get("properties", {}).items():
@@ -58,45 +79,129 @@ def _spell_defaults(definition: dict[str, Any], model: type[BaseModel]) -> None:
             value["default"] = default
 
 
-def _allow_references(value: dict[str, Any]) -> None:
+def _parts_of(value: Schema) -> list[Schema]:
+    """Returns the alternatives of a value, of which there may be one."""
+    parts: list[Schema] = value.get("anyOf", [value])
+    return parts
+
+
+def _with_parts(value: Schema, *more: Schema) -> None:
+    """Adds alternatives to a value."""
+    if "anyOf" not in value:
+        apart = ("description", "default", "examples", "title")
+        value["anyOf"] = [{key: value.pop(key) for key in list(value) if key not in apart}]
+    value["anyOf"] = [*value["anyOf"], *more]
+
+
+def _allow_words(value: Schema) -> None:
+    """Lets `off` and the like stand where a boolean is expected."""
+    if any(part.get("type") == "boolean" for part in _parts_of(value)):
+        _with_parts(value, _SWITCH_WORDS)
+
+
+def _allow_references(value: Schema) -> None:
     """Lets `"${VAR}"` stand where a number, a boolean or one of some words is expected."""
-    parts = value.get("anyOf", [value])
+    parts = _parts_of(value)
     if any(part.get("type") == "string" and not _is_narrow(part) for part in parts):
         return
-    if not any(part.get("type") in _SCALARS or _is_narrow(part) for part in parts):
-        return
-    if "anyOf" in value:
-        value["anyOf"] = [*parts, _REFERENCE]
-        return
-    kept = {key: value.pop(key) for key in list(value) if key not in ("description", "default")}
-    value["anyOf"] = [kept, _REFERENCE]
+    if any(part.get("type") in _SCALARS or _is_narrow(part) for part in parts):
+        _with_parts(value, _REFERENCE)
 
 
-def _is_narrow(part: dict[str, Any]) -> bool:
+def _is_narrow(part: Schema) -> bool:
     return "enum" in part or "const" in part or "pattern" in part
 
 
-def schema_text() -> str:
-    """Returns the content of `schemas/servd.schema.json`."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+def _join_patterns(value: Schema) -> None:
+    """Makes one of the alternatives that are a pattern: an editor says one thing about a text."""
+    patterns = [part for part in _parts_of(value) if part.keys() == {"type", "pattern"}]
+    words = [part["const"] for part in _parts_of(value) if isinstance(part.get("const"), str)]
+    if "anyOf" in value and patterns and len(patterns) + bool(words) > 1:
+        listed = [words_of(words)["pattern"]] if words else []  # for the message
+        whole = "|".join([*listed, *(part["pattern"] for part in patterns)])
+        others = [part for part in value["anyOf"] if part not in patterns]
+        joined = {"type": "string", "pattern": whole}
+        value["anyOf"] = [*others, joined] if words else [joined, *others]  # the first is reported
 
 
-def _allow_false(definitions: dict[str, Any], references: list[dict[str, str]]) -> None:
+def _choices_of(model: type[BaseModel], name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in model.__mro__:
+        found = found or dict(CHOICES.get(f"{each.__name__}.{name}", {}))
+    return found
+
+
+def _describe_choices(value: Schema, meanings: dict[str, str]) -> None:
+    """Writes each word of an enumeration as a constant with its meaning, wherever it stands."""
+    parts = _parts_of(value)
+    for part in parts:
+        if "items" in part:
+            _describe_choices(part["items"], meanings)
+    described = [each for part in parts for each in _described(part, meanings)]
+    if described != parts:
+        for key in ("enum", "type") if parts == [value] else ():
+            value.pop(key, None)
+        value["anyOf"] = described
+
+
+def _described(part: Schema, meanings: dict[str, str]) -> list[Schema]:
+    """Returns the words of a part, each with its meaning, or the part."""
+    words = part.get("enum", ())
+    if not words or not set(words) <= meanings.keys():
+        return [part]
+    return [{"const": word, "description": meanings[word]} for word in words]
+
+
+def _allow_false(definitions: Schema, references: list[dict[str, str]]) -> None:
     """Makes tables that can be switched off accept the table or false, and nothing else."""
     for definition in definitions.values():
         for value in definition.get("properties", {}).values():
             if tables := [each for each in value.get("anyOf", ()) if each in references]:
-                value["anyOf"] = [*tables, {"enum": [False]}, _REFERENCE]
+                value["anyOf"] = [*tables, {"enum": [False]}, _OFF_WORDS, _REFERENCE]
                 value.pop("default", None)
+                _join_patterns(value)
+
+
+def _allow_a_policy(definitions: Schema) -> None:
+    """Lets `restart = "never"` stand for a table."""
+    policy = definitions["Restart"]["properties"]["policy"]["anyOf"]
+    for name in ("Service", "Defaults"):
+        value = definitions[name]["properties"]["restart"]
+        table = {"$ref": value.pop("$ref")}
+        value["anyOf"] = [table, *policy, _POLICY_WORDS, {"enum": [False]}]
+        _join_patterns(value)
+        value["description"] = "What happens when a worker dies; a word is the policy."
+
+
+def _what_runs() -> Schema:
+    """Returns the rule that a service has one of app, command and bento: one branch for each, so
+    that an editor says one thing.
+    """
+    runners = ("command", "bento", "app")
+
+    def only(wanted: str) -> Schema:
+        properties: Schema = {each: {} if each == wanted else False for each in runners}
+        return {**_PART_OF_A_TABLE, "required": [wanted], "properties": properties}
+
+    def branch(first: str, otherwise: Schema) -> Schema:
+        given = {**_PART_OF_A_TABLE, "required": [first], "properties": {first: {}}}
+        return {**_PART_OF_A_TABLE, "if": given, "then": only(first), "else": otherwise}
+
+    whole = branch("command", branch("bento", only("app")))
+    return {key: whole[key] for key in ("if", "then", "else")}
 
 
 def _cleaned(value: Any) -> Any:
-    """Points references into `definitions`, and drops the titles that pydantic makes of names."""
+    """Points references into `definitions`, and drops the titles that pydantic makes of names.
+    `table` is a reference that pydantic does not know of.
+    """
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
         return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
-    result: dict[str, Any] = {}
+    if isinstance(value.get("table"), str):
+        return {"$ref": f"#/definitions/{value['table']}"}
+    result: Schema = {}
     for key, item in value.items():
         if key in ("properties", "definitions"):
             result[key] = {name: _cleaned(entry) for name, entry in item.items()}

@@ -37,6 +37,7 @@ from servd.config.scalars import (
     SizeOrNone,
     Text,
     one_or_many,
+    words_of,
 )
 from servd.config.tree import UntypedText
 from servd.core.address import INTERNAL
@@ -44,9 +45,18 @@ from servd.core.address import INTERNAL
 URL_PATH = r"^/[^\s\x00-\x1f\x7f]*$"
 HOST_HEADER = r"^[^\s\x00-\x1f\x7f]+$"
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     BeforeValidator(lambda value: _level(value) if isinstance(value, str) else value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(_LEVELS)},
+                words_of((*_LEVELS, "warn"), "upper", "title"),
+            ]
+        }
+    ),
 ]
 Word = Annotated[Text, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
@@ -297,7 +307,7 @@ def _env_files(value: object) -> object:
 
 
 _TEXT = {"type": "string"}
-_ENV_FILE = {"anyOf": [_TEXT, EnvFile.model_json_schema()]}
+_ENV_FILE = {"anyOf": [_TEXT, {"table": "EnvFile"}]}
 EnvFiles = Annotated[
     tuple[EnvFile, ...],
     BeforeValidator(_env_files),
@@ -311,7 +321,7 @@ Dependencies = Annotated[
         {
             "anyOf": [
                 _TEXT,
-                {"type": "array", "items": {"anyOf": [_TEXT, Dependency.model_json_schema()]}},
+                {"type": "array", "items": {"anyOf": [_TEXT, {"table": "Dependency"}]}},
             ]
         }
     ),
@@ -327,9 +337,21 @@ def _signal(value: object) -> object:
     return value.upper() if value.upper().startswith("SIG") else f"SIG{value.upper()}"
 
 
+STOP_SIGNALS = (
+    "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL",
+)  # fmt: skip
 StopSignal = Annotated[
     Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"],
     BeforeValidator(_signal),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(STOP_SIGNALS)},
+                words_of([*STOP_SIGNALS, *(s[3:] for s in STOP_SIGNALS)], "lower"),
+                {"type": "integer", "minimum": 1, "maximum": 64},
+            ]
+        }
+    ),
 ]
 
 

@@ -11,6 +11,8 @@ import tomli_w
 from servd.config.load import Loaded, load
 from servd.core.diagnostics import render
 
+from support.config_cases import SPELLINGS, WRONG_FILES, spelled
+
 ENVIRON = {"B": "from-b", "NAME": "x", "OFF": "False", "PORT": "80"}
 COMMAND = '[services.a]\ncommand = ["true"]\n'
 APP = '[services.a]\napp = "main:app"\n'
@@ -129,23 +131,7 @@ def test_references_may_stand_in_defaults(tmp_path: Path, value: str, meant: str
     assert loaded.config.services["a"].root_path == meant
 
 
-def cases() -> list[tuple[str, str, list[str]]]:
-    """The wrong files of `wrong_files.txt`: the language, the text, and what is said, line by line
-    (the place first, which has no file).
-    """
-    text = (Path(__file__).parent / "wrong_files.txt").read_text("utf-8")
-    found = []
-    for block in text.split("==== ")[1:]:
-        language, _, rest = block.partition("\n")
-        source, _, said = rest.partition("----\n")
-        found.append((language, source, said.splitlines()))
-    return found
-
-
-CASES = cases()
-
-
-@pytest.mark.parametrize(("language", "text", "said"), CASES, ids=range(len(CASES)))
+@pytest.mark.parametrize(("language", "text", "said"), WRONG_FILES, ids=range(len(WRONG_FILES)))
 def test_what_is_wrong_is_said_once_and_at_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, text: str, said: list[str]
 ) -> None:
@@ -157,41 +143,7 @@ def test_what_is_wrong_is_said_once_and_at_its_key(
 
 
 def test_the_wrong_files_are_many() -> None:
-    assert len(CASES) + len(WRONG) > 200
-
-
-SPELLINGS = [
-    ("limits.memory", "512m", 2**29),
-    ("limits.memory", "512M", 2**29),
-    ("limits.memory", "1g", 2**30),
-    ("limits.memory", "512Mi", 2**29),
-    ("limits.memory", "1 gb", 10**9),
-    ("limits.memory", "off", None),
-    ("limits.memory", False, None),
-    ("limits.max_age", "infinity", None),
-    ("timeouts.drain", "2min", 120.0),
-    ("timeouts.drain", "30 s", 30.0),
-    ("timeouts.drain", "1h 30m", 5400.0),
-    ("timeouts.drain", "90 seconds", 90.0),
-    ("log.level", "INFO", "info"),
-    ("log.level", "warn", "warning"),
-    ("log.access", "off", False),
-    ("log.access", "yes", True),
-    ("log.access", "False", False),
-    ("log.skip_paths", "/up", ("/up",)),
-    ("stop_signal", "TERM", "SIGTERM"),
-    ("stop_signal", "sigint", "SIGINT"),
-    ("stop_signal", 3, "SIGQUIT"),
-    ("umask", "0o27", "027"),
-    ("cpu_affinity", "0-0", (0,)),
-    ("cpu_affinity", 0, (0,)),
-    ("env_passthrough", "HOME", ("HOME",)),
-    ("restart", "unless-stopped", "always"),
-    ("restart", "no", "never"),
-    ("restart", False, "never"),
-    ("restart", "on-failure", "on-failure"),
-    ("rlimits.nofile", "infinity", -1),
-]
+    assert len(WRONG_FILES) + len(WRONG) > 200
 
 
 @pytest.mark.parametrize(("key", "written", "meant"), SPELLINGS)
@@ -199,10 +151,7 @@ SPELLINGS = [
 def test_what_neighbours_write_is_read_where_its_meaning_is_plain(
     tmp_path: Path, language: str, key: str, written: object, meant: object
 ) -> None:
-    service: dict[str, object] = {"command": ["true"]}
-    table, _, last = key.rpartition(".")
-    service |= {table: {last: written}} if table else {last: written}
-    values = {"services": {"a": service}}
+    values = spelled(key, written)
     path = tmp_path / f"servd.{language}"
     path.write_text(tomli_w.dumps(values) if language == "toml" else json.dumps(values))
     loaded = load(str(path), {})

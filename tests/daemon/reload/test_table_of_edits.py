@@ -92,7 +92,7 @@ ROLL = [
         web(timeouts={"request": "9s", "keep_alive": "1s"}),
         "web roll ~timeouts.request ~timeouts.keep_alive",
     ),
-    (web(timeouts={"headers": "9s", "body": "none"}), "web roll ~timeouts.headers ~timeouts.body"),
+    (web(timeouts={"headers": "9s", "body": "9s"}), "web roll ~timeouts.headers ~timeouts.body"),
     (web(limits={"body": "1MB"}), "web roll +limits.body"),
     (web(limits={"concurrency": 9, "head": "9KiB"}), "web roll +limits.concurrency +limits.head"),
     (web(umask="027"), "web roll +umask"),
