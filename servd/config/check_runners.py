@@ -132,6 +132,9 @@ def keys_fit_what_runs(checked: ValidationContext) -> Iterator[Diagnostic]:
                 if key == "ready":
                     message = "is for commands: a worker of an app tells by itself when it is ready"
                 yield checked.problem((*path, key), message, at_key=True)
+        if service.command and service.ready == "http" and service.health is None:
+            message = "asks for / since there is no health: write health = { path = ... }"
+            yield checked.problem((*path, "ready"), message, severity="warning")
         for word in service.command:
             for found in _WORD_IN_BRACES.findall(word):
                 if found not in _PLACEHOLDERS:
