@@ -51,8 +51,8 @@ WRONG = [
         "3:1 services.a.ready: is for commands: a worker of an app tells",
     ),
     (
-        COMMAND + 'listen = ":80"\nready = "http"',
-        "4:9 services.a.ready: asks for / since there is no health: write health = { path = ",
+        COMMAND.replace('"true"', '"true", "{port}"') + 'ready = "http"',
+        "3:9 services.a.ready: asks for / since there is no health: write health = { path = ",
     ),
     (COMMAND + "factory = true", "3:1 services.a.factory: means nothing for a command"),
     (COMMAND + "threads = 3", "3:1 services.a.threads: means nothing for a command"),
