@@ -14,6 +14,7 @@ from servd.config.service import HOST_HEADER, URL_PATH, ServiceBase
 from servd.config.tree import Node, Path, dotted
 from servd.config.wrong_place import right_place
 from servd.core.diagnostics import Diagnostic
+from servd.core.secrets import MASK, is_secret_name
 
 _EXPECTED = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
@@ -42,6 +43,8 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
     if kind == "string_pattern_mismatch" and last == "[key]":
         return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
     place = node.key_place if last == "[key]" else node.place
+    if is_secret_name(str(last)) and isinstance(problem["input"], int | float):
+        problem = {**problem, "input": MASK}
     return Diagnostic(
         place, redact(_message(problem), node), label, _hint(problem, label), code="value"
     )

@@ -1,4 +1,6 @@
-"""Says what a person did who wrote something that is no TOML, or no YAML."""
+"""Says what a person did who wrote something that is no TOML, or no YAML. Values are not repeated:
+they may be secrets, which only a file that can be read tells apart.
+"""
 
 from __future__ import annotations
 
@@ -85,13 +87,12 @@ def _wrong_value(line: str, column: int, said: str) -> Mistake | None:
     if re.search(r"=\s*(#.*)?$", line):
         return Mistake("the value is missing")
     if zero := _NUMBER_WITH_ZERO.search(line):
-        hint = f'write "{zero[1]}" in quotes'
-        return Mistake("a number cannot begin with 0", hint, zero.start(1) + 1)
+        return Mistake("a number cannot begin with 0", "write it in quotes", zero.start(1) + 1)
     if bare := _BARE_VALUE.search(line):
         word, at = bare[1], bare.start(1) + 1
         if word in _WORDS:
             return Mistake(f"{word} is no value of TOML", f"write {_WORDS[word]}", at)
-        return Mistake("a text stands in quotes", f'write "{word}"', at)
+        return Mistake("a text stands in quotes", 'write " before and after it', at)
     value = line[: column - 1].partition("=")[2]
     if line.rstrip().endswith(",") and column >= len(line.rstrip()):
         return Mistake("a comma ends no line here", "delete it", len(line.rstrip()))
@@ -124,7 +125,7 @@ def yaml_mistake(line: str, column: int, said: str) -> Mistake:
     if "mapping values are not allowed" in said:
         inner = line[: column - 1].partition(":")[2].strip()
         if inner:
-            return Mistake('a text with ": " in it has to stand in quotes', f'write "{inner}: ..."')
+            return Mistake('a text with ": " in it has to stand in quotes')
         return Mistake("this line is indented deeper than the key above it")
     if "<block end>" in said:
         return Mistake("this line is indented less than its neighbours, and more than their table")

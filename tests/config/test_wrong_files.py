@@ -146,6 +146,24 @@ def test_what_is_wrong_is_said_once_and_at_its_key(
     assert [line.removeprefix(file).lstrip(": ") for line in found] == said
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[admin]\ntoken = 987654321\n" + COMMAND,
+        "[admin]\ntoken = 0987654321\n" + COMMAND,
+        "[admin]\ntoken = s987654321\n" + COMMAND,
+        COMMAND + "env.DB_PASSWORD = x987654321",
+        COMMAND + "env.DB_PASSWORD = ['987654321']",
+        COMMAND + "env.DB_PASSWORD = '987654321\n",
+        COMMAND + 'env = { API_KEY = "987654321\\u0000" }',
+    ],
+)
+def test_no_message_has_a_secret_in_it(tmp_path: Path, text: str) -> None:
+    loaded = read(tmp_path, text)
+    assert loaded.errors
+    assert "987654321" not in "".join(render(each, loaded.texts) for each in loaded.errors)
+
+
 def test_the_wrong_files_are_many() -> None:
     assert len(WRONG_FILES) + len(WRONG) > 200
 
