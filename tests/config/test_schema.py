@@ -139,3 +139,49 @@ def test_every_key_is_described() -> None:
                 yield from undescribed(entry, f"{path}.{key}")
 
     assert list(undescribed(SCHEMA)) == []
+
+
+def test_it_keeps_the_rules_of_collections_of_schemas() -> None:
+    """Those of SchemaStore: draft 7 by its usual address, an id without a fragment, a title and a
+    description, nothing that no reference leads to, words and defaults of the right type.
+    """
+    assert SCHEMA["$schema"] == "http://json-schema.org/draft-07/schema#"
+    assert ":" in SCHEMA["$id"]
+    assert "#" not in SCHEMA["$id"]
+    assert SCHEMA["title"]
+    assert SCHEMA["description"]
+    assert SCHEMA["type"] == "object"
+    text = schema_text()
+    for name, definition in SCHEMA["definitions"].items():
+        assert f'"#/definitions/{name}"' in text, name
+        assert definition["title"], name
+        assert definition["description"], name
+    assert "\t" not in text
+
+
+def test_every_word_of_a_choice_has_a_meaning() -> None:
+    def words(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            yield from ((path, word) for word in value.get("enum", ()))
+            if isinstance(value.get("const"), str):
+                assert value["description"].endswith("."), path
+            for key, entry in value.items():
+                yield from words(entry, f"{path}.{key}")
+        elif isinstance(value, list):
+            for entry in value:
+                yield from words(entry, path)
+
+    plain = {str(word) for path, word in words(SCHEMA) if "propertyNames" not in path}
+    assert plain == {"False", "none", "unlimited", "infinity", "1"} & plain
+
+
+@pytest.mark.parametrize("name", ["Timeouts", "Limits", "ServiceLog"])
+def test_units_have_examples(name: str) -> None:
+    properties = SCHEMA["definitions"][name]["properties"]
+    patterns = [value for value in properties.values() if "ms(ecs?)?" in str(value)]
+    patterns += [value for value in properties.values() if "[KkMm" in str(value)]
+    assert patterns
+    for value in patterns:
+        validator = jsonschema.Draft7Validator({"anyOf": value["anyOf"]})
+        assert all(map(validator.is_valid, value["examples"]))
+        assert ("none" in value["examples"]) == validator.is_valid("none")
