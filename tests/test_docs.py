@@ -75,3 +75,28 @@ def test_the_page_on_the_architecture_has_the_table_of_graces() -> None:
     rows = dict(re.findall(r"^\| `(\w+_SECONDS)` \| ([\d.]+) \|", ARCHITECTURE, re.MULTILINE))
     found = {name: value for name, value in vars(graces).items() if name.endswith("_SECONDS")}
     assert {name: float(seconds) for name, seconds in rows.items()} == found
+
+
+INSTALLS = [
+    (path.relative_to(ROOT), line.strip())
+    for path in sorted(ROOT.rglob("*"))
+    if path.suffix in (".py", ".md", ".toml", ".sh", ".yml", ".yaml")
+    and not any(part.startswith(".venv") or part == "node_modules" for part in path.parts)
+    for line in path.read_text(errors="replace").splitlines()
+    if re.search(r"\b(pip|pipx|uv)\b.* install ", line)
+]
+
+
+def test_no_line_installs_the_other_project_that_is_called_servd() -> None:
+    """On the Python package index, servd is another project."""
+    assert len(INSTALLS) > 10
+    named = [
+        item for item in INSTALLS if re.search(r"install[^#]*[ '\"]servd(\[| |'|\"|$)", item[1])
+    ]
+    assert [item for item in named if item[0].name != "test_docs.py"] == []
+
+
+def test_a_project_that_people_can_join_has_these_files() -> None:
+    for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"):
+        assert (ROOT / name).stat().st_size > 500
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()

@@ -219,7 +219,8 @@ class Event(StrEnum):
         "Its drain is over, but code of the app or a thread that is no daemon thread goes on.")
     TLS_NOT_SET_UP = ("TLS cannot be set up", "service generation worker error",
         "The certificate or its key cannot be used.")
-    OPENTELEMETRY_MISSING = ("%s is set, but OpenTelemetry is not installed: install servd[otel]",
+    OPENTELEMETRY_MISSING = (
+        "%s is set, but OpenTelemetry is missing: install opentelemetry-distro",
         "service generation worker error",
         "No traces are exported.")
     # fmt: on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from servd.core.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic, Place
 from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
 from servd.daemon.hooks import Hooks
@@ -31,6 +31,7 @@ from servd.daemon.watch.clock import ClockWatch
 from servd.daemon.watch.config_files import FileWatch
 from servd.daemon.watch.runtime_folder import RuntimeFolderWatch
 from servd.daemon.watch.sources import SourceWatch
+from servd.host.other_servd import advice, other_servd
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.circus.worker_context import WorkerContext
@@ -85,7 +86,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     return Daemon(
         options=options,
         components=components,
-        warnings=(*loaded.warnings, *warnings),
+        warnings=(*loaded.warnings, *warnings, *_of_the_environment()),
         upgrades=Upgrades(components, is_owned=parent.held),
         takeover=Takeover(components, options.previous) if options.previous is not None else None,
         surroundings=surroundings,
@@ -140,6 +141,11 @@ def _supervisor(
     )
     numbers = options.previous.state.numbers if options.previous is not None else {}
     return Supervisor(context, numbers)
+
+
+def _of_the_environment() -> list[Diagnostic]:
+    version = other_servd()
+    return [Diagnostic(Place("servd"), advice(version), severity="warning")] if version else []
 
 
 def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState, list[Diagnostic]]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from servd.config.model import Config
 from servd.host.facts import read_quota, usable_cpus, usable_ids
+from servd.host.other_servd import advice, other_servd
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -44,6 +45,11 @@ def _python() -> Iterator[Finding]:
     yield Finding("ok", f"Python {sys.version.split()[0]} ({sys.executable})")
     if sys.platform != "linux":
         yield Finding("warning", f"{sys.platform} is for development only", "run it on Linux")
+
+
+def _name() -> Iterator[Finding]:
+    if version := other_servd():
+        yield Finding("problem", f"servd {version} is another project", advice(version))
 
 
 def _circus() -> Iterator[Finding]:
@@ -149,5 +155,5 @@ def _number(path: str) -> int | None:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _circus, _uvicorn, _extras, _limits, _watches,
+    _python, _name, _circus, _uvicorn, _extras, _limits, _watches,
 )  # fmt: skip

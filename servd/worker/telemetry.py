@@ -1,4 +1,4 @@
-"""OpenTelemetry (the extra `servd[otel]`), if the standard OTEL_* variables ask for it: spans for
+"""OpenTelemetry (the extra `otel`), if the standard OTEL_* variables ask for it: spans for
 requests and calls to dependencies, made by OpenTelemetry's instrumentations.
 """
 
@@ -92,7 +92,7 @@ def begin(service: str, writer: EventWriter) -> Telemetry | None:
         return Telemetry(service)
     except ImportError as error:
         asked = next(name for name in TRACE_VARIABLES if os.environ.get(name))
-        message = f"{asked} is set, but OpenTelemetry is not installed: install servd[otel]"
+        message = f"{asked} is set, but OpenTelemetry is missing: install opentelemetry-distro"
         writer.event("warning", message, error=str(error))
         return None
 

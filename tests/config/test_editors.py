@@ -213,3 +213,4 @@ def test_it_ships_with_the_package(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "servd/schemas/servd.schema.json" in names
+    assert "dist-info/licenses/LICENSE" in names

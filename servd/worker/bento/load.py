@@ -41,7 +41,7 @@ def load_service(identifier: str, directory: str) -> Any:
     """
     if importlib.util.find_spec("bentoml") is None:
         raise NoBentoMLError(
-            f"{sys.executable} has no bentoml: pip install 'servd[bentoml]',"
+            f"{sys.executable} has no bentoml: pip install 'bentoml>=1.4.20,<1.5',"
             " or name the python of an environment that has it"
         )
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
