@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import errno
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -19,8 +20,8 @@ from servd.core.errors import Exit, ServdError
 
 COMMANDS = (
     "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
-    "init", "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve", "show",
-    "start", "status", "stop", "top", "upgrade",
+    "import", "init", "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve",
+    "show", "start", "status", "stop", "top", "upgrade",
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ class LazyGroup(click.Group):
         """Imports the command."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"servd.cli.commands.{cmd_name}").command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        found: click.Command = importlib.import_module(f"servd.cli.commands.{module}").command
         return found
 
     def resolve_command(
