@@ -149,7 +149,8 @@ def _running(target: Target) -> Instance | None:
     else with this file as its configuration. Who names the folder in the environment means it.
     """
     here = instances.using(target.folder)
-    if here is not None or {_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"} & os.environ.keys():
+    named = (os.environ.get(name) for name in (_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"))
+    if here is not None or any(named):
         return here
     usual = default_runtime_dir(target.config, os.environ, is_root=os.geteuid() == 0)
     beside = instances.running(target.config, os.path.dirname(usual))

@@ -119,10 +119,18 @@ def _folders_of_processes() -> Iterator[str]:
             with contextlib.suppress(OSError):  # it has ended, or is a stranger's
                 if b"servd" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     continue
-                for descriptor in os.scandir(f"/proc/{pid}/fd"):
-                    target = os.readlink(descriptor.path)
+                for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                    target = _target(f"/proc/{pid}/fd/{descriptor}")
                     if target.startswith("/") and os.path.lexists(record_of(target)):
                         yield target
+
+
+def _target(descriptor: str) -> str:
+    """Returns what a descriptor of a process is open on; "" once it is closed."""
+    try:
+        return os.readlink(descriptor)
+    except OSError:
+        return ""
 
 
 def _read(folder: str) -> Instance | None:
