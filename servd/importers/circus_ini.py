@@ -11,6 +11,7 @@ from servd.importers.model import (
     ImportedService,
     Left,
     is_true,
+    literal,
     number,
     seconds,
     service_name,
@@ -45,7 +46,7 @@ def read_circus(text: str) -> Imported:
                 names = other.name.removeprefix("env:").split(",")
                 if other.name.startswith("env:") and {name, "*"} & {n.strip() for n in names}:
                     for key, entries in other.entries.items():
-                        service.put(f"env.{key.upper()}", entries[-1].value)
+                        service.put(f"env.{key.upper()}", literal(entries[-1].value))
         elif kind not in ("circus", "socket", "env"):
             found.left.append(Left(f"[{section.name}]", section.line))
     return found

@@ -91,10 +91,6 @@ def _flag(key: str, value: Any = True) -> Put:
     return lambda service, _: service.put(key, value)
 
 
-def _words_of(key: str) -> Put:
-    return lambda service, value: service.put(key, [w.strip() for w in value.split(",")])
-
-
 def _variable(service: ImportedService, value: str) -> None:
     name, _, text = value.partition("=")
     service.put(f"env.{name}", text)

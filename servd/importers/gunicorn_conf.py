@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from servd.importers.command_lines import address_of, put_app
-from servd.importers.model import Imported, ImportedService, ImportFailed, Left, seconds
+from servd.importers.model import Imported, ImportedService, ImportFailed, Left, literal, seconds
 
 _KEYS = {
     "threads": "threads", "max_requests": "limits.max_requests", "umask": "umask",
@@ -81,7 +81,8 @@ def _put(service: ImportedService, name: str, node: ast.Assign, text: str) -> No
         service.put(_SECONDS[name], given)
     elif name == "raw_env":
         for pair in value:
-            service.put(f"env.{pair.partition('=')[0]}", pair.partition("=")[2])
+            name, _, text = str(pair).partition("=")
+            service.put(f"env.{name}", literal(text))
     elif name == "loglevel":
         service.put("log.level", str(value))
     elif name == "forwarded_allow_ips":

@@ -73,6 +73,11 @@ def is_true(value: Any) -> bool:
     return str(value).strip().lower() in ("1", "true", "yes", "on")
 
 
+def literal(text: str) -> str:
+    """Returns a text that stands for itself, with each dollar that servd would read doubled."""
+    return text.replace("$", "$$") if "${" in text or "$$" in text else text
+
+
 def variables(value: Any) -> dict[str, str]:
     """Returns the environment of a table, or of a list of NAME=value."""
     if isinstance(value, Mapping):

@@ -8,7 +8,14 @@ import subprocess
 from typing import Any
 
 from servd.importers.command_lines import put_command
-from servd.importers.model import Imported, ImportedService, ImportFailed, Left, service_name
+from servd.importers.model import (
+    Imported,
+    ImportedService,
+    ImportFailed,
+    Left,
+    literal,
+    service_name,
+)
 
 _DONE = {
     "name", "script", "args", "interpreter", "interpreter_args", "node_args", "cwd", "instances",
@@ -81,7 +88,7 @@ def _app(service: ImportedService, table: dict[str, Any]) -> ImportedService:
         service.left.append(Left("exec_mode: cluster: let the program listen on {fd} (LISTEN_FDS)"))
     service.put("directory", table.get("cwd"))
     for name, value in {**(table.get("env") or {}), **(table.get("env_production") or {})}.items():
-        service.put(f"env.{name}", str(value))
+        service.put(f"env.{name}", literal(str(value)))
     service.put("limits.memory", table.get("max_memory_restart"))
     service.put("timeouts.drain", _milliseconds(table.get("kill_timeout")))
     service.put("restart.policy", "never" if table.get("autorestart") is False else None)

@@ -12,6 +12,7 @@ from servd.importers.model import (
     ImportedService,
     Left,
     is_true,
+    literal,
     number,
     seconds,
     service_name,
@@ -63,7 +64,7 @@ def _program(section: Section, program: str, name: str) -> ImportedService:
     if not is_app and section.last("stopsignal"):
         service.put("stop_signal", f"SIG{section.last('stopsignal').upper().removeprefix('SIG')}")
     service.put("timeouts.drain", seconds(section.last("stopwaitsecs")))
-    for pair in _pairs(_expanded(section.last("environment"), program)):
+    for pair in _pairs(_expanded(literal(section.last("environment")), program)):
         service.put(f"env.{pair[0]}", pair[1])
     log = _expanded(section.last("stdout_logfile"), program)
     if log.upper() not in ("", "AUTO", "NONE", "SYSLOG") and not log.startswith("/dev/"):

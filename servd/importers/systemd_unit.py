@@ -7,7 +7,7 @@ import shlex
 
 from servd.importers.command_lines import put_command
 from servd.importers.ini import Section, sections
-from servd.importers.model import Imported, ImportedService, Left, service_name
+from servd.importers.model import Imported, ImportedService, Left, literal, service_name
 
 _POLICIES = {
     "no": "never", "always": "always", "on-failure": "on-failure", "on-abnormal": "on-failure",
@@ -55,7 +55,8 @@ def _service(service: ImportedService, section: Section) -> None:
     for line in section.all_of("Environment"):
         for word in _split(line):
             name, equals, value = word.partition("=")
-            service.put(f"env.{name}" if equals else "", value) if equals else None
+            if equals:
+                service.put(f"env.{name}", literal(value))
     files = [
         {"path": each[1:], "required": False} if each.startswith("-") else each
         for each in section.all_of("EnvironmentFile")

@@ -172,7 +172,7 @@ def test_a_unit_of_systemd(tmp_path: Path) -> None:
         Type=notify
         ExecStart=/venv/bin/gunicorn \\
             --workers 3 shop:app
-        Environment="A=1 2" B=2
+        Environment="A=1 2" B=2 "C=p$$w${x}"
         EnvironmentFile=-/etc/shop.env
         Restart=on-failure
         RestartSec=5
@@ -185,7 +185,7 @@ def test_a_unit_of_systemd(tmp_path: Path) -> None:
     services, left = imported("shop.service", text, tmp_path)
     assert services["shop"] == {
         "app": "shop:app", "listen": "127.0.0.1:8000", "workers": 3,
-        "env": {"A": "1 2", "B": "2"},
+        "env": {"A": "1 2", "B": "2", "C": "p$$$$w$${x}"},
         "env_file": [{"path": "/etc/shop.env", "required": False}],
         "restart": {"policy": "on-failure", "backoff": "5s"}, "timeouts": {"drain": "1min"},
         "rlimits": {"nofile": 65536},
