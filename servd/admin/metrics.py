@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from servd.daemon.metrics.snapshot import Snapshot
     from servd.daemon.view import DaemonView
 
-_NOT_FOUND = b"there is /metrics here, and nothing else\n"
+_NOT_FOUND = b"there are /metrics, /livez and /readyz here, and nothing else\n"
 
 
 class Metrics:

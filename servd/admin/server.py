@@ -279,7 +279,8 @@ class AdminServer:
         await self._app(scope, receive, send)
 
     async def _answer_metrics(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._started()(scope, receive, send)
+        probes = scope["path"] in ("/livez", "/readyz")
+        await (self._answer_api if probes else self._started())(scope, receive, send)
 
     def _started(self) -> Metrics:
         if self._metrics is None:

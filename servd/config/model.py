@@ -77,7 +77,8 @@ class AdminConfig(Table):
     token_file: Text = Field("", description="File that holds the token.")
     group: Text = Field("", description="Group that may use the unix socket.")
     metrics: OptionalAddress = Field(
-        None, description="An address of its own for /metrics alone: HOST:PORT or unix:PATH."
+        None,
+        description="An address for /metrics, /livez and /readyz: HOST:PORT or unix:PATH.",
     )
 
 

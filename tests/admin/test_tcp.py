@@ -214,6 +214,21 @@ def test_bodies_without_end_are_not_read(servd: Servd) -> None:
     assert get(port).status_code == 200
 
 
+def test_the_address_for_metrics_answers_probes_too_and_nothing_else(servd: Servd) -> None:
+    port = free_port()
+    daemon = servd(f'[admin]\nmetrics = "127.0.0.1:{port}"\n' + web(1), main_py=PLAIN).ready()
+
+    def status(path: str) -> int:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE).status_code
+
+    assert status("/livez") == status("/readyz") == status("/readyz?verbose") == 200
+    assert status("/v1/status") == status("/v1/config") == status("/") == 404
+    assert httpx.post(f"http://127.0.0.1:{port}/v1/reload", json={}).status_code == 404
+    daemon.act("web", "stop")
+    assert status("/livez") == 200
+    assert status("/readyz?exclude=web") == 200
+
+
 def test_metrics_are_told_to_no_page_of_a_stranger(servd: Servd) -> None:
     port = free_port()
     servd(f'[admin]\nmetrics = "127.0.0.1:{port}"\n' + web(1), main_py=PLAIN).ready()
