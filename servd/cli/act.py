@@ -65,6 +65,11 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     return seconds
 
 
+def seconds_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns the option `--timeout` with this help; the command gets seconds, or None."""
+    return click.option("--timeout", callback=_seconds, metavar="DURATION", help=text)
+
+
 def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every act has; the command gets them as one `ActOptions`."""
 
@@ -78,11 +83,8 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="The outcome as JSON."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, the outcome alone."),
-        click.option(
-            "--timeout",
-            callback=_seconds,
-            metavar="DURATION",
-            help="Wait no longer: 30s, 5m. What was begun goes on.  [default: until it is over]",
+        seconds_option(
+            "Wait no longer: 30s, 5m. What was begun goes on.  [default: until it is over]"
         ),
         click.option("--wait-drained", is_flag=True, help="Wait until everything old has ended."),
     ):

@@ -20,8 +20,8 @@ from servd.core.errors import Exit, ServdError
 
 COMMANDS = (
     "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
-    "import", "init", "logs", "plan", "reload", "restart", "run", "scale", "schema", "serve",
-    "show", "start", "status", "stop", "top", "upgrade",
+    "import", "init", "list", "logs", "plan", "reload", "restart", "run", "scale", "schema",
+    "serve", "show", "shutdown", "start", "status", "stop", "top", "upgrade",
 )  # fmt: skip
 
 

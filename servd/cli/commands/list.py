@@ -1,0 +1,51 @@
+"""`servd list`: lists the daemons of this user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from servd.cli.render.output import print_json, say
+from servd.control.client import AdminClient
+from servd.core import instances
+from servd.core.errors import ServdError
+from servd.core.printable import visible
+
+_WELL = ("ready", "completed")
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(as_json: bool) -> None:
+    """List the running daemons of this user, with their configurations and addresses."""
+    found = [_row(each) for each in instances.everywhere()]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("no daemon of this user is running")
+        return
+    click.echo(f"{'PID':>7}  {'SERVICES':<14}  {'CONFIG':<40}  ADMIN")
+    for row in visible(found):
+        config = row["config"] or "-"
+        click.echo(f"{row['pid']:>7}  {row['services']:<14}  {config:<40}  {row['admin']}")
+
+
+def _row(daemon: instances.Instance) -> dict[str, Any]:
+    admin = daemon.told.admin
+    services = "starting" if not admin else "not known"
+    if admin.startswith("unix:"):
+        try:
+            states = [each["state"] for each in AdminClient(admin[5:], own=True).services()]
+            ready = sum(state in _WELL for state in states)
+            services = f"{ready} of {len(states)} ready"
+        except ServdError:
+            pass  # it is about to end
+    return {
+        "pid": daemon.pid,
+        "config": daemon.told.config,
+        "admin": admin,
+        "runtime_dir": daemon.folder,
+        "services": services,
+    }
