@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import errno
 import importlib
-import keyword
 import os
 import signal
 import sys
@@ -46,8 +45,7 @@ class LazyGroup(click.Group):
         """Imports the command."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
-        found: click.Command = importlib.import_module(f"servd.cli.commands.{module}").command
+        found: click.Command = importlib.import_module(f"servd.cli.commands.{cmd_name}").command
         return found
 
     def resolve_command(

@@ -1,7 +1,6 @@
 """Imports the files of other tools: what they say, as the tables of a servd file.
 
-Each module reads one format into `Imported`, which is a value: nothing is run, but for a JavaScript
-file of PM2. What has no counterpart stands in `left`, with its place.
-
+Each module reads one format into `Imported`, a value. Nothing is run but a JavaScript file of PM2.
+Uses: `config`.
 Used by: `cli`.
 """

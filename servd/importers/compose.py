@@ -28,10 +28,10 @@ _OF_PROCESSES = {
     "command", "working_dir", "environment", "depends_on", "availability", "readiness_probe",
     "liveness_probe", "shutdown", "replicas", "disabled", "log_location", "description",
 }  # fmt: skip
-Line = Callable[[str, str], int]
+LineOf = Callable[[str, str], int]
 
 
-def read_compose(tables: Mapping[str, Any], line: Line) -> Imported:
+def read_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
     """Returns the services that have a command: what an image runs, only the image knows."""
     found = Imported()
     services = tables.get("services") or {}
@@ -84,7 +84,7 @@ def _of_compose(service: ImportedService, table: Mapping[str, Any]) -> None:
         service.put("listen", f":{ports[0]}")
 
 
-def read_process_compose(tables: Mapping[str, Any], line: Line) -> Imported:
+def read_process_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
     """Returns its processes; a command is of a shell there."""
     found = Imported()
     for name, table in (tables.get("processes") or {}).items():
