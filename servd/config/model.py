@@ -6,17 +6,18 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from servd.config.network import OptionalAddress
 from servd.config.scalars import (
     ONE_OR_MANY,
     Duration,
     DurationOrAuto,
     GpusOrAuto,
-    OptionalAddress,
     SizeOrNone,
     Text,
     one_or_many,
 )
-from servd.config.service import SERVICE_NAME, Command, Defaults, LogLevel, Service, Table, Word
+from servd.config.service import SERVICE_NAME, Command, Defaults, Service, Table, Word
+from servd.config.words import LogLevel
 
 HookEvent = Literal[
     "service_failed", "crash_loop", "reload_applied", "reload_failed", "certificate_expiring",

@@ -4,16 +4,13 @@ int of bytes; "none" is None. Parsers raise `PydanticCustomError`, whose message
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
-
-from servd.core.address import Address, AddressError, parse_address
 
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -144,11 +141,12 @@ def or_none(parse: Callable[[object], Any]) -> Callable[[object], Any]:
     )
 
 
-def _any_of(*choices: dict[str, Any], **others: Any) -> WithJsonSchema:
+def any_of(*choices: dict[str, Any], **others: Any) -> WithJsonSchema:
+    """Returns the schema of a value that is one of `choices`."""
     return WithJsonSchema({**({"anyOf": list(choices)} if choices[1:] else choices[0]), **others})
 
 
-def _read(
+def spelled_as(
     parse: Callable[[object], Any],
     write: Callable[[Any], Any],
     *choices: dict[str, Any],
@@ -156,7 +154,7 @@ def _read(
 ) -> tuple[PlainValidator, PlainSerializer, WithJsonSchema]:
     """Returns the annotations of a value that is one of `choices` in a file, such as `examples`."""
     shown = {"examples": list(examples)} if examples else {}
-    return PlainValidator(parse), PlainSerializer(write), _any_of(*choices, **shown)
+    return PlainValidator(parse), PlainSerializer(write), any_of(*choices, **shown)
 
 
 def _or(word: str, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -164,7 +162,8 @@ def _or(word: str, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: word if value in (None, word) else write(value)
 
 
-def _unchanged(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """Prints a value as it is."""
     return value
 
 
@@ -183,10 +182,12 @@ _NO_LIMIT = (
     {"type": "string", "pattern": f"^({'|'.join(NOTHING_WORDS[1:])})$"},
 )
 
-Duration = Annotated[float, *_read(parse_duration, print_duration, *_DURATION, examples=_TIMES)]
+Duration = Annotated[
+    float, *spelled_as(parse_duration, print_duration, *_DURATION, examples=_TIMES)
+]
 DurationOrNone = Annotated[
     float | None,
-    *_read(
+    *spelled_as(
         or_none(parse_duration),
         _or("none", print_duration),
         *_DURATION,
@@ -196,7 +197,7 @@ DurationOrNone = Annotated[
 ]
 DurationOrAuto = Annotated[
     float | Literal["auto"],
-    *_read(
+    *spelled_as(
         or_word("auto", parse_duration, "auto"),
         _or("auto", print_duration),
         *_DURATION,
@@ -204,10 +205,10 @@ DurationOrAuto = Annotated[
         examples=(*_TIMES, "auto"),
     ),
 ]
-Size = Annotated[int, *_read(parse_size, print_size, *_SIZES, examples=_AMOUNTS)]
+Size = Annotated[int, *spelled_as(parse_size, print_size, *_SIZES, examples=_AMOUNTS)]
 SizeOrNone = Annotated[
     int | None,
-    *_read(
+    *spelled_as(
         or_none(parse_size),
         _or("none", print_size),
         *_SIZES,
@@ -231,7 +232,7 @@ def _parse_ready(value: object) -> float | str:
 
 Readiness = Annotated[
     float | Literal["auto", "notify", "port", "http", "started"],
-    *_read(
+    *spelled_as(
         _parse_ready,
         lambda value: value if isinstance(value, str) else print_duration(value),
         {"enum": list(READY_WORDS)},
@@ -251,9 +252,9 @@ def _parse_count_or_auto(value: object) -> int | str:
 
 CountOrAuto = Annotated[
     int | Literal["auto"],
-    *_read(
+    *spelled_as(
         _parse_count_or_auto,
-        _unchanged,
+        unchanged,
         {**_COUNT, "maximum": 10000},
         _AUTO,
         {"type": "string", "pattern": r"^\d{1,5}$"},
@@ -271,9 +272,9 @@ def _parse_octal(value: object) -> str:
 _OCTAL = {"type": "string", "pattern": "^(0o[0-7]{1,4}|[0-7]{3,4})$"}
 _OCTAL_NUMBER = {"type": "integer", "minimum": 0, "maximum": 7777}
 """022 in YAML is text to servd, and a number to editors."""
-OctalMode = Annotated[str, *_read(_parse_octal, _unchanged, _OCTAL, _OCTAL_NUMBER)]
+OctalMode = Annotated[str, *spelled_as(_parse_octal, unchanged, _OCTAL, _OCTAL_NUMBER)]
 OctalModeOrNone = Annotated[
-    str | None, *_read(or_none(_parse_octal), _unchanged, _OCTAL, _OCTAL_NUMBER, *_NO_LIMIT)
+    str | None, *spelled_as(or_none(_parse_octal), unchanged, _OCTAL, _OCTAL_NUMBER, *_NO_LIMIT)
 ]
 
 
@@ -287,7 +288,7 @@ def _parse_percent_or_count(value: object) -> str | int:
 
 _PERCENT = {"type": "string", "pattern": "^[1-9]\\d*%$"}
 PercentOrCount = Annotated[
-    str | int, *_read(_parse_percent_or_count, _unchanged, _PERCENT, {**_COUNT, "minimum": 1})
+    str | int, *spelled_as(_parse_percent_or_count, unchanged, _PERCENT, {**_COUNT, "minimum": 1})
 ]
 
 
@@ -309,9 +310,9 @@ def _parse_affinity(value: object) -> tuple[int, ...] | str:
 
 Affinity = Annotated[
     tuple[int, ...] | Literal["spread"],
-    *_read(
+    *spelled_as(
         _parse_affinity,
-        _unchanged,
+        unchanged,
         {"type": "array", "items": _COUNT},
         _COUNT,
         {"enum": ["spread"]},
@@ -333,9 +334,9 @@ def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
 
 Gpus = Annotated[
     float | tuple[int | str, ...] | Literal["none"],
-    *_read(
+    *spelled_as(
         or_word("none", _parse_gpus, "none"),
-        _unchanged,
+        unchanged,
         {"type": "number", "minimum": 0},
         _GPU_IDS,
         _NONE,
@@ -343,35 +344,11 @@ Gpus = Annotated[
 ]
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
-    *_read(or_word("auto", _parse_gpus, "auto"), _unchanged, _COUNT, _GPU_IDS, _AUTO),
+    *spelled_as(or_word("auto", _parse_gpus, "auto"), unchanged, _COUNT, _GPU_IDS, _AUTO),
 ]
 
 
-def _parse_address(value: object) -> Address:
-    if isinstance(value, Address):
-        return value
-    if type(value) is int or (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value)):
-        value = f":{value}"
-    if not isinstance(value, str):
-        raise wrong(
-            f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"'
-        )
-    try:
-        return parse_address(value)
-    except AddressError as error:
-        raise wrong(str(error)) from None
-
-
-_TEXT = {"type": "string"}
-ListenAddress = Annotated[Address, *_read(_parse_address, str, _TEXT)]
-OptionalAddress = Annotated[
-    Address | None,
-    *_read(
-        lambda value: None if value in (None, "") else _parse_address(value),
-        lambda address: str(address or ""),
-        _TEXT,
-    ),
-]
+TEXT_SCHEMA = {"type": "string"}
 
 
 def one_or_many(value: object) -> object:
@@ -379,84 +356,18 @@ def one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str | int | float) else value
 
 
-ONE_OR_MANY = _any_of(_TEXT, {"type": "array", "items": _TEXT})
+ONE_OR_MANY = any_of(TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA})
 """The schema of a list of texts that may be one text."""
 
-_PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
-_ADDRESSES = {"type": "array", "items": {"anyOf": [_TEXT, _PORT]}, "minItems": 1}
-Listen = Annotated[
-    tuple[ListenAddress, ...],
-    BeforeValidator(one_or_many),
-    Field(min_length=1),
-    _any_of(_TEXT, _PORT, _ADDRESSES),
-]
 
-
-def _variable_name(name: object) -> object:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise wrong("this cannot be the name of an environment variable")
-    return name
-
-
-def environment_text(value: object) -> object:
-    """Returns numbers and booleans of an `env` table as text for the environment."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else _text_without_null(value)
-
-
-Environment = Annotated[
-    dict[
-        Annotated[str, BeforeValidator(_variable_name)],
-        Annotated[str, BeforeValidator(environment_text)],
-    ],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {
-                "anyOf": [{"type": kind} for kind in ("string", "number", "boolean")]
-            },
-        }
-    ),
-]
-
-
-def _text_without_null(value: object) -> object:
+def text_without_null(value: object) -> object:
     """Refuses NUL, which ends a string in C: no path, argument or variable can hold it."""
     if isinstance(value, str) and "\0" in value:
         raise wrong("the text holds a NUL character")
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text_without_null)]
-
-
-def _parse_peer(value: object) -> str:
-    if not isinstance(value, str):
-        raise wrong(f"{shown(value)} is no text")
-    if value in ("unix", "*"):
-        return value
-    try:
-        network = ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        hint = 'write an address, a network such as "10.0.0.0/8", "unix", or "*" for everybody'
-        raise wrong(f"{shown(value)} is no peer that can be trusted: {hint}") from None
-    if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
-        raise wrong(
-            f'{shown(value)} is an address within a network: write "{network}" for all of it'
-        )
-    return value
-
-
-Peer = Annotated[str, *_read(_parse_peer, _unchanged, _TEXT)]
-"""A client that may be trusted, by its address."""
-
-
-def words_of(words: Iterable[str], *cases: Literal["lower", "upper", "title"]) -> dict[str, Any]:
-    """Returns the schema of some words, in other cases too, which editors do not propose."""
-    known = dict.fromkeys(words)
-    all_of_them = [*known, *(getattr(word, case)() for case in cases for word in known)]
-    return {"type": "string", "pattern": f"^({'|'.join(dict.fromkeys(all_of_them))})$"}
+Text = Annotated[str, BeforeValidator(text_without_null)]
 
 
 def joined(words: Iterable[str]) -> str:

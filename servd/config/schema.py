@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from servd.config.choices import CHOICES, TITLES
 from servd.config.model import Config
-from servd.config.scalars import words_of
 from servd.config.service import Dependency, EnvFile, Table
+from servd.config.words import words_of
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _ID = "urn:servd:configuration"

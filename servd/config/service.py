@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -17,47 +16,33 @@ from pydantic import (
 )
 
 from servd.config.command_line import split_command
+from servd.config.network import Listen, OptionalAddress, Peer
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
     ONE_OR_MANY,
+    TEXT_SCHEMA,
     Affinity,
     CountOrAuto,
     Duration,
     DurationOrNone,
-    Environment,
     Gpus,
-    Listen,
     OctalMode,
     OctalModeOrNone,
-    OptionalAddress,
-    Peer,
     PercentOrCount,
     Readiness,
     Size,
     SizeOrNone,
     Text,
     one_or_many,
-    words_of,
 )
 from servd.config.tree import UntypedText
+from servd.config.variables import Environment
+from servd.config.words import LogLevel, StopSignal
 from servd.core.address import INTERNAL
 
 URL_PATH = r"^/[^\s\x00-\x1f\x7f]*$"
 HOST_HEADER = r"^[^\s\x00-\x1f\x7f]+$"
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
-_LEVELS = ("debug", "info", "warning", "error", "critical")
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error", "critical"],
-    BeforeValidator(lambda value: _level(value) if isinstance(value, str) else value),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": list(_LEVELS)},
-                words_of((*_LEVELS, "warn"), "upper", "title"),
-            ]
-        }
-    ),
-]
 Word = Annotated[Text, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
 
@@ -68,11 +53,6 @@ Switchable = BeforeValidator(
     lambda value: None if value is False or value in (*_FALSE, "none") else value
 )
 """`limits = false` switches an inherited table off."""
-
-
-def _level(word: str) -> str:
-    """Returns a level as servd spells it: Python has capitals, others `warn`."""
-    return {"warn": "warning"}.get(word.lower(), word.lower())
 
 
 class Table(BaseModel):
@@ -306,8 +286,7 @@ def _env_files(value: object) -> object:
     return tuple({"path": item} if isinstance(item, str) else item for item in value)
 
 
-_TEXT = {"type": "string"}
-_ENV_FILE = {"anyOf": [_TEXT, {"table": "EnvFile"}]}
+_ENV_FILE = {"anyOf": [TEXT_SCHEMA, {"table": "EnvFile"}]}
 EnvFiles = Annotated[
     tuple[EnvFile, ...],
     BeforeValidator(_env_files),
@@ -320,35 +299,8 @@ Dependencies = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                _TEXT,
-                {"type": "array", "items": {"anyOf": [_TEXT, {"table": "Dependency"}]}},
-            ]
-        }
-    ),
-]
-
-
-def _signal(value: object) -> object:
-    """Returns the name of a signal that is written as `TERM`, `sigterm` or 15."""
-    if type(value) is int:
-        return next((each.name for each in signal.Signals if each == value), value)
-    if not isinstance(value, str):
-        return value
-    return value.upper() if value.upper().startswith("SIG") else f"SIG{value.upper()}"
-
-
-STOP_SIGNALS = (
-    "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL",
-)  # fmt: skip
-StopSignal = Annotated[
-    Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"],
-    BeforeValidator(_signal),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": list(STOP_SIGNALS)},
-                words_of([*STOP_SIGNALS, *(s[3:] for s in STOP_SIGNALS)], "lower"),
-                {"type": "integer", "minimum": 1, "maximum": 64},
+                TEXT_SCHEMA,
+                {"type": "array", "items": {"anyOf": [TEXT_SCHEMA, {"table": "Dependency"}]}},
             ]
         }
     ),

@@ -52,7 +52,7 @@ def edited(base: Mapping[str, Any], edit: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-LIVE = [
+LIVE: list[tuple[dict[str, Any], str]] = [
     (web(backlog=99), "web live ~backlog"),
     (web(public_url="https://x.org"), "web live +public_url"),
     (web(watchdog="10s"), "web live ~watchdog"),
@@ -165,7 +165,7 @@ NOTHING: list[dict[str, Any]] = [
     {"version": 1},
     {"defaults": {"workers": 1}},
 ]
-SETTINGS = [
+SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"daemon": {"log": {"level": "debug"}}}, "~daemon.log.level live"),
     ({"daemon": {"shutdown_timeout": "9s"}}, "~daemon.shutdown_timeout live"),
     ({"daemon": {"watch_debounce": "1s"}}, "~daemon.watch_debounce live"),
@@ -248,7 +248,7 @@ def ids(rows: list[Any]) -> list[str]:
     return [repr(row[0] if isinstance(row, tuple) else row)[:70] for row in rows]
 
 
-@pytest.mark.parametrize(("edit", "says"), LIVE, ids=ids(LIVE))
+@pytest.mark.parametrize(("edit", "says"), LIVE + SETTINGS, ids=ids(LIVE + SETTINGS))
 def test_what_is_live_keeps_every_worker(
     at_base: ServdProcess, edit: dict[str, Any], says: str
 ) -> None:
@@ -298,15 +298,6 @@ def test_services_come_and_go_alone(at_base: ServdProcess, edit: dict[str, Any],
 def test_what_means_the_same_changes_nothing(at_base: ServdProcess, edit: dict[str, Any]) -> None:
     before = pids(at_base)
     assert planned_and_reloaded(at_base, edit) == ""
-    assert pids(at_base) == before
-
-
-@pytest.mark.parametrize(("edit", "says"), SETTINGS, ids=ids(SETTINGS))
-def test_settings_of_the_daemon_change_without_a_worker(
-    at_base: ServdProcess, edit: dict[str, Any], says: str
-) -> None:
-    before = pids(at_base)
-    assert planned_and_reloaded(at_base, edit) == says
     assert pids(at_base) == before
 
 

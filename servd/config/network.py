@@ -1,0 +1,76 @@
+"""Addresses and peers in the configuration: parsers, printers and JSON Schemas."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from servd.config.scalars import (
+    TEXT_SCHEMA,
+    any_of,
+    one_or_many,
+    shown,
+    spelled_as,
+    unchanged,
+    wrong,
+)
+from servd.core.address import Address, AddressError, parse_address
+
+
+def _parse_address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if type(value) is int or (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value)):
+        value = f":{value}"
+    if not isinstance(value, str):
+        raise wrong(
+            f'{shown(value)} is not an address: write "127.0.0.1:8000" or "unix:/run/x.sock"'
+        )
+    try:
+        return parse_address(value)
+    except AddressError as error:
+        raise wrong(str(error)) from None
+
+
+ListenAddress = Annotated[Address, *spelled_as(_parse_address, str, TEXT_SCHEMA)]
+OptionalAddress = Annotated[
+    Address | None,
+    *spelled_as(
+        lambda value: None if value in (None, "") else _parse_address(value),
+        lambda address: str(address or ""),
+        TEXT_SCHEMA,
+    ),
+]
+
+_PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
+_ADDRESSES = {"type": "array", "items": {"anyOf": [TEXT_SCHEMA, _PORT]}, "minItems": 1}
+Listen = Annotated[
+    tuple[ListenAddress, ...],
+    BeforeValidator(one_or_many),
+    Field(min_length=1),
+    any_of(TEXT_SCHEMA, _PORT, _ADDRESSES),
+]
+
+
+def _parse_peer(value: object) -> str:
+    if not isinstance(value, str):
+        raise wrong(f"{shown(value)} is no text")
+    if value in ("unix", "*"):
+        return value
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        hint = 'write an address, a network such as "10.0.0.0/8", "unix", or "*" for everybody'
+        raise wrong(f"{shown(value)} is no peer that can be trusted: {hint}") from None
+    if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
+        raise wrong(
+            f'{shown(value)} is an address within a network: write "{network}" for all of it'
+        )
+    return value
+
+
+Peer = Annotated[str, *spelled_as(_parse_peer, unchanged, TEXT_SCHEMA)]
+"""A client that may be trusted, by its address."""
