@@ -58,6 +58,8 @@ def test_it_is_found_where_it_still_answers(servd: Servd, tmp_path: Path, before
     code, text = says(daemon, "status", "--json")
     assert code == 0
     assert (here in text) == (before == "named")
+    assert daemon.stop() == 0
+    assert not daemon.runtime.exists()
 
 
 def test_a_reload_moves_it(servd: Servd) -> None:
@@ -81,6 +83,8 @@ def test_a_reload_moves_it(servd: Servd) -> None:
     daemon.send(signal.SIGHUP)
     daemon.wait_for("reload finished", reason="SIGHUP")
     assert says(daemon, "status", "--json") == (0, "")
+    assert daemon.stop() == 0
+    assert not daemon.runtime.exists()
 
 
 def test_without_a_daemon_a_disabled_api_is_told(tmp_path: Path) -> None:
