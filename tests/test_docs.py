@@ -10,11 +10,11 @@ import pytest
 from servd.wire import graces
 
 ROOT = Path(__file__).parents[1]
-SECURITY = (ROOT / "docs" / "security.md").read_text()
+SECURITY = (ROOT / "docs" / "explanation" / "security.md").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", SECURITY)))
 PAGES = (
     "README.md", "systemd/README.md", "sample-configs/README.md", "benchmarks/README.md",
-    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_there_are_links_and_names_to_follow() -> None:
     assert len([link for page in PAGES for link in links(page) if link[1]]) > 5
 
 
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 
 
 def test_modules_that_the_page_on_the_architecture_names_exist() -> None:

@@ -1,4 +1,4 @@
-"""Every event: its name, its fields and what it says. `python -m` prints `docs/events.md` by it."""
+"""Every event: its name, its fields and what it says. `python -m` prints `docs/reference/events.md` by it."""
 
 from __future__ import annotations
 

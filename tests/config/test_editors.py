@@ -174,7 +174,7 @@ services:
 
 @needs_node
 def test_what_an_editor_proposes_and_explains_is_in_the_docs(yaml: LanguageServer) -> None:
-    """`docs/editors.md` shows what yaml-language-server does with the schema, word for word."""
+    """The page shows what yaml-language-server does with the schema, word for word."""
     assert yaml.complaints(".yaml", "services: 3\n")  # it has read the schema
     text = HALF.replace("|", "")
     uri = yaml.open("half.yaml", text)
@@ -184,7 +184,7 @@ def test_what_an_editor_proposes_and_explains_is_in_the_docs(yaml: LanguageServe
             items = yaml.completions(uri, number, line.index("|"))
             shown.append(f"{line}\n")
             shown += [f"    # {each['label']}: {each.get('documentation', '')}\n" for each in items]
-    docs = (ROOT / "docs" / "editors.md").read_text()
+    docs = (ROOT / "docs" / "how-to" / "editors.md").read_text()
     assert "".join(shown) in docs, "".join(shown)
     hover = yaml.hover(uri, 2, 5).split("Source:")[0].strip()
     assert hover in docs, hover

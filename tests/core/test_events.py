@@ -145,7 +145,10 @@ def pattern(event: Event) -> str:
     return ".+".join(re.escape(part) for part in re.split(r"%\.?\d*[sdf]", event))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/security.md", "systemd/README.md"])
+PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "systemd/README.md", *PAGES])
 def test_events_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     shown = re.findall(r'"event": "([^"]+)"', text)
@@ -161,8 +164,8 @@ def test_each_event_of_hooks_comes_from_one_of_the_log() -> None:
 
 
 def test_the_page_on_events_is_up_to_date() -> None:
-    """`python -m servd.core.events > docs/events.md` makes it so."""
-    assert (ROOT / "docs" / "events.md").read_text() == reference()
+    """`python -m servd.core.events > docs/reference/events.md` makes it so."""
+    assert (ROOT / "docs" / "reference" / "events.md").read_text() == reference()
 
 
 def test_what_a_daemon_says_is_declared(servd: Servd) -> None:
