@@ -88,7 +88,7 @@ def _says(model: type[BaseModel], key: str) -> str:
     return str(model.model_fields[key].description)
 
 
-def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
     """Returns the default of each key as a file spells it."""
     found = model.model_construct().model_dump(mode="json", warnings=False)
     return {key: _NONE.get(key, False) if value is None else value for key, value in found.items()}
@@ -101,7 +101,7 @@ _NONE = {"umask": "none", "listen": "", "metrics": ""}
 def _described(
     model: type[BaseModel], keys: Sequence[str], form: Format, indent: int
 ) -> Iterator[str]:
-    values = _defaults(model)
+    values = defaults_of(model)
     for key in keys:
         yield f"# {_says(model, key)}{_example(model, key, form)}"
         yield "# " + " " * indent + _pair(key, values[key], form)
@@ -109,14 +109,14 @@ def _described(
 
 def _example(model: type[BaseModel], key: str, form: Format) -> str:
     """Returns the keys of a table that is off by default."""
-    if _defaults(model)[key] is not False or model.model_fields[key].annotation is bool:
+    if defaults_of(model)[key] is not False or model.model_fields[key].annotation is bool:
         return ""
     inner = next(
         each
         for each in getattr(model.model_fields[key].annotation, "__args__", ())
         if isinstance(each, type) and issubclass(each, BaseModel)
     )
-    return f" Or: {_inline(_defaults(inner), form)}"
+    return f" Or: {_inline(defaults_of(inner), form)}"
 
 
 def _toml(block: _Block) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Every event: its name, its fields and what it says. `python -m` prints `docs/reference/events.md` by it."""
+"""Every event: its name, its fields and its meaning. `python -m` prints the page of the docs."""
 
 from __future__ import annotations
 

@@ -120,8 +120,9 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
+ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _VOLATILE = (
-    (r"\x1b\[[0-9;?]*[a-zA-Z]", ""),
+    (ANSI.pattern, ""),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?", "<time>"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?", "<time>"),
     (r"\b(\w{3}, )?\d\d \w{3} \d{4} <time>( GMT)?", "<time>"),
@@ -211,8 +212,10 @@ class Terminal:
 class Reader:
     """Follows a page in a folder: writes its files and runs its commands."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, write: bool) -> None:
         self.folder = folder
+        self.printed: list[tuple[Command, list[str]]] = []
+        self._write_what_is_printed = write
         self._environ = {
             "PATH": _path(),
             "HOME": str(folder),
@@ -273,7 +276,8 @@ class Reader:
             terminal.process.send_signal(signal.SIGINT)
             while terminal.process.poll() is None or terminal.read():
                 self._wait(terminal, f"line {command.line}: ^C", ended=True)
-            self._compare(Command("^C", command.line, shown[stopped + 1 :]), _lines(terminal))
+            begins = command.line + stopped + 1
+            self._compare(Command("^C", begins, shown[stopped + 1 :]), _lines(terminal))
 
     def _until(self, terminal: Terminal, command: Command, shown: list[str]) -> None:
         while not matches([*shown, "..."], _lines(terminal)):
@@ -299,9 +303,12 @@ class Reader:
     def _compare(self, command: Command, printed: list[str]) -> None:
         shown = "\n".join(command.output)
         got = "\n".join(printed)
-        assert matches(command.output, printed) or not any(command.output), (
+        if matches(command.output, printed) or not any(command.output):
+            return
+        assert self._write_what_is_printed, (
             f"line {command.line}: $ {command.text}\nthe page shows:\n{shown}\nprinted was:\n{got}"
         )
+        self.printed.append((command, [ANSI.sub("", line) for line in printed]))
 
     def close(self) -> None:
         """Ends what still runs, the last first."""
@@ -312,9 +319,9 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader(folder: Path) -> Iterator[Reader]:
+def reader(folder: Path, *, write: bool = False) -> Iterator[Reader]:
     """A reader whose programs end with the block."""
-    one = Reader(folder)
+    one = Reader(folder, write)
     try:
         yield one
     finally:
@@ -326,10 +333,18 @@ def _lines(terminal: Terminal) -> list[str]:
 
 
 def main() -> None:
-    """Follows a page in a folder; `tests/test_pages.py` runs it in a network of its own."""
-    page, folder = sys.argv[1:]
-    with reader(Path(folder)) as one:
-        print(one.follow(Path(page).read_text()))
+    """Follows a page in a folder; `tests/test_pages.py` runs it in a network of its own. With
+    `--write` the page gets what is printed where it shows something else.
+    """
+    page, folder, *options = sys.argv[1:]
+    text = Path(page).read_text()
+    with reader(Path(folder), write="--write" in options) as one:
+        print(one.follow(text))
+    lines = text.splitlines()
+    for command, printed in reversed(one.printed):
+        lines[command.line : command.line + len(command.output)] = printed
+    if one.printed:
+        Path(page).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

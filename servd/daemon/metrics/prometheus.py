@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import structlog
 from prometheus_client.exposition import choose_encoder
@@ -60,6 +61,25 @@ class PrometheusRenderer:
                 log.warning(Event.APP_METRICS_NOT_READ, service=service, error=str(error))
             return []
         return [labelled(family, service) for family in families]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric as the reference lists it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    text: str
+
+
+def described() -> Iterator[Described]:
+    """Yields every metric of servd."""
+    nothing = Snapshot([], [], {}, {}, [0] * (len(BOUNDS) + 1), 0.0, True, 0)
+    for family in _families(nothing):
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = tuple(getattr(family, "_labelnames", ()))
+        yield Described(family.name + suffix, family.type, labels, family.documentation)
 
 
 class _Once(Collector):
