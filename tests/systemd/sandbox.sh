@@ -50,7 +50,7 @@ leave() {
 trap leave EXIT
 
 export SANDBOX_FOLDER=$folder
-timeout -k 5 "${SANDBOX_SECONDS:-100}" \
+timeout -k 5 "${SANDBOX_SECONDS:-500}" \
     unshare --mount --pid --fork --kill-child --mount-proc --cgroup --uts --ipc --net \
     bash -eu >"$folder/systemd.log" 2>&1 <<'END' || true
 mount -t tmpfs -o mode=755 none /run

@@ -355,7 +355,7 @@ def test_scaling_down_keeps_a_worker_that_is_ready(servd: Servd) -> None:
     assert (answer["status"], answer["outcome"]) == (409, "rolled_back")
     assert "broken on disk" in answer["detail"]
     assert daemon.get("web").text == "1"
-    assert daemon.pids("web") == [second]
+    assert second in daemon.pids("web")  # the other is tried again meanwhile
     servd.write(main_py=PLAIN)
     assert daemon.act("web", "scale", workers=1)["outcome"] == "applied"
     assert daemon.get("web").text == "1"
