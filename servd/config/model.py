@@ -77,7 +77,9 @@ class DaemonConfig(Table):
         description="Most workers that start at the same time. 0: twice the number of CPUs.",
     )
     on_start_failure: Literal["continue", "exit"] = Field(
-        "continue", description="What the daemon does when a service cannot start at first start."
+        "continue",
+        description='When a service cannot start at first start: "continue" and retry, or "exit" '
+        "with status 3.",
     )
     gpus: GpusOrAuto = Field(
         "auto", description="GPUs of this machine: a number or a list of ids. auto: all GPUs."

@@ -99,7 +99,8 @@ class Restart(Table):
     """What happens when a worker exits."""
 
     policy: Literal["always", "on-failure", "never"] = Field(
-        "always", description="Which exits trigger a restart."
+        "always",
+        description='Which exits trigger a restart: "always", "on-failure" or "never".',
     )
     backoff: Duration = Field(
         0.5,
@@ -126,8 +127,8 @@ class Rollout(Table):
 
     strategy: Literal["surge", "one-by-one", "recreate"] = Field(
         "surge",
-        description="Order in which new workers start and old workers stop. recreate is for "
-        "singletons and for models that fill their GPU.",
+        description='"surge": start new workers next to the old ones. "one-by-one": replace one worker '
+        'at a time. "recreate": stop the old ones first (singletons, models that fill their GPU).',
     )
     max_surge: PercentOrCount = Field(
         "100%", description="Most workers above `workers` at the same time, as a number or percent."
@@ -221,7 +222,8 @@ class ServiceBase(Table):
 
     factory: bool = Field(False, description="The attribute is a function that returns the app.")
     interface: Literal["auto", "asgi3", "asgi2", "wsgi"] = Field(
-        "auto", description="Interface of the app."
+        "auto",
+        description='Interface of the app: "asgi3", "asgi2", "wsgi", or "auto" to detect it.',
     )
     directory: Text = Field(
         ".",
@@ -233,10 +235,13 @@ class ServiceBase(Table):
         "of servd.",
     )
     kind: Literal["service", "task"] = Field(
-        "service", description="Whether it keeps running, or exits before its dependents start."
+        "service",
+        description='"service": keeps running. "task": exits before its dependents start.',
     )
     run: Literal["always", "once"] = Field(
-        "always", description="Whether a task runs again before each roll of a dependent."
+        "always",
+        description='When a task runs again: "always" before a dependent rolls, or "once": only when '
+        "its definition changes.",
     )
     socket: SocketOptions = Field(SocketOptions(), description="Mode and owner of unix sockets.")
     backlog: int = Field(
@@ -277,12 +282,13 @@ class ServiceBase(Table):
     )
     ready: Readiness = Field(
         "auto",
-        description='What makes a command ready. A duration such as "5s": after it has run for '
-        "that long.",
+        description='When a command is ready: "auto", "notify" (READY=1), "port", "http" (health.path), '
+        '"started" (after 250 ms), or a duration such as "5s" that it must run.',
     )
     activation: Literal["auto", "fd", "self"] = Field(
         "auto",
-        description="What binds the address of a command: servd (fd) or the program (self).",
+        description='What binds the address of a command: servd ("fd"), the program ("self"), or '
+        '"auto" to detect it from the placeholders.',
     )
     stop_signal: StopSignal = Field("SIGTERM", description="Signal that stops a command.")
     stop_command: Command = Field(

@@ -116,7 +116,7 @@ def _example(model: type[BaseModel], key: str, form: Format) -> str:
         for each in getattr(model.model_fields[key].annotation, "__args__", ())
         if isinstance(each, type) and issubclass(each, BaseModel)
     )
-    return f" Example: {_inline(_defaults(inner), form)}"
+    return f" Keys: {_inline(_defaults(inner), form)}"
 
 
 def _toml(block: _Block) -> Iterator[str]:
