@@ -127,8 +127,9 @@ class Rollout(Table):
 
     strategy: Literal["surge", "one-by-one", "recreate"] = Field(
         "surge",
-        description='"surge": start new workers next to the old ones. "one-by-one": replace one worker '
-        'at a time. "recreate": stop the old ones first (singletons, models that fill their GPU).',
+        description='"surge": start new workers next to the old ones. "one-by-one": replace one '
+        'worker at a time. "recreate": stop the old ones first (singletons, a model that fills '
+        "its GPU).",
     )
     max_surge: PercentOrCount = Field(
         "100%", description="Most workers above `workers` at the same time, as a number or percent."
@@ -240,7 +241,7 @@ class ServiceBase(Table):
     )
     run: Literal["always", "once"] = Field(
         "always",
-        description='When a task runs again: "always" before a dependent rolls, or "once": only when '
+        description='When a task runs again: "always": before a dependent rolls. "once": only when '
         "its definition changes.",
     )
     socket: SocketOptions = Field(SocketOptions(), description="Mode and owner of unix sockets.")
@@ -282,8 +283,8 @@ class ServiceBase(Table):
     )
     ready: Readiness = Field(
         "auto",
-        description='When a command is ready: "auto", "notify" (READY=1), "port", "http" (health.path), '
-        '"started" (after 250 ms), or a duration such as "5s" that it must run.',
+        description='When a command is ready: "auto", "notify" (READY=1), "port", "http" '
+        '(health.path), "started" (after 250 ms), or a duration such as "5s" that it must run.',
     )
     activation: Literal["auto", "fd", "self"] = Field(
         "auto",

@@ -107,7 +107,7 @@ def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
     if given is None:  # kept or spread shares are in the way
         given = _assign(wanted, gpus.ids, {}, spread=False)
     if given is None:
-        there = f"{_available_text(gpus.ids)}, and a share cannot span two GPUs"
+        there = f"{_available_text(gpus.ids)}, and a share cannot span two"
         raise GpuError(wanted[-1].service, f"{_total_text(wanted)}, but {there}")
     services = tuple(
         _equipped(service, given[service.name], gpus) if service.name in given else service

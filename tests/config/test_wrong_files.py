@@ -66,7 +66,7 @@ WRONG = [
     ),
     (
         '[services.a]\ncommand = ["x=1", "true"]\n'.replace('"x=1", "true"', '"true", "{prt}"'),
-        "2:11 services.a.command: {prt} is not a placeholder and is passed on unchanged (did you mean port?)",
+        "2:11 services.a.command: {prt} is not a placeholder and is passed on unchanged (did you "
     ),
     (
         COMMAND + 'public_url = "example.org"',
