@@ -47,7 +47,7 @@ class Description:
             )
         except OSError as error:
             os.close(self._lifeline)
-            reason = f"{self.argv[0]} cannot be run: {error.strerror}"
+            reason = f"cannot run {self.argv[0]}: {error.strerror}"
             raise DescriptionError(reason, is_mistake=True) from None
         finally:
             os.close(lifeline)
@@ -59,7 +59,9 @@ class Description:
         except subprocess.TimeoutExpired:
             self.drop()
             self._process.communicate()
-            raise DescriptionError(f"its code was not imported within {seconds:g} s") from None
+            raise DescriptionError(
+                f"the import of its code took longer than {seconds:g} s"
+            ) from None
         finally:
             os.close(self._lifeline)
         try:

@@ -57,7 +57,7 @@ class Discovery:
         if any(service.bento for service in loaded.config.services.values()):
             longest = max(s.timeouts.startup for s in loaded.config.services.values())
             extension = f"EXTEND_TIMEOUT_USEC={int((longest + _STARTUP_MARGIN_SECONDS) * 1e6)}"
-            notify("STATUS=Asking BentoML services what they declare", extension)
+            notify("STATUS=Reading the declarations of BentoML services", extension)
         pool = ThreadPoolExecutor(1)
         completed = pool.submit(self.complete, loaded, environ)
         pool.shutdown(wait=False)
@@ -119,7 +119,7 @@ class Discovery:
             path = ("services", name.partition(".")[0], "bento")
             for variable in part.declared.env:
                 if variable not in plan.service(name).environment:
-                    need = f"{part.declared.name} needs the variable {variable}, which is not set"
+                    need = f"{part.declared.name} requires variable {variable}, which is not set"
                     hint = f'write env = {{ {variable} = "..." }}'
                     yield whole.problem(path, need, hint, code="env")
 
@@ -150,7 +150,7 @@ class Discovery:
                 begun.drop()
             return DeclaredGraph.from_document(begun.document(service.startup))
         except (KeyError, TypeError) as error:
-            raise DescriptionError(f"it said what is not understood: {error!r}") from None
+            raise DescriptionError(f"unexpected answer of its code: {error!r}") from None
         finally:
             self._asking.discard(begun)
 

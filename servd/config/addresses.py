@@ -18,7 +18,7 @@ _EVERY: dict[int, str] = {socket.AF_INET: EVERY_V4, socket.AF_INET6: EVERY_V6}
 
 
 def check_addresses(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """Yields a mistake for each address that is bound twice: by services, or by the daemon."""
+    """Yields a mistake for each address that services or the daemon bind twice."""
     alike: dict[object, list[tuple[Path, Address]]] = {}
     for path, address in _listeners(checked):
         if (key := _key(address)) is not None:
@@ -33,9 +33,9 @@ def _taken(
     checked: ValidationContext, path: Path, address: Address, first_path: Path, first: Address
 ) -> Diagnostic:
     other = checked.layers.nearest(first_path)[0].place
-    whose = "it already" if first_path[1] == path[1] else f"services.{first_path[1]}"
+    whose = "this service" if first_path[1] == path[1] else f"services.{first_path[1]}"
     whose = whose if first_path[0] == "services" else f"admin.{first_path[1]}"
-    message = f"{address} is taken: {whose} listens on {first} ({other})"
+    message = f"{address} is already in use: {whose} listens on {first} ({other})"
     return checked.problem(path, message, code="address")
 
 

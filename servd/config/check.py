@@ -29,7 +29,7 @@ _SHORTEST_SECONDS = {
     "timeouts.request_total": 0.001, "health.interval": 0.1, "health.timeout": 0.01,
     "limits.max_age": 1.0,
 }  # fmt: skip
-"""Least value of each time."""
+"""Shortest valid value of each time."""
 
 _MOST_GPUS = 1024
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
@@ -41,7 +41,7 @@ def check(checked: ValidationContext) -> list[Diagnostic]:
 
 
 def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """Times are long enough for workers to live and for the daemon to do other work."""
+    """Times are long enough for workers and the daemon to work."""
     for name, service in checked.config.services.items():
         for key, shortest in _SHORTEST_SECONDS.items():
             value: Any = service
@@ -49,22 +49,22 @@ def times_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
                 value = getattr(value, step, None)
             if value is not None and value < shortest:
                 least = print_duration(shortest)
-                message = f"{print_duration(value)} is too short: it can be {least}"
+                message = f"must be at least {least}, got {print_duration(value)}"
                 yield checked.problem(("services", name, *key.split(".")), message)
 
         yield from _times_agree(checked, ("services", name), service)
 
 
 def _times_agree(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
-    """Warns about a time that another one makes meaningless."""
+    """Warns about a time that another one overrides."""
     health, restart = service.health, service.restart
     if health is not None and health.timeout > health.interval:
         yield from _longer(
-            checked, (*path, "health"), "timeout", "interval", "a probe waits for it"
+            checked, (*path, "health"), "timeout", "interval", "a slow probe delays the next one"
         )
     if restart.backoff > restart.backoff_max:
         yield from _longer(
-            checked, (*path, "restart"), "backoff", "backoff_max", "it is cut to that"
+            checked, (*path, "restart"), "backoff", "backoff_max", "it is limited to that"
         )
 
 
@@ -77,10 +77,10 @@ def _longer(
 
 
 def urls_are_some(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A URL for people is one."""
+    """`public_url` is a web address."""
     for name, service in checked.config.services.items():
         if service.public_url and not _WEB_ADDRESS.match(service.public_url):
-            message = "write an address that begins with http:// or https://"
+            message = "must begin with http:// or https://"
             yield checked.problem(("services", name, "public_url"), message)
 
 
@@ -91,11 +91,11 @@ def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         for needing, needed in (("queue", "concurrency"), ("max_requests_jitter", "max_requests")):
             limits = service.limits
             if limits is not None and getattr(limits, needing) and not getattr(limits, needed):
-                message = f"means nothing without {shown(needed)}"
+                message = f"has no effect without {shown(needed)}"
                 yield checked.problem((*path, "limits", needing), message)
         first, whole = service.timeouts.request, service.timeouts.request_total
         if first is not None and whole is not None and first > whole:
-            message = "is longer than request_total, which ends every request before"
+            message = "must not be longer than request_total"
             yield checked.problem((*path, "timeouts", "request"), message)
 
 
@@ -107,15 +107,15 @@ def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
     for name, service in checked.config.services.items():
         asked = service.gpus
         if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
-            message = f"{asked:g} GPUs: write a whole number, or a share of one such as 0.5"
+            message = f"must be a whole number or a share of one GPU such as 0.5, got {asked:g}"
             yield checked.problem(("services", name, "gpus"), message)
         if asked and _VISIBLE_GPUS in service.env:
-            message = f"gpus decides {_VISIBLE_GPUS}: this value is not used"
+            message = f"this value is not used: gpus sets {_VISIBLE_GPUS}"
             path = ("services", name, "env", _VISIBLE_GPUS)
             yield checked.problem(path, message, severity="warning", code="gpus")
     there = checked.config.daemon.gpus
     if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
-        message = f"{there:g}: a machine has a whole number of GPUs"
+        message = f"must be a whole number of GPUs from 0 to {_MOST_GPUS}, got {there:g}"
         yield checked.problem(("daemon", "gpus"), message)
 
 
@@ -133,12 +133,14 @@ def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
                 yield checked.problem(path, "the service depends on itself", code="cycle")
             elif target is None:
                 hint = did_you_mean(dependency.service, names)
-                message = f"there is no service {shown(dependency.service)}"
+                message = f"unknown service {shown(dependency.service)}"
                 yield checked.problem(path, message, hint, code="unknown_dependency")
             elif dependency.service in seen:
                 yield checked.problem(path, f"{shown(dependency.service)} is listed twice")
             elif dependency.condition == "completed" and target.kind != "task":
-                message = f'{shown(dependency.service)} never completes: it is no kind = "task"'
+                message = (
+                    f'{shown(dependency.service)} is not a task (kind = "task") and never completes'
+                )
                 yield checked.problem(path, message)
             seen.add(dependency.service)
 
@@ -159,7 +161,7 @@ def no_cycles(checked: ValidationContext) -> Iterator[Diagnostic]:
     }
     for cycle in graph.cycles(needs):
         index = [d.service for d in services[cycle[0]].depends_on].index(cycle[1])
-        message = f"the services need each other: {' -> '.join(cycle)}"
+        message = f"dependency cycle: {' -> '.join(cycle)}"
         path: Path = ("services", cycle[0], "depends_on", index)
         yield checked.problem(path, message, code="cycle")
 
@@ -181,7 +183,7 @@ def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
         for index, address in enumerate(service.listen):
             if address.kind == "internal" and len(service.listen) > 1:
                 path: Path = ("services", name, "listen", index)
-                yield checked.problem(path, '"internal" cannot be one of a list')
+                yield checked.problem(path, '"internal" cannot be combined with other addresses')
 
 
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -192,9 +194,9 @@ def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
         path: Path = ("services", name, "tls")
         node, written = checked.layers.nearest((*path, "certfile"))
         if not service.tls.certfile and (not written or node.value == ""):
-            yield checked.problem(path, '"certfile" is missing here', at_key=True, code="missing")
+            yield checked.problem(path, 'missing key "certfile"', at_key=True, code="missing")
         if service.tls.client_auth != "none" and not service.tls.ca_certs:
-            message = 'client certificates are checked by "ca_certs": set it'
+            message = 'requires "ca_certs" to verify client certificates'
             yield checked.problem((*path, "client_auth"), message)
 
 
@@ -202,27 +204,27 @@ def admin_is_guarded(checked: ValidationContext) -> Iterator[Diagnostic]:
     """The admin API has a token if it listens on TCP."""
     admin = checked.config.admin
     if admin.listen is not None and admin.listen.kind not in ("unix", "tcp"):
-        yield checked.problem(("admin", "listen"), 'write "unix:PATH" or "HOST:PORT"')
+        yield checked.problem(("admin", "listen"), 'must be "unix:PATH" or "HOST:PORT"')
     if admin.token and admin.token_file:
-        yield checked.problem(("admin", "token_file"), "write either token or token_file")
+        yield checked.problem(("admin", "token_file"), "set either token or token_file, not both")
     guarded = admin.token or admin.token_file
     if admin.listen is not None and admin.listen.kind == "tcp" and not guarded:
         hint = "set admin.token or admin.token_file"
-        yield checked.problem(("admin", "listen"), "TCP needs a token", hint)
+        yield checked.problem(("admin", "listen"), "a TCP address requires a token", hint)
     if admin.metrics is not None and admin.metrics.kind not in ("unix", "tcp"):
-        yield checked.problem(("admin", "metrics"), 'write "HOST:PORT" or "unix:PATH"')
+        yield checked.problem(("admin", "metrics"), 'must be "HOST:PORT" or "unix:PATH"')
 
 
 def hooks_do_something(checked: ValidationContext) -> Iterator[Diagnostic]:
     """A hook has either a command or a URL."""
     for index, hook in enumerate(checked.config.hooks):
         if bool(hook.command) == bool(hook.url):
-            yield checked.problem(("hooks", index), "write either command or url")
+            yield checked.problem(("hooks", index), "set either command or url")
         if hook.url and not _WEB_ADDRESS.match(hook.url):
-            message = "write an address that begins with http:// or https://"
+            message = "must begin with http:// or https://"
             yield checked.problem(("hooks", index, "url"), message)
         if hook.timeout <= 0:
-            yield checked.problem(("hooks", index, "timeout"), "a call needs some time")
+            yield checked.problem(("hooks", index, "timeout"), "must be longer than 0s")
 
 
 def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -231,8 +233,8 @@ def something_is_served(checked: ValidationContext) -> Iterator[Diagnostic]:
     top = checked.layers.file
     explained = top.table.keys() - Config.model_fields.keys()  # such as [service.web]
     if is_empty and not checked.damaged and not explained:
-        hint = 'add one: [services.web] with app = "module:app"'
-        message = "there is no service"
+        hint = 'add [services.web] with app = "module:app"'
+        message = "no services are configured"
         yield Diagnostic(Place(top.place.file), message, hint=hint)
 
 
@@ -244,7 +246,7 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
             if target is not None and target.workers == 0:
                 path: Path = ("services", name, "depends_on", index)
                 other = shown(dependency.service)
-                message = f"{other} is kept stopped (workers = 0): this will wait"
+                message = f"{other} is stopped (workers = 0), so this service will wait"
                 yield checked.problem(path, message, severity="warning")
 
 

@@ -1,6 +1,4 @@
-"""Splits a command that is written as one text, as a shell would, and refuses what only a shell
-could do.
-"""
+"""Splits a command that is written as one text, as a shell would, and refuses shell syntax."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ def split_command(value: object) -> object:
     try:
         words = tuple(shlex.split(value))
     except ValueError:
-        raise wrong(f"{shown(value)} has a quote without its end") from None
+        raise wrong(f"{shown(value)} has an unclosed quote") from None
     syntax = _shell_syntax(value) or (words and _ASSIGNMENT.match(words[0]) and words[0])
     if syntax:
         line = f'["sh", "-c", {json.dumps(value, ensure_ascii=False)}]'
-        raise wrong(f"{syntax} is for a shell, and no shell runs here: write {line}")
+        raise wrong(f"{syntax} needs a shell, and servd runs commands without one: write {line}")
     return words
 
 
 def _shell_syntax(text: str) -> str:
-    """Returns the first thing outside of quotes that means something to a shell, or ""."""
+    """Returns the first shell syntax outside of quotes, or ""."""
     quote, skip = "", False
     for index, character in enumerate(text):
         rest = text[index:]

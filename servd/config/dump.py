@@ -45,7 +45,7 @@ def _lists(value: Any) -> Any:
 
 def _refuse_null(value: Any, path: str) -> None:
     if value is None:
-        raise ValueError(f"{path.lstrip('.')} is null, which TOML cannot say")
+        raise ValueError(f"{path.lstrip('.')} is null, which TOML cannot express")
     if isinstance(value, dict):
         for key, entry in value.items():
             _refuse_null(entry, f"{path}.{key}")

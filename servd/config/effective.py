@@ -7,7 +7,8 @@ from typing import Any
 from servd.config.check_runners import NOT_OF_COMMANDS, REQUEST_LIMITS
 from servd.config.load import Loaded
 from servd.config.model import Config
-from servd.config.service import ServiceBase, Switchable
+from servd.config.service import ServiceBase
+from servd.config.table import Switchable
 from servd.core.secrets import mask_values
 
 _RUNNERS = ("app", "command", "bento")

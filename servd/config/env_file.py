@@ -23,6 +23,6 @@ def parse_env_file(text: str, name: str = "env_file") -> dict[str, str]:
     for binding in parse_stream(io.StringIO(text)):
         no_value = binding.key is not None and binding.value is None
         if binding.error or no_value or "\0" in binding.original.string:
-            raise EnvFileError(f"{name}:{binding.original.line}: this line is not NAME=value")
+            raise EnvFileError(f"{name}:{binding.original.line}: expected NAME=value")
     found = dotenv_values(stream=io.StringIO(text))
     return {variable: value for variable, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into diagnostics for the author of the file."""
+"""Turns the errors of pydantic into diagnostics for the author of the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPECTED = {
     "bool_type": "true or false", "string_type": "text", "tuple_type": "a list",
     "dict_type": "a table", "model_type": "a table", "model_attributes_type": "a table",
 }  # fmt: skip
-_BAD_NAME = "is not a name for a service: use lower-case letters, digits, - and _ (at most 63)"
+_BAD_NAME = "invalid service name: use a-z, 0-9, - and _, with a letter first (at most 63)"
 
 
 def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
@@ -39,7 +39,7 @@ def explain(problem: Mapping[str, Any], path: Path, node: Node) -> Diagnostic:
         )
         return Diagnostic(node.key_place, "unknown key", label, hint, code="unknown_key")
     if kind == "missing":
-        return Diagnostic(node.key_place, f'"{last}" is missing here', label, code="missing")
+        return Diagnostic(node.key_place, f'missing key "{last}"', label, code="missing")
     if kind == "string_pattern_mismatch" and last == "[key]":
         return Diagnostic(node.key_place, _BAD_NAME, label, code="name")
     place = node.key_place if last == "[key]" else node.place
@@ -54,7 +54,7 @@ def _hint(problem: Mapping[str, Any], label: str) -> str:
     """Returns what to write instead of a wrong value, or ""."""
     kind, given = problem["type"], problem["input"]
     if label == "version":
-        return "leave it out, or write 1"
+        return "omit it, or write 1"
     if kind == "literal_error":
         choices = _choices(problem["ctx"]["expected"])
         if str(given) in choices:
@@ -66,7 +66,7 @@ def _hint(problem: Mapping[str, Any], label: str) -> str:
     if kind not in _TABLE_TYPES:
         return ""
     if given is None:
-        return "its keys follow, indented"
+        return "write its keys below it, indented"
     if label.startswith("services.") and label.count(".") == 1 and isinstance(given, str):
         return f"write {{ command = {shown(given)} }}"
     return _TABLES.get(label.rpartition(".")[2], "")
@@ -75,17 +75,17 @@ def _hint(problem: Mapping[str, Any], label: str) -> str:
 def _as_text(given: object) -> str:
     """Returns how a value of another type is written as text, or ""."""
     if given is None:
-        return 'write "" for none'
+        return 'write "" for an empty value'
     return f'write "{shown(given)}"' if isinstance(given, bool | int | float) else ""
 
 
 _PATTERNS = {
-    URL_PATH: "is no path of a URL: it begins with / and has no blanks",
-    HOST_HEADER: "is no host: it has no blanks",
+    URL_PATH: "is not a URL path: it must begin with / and contain no spaces",
+    HOST_HEADER: "is not a host: it must contain no spaces",
 }
 _TABLE_TYPES = ("dict_type", "model_type", "model_attributes_type", "tuple_type")
 _TABLES = {
-    "services": "give each a key of its own: services.NAME",
+    "services": "write a table for each service: [services.NAME]",
     "env": 'write env = { NAME = "value" }',
     "health": 'write health = { path = "/healthz" }',
     "tls": 'write tls = { certfile = "cert.pem", keyfile = "key.pem" }',
@@ -98,7 +98,7 @@ _TABLES = {
     "hooks": "write [[hooks]]",
     "admin": "write admin = { enabled = false }",
 }
-"""What a table, or a list, looks like where another value stands."""
+"""Hints for keys that expect a table or a list and have another value."""
 
 
 def _message(problem: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _message(problem: Mapping[str, Any]) -> str:
         case "too_short" | "string_too_short":
             return "must not be empty"
         case "string_pattern_mismatch":
-            return f"{given} {_PATTERNS.get(context['pattern'], 'is not of the right form')}"
+            return f"{given} {_PATTERNS.get(context['pattern'], 'has an invalid form')}"
     return str(problem["msg"]).replace("Input should be", "must be")
 
 

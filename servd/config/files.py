@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from servd.config.connections import Tls
 from servd.config.env_file import EnvFileError, read_env_file
 from servd.config.merge import is_file_target
-from servd.config.service import EnvFile, Service, Tls
+from servd.config.service import EnvFile, Service
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
@@ -38,7 +39,7 @@ def check_files(checked: ValidationContext, now: datetime | None = None) -> list
         found += _token_file(checked, ("admin", "token_file"), config.admin.token_file)
     for index, hook in enumerate(config.hooks):
         if hook.command and shutil.which(hook.command[0]) is None:
-            message = f"{hook.command[0]} is not there, or not executable"
+            message = f"program not found or not executable: {hook.command[0]}"
             found.append(checked.problem(("hooks", index, "command"), message, code="file"))
     return found
 
@@ -65,17 +66,17 @@ def check_files_of(
 
 
 def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
-    """The file holds a token and is not readable by every user."""
+    """The file contains a token and is not readable by all users."""
     unreadable = list(_readable(checked, path, file))
     yield from unreadable
     if unreadable:
         return
     with open(file, "rb") as opened:
         if not opened.read(65536).strip():
-            yield checked.problem(path, f"{file} holds no token", code="file")
+            yield checked.problem(path, f"{file} contains no token", code="file")
         elif os.fstat(opened.fileno()).st_mode & stat.S_IROTH:
             yield checked.problem(
-                path, f"every user can read {file}", f"chmod o-r {file}", severity="warning"
+                path, f"{file} is readable by all users", f"chmod o-r {file}", severity="warning"
             )
 
 
@@ -88,21 +89,23 @@ def _readable(checked: ValidationContext, path: Path, file: str) -> Iterator[Dia
 
 
 def _log_file(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
-    """The folder of a log exists, and the log is no folder."""
+    """The folder of a log exists, and the log is not a folder."""
     folder = os.path.dirname(file)
     if not file:
         return
     if not os.path.isdir(folder):
-        reason = "is not a folder" if os.path.exists(folder) else "does not exist"
-        yield checked.problem(path, f"the folder {folder} {reason}", code="file")
+        yield checked.problem(path, _no_folder(folder), code="file")
     elif os.path.isdir(file):
         yield checked.problem(path, f"{file} is a folder", "name a file", code="file")
 
 
 def _directory(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     if not os.path.isdir(service.directory):
-        reason = "is not a folder" if os.path.exists(service.directory) else "does not exist"
-        yield checked.problem((*path, "directory"), f"{service.directory} {reason}", code="file")
+        yield checked.problem((*path, "directory"), _no_folder(service.directory), code="file")
+
+
+def _no_folder(path: str) -> str:
+    return f"{path} is not a folder" if os.path.exists(path) else f"folder not found: {path}"
 
 
 def _target(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
@@ -113,18 +116,18 @@ def _target(checked: ValidationContext, path: Path, service: Service) -> Iterato
         search = service.env.get("PATH", checked.config.defaults.env.get("PATH"))
         local = os.path.join(service.directory, program)
         if shutil.which(local if "/" in program else program, path=search) is None:
-            reason = "is not executable" if os.path.exists(local) else "is not there"
-            reason = reason if "/" in program else "is not found on PATH"
-            message = f"the program {program} {reason}"
+            reason = "not executable" if os.path.exists(local) else "not found"
+            reason = reason if "/" in program else "not found on PATH"
+            message = f"program {reason}: {program}"
             yield checked.problem((*path, "command"), message, code="file")
 
 
 def _interpreter(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
     """The interpreter is executable; its packages are checked at start."""
     if service.python and shutil.which(service.python) is None:
-        reason = "is not executable" if os.path.exists(service.python) else "is not there"
-        message = f"the interpreter {service.python} {reason}"
-        hint = "name the python of a virtual environment, such as venv/bin/python"
+        reason = "not executable" if os.path.exists(service.python) else "not found"
+        message = f"interpreter {reason}: {service.python}"
+        hint = "write the path of an interpreter, such as venv/bin/python"
         yield checked.problem((*path, "python"), message, hint, code="file")
 
 
@@ -138,10 +141,10 @@ def _env_files(
         except FileNotFoundError as error:
             if file.required:
                 message = f"cannot read {file.path}: {error.strerror}"
-                hint = "write { path = ..., required = false } for a file that may be missing"
+                hint = "write { path = ..., required = false } for an optional file"
                 yield checked.problem(item, message, hint, code="file")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            reason = getattr(error, "strerror", None) or "not UTF-8"
             yield checked.problem(item, f"cannot read {file.path}: {reason}", code="file")
         except EnvFileError as error:
             yield checked.problem(item, str(error), code="file")
@@ -154,7 +157,7 @@ def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diag
         if name:
             (grp.getgrnam if kind == "group" else pwd.getpwnam)(name)
     except KeyError:
-        yield checked.problem(path, f'there is no {kind} "{name}"', code="user")
+        yield checked.problem(path, f'unknown {kind} "{name}"', code="user")
 
 
 def _accounts(checked: ValidationContext, path: Path, service: Service) -> Iterator[Diagnostic]:
@@ -164,7 +167,7 @@ def _accounts(checked: ValidationContext, path: Path, service: Service) -> Itera
     yield from _account(checked, (*path, "socket", "group"), service.socket.group)
     yield from _account(checked, (*path, "socket", "owner"), service.socket.owner)
     if service.user and not unknown and os.geteuid() not in (0, pwd.getpwnam(service.user).pw_uid):
-        message = f'only root can run a service as "{service.user}"'
+        message = f'only root can run a service as user "{service.user}"'
         yield checked.problem((*path, "user"), message, code="user")
 
 
@@ -175,12 +178,12 @@ def _cpus(checked: ValidationContext, path: Path, service: Service) -> Iterator[
     last = _last_cpu()
     for index, cpu in enumerate(service.cpu_affinity):
         if cpu > last:
-            message = f"there is no CPU {cpu}: this machine has 0 to {last}"
+            message = f"unknown CPU {cpu}: this machine has CPUs 0 to {last}"
             yield checked.problem((*path, index), message)
 
 
 def _last_cpu() -> int:
-    """Returns the highest number of a CPU that is there, as the kernel counts them."""
+    """Returns the highest id of an online CPU, as the kernel counts them."""
     try:
         with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
             return int(re.split("[-,]", file.read().strip())[-1])
@@ -213,7 +216,7 @@ def _openssl_takes(checked: ValidationContext, path: Path, tls: Tls) -> Iterator
         context.load_cert_chain(tls.certfile, tls.key_source, lambda: tls.keyfile_password)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        message = f"OpenSSL does not take it: {reason.lower().replace('_', ' ')}"
+        message = f"OpenSSL rejects the certificate: {reason.lower().replace('_', ' ')}"
         yield checked.problem((*path, "certfile"), message, code="tls")
 
 
@@ -226,7 +229,7 @@ class _PemError(Exception):
 
 
 def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Iterator[Diagnostic]:
-    """The certificate is one, the key is its key, and `now` is within its validity."""
+    """The certificate can be read, matches its key, and is valid at `now`."""
     try:
         certificate, certified = _certificate(tls)
         belongs = _private_key(tls).public_key() == certified
@@ -236,7 +239,7 @@ def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> It
     if not belongs:
         yield checked.problem(
             (*path, "keyfile" if tls.keyfile else "certfile"),
-            f"the key does not belong to {tls.certfile}",
+            f"the key does not match {tls.certfile}",
             code="tls",
         )
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -245,7 +248,7 @@ def _pair(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> It
     elif (end - now).days < EXPIRES_SOON_DAYS:
         message, code = f"the certificate expires on {end:%Y-%m-%d}", "expires_soon"
     elif begin > now:
-        message, code = f"the certificate is valid from {begin:%Y-%m-%d} only", "not_yet_valid"
+        message, code = f"the certificate is not valid before {begin:%Y-%m-%d}", "not_yet_valid"
     else:
         return
     yield checked.problem((*path, "certfile"), message, severity="warning", code=code)
@@ -263,7 +266,7 @@ def _certificate(tls: Tls) -> tuple[Certificate, object]:
             certificate = x509.load_pem_x509_certificate(pem)
             return certificate, certificate.public_key()
     except Exception:  # cryptography raises many kinds for bad input
-        raise _PemError("certfile", f"{tls.certfile} holds no certificate in PEM") from None
+        raise _PemError("certfile", f"{tls.certfile} contains no PEM certificate") from None
 
 
 def _private_key(tls: Tls) -> PrivateKeyTypes:
@@ -280,8 +283,8 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
         if password is not None:
             return load_pem_private_key(pem, None)
     except Exception:
-        message = f"{file_name} holds no private key in PEM that can be read"
-        hint = "is the password right?" if password is not None else ""
+        message = f"{file_name} contains no readable PEM private key"
+        hint = "check keyfile_password" if password is not None else ""
         raise _PemError(key, message, hint or ("" if tls.keyfile else "set keyfile")) from None
     raise _PemError(key, f"{file_name} is encrypted", "set keyfile_password")
 
@@ -291,8 +294,8 @@ def _openssl_reads(checked: ValidationContext, path: Path, tls: Tls) -> Iterator
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for key, read, message in (
-        ("ca_certs", context.load_verify_locations, f"{tls.ca_certs} holds no certificates in PEM"),
-        ("ciphers", context.set_ciphers, "OpenSSL knows none of these ciphers"),
+        ("ca_certs", context.load_verify_locations, f"{tls.ca_certs} contains no PEM certificates"),
+        ("ciphers", context.set_ciphers, "OpenSSL supports none of these ciphers"),
     ):
         try:
             if getattr(tls, key):

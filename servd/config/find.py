@@ -18,7 +18,7 @@ from servd.core.exhaustion import glob_or_raise
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 STDIN, STDIN_NAME = "-", "<standard input>"
-"""What stands for standard input on the command line, and in messages."""
+"""Names of standard input on the command line and in messages."""
 
 Format = Literal["toml", "yaml", "json"]
 
@@ -76,12 +76,12 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> str:
     for candidates in (here, *([each] for each in elsewhere)):
         present = [path for path in candidates if os.path.exists(path)]
         if len(present) > 1:
-            raise config_error(f"{' and '.join(present)} are both here", "choose one with --config")
+            raise config_error(f"found both {' and '.join(present)}", "choose one with --config")
         if present:
             return present[0]
     raise config_error(
-        "there is no configuration: no servd.toml, servd.yaml or servd.yml here",
-        "`servd init` writes one; --config names another",
+        "no configuration found: expected servd.toml, servd.yaml or servd.yml in this folder",
+        "run `servd init` to create one, or use --config",
     )
 
 
@@ -95,10 +95,10 @@ def members(path: str) -> list[str]:
     try:
         names = sorted(os.listdir(where))
     except OSError as error:
-        raise config_error(f"cannot be read: {error.strerror}", file=path) from None
+        raise config_error(f"cannot read this folder: {error.strerror}", file=path) from None
     found = [name for name in names if name.endswith(EXTENSIONS) and not name.startswith(".")]
     if not found:
-        raise config_error("the folder holds no *.toml, *.yaml, *.yml or *.json", file=path)
+        raise config_error("the folder contains no *.toml, *.yaml, *.yml or *.json", file=path)
     return [os.path.join(path, name) for name in found]
 
 
@@ -114,7 +114,7 @@ def sources_of(path: str, files: Files | None = None) -> list[Source]:
         try:
             found.append(Source(file, files.read(file)))
         except OSError as error:
-            raise config_error(f"cannot be read: {error.strerror}", file=file) from None
+            raise config_error(f"cannot read this file: {error.strerror}", file=file) from None
     return found
 
 
@@ -125,8 +125,8 @@ def _standard_input() -> bytes:
 
 
 def format_of(file: str | Source) -> Format:
-    """Returns the language of a file by its name, TOML if that tells none; that of standard input
-    by its first line that is no comment.
+    """Returns the language of a file by its name, TOML by default; that of standard input by its
+    first line that is not a comment.
     """
     name = file if isinstance(file, str) else file.file
     if isinstance(file, Source) and name == STDIN_NAME:

@@ -22,12 +22,12 @@ _LOADERS = (
     (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
 )
 _MAKES_MODULES = ("__path__", "sys.modules", "import_module", "lazy")
-"""What a package says that has other modules than those in its folder."""
+"""Signs of a package that has other modules than those in its folder."""
 
 
 def check_modules(checked: ValidationContext) -> list[Diagnostic]:
-    """Returns a warning for each app whose module is not where a worker looks for it. No mistake:
-    the code may come later, or from where only the worker can tell.
+    """Returns a warning for each app whose module is not where a worker looks for it. Not an
+    error: the code may be added later, or from a place that only the worker knows.
     """
     return [
         problem
@@ -44,14 +44,17 @@ def _check_module(checked: ValidationContext, path: Path, service: Service) -> I
     if not re.fullmatch(r"\w+(\.\w+)*", module) or not os.path.isdir(service.directory):
         return
     if gone := missing_module(module, service.directory):
-        hint = did_you_mean(gone, modules_in(service.directory)) or "directory says where it is"
-        message = f"there is no module {gone} in {service.directory}"
+        hint = (
+            did_you_mean(gone, modules_in(service.directory))
+            or "set directory to the folder that contains it"
+        )
+        message = f"module not found: {gone} (searched {service.directory} and sys.path)"
         yield checked.problem(path, message, hint, severity="warning", code="file")
 
 
 def missing_module(module: str, directory: str) -> str:
-    """Returns the module that a worker in `directory` will not find on its way to `module`, or "".
-    What is installed is trusted to have what it is asked for.
+    """Returns the first part of `module` that a worker in `directory` cannot find, or "". Installed
+    packages are assumed to be complete.
     """
     first, *rest = module.split(".")
     spec = _in_folders(first, [directory])
@@ -71,7 +74,7 @@ def missing_module(module: str, directory: str) -> str:
 
 
 def modules_in(directory: str) -> list[str]:
-    """Returns the names of the modules that stand in a folder."""
+    """Returns the names of the modules in a folder."""
     try:
         names = os.listdir(directory)
     except OSError:
@@ -80,7 +83,7 @@ def modules_in(directory: str) -> list[str]:
 
 
 def _in_folders(name: str, folders: list[str]) -> ModuleSpec | None:
-    """Looks with finders of its own: those of the import system remember what was there."""
+    """Uses its own finders: those of the import system cache what they found."""
     for folder in folders:
         spec = FileFinder(folder, *_LOADERS).find_spec(name)
         if spec is not None:

@@ -61,7 +61,9 @@ class _Resolver:
             elif text.startswith("${", dollar):
                 end = _end_of_reference(text, dollar)
                 if end < 0:
-                    return found + self.refuse('"${" is not closed', 'write "$$" for a dollar')
+                    return found + self.refuse(
+                        '"${" has no closing "}"', 'write "$$" for a dollar sign'
+                    )
                 found, at = found + self.reference(text[dollar:end]), end
             else:
                 found, at = f"{found}$", dollar + 1
@@ -80,7 +82,7 @@ class _Resolver:
             hint = "write ${VAR} or ${file:PATH}"
             if sign is not None and sign[1] in "-?":
                 hint = f'write "${{{inside.replace(sign[1], ":" + sign[1], 1)}}}"'
-            return self.refuse(f'"{written}" is not a reference', hint)
+            return self.refuse(f'"{written}" is not a valid reference', hint)
         text = self.from_environment(variable["name"], variable["kind"], variable["rest"] or "")
         if text == self.environ.get(variable["name"]):
             self.references.append(Reference(written, text))
@@ -92,12 +94,10 @@ class _Resolver:
         if kind == ":-":
             value = value or self.resolve(rest)
         elif kind == ":?" and not value:
-            return self.refuse(
-                self.resolve(rest) or f"{name} is not set", f"set the variable {name}"
-            )
+            return self.refuse(self.resolve(rest) or f"{name} is not set", f"set variable {name}")
         if value is None:
             hint = f"set it, or write ${{{name}:-default}}"
-            return self.refuse(f"the variable {name} is not set", hint)
+            return self.refuse(f"variable {name} is not set", hint)
         self.secret |= is_secret_name(name) or "env" in self.path
         return value
 

@@ -171,7 +171,7 @@ def _gather(sources: Sequence[Source], environ: Mapping[str, str], files: Files)
                 continue
             seen.add(os.path.realpath(absolute(file)))
             if len(seen) > _MAX_FILES:
-                gathered.refuse(place, "includes too many files", code="invalid")
+                gathered.refuse(place, f"includes more than {_MAX_FILES} files", code="invalid")
                 return gathered
             try:
                 waiting.append(Source(file, files.read(file)))
@@ -220,10 +220,10 @@ def _included(root: Node, files: Files, gathered: _Gathered) -> list[tuple[str, 
         try:
             matches = files.glob(gathered.patterns[-1])
         except OSError as error:
-            gathered.refuse(pattern.place, f"cannot look for {pattern.value}: {error.strerror}")
+            gathered.refuse(pattern.place, f"cannot search for {pattern.value}: {error.strerror}")
             continue
         if not matches and not any(sign in pattern.value for sign in "*?["):
-            gathered.refuse(pattern.place, f"there is no file {pattern.value}")
+            gathered.refuse(pattern.place, f"file not found: {pattern.value}")
         if not os.path.isabs(pattern.value):
             matches = [os.path.relpath(file, base_dir()) for file in matches]
         result += [(file, pattern.place) for file in matches]

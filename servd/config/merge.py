@@ -46,14 +46,14 @@ def _merged(first: Node, second: Node, path: Path, found: list[Diagnostic]) -> N
         if known is None:
             entries[key] = node
         elif path == ("services",):
-            message = f"the service is defined twice; the first is at {known.key_place}"
+            message = f"duplicate service; first defined at {known.key_place}"
             found.append(Diagnostic(node.key_place, message, dotted(here), code="duplicate"))
         elif isinstance(known.value, dict) and isinstance(node.value, dict):
             entries[key] = _merged(known, node, here, found)
         elif here in (("hooks",), ("include",)):
             entries[key] = replace(known, value=(*known.items, *node.items))
         elif known.value != node.value:
-            message = f"is set twice, and differently; the first is at {known.key_place}"
+            message = f"conflicts with the value at {known.key_place}"
             found.append(Diagnostic(node.key_place, message, dotted(here), code="duplicate"))
     return replace(first, value=entries)
 

@@ -16,7 +16,8 @@ from servd.config.scalars import (
     Text,
     one_or_many,
 )
-from servd.config.service import SERVICE_NAME, Command, Defaults, Service, Table, Word
+from servd.config.service import SERVICE_NAME, Defaults, Service
+from servd.config.table import Command, Table, Word
 from servd.config.words import LogLevel
 
 HookEvent = Literal[
@@ -35,60 +36,84 @@ HookEvents = Annotated[
 
 
 class DaemonLog(Table):
-    """The daemon's own log, and with it that of everything it runs."""
+    """The log of the daemon and of everything that it runs."""
 
     format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto: console on a terminal, json otherwise."
+        "auto", description="Format of the lines. auto: console on a terminal, otherwise json."
     )
-    level: LogLevel = Field("info", description="Least severe events of the daemon.")
-    file: Text = Field("", description="A file instead of stderr; SIGUSR1 reopens it.")
+    level: LogLevel = Field("info", description="Lowest level that the daemon logs.")
+    file: Text = Field(
+        "", description="Log file. SIGUSR1 reopens it. Empty: log to standard error."
+    )
     max_size: SizeOrNone = Field(
-        None, description="Size at which the file is renamed to .1, and begun anew."
+        None,
+        description="Size at which the file is renamed to .1 and a new one begins. none: never.",
     )
-    keep: int = Field(5, ge=0, le=1000, description="Renamed files that are kept.")
+    keep: int = Field(5, ge=0, le=1000, description="Number of renamed files to keep.")
 
 
 class DaemonConfig(Table):
-    """How the daemon itself behaves."""
+    """The daemon itself."""
 
-    runtime_dir: Text = Field("", description="Folder for sockets and state; empty: see README.")
-    watch: bool = Field(True, description="Reload when a config, env or included file changes.")
-    watch_debounce: Duration = Field(0.3, description="Quiet time before such a reload.")
+    runtime_dir: Text = Field(
+        "",
+        description="Folder for sockets and state. Empty: $RUNTIME_DIRECTORY, or a folder for this "
+        "configuration below /run/servd (root), $XDG_RUNTIME_DIR or the temporary folder.",
+    )
+    watch: bool = Field(
+        True, description="Reload when the config, an included file or an env_file changes."
+    )
+    watch_debounce: Duration = Field(
+        0.3, description="Time without further changes before such a reload."
+    )
     shutdown_timeout: DurationOrAuto = Field(
-        "auto", description="Cap of a stop; auto: the longest chain of drains plus 10 s."
+        "auto",
+        description="Time limit for stopping everything. auto: the longest chain of drains plus "
+        "10 s.",
     )
     start_concurrency: int = Field(
-        0, ge=0, description="Workers that may be starting at once; 0: twice the CPUs."
+        0,
+        ge=0,
+        description="Most workers that start at the same time. 0: twice the number of CPUs.",
     )
     on_start_failure: Literal["continue", "exit"] = Field(
-        "continue", description="When a service cannot start at first start: go on, or exit 3."
+        "continue",
+        description='When a service cannot start at first start: "continue" and retry, or "exit" '
+        "with status 3.",
     )
-    gpus: GpusOrAuto = Field("auto", description="GPUs of this machine: a count or ids.")
-    log: DaemonLog = Field(DaemonLog(), description="The daemon's log.")
+    gpus: GpusOrAuto = Field(
+        "auto", description="GPUs of this machine: a number or a list of ids. auto: all GPUs."
+    )
+    log: DaemonLog = Field(DaemonLog(), description="Log of the daemon and of its services.")
 
 
 class AdminConfig(Table):
     """The admin API."""
 
-    enabled: bool = Field(True, description="Whether there is one.")
+    enabled: bool = Field(True, description="Serve the admin API.")
     listen: OptionalAddress = Field(
-        None, description="unix:PATH, or HOST:PORT with a token; empty: admin.sock in runtime_dir."
+        None,
+        description='Address: "unix:PATH", or "HOST:PORT" with a token. Empty: admin.sock in '
+        "runtime_dir.",
     )
-    token: Text = Field("", description="Token that callers over TCP must show.")
-    token_file: Text = Field("", description="File that holds the token.")
-    group: Text = Field("", description="Group that may use the unix socket.")
+    token: Text = Field("", description="Token that clients must send over TCP.")
+    token_file: Text = Field("", description="File that contains the token.")
+    group: Text = Field(
+        "", description="Group that may use the unix socket. Empty: the user of the daemon only."
+    )
     metrics: OptionalAddress = Field(
         None,
-        description="An address for /metrics, /livez and /readyz: HOST:PORT or unix:PATH.",
+        description="Another address for /metrics, /livez and /readyz alone: HOST:PORT or "
+        "unix:PATH. Empty: none.",
     )
 
 
 class Hook(Table):
-    """Something to run or call when an event happens."""
+    """A program to run or a URL to call when an event happens."""
 
-    on: HookEvents = Field(description="Events.")
-    command: Command = Field((), description="Program that gets the event on stdin.")
-    url: Text = Field("", description="URL that the event is posted to.")
+    on: HookEvents = Field(description="Events that trigger the hook.")
+    command: Command = Field((), description="Program that receives the event as JSON on stdin.")
+    url: Text = Field("", description="URL that receives the event as JSON by POST.")
     timeout: Duration = Field(10.0, description="Time limit of one call.")
 
 
@@ -97,15 +122,19 @@ Include = Annotated[tuple[Word, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
 
 
 class Config(Table):
-    """One validated configuration: the daemon, the admin API, and every service with its defaults.
+    """A validated configuration: the daemon, the admin API, and every service with its defaults.
 
-    Immutable; two configurations are equal when they mean the same.
+    Immutable. Two configurations are equal when they have the same meaning.
     """
 
     version: Literal[1] = Field(1, description="Version of the format.")
-    include: Include = Field((), description="Globs of further files.")
-    daemon: DaemonConfig = Field(DaemonConfig(), description="The daemon itself.")
-    admin: AdminConfig = Field(AdminConfig(), description="The admin API.")
-    hooks: tuple[Hook, ...] = Field((), description="Things to run or call on events.")
-    defaults: Defaults = Field(Defaults(), description="What every service takes over.")
+    include: Include = Field(
+        (), description="Further config files, as globs relative to this file."
+    )
+    daemon: DaemonConfig = Field(DaemonConfig(), description="Settings of the daemon.")
+    admin: AdminConfig = Field(AdminConfig(), description="Settings of the admin API.")
+    hooks: tuple[Hook, ...] = Field(
+        (), description="Programs to run or URLs to call when events happen."
+    )
+    defaults: Defaults = Field(Defaults(), description="Default values for every service.")
     services: dict[ServiceName, Service] = Field({}, description="The services, by name.")

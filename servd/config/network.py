@@ -57,17 +57,17 @@ Listen = Annotated[
 
 def _parse_peer(value: object) -> str:
     if not isinstance(value, str):
-        raise wrong(f"{shown(value)} is no text")
+        raise wrong(f"expected text, got {shown(value)}")
     if value in ("unix", "*"):
         return value
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        hint = 'write an address, a network such as "10.0.0.0/8", "unix", or "*" for everybody'
-        raise wrong(f"{shown(value)} is no peer that can be trusted: {hint}") from None
+        hint = 'write an address, a network such as "10.0.0.0/8", "unix", or "*" for every peer'
+        raise wrong(f"{shown(value)} is not a peer: {hint}") from None
     if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
         raise wrong(
-            f'{shown(value)} is an address within a network: write "{network}" for all of it'
+            f'{shown(value)} is an address in a network: write "{network}" for the whole network'
         )
     return value
 

@@ -34,7 +34,7 @@ def parse_yaml(text: str, file: str) -> Parsed:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line, mark.column) if mark else (0, 0)
             line = min(line, len(lines) - 1)
-            problem = (error.problem or error.context or "cannot be read").strip()
+            problem = (error.problem or error.context or "cannot be parsed").strip()
             mistake = yaml_mistake(lines[line], column + 1, problem)
             place = Place(file, line + 1, mistake.column or column + 1)
             found.append(Diagnostic(place, mistake.message, hint=mistake.hint, code="syntax"))
@@ -57,7 +57,7 @@ def _unplaced(error: Exception, file: str) -> Diagnostic:
     if isinstance(error, RecursionError):
         return too_deep(file)
     place = Place(file, 1, 1) if getattr(error, "position", None) is None else Place(file)
-    (first, *_) = str(error).strip().splitlines() or ["cannot be read"]
+    (first, *_) = str(error).strip().splitlines() or ["cannot be parsed"]
     return Diagnostic(place, f"invalid YAML: {first}", code="syntax")
 
 
@@ -72,7 +72,9 @@ def _built(document: Any, file: str, found: list[Diagnostic]) -> Parsed:
         return Parsed(empty(file), (*found, too_deep(file)), damaged=True)
     found += builder.diagnostics
     if not isinstance(root.value, dict):
-        found.append(Diagnostic(root.place, "the file must hold a table of keys", code="syntax"))
+        found.append(
+            Diagnostic(root.place, "expected a table of keys at the top of the file", code="syntax")
+        )
         return Parsed(empty(file), tuple(found), damaged=True)
     return Parsed(root, tuple(found), damaged)
 
@@ -98,10 +100,10 @@ class _Builder:
         self.count += 1
         if self.count > _MAX_NODES:
             if self.count == _MAX_NODES + 1:
-                self.refuse(node, "the document is too large once its aliases are expanded")
+                self.refuse(node, "the document is too large after its aliases are expanded")
             return Node(None, place, key_place)
         if id(node) in self.inside:
-            self.refuse(node, "the alias stands inside what it repeats")
+            self.refuse(node, "the alias refers to a value that contains it")
             return Node(None, place, key_place)
         self.inside.add(id(node))
         try:

@@ -16,12 +16,12 @@ RESOURCES = (
 
 
 _MOST = 2**63 - 1
-"""Largest number that setrlimit(2) takes of Python; one above it is unlimited."""
+"""Largest number that Python passes to setrlimit(2); the next one is unlimited."""
 
 
 def _resource(name: object) -> object:
     if name not in RESOURCES:
-        raise wrong(f"this is not a resource limit: they are {joined(RESOURCES)}")
+        raise wrong(f"unknown resource limit: expected {joined(RESOURCES)}")
     return name
 
 
@@ -30,9 +30,9 @@ def _limit(value: object) -> int:
     if value in ("unlimited", "infinity"):
         return -1
     if number is None or number != int(number) or number < 0:
-        raise wrong(f'a limit is a number or "unlimited", not {shown(value)}')
+        raise wrong(f'expected a whole number or "unlimited", got {shown(value)}')
     if number > _MOST:
-        raise wrong(f'a limit can be {_MOST}, or "unlimited"')
+        raise wrong(f'must be at most {_MOST}, or "unlimited"')
     return int(number)
 
 

@@ -22,7 +22,7 @@ _UNIT_WORDS = {
     "ms": "msec|msecs|millisecond|milliseconds", "s": "sec|secs|second|seconds",
     "m": "min|mins|minute|minutes", "h": "hr|hrs|hour|hours", "d": "day|days",
 }  # fmt: skip
-"""Other words for a unit, as systemd and people have them."""
+"""Other words for a unit, as systemd and people use them."""
 
 _UNITS = {word: size for unit, size in DURATION_UNITS.items()
           for word in (unit, *_UNIT_WORDS[unit].split("|"))}  # fmt: skip
@@ -43,11 +43,11 @@ _SIZE_FACTORS = {
 }
 _SIZE_PATTERN = r"^\d+(\.\d+)?( *([Bb]|[KkMmGgTt]([Ii]?[Bb]?)))?$"
 NOTHING_WORDS = ("none", "off", "never", "infinity")
-"""Words for a limit that is none: of servd, of YAML, of systemd."""
+"""Words for no limit, as in servd, YAML and systemd."""
 
 
 def wrong(message: str) -> PydanticCustomError:
-    """Returns a validation error with exactly this message (braces are no template)."""
+    """Returns a validation error with exactly this message (braces are literal)."""
     return PydanticCustomError("servd", "{message}", {"message": message})
 
 
@@ -135,7 +135,7 @@ def or_word(word: str, parse: Callable[[object], Any], empty: Any) -> Callable[[
 
 
 def or_none(parse: Callable[[object], Any]) -> Callable[[object], Any]:
-    """Returns a parser that reads "none", what others call it, and false as None."""
+    """Returns a parser that reads "none", its synonyms and false as None."""
     return lambda value: (
         None if value is None or value is False or value in NOTHING_WORDS else parse(value)
     )
@@ -226,7 +226,9 @@ def _parse_ready(value: object) -> float | str:
         return str(value)
     if isinstance(value, str) and not value[:1].isdigit():
         words = joined(f'"{word}"' for word in READY_WORDS)
-        raise wrong(f'{shown(value)} is not a way to be ready: write {words}, or "5s"')
+        raise wrong(
+            f'{shown(value)} is not a readiness mode: write {words}, or a duration such as "5s"'
+        )
     return parse_duration(value)
 
 
@@ -265,7 +267,7 @@ CountOrAuto = Annotated[
 def _parse_octal(value: object) -> str:
     match = re.fullmatch(r"(0o)?([0-7]{1,4})", value) if isinstance(value, str) else None
     if match is None or (not match[1] and len(match[2]) < 3):
-        raise wrong(f'{shown(value)} is not a file mode: write it as a string, such as "027"')
+        raise wrong(f'{shown(value)} is not a file mode: write a string such as "027"')
     return match[2].zfill(3)
 
 
@@ -283,7 +285,9 @@ def _parse_percent_or_count(value: object) -> str | int:
         return value
     if isinstance(value, str) and re.fullmatch(r"[1-9]\d*%", value):
         return value
-    raise wrong(f'{shown(value)} is not a surge: write "100%" or a number of workers from 1')
+    raise wrong(
+        f'{shown(value)} is not a surge: write a percentage such as "100%" or a number from 1'
+    )
 
 
 _PERCENT = {"type": "string", "pattern": "^[1-9]\\d*%$"}
@@ -361,9 +365,9 @@ ONE_OR_MANY = any_of(TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA})
 
 
 def text_without_null(value: object) -> object:
-    """Refuses NUL, which ends a string in C: no path, argument or variable can hold it."""
+    """Refuses NUL, which ends a string in C: no path, argument or variable can contain it."""
     if isinstance(value, str) and "\0" in value:
-        raise wrong("the text holds a NUL character")
+        raise wrong("must not contain a NUL character")
     return value
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from servd.config.choices import CHOICES, TITLES
 from servd.config.model import Config
-from servd.config.service import Dependency, EnvFile, Table
+from servd.config.service import Dependency, EnvFile
+from servd.config.table import Table
 from servd.config.words import words_of
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -44,7 +45,7 @@ def json_schema() -> Schema:
     _allow_a_policy(definitions)
     definitions["Service"] |= _what_runs()
     head = {"$schema": _DRAFT, "$id": _ID, "title": "Configuration of servd"}
-    own = {"patternProperties": {"^x-": {"description": "For anchors; servd ignores it."}}}
+    own = {"patternProperties": {"^x-": {"description": "For YAML anchors. servd ignores it."}}}
     whole = {**head, **schema, **head, **own, "definitions": definitions}
     cleaned: Schema = _cleaned(whole)
     for name, title in TITLES.items():
@@ -170,7 +171,7 @@ def _allow_a_policy(definitions: Schema) -> None:
         table = {"$ref": value.pop("$ref")}
         value["anyOf"] = [table, *policy, _POLICY_WORDS, {"enum": [False]}]
         _join_patterns(value)
-        value["description"] = "What happens when a worker dies; a word is the policy."
+        value["description"] = "What happens when a worker exits. A word sets the policy."
 
 
 def _what_runs() -> Schema:

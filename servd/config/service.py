@@ -1,22 +1,13 @@
-"""The models of a service; the schema, `servd init` and the docs show the descriptions."""
+"""The models of a service. The schema, `servd init` and the docs show their descriptions."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from servd.config.command_line import split_command
-from servd.config.network import Listen, OptionalAddress, Peer
+from servd.config.connections import Proxy, SocketOptions, Timeouts, Tls, UvicornOptions
+from servd.config.network import Listen, OptionalAddress
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
     ONE_OR_MANY,
@@ -26,7 +17,6 @@ from servd.config.scalars import (
     Duration,
     DurationOrNone,
     Gpus,
-    OctalMode,
     OctalModeOrNone,
     PercentOrCount,
     Readiness,
@@ -35,7 +25,7 @@ from servd.config.scalars import (
     Text,
     one_or_many,
 )
-from servd.config.tree import UntypedText
+from servd.config.table import Command, Switchable, Table, Texts, Word
 from servd.config.variables import Environment
 from servd.config.words import LogLevel, StopSignal
 from servd.core.address import INTERNAL
@@ -43,138 +33,93 @@ from servd.core.address import INTERNAL
 URL_PATH = r"^/[^\s\x00-\x1f\x7f]*$"
 HOST_HEADER = r"^[^\s\x00-\x1f\x7f]+$"
 SERVICE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
-Word = Annotated[Text, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many), ONE_OR_MANY]
-
-
-_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
-
-Switchable = BeforeValidator(
-    lambda value: None if value is False or value in (*_FALSE, "none") else value
-)
-"""`limits = false` switches an inherited table off."""
-
-
-class Table(BaseModel):
-    """Base of every table of the language: immutable, nothing unknown, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _read_text(cls, value: object, info: ValidationInfo) -> object:
-        """Converts words such as `off` to the boolean that the key expects, and text of the
-        environment to a number too.
-        """
-        if not isinstance(value, str):
-            return value
-        field = cls.model_fields[info.field_name or ""]
-        wanted, word = _types_in(field.annotation), value.lower()
-        if bool in wanted and word in (*_TRUE, *_FALSE):
-            return word in _TRUE
-        if type(value) is not UntypedText:
-            return value
-        if Switchable in field.metadata and word == "false":
-            return False
-        if int in wanted and re.fullmatch(r"-?\d{1,18}", value):
-            return int(value)
-        if float in wanted and re.fullmatch(r"-?\d+(\.\d+)?", value):
-            return float(value)
-        return str(value)
-
-
-def _types_in(annotation: Any) -> set[Any]:
-    """Returns the types of a union, or the type itself."""
-    return set(get_args(annotation)) or {annotation}
-
-
-class SocketOptions(Table):
-    """Mode and owner of the unix sockets that a service listens on."""
-
-    mode: OctalMode = Field("0600", description="Permissions of the socket file, as a string.")
-    owner: Text = Field("", description="User that owns the socket file; empty: the daemon's.")
-    group: Text = Field("", description="Group of the socket file; empty: the daemon's.")
-
-
-class Timeouts(Table):
-    """How long things may take."""
-
-    startup: Duration = Field(60.0, description="From the start of a worker until it is ready.")
-    request: DurationOrNone = Field(
-        None, description="From a request's arrival to the first byte of its answer; then 504."
-    )
-    request_total: DurationOrNone = Field(
-        None, description="From a request's arrival to the last byte of its answer."
-    )
-    headers: Duration = Field(20.0, description="To receive the headers of a request.")
-    body: Duration = Field(60.0, description="Longest pause while the body of a request arrives.")
-    keep_alive: Duration = Field(5.0, description="An idle kept connection is closed after this.")
-    drain: Duration = Field(
-        30.0,
-        description="For requests in flight when a worker stops or is replaced; "
-        "of a command: from its signal to SIGKILL.",
-    )
-    shutdown: Duration = Field(
-        5.0, description="What an app's lifespan may take after the drain; then SIGKILL."
-    )
 
 
 class Limits(Table):
     """Limits of each worker."""
 
     concurrency: int = Field(
-        0, ge=0, description="Requests at once; over it (and the queue) 503. 0: none."
+        0,
+        ge=0,
+        description="Most requests at the same time. Requests above it and the queue get 503. "
+        "0: no limit.",
     )
-    queue: int = Field(0, ge=0, description="Requests that may wait for a free place.")
-    max_requests: int = Field(0, ge=0, description="Recycle a worker after so many. 0: never.")
+    queue: int = Field(
+        0, ge=0, description="Most requests that wait while concurrency is reached. 0: no queue."
+    )
+    max_requests: int = Field(
+        0, ge=0, description="Replace a worker after this number of requests. 0: never."
+    )
     max_requests_jitter: int = Field(
-        0, ge=0, description="Random number of requests added to max_requests."
+        0, ge=0, description="Largest random number that is added to max_requests."
     )
-    max_age: DurationOrNone = Field(None, description="Recycle a worker that is older than this.")
-    memory: SizeOrNone = Field(None, description="Recycle a worker that uses more than this.")
-    head: Size = Field(65536, description="Request line and headers of a request; then 431.")
-    body: SizeOrNone = Field(None, description="Body of a request; then 413.")
-
-
-Command = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(split_command),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
+    max_age: DurationOrNone = Field(
+        None, description="Replace a worker that is older than this. none: never."
+    )
+    memory: SizeOrNone = Field(
+        None,
+        description="Replace a worker that uses more memory than this, with the processes that it "
+        "started. none: never.",
+    )
+    head: Size = Field(
+        65536,
+        description="Largest request line and headers of a request. Larger ones get 431.",
+    )
+    body: SizeOrNone = Field(
+        None, description="Largest body of a request. Larger ones get 413. none: no limit."
+    )
 
 
 class Health(Table):
-    """How a worker is asked whether it is well; 2xx and 3xx answers are healthy. What is not HTTP
-    is asked by `tcp` or `command` instead.
+    """Health probes of each worker: an HTTP request (2xx and 3xx are healthy), or tcp or command
+    for a program without HTTP.
     """
 
-    path: Text = Field("/healthz", pattern=URL_PATH, description="Path of the request.")
+    path: Text = Field("/healthz", pattern=URL_PATH, description="Path of the HTTP request.")
     tcp: OptionalAddress = Field(
-        None, description="Address that accepts a connection while the command is well."
+        None, description="Probe a command by connecting to this address instead."
     )
-    command: Command = Field((), description="A program that exits with 0 while it is well.")
-    host: Text = Field("localhost", pattern=HOST_HEADER, description="Host header of the request.")
-    interval: Duration = Field(10.0, description="Pause between two probes.")
-    timeout: Duration = Field(2.0, description="For one answer.")
-    failures: int = Field(3, ge=1, description="Failures in a row until a worker is replaced.")
-    start_failures: int = Field(30, ge=0, description="Failures forgiven to a starting worker.")
+    command: Command = Field(
+        (), description="Probe a command by running this program instead. Exit status 0 is healthy."
+    )
+    host: Text = Field(
+        "localhost", pattern=HOST_HEADER, description="Host header of the HTTP request."
+    )
+    interval: Duration = Field(10.0, description="Time between two probes.")
+    timeout: Duration = Field(2.0, description="Time limit of one probe.")
+    failures: int = Field(
+        3, ge=1, description="Number of failures in a row after which a worker is replaced."
+    )
+    start_failures: int = Field(
+        30, ge=0, description="Number of failures that are ignored while a worker starts."
+    )
 
 
 class Restart(Table):
-    """What happens when a worker dies."""
+    """What happens when a worker exits."""
 
     policy: Literal["always", "on-failure", "never"] = Field(
-        "always", description="Which deaths are followed by a new start."
+        "always",
+        description='Which exits trigger a restart: "always", "on-failure" or "never".',
     )
-    backoff: Duration = Field(0.5, description="Pause before the second start in a row.")
-    backoff_max: Duration = Field(30.0, description="Longest pause between two starts.")
+    backoff: Duration = Field(
+        0.5,
+        description="Delay before the second restart in a row. The first restart of a worker that "
+        "was ready is immediate.",
+    )
+    backoff_max: Duration = Field(30.0, description="Longest delay before a restart.")
     backoff_factor: float = Field(
-        2.0, ge=1, le=100, description="The pause grows by this after every failure."
+        2.0, ge=1, le=100, description="Factor by which the delay grows after each failure."
     )
     reset_after: Duration = Field(
-        60.0, description="A worker that lived so long starts the pauses from the beginning."
+        60.0, description="Time for which a worker must run to reset the delay and the failures."
     )
-    give_up_after: int = Field(0, ge=0, description="Failures in a row until giving up. 0: never.")
+    give_up_after: int = Field(
+        0,
+        ge=0,
+        description="Number of failures in a row after which the service fails and restarts stop. "
+        "0: never.",
+    )
 
 
 class Rollout(Table):
@@ -182,85 +127,51 @@ class Rollout(Table):
 
     strategy: Literal["surge", "one-by-one", "recreate"] = Field(
         "surge",
-        description="All new workers beside the old, one at a time, or the old end before the new "
-        "start (singletons, models that fill their GPU).",
+        description='"surge": start new workers next to the old ones. "one-by-one": replace one '
+        'worker at a time. "recreate": stop the old ones first (singletons, a model that fills '
+        "its GPU).",
     )
-    max_surge: PercentOrCount = Field("100%", description="Workers above `workers` at once.")
+    max_surge: PercentOrCount = Field(
+        "100%", description="Most workers above `workers` at the same time, as a number or percent."
+    )
 
 
 class ServiceLog(Table):
     """What a service logs."""
 
-    access: bool = Field(True, description="One event for every request.")
-    level: LogLevel = Field("info", description="Least severe events of the worker's loggers.")
-    skip_paths: Texts = Field((), description="Paths that are not logged.")
+    access: bool = Field(True, description="Log one event for each request.")
+    level: LogLevel = Field("info", description="Lowest level that the workers log.")
+    skip_paths: Texts = Field((), description="Request paths that are not logged.")
     sample: float = Field(
-        1.0, ge=0, le=1, description="Share of requests that is logged; 5xx always are."
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that is logged, from 0 to 1. 5xx responses are always "
+        "logged.",
     )
     max_rate: int = Field(
-        5000, ge=0, description="Printed lines a second; more are dropped and counted. 0: any."
+        5000,
+        ge=0,
+        description="Most printed lines a second. More are dropped and counted. 0: no limit.",
     )
     file: Text = Field(
-        "", description="A file for what the workers print, besides the daemon's log."
+        "",
+        description="File for the output of the workers, in addition to the log of the daemon. "
+        "Empty: no file.",
     )
     max_size: SizeOrNone = Field(
-        None, description="Size at which the file is renamed to .1, and begun anew."
+        None,
+        description="Size at which the file is renamed to .1 and a new one begins. none: never.",
     )
-    keep: int = Field(5, ge=0, le=1000, description="Renamed files that are kept.")
-
-
-class Proxy(Table):
-    """Trust in the headers that a reverse proxy sets."""
-
-    headers: bool = Field(False, description="Take client and scheme from X-Forwarded-*.")
-    trusted: Annotated[tuple[Peer, ...], BeforeValidator(one_or_many), ONE_OR_MANY] = Field(
-        ("127.0.0.1", "::1"),
-        description='Addresses and networks that may set them; "unix": peers on a unix socket.',
-    )
-
-
-class UvicornOptions(Table):
-    """Options that are passed through to Uvicorn."""
-
-    http: Literal["auto", "h11", "httptools"] = Field("auto", description="HTTP implementation.")
-    loop: Literal["auto", "asyncio", "uvloop"] = Field("auto", description="Event loop.")
-    ws: Literal["auto", "none", "websockets", "websockets-sansio", "wsproto"] = Field(
-        "auto", description="WebSocket implementation."
-    )
-    lifespan: Literal["auto", "on", "off"] = Field("auto", description="ASGI lifespan protocol.")
-    ws_max_size: Size = Field(16777216, description="One message of a WebSocket.")
-    ws_ping_interval: DurationOrNone = Field(20.0, description="Between two pings of a WebSocket.")
-    ws_ping_timeout: DurationOrNone = Field(20.0, description="For the answer to a ping.")
-
-
-class Tls(Table):
-    """TLS, ended in the workers."""
-
-    certfile: Text = Field("", description="Certificate chain in PEM.")
-    keyfile: Text = Field("", description="Private key in PEM; empty: certfile has it too.")
-    keyfile_password: Text = Field("", description="Password of an encrypted key.")
-    ca_certs: Text = Field("", description="Certificates that client certificates are checked by.")
-    client_auth: Literal["none", "optional", "required"] = Field(
-        "none", description="Whether clients must show a certificate."
-    )
-    min_version: Literal["TLSv1.2", "TLSv1.3"] = Field("TLSv1.2", description="Oldest version.")
-    ciphers: Text = Field("", description="OpenSSL cipher list for TLS 1.2; empty: its default.")
-    rotate: bool = Field(
-        True, description="Serve new certificate files to new connections without a restart."
-    )
-
-    @property
-    def key_source(self) -> str:
-        """The file that has the private key."""
-        return self.keyfile or self.certfile
+    keep: int = Field(5, ge=0, le=1000, description="Number of renamed files to keep.")
 
 
 class Dependency(Table):
-    """Another service that must be there first."""
+    """A service that another service needs."""
 
     service: Text = Field(description="Name of the service.")
     condition: Literal["ready", "started", "completed"] = Field(
-        "ready", description="What it must have reached before this service starts."
+        "ready", description="State that it must reach before this service starts."
     )
 
 
@@ -274,8 +185,8 @@ def _dependencies(value: object) -> object:
 class EnvFile(Table):
     """A file of environment variables."""
 
-    path: Word = Field(description="The file.")
-    required: bool = Field(True, description="Whether it has to be there.")
+    path: Word = Field(description="Path of the file.")
+    required: bool = Field(True, description="Whether a missing file is an error.")
 
 
 def _env_files(value: object) -> object:
@@ -310,89 +221,136 @@ Dependencies = Annotated[
 class ServiceBase(Table):
     """The keys that `[defaults]` and a service share."""
 
-    factory: bool = Field(False, description="The attribute is a function that makes the app.")
+    factory: bool = Field(False, description="The attribute is a function that returns the app.")
     interface: Literal["auto", "asgi3", "asgi2", "wsgi"] = Field(
-        "auto", description="What kind of application it is."
+        "auto",
+        description='Interface of the app: "asgi3", "asgi2", "wsgi", or "auto" to detect it.',
     )
-    directory: Text = Field(".", description="Working directory, first on sys.path.")
+    directory: Text = Field(
+        ".",
+        description="Working directory, and first entry of sys.path. Relative to the config file.",
+    )
     python: Text = Field(
-        "", description="Interpreter of another virtual environment; empty: servd's own."
+        "",
+        description="Python interpreter of another virtual environment. Empty: the interpreter "
+        "of servd.",
     )
     kind: Literal["service", "task"] = Field(
-        "service", description="Runs on, or runs to its end before its dependents start."
+        "service",
+        description='"service": keeps running. "task": exits before its dependents start.',
     )
     run: Literal["always", "once"] = Field(
-        "always", description="Whether a task runs again before a dependent rolls."
+        "always",
+        description='When a task runs again: "always": before a dependent rolls. "once": only when '
+        "its definition changes.",
     )
     socket: SocketOptions = Field(SocketOptions(), description="Mode and owner of unix sockets.")
-    backlog: int = Field(2048, ge=1, le=65535, description="Connections that may wait.")
-    public_url: Text = Field("", description="Where people reach it, for status pages.")
-    workers: CountOrAuto = Field(
-        1, description='Processes; "auto": one for each usable CPU; 0: kept stopped.'
+    backlog: int = Field(
+        2048, ge=1, le=65535, description="Most connections that wait to be accepted."
     )
-    threads: int = Field(40, ge=1, le=10000, description="Threads for sync endpoints.")
+    public_url: Text = Field(
+        "", description="URL at which users reach the service, for status pages."
+    )
+    workers: CountOrAuto = Field(
+        1,
+        description='Number of worker processes. "auto": one for each usable CPU. 0: the service '
+        "is stopped.",
+    )
+    threads: int = Field(
+        40, ge=1, le=10000, description="Number of threads for synchronous endpoints."
+    )
     preload: bool = Field(False, description="Import the app once and fork the workers from it.")
-    gpus: Gpus = Field(0, description="GPUs per worker; 0.5 shares one; a list of ids pins.")
-    cpu_affinity: Affinity = Field((), description='CPU ids, or "spread": one worker a CPU.')
-    timeouts: Timeouts = Field(Timeouts(), description="How long things may take.")
+    gpus: Gpus = Field(
+        0,
+        description="GPUs for each worker: a number, a share of one GPU such as 0.5, or a list of "
+        'ids. "none" hides all GPUs.',
+    )
+    cpu_affinity: Affinity = Field(
+        (),
+        description='Ids of the CPUs that workers run on, or "spread": one CPU for each worker. '
+        "Empty: all CPUs.",
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="Time limits for workers and requests.")
     limits: Annotated[Limits | None, Switchable] = Field(
-        None, description="Limits of each worker; false: none."
+        None, description="Limits of each worker. false: no limits."
     )
     health: Annotated[Health | None, Switchable] = Field(
-        None, description="Health probes; false: none."
+        None, description="Health probes of each worker. false: no probes."
     )
     watchdog: DurationOrNone = Field(
-        30.0, description="A worker whose event loop stops for this long is replaced."
+        30.0,
+        description="Replace a worker whose event loop is blocked for this long. none: never.",
     )
     ready: Readiness = Field(
-        "auto", description='What makes a command ready; "5s": to be alive for so long.'
+        "auto",
+        description='When a command is ready: "auto", "notify" (READY=1), "port", "http" '
+        '(health.path), "started" (after 250 ms), or a duration such as "5s" that it must run.',
     )
     activation: Literal["auto", "fd", "self"] = Field(
-        "auto", description="Who binds a command's address: servd (fd) or the program (self)."
+        "auto",
+        description='What binds the address of a command: servd ("fd"), the program ("self"), or '
+        '"auto" to detect it from the placeholders.',
     )
-    stop_signal: StopSignal = Field("SIGTERM", description="The signal that drains a command.")
+    stop_signal: StopSignal = Field("SIGTERM", description="Signal that stops a command.")
     stop_command: Command = Field(
-        (), description="A program that drains a command, run instead of the signal."
+        (), description="Program that stops a command, instead of the signal."
     )
-    restart: Restart = Field(Restart(), description="What happens when a worker dies.")
+    restart: Restart = Field(Restart(), description="What happens when a worker exits.")
     rollout: Rollout = Field(Rollout(), description="How new workers replace old ones.")
     env: Environment = Field({}, description="Environment variables.")
     env_file: EnvFiles = Field(
-        (), description="Files of NAME=value lines, as python-dotenv reads them."
+        (), description="Files of NAME=value lines, in the format of python-dotenv."
     )
     env_passthrough: Annotated[tuple[Word, ...], BeforeValidator(one_or_many), ONE_OR_MANY] = Field(
-        (), description="Names or globs taken over from the daemon's environment."
+        (),
+        description="Names or globs of variables that are passed on from the environment of the "
+        "daemon.",
     )
-    user: Text = Field("", description="User that the workers run as.")
-    group: Text = Field("", description="Group that the workers run as.")
-    umask: OctalModeOrNone = Field(None, description='File mode mask, as a string: "027".')
+    user: Text = Field(
+        "", description="User that the workers run as. Empty: the user of the daemon."
+    )
+    group: Text = Field(
+        "", description="Group that the workers run as. Empty: the group of the user."
+    )
+    umask: OctalModeOrNone = Field(
+        None, description='File mode mask in octal, such as "027". none: that of the daemon.'
+    )
     rlimits: ResourceLimits = Field(
         {}, description="Resource limits, named as in getrlimit(2): nofile, nproc, as, core."
     )
     log: ServiceLog = Field(ServiceLog(), description="What the service logs.")
     proxy: Proxy = Field(Proxy(), description="Trust in the headers of a reverse proxy.")
-    root_path: Text = Field("", description="Path that the app is mounted under.")
-    uvicorn: UvicornOptions = Field(UvicornOptions(), description="Passed through to Uvicorn.")
-    tls: Annotated[Tls | None, Switchable] = Field(None, description="TLS; false: none.")
+    root_path: Text = Field("", description="URL path that the app is mounted under.")
+    uvicorn: UvicornOptions = Field(
+        UvicornOptions(), description="Options that are passed to Uvicorn."
+    )
+    tls: Annotated[Tls | None, Switchable] = Field(
+        None, description="TLS, terminated in the workers. false: no TLS."
+    )
 
 
 class Defaults(ServiceBase):
-    """What every service takes over, key by key."""
+    """Default values for every service."""
 
 
 class Service(ServiceBase):
-    """One service: what runs, where, how many, and what it needs."""
+    """A service: what runs, where it listens, how many workers it has, and what it depends on."""
 
-    app: Text = Field("", description='"module:attr" or "path/file.py:app".')
+    app: Text = Field("", description='ASGI or WSGI app: "module:attr" or "path/file.py:app".')
     command: Command = Field(
-        (), description="A program and its arguments; a text is split into words. No shell runs it."
+        (),
+        description="Program with its arguments, as a list or as text that is split into words. "
+        "It runs without a shell.",
     )
-    bento: Text = Field("", description="A BentoML service: import string, folder or tag.")
+    bento: Text = Field("", description="BentoML service: import string, folder or tag.")
     listen: Listen = Field(
         (INTERNAL,),
-        description='":3000", "unix:/run/x.sock", "fd:NAME", a list of these, or "internal".',
+        description='Addresses: ":3000", "unix:/run/x.sock", "fd:NAME", or a list of these. '
+        '"internal": reachable for other services only.',
     )
-    depends_on: Dependencies = Field((), description="Services that must be there first.")
+    depends_on: Dependencies = Field(
+        (), description="Services that must be ready before this service starts."
+    )
     components: dict[str, Defaults] = Field(
-        {}, description="Settings of the parts of a BentoML service, by class name."
+        {}, description="Settings of the components of a BentoML service, by class name."
     )

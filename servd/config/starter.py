@@ -29,7 +29,7 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A table: what to say of it, its path, what it must hold, and the model of its other keys."""
+    """A table: its comment, path, required keys, and the model of its other keys."""
 
     says: str
     path: tuple[str, ...]
@@ -40,8 +40,8 @@ class _Block:
 
 
 def starter(app: str, form: Format) -> str:
-    """Returns a configuration for beginners that runs `app`. Each line that is commented out can be
-    used as it is: a key is its default, the other tables are examples. JSON has no comments.
+    """Returns a configuration for beginners that runs `app`. Each commented line can be used as it
+    is: keys have their defaults, other tables are examples. JSON has no comments.
     """
     blocks = list(_blocks(app))
     if form == "json":
@@ -49,8 +49,8 @@ def starter(app: str, form: Format) -> str:
     write = _toml if form == "toml" else _yaml
     name = f"servd.{form}"
     head = [
-        f"# A configuration of servd. `servd check` validates it, `servd --config {name}` runs it.",
-        "# What follows a # is optional: each key with its default, and some examples.",
+        f"# servd configuration. `servd check` validates it, `servd --config {name}` runs it.",
+        "# Commented lines are optional: keys with their defaults, and examples.",
         "",
     ]
     lines = [line for block in blocks for line in write(block)]
@@ -63,20 +63,20 @@ def _blocks(app: str) -> Iterator[_Block]:
     web = {"app": app, "listen": "127.0.0.1:8000"}
     yield _Block("", ("services", "web"), web, Service, shared, active=True)
     yield _Block(
-        "A program instead of an app; it has the keys above too.",
+        "A service that runs a program. The keys above that are not about apps work here too.",
         ("services", "worker"),
         {"command": ["sleep", "infinity"]},
         Service,
         tuple(key for key in Service.model_fields if key in _OF_COMMANDS),
     )
     yield _Block(
-        "A service of BentoML, with settings of its components.",
+        "A BentoML service with settings for its components.",
         ("services", "model"),
         {"bento": "service:Model"},
         Service,
         ("components",),
     )
-    says = "What every service takes over, key by key: any key above."
+    says = "Default values for every service: any key above."
     yield _Block(says, ("defaults",), {"workers": 1}, Service, ())
     for name, model in (("daemon", DaemonConfig), ("admin", AdminConfig)):
         yield _Block(f"{_says(Config, name)}", (name,), {}, model, tuple(model.model_fields))
@@ -95,7 +95,7 @@ def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 _NONE = {"umask": "none", "listen": "", "metrics": ""}
-"""How keys say that they have no value; others are tables, and false."""
+"""Values of keys without a value; the others are tables: false."""
 
 
 def _described(
@@ -116,7 +116,7 @@ def _example(model: type[BaseModel], key: str, form: Format) -> str:
         for each in getattr(model.model_fields[key].annotation, "__args__", ())
         if isinstance(each, type) and issubclass(each, BaseModel)
     )
-    return f" Or: {_inline(defaults_of(inner), form)}"
+    return f" Keys: {_inline(defaults_of(inner), form)}"
 
 
 def _toml(block: _Block) -> Iterator[str]:

@@ -13,7 +13,7 @@ Path = tuple[str | int, ...]
 
 
 class UntypedText(str):
-    """Text of the environment or an interpolation: the key decides what type it is read as."""
+    """Text of the environment or an interpolation: the key decides its type."""
 
     __slots__ = ()
 
@@ -70,8 +70,8 @@ def too_deep(file: str) -> Diagnostic:
 
 
 def defined_twice(name: str, place: Place, first: Place) -> Diagnostic:
-    """Returns the mistake of a key that stands in a table already."""
-    message = f'"{name}" is defined twice; the first is at {first}'
+    """Returns the mistake of a key that a table already has."""
+    message = f'duplicate key "{name}"; first defined at {first}'
     return Diagnostic(place, message, code="duplicate", related=first)
 
 

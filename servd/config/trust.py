@@ -1,4 +1,4 @@
-"""Who may change what root reads: whoever may change a configuration of root's is root. Impure."""
+"""Warns about files of root that others can change: who changes them can act as root. Impure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from servd.core.path_owner import changeable_by_others
 
 
 def check_trust(files: Iterable[str], others: Iterable[str]) -> Iterator[Diagnostic]:
-    """Yields a warning for each file of the configuration, and for each of the `others` that it
-    names (they may be patterns), that somebody else than root may change. Nothing unless root.
+    """Yields a warning for each file of the configuration, and each of the `others` that it names
+    (which may be patterns), that a user other than root can change. Nothing unless run as root.
     """
     if os.geteuid() != 0:
         return
@@ -25,7 +25,7 @@ def check_trust(files: Iterable[str], others: Iterable[str]) -> Iterator[Diagnos
             continue
         step, status = found
         said.add(step)
-        message = f"servd runs as root, and {_whoever(status)} may change {step}"
+        message = f"servd runs as root, but {_whoever(status)} can change {step}"
         hint = f"chown root {step}" if status.st_uid else f"chmod go-w {step}"
         yield Diagnostic(Place(file), message, hint=hint, severity="warning", code="changeable")
 
@@ -36,4 +36,4 @@ def _whoever(status: os.stat_result) -> str:
             return f"user {pwd.getpwuid(status.st_uid).pw_name}"
         except KeyError:
             return f"user {status.st_uid}"
-    return "everybody" if status.st_mode & stat.S_IWOTH else f"group {status.st_gid}"
+    return "every user" if status.st_mode & stat.S_IWOTH else f"group {status.st_gid}"

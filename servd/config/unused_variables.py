@@ -1,4 +1,4 @@
-"""Warns about variables that look like servd's own and act on nothing."""
+"""Warns about variables that look like those of servd and have no effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unused_variables(
     ]
     return [
         Diagnostic(
-            Place(f"<environment {name}>"), "acts on nothing", hint=_hint(name), severity="warning"
+            Place(f"<environment {name}>"), "has no effect", hint=_hint(name), severity="warning"
         )
         for name in sorted(environ)
         if name.upper().startswith("SERVD_")
@@ -49,6 +49,6 @@ def _hint(name: str) -> str:
     if single := re.fullmatch(r"SERVD_(DAEMON|ADMIN|DEFAULTS)_([A-Z].*)", name, re.IGNORECASE):
         return f"write SERVD_{single[1]}__{single[2]}, with two underscores before each key"
     if "__" in name:
-        return "variables reach [daemon], [admin] and [defaults]: SERVD_DEFAULTS__WORKERS"
+        return "variables can set keys of [daemon], [admin] and [defaults]: SERVD_DEFAULTS__WORKERS"
     known = {known.lower(): known for known in _KNOWN}
     return did_you_mean(name, list(known)).upper().replace("DID YOU MEAN", "did you mean")

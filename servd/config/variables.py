@@ -12,7 +12,7 @@ from servd.config.scalars import text_without_null, wrong
 
 def _variable_name(name: object) -> object:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise wrong("this cannot be the name of an environment variable")
+        raise wrong("invalid name of an environment variable")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Finds where a key belongs that stands in the wrong table."""
+"""Finds the right table for a key in the wrong table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def right_place(path: Path, node: Node) -> str:
     if len(path) == 1 and node.table.keys() & set(_RUNNERS):
         return f"write [services.{word}]"
     if len(path) == 1 and isinstance(node.value, str) and word in _RUNNERS:
-        return f"{word} is a key of a service: write it below [services.NAME]"
+        return f"{word} is a key of a service: write it in [services.NAME]"
     if len(path) > 1 and word in Config.model_fields:
-        return f"{word} is a table of its own: [{word}]"
+        return f"{word} is a top-level table: [{word}]"
     own = Service if path[0] in ("services", "defaults") else None
     if own is not None and (homes := list(_homes(own, word))):
         return (

@@ -62,21 +62,19 @@ def parse_address(text: str) -> Address:
     if text.startswith("fd:"):
         name = text.removeprefix("fd:")
         if not re.fullmatch(r"[^\s:\x00-\x1f]{1,255}", name):
-            raise AddressError(
-                f'"{text}" names no descriptor: write "fd:NAME", as in LISTEN_FDNAMES'
-            )
+            raise AddressError(f'"{text}" has no valid name: write "fd:NAME", as in LISTEN_FDNAMES')
         return Address("fd", name=name)
     return _tcp(text)
 
 
 def _unix(path: str) -> Address:
     if not path:
-        raise AddressError('"unix:" is followed by no path: write "unix:/run/x.sock"')
+        raise AddressError('"unix:" has no path: write "unix:/run/x.sock"')
     if "\0" in path:
-        raise AddressError("the path of a unix socket cannot hold a NUL character")
+        raise AddressError("the path of a unix socket cannot contain a NUL character")
     if (size := len(path.encode())) > UNIX_PATH_LIMIT:
-        limit = f"the path of a unix socket can have {UNIX_PATH_LIMIT} bytes"
-        raise AddressError(f"{limit}, this has {size}")
+        limit = f"the path of a unix socket can have at most {UNIX_PATH_LIMIT} bytes"
+        raise AddressError(f"{limit}, got {size}")
     return Address("unix", path=path)
 
 
@@ -107,7 +105,7 @@ def _tcp(text: str) -> Address:
         )
     port = int(match["port"])
     if port > 65535:
-        raise AddressError(f"{port} is not a port: they go from 0 to 65535")
+        raise AddressError(f"{port} is not a port: expected 0 to 65535")
     host = match["host"]
     if host.startswith("["):
         host = host[1:-1]
@@ -116,7 +114,7 @@ def _tcp(text: str) -> Address:
         except ValueError:
             raise AddressError(f'"[{host}]" is not an IPv6 address') from None
     elif re.fullmatch(r"\d+", host):
-        raise AddressError(f'"{text}" has two ports: write ":{port}", where it listens')
+        raise AddressError(f'"{text}" has two ports: write ":{port}", the port to listen on')
     elif re.fullmatch(r"[\d.]+", host):
         try:
             ipaddress.IPv4Address(host)

@@ -44,7 +44,7 @@ class UnixSocketOptions(Protocol):
 def reason(error: OSError) -> str:
     """Returns why an address cannot be bound, as text for people."""
     if isinstance(error, socket.gaierror):
-        return f"the name cannot be resolved ({error.strerror})"
+        return f"cannot resolve the name ({error.strerror})"
     reasons = {
         errno.EADDRINUSE: "the address is in use by another process",
         errno.EACCES: "permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
@@ -119,7 +119,7 @@ def _answers(path: str) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "a file that is no socket stands there")
+        raise OSError(errno.EEXIST, "the file exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

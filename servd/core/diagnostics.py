@@ -1,4 +1,4 @@
-"""Mistakes in a configuration as values; the command line and the admin API make text of them."""
+"""Mistakes in a configuration as values. The command line and the admin API render them."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Every error that servd raises on purpose, with the exit status of a command that fails by it.
+"""The errors that servd raises on purpose, with the exit status of a command that fails with them.
 
 ::
 
-    ServdError                what a person can act on; never shown with a traceback
-    ├── ConfigError           the configuration is wrong; carries every mistake with its place
-    ├── StartError            something cannot be started: an address, a runtime folder
-    ├── UsageError            a command has arguments that make no sense
-    └── DependencyError       `servd.depends` does not know where a dependency is
+    ServdError                errors that users can act on; shown without a traceback
+    ├── ConfigError           the configuration is invalid; has every mistake with its place
+    ├── StartError            something is unavailable at start: an address, a runtime folder
+    ├── UsageError            the arguments of a command are invalid
+    └── DependencyError       `servd.depends` has no address for a dependency
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Exit(IntEnum):
 
 
 class ServdError(Exception):
-    """Base of all errors whose message is for people rather than for a debugger."""
+    """Base of all errors whose message is for users."""
 
     exit_status: ClassVar[Exit] = Exit.FAILED
 

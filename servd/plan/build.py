@@ -13,7 +13,8 @@ from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
 from servd.config.load import Loaded
 from servd.config.model import Config
-from servd.config.service import Limits, Restart, Service, Table
+from servd.config.service import Limits, Restart, Service
+from servd.config.table import Table
 from servd.config.tree import Path
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address

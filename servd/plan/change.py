@@ -87,12 +87,14 @@ class Change:
         """Consequences to know before confirming."""
         notes: list[str] = []
         if self.kind == "interrupt":
-            notes.append("interrupts: the command binds its own address, so it stops, then starts")
+            notes.append(
+                "interrupts: the command binds its own address, so it stops before it starts again"
+            )
         elif self.replaces and self.before is not None and self.plan.never_overlaps:
-            notes.append("recreate: the old ends, then the new starts; connections wait meanwhile")
+            notes.append("recreate: old workers stop before new ones start; connections wait")
         if self.plan.is_task and self.kind != "remove":
-            notes.append("runs again; a task is never undone")
+            notes.append("runs again; a task cannot be undone")
         elif self.starts_anew and self.kind != "add" and self.batch < self.plan.workers:
             how_many = "one" if self.batch == 1 else str(self.batch)
-            notes.append(f"{how_many} at a time; if it fails, drained old workers are put back")
+            notes.append(f"{how_many} at a time; on failure, drained old workers start again")
         return tuple(notes)

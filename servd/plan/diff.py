@@ -45,7 +45,7 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
     ordered = [change for change in found if not change.halts]
     for name in reversed(graph.order(before.graph)):
         if name not in new:
-            gone = "no longer in the configuration"
+            gone = "removed from the configuration"
             ordered.append(Change(name, "remove", (), gone, old[name]))
         elif name in changes and changes[name].halts:
             ordered.append(changes[name])
@@ -82,7 +82,7 @@ def patched(plan: Plan, changes: Collection[Change]) -> Plan:
 
 def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan) -> Change | None:
     if old is None:
-        return Change(new.name, "add", (), "new in the configuration", None, new)
+        return Change(new.name, "add", (), "added to the configuration", None, new)
     if old == new or _meaning(old) == _meaning(new):
         return None
     keys = _keys(old, new, before, after)
@@ -114,7 +114,7 @@ def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change
     if change is not None and (change.kind not in ("live", "scale") or change.starts):
         return change
     keys = change.keys if change is not None else ()
-    return Change(new.name, "roll", keys, "asked for", old, new)
+    return Change(new.name, "roll", keys, "requested", old, new)
 
 
 def _interrupting(change: Change) -> Change:
@@ -148,8 +148,8 @@ def _why(kind: ChangeKind, old: ServicePlan, new: ServicePlan) -> str:
     if kind != "switch":
         return ""
     if (old.tls is None) != (new.tls is None):
-        return "plain and TLS workers must not accept from one socket"
-    return "workers that check clients less must not accept any more"
+        return "workers with and without TLS must not share a socket"
+    return "workers with a weaker client check must stop accepting first"
 
 
 def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list[KeyChange]:
@@ -171,7 +171,7 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     keys += _variables(old, new, before, after)
     keys += _outside(old, new, {key.key.partition(".")[0] for key in keys})
     # any other difference may be visible to workers
-    return keys or [KeyChange("ready", "", "asked in another way")]
+    return keys or [KeyChange("ready", "", "checked in a different way")]
 
 
 def _key_by_key(path: Path, before: Any, after: Any) -> list[KeyChange]:
@@ -213,7 +213,7 @@ def _with_manual_mark(key: KeyChange, old: ServicePlan) -> KeyChange:
     workers = old.definition.workers
     if workers in ("auto", old.workers):
         return key
-    return dataclasses.replace(key, before=f"{old.workers} (by hand)")
+    return dataclasses.replace(key, before=f"{old.workers} (set manually)")
 
 
 def _at(values: Any, path: Path) -> Any:
@@ -276,7 +276,7 @@ def _variables(
             named.append(name)
     if named:
         key = "env_file" if old.definition.env_file or new.definition.env_file else "env"
-        yield KeyChange(key, "", f"other values: {', '.join(named)}")
+        yield KeyChange(key, "", f"changed values: {', '.join(named)}")
 
 
 def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
@@ -288,7 +288,7 @@ def _sockets(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
 def _socket_owners(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     here, there = ({s.key: (s.mode, s.owner, s.group) for s in plan.sockets} for plan in (old, new))
     if here.keys() == there.keys() and here != there:
-        yield KeyChange("socket", "", "open to other users")
+        yield KeyChange("socket", "", "accessible to different users")
 
 
 def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
@@ -310,16 +310,16 @@ def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
 _ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
 _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("depends_on",), _values("depends_on", lambda plan: plan.environment.get(DEPENDENCIES, ""),
-        "a dependency is reached at another address")),
+        "a dependency has a new address")),
     (_ADDRESS_KEYS, _sockets),
     ((*_ADDRESS_KEYS, "socket"), _socket_owners),
-    (_ADDRESS_KEYS, _values("command", lambda p: (p.command, p.addresses), "another port")),
+    (_ADDRESS_KEYS, _values("command", lambda p: (p.command, p.addresses), "new port")),
     ((), _tls),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
-        "another account or other CPUs on this machine")),
+        "the account or the CPUs of this machine changed")),
     (("bento", "components", "workers"), _values("bento",
-        lambda p: (p.app and p.app.bento, p.part), "its code declares something else")),
+        lambda p: (p.app and p.app.bento, p.part), "the declarations in its code changed")),
     (("gpus",), _gpus),
     (("python",), _values("python", lambda plan: plan.python)),
 )  # fmt: skip

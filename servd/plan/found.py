@@ -1,7 +1,7 @@
-"""Addresses that programs bind without saying so: what was found of what runs, carried into plans.
+"""Undeclared addresses that programs bind, found while they run and carried into plans.
 
-Only the running program shows them. They make no difference between plans, but decide how a change
-is made: old and new cannot both have an address.
+They make no difference between plans, but decide how a change is made: an old and a new worker
+cannot both bind an address.
 """
 
 from __future__ import annotations
@@ -69,4 +69,4 @@ def too_many_workers(plan: Plan, running: Plan) -> Iterator[tuple[str, str]]:
 
 def one_worker_reason(fixed: Iterable[str]) -> str:
     """Returns why a program cannot have a second worker."""
-    return f"the program binds {', '.join(fixed)} itself, and a second worker could not"
+    return f"the program itself binds {', '.join(fixed)}, so a second worker cannot"

@@ -107,8 +107,8 @@ def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
     if given is None:  # kept or spread shares are in the way
         given = _assign(wanted, gpus.ids, {}, spread=False)
     if given is None:
-        there = f"{_available_text(gpus.ids)}, and no share can be of two"
-        raise GpuError(wanted[-1].service, f"{_total_text(wanted)}: {there}")
+        there = f"{_available_text(gpus.ids)}, and a share cannot span two"
+        raise GpuError(wanted[-1].service, f"{_total_text(wanted)}, but {there}")
     services = tuple(
         _equipped(service, given[service.name], gpus) if service.name in given else service
         for service in plan.services
@@ -128,14 +128,14 @@ def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
     named: set[str] = set()
     for request in wanted:
         if request.each > 1 and request.each != int(request.each):
-            message = f"{request.each:g}: write a whole number of GPUs, or a share of one"
+            message = f"write a whole number of GPUs or a share of one, not {request.each:g}"
             raise GpuError(request.service, message)
         unknown = [each for each in request.named if each not in there]
         if unknown and not there:
-            raise GpuError(request.service, f"no GPU {unknown[0]}: {_available_text(())}")
+            raise GpuError(request.service, f"unknown GPU {unknown[0]}: {_available_text(())}")
         if unknown:
             there_text = f"{_available_text(there)} ({', '.join(there)})"
-            message = f"there is no GPU {', '.join(unknown)}: {there_text}"
+            message = f"unknown GPU {', '.join(unknown)}: {there_text}"
             raise GpuError(request.service, message)
         named |= set(request.named)
     asked = 0.0
@@ -144,21 +144,25 @@ def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
     for request in counted:
         asked += request.each * request.portions
         if asked > free + _TOLERANCE:
-            pinned = f", {len(named)} of them named by others" if named else ""
+            pinned = (
+                f", and {len(named)} of them {'is' if len(named) == 1 else 'are'} pinned"
+                if named
+                else ""
+            )
             message = f"{_total_text(counted)}, but {_available_text(there)}{pinned}"
             raise GpuError(request.service, message)
 
 
 def _total_text(wanted: Sequence[GpuRequest]) -> str:
-    """Returns `3.5 GPUs are asked for (web 2 x 1 + ocr 3 x 0.5)`."""
+    """Returns `3.5 GPUs requested (web 2 x 1 + ocr 3 x 0.5)`."""
     counted = [request for request in wanted if not request.named]
     total = sum(request.each * request.portions for request in counted)
-    are = "s are" if total != 1 else " is"
-    return f"{total:g} GPU{are} asked for ({' + '.join(map(str, counted))})"
+    noun = "GPU" if total == 1 else "GPUs"
+    return f"{total:g} {noun} requested ({' + '.join(map(str, counted))})"
 
 
 def _available_text(there: Ids) -> str:
-    return f"there {'is' if len(there) == 1 else 'are'} {len(there) or 'none'}"
+    return f"this machine has {len(there) or 'no'} GPU{'' if len(there) == 1 else 's'}"
 
 
 def _assign(

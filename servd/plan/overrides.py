@@ -1,4 +1,4 @@
-"""Manual overrides of workers, until the file changes that key or the daemon restarts. Pure."""
+"""Manual overrides of workers, until the config changes the key or the daemon restarts. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Overrides = Mapping[str, Override]
 
 
 class RefusedError(ServdError):
-    """The action makes no sense now. `hint` names one that does."""
+    """The action is not possible now. `hint` names one that is."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -67,7 +67,7 @@ ManualAction = ScaleService | StopService | StartService
 def acted(overrides: Overrides, act: ManualAction, declared: Plan) -> dict[str, Override]:
     """Returns the overrides after `act` on the `declared` plan. Raises `RefusedError`."""
     if act.service not in declared.by_name:
-        raise RefusedError(f'there is no service "{act.service}" any more')
+        raise RefusedError(f'service "{act.service}" no longer exists')
     if isinstance(act, StartService):
         return _started(overrides, act.service, declared)
     if isinstance(act, ScaleService) and act.workers:
@@ -102,8 +102,8 @@ def _workers_agree(old: ServicePlan, new: ServicePlan) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EndedOverride:
-    """A number of workers that was set by hand, and is over: the file says `file` (None: it has no
-    such service any more).
+    """A manual number of workers that no longer applies: the config says `file` (None: it no longer
+    has the service).
     """
 
     service: str
@@ -140,10 +140,14 @@ def needed(name: str, plan: Plan) -> list[str]:
 def _scaled(overrides: Overrides, act: ScaleService, declared: Plan) -> dict[str, Override]:
     service = declared.service(act.service)
     if service.is_task:
-        raise RefusedError(f"{service.name} is a task: it runs once, and is not scaled")
+        raise RefusedError(
+            f"{service.name} is a task, which runs in one process and cannot be scaled"
+        )
     if service.binds_itself and act.workers > 1:
-        hint = "let servd bind ({fd} or LISTEN_FDS) to have more"
-        raise RefusedError(f"{service.name} binds its own address: it has one worker", hint)
+        hint = "let servd bind the address ({fd} or LISTEN_FDS) for more workers"
+        raise RefusedError(
+            f"{service.name} binds its own address and can have only one worker", hint
+        )
     return _started({**overrides, service.name: Override(act.workers)}, service.name, declared)
 
 
@@ -153,9 +157,9 @@ def _stopped(
     running = {s.name for s in with_overrides(declared, overrides).services if s.workers}
     needing = _dependents(act.service, declared, running)
     if needing and not act.cascade:
-        need, them = ("needs", "it") if len(needing) == 1 else ("need", "them")
-        message = f"{', '.join(needing)} {need} {act.service}"
-        raise RefusedError(message, f"stop {them} too with --cascade")
+        verb, them = ("depends", "it") if len(needing) == 1 else ("depend", "them")
+        message = f"{', '.join(needing)} {verb} on {act.service}"
+        raise RefusedError(message, f"use --cascade to stop {them} too")
     found = dict(overrides)
     for name in (act.service, *needing):
         found[name] = Override(found[name].workers if name in found else None, stopped=True)
@@ -176,7 +180,7 @@ def _started(overrides: Overrides, name: str, declared: Plan) -> dict[str, Overr
         found[each] = Override(found[each].workers if each in found else None)
         if found[each].workers_of(services[each]):
             continue
-        whose = name if each == name else f"{name} needs {each}, which"
-        hint = f"give it some: servd scale {each}=1"
-        raise RefusedError(f"{whose} has workers = 0 in the file", hint)
+        whose = name if each == name else f"{name} depends on {each}, which"
+        hint = f"start a worker with `servd scale {each}=1`"
+        raise RefusedError(f"{whose} has workers = 0 in the config", hint)
     return found

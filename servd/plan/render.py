@@ -12,7 +12,7 @@ from servd.plan.model import Plan, ServicePlan
 def summary(service: ServicePlan) -> str:
     """Returns where a service listens and its number of workers, as text."""
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
-    where = ", ".join(service.urls) or ("internal" if service.app else "a command")
+    where = ", ".join(service.urls) or ("internal" if service.app else "command")
     return f"{where}, {workers}"
 
 

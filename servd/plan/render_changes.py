@@ -11,7 +11,7 @@ from servd.core.secrets import MASK
 from servd.plan.change import Change, Sign
 from servd.plan.render import summary
 
-NOTHING = "nothing differs (code is not compared: `servd restart` replaces workers for it)"
+NOTHING = "No changes. Code changes are not detected: run `servd restart NAME`."
 _COLOURS = {"+": "32", "~": "33", "-": "31"}
 
 
@@ -90,13 +90,13 @@ def counted(rows: Sequence[Row], settings: Sequence[SettingRow] = ()) -> str:
     signs = [row["sign"] for row in rows]
     text = f"{signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove"
     count = len(settings)
-    return f"{text}; {count} setting{'' if count == 1 else 's'} of servd" if settings else text
+    return f"{text}; {count} servd setting{'' if count == 1 else 's'}" if settings else text
 
 
 def _values(key: KeyRow) -> str:
     before, after = key["before"], key["after"]
     if before == after and MASK in after:
-        return f"{after} -> another value"
+        return f"{after} -> changed value"
     if key["sign"] != "~" or not before:
         return after or before
     return f"{before} -> {after or '(not set)'}"

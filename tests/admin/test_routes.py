@@ -109,7 +109,7 @@ def test_restarting_all_replaces_every_service_and_reads_no_file(servd: Servd) -
     daemon.edit("this is no configuration")
     answer = daemon.ask("POST", "/v1/restart").json()
     assert [(c["service"], c["kind"], c["why"]) for c in answer["changes"]] == [
-        ("job", "roll", "asked for"), ("web", "roll", "asked for"),
+        ("job", "roll", "requested"), ("web", "roll", "requested"),
     ]  # fmt: skip
     assert not before & {*daemon.pids("web"), *daemon.pids("job")}
 
@@ -151,7 +151,7 @@ def test_a_taken_admin_address_is_said_and_nothing_is_started(servd: Servd) -> N
 @pytest.mark.parametrize(
     ("table", "mistake"),
     [
-        ('listen = "fd:admin"', 'admin.listen: write "unix:PATH" or "HOST:PORT"'),
+        ('listen = "fd:admin"', 'admin.listen: must be "unix:PATH" or "HOST:PORT"'),
         ('group = "nosuch"', 'admin.group: there is no group "nosuch"'),
     ],
 )

@@ -113,8 +113,8 @@ def test_a_reload_changes_the_token_and_the_address(servd: Servd) -> None:
 @pytest.mark.parametrize(
     ("admin", "mistake"),
     [
-        ('listen = "127.0.0.1:1"', "admin.listen: TCP needs a token"),
-        ('listen = ":1"\ntoken = ""', "admin.listen: TCP needs a token"),
+        ('listen = "127.0.0.1:1"', "admin.listen: a TCP address requires a token"),
+        ('listen = ":1"\ntoken = ""', "admin.listen: a TCP address requires a token"),
         ('listen = ":1"\ntoken_file = "nosuch"', "admin.token_file"),
         ('listen = ":1"\ntoken_file = "empty"', "admin.token_file"),
         ('listen = ":1"\ntoken = "a"\ntoken_file = "token"', "either token or token_file"),

@@ -311,7 +311,7 @@ def test_a_service_depends_on_a_component(servd: Servd) -> None:
     assert daemon.get("web").text == "gw.tokenizer"
     daemon.edit(config.replace('["gw.tokenizer"]', '["gw.tokeniser"]'))
     done = daemon.cli("reload")
-    assert 'there is no service "gw.tokeniser" (did you mean "gw.tokenizer"?)' in done.stderr
+    assert 'unknown service "gw.tokeniser" (did you mean "gw.tokenizer"?)' in done.stderr
 
 
 def test_limits_of_the_file_are_servds_and_those_of_the_code_bentomls(servd: Servd) -> None:

@@ -140,7 +140,7 @@ def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
         (["restart", "wbe"], 1, 'there is no service "wbe"'),
         (["scale", "wbe=1"], 1, 'there is no service "wbe"'),
         (["status", "wbe"], 1, 'there is no service "wbe"; there is: back, web'),
-        (["stop", "back"], 1, "web needs back"),
+        (["stop", "back"], 1, "web depends on back"),
         (["scale", "web"], 2, "write scale NAME=N"),
         (["scale", "web=-1"], 2, "write scale NAME=N"),
         (["scale", "=1"], 2, "the name of a service is missing"),

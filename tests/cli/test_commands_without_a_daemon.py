@@ -244,7 +244,7 @@ def test_two_candidates_in_one_folder_are_an_error(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     done = command("check", folder=tmp_path)
     assert done.returncode == 78
-    assert "servd.toml and servd.yaml are both here" in done.stderr
+    assert "found both servd.toml and servd.yaml" in done.stderr
 
 
 def test_the_variable_names_the_config(folder: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_two_spellings_are_one_address(tmp_path: Path, first: str, second: str) 
     (tmp_path / "link").symlink_to("run")
     (found,) = mistakes(tmp_path, first, second)
     assert found.startswith("services.b.listen: ")
-    assert "is taken: services.a listens on" in found
+    assert "is already in use: services.a listens on" in found
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_different_addresses_are_free(tmp_path: Path, first: str, second: str) -
 def test_the_addresses_of_the_daemon_count(tmp_path: Path, own: str, where: str) -> None:
     (found,) = mistakes(tmp_path, "127.0.0.1:8000", "unix:a.sock", f"[admin]\n{own}\n")
     assert found.startswith(f"{where}: ")
-    assert "is taken: services." in found
+    assert "is already in use: services." in found
 
 
 def test_both_addresses_of_the_daemon_are_different(tmp_path: Path) -> None:
     own = '[admin]\nlisten = "localhost:9000"\ntoken = "x"\nmetrics = "127.0.0.1:9000"\n'
     (found,) = mistakes(tmp_path, ":1", ":2", own)
-    assert "admin.metrics: 127.0.0.1:9000 is taken: admin.listen listens on" in found
+    assert "admin.metrics: 127.0.0.1:9000 is already in use: admin.listen listens on" in found
 
 
 def test_one_service_and_one_address(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_one_service_and_one_address(tmp_path: Path) -> None:
         '[services.a]\ncommand = ["true"]\nlisten = ["localhost:8000", "127.0.0.1:8000"]\n'
     )
     (found,) = load(os.fspath(tmp_path / "servd.toml"), {}).errors
-    assert "is taken: it already listens on localhost:8000" in found.message
+    assert "is already in use: this service listens on localhost:8000" in found.message

@@ -68,7 +68,7 @@ def test_what_only_a_shell_could_do_is_a_mistake_that_shows_what_to_write(
     text: str, what: str
 ) -> None:
     (mistake,) = mistakes_of(f"[services.a]\ncommand = '{text.replace('$', '$$')}'")
-    assert mistake.message.startswith(f"{what} is for a shell")
+    assert mistake.message.startswith(f"{what} needs a shell")
     assert f'write ["sh", "-c", "{text}"]' in mistake.message
 
 
@@ -94,7 +94,7 @@ def test_a_port_may_be_a_number() -> None:
 def test_a_key_of_a_neighbour_gets_the_right_hint(key: str) -> None:
     (mistake,) = mistakes_of(f'[services.a]\napp = "m:a"\n{key} = "x"')
     assert mistake.message == "unknown key"
-    assert mistake.hint.startswith("servd calls it")
+    assert mistake.hint.startswith("use ")
 
 
 def test_no_hint_is_about_a_key_that_servd_has() -> None:
@@ -139,7 +139,7 @@ def test_an_env_file_is_read_as_python_dotenv_reads_it() -> None:
 def test_a_line_that_cannot_be_read_is_named_and_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "x.env"
     file.write_text("A=1\nSECRET of='unended\nB=2\n")
-    with pytest.raises(EnvFileError, match=r"x\.env:2: this line is not NAME=value") as caught:
+    with pytest.raises(EnvFileError, match=r"x\.env:2: expected NAME=value") as caught:
         read_env_file(str(file))
     assert "unended" not in str(caught.value)
 

@@ -39,7 +39,7 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     trustme.CA().issue_cert("x").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     (mistake,) = found(tmp_path)
     assert mistake.path == "services.web.tls.keyfile"
-    assert "the key does not belong to" in mistake.message
+    assert "the key does not match" in mistake.message
 
 
 @pytest.mark.parametrize(("days", "words"), [(-1, "expired on"), (3, "expires on")])
@@ -56,7 +56,7 @@ def test_an_encrypted_key_needs_its_password(tmp_path: Path) -> None:
     pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(b"pw"))
     (tmp_path / "key.pem").write_bytes(pem)
     assert found(tmp_path)[0].hint == "set keyfile_password"
-    assert found(tmp_path, keyfile_password="wrong")[0].hint == "is the password right?"
+    assert found(tmp_path, keyfile_password="wrong")[0].hint == "check keyfile_password"
     assert found(tmp_path, keyfile_password="pw") == []
 
 
@@ -64,12 +64,12 @@ def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
     issue(tmp_path)
     (tmp_path / "ca.pem").write_text("nothing")
     (mistake,) = found(tmp_path, ca_certs="ca.pem")
-    assert "holds no certificates" in mistake.message
+    assert "contains no PEM certificates" in mistake.message
     (mistake,) = found(tmp_path, ciphers="NO-SUCH-CIPHER")
-    assert "OpenSSL knows none of these ciphers" in mistake.message
+    assert "OpenSSL supports none of these ciphers" in mistake.message
     (tmp_path / "cert.pem").write_text("nothing")
     (mistake,) = found(tmp_path)
-    assert "holds no certificate in PEM" in mistake.message
+    assert "contains no PEM certificate" in mistake.message
 
 
 def test_client_certificates_need_something_to_be_checked_by(tmp_path: Path) -> None:

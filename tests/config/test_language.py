@@ -165,7 +165,7 @@ E = "${1}"
 """
     found = mistakes(folder, text)
     assert [line.split(" ")[0] for line in found] == ["4:5", "5:5", "6:5", "7:5", "8:5"]
-    assert "the variable NOT_SET is not set" in found[0]
+    assert "variable NOT_SET is not set" in found[0]
     assert "set it please" in found[1]
 
 
@@ -221,7 +221,7 @@ def test_a_service_defined_twice_names_both_places(folder: Path) -> None:
 
 def test_an_include_that_is_not_there_is_a_mistake_but_an_empty_glob_is_none(folder: Path) -> None:
     text = 'include = ["none.d/*.toml", "missing.toml"]\n[services.web]\napp = "main:app"\n'
-    assert mistakes(folder, text) == ["1:29 include: there is no file missing.toml"]
+    assert mistakes(folder, text) == ["1:29 include: file not found: missing.toml"]
 
 
 def test_files_that_include_each_other_are_read_once(folder: Path) -> None:
@@ -278,40 +278,40 @@ def test_yaml_anchors_work_and_bombs_do_not(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('app = "main"', 'is neither "module:attr" nor "path/file.py:app"'),
-        ('app = "main:app"\ncommand = ["sh"]', "app or command: only one can run"),
+        ('app = "main"', 'expected "module:attr" or "path/file.py:app"'),
+        ('app = "main:app"\ncommand = ["sh"]', "command: cannot be combined with app"),
         ('app = "main:app"\nlisten = "localhost"', 'has no port: write "localhost:8000"'),
         ('app = "main:app"\nlisten = ":70000"', "70000 is not a port"),
         ('app = "main:app"\nlisten = "[::g]:1"', "is not an IPv6 address"),
         ('app = "main:app"\nlisten = "300.1.1.1:1"', "is not an IPv4 address"),
-        ('app = "main:app"\nlisten = ["internal", ":1"]', '"internal" cannot be one of a list'),
+        ('app = "main:app"\nlisten = ["internal", ":1"]', '"internal" cannot be combined'),
         ('app = "main:app"\nlisten = []', "must not be empty"),
-        ('app = "main:app"\numask = 27', 'write it as a string, such as "027"'),
+        ('app = "main:app"\numask = 27', 'write a string such as "027"'),
         ('app = "main:app"\nworkers = 2.5', "is not a number of workers"),
         ('app = "main:app"\nworkers = true', "true is not a number of workers"),
         ('app = "main:app"\nthreads = "4"', 'expected a whole number, got "4"'),
         ('app = "main:app"\nfactory = "ja"', "expected true or false"),
         ('app = "main:app"\nbacklog = 0', "must be at least 1, got 0"),
         ('app = "main:app"\ninterface = "asgi"', 'expected "auto", "asgi3", "asgi2" or "wsgi"'),
-        ('app = "main:app"\nenv = { "A B" = "x" }', "cannot be the name of an environment"),
+        ('app = "main:app"\nenv = { "A B" = "x" }', "invalid name of an environment variable"),
         ('app = "main:app"\nenv = { A = [1] }', "expected text, got a list"),
-        ('app = "main:app"\nrlimits = { files = 1 }', "is not a resource limit"),
+        ('app = "main:app"\nrlimits = { files = 1 }', "unknown resource limit"),
         ('app = "main:app"\ndepends_on = ["web"]', "the service depends on itself"),
-        ('app = "main:app"\ndepends_on = "x"', 'there is no service "x"'),
-        ('app = "main:app"\ndepends_on = [{}]', '"service" is missing here'),
+        ('app = "main:app"\ndepends_on = "x"', 'unknown service "x"'),
+        ('app = "main:app"\ndepends_on = [{}]', 'missing key "service"'),
         ('app = "main:app"\ntimeouts = 5', "expected a table, got 5"),
         ('app = "main:app"\ntimeouts = { drain = -1 }', "-1 is not a duration"),
-        ('app = "main:app"\ntls = { certfile = "" }', '"certfile" is missing here'),
-        ('app = "main:app"\nuser = "nobody-like-this"', 'there is no user "nobody-like-this"'),
-        ('app = "main:app"\ndirectory = "nowhere"', "does not exist"),
+        ('app = "main:app"\ntls = { certfile = "" }', 'missing key "certfile"'),
+        ('app = "main:app"\nuser = "nobody-like-this"', 'unknown user "nobody-like-this"'),
+        ('app = "main:app"\ndirectory = "nowhere"', "folder not found: "),
         ('app = "main:app"\nenv_file = "main.py"', None),
         ('app = "gone.py:app"', "cannot read"),
-        ('command = ["./gone"]', "is not there"),
+        ('command = ["./gone"]', "program not found: "),
         ("command = []", "must not be empty"),
-        ('command = ["sh", "{port}"]\nworkers = 2', "can have one worker only"),
+        ('command = ["sh", "{port}"]\nworkers = 2', "can have only one worker"),
         (
             'command = ["sh"]\ntls = { certfile = "c", keyfile = "k" }',
-            "a command ends TLS by itself",
+            "servd terminates TLS for apps only",
         ),
     ],
 )
@@ -354,7 +354,7 @@ def test_a_cycle_is_shown_as_a_path(folder: Path) -> None:
         for name, needs in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a"))
     )
     assert mistakes(folder, text) == [
-        "3:15 services.a.depends_on[0]: the services need each other: a -> b -> c -> a"
+        "3:15 services.a.depends_on[0]: dependency cycle: a -> b -> c -> a"
     ]
 
 
@@ -412,13 +412,13 @@ command = ["true"]
 kind = "task"
 health = { path = "/" }
 """
-    theirs = "the requests of a command are its own: servd limits those of apps only"
-    shared = "any of the workers that share the socket may answer a probe of its health"
+    theirs = "does not apply to a command: servd limits the requests of apps only"
+    shared = "the workers share a socket, so any of them may answer a health probe"
     assert mistakes(folder, text) == [
-        '2:11 admin.metrics: write "HOST:PORT" or "unix:PATH"',
+        '2:11 admin.metrics: must be "HOST:PORT" or "unix:PATH"',
         f"7:20 services.job.limits.queue: {theirs}",
         f"12:10 services.shared.health: {shared}",
-        "19:10 services.task.health: a task is well when it ends well",
+        "19:10 services.task.health: does not apply to a task: its exit status shows success",
     ]
 
 
@@ -431,14 +431,14 @@ timeouts = { request = "10s", request_total = "5s" }
 health = { path = "/a b", interval = 0 }
 """
     assert any(m.startswith("6:19 services.web.health.path: ") for m in mistakes(folder, text))
-    longer = "is longer than request_total, which ends every request before"
+    longer = "must not be longer than request_total"
     assert sorted(mistakes(folder, text.replace("/a b", "/ab"))) == [
-        "3:12 services.web.watchdog: 1ms is too short: it can be 200ms",
-        '4:20 services.web.limits.queue: means nothing without "concurrency"',
-        '4:45 services.web.limits.max_requests_jitter: means nothing without "max_requests"',
-        "4:58 services.web.limits.max_age: 0s is too short: it can be 1s",
+        "3:12 services.web.watchdog: must be at least 200ms, got 1ms",
+        '4:20 services.web.limits.queue: has no effect without "concurrency"',
+        '4:45 services.web.limits.max_requests_jitter: has no effect without "max_requests"',
+        "4:58 services.web.limits.max_age: must be at least 1s, got 0s",
         f"5:24 services.web.timeouts.request: {longer}",
-        "6:37 services.web.health.interval: 0s is too short: it can be 100ms",
+        "6:37 services.web.health.interval: must be at least 100ms, got 0s",
     ]
 
 
@@ -504,10 +504,10 @@ log.level = "${LEVEL:-lound}"
         assert f'"{value}"' not in shown, value
         assert f"/{value} " not in shown, value
         assert len(value) < 6 or value not in shown, value
-    assert 'there is no user "${WHO}"' in shown
+    assert 'unknown user "${WHO}"' in shown
     assert '"127.0.0.1:${PORT}" is not an address' in shown
     assert '"${PASSWORD}" is not a duration: write "300ms"' in shown
-    assert "the program ${PROGRAM} is not found" in shown
+    assert "program not found on PATH: ${PROGRAM}" in shown
     assert 'got "lound"' in shown  # a default stands in the file
 
 

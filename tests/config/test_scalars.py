@@ -99,5 +99,5 @@ def test_env_files_know_comments_export_and_quotes() -> None:
 
 
 def test_a_bad_line_of_an_env_file_is_named_and_not_shown() -> None:
-    with pytest.raises(EnvFileError, match=r"^secrets:2: this line is not NAME=value$"):
+    with pytest.raises(EnvFileError, match=r"^secrets:2: expected NAME=value$"):
         parse_env_file("A=1\nhunter2\n", "secrets")

@@ -41,16 +41,16 @@ def test_another_owner_is_named(file: Path, name: str) -> None:
     """A service's own environment, a secret and the folder of an include count too."""
     os.chown(file.parent / name, NOBODY, 0)
     (said,) = warnings(file)
-    where = f"user nobody may change {file.parent / name} (chown root {file.parent / name})"
-    assert said.endswith(f"warning: servd runs as root, and {where}")
+    where = f"user nobody can change {file.parent / name} (chown root {file.parent / name})"
+    assert said.endswith(f"warning: servd runs as root, but {where}")
 
 
-@pytest.mark.parametrize(("mode", "who"), [(0o666, "everybody"), (0o664, "group 65534")])
+@pytest.mark.parametrize(("mode", "who"), [(0o666, "every user"), (0o664, "group 65534")])
 def test_a_mode_that_lets_others_write_is_named(file: Path, mode: int, who: str) -> None:
     os.chown(file, 0, NOBODY)
     file.chmod(mode)
     (said,) = warnings(file)
-    assert f"{who} may change {file} (chmod go-w" in said
+    assert f"{who} can change {file} (chmod go-w" in said
 
 
 def test_the_group_of_root_is_root(file: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_way_to_the_file_counts(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "theirs" / "servd.toml"
     link.symlink_to(file)
     (said,) = warnings(link)
-    assert f"user nobody may change {tmp_path / 'theirs'} " in said
+    assert f"user nobody can change {tmp_path / 'theirs'} " in said
 
 
 @pytest.mark.parametrize("name", ["token/x.env", "a" * 300])
@@ -77,7 +77,7 @@ def test_what_cannot_be_there_is_said_by_the_check_of_files(file: Path, name: st
 
 def test_doctor_check_and_the_start_say_it(servd: Servd, file: Path, tmp_path: Path) -> None:
     os.chown(file, NOBODY, 0)
-    what = f"servd runs as root, and user nobody may change {file}"
+    what = f"servd runs as root, but user nobody can change {file}"
     assert f"warning: {what}" in command("doctor", folder=tmp_path).stdout
     checked = command("check", folder=tmp_path)
     assert checked.returncode == 0

@@ -20,77 +20,77 @@ APP = '[services.a]\napp = "main:app"\n'
 WRONG = [
     (
         COMMAND + "rlimits = { nofile = 9223372036854775808 }",
-        '3:22 services.a.rlimits.nofile: a limit can be 9223372036854775807, or "unlimited"',
+        '3:22 services.a.rlimits.nofile: must be at most 9223372036854775807, or "unlimited"',
     ),
     (
         COMMAND + "rlimits = { core = 99999999999999999999 }",
-        '3:20 services.a.rlimits.core: a limit can be 9223372036854775807, or "unlimited"',
+        '3:20 services.a.rlimits.core: must be at most 9223372036854775807, or "unlimited"',
     ),
     (
         COMMAND + 'env = { GOOD = "x", BAD = "a\\u0000b" }',
-        "3:27 services.a.env.BAD: the text holds a NUL character",
+        "3:27 services.a.env.BAD: must not contain a NUL character",
     ),
     (
         '[defaults]\nenv.BAD = "\\u0000"\n' + COMMAND,
-        "2:11 defaults.env.BAD: the text holds a NUL character",
+        "2:11 defaults.env.BAD: must not contain a NUL character",
     ),
     (
         APP + "cpu_affinity = [0, 99999]",
-        "3:20 services.a.cpu_affinity[1]: there is no CPU 99999: this machine has 0 to ",
+        "3:20 services.a.cpu_affinity[1]: unknown CPU 99999: this machine has CPUs 0 to ",
     ),
     (
         APP + "health = { interval = '1s', timeout = '5s' }",
-        "3:39 services.a.health.timeout: is longer than interval: a probe waits for it",
+        "3:39 services.a.health.timeout: is longer than interval: a slow probe delays the next one",
     ),
     (
         COMMAND + "restart = { backoff = '1m' }",
-        "3:23 services.a.restart.backoff: is longer than backoff_max: it is cut to that",
+        "3:23 services.a.restart.backoff: is longer than backoff_max: it is limited to that",
     ),
     (
         APP + 'ready = "5s"',
-        "3:1 services.a.ready: is for commands: a worker of an app tells",
+        "3:1 services.a.ready: applies to commands only: the worker of an app reports",
     ),
     (
         COMMAND.replace('"true"', '"true", "{port}"') + 'ready = "http"',
-        "3:9 services.a.ready: asks for / since there is no health: write health = { path = ",
+        "3:9 services.a.ready: probes / because health is not set: write health = { path = ",
     ),
-    (COMMAND + "factory = true", "3:1 services.a.factory: means nothing for a command"),
-    (COMMAND + "threads = 3", "3:1 services.a.threads: means nothing for a command"),
+    (COMMAND + "factory = true", "3:1 services.a.factory: does not apply to a command"),
+    (COMMAND + "threads = 3", "3:1 services.a.threads: does not apply to a command"),
     (
         COMMAND + 'interface = "wsgi"',
-        "3:1 services.a.interface: means nothing for a command: it is for apps",
+        "3:1 services.a.interface: does not apply to a command: it is for apps",
     ),
     (
         COMMAND + 'uvicorn.http = "h11"',
-        "3:1 services.a.uvicorn: means nothing for a command: it is for apps",
+        "3:1 services.a.uvicorn: does not apply to a command: it is for apps",
     ),
     (
         '[services.a]\ncommand = ["x=1", "true"]\n'.replace('"x=1", "true"', '"true", "{prt}"'),
-        "2:11 services.a.command: {prt} is no placeholder, and stays as it is (did you mean port?)",
+        "2:11 services.a.command: {prt} is not a placeholder and is passed on unchanged (did you "
     ),
     (
         COMMAND + 'public_url = "example.org"',
-        "3:14 services.a.public_url: write an address that begins with http:// or https://",
+        "3:14 services.a.public_url: must begin with http:// or https://",
     ),
     (
         APP + "proxy.trusted = ['nginx']",
-        '3:18 services.a.proxy.trusted[0]: "nginx" is no peer that can be trusted: ',
+        '3:18 services.a.proxy.trusted[0]: "nginx" is not a peer: ',
     ),
     (
         COMMAND + 'env.A = "${A-x}"',
-        '3:9 services.a.env.A: "${A-x}" is not a reference (write "${A:-x}")',
+        '3:9 services.a.env.A: "${A-x}" is not a valid reference (write "${A:-x}")',
     ),
     (
         COMMAND + 'env.A = "${A?x}"',
-        '3:9 services.a.env.A: "${A?x}" is not a reference (write "${A:?x}")',
+        '3:9 services.a.env.A: "${A?x}" is not a valid reference (write "${A:?x}")',
     ),
     (
         COMMAND + 'env.A = "${A:-${B:-x}"',
-        '3:9 services.a.env.A: "${" is not closed (write "$$" for a dollar)',
+        '3:9 services.a.env.A: "${" has no closing "}" (write "$$" for a dollar sign)',
     ),
     (
         COMMAND + 'env.A = "${A:-${C:?no ${NAME}}}"',
-        "3:9 services.a.env.A: no x (set the variable C)",
+        "3:9 services.a.env.A: no x (set variable C)",
     ),
     (
         COMMAND + '[[hooks]]\non = ["nothing"]\ncommand = ["true"]',
@@ -202,7 +202,10 @@ def test_a_long_line_is_cut_around_the_mistake_and_both_definitions_are_shown(
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("SERVD_SERVICES__A__WORKERS", "variables reach [daemon], [admin] and [defaults]"),
+        (
+            "SERVD_SERVICES__A__WORKERS",
+            "variables can set keys of [daemon], [admin] and [defaults]",
+        ),
         ("SERVD_DAEMON_WATCH", "write SERVD_DAEMON__WATCH"),
         ("SERVD_CONFG", 'did you mean "SERVD_CONFIG"?'),
         ("SERVD_SOMETHING", ""),
@@ -212,7 +215,7 @@ def test_a_variable_that_acts_on_nothing_is_said(tmp_path: Path, name: str, hint
     path = tmp_path / "servd.toml"
     path.write_text(COMMAND)
     (found,) = load(str(path), {name: "1"}).diagnostics
-    assert found.summary().startswith(f"<environment {name}>: warning: acts on nothing")
+    assert found.summary().startswith(f"<environment {name}>: warning: has no effect")
     assert hint in found.hint
     for text in (f'env.A = "${{{name}}}"', f'env_passthrough = "{name[:9]}*"'):
         path.write_text(COMMAND + text)
@@ -229,10 +232,10 @@ def test_a_variable_that_acts_on_nothing_is_said(tmp_path: Path, name: str, hint
         ("json.decoder:JSONDecoder", ""),
         ("plain.inner:app", ""),
         ("makes.anything:app", ""),
-        ("nosuch:app", "there is no module nosuch in "),
+        ("nosuch:app", "module not found: nosuch (searched "),
         ("mian:app", 'did you mean "main"?'),
-        ("pkg.nosuch:app", "there is no module pkg.nosuch in "),
-        ("main.inner:app", "there is no module main.inner in "),
+        ("pkg.nosuch:app", "module not found: pkg.nosuch (searched "),
+        ("main.inner:app", "module not found: main.inner (searched "),
     ],
 )
 def test_a_module_that_is_not_there_is_seen_without_an_import(

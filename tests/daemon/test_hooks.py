@@ -196,10 +196,10 @@ def test_a_hook_that_hangs_does_not_hold_the_stop_up(servd: Servd, receiver: Rec
 @pytest.mark.parametrize(
     ("rest", "mistake"),
     [
-        ('command = ["./nosuch"]', "nosuch is not there, or not executable"),
+        ('command = ["./nosuch"]', "program not found or not executable: ./nosuch"),
         ('url = "ftp://x"', "http:// or https://"),
-        ('command = ["true"]\nurl = "http://x"', "write either command or url"),
-        ('command = ["true"]\ntimeout = 0', "a call needs some time"),
+        ('command = ["true"]\nurl = "http://x"', "set either command or url"),
+        ('command = ["true"]\ntimeout = 0', "must be longer than 0s"),
     ],
 )
 def test_hooks_that_make_no_sense_are_mistakes(tmp_path: Path, rest: str, mistake: str) -> None:

@@ -124,7 +124,7 @@ def test_content_of_files_is_compared_though_no_key_differs() -> None:
     edited = replace(HOST, env_files={"/a.env": {"A": "other", "B": "hidden"}})
     (change,) = diff(plan_of(service), plan_of(service, edited))
     assert change.kind == "roll"
-    assert change.keys[0].after == "other values: A, B"
+    assert change.keys[0].after == "changed values: A, B"
 
 
 def test_secrets_are_masked_and_a_changed_one_still_shows() -> None:
@@ -137,7 +137,7 @@ def test_secrets_are_masked_and_a_changed_one_still_shows() -> None:
     changes = diff(plan("old-secret"), plan("new-secret"))
     shown = rows_as_text(change_rows(changes))
     assert "secret" not in shown
-    assert "~ env.DSN        ******** -> another value" in shown
+    assert "~ env.DSN        ******** -> changed value" in shown
 
 
 def test_the_text_is_coloured_for_terminals_only() -> None:
@@ -189,7 +189,7 @@ def test_a_task_runs_again_before_a_dependent_rolls_unless_it_runs_once() -> Non
 
     first, second = diff(plan(1, "always"), plan(2, "always"))
     assert (first.service, first.kind, first.why) == ("migrate", "roll", "runs before web")
-    assert "never undone" in first.notes[0]
+    assert "cannot be undone" in first.notes[0]
     assert second.service == "web"
     assert [c.service for c in diff(plan(1, "once"), plan(2, "once"))] == ["web"]
 
@@ -197,7 +197,7 @@ def test_a_task_runs_again_before_a_dependent_rolls_unless_it_runs_once() -> Non
 def test_rolling_everything_names_why() -> None:
     plan = plan_of({"a": {"app": "m:a"}, "b": {"app": "m:a", "workers": 0}})
     (change,) = diff(plan, plan, roll={"a", "b"})
-    assert (change.service, change.kind, change.why) == ("a", "roll", "asked for")
+    assert (change.service, change.kind, change.why) == ("a", "roll", "requested")
 
 
 def test_rolling_takes_a_smaller_change_along() -> None:
@@ -205,7 +205,7 @@ def test_rolling_takes_a_smaller_change_along() -> None:
         return plan_of({"web": {"app": "m:a", "backlog": backlog}})
 
     (change,) = diff(plan(1), plan(2), roll={"web"})
-    assert (change.kind, change.why) == ("roll", "asked for")
+    assert (change.kind, change.why) == ("roll", "requested")
     assert [key.key for key in change.keys] == ["backlog"]
 
 

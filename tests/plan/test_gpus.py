@@ -85,19 +85,19 @@ TOO_MUCH = [
     (
         2,
         {"a": {"gpus": 1, "workers": 2}, "b": {"gpus": 0.5}},
-        "2.5 GPUs are asked for (a 2 x 1 + b 0.5), but there are 2",
+        "2.5 GPUs requested (a 2 x 1 + b 0.5), but this machine has 2 GPUs",
     ),
-    (0, {"a": {"gpus": 1}}, "1 GPU is asked for (a 1), but there are none"),
+    (0, {"a": {"gpus": 1}}, "1 GPU requested (a 1), but this machine has no GPUs"),
     (
         2,
         {"a": {"gpus": [1]}, "b": {"gpus": 2}},
-        "2 GPUs are asked for (b 2), but there are 2, 1 of them named by others",
+        "2 GPUs requested (b 2), but this machine has 2 GPUs, and 1 of them is pinned",
     ),
-    (2, {"a": {"gpus": [5]}}, "there is no GPU 5: there are 2 (0, 1)"),
+    (2, {"a": {"gpus": [5]}}, "unknown GPU 5: this machine has 2 GPUs (0, 1)"),
     (
         2,
         {"a": {"gpus": 0.6, "workers": 3}},
-        "1.8 GPUs are asked for (a 3 x 0.6): there are 2, and no share can be of two",
+        "1.8 GPUs requested (a 3 x 0.6), but this machine has 2 GPUs, and a share cannot span two",
     ),
 ]
 

@@ -40,7 +40,7 @@ def test_each_worker_sees_its_own(servd: Servd) -> None:
     refused = daemon.cli("scale", "big=2")
     assert refused.returncode == 1
     assert (
-        "3 GPUs are asked for (big 2 x 1 + small 2 x 0.5), but there are 2: nothing was changed"
+        "3 GPUs requested (big 2 x 1 + small 2 x 0.5), but this machine has 2 GPUs: nothing was"
         in refused.stderr
     )
     report = daemon.ask("POST", "/v1/reload").json()
@@ -48,7 +48,7 @@ def test_each_worker_sees_its_own(servd: Servd) -> None:
     daemon.edit(CONFIG.replace("gpus = 0.5", "gpus = 1"))
     done = daemon.cli("reload")
     assert done.returncode == 1
-    assert "servd.toml:10:8: services.small.gpus: 3 GPUs are asked for" in done.stderr
+    assert "servd.toml:10:8: services.small.gpus: 3 GPUs requested" in done.stderr
     assert (daemon.pids("small"), daemon.pids("big")) == before
     daemon.edit(CONFIG.replace("gpus = 2", "gpus = [4, 7, 9]"))
     assert daemon.cli("reload").returncode == 0
@@ -61,14 +61,16 @@ def test_a_first_start_that_asks_for_too_much_is_a_config_error(servd: Servd) ->
         done = command(*arguments, folder=servd.folder)
         assert done.returncode == 78, arguments
         assert (
-            "services.big.gpus: 4 GPUs are asked for (big 4), but there are 2" in done.stderr
-            or "5 GPUs are asked for (big 4 + small 2 x 0.5), but there are 2" in done.stderr
+            "services.big.gpus: 4 GPUs requested (big 4), but this machine has 2 GPUs"
+            in done.stderr
+            or "5 GPUs requested (big 4 + small 2 x 0.5), but this machine has 2 GPUs"
+            in done.stderr
         )
 
 
 BAD = [
-    ("gpus = 1.5", "1.5 GPUs: write a whole number, or a share of one such as 0.5"),
-    ("gpus = -1", "-1 GPUs: write a whole number"),
+    ("gpus = 1.5", "must be a whole number or a share of one GPU such as 0.5, got 1.5"),
+    ("gpus = -1", "must be a whole number or a share of one GPU such as 0.5, got -1"),
     ('gpus = "all"', '"all" is not a number of GPUs'),
 ]
 
@@ -110,7 +112,7 @@ def test_what_the_code_of_a_bentoml_service_asks_for_is_for_all_its_workers(serv
     assert visible(daemon, "web") == ["2"]
     daemon.edit(config.replace("gpus = 3", "gpus = 2"))
     done = daemon.cli("reload")
-    assert "3 GPUs are asked for (model 2 + web 1), but there are 2" in done.stderr
+    assert "3 GPUs requested (model 2 + web 1), but this machine has 2 GPUs" in done.stderr
 
 
 def test_a_machine_without_gpus_does_without_those_of_the_code(servd: Servd) -> None:

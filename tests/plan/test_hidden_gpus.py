@@ -66,4 +66,4 @@ def test_a_clash_with_env_is_said() -> None:
     """
     assert not loaded_text(clash.format(gpus=0)).warnings
     (warning,) = loaded_text(clash.format(gpus=1)).warnings
-    assert "gpus decides CUDA_VISIBLE_DEVICES" in warning.message
+    assert "gpus sets CUDA_VISIBLE_DEVICES" in warning.message

@@ -69,7 +69,7 @@ def test_a_scale_changes_workers_and_nothing_else() -> None:
 
 def test_a_stop_is_refused_while_others_need_it_and_cascades_when_asked() -> None:
     file = plan()
-    with pytest.raises(RefusedError, match=r"middle, front need back") as refused:
+    with pytest.raises(RefusedError, match=r"middle, front depend on back") as refused:
         acted({}, StopService("back"), file)
     assert "--cascade" in refused.value.hint
     overrides = acted({}, StopService("back", cascade=True), file)
@@ -109,7 +109,7 @@ def test_scaling_to_nothing_is_a_stop() -> None:
 def test_what_cannot_be_scaled_or_started_is_refused() -> None:
     with pytest.raises(RefusedError, match="is a task"):
         acted({}, ScaleService("job", 2), plan())
-    with pytest.raises(RefusedError, match="workers = 0 in the file"):
+    with pytest.raises(RefusedError, match="workers = 0 in the config"):
         acted({}, StartService("front"), plan(front=0))
 
 
@@ -152,4 +152,4 @@ def test_a_change_of_the_file_shows_the_number_by_hand_that_it_replaces() -> Non
     before = with_overrides(plan(), {"front": Override(5)})
     (change,) = diff(before, plan(front=3))
     assert change.kind == "scale"
-    assert [(key.before, key.after) for key in change.keys] == [("5 (by hand)", "3")]
+    assert [(key.before, key.after) for key in change.keys] == [("5 (set manually)", "3")]

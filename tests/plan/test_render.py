@@ -29,15 +29,15 @@ def test_text_is_a_tree_with_repeated_parts_named_once() -> None:
     assert as_text(PLAN) == (
         "web  (http://0.0.0.0:80, 2 workers)\n"
         "├── a-b  (internal, 1 worker)\n"
-        "│   └── db  (a command, 1 worker)\n"
-        "└── db  (a command, 1 worker)"
+        "│   └── db  (command, 1 worker)\n"
+        "└── db  (command, 1 worker)"
     )
 
 
 def test_mermaid_draws_arrows_to_what_is_needed() -> None:
     assert as_mermaid(PLAN).splitlines() == [
         "flowchart LR",
-        '    s_db["db<br/>a command, 1 worker"]',
+        '    s_db["db<br/>command, 1 worker"]',
         '    s_aHb["a-b<br/>internal, 1 worker"]',
         '    s_web["web<br/>http://0.0.0.0:80, 2 workers"]',
         "    s_aHb -->|started| s_db",

@@ -87,12 +87,12 @@ def test_the_same_meaning_is_no_change(before: Any, after: Any) -> None:
         (
             ({"env_file": "/a.env"}, {}),
             ({"env_file": "/c.env"}, {}),
-            {"env_file": ("", "other values: A")},
+            {"env_file": ("", "changed values: A")},
         ),
         (
             ({"env_file": "/a.env"}, {}),
             ({"env_file": "/a.env", "env": {"A": "9", "B": "3"}}, {}),
-            {"env_file": ("", "other values: A"), "env.B": ("", '"3"')},
+            {"env_file": ("", "changed values: A"), "env.B": ("", '"3"')},
         ),
         (
             ({"depends_on": ("x",)}, {}),
@@ -101,7 +101,7 @@ def test_the_same_meaning_is_no_change(before: Any, after: Any) -> None:
         ),
         (({"workers": 2}, {}), ({"workers": 3}, {}), {"workers": ("2", "3")}),
         (({"workers": 3}, {}), ({"workers": "auto"}, {}), {"workers": ("3", '"auto"')}),
-        (({}, {}), ({"env_passthrough": ("EXTRA",)}, {}), {"env": ("", "other values: EXTRA")}),
+        (({}, {}), ({"env_passthrough": ("EXTRA",)}, {}), {"env": ("", "changed values: EXTRA")}),
     ],
 )
 def test_another_meaning_is_shown_before_and_after(

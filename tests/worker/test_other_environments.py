@@ -137,7 +137,7 @@ def test_what_is_missing_there_is_named_and_what_ran_goes_on(servd: Servd, kind:
     elif kind == "interpreter":
         answer = daemon.reload(config.replace("old", "nosuch"))
         assert answer["outcome"] == "invalid"
-        assert "nosuch/bin/python is not there" in answer["details"][0]
+        assert "interpreter not found: " in answer["details"][0]
     else:
         both = config.replace("main:app", "calls:app") + 'depends_on = ["inner"]\n'
         both += '[services.inner]\napp = "main:app"\npython = "old/bin/python"\n'

@@ -86,10 +86,10 @@ def test_the_date_goes_on_while_the_drain_does(servd: Servd) -> None:
 @pytest.mark.parametrize(
     ("peer", "said"),
     [
-        ("nginx", "is no peer that can be trusted"),
-        ("", "is no peer that can be trusted"),
+        ("nginx", "is not a peer: "),
+        ("", "is not a peer: "),
         ("10.0.0.1/8", 'write "10.0.0.0/8" for all of it'),
-        ("10.0.0.300", "is no peer that can be trusted"),
+        ("10.0.0.300", "is not a peer: "),
     ],
 )
 def test_a_peer_that_matches_nobody_is_a_mistake(peer: str, said: str) -> None:

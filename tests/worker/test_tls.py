@@ -258,4 +258,7 @@ def test_what_openssl_refuses_is_a_mistake_of_the_file(servd: Servd) -> None:
     servd.write(servd_toml=config(), main_py=APP)
     checked = command("check", folder=servd.folder)
     assert checked.returncode == 78
-    assert "services.web.tls.certfile: OpenSSL does not take it: ee key too small" in checked.stderr
+    assert (
+        "services.web.tls.certfile: OpenSSL rejects the certificate: ee key too small"
+        in checked.stderr
+    )

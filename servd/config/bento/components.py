@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from servd.config.bento.declared import SHARED_KEYS, Declared, DeclaredGraph, Part
+from servd.config.connections import Tls
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
 from servd.config.scalars import shown
-from servd.config.service import Defaults, Dependency, Service, Table, Tls
+from servd.config.service import Defaults, Dependency, Service
+from servd.config.table import Table
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
 from servd.core.address import Address
@@ -66,7 +68,7 @@ class Expansion:
         taken: dict[str, str] = {}
         for each, new in names.items():
             if new in taken:
-                message = f"{shown(taken[new])} and {shown(each)} would both be called {new}"
+                message = f"{shown(taken[new])} and {shown(each)} would both be named {new}"
                 mistake = self.checked.problem(("services", name, "bento"), message, code="name")
                 self.diagnostics.append(mistake)
             taken[new] = each
@@ -116,7 +118,7 @@ class Expansion:
                 message = f"{each} is the service itself: write its keys in [services.{name}]"
                 yield self.checked.problem(path, message, at_key=True)
             elif each not in known:
-                there = f"its components are {', '.join(known)}" if known else "it has none"
+                there = f"components: {', '.join(known)}" if known else "it has no components"
                 hint = did_you_mean(each, known) or _same_but_case(each, known) or there
                 message = f"{shown(given.bento)} has no component {shown(each)}"
                 yield self.checked.problem(path, message, hint, at_key=True, code="unknown_key")

@@ -17,14 +17,14 @@ MISTAKES = [
         "[services.gw.components.Gateway]\nworkers = 2",
         "Gateway is the service itself: write its keys in [services.gw]",
     ),
-    ("factory = true", "means nothing for a BentoML service: its class is the app"),
-    (f"{TOKENIZER}tls = false", "means nothing for a component, which only its service calls"),
-    (f'{TOKENIZER}kind = "task"', "means nothing for a component, which only its service calls"),
-    (f"{TOKENIZER}preload = true", "means nothing for a BentoML service: its class is the app"),
-    (f"{TOKENIZER}limits = {{ queue = 5 }}", 'means nothing without "concurrency"'),
-    (f'{TOKENIZER}user = "nosuch"', 'there is no user "nosuch"'),
+    ("factory = true", "does not apply to a BentoML service, whose class is the app"),
+    (f"{TOKENIZER}tls = false", "does not apply to a component, which only its service calls"),
+    (f'{TOKENIZER}kind = "task"', "does not apply to a component, which only its service calls"),
+    (f"{TOKENIZER}preload = true", "does not apply to a BentoML service, whose class is the app"),
+    (f"{TOKENIZER}limits = {{ queue = 5 }}", 'has no effect without "concurrency"'),
+    (f'{TOKENIZER}user = "nosuch"', 'unknown user "nosuch"'),
     (f'{TOKENIZER}env_file = "no.env"', "/no.env: No such file or directory"),
-    (f"{TOKENIZER}gpus = 1.5", "1.5 GPUs: write a whole number, or a share of one such as 0.5"),
+    (f"{TOKENIZER}gpus = 1.5", "must be a whole number or a share of one GPU such as 0.5"),
 ]
 
 
@@ -48,6 +48,6 @@ def test_a_variable_that_the_code_needs_is_asked_for(servd: Servd) -> None:
     servd.write(servd_toml=GATEWAY)
     done = command("graph", folder=servd.folder, environ=environ(servd.folder))
     assert done.returncode == 78
-    assert "Tokenizer needs the variable TEST_SHADE, which is not set" in done.stderr
+    assert "Tokenizer requires variable TEST_SHADE, which is not set" in done.stderr
     there = {**environ(servd.folder), "TEST_SHADE": "grey"}
     assert command("graph", folder=servd.folder, environ=there).returncode == 0

@@ -200,7 +200,7 @@ def test_a_folder_that_is_missing_is_a_mistake_of_the_file(servd: Servd) -> None
         CONFIG.format(rate=0, file="no/web.log", size="none"), main_py=APP, noise_py=NOISE
     )
     assert daemon.wait() == 78
-    assert f"services.web.log.file: the folder {servd.folder}/no does not exist" in daemon.output
+    assert f"services.web.log.file: folder not found: {servd.folder}/no" in daemon.output
 
 
 def test_a_log_is_opened_again_while_it_is_written_to(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_scale_by_hand_lasts_until_the_file_changes_workers(servd: Servd) -> N
     daemon.edit(web(1, workers=3))
     (change,) = daemon.ask("GET", "/v1/plan").json()["changes"]
     assert (change["kind"], change["keys"]) == (
-        "scale", [{"sign": "~", "key": "workers", "before": "4 (by hand)", "after": "3"}],
+        "scale", [{"sign": "~", "key": "workers", "before": "4 (set manually)", "after": "3"}],
     )  # fmt: skip
     assert daemon.reload()["outcome"] == "applied"
     assert daemon.service("web")["workers"]["desired"] == 3
@@ -111,7 +111,7 @@ def test_a_request_in_flight_is_answered_when_its_service_is_stopped(servd: Serv
 def test_what_others_need_is_stopped_with_them_or_not_at_all(servd: Servd) -> None:
     daemon = servd(GRAPH).ready()
     answer = daemon.act("back", "stop")
-    assert (answer["status"], answer["title"]) == (409, "middle, front need back")
+    assert (answer["status"], answer["title"]) == (409, "middle, front depend on back")
     assert states(daemon) == {"back": "ready", "middle": "ready", "front": "ready"}
     daemon.act("back", "stop", cascade=True)
     assert states(daemon) == {"back": "stopped", "middle": "stopped", "front": "stopped"}
@@ -186,7 +186,7 @@ def test_a_service_that_is_kept_stopped_goes_with_the_file(servd: Servd) -> None
 @pytest.mark.parametrize(
     ("verb", "body", "title"),
     [
-        ("scale", {"workers": 3}, "task is a task: it runs once, and is not scaled"),
+        ("scale", {"workers": 3}, "task is a task, which runs in one process and cannot be scaled"),
         ("scale", {"workers": -1}, "The request is not valid"),
         ("scale", {}, "The request is not valid"),
         ("stop", {"casade": True}, "The request is not valid"),
@@ -339,7 +339,7 @@ def test_what_a_reload_has_removed_meanwhile_is_refused(servd: Servd) -> None:
         answer = daemon.act("job", verb)
         if answer["status"] != 404:  # it came before the end of the reload
             assert (answer["status"], answer["title"]) == (
-                409, 'there is no service "job" any more',
+                409, 'service "job" no longer exists',
             )  # fmt: skip
     reloading.join()
     assert "internal error" not in daemon.output
@@ -424,9 +424,9 @@ def test_a_start_that_would_wait_for_ever_is_refused(servd: Servd) -> None:
     daemon = servd(config).ready()
     answer = daemon.act("web", "start")
     assert (answer["status"], answer["title"]) == (
-        409, "web needs db, which has workers = 0 in the file",
+        409, "web depends on db, which has workers = 0 in the config",
     )  # fmt: skip
-    assert answer["detail"] == "give it some: servd scale db=1"
+    assert answer["detail"] == "start a worker with `servd scale db=1`"
 
 
 def test_acts_leave_what_has_failed_elsewhere_alone(servd: Servd) -> None:

@@ -95,7 +95,7 @@ def test_an_etag_is_expected(servd: Servd) -> None:
 def test_a_roll_is_planned_and_saved_as_one(servd: Servd) -> None:
     daemon = started(servd)
     plan = daemon.cli("plan", "--roll", "-o", "roll.plan")
-    assert "~ web  roll  asked for" in plan.stdout
+    assert "~ web  roll  requested" in plan.stdout
     pids = daemon.pids("web") + daemon.pids("job")
     assert daemon.cli("reload", "roll.plan").returncode == 0
     assert not set(pids) & {*daemon.pids("web"), *daemon.pids("job")}

@@ -104,10 +104,10 @@ def test_changes_of_the_daemon_itself_are_planned_and_reported(servd: Servd) -> 
     planned = daemon.cli("plan", "--detailed-exitcode")
     assert planned.returncode == 2, planned.stderr
     lines = [" ".join(line.split()) for line in planned.stdout.splitlines()]
-    assert lines[-1] == "0 to add, 0 to change, 0 to remove; 4 settings of servd"
+    assert lines[-1] == "0 to add, 0 to change, 0 to remove; 4 servd settings"
     assert '~ daemon.log.level live "info" -> "debug"' in lines
     assert '~ daemon.shutdown_timeout live "9s" -> "8s"' in lines
-    assert '~ admin.token live "********" -> another value' in lines
+    assert '~ admin.token live "********" -> changed value' in lines
     assert any(line.startswith("~ hooks live [{") for line in lines)
     shown = planned.stdout + daemon.cli("plan", "--json").stdout
     for secret in ("one-secret", "another-secret", "first", "second"):

@@ -141,5 +141,5 @@ def test_plan_says_what_it_does(servd: Servd, tmp_path: Path) -> None:
     daemon = servd(config(1), main_py=SINGLETON).ready()
     daemon.edit(config(2))
     shown = daemon.cli("plan")
-    assert "recreate: the old ends, then the new starts; connections wait" in shown.stdout
+    assert "recreate: old workers stop before new ones start; connections wait" in shown.stdout
     assert daemon.stop() == 0
