@@ -11,6 +11,6 @@ from servd.config.model import Config
 def load(path: str | os.PathLike[str]) -> Config:
     """Returns the validated configuration in the file or folder at `path`.
 
-    Raises `servd.ConfigError` with every mistake in it.
+    Raises `servd.ConfigError` with all errors.
     """
     return load_with_places(os.fspath(path), os.environ).require().config

@@ -1,5 +1,7 @@
-"""servd from Python: `servd.serve(...)` for tests, notebooks and programs. The daemon is a separate
-process, so that several can run. It ends with `stop()`, its `with` block, or this process.
+"""servd from Python: `servd.serve(...)` for tests, notebooks and programs.
+
+Each daemon is a separate process. It stops with `stop()`, at the end of its `with` block, or when
+this process exits.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ def serve(
 ) -> Server:
     """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
     keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
-    `bento_identifier` is BentoML's name for the target. Returns when the daemon has ended; with
-    `threaded`, as soon as every service is ready. Raises `StartError` with the log when a service
-    cannot start, or not within `start_timeout` seconds.
+    `bento_identifier` is BentoML's name for the target. Returns when the daemon has exited; with
+    `threaded`, as soon as every service is ready. Raises `StartError` with the log if a service
+    cannot start, or is not ready within `start_timeout` seconds.
     """
     is_bento = bento_identifier is not None
     if is_bento and config_or_target is not None:
-        raise UsageError("serve what? Give a configuration or target, or a bento_identifier")
+        raise UsageError("expected a configuration or target, or a bento_identifier, not both")
     target = bento_identifier if config_or_target is None else config_or_target
     if target is None:
-        raise UsageError("serve what? servd.serve('servd.toml') or servd.serve('main:app')")
+        raise UsageError("missing target: use servd.serve('servd.toml') or servd.serve('main:app')")
     server = Server(arguments(os.fspath(target), options, bento=is_bento), quiet=threaded)
     if threaded:
         server.until_ready(start_timeout)
@@ -59,7 +61,9 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
             options["development"] = options.pop("development_mode")
     elif os.path.isdir(target) or target.endswith(_CONFIG_SUFFIXES):
         if options:
-            raise UsageError(f"a configuration takes no options: {', '.join(sorted(options))}")
+            raise UsageError(
+                f"options need a target, not a configuration: {', '.join(sorted(options))}"
+            )
         return ["--config", target]
     found = ["serve", target]
     for name, value in options.items():
@@ -75,7 +79,7 @@ class Server:
     """A daemon in the background. Call `stop`, or use a `with` block."""
 
     def __init__(self, arguments: list[str], *, quiet: bool = True) -> None:
-        """Starts the daemon; with `quiet`, its output goes to `log` only."""
+        """Starts the daemon; with `quiet`, its output goes only to `log`."""
         self._folder = tempfile.mkdtemp(prefix="servd-")
         self._log = os.path.join(self._folder, "log")
         runtime_dir = os.path.join(self._folder, "run")
@@ -125,9 +129,9 @@ class Server:
             return False
 
     def _why_never(self, end: float) -> str:
-        """Returns why waiting is useless (a crash loop does not end by itself), or ""."""
+        """Returns why waiting is useless (such as a crash loop), or ""."""
         if self._process.poll() is not None:
-            return "ended"
+            return "exited"
         if time.monotonic() > end:
             return "was not ready in time"
         try:
@@ -137,7 +141,7 @@ class Server:
         return f"cannot start {loops[0]['name']}: {loops[0]['error']}" if loops else ""
 
     def status(self) -> dict[str, Any]:
-        """Returns the answer of `GET /v1/status`. Raises `NoDaemonError` after the end."""
+        """Returns the answer of `GET /v1/status`. Raises `NoDaemonError` after an exit."""
         return self._admin.status()
 
     def url(self, name: str | None = None) -> str:
@@ -146,15 +150,17 @@ class Server:
         if len(services) > 1:
             services = [s for s in services if s["listen"]] or services
         if len(services) != 1:
-            raise ServdError(f"which one? there is: {', '.join(s['name'] for s in services)}")
+            raise ServdError(
+                f"expected a service name. Services: {', '.join(s['name'] for s in services)}"
+            )
         (found,) = services
         if not found["listen"]:
-            raise ServdError(f"{found['name']} listens nowhere outside")
+            raise ServdError(f"{found['name']} has no `listen` address")
         where: str = found["listen"][0]
         return where.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
 
     def reload(self) -> dict[str, Any]:
-        """Applies the configuration again, and returns the outcome. Raises `ServdError`."""
+        """Reloads the configuration and returns the outcome. Raises `ServdError`."""
         answer: Answer = self._admin.post("/v1/reload")
         if not answer.good:
             details = answer.body.get("details") or [answer.body.get("detail", "")]
@@ -162,14 +168,16 @@ class Server:
         return dict(answer.body)
 
     def stop(self) -> int:
-        """Drains and stops everything if it runs, and returns the daemon's exit status."""
+        """Drains and stops the daemon if it is running, and returns its exit status."""
         atexit.unregister(self.stop)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for the end (Ctrl-C stops it), removes its folder and returns the exit status."""
+        """Waits until the daemon exits (Ctrl-C stops it), removes its folder and returns its exit
+        status.
+        """
         while True:
             try:
                 status = self._process.wait()

@@ -1,4 +1,4 @@
-"""The pytest fixture `servd`: daemons that end with their test.
+"""The pytest fixture `servd`: daemons that stop at the end of their test.
 
 ::
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Serve(Protocol):
-    """`servd.serve`, threaded."""
+    """`servd.serve` with `threaded=True`."""
 
     def __call__(self, config_or_target: str, **options: Any) -> Server:
         """Returns when every service is ready. Raises `servd.StartError`."""
@@ -28,7 +28,7 @@ class Serve(Protocol):
 
 @pytest.fixture
 def servd() -> Iterator[Serve]:
-    """Runs a configuration or a target in the background, as `servd.serve` does."""
+    """Function that runs a configuration or a target in the background, as `servd.serve` does."""
     from servd.embed import serve
 
     with contextlib.ExitStack() as running:

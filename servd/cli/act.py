@@ -1,4 +1,4 @@
-"""Acts on what runs: asked for, watched while they go on, and told in one line."""
+"""Actions of the daemon: sends the request, shows its progress and prints the outcome."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from servd.core.errors import Exit, ServdError, UsageError
 from servd.core.events import Event
 
 SHORTEST = 0.1
-"""Seconds that can be waited for at least: asking takes some."""
+"""Minimum of `--timeout`, since a request takes time."""
 
 AT_ONCE = 0.4
-"""Seconds within which an act is over before its progress would be worth a line."""
+"""Actions that end within this many seconds show no progress."""
 
 _LAST_STEPS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
 _WORKER_STEPS = {
@@ -41,7 +41,7 @@ _EVENTS = "/v1/events?lines=0"
 
 @dataclass(frozen=True, slots=True)
 class ActOptions:
-    """How an act is asked for and shown."""
+    """How to request an action and show its outcome."""
 
     config: str | None
     admin: str | None
@@ -61,17 +61,17 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     if seconds < SHORTEST:
-        raise click.BadParameter(f"wait for at least {SHORTEST:g} s")
+        raise click.BadParameter(f"must be at least {SHORTEST:g} s")
     return seconds
 
 
 def seconds_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns the option `--timeout` with this help; the command gets seconds, or None."""
+    """Returns the option `--timeout` with this help text; the command gets seconds, or None."""
     return click.option("--timeout", callback=_seconds, metavar="DURATION", help=text)
 
 
 def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every act has; the command gets them as one `ActOptions`."""
+    """Adds the options that all actions share; the command gets them as one `ActOptions`."""
 
     def called(**given: Any) -> int:
         options = ActOptions(**{field.name: given.pop(field.name) for field in fields(ActOptions)})
@@ -81,20 +81,22 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     called.__doc__ = command.__doc__
     called.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="The outcome as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, the outcome alone."),
+        click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="Print the outcome only, no progress."),
         seconds_option(
-            "Wait no longer: 30s, 5m. What was begun goes on.  [default: until it is over]"
+            "Stop waiting after this time, such as 30s; the action continues.  [default: no limit]"
         ),
-        click.option("--wait-drained", is_flag=True, help="Wait until everything old has ended."),
+        click.option(
+            "--wait-drained", is_flag=True, help="Wait until all old workers have exited."
+        ),
     ):
         called = option(called)
     return admin_options(called)
 
 
 def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
-    """Asks the daemon to act, as `AdminClient.post` does; returns the exit status. `unchanged` is
-    what to say if nothing was to do.
+    """Sends an action to the daemon, as `AdminClient.post` does, and returns the exit status.
+    `unchanged` is the message if there was nothing to do.
     """
     return _act(admin_client(options.config, options.admin), options, route, unchanged, body)
 
@@ -112,7 +114,7 @@ def _act(
 def act_on_each(
     options: ActOptions, names: Sequence[str], verb: str, unchanged: str = "", **body: Any
 ) -> int:
-    """Acts on several services, one after another; returns the exit status of the first failed."""
+    """Acts on several services, one after another; returns the first exit status that is not 0."""
     routes = {name: service_route(name, verb) for name in names}
     client = admin_client(options.config, options.admin)
     statuses = [
@@ -123,16 +125,18 @@ def act_on_each(
 
 
 def service_route(name: str, verb: str) -> str:
-    """The route of an act on one service. Raises `UsageError` for what is no name."""
+    """Returns the route of an action on one service. Raises `UsageError` for an empty name."""
     from urllib.parse import quote
 
     if not name:
-        raise UsageError("the name of a service is missing")
+        raise UsageError("service name is missing")
     return f"/v1/services/{quote(name, safe='')}/{verb}"
 
 
 def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions) -> Answer | None:
-    """The answer, with the progress meanwhile; None, which is said, when the time is over."""
+    """Returns the answer and shows the progress meanwhile. After the timeout, says so and returns
+    None.
+    """
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     heard: queue.SimpleQueue[Answer | Exception | dict[str, Any]] = queue.SimpleQueue()
     if not options.quiet:
@@ -151,7 +155,7 @@ def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions)
             item = heard.get(timeout=progress.patience(deadline))
         except queue.Empty:
             if deadline is not None and time.monotonic() >= deadline:
-                say(f"not over within {options.timeout:g} s: it goes on (see servd status)")
+                say(f"not finished after {options.timeout:g} s; it continues (see `servd status`)")
                 return None
             progress.show()
             continue
@@ -165,7 +169,7 @@ def watched(client: AdminClient, ask: Callable[[], Answer], options: ActOptions)
 
 
 def _hear_out(heard: queue.SimpleQueue[Any], progress: Progress) -> None:
-    """Shows what came before the answer, which may have overtaken it."""
+    """Shows the events that happened before the answer, which may have overtaken them."""
     end = time.monotonic() + AT_ONCE
     while not progress.over and (left := end - time.monotonic()) > 0:
         try:
@@ -177,7 +181,7 @@ def _hear_out(heard: queue.SimpleQueue[Any], progress: Progress) -> None:
 
 
 def _listen(client: AdminClient, heard: queue.SimpleQueue[Any], patience: float) -> None:
-    """Hands every event over; returns when that has begun, or after `patience` seconds."""
+    """Puts every event into `heard`; returns when that has begun, or after `patience` seconds."""
     begun = threading.Event()
 
     def work() -> None:
@@ -196,7 +200,7 @@ def _listen(client: AdminClient, heard: queue.SimpleQueue[Any], patience: float)
 
 
 class Progress:
-    """Lines about what happens, held back until it turns out to take a while."""
+    """Progress lines, held back until an action takes longer than `AT_ONCE`."""
 
     def __init__(self) -> None:
         self._held: list[str] = []
@@ -205,14 +209,14 @@ class Progress:
         self.over = False
 
     def patience(self, deadline: float | None) -> float | None:
-        """Seconds until something has to be done though nothing is heard."""
+        """Returns how many seconds to wait for the next event; None for no limit."""
         now = time.monotonic()
         times = [] if self.shows else [self._begun + AT_ONCE]
         times += [] if deadline is None else [deadline]
         return max(0.0, min(times) - now) if times else None
 
     def add(self, event: dict[str, Any]) -> None:
-        """One more event; it is over with the last step of a reload."""
+        """Adds an event; the last step of a reload sets `over`."""
         self.over = event["event"] in _LAST_STEPS
         if line := described(event):
             self._held.append(line)
@@ -220,7 +224,7 @@ class Progress:
             self.show()
 
     def show(self) -> None:
-        """Shows what is held, and from now on everything at once."""
+        """Shows the held lines; later lines appear immediately."""
         if time.monotonic() < self._begun + AT_ONCE:
             return
         self.shows = True
@@ -230,7 +234,7 @@ class Progress:
 
 
 def described(event: dict[str, Any]) -> str:
-    """An event of the daemon as a line of progress; empty for what is none."""
+    """Returns a daemon event as a progress line; empty for other events."""
     name, lead = event["event"], f"  {event.get('service')}"
     step = name.partition(" ")[2]  # of "worker ready"
     if name in _WORKER_STEPS:

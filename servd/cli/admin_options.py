@@ -18,7 +18,8 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--admin",
         metavar="ADDRESS",
         envvar="SERVD_ADMIN",
-        help="unix:PATH, or http://HOST:PORT; default: what the configuration says.",
+        help="Admin API address: unix:PATH or http://HOST:PORT.  [default: $SERVD_ADMIN, then the"
+        " configuration]",
     )
     return config_option(option(command))
 
@@ -26,7 +27,7 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def admin_client(config: str | None, admin: str | None) -> AdminClient:
     """Returns the client for the daemon that `--admin` or the configuration names. Raises
     `ConfigError` without a configuration, `UsageError` for an invalid address, and `ServdError` if
-    the API is disabled. Says where the daemon answers if that is elsewhere than the file says.
+    the API is disabled. Prints a note if the daemon listens elsewhere than the file says.
     """
     from servd.control.locate import client_at, client_of
 

@@ -1,4 +1,4 @@
-"""Lines of the daemon's log on a terminal: what `servd logs` and `servd events` share."""
+"""Prints log lines of the daemon: shared by `servd logs` and `servd events`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def follow_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments that both have."""
+    """Adds the arguments that both commands share."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Each line as JSON."),
-        click.option("--level", type=click.Choice(LEVELS), help="Lines of this level and above."),
+        click.option("--json", "as_json", is_flag=True, help="Print each line as JSON."),
+        click.option(
+            "--level",
+            type=click.Choice(LEVELS),
+            metavar="LEVEL",
+            help=f"Lowest level to show: {', '.join(LEVELS[:-1])} or {LEVELS[-1]}.",
+        ),
         click.option(
             "-n",
             "--lines",
             default=100,
             show_default=True,
             type=click.IntRange(0, 10_000),
-            help="Lines of the past.",
+            metavar="N",
+            help="How many past lines to show.",
         ),
-        click.option("-f", "--follow", is_flag=True, help="Go on with what comes."),
+        click.option("-f", "--follow", is_flag=True, help="Keep printing new lines."),
         click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=service_names),
     ):
         command = option(command)
@@ -48,10 +54,10 @@ def show_lines(
     level: str | None,
     as_json: bool,
 ) -> None:
-    """Prints the lines of a stream, as they come."""
+    """Prints the lines of a stream as they arrive."""
     client = admin_client(config, admin)
     if names:
-        client.services(names)  # says which is not there
+        client.services(names)  # raises for an unknown name
     query = [("follow", str(follow).lower()), ("lines", str(lines))]
     query += [("service", name) for name in names]
     render = _renderer(as_json=as_json)

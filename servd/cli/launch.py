@@ -1,4 +1,4 @@
-"""Starts the daemon, and imports its modules while the code of BentoML services is queried."""
+"""Starts the daemon; imports its modules while BentoML code is queried."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """How to run the daemon: `load` reads the configuration, which determines the `runtime_dir` if
-    there is none here; `begun` is a query that was started before. `needs_import`: an app that
-    cannot be imported ends the daemon.
+    """How to run the daemon. `load` reads the configuration, which determines the runtime folder
+    unless `runtime_dir` is set. `begun` is a query that was started earlier. `needs_import`: the
+    daemon exits if an app cannot be imported.
     """
 
     load: Callable[[], Loaded]

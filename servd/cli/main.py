@@ -25,9 +25,9 @@ COMMANDS = (
 
 
 _NO_CIRCUS = (
-    "servd: the files of circus are missing; kantoku, BentoML's fork of it, has the same ones, and"
-    f" took them along when it was removed: {sys.executable} -m pip install --force-reinstall"
-    " --no-deps circus"
+    "servd: files of the package circus are missing. Uninstalling kantoku, BentoML's fork with the"
+    f" same file names, removes them. Reinstall: {sys.executable} -m pip install"
+    " --force-reinstall --no-deps circus"
 )
 
 
@@ -51,11 +51,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggests the closest name if there is no such command."""
+        """Suggests the closest name for an unknown command."""
         if args and self.get_command(ctx, args[0]) is None:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f' Did you mean "{close[0]}"?' if close else ""
-            ctx.fail(f'there is no command "{args[0]}".{hint}')
+            ctx.fail(f'unknown command "{args[0]}".{hint}')
         return super().resolve_command(ctx, args)
 
 
@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", message="servd %(version)s")
 @click.pass_context
 def servd(ctx: click.Context, config: str | None) -> None:
-    """One file describes your services; servd keeps what runs equal to it.
+    """Run services from one configuration file, and keep them running.
 
     Without a command, servd runs the configuration in the foreground.
     """
@@ -107,9 +107,9 @@ def main() -> None:
 
 
 def _end_without_output(error: OSError) -> NoReturn:
-    """Exits when nobody reads the output any more (as SIGPIPE would end us), or it has no room."""
+    """Exits after a failed write: with the status of SIGPIPE for a closed pipe, else with 1."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what it holds at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit
     if error.errno == errno.EPIPE:
         sys.exit(128 + signal.SIGPIPE)
     with contextlib.suppress(OSError):

@@ -17,18 +17,18 @@ _FORMAT = "servd plan 1"
 
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """What a reload has to know of it: its ETag, and whether it replaces every service."""
+    """What a reload needs of a saved plan: its ETag, and whether it replaces every service."""
 
     etag: str
     roll: bool
 
 
 def save(answer: Mapping[str, Any], path: str, *, roll: bool) -> None:
-    """Writes the daemon's answer to a file, for its owner alone: values of a configuration may be
-    in it. Raises `NoDaemonError` for the plan of a first start, and `ServdError`.
+    """Writes the daemon's answer to a file that only its owner can read, since it may contain
+    configuration values. Raises `NoDaemonError` for the plan of a first start, and `ServdError`.
     """
     if "etag" not in answer:
-        raise NoDaemonError("no servd runs: a plan can be saved only for one that does")
+        raise NoDaemonError("servd is not running: only the plan of a running servd can be saved")
     text = json.dumps({"format": _FORMAT, "roll": roll, **answer}, indent=2, ensure_ascii=False)
     beside = f"{path}.{os.getpid()}"
     try:
@@ -38,7 +38,7 @@ def save(answer: Mapping[str, Any], path: str, *, roll: bool) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise ServdError(f"cannot write {path}: {error.strerror}") from None
-    say(f"saved: `servd reload {path}` does this and nothing else")
+    say(f"saved: `servd reload {path}` applies exactly this plan")
 
 
 def read(path: str) -> SavedPlan:
@@ -52,6 +52,6 @@ def read(path: str) -> SavedPlan:
         found = None
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         raise ServdError(
-            f"{path} is no saved plan: `servd plan -o FILE` writes one (-c names a configuration)"
+            f"{path} is not a saved plan (see `servd plan -o`); use -c for a configuration"
         )
     return SavedPlan(str(found["etag"]), bool(found["roll"]))

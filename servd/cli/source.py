@@ -22,20 +22,22 @@ def load_config(explicit: str | None) -> Loaded:
 
 
 def load_whole(explicit: str | None) -> Loaded:
-    """Loads it with the declarations of BentoML code. Raises `ConfigError`, also for mistakes."""
+    """Loads it with the declarations of BentoML code. Raises `ConfigError` if it is invalid."""
     from servd.bento.discovery import Discovery
 
     return Discovery().complete(load_config(explicit).require(), os.environ).require()
 
 
 def config_path(explicit: str | None) -> str:
-    """Returns the path that `--config` (before or after the command's name) or, without it, the
-    default locations name. Raises `ConfigError` if there is none, and `UsageError` for standard
-    input, which cannot be read again.
+    """Returns the path of `--config` (before or after the command's name), or else the first
+    default location. Raises `ConfigError` if no file exists, and `UsageError` for standard input,
+    which cannot be read again.
     """
     path = _chosen(explicit)
     if path == "-":
-        raise UsageError("-c - is for check, show, graph and convert: this needs a file")
+        raise UsageError(
+            "-c - works only with check, show, graph and doctor: this command needs a file"
+        )
     return path
 
 
@@ -54,6 +56,6 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--config",
         metavar="PATH",
         type=click.Path(),
-        help="File, folder, or - for standard input; default: $SERVD_CONFIG, then servd.toml or"
-        " servd.yaml here.",
+        help="Configuration file or folder, or - for stdin.  [default: $SERVD_CONFIG, then"
+        " ./servd.toml or ./servd.yaml]",
     )(command)

@@ -34,7 +34,7 @@ class DependencyAddress:
 
 
 def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
-    """Returns the address of a dependency. Raises `DependencyError` that says what to set."""
+    """Returns the address of a dependency. Raises `DependencyError` with the variable to set."""
     variable = _variables(name)[0]
     if url := environ.get(variable):
         return DependencyAddress(url)
@@ -46,10 +46,10 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
         return DependencyAddress(known[name]["url"], known[name].get("uds"))
     if service := environ.get(SERVICE):
         raise DependencyError(
-            f'"{name}" is no dependency of the service "{service}": add it to its depends_on'
+            f'"{name}" is not a dependency of service "{service}": add it to depends_on'
         )
     raise DependencyError(
-        f'where "{name}" is, is not known outside servd: set {variable}=http://127.0.0.1:PORT,'
+        f'unknown address of "{name}" outside servd: set {variable}=http://127.0.0.1:PORT'
         f" or {DEPENDENCIES}"
     )
 
@@ -81,7 +81,7 @@ def depends(name: str) -> AsyncClient:
 
 
 def depends_sync(name: str) -> Client:
-    """Returns the client for sync code; otherwise as `depends`. Threads may share the client."""
+    """Returns the client for synchronous code, otherwise as `depends`. Threads may share it."""
     address = _address(name, *map(os.environ.get, _variables(name)))
     client: Client = _client(name, address, sync=True)
     return client

@@ -35,7 +35,7 @@ _NO_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.R
 
 class Call:
     """One call of the dependency `name` at `address`, with the identity and deadline of the caller.
-    Raises `httpx.PoolTimeout` beyond that.
+    Raises `httpx.PoolTimeout` after the deadline.
     """
 
     def __init__(self, name: str, address: str, request: httpx.Request) -> None:
@@ -52,7 +52,7 @@ class Call:
         if remaining is None:
             return
         if remaining <= 0:
-            over = f'no time is left for a call of "{name}": the request that makes it is over'
+            over = f'no time left to call "{name}": the calling request has timed out'
             raise httpx.PoolTimeout(over, request=request)
         self.deadline = time.monotonic() + remaining
         given: dict[str, Any] = request.extensions.get("timeout", _DEFAULT)
@@ -93,7 +93,7 @@ class Call:
 
 
 class AsyncDependencyTransport(httpx.AsyncBaseTransport):
-    """Sends calls to one dependency. `make` makes the connection pool of the running loop: a pool
+    """Sends calls to one dependency. `make` creates the connection pool of the running loop: a pool
     works in one loop only, and tests run one loop after another.
     """
 
@@ -126,7 +126,7 @@ class AsyncDependencyTransport(httpx.AsyncBaseTransport):
             except httpx.TransportError as error:
                 raise call.failure(error) from error
             except TimeoutError as error:
-                late = httpx.ReadTimeout("the request that makes the call has no time left")
+                late = httpx.ReadTimeout("the calling request has timed out")
                 raise call.failure(late) from error
         assert failed is not None
         raise call.failure(failed) from failed

@@ -1,4 +1,4 @@
-"""The client of a daemon: through its admin socket, or over TCP with a token."""
+"""The client of the admin API: over a unix socket, or over TCP with a token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from servd.core.errors import Exit, ServdError
 
-TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # a name, no secret
+TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # a name, not a secret
 
 
 _PEER = struct.Struct("3i")
@@ -23,7 +23,7 @@ _PEER = struct.Struct("3i")
 
 
 class NoDaemonError(ServdError):
-    """No daemon answers at the admin socket."""
+    """No daemon listens at the admin address."""
 
     exit_status: ClassVar[Exit] = Exit.NO_DAEMON
 
@@ -50,9 +50,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.own = own
 
     def connect(self) -> None:
-        """Connects to the path. Raises `ServdError` if it should be an own daemon's, and a stranger
-        listens there.
-        """
+        """Connects to the path. Raises `ServdError` if `own`, and another user listens there."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(self.path)
         if self.own and hasattr(socket, "SO_PEERCRED"):
@@ -60,13 +58,13 @@ class _UnixConnection(http.client.HTTPConnection):
             _, uid, _ = _PEER.unpack(found)
             if uid not in (os.geteuid(), 0):
                 self.sock.close()
-                raise ServdError(f"user {uid} listens at {self.path}, and not you or root")
+                raise ServdError(f"user {uid} listens on {self.path}: expected you or root")
 
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """One daemon, at the path of a unix socket or at a URL with `token`. `own`: it should be this
-    user's, or root's.
+    """One daemon, at the path of a unix socket or at a URL with `token`. `own`: it must belong to
+    this user or root.
     """
 
     endpoint: str
@@ -90,7 +88,7 @@ class AdminClient:
         known = {service["name"]: service for service in self.status()["services"]}
         for name in names:
             if name not in known:
-                raise ServdError(f'there is no service "{name}"; there is: {", ".join(known)}')
+                raise ServdError(f'unknown service "{name}". Services: {", ".join(known)}')
         return [known[name] for name in names or known]
 
     def unexpected(self, answer: Answer) -> ServdError:
@@ -98,12 +96,14 @@ class AdminClient:
         body = answer.body if isinstance(answer.body, dict) else {}
         said = body.get("detail") or body.get("title")
         if not answer.good and said:
-            return ServdError(f"servd at {self.endpoint} says: {said} ({answer.status})")
-        return ServdError(f"what answers at {self.endpoint} is no servd, or another version of it")
+            return ServdError(f"servd at {self.endpoint} answered: {said} ({answer.status})")
+        return ServdError(
+            f"unexpected answer from {self.endpoint}: not servd, or another version of it"
+        )
 
     def post(self, route: str, *, expect: str = "", **body: Any) -> Answer:
-        """Sends a POST request and waits for its completion. Nothing is done if the ETag `expect`
-        is of another state. Raises `NoDaemonError`.
+        """Sends a POST request and waits for its completion. With the ETag `expect`, the daemon
+        acts only in that state. Raises `NoDaemonError`.
         """
         only = {"If-Match": f'"{expect}"'} if expect else None
         return self.ask("POST", route, json.dumps(body), only)
@@ -134,7 +134,7 @@ class AdminClient:
                     yield line[6:].decode(errors="replace").rstrip("\n")
 
     def connection(self) -> http.client.HTTPConnection:
-        """Returns a connection that is not open yet."""
+        """Returns an unopened connection."""
         if "://" not in self.endpoint:
             return _UnixConnection(self.endpoint, own=self.own)
         url = urlsplit(self.endpoint)
@@ -154,15 +154,17 @@ class AdminClient:
         body: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Yields the answer with its body unread. Raises `ServdError` if the token is refused."""
+        """Yields the answer before its body is read. Raises `ServdError` for a refused token."""
         kind = {"Content-Type": "application/json"} if body is not None else {}
         connection = self.connection()
         try:
             connection.request(method, route, body, {**self.headers, **kind, **(headers or {})})
             answer = connection.getresponse()
             if answer.status == 401:
-                hint = "is not the right one" if self.token else f"is missing: set {TOKEN_VARIABLE}"
-                raise ServdError(f"servd at {self.endpoint} wants a token, and it {hint}")
+                hint = (
+                    "rejected the token" if self.token else f"needs a token: set {TOKEN_VARIABLE}"
+                )
+                raise ServdError(f"servd at {self.endpoint} {hint}")
             yield answer
         except (OSError, http.client.HTTPException) as error:
             raise self._gone(error) from None
@@ -172,16 +174,20 @@ class AdminClient:
     def _gone(self, error: Exception) -> ServdError:
         if isinstance(error, PermissionError):
             return ServdError(
-                f"{self.endpoint} is not open to you: it belongs to whoever runs servd"
-                " (admin.group opens it to a group)"
+                f"no permission to use {self.endpoint}: it belongs to the user that runs servd"
+                " (admin.group allows a group)"
             )
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError, socket.gaierror)):
-            return NoDaemonError(f"no servd answers at {self.endpoint}: is it running?")
-        return NoDaemonError(f"servd at {self.endpoint} went away: {error or 'no answer'}")
+            return NoDaemonError(
+                f"servd is not running (no answer at {self.endpoint}). Start it with `servd`."
+            )
+        return NoDaemonError(
+            f"lost the connection to servd at {self.endpoint}: {error or 'no answer'}"
+        )
 
 
 def _json(content: bytes) -> Any:
-    """Returns the body of an answer; text that is no JSON becomes the title of a problem."""
+    """Returns the JSON body of an answer; other text becomes the title of a problem."""
     try:
         return json.loads(content or b"null")
     except ValueError:

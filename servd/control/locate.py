@@ -1,7 +1,7 @@
-"""Finds a configuration's daemon: by an address, a quick look into one TOML file, or loading it.
+"""Finds the daemon of a configuration: by an address, a quick look into one TOML file, or loading.
 
-A file may say another place by now than the daemon that runs has read from it. A daemon records
-where it answers, and is found by that.
+The file may have changed since the running daemon read it. A daemon records its admin address,
+which takes precedence over the file.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from servd.config.model import AdminConfig
 
 UNIT_SOCKET = "/run/servd/admin.sock"
-"""Admin socket of the shipped unit's daemon, whose configuration is in /etc/servd: systemd sets its
-runtime folder, which a shell does not know."""
+"""Admin socket of the shipped unit, whose configuration is in /etc/servd. systemd sets its runtime
+folder, so a shell does not know it."""
 
 _UNRELATED_KEYS = {"metrics", "group"}
-"""Keys of `[admin]` that do not move the API."""
+"""Keys of `[admin]` that do not change the address of the API."""
 
 _RUNTIME_DIR_VARIABLE = "SERVD_DAEMON__RUNTIME_DIR"
 
 
 class Target(NamedTuple):
-    """Where a configuration says that its daemon answers: at `listen` ("none": it is disabled), or
-    else in the runtime folder. `configured`: the folder that the file names.
+    """The admin address of a configuration: `listen` ("none": disabled), or else a socket in
+    `folder`. `configured`: the runtime folder that the file names.
     """
 
     config: str
@@ -50,13 +50,13 @@ class Target(NamedTuple):
 
 
 def quick_target(path: str, environ: Mapping[str, str]) -> Target | None:
-    """Returns where the daemon of one TOML file answers; None: load all to know it."""
+    """Returns the target of one TOML file; None if only loading everything can tell."""
     if not path.endswith(".toml") or any(_moves_socket(name) for name in environ):
         return None
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
-    except (OSError, ValueError):  # loading everything reports the mistake
+    except (OSError, ValueError):  # loading everything reports the error
         return None
     if _may_move_socket(table):
         return None
@@ -69,7 +69,7 @@ def quick_target(path: str, environ: Mapping[str, str]) -> Target | None:
 
 
 def _moves_socket(variable: str) -> bool:
-    """Returns whether a variable moves the socket in a way that `quick_target` does not read."""
+    """Returns whether a variable changes the address in a way that `quick_target` ignores."""
     name = variable.upper()
     return name.startswith("SERVD_ADMIN__") or (
         name == _RUNTIME_DIR_VARIABLE and variable != _RUNTIME_DIR_VARIABLE
@@ -77,7 +77,7 @@ def _moves_socket(variable: str) -> bool:
 
 
 def _may_move_socket(table: Mapping[str, Any]) -> bool:
-    """Returns whether the file, or an include, may move the socket."""
+    """Returns whether the file, or an include, may change the address."""
     daemon, admin = table.get("daemon", {}), table.get("admin", {})
     if "include" in table or not isinstance(daemon, dict) or not isinstance(admin, dict):
         return True
@@ -90,16 +90,16 @@ def client_at(admin: str) -> AdminClient:
 
 
 class Found(NamedTuple):
-    """The client of a daemon, and what to say of where it answers ("": nothing)."""
+    """The client of a daemon, and a note about its address ("": none)."""
 
     client: AdminClient
     note: str = ""
 
 
 def client_of(path: str) -> Found:
-    """Returns the client of a configuration's daemon, which may answer elsewhere than the file says
-    by now. Raises `NoDaemonError` if the file disables the API and no daemon is known, and
-    `ServdError` if that of the daemon is disabled.
+    """Returns the client of a configuration's daemon, which may not listen where the file says.
+    Raises `NoDaemonError` if the file disables the API and no daemon is known, and `ServdError` if
+    the running daemon has disabled its API.
     """
     settings: AdminConfig | None = None
     target = quick_target(path, os.environ)
@@ -111,12 +111,15 @@ def client_of(path: str) -> Found:
     running = _running(target)
     if running is None or not running.told.admin:
         if target.listen == instances.NO_ADMIN:
-            raise NoDaemonError(f"{path} has admin.enabled = false: no daemon can be asked")
+            raise NoDaemonError(
+                f"{path} has admin.enabled = false: this command needs the admin API"
+            )
         return Found(_client(_or_unit_socket(target), settings, own=not target.listen))
     admin = running.told.admin
     if admin == instances.NO_ADMIN:
         raise ServdError(
-            f"the running servd (pid {running.pid}) has admin.enabled = false: it cannot be asked"
+            f"the running servd (pid {running.pid}) has admin.enabled = false: this command needs"
+            " the admin API"
         )
     own = admin.startswith(f"unix:{running.folder}/")
     return Found(_client(admin, settings, own=own), _note(target, running))
@@ -134,7 +137,7 @@ def _target(loaded: Loaded) -> Target:
 
 
 def _client(admin: str, settings: AdminConfig | None, *, own: bool) -> AdminClient:
-    """Returns the client for an address as a configuration has it."""
+    """Returns the client for an address in the form of a configuration."""
     token = _token_of_environment()
     if admin.startswith("unix:"):
         own = own and admin != f"unix:{UNIT_SOCKET}"
@@ -145,8 +148,8 @@ def _client(admin: str, settings: AdminConfig | None, *, own: bool) -> AdminClie
 
 
 def _running(target: Target) -> Instance | None:
-    """Returns the daemon that runs, if it has recorded itself: in the folder that the file says, or
-    else with this file as its configuration. Who names the folder in the environment means it.
+    """Returns the running daemon, if it has recorded itself in the folder of the file, or else with
+    this file as its configuration. A folder that is set in the environment is the only one.
     """
     here = instances.using(target.folder)
     named = (os.environ.get(name) for name in (_RUNTIME_DIR_VARIABLE, "RUNTIME_DIRECTORY"))
@@ -158,7 +161,7 @@ def _running(target: Target) -> Instance | None:
 
 
 def _note(target: Target, running: Instance) -> str:
-    """Returns what to say of a daemon that does not answer where the file says."""
+    """Returns a note about a daemon that does not listen where the file says."""
     told = running.told
     same_folder = (
         not told.is_configured
@@ -171,18 +174,18 @@ def _note(target: Target, running: Instance) -> str:
     elif same_folder and told.admin == target._replace(folder=running.folder).admin:
         return ""
     until = "a reload" if same_folder or target.listen else "a restart"
-    return f"{says}: the running servd (pid {running.pid}) answers at {told.admin} until {until}"
+    return f"{says}; the running servd (pid {running.pid}) listens on {told.admin} until {until}"
 
 
 def _token_of_environment() -> str:
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if not (token.isascii() and token.isprintable()):
-        raise UsageError(f"{TOKEN_VARIABLE} holds characters that no header can carry")
+        raise UsageError(f"{TOKEN_VARIABLE} contains characters that a header cannot carry")
     return token
 
 
 def readable_part(loaded: Loaded) -> Loaded:
-    """Returns the part of a file above its syntax mistake: enough to find the daemon."""
+    """Returns the part of a file before its syntax error: enough to find the daemon."""
     broken = [d.place for d in loaded.errors if d.code == "syntax" and d.place.file in loaded.texts]
     if not broken:
         return loaded

@@ -1,4 +1,4 @@
-"""Writes a systemd unit with the least rights; the shipped unit explains the other lines. Pure."""
+"""Writes a systemd unit with minimal rights; the shipped unit explains the other lines. Pure."""
 
 from __future__ import annotations
 
@@ -146,10 +146,10 @@ def _literal(text: str) -> str:
 def _socket(name: str, installed: Installation) -> str:
     return f"""\
 [Unit]
-Description=The address of "fd:{name}" of {_literal(installed.config)}
+Description=Socket "fd:{name}" of {_literal(installed.config)}
 
 [Socket]
-# what the configuration does not say: where systemd listens
+# Set the address: the configuration only names the socket.
 ListenStream=80
 FileDescriptorName={name}
 Service={installed.name}.service
@@ -177,7 +177,7 @@ def _capabilities(config: Config, *, as_root: bool) -> list[str]:
 
 
 def _stop_seconds(plan: Plan) -> float:
-    """Returns a limit for the longest drain and the time until the daemon announces its own."""
+    """Returns a limit for the longest drain plus the time until the daemon sets its own limit."""
     return _BEFORE_DRAIN_SECONDS + max(
         (service.stop_seconds for service in plan.services), default=0.0
     )
@@ -188,17 +188,17 @@ def _max_files(config: Config) -> int:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    """Yields a total limit if each service has one; the kernel kills what is far above it."""
+    """Yields a total limit if each service has one, as a backstop of the kernel."""
     limits = [s.limits.memory for s in plan.services if s.workers]
     if not limits or any(limit is None for limit in limits):
         return
-    # during a replacement, old and new workers run side by side
+    # old and new workers run at the same time during a rolling restart
     total = sum(2 * s.workers * (s.limits.memory or 0) for s in plan.services) + _DAEMON_BYTES
     yield f"MemoryMax={total}"
 
 
 def _writable(config: Config, installed: Installation) -> Iterator[str]:
-    """Yields the folders that the configuration makes servd write to."""
+    """Yields the folders outside its own that servd writes to."""
     addresses = [a for s in config.services.values() for a in s.listen]
     addresses += [config.admin.listen] if config.admin.listen is not None else []
     found = {os.path.dirname(address.path) for address in addresses if address.kind == "unix"}

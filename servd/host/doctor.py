@@ -1,4 +1,4 @@
-"""Checks this machine and installation for problems. Impure: it only reads."""
+"""Checks this machine and installation for problems. Impure, read-only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CAP_NET_BIND_SERVICE = 10
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; `advice` says what helps against a problem."""
+    """The result of one check; `advice` says how to fix a problem."""
 
     level: Level
     what: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def examine(config: Config | None, environ: Mapping[str, str]) -> list[Finding]:
-    """Returns all findings; with a `config`, also those about its needs."""
+    """Returns all findings; with a `config`, also those about its requirements."""
     findings = [found for check in CHECKS for found in check()]
     if config is not None:
         findings += _low_ports(config)
@@ -44,23 +44,23 @@ def examine(config: Config | None, environ: Mapping[str, str]) -> list[Finding]:
 def _python() -> Iterator[Finding]:
     yield Finding("ok", f"Python {sys.version.split()[0]} ({sys.executable})")
     if sys.platform != "linux":
-        yield Finding("warning", f"{sys.platform} is for development only", "run it on Linux")
+        yield Finding("warning", f"{sys.platform} is supported for development only", "use Linux")
 
 
 def _name() -> Iterator[Finding]:
     if version := other_servd():
-        yield Finding("problem", f"servd {version} is another project", advice(version))
+        yield Finding("problem", f"another project's servd {version} is installed", advice(version))
 
 
 def _circus() -> Iterator[Finding]:
-    """Which distribution the package circus comes from: BentoML's fork has the same file names."""
+    """Finds the distribution of the package circus: BentoML's fork has the same file names."""
     both = _version("circus"), _version("kantoku")
     if importlib.util.find_spec("circus") is None:
         advice = f"{sys.executable} -m pip install --force-reinstall --no-deps circus"
-        yield Finding("problem", "the files of circus are missing", advice)
+        yield Finding("problem", "files of the package circus are missing", advice)
     elif all(both):
-        what = f"circus {both[0]} and kantoku {both[1]} share their files: servd runs on either"
-        yield Finding("ok", f"{what} (remove kantoku, and circus has to be installed again)")
+        what = f"circus {both[0]} and kantoku {both[1]} share their files: servd runs with either"
+        yield Finding("ok", f"{what} (after uninstalling kantoku, reinstall circus)")
     else:
         yield Finding("ok", f"circus {both[0] or both[1]}")
 
@@ -69,7 +69,7 @@ def _uvicorn() -> Iterator[Finding]:
     version = _version("uvicorn")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < _MIN_UVICORN_VERSION:
-        what = f"uvicorn {version or 'is missing'}"
+        what = f"uvicorn {version} is too old" if version else "uvicorn is missing"
         yield Finding("problem", what, "pip install 'uvicorn>=0.51'")
         return
     missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
@@ -85,26 +85,26 @@ def _extras() -> Iterator[Finding]:
     if bentoml.startswith("1.4."):
         yield Finding("ok", f"bentoml {bentoml}")
     elif bentoml:
-        yield Finding("warning", f"bentoml {bentoml} is not one that servd knows", "use 1.4")
+        yield Finding("warning", f"bentoml {bentoml} is not supported", "use bentoml 1.4")
 
 
 def _limits() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     if not unlimited and soft < _MIN_OPEN_FILES:
-        advice = f"ulimit -n {min(65536, hard)}, or LimitNOFILE= in a unit"
-        yield Finding("warning", f"{soft} open files at most: every connection is one", advice)
+        advice = f"ulimit -n {min(65536, hard)}, or LimitNOFILE= in the systemd unit"
+        yield Finding("warning", f"limit of {soft} open files: each connection uses one", advice)
     else:
-        yield Finding("ok", f"open files: {'any number' if unlimited else soft}")
+        yield Finding("ok", f"open files: {'unlimited' if unlimited else soft}")
     usable = usable_cpus(usable_ids(), read_quota())
-    yield Finding("ok", f'CPUs: {usable} of {os.cpu_count()} (workers = "auto" has so many)')
+    yield Finding("ok", f'CPUs: {usable} of {os.cpu_count()} (used by workers = "auto")')
 
 
 def _watches() -> Iterator[Finding]:
-    """The kernel's limit of file watches (inotify(7))."""
+    """Checks the kernel's limit of file watches (inotify(7))."""
     watches = _number("/proc/sys/fs/inotify/max_user_watches")
     if watches is not None and watches < _MIN_WATCHES:
-        what = f"{watches} watches of files: edits may be seen late"
+        what = f"limit of {watches} file watches: edits may be detected late"
         yield Finding("warning", what, "sysctl fs.inotify.max_user_watches=65536")
 
 
@@ -113,8 +113,8 @@ def _low_ports(config: Config) -> Iterator[Finding]:
     least = _number("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 0
     low = sorted({a.port for a in addresses if 0 < a.port < least})
     if low and not _may_bind_low_ports():
-        what = f"ports below {least} are not for this user: {', '.join(map(str, low))}"
-        advice = "start it by systemd with CAP_NET_BIND_SERVICE, or take higher ports"
+        what = f"this user cannot bind ports below {least}: {', '.join(map(str, low))}"
+        advice = "grant CAP_NET_BIND_SERVICE in the systemd unit, or use higher ports"
         yield Finding("problem", what, advice)
 
 
@@ -124,7 +124,7 @@ def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     if any(service.gpus for service in config.services.values()):
         there = usable_gpus(config.daemon.gpus, environ).ids
         level: Level = "ok" if there else "problem"
-        advice = "" if there else "pip install nvidia-ml-py, or say daemon.gpus = N"
+        advice = "" if there else "pip install nvidia-ml-py, or set daemon.gpus = N"
         names = gpu_names()
         shown = ", ".join(f"{names[each]} {each}" if each in names else each for each in there)
         yield Finding(level, f"GPUs: {len(there)} ({shown})" if there else "GPUs: none", advice)

@@ -132,7 +132,7 @@ def _variables(file: str) -> Mapping[str, str]:
 
 
 def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:
-    """Returns the `known` or a free port for each command that wants one and has none."""
+    """Returns the `known` or a free port for each command that needs one and has none."""
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         for name, service in sorted(config.services.items()):

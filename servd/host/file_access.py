@@ -33,7 +33,7 @@ def files_as(account: Account | None) -> Iterator[None]:
         libc.setfsgid(account.gid)
         libc.setfsuid(account.uid)  # drops the capabilities that pass over permissions, too
         if libc.setfsuid(-1) != account.uid:
-            raise PermissionError(1, "cannot use files as another user")
+            raise PermissionError(1, "cannot access files as another user")
         yield
     finally:
         libc.setfsuid(os.geteuid())
@@ -48,17 +48,15 @@ def _set_groups(libc: ctypes.CDLL, groups: Sequence[int]) -> None:
 
 
 class Rights(NamedTuple):
-    """With whose rights a file is opened; None: this process's own. `follow`: also where it is a
-    link.
-    """
+    """The account whose rights open a file (None: this process), and whether to `follow` a link."""
 
     account: Account | None
     follow: bool
 
 
 def rights_for(path: str, account: Account | None) -> Rights:
-    """Returns how root opens a file of a service of `account` (None: root's own). If others may
-    change the way to it: with the rights of the service's user, or of whoever that is.
+    """Returns how root opens a file of a service of `account` (None: root's own). If another user
+    may change a folder on the path: with the rights of the service's user, or of that user.
     """
     found = who_may_change(path)
     if found is None:

@@ -1,4 +1,4 @@
-"""The GPUs of this machine and their assignment. Impure: asks NVML if it is installed."""
+"""The GPUs of this machine and their assignment. Impure: queries NVML if it is installed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def equipped(
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
     gpus = f"{request.each:g} GPU{'' if request.each == 1 else 's'}"
-    message = f"{request.service} asks for {gpus} in its code: there is none here"
+    message = f"{request.service} requests {gpus} in its code, but this machine has none"
     return _at(loaded, request.service, message, "warning")
 
 

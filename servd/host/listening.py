@@ -1,6 +1,6 @@
-"""What processes listen on, by the kernel's list of listening sockets (sock_diag(7)). Impure.
+"""The addresses that processes listen on, from the kernel (sock_diag(7)). Impure.
 
-The list of /proc/net/tcp has every connection too, which takes long on a busy machine.
+/proc/net/tcp also lists every connection, which is slow on a busy machine.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def listening(pids: Collection[int], but: Collection[int] = ()) -> set[str]:
 
 
 def serving(pids: Collection[int]) -> set[int]:
-    """Returns those that hold connections which clients have opened to a TCP port on which one of
-    them listens.
+    """Returns the processes with open client connections on a TCP port that one of `pids` listens
+    on.
     """
     sockets = {pid: set(_sockets_of(pid)) for pid in pids}
     inodes: set[int] = set().union(*sockets.values())
@@ -58,8 +58,8 @@ def serving(pids: Collection[int]) -> set[int]:
 
 
 def is_shareable(address: str, account: Account | None) -> bool:
-    """Returns whether another socket of the user can have this TCP address too (SO_REUSEPORT):
-    tries to bind one, which takes no connections.
+    """Returns whether another socket of the user can bind this TCP address too (SO_REUSEPORT), by
+    binding one that does not listen.
     """
     if address.startswith("unix:"):
         return False
@@ -75,7 +75,7 @@ def is_shareable(address: str, account: Account | None) -> bool:
 
 
 def chosen_ports() -> range:
-    """Returns the ports that the system chooses from (ip(7), ip_local_port_range)."""
+    """Returns the range of ephemeral ports (ip(7), ip_local_port_range)."""
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
             first, last = map(int, file.read().split())
@@ -98,7 +98,7 @@ def _sockets_of(pid: int) -> Iterator[int]:
 
 
 def _listening_sockets() -> Iterator[tuple[int, str]]:
-    """Yields inode and address of each. Nothing where the kernel has no such list."""
+    """Yields inode and address of each; nothing if the kernel has no such list."""
     yield from _tcp_sockets(_LISTENING)
     if sys.platform != "linux":
         return
@@ -119,8 +119,8 @@ def _tcp_sockets(states: int, port: int | None = None) -> Iterator[tuple[int, st
 
 
 def _at_port(port: int) -> bytes:
-    """Returns the attribute that has the kernel filter by the local port: a program of two
-    comparisons (`struct inet_diag_bc_op`), each with where to go on if it is true, or false.
+    """Returns the attribute that makes the kernel filter by the local port: a program of two
+    comparisons (`struct inet_diag_bc_op`), each with its jump for true and for false.
     """
     at_least = struct.pack("=BBHBBH", _BC_S_GE, 8, 20, 0, 0, port)
     at_most = struct.pack("=BBHBBH", _BC_S_LE, 8, 12, 0, 0, port)

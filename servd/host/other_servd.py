@@ -1,6 +1,4 @@
-"""Notices the other project that is called servd on the Python package index: it has files of the
-same names.
-"""
+"""Detects the other project named servd on the Python package index: it has the same file names."""
 
 from __future__ import annotations
 
@@ -26,6 +24,8 @@ def other_servd(folders: Iterable[str] | None = None) -> str:
 
 
 def advice(version: str) -> str:
-    """Returns what to do about it."""
+    """Returns how to remove it."""
     remove = f"{sys.executable} -m pip uninstall servd"
-    return f"servd {version} of another project is installed here: {remove}, and install this again"
+    return (
+        f"another project's servd {version} is installed here: run `{remove}`, then reinstall this"
+    )

@@ -1,6 +1,6 @@
-"""Imports the files of other tools: what they say, as the tables of a servd file.
+"""Converts configurations of other tools to the tables of a servd file.
 
-Each module reads one format into `Imported`, a value. Nothing is run but a JavaScript file of PM2.
+Each module reads one format into `Imported`, a value. Only JavaScript files of PM2 are executed.
 Uses: `config`.
 Used by: `cli`.
 """

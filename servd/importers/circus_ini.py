@@ -28,7 +28,7 @@ _SOCKET = re.compile(r"\$\(circus\.sockets\.([\w-]+)\)")
 
 
 def read_circus(text: str) -> Imported:
-    """Returns its watchers, with the sockets that they use."""
+    """Returns the watchers with their sockets."""
     found = Imported()
     all_sections = list(sections(text, comment=";#", lower=True))
     sockets = {
@@ -60,7 +60,7 @@ def _watcher(section: Section, name: str, sockets: dict[str, Section]) -> Import
     put_command(service, ["sh", "-c", text] if is_true(section.last("shell")) else text)
     if used:
         service.put("listen", _listen(sockets.get(used[0])))
-        service.left += [Left(f"the socket {each}: a command has one") for each in used[1:]]
+        service.left += [Left(f"socket {each}: a command can use one socket") for each in used[1:]]
     count = number(section.last("numprocesses", "1"))
     service.put("workers", count if count != 1 else None)
     if section.entries.get("autostart") and not is_true(section.last("autostart")):

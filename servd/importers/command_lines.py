@@ -1,4 +1,4 @@
-"""Recognises the command lines of Python web servers, which become apps of servd."""
+"""Recognises the command lines of Python web servers and converts them to apps of servd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PORT = re.compile(r"\$\{?PORT\b(:-(\d+))?\}?")
 
 
 def put_command(service: ImportedService, text: str | Sequence[str]) -> None:
-    """Sets what runs: an app where a Python web server is recognised, else the command."""
+    """Sets `app` if the command is a known Python web server, else `command`."""
     words = _words(text)
     if words is None:
         service.put("command", ["sh", "-c", str(text).replace("$", "$$")])  # the shell expands it
@@ -43,7 +43,7 @@ def _words(text: str | Sequence[str]) -> list[str] | None:
 
 
 def _without_prefixes(service: ImportedService, words: list[str]) -> list[str]:
-    """Returns the words after variables and runners; the variables are set."""
+    """Returns the words after variables and runners, and sets the variables."""
     while words:
         if match := _ASSIGNMENT.fullmatch(words[0]):
             service.put(f"env.{match[1]}", match[2])
@@ -53,7 +53,7 @@ def _without_prefixes(service: ImportedService, words: list[str]) -> list[str]:
         elif prefix := next((p for p in _PREFIXES if tuple(words[: len(p)]) == p), None):
             words = words[len(prefix) :]
             if len(prefix) > 1:
-                said = f"{' '.join(prefix)}: set python to the interpreter of that environment"
+                said = f"{' '.join(prefix)}: set `python` to the interpreter of that environment"
                 service.left.append(Left(said))
         else:
             break
@@ -70,12 +70,12 @@ def _program(words: Sequence[str]) -> str:
 
 
 def _with_port(text: str) -> str:
-    """Writes a reference for $PORT of a Procfile."""
+    """Replaces $PORT of a Procfile with a reference."""
     return _PORT.sub(lambda match: f"${{PORT:-{match[2] or 8000}}}", text)
 
 
 def _put_singleton(service: ImportedService, words: Sequence[str]) -> None:
-    """What must never run twice is stopped before the new one starts."""
+    """Sets the strategy of commands that must not run twice: stop the old one first."""
     if _program(words) == "celery" and "beat" in words:
         service.put("rollout.strategy", "recreate")
 
@@ -108,12 +108,12 @@ def _level(value: str) -> str:
 
 
 def nothing(_: ImportedService, __: str) -> None:
-    """For options that servd does by itself."""
+    """Ignores an option that servd does not need."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebServer:
-    """A server: its options with a value, its flags, its default address, and how it names apps."""
+    """A server: its options with values, flags, default address and default attribute of an app."""
 
     options: Mapping[str, Put]
     flags: Mapping[str, Put]
@@ -123,7 +123,7 @@ class WebServer:
     places: Mapping[str, str] = field(default_factory=lambda: _PLACES)
 
     def put(self, service: ImportedService, arguments: Sequence[str]) -> bool:
-        """Sets the keys of an app. Returns False if there is none in `arguments`."""
+        """Sets the keys of an app. Returns False if `arguments` name no app."""
         target, place = "", dict[str, str]()
         rest = list(arguments)
         while rest:
@@ -169,14 +169,14 @@ def put_app(service: ImportedService, target: str, attribute: str = "app") -> No
         name = attribute
     if name.endswith(")"):
         if not name.endswith("()"):
-            service.left.append(Left(f"the arguments of {name}: write a function without any"))
+            service.left.append(Left(f"the arguments of {name}: use a function without arguments"))
         name = name.partition("(")[0]
         service.put("factory", True)
     service.put("app", f"{module}:{name or attribute}")
 
 
 def address_of(text: str) -> str:
-    """Returns an address as servd writes it."""
+    """Returns an address in the format of servd."""
     text = _with_port(text.strip())
     if text.startswith(("unix:", "fd:")) or re.fullmatch(r"\$\{[^{}]*\}", text):
         return text
@@ -273,4 +273,4 @@ _SERVERS: Mapping[str, WebServer] = {
         {"--proxy-headers": _flag("proxy.headers")}, ":8000", skipped=frozenset({"run", "dev"}),
     ),
 }  # fmt: skip
-"""Servers by the name of their program."""
+"""Servers by program name."""

@@ -32,13 +32,15 @@ LineOf = Callable[[str, str], int]
 
 
 def read_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
-    """Returns the services that have a command: what an image runs, only the image knows."""
+    """Returns the services that have a command: the default command of an image is unknown."""
     found = Imported()
     services = tables.get("services") or {}
     for name, table in services.items():
         if not isinstance(table, dict) or not (table.get("command") or table.get("entrypoint")):
             image = table.get("image") if isinstance(table, dict) else ""
-            found.left.append(Left(f"{name}: what {image or 'its image'} runs", line(name, "")))
+            found.left.append(
+                Left(f"{name}: the default command of {image or 'its image'}", line(name, ""))
+            )
             continue
         service = ImportedService(service_name(name))
         _of_compose(service, table)
@@ -85,7 +87,7 @@ def _of_compose(service: ImportedService, table: Mapping[str, Any]) -> None:
 
 
 def read_process_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
-    """Returns its processes; a command is of a shell there."""
+    """Returns the processes, whose commands run in a shell."""
     found = Imported()
     for name, table in (tables.get("processes") or {}).items():
         if not isinstance(table, dict):
@@ -121,7 +123,7 @@ def read_process_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
 
 
 def _reference(text: str) -> str:
-    """Writes ${A:-x} and ${A} as they are, $A in braces, and ${A-x} with its colon."""
+    """Keeps ${A:-x} and ${A}; writes $A as ${A}, and ${A-x} as ${A:-x}."""
     text = re.sub(r"\$\{(\w+)([-?])", r"${\1:\2", str(text))
     return re.sub(r"(?<!\$)\$(\w+)", r"${\1}", text)
 
@@ -164,14 +166,14 @@ def _rest(
 
 
 def _only_known(found: Imported) -> None:
-    """Keeps the dependencies that were imported; a dependency that has to complete is a task."""
+    """Keeps the imported dependencies; a dependency that must complete becomes a task."""
     by_name = {service.name: service for service in found.services}
     for service in found.services:
         kept = []
         for item in service.keys.get("depends_on", ()):
             name = item["service"] if isinstance(item, dict) else item
             if name not in by_name:
-                service.left.append(Left(f"depends_on: {name}, which is not imported"))
+                service.left.append(Left(f"depends_on: {name} (not imported itself)"))
                 continue
             kept.append(item)
             if isinstance(item, dict) and item["condition"] == "completed":

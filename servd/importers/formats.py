@@ -1,4 +1,4 @@
-"""Recognises files of other tools, and writes what they say as a servd file."""
+"""Detects the format of other tools' files, and writes the result as a servd file."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def kind_of(file: str, text: str) -> str:
     for sign, kind in _SIGNS:
         if re.search(sign, text, re.MULTILINE):
             return kind
-    raise ImportFailed(f"the format is not recognised: name it with --from ({', '.join(KINDS)})")
+    raise ImportFailed(f"unknown format: use --from with one of {', '.join(KINDS)}")
 
 
 def read(kind: str, file: str, text: str) -> Imported:
-    """Returns what a file says. Raises `ImportFailed`."""
+    """Returns the content of a file. Raises `ImportFailed`."""
     if kind == "pm2":
         return read_pm2(text, file)
     if kind == "systemd":
@@ -70,7 +70,7 @@ def read(kind: str, file: str, text: str) -> Imported:
 
 
 def _yaml(text: str) -> tuple[Mapping[str, Any], Any]:
-    """Returns the values of a YAML file, and what tells the line of a key of a service."""
+    """Returns the values of a YAML file, and a function for the line of a service's key."""
     parsed = parse_source(Source("import.yaml", text.encode()), {})
     if parsed.diagnostics:
         first = parsed.diagnostics[0]
@@ -95,9 +95,9 @@ def _lists(value: Any) -> Any:
 
 
 def as_toml(found: Imported, file: str) -> str:
-    """Returns the servd file: each service, and under it as comments what has no counterpart."""
+    """Returns the servd file; settings without a counterpart become comments of their service."""
     name = os.path.basename(file)
-    lines = [f"# Imported from {name} by `servd import`: compare it before you use it."]
+    lines = [f"# Imported from {name} by `servd import`. Review it before use."]
     lines += _comments(found.left, name)
     for service in found.services:
         lines += ["", *_service(service, name)]
@@ -105,7 +105,7 @@ def as_toml(found: Imported, file: str) -> str:
 
 
 _FIRST = ("app", "factory", "command", "kind", "listen", "workers", "directory", "depends_on")
-"""Keys that a reader looks for first."""
+"""Keys to write first."""
 
 
 def _service(service: ImportedService, file: str) -> list[str]:
@@ -117,7 +117,7 @@ def _service(service: ImportedService, file: str) -> list[str]:
 
 
 def _pairs(key: str, value: Any) -> list[str]:
-    """Writes a key; the tables of a service key by key, so that no line is long."""
+    """Formats a key; tables get one line per key, to keep lines short."""
     if isinstance(value, dict) and key not in ("health",):
         return [
             line for name, entry in value.items() for line in _pairs(f"{key}.{_bare(name)}", entry)

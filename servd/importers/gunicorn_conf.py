@@ -23,11 +23,11 @@ _BY_ITSELF = {"worker_class", "accesslog", "errorlog", "proc_name", "pidfile", "
 
 
 def read_gunicorn(text: str) -> Imported:
-    """Returns its one service, with the app of `wsgi_app`, or `main:app`. Raises `ImportFailed`."""
+    """Returns one service with the app of `wsgi_app`, or `main:app`. Raises `ImportFailed`."""
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise ImportFailed(f"line {error.lineno} is no Python: {error.msg}") from None
+        raise ImportFailed(f"line {error.lineno} is not valid Python: {error.msg}") from None
     service = ImportedService("web")
     service.put("app", "main:app")
     service.put("listen", "127.0.0.1:8000")
@@ -40,12 +40,12 @@ def read_gunicorn(text: str) -> Imported:
         elif isinstance(node, ast.FunctionDef):
             service.left.append(Left(f"def {node.name}(...)", node.lineno))
     if not named:
-        service.left.append(Left("the app, which gunicorn has on its command line: main:app here"))
+        service.left.append(Left("the app from the command line of gunicorn: main:app is a guess"))
     return Imported([service])
 
 
 def _value(node: ast.expr) -> Any:
-    """Returns a literal value, or a reference for what the environment gives; else None."""
+    """Returns a literal value, or a reference to an environment variable; else None."""
     try:
         return ast.literal_eval(node)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads INI files with the line of each key: those of supervisord, Circus and systemd."""
+"""Reads INI files of supervisord, Circus and systemd, with the line of each key."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Section:
 
 
 def sections(text: str, *, comment: str, lower: bool) -> Iterator[Section]:
-    """Yields the sections. `comment` are the characters that begin one, also after a blank where
-    `;` is among them; a line that is indented, or follows a backslash, continues the value.
+    """Yields the sections. `comment` holds the characters that begin a comment; `;` also does after
+    a blank. An indented line, or one after a backslash, continues the value.
     """
     current, key, continues = Section("", 0), "", False
     for number, raw in enumerate(text.splitlines(), 1):

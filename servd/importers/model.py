@@ -1,4 +1,4 @@
-"""What an import found, as values."""
+"""The result of an import, as values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Left(NamedTuple):
-    """Something that has no counterpart: its text, and its line (0: of no line)."""
+    """A setting without a counterpart: its text, and its line (0: unknown)."""
 
     text: str
     line: int = 0
@@ -17,14 +17,14 @@ class Left(NamedTuple):
 
 @dataclass(slots=True)
 class ImportedService:
-    """One service: its keys as a file spells them, and what could not be carried over."""
+    """One service: its keys as in a servd file, and the settings that were not imported."""
 
     name: str
     keys: dict[str, Any] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
 
     def put(self, key: str, value: Any) -> None:
-        """Sets a dotted key; None and what is empty is left out."""
+        """Sets a dotted key, unless the value is None or empty."""
         if value in (None, "", [], {}):
             return
         table = self.keys
@@ -36,18 +36,18 @@ class ImportedService:
 
 @dataclass(slots=True)
 class Imported:
-    """All services of a file, and what of the file itself could not be carried over."""
+    """All services of a file, and the settings of the file itself that were not imported."""
 
     services: list[ImportedService] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
 
 
-class ImportFailed(Exception):  # noqa: N818  # it is the outcome, in the words of the command
-    """The file cannot be read as what it seems to be; the message says why."""
+class ImportFailed(Exception):  # noqa: N818  # an outcome, not a defect
+    """The file cannot be read in its format; the message says why."""
 
 
 def service_name(text: str, taken: Iterable[str] = ()) -> str:
-    """Returns a name of a service that is like `text`, and not `taken`."""
+    """Returns a valid service name similar to `text` that is not `taken`."""
     found = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:60]
     found = found if found[:1].isalpha() else f"s-{found}".rstrip("-")
     known, number, name = set(taken), 2, found
@@ -57,13 +57,13 @@ def service_name(text: str, taken: Iterable[str] = ()) -> str:
 
 
 def seconds(value: Any) -> str | None:
-    """Returns a number of seconds as a duration; None for what is none."""
+    """Returns a number of seconds as a duration; None for other text."""
     text = str(value).strip()
     return f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
 def number(value: Any) -> int | None:
-    """Returns a whole number; None for what is none."""
+    """Returns a whole number; None for other text."""
     text = str(value).strip()
     return int(text) if re.fullmatch(r"\d+", text) else None
 
@@ -74,12 +74,12 @@ def is_true(value: Any) -> bool:
 
 
 def literal(text: str) -> str:
-    """Returns a text that stands for itself, with each dollar that servd would read doubled."""
+    """Returns the text with escaped dollars, if servd would expand it."""
     return text.replace("$", "$$") if "${" in text or "$$" in text else text
 
 
 def variables(value: Any) -> dict[str, str]:
-    """Returns the environment of a table, or of a list of NAME=value."""
+    """Returns the environment from a table, or from a list of NAME=value."""
     if isinstance(value, Mapping):
         return {str(key): _text(entry) for key, entry in value.items() if entry is not None}
     items = value if isinstance(value, list) else [value] if value else []

@@ -1,4 +1,4 @@
-"""Reads an ecosystem file of PM2: JSON, or JavaScript that node evaluates."""
+"""Reads a PM2 ecosystem file: JSON, or JavaScript that node evaluates."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NODE_SECONDS = 20
 
 
 def read_pm2(text: str, file: str) -> Imported:
-    """Returns its apps. JavaScript is evaluated by node, which runs it. Raises `ImportFailed`."""
+    """Returns the apps. node executes JavaScript files. Raises `ImportFailed`."""
     tables = _evaluated(file) if file.endswith((".js", ".cjs")) else _parsed(text)
     apps = tables.get("apps") if isinstance(tables, dict) else tables
     if not isinstance(apps, list):
-        raise ImportFailed('there is no list "apps"')
+        raise ImportFailed('expected a list "apps"')
     found = Imported()
     for table in apps:
         taken = [service.name for service in found.services]
@@ -46,13 +46,13 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ImportFailed(f"it is no JSON: {error}") from None
+        raise ImportFailed(f"invalid JSON: {error}") from None
 
 
 def _evaluated(file: str) -> Any:
     node = shutil.which("node")
     if node is None:
-        raise ImportFailed("node is needed to evaluate JavaScript: install it, or write JSON")
+        raise ImportFailed("JavaScript files need node: install it, or use JSON")
     script = "console.log(JSON.stringify(require(require('path').resolve(process.argv[1]))))"
     try:
         done = subprocess.run(
@@ -61,10 +61,10 @@ def _evaluated(file: str) -> Any:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise ImportFailed(f"node did not evaluate it within {_NODE_SECONDS} s") from None
+        raise ImportFailed(f"node did not finish within {_NODE_SECONDS} s") from None
     if done.returncode:
         said = [line.strip() for line in done.stderr.splitlines() if "Error" in line]
-        raise ImportFailed(f"node cannot evaluate it: {said[-1] if said else done.stderr.strip()}")
+        raise ImportFailed(f"node failed: {said[-1] if said else done.stderr.strip()}")
     return _parsed(done.stdout.splitlines()[-1] if done.stdout.strip() else "")
 
 
@@ -85,7 +85,9 @@ def _app(service: ImportedService, table: dict[str, Any]) -> ImportedService:
     elif instances != "1":
         service.put("workers", int(instances) if instances.isdigit() else None)
     if table.get("exec_mode") in ("cluster", "cluster_mode"):
-        service.left.append(Left("exec_mode: cluster: let the program listen on {fd} (LISTEN_FDS)"))
+        service.left.append(
+            Left("exec_mode: cluster: make the program listen on {fd} (LISTEN_FDS)")
+        )
     service.put("directory", table.get("cwd"))
     for name, value in {**(table.get("env") or {}), **(table.get("env_production") or {})}.items():
         service.put(f"env.{name}", literal(str(value)))

@@ -11,7 +11,7 @@ _LINE = re.compile(r"([A-Za-z0-9_.-]+)\s*:\s*(.+)")
 
 
 def read_procfile(text: str) -> Imported:
-    """Returns its services. `release` is a task that the others wait for."""
+    """Returns the services. `release` becomes a task that the others wait for."""
     found = Imported()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -25,11 +25,11 @@ _DONE = {
     "stdout_logfile", "stdout_logfile_maxbytes", "stdout_logfile_backups", "redirect_stderr",
     "stopasgroup", "killasgroup", "stdout_syslog", "stderr_syslog",
 }  # fmt: skip
-"""Keys that are carried over, or that servd does anyway."""
+"""Keys that are imported, or that servd does not need."""
 
 
 def read_supervisord(text: str) -> Imported:
-    """Returns its programs."""
+    """Returns the programs."""
     found = Imported()
     for section in sections(text, comment=";#", lower=True):
         kind, _, name = section.name.partition(":")
@@ -78,7 +78,7 @@ def _program(section: Section, program: str, name: str) -> ImportedService:
 
 
 def _expanded(text: str, program: str) -> str:
-    """Replaces the names that supervisord puts in; %(ENV_X)s is a reference."""
+    """Replaces the expansions of supervisord; %(ENV_X)s becomes a reference."""
     text = text.replace("%(program_name)s", program).replace("%(group_name)s", program)
     text = re.sub(r"%\(ENV_(\w+)\)s", r"${\1}", text)
     text = re.sub(r"%\(process_num\)0?\d*d", "{worker}", text)

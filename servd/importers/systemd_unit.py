@@ -25,7 +25,7 @@ _DONE = {
 
 
 def read_unit(text: str, file: str) -> Imported:
-    """Returns the service of a unit that is called `file`."""
+    """Returns the service of the unit `file`."""
     found = Imported()
     stem = re.sub(r"@?\.service$", "", file.rpartition("/")[2])
     service = ImportedService(service_name(stem))
@@ -50,7 +50,7 @@ def _service(service: ImportedService, section: Section) -> None:
     elif kind == "notify" and not is_app:
         service.put("ready", "notify")
     elif kind == "forking":
-        service.left.append(Left("Type=forking: let the program stay in the foreground"))
+        service.left.append(Left("Type=forking: make the program stay in the foreground"))
     service.put("directory", section.last("WorkingDirectory").lstrip("-"))
     for line in section.all_of("Environment"):
         for word in _split(line):

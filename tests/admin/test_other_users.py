@@ -148,4 +148,4 @@ def test_the_command_line_says_whom_the_socket_belongs_to(servd: Servd) -> None:
         text=True,
         timeout=DEADLINE,
     )
-    assert "is not open to you: it belongs to whoever runs servd" in done.stderr
+    assert "it belongs to the user that runs servd" in done.stderr

@@ -65,6 +65,6 @@ def test_it_says_what_to_do_once_kantoku_has_taken_the_files_along(servd: Servd)
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("servd: the files of circus are missing")
+    assert done.stderr.startswith("servd: files of the package circus are missing")
     assert "pip install --force-reinstall --no-deps circus" in done.stderr
     assert "Traceback" not in done.stderr

@@ -26,6 +26,7 @@ from support.harness import DEADLINE, Servd, ServdProcess, command, wait_until
 
 ACTS = (["reload"], ["restart", "web"], ["restart", "--all"], ["start", "web"], ["stop", "web"],
         ["scale", "web=2"])  # fmt: skip
+NOT_RUNNING = r"servd: servd is not running \(no answer at .*\)\. Start it with `servd`\.\n"
 LOOKS = (["status"], ["status", "--watch"], ["top"], ["logs"], ["logs", "-f"], ["events", "-f"],
          ["dashboard", "--no-browser"])  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_each_command_without_a_daemon_is_one_line_and_69(tmp_path: Path) -> Non
         done = command(*arguments, folder=tmp_path)
         assert done.returncode == 69, (arguments, done.stderr)
         assert done.stdout == ""
-        assert re.fullmatch(r"servd: no servd answers at .*: is it running\?\n", done.stderr)
+        assert re.fullmatch(NOT_RUNNING, done.stderr)
 
 
 def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) -> None:
@@ -102,7 +103,7 @@ def test_an_act_ends_with_one_line_of_outcome_and_its_exit_status(servd: Servd) 
         (["start", "web"], r"applied in [\d.]+ s: ~ web scale 0 -> 3\n"),
         (["restart", "web"], r"applied in [\d.]+ s: ~ web roll\n"),
         (["start", "web"], r"unchanged: .*\n"),
-        (["reload"], r"unchanged: .*\n"),
+        (["reload"], r"No changes since .*Z\. .*: run `servd restart NAME`\.\n"),
     ):
         done = daemon.cli(*arguments)
         assert done.returncode == 0, done.stderr
@@ -130,7 +131,7 @@ def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "rolled back: web: worker 0: " in done.stderr
     assert "nothing_of_that_name" in done.stderr
-    assert done.stderr.endswith("what ran before goes on running\n")
+    assert done.stderr.endswith("The previous configuration is still running.\n")
     assert "Traceback" not in done.stderr.split("rolled back")[0]
 
 
@@ -139,17 +140,17 @@ def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
     [
         (["restart", "wbe"], 1, 'there is no service "wbe"'),
         (["scale", "wbe=1"], 1, 'there is no service "wbe"'),
-        (["status", "wbe"], 1, 'there is no service "wbe"; there is: back, web'),
+        (["status", "wbe"], 1, 'unknown service "wbe". Services: back, web'),
         (["stop", "back"], 1, "web depends on back"),
-        (["scale", "web"], 2, "write scale NAME=N"),
-        (["scale", "web=-1"], 2, "write scale NAME=N"),
-        (["scale", "=1"], 2, "the name of a service is missing"),
-        (["restart"], 2, "restart NAME, or restart --all"),
-        (["restart", "web", "--all"], 2, "restart NAME, or restart --all"),
+        (["scale", "web"], 2, "expected NAME=N"),
+        (["scale", "web=-1"], 2, "expected NAME=N"),
+        (["scale", "=1"], 2, "service name is missing"),
+        (["restart"], 2, "expected either service names or --all"),
+        (["restart", "web", "--all"], 2, "expected either service names or --all"),
         (["reload", "--timeout", "soon"], 2, "is not a duration"),
-        (["status", "--admin", "ftp://x"], 2, "write unix:PATH or http://HOST:PORT"),
-        (["restart", "web", "--admin", "http://127.0.0.1:abc"], 2, "write unix:PATH or http:"),
-        (["restart", "web", "--admin", "http://127.0.0.1:99999"], 2, "write unix:PATH or http:"),
+        (["status", "--admin", "ftp://x"], 2, "expected unix:PATH or http://HOST:PORT"),
+        (["restart", "web", "--admin", "http://127.0.0.1:abc"], 2, "expected unix:PATH or http:"),
+        (["restart", "web", "--admin", "http://127.0.0.1:99999"], 2, "expected unix:PATH or http:"),
     ],
 )
 def test_a_wrong_call_says_what_would_be_right(
@@ -172,7 +173,10 @@ def test_a_stop_that_others_forbid_says_how_to_stop_them_too(servd: Servd) -> No
     assert re.search(r"^web +stopped +0/0", shown, re.MULTILINE)
     assert "0 workers by hand, the file says 2" in shown
     shown = daemon.cli("plan").stdout
-    assert "! web: 0 workers by hand, the file says 2: kept until the file changes it" in shown
+    assert (
+        "! web: 0 workers (set manually; the config says 2), kept until the config changes it"
+        in shown
+    )
 
 
 @pytest.mark.parametrize("status", [200, 421, 500])
@@ -212,7 +216,7 @@ def test_a_token_that_no_header_can_carry_is_a_wrong_call(tmp_path: Path) -> Non
             folder=tmp_path, environ={"SERVD_ADMIN_TOKEN": token},
         )  # fmt: skip
         assert done.returncode == 2
-        assert "no header can carry" in done.stderr
+        assert "a header cannot carry" in done.stderr
 
 
 def test_a_timeout_ends_the_waiting_and_not_the_act(servd: Servd) -> None:
@@ -220,7 +224,7 @@ def test_a_timeout_ends_the_waiting_and_not_the_act(servd: Servd) -> None:
     (servd.folder / "hold").touch()
     done = daemon.cli("restart", "web", "--timeout", "4s")
     assert done.returncode == 1
-    assert "not over within 4 s: it goes on (see servd status)" in done.stderr
+    assert "not finished after 4 s; it continues (see `servd status`)" in done.stderr
     assert not daemon.find("reload finished")
     (servd.folder / "hold").unlink()
     daemon.wait_for("reload finished", outcome="applied")
@@ -426,7 +430,7 @@ def test_a_daemon_that_is_not_there_is_one_line_and_69(tmp_path: Path) -> None:
     for arguments in (["status"], ["reload"], ["restart", "web"], ["status", "--json"]):
         done = command(*arguments, folder=tmp_path)
         assert done.returncode == 69, done.stderr
-        assert re.fullmatch(r"servd: no servd answers at .*: is it running\?\n", done.stderr)
+        assert re.fullmatch(NOT_RUNNING, done.stderr)
 
 
 def test_plan_without_a_daemon_is_the_first_start(tmp_path: Path) -> None:

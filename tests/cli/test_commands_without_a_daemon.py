@@ -88,7 +88,7 @@ def test_check_shows_six_mistakes_at_six_places(
     ] == places
     assert 'did you mean "workers"?' in done.stderr
     assert 'did you mean "api"?' in done.stderr
-    assert "6 mistakes" in done.stderr
+    assert "6 errors" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -139,7 +139,7 @@ def test_convert_there_and_back_is_the_same_configuration(folder: Path) -> None:
     assert configs[0] == configs[1] == configs[2]
     again = command("convert", "servd.toml", "other.yaml", folder=folder)
     assert again.returncode == 1
-    assert "other.yaml is there already" in again.stderr
+    assert "other.yaml already exists" in again.stderr
 
 
 def test_graph_in_all_its_forms(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_init_writes_a_config_that_is_valid_and_never_overwrites(tmp_path: Path)
     assert "# workers = 1" in (tmp_path / "servd.toml").read_text()
     again = command("init", folder=tmp_path)
     assert again.returncode == 1
-    assert "servd.toml is there already" in again.stderr
+    assert "servd.toml already exists" in again.stderr
 
 
 def test_schema_prints_what_is_committed(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_serve_reports_mistakes_as_a_file_would(tmp_path: Path) -> None:
         (["check"], 78, "there is no configuration"),
         (["check", "-c", "missing.toml"], 78, "missing.toml: no such file or folder"),
         (["--config", "missing.toml"], 78, "missing.toml: no such file or folder"),
-        (["serve", "main:app", "--ssl-version", "3"], 2, "write TLSv1.2 or TLSv1.3"),
+        (["serve", "main:app", "--ssl-version", "3"], 2, "expected TLSv1.2 or TLSv1.3"),
         (["convert", "missing.toml", "x.yaml"], 78, "missing.toml: no such file or folder"),
     ],
 )

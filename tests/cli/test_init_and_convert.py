@@ -179,4 +179,4 @@ def test_a_configuration_may_come_from_standard_input(tmp_path: Path, text: str)
     for arguments in (("run",), ("status",), ("reload",)):
         refused = run(*arguments)
         assert refused.returncode == 2
-        assert "this needs a file" in refused.stderr
+        assert "this command needs a file" in refused.stderr

@@ -25,7 +25,7 @@ def test_outside_a_variable_says_it() -> None:
 
 def test_a_service_is_told_to_depend_on_what_it_asks_for() -> None:
     environ = {"SERVD_SERVICE": "web", "SERVD_DEPENDENCIES": "{}"}
-    with pytest.raises(DependencyError, match='"api" is no dependency of the service "web"'):
+    with pytest.raises(DependencyError, match='"api" is not a dependency of service "web"'):
         address_of("api", environ)
 
 

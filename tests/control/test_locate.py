@@ -85,6 +85,6 @@ def test_a_stranger_who_listens_in_place_of_the_daemon_is_not_asked(tmp_path: Pa
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout is not None
         stranger.stdout.readline()
-        with pytest.raises(ServdError, match="user 65534 listens at"):
+        with pytest.raises(ServdError, match="user 65534 listens on"):
             AdminClient(path, own=True).status()
         stranger.kill()

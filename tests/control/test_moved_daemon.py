@@ -39,7 +39,7 @@ def test_it_is_found_where_it_still_answers(servd: Servd, tmp_path: Path, before
     named = f'[daemon]\nruntime_dir = "{short}/first"\n'
     daemon = started(servd, named if before == "named" else "")
     file, port = daemon.folder / "servd.toml", free_port()
-    here = f"the running servd (pid {daemon.pid}) answers at unix:{daemon.runtime}/admin.sock until"
+    here = f"the running servd (pid {daemon.pid}) listens on unix:{daemon.runtime}/admin.sock until"
     assert says(daemon, "status", "--json") == (0, "")
     for edit, wanted, end in (
         (f'[admin]\nlisten = "unix:{short}/x.sock"\n', f"says unix:{short}/x.sock", "a reload"),
@@ -52,7 +52,7 @@ def test_it_is_found_where_it_still_answers(servd: Servd, tmp_path: Path, before
         keep = named if before == "named" and "[daemon]" not in edit else ""
         file.write_text(keep + edit + SERVICE)
         path = "servd.toml"
-        assert says(daemon, "status", "--json") == (0, f"{path} {wanted}: {here} {end} "), edit
+        assert says(daemon, "status", "--json") == (0, f"{path} {wanted}; {here} {end} "), edit
         assert says(daemon, "plan", "--json")[0] == 0
     file.write_text(SERVICE)  # the key is removed
     code, text = says(daemon, "status", "--json")
@@ -72,7 +72,7 @@ def test_a_reload_moves_it(servd: Servd) -> None:
     file.write_text(SERVICE)
     code, text = says(daemon, "status", "--json")
     assert code == 0
-    assert f"answers at unix:{other} until a reload" in text
+    assert f"listens on unix:{other} until a reload" in text
     file.write_text("[admin]\nenabled = false\n" + SERVICE)
     assert says(daemon, "reload")[0] == 0
     for text in ("[admin]\nenabled = false\n", ""):

@@ -75,7 +75,7 @@ def test_odd_names_are_written_as_systemd_reads_them(tmp_path: Path) -> None:
         (tmp_path / "servd.toml").write_text(PLAIN)
         done = command("export", "systemd", *arguments, folder=tmp_path)
         assert done.returncode == 2
-        assert "write letters, digits" in done.stderr
+        assert "expected letters, digits" in done.stderr
 
 
 def test_memory_is_bounded_where_each_service_is(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_mistake_of_the_configuration_is_a_problem(tmp_path: Path) -> None:
     done = command("doctor", "--json", folder=tmp_path)
     assert done.returncode == 1
     last = json.loads(done.stdout)[-1]
-    assert (last["level"], last["advice"]) == ("problem", "servd check")
+    assert (last["level"], last["advice"]) == ("problem", "run `servd check`")
 
 
 def test_a_few_open_files_are_worth_a_word(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_few_open_files_are_worth_a_word(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "warning: 1024 open files at most" in done.stdout
+    assert "warning: limit of 1024 open files" in done.stdout
 
 
 def test_kantoku_beside_circus_is_said_and_no_trouble(tmp_path: Path) -> None:
@@ -50,14 +50,14 @@ def test_kantoku_beside_circus_is_said_and_no_trouble(tmp_path: Path) -> None:
         [PYTHON, "-m", "servd", "doctor"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
-    assert "share their files: servd runs on either" in done.stdout
+    assert "share their files: servd runs with either" in done.stdout
     assert "ok: bentoml 1.4." in done.stdout
     gone = "import sys; sys.modules['circus'] = None; from servd.cli.main import main; main()"
     done = subprocess.run(
         [PYTHON, "-c", gone, "doctor"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "problem: the files of circus are missing" in done.stdout
+    assert "problem: files of the package circus are missing" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
@@ -71,7 +71,7 @@ def test_a_port_that_is_not_for_this_user_is_a_problem(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert "problem: ports below 1024 are not for this user: 443" in done.stdout
+    assert "problem: this user cannot bind ports below 1024: 443" in done.stdout
 
 
 def test_gpus_that_are_asked_for_and_not_there_are_a_problem(tmp_path: Path) -> None:

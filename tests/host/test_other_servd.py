@@ -27,7 +27,7 @@ def test_doctor_and_the_start_report_it(servd: Servd, tmp_path: Path) -> None:
     (folder / "servd-1.0.0.dist-info").mkdir(parents=True)
     environ = {"PYTHONPATH": str(folder)}
     done = command("doctor", folder=tmp_path, environ=environ)
-    assert "problem: servd 1.0.0 is another project" in done.stdout
+    assert "problem: another project's servd 1.0.0 is installed" in done.stdout
     daemon = servd(SERVICE, environ=environ).ready()
     (warning,) = daemon.lines("config warning")
     assert f"{sys.executable} -m pip uninstall servd" in warning["warning"]

@@ -121,5 +121,5 @@ def test_a_machine_without_gpus_does_without_those_of_the_code(servd: Servd) -> 
     there = {**environ(servd.folder), "CUDA_VISIBLE_DEVICES": ""}
     daemon = servd(config, service_py=BENTO, environ=there).ready()
     (warning,) = daemon.find("config warning")
-    assert "model asks for 2 GPUs in its code: there is none here" in warning["warning"]
+    assert "model requests 2 GPUs in its code, but this machine has none" in warning["warning"]
     assert set(visible(daemon, "model")) == {""}

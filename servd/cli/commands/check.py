@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @config_option
-@click.option("--imports", is_flag=True, help="Also import each app, in a process of its own.")
-@click.option("--json", "as_json", is_flag=True, help="Mistakes as JSON on stdout.")
+@click.option("--imports", is_flag=True, help="Also import each app, in a separate process.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(config: str | None, imports: bool, as_json: bool) -> int:
-    """Validate a configuration; every mistake is shown with its place. Exits 78 for mistakes."""
+    """Validate the configuration and show all errors.
+
+    Exits 78 if it is invalid, and 1 if an import fails.
+    """
     try:
         loaded = load_config(config)
     except ConfigError as error:

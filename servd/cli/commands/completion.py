@@ -9,7 +9,7 @@ from servd.core.errors import ServdError
 
 
 def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Returns the names of services in the configuration, if there is one."""
+    """Returns the service names of the configuration; none without one."""
     from servd.cli.source import load_config
 
     config = ctx.params.get("config") or ctx.find_root().params.get("config")
@@ -24,7 +24,10 @@ def service_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL: `eval "$(servd completion bash)"`."""
+    """Print the completion script of a shell.
+
+    To enable it in bash: `eval "$(servd completion bash)"`.
+    """
     found = get_completion_class(shell)
     assert found is not None
     root = ctx.find_root().command

@@ -12,14 +12,16 @@ from servd.cli.render.output import write_new
 @click.command("convert")
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(source: str, target: str, force: bool) -> None:
-    """Write the configuration SOURCE to TARGET in the format that TARGET's name says.
+    """Convert a configuration between TOML, YAML and JSON.
 
-    Variables and includes stay as they are written, and relative paths lead to the same files;
-    comments are not carried over. SOURCE may be a folder, whose files become one, or - for
-    standard input. TARGET may be a folder, or - for standard output: then, and in a folder, the
-    format is the other one of TOML and YAML.
+    Writes SOURCE to TARGET, whose extension sets the format. SOURCE may be a folder, whose files
+    are merged, or - for stdin. TARGET may be a folder or - for stdout: YAML becomes TOML, and
+    other formats become YAML.
+
+    Variables and includes are kept as written, and relative paths still lead to the same files.
+    Comments are dropped.
     """
     from servd.config.convert import converted
     from servd.config.find import Format, format_of, sources_of

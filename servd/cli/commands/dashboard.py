@@ -1,4 +1,4 @@
-"""`servd dashboard`: shows the daemon's page on a loopback port."""
+"""`servd dashboard`: serves the daemon's page on a loopback port."""
 
 from __future__ import annotations
 
@@ -15,27 +15,37 @@ from servd.cli.render.output import say
 
 @click.command("dashboard")
 @admin_options
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="[default: a free one]")
-@click.option("--browser/--no-browser", default=True, help="Open it in a browser.")
+@click.option(
+    "--port",
+    default=0,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Port on 127.0.0.1.  [default: a free port]",
+)
+@click.option(
+    "--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser."
+)
 def command(config: str | None, admin: str | None, port: int, browser: bool) -> None:
-    """Show the page of the daemon on a port of 127.0.0.1, until Ctrl-C.
+    """Open the dashboard of the daemon in a browser.
 
-    The address holds a token that opens the page once.
+    Serves the page on 127.0.0.1 until Ctrl-C. The printed address contains a token and works once.
     """
     client = admin_client(config, admin)
-    client.status()  # reports a missing daemon now
+    client.status()  # raises if the daemon is not running
     from servd.cli.dashboard.server import DashboardServer
 
     server = DashboardServer(client, port)
     click.echo(server.url)
-    say("open this address in a browser; it works once. Ctrl-C ends it")
+    say("Open this address in a browser (it works once). Press Ctrl-C to stop.")
     with _opened(server.url) if browser else contextlib.nullcontext():
         server.run()
 
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[None]:
-    """Opens the address through a private file that redirects to it: arguments are public."""
+    """Opens the address through a private file that redirects to it, since process arguments are
+    public.
+    """
     with tempfile.NamedTemporaryFile("w", prefix="servd-", suffix=".html") as file:
         file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
         file.flush()

@@ -11,7 +11,9 @@ from servd.cli.source import config_option
 @click.command("dev")
 @config_option
 def command(config: str | None) -> int:
-    """Run the configuration for development: one worker a service, verbose logs in colour, and
-    whatever changes in the sources is started anew (what ran goes on where that fails).
+    """Run the configuration in development mode.
+
+    Runs one worker per service with verbose, coloured logs, and restarts services when their source
+    files change. If the new code fails to start, the previous workers keep running.
     """
     return run_config(config, development=True)

@@ -21,10 +21,11 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 @click.command("doctor")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(config: str | None, as_json: bool) -> int:
-    """Look at what servd needs of this machine, and its configuration where there is one. Exits 1
-    when something has to be mended.
+    """Check the machine, the installation and the configuration.
+
+    Exits 1 if it finds a problem.
     """
     from dataclasses import asdict
 
@@ -55,10 +56,10 @@ def _examine_config(path: str | None) -> tuple[Config | None, list[Finding]]:
         if path is not None:
             raise
         message = error.diagnostics[0].message
-        return None, [Finding("ok", f"no configuration was looked at: {message}")]
+        return None, [Finding("ok", f"no configuration checked: {message}")]
     found = [Finding("warning", w.message, w.hint) for w in loaded.warnings]
     if not loaded.errors:
         return loaded.config, [Finding("ok", f"{loaded.path} is valid"), *found]
     count = len(loaded.errors)
-    what = f"{loaded.path} has {count} mistake{'' if count == 1 else 's'}"
-    return None, [Finding("problem", what, "servd check"), *found]
+    what = f"{loaded.path} has {count} error{'' if count == 1 else 's'}"
+    return None, [Finding("problem", what, "run `servd check`"), *found]

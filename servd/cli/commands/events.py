@@ -12,5 +12,5 @@ from servd.cli.follow import follow_options, show_lines
 @click.command("events")
 @follow_options
 def command(**options: Any) -> None:
-    """Show what happened last: states of services and workers, steps of reloads."""
+    """Show recent events of services, workers and reloads."""
     show_lines("/v1/events", **options)

@@ -15,17 +15,24 @@ from servd.core.errors import UsageError
 @click.command("export")
 @click.argument("engine", type=click.Choice(["systemd"]))
 @config_option
-@click.option("--user", default="servd", show_default=True, help="User that the unit runs as.")
-@click.option("--name", default="servd", show_default=True, help="Name of the unit.")
 @click.option(
-    "--output", type=click.Path(file_okay=False), help="Folder for the files, instead of stdout."
+    "--user", default="servd", show_default=True, metavar="USER", help="User of the unit."
+)
+@click.option(
+    "--name", default="servd", show_default=True, metavar="NAME", help="Name of the unit."
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Write the files to this folder instead of stdout.",
 )
 def command(engine: str, config: str | None, user: str, name: str, output: str | None) -> None:
-    """Write units of systemd that are fitted to the configuration."""
-    del engine  # there is only one
+    """Write systemd units for the configuration."""
+    del engine  # systemd is the only one
     for option, given in (("--name", name), ("--user", user)):
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", given):
-            raise UsageError(f"{option} {given}: write letters, digits, and _ . @ - between them")
+            raise UsageError(f"{option} {given}: expected letters, digits and _ . @ -")
     path = os.path.abspath(config_path(config))
     loaded = load_whole(config)
     from servd.export.systemd import Installation, units

@@ -18,11 +18,12 @@ from servd.cli.source import config_option, load_whole
     type=click.Choice(["text", "mermaid", "dot"]),
     default="text",
     show_default=True,
-    help="A tree, a Mermaid flowchart, or Graphviz.",
+    metavar="FORMAT",
+    help="text (a tree), mermaid or dot (Graphviz).",
 )
-@click.option("--json", "as_json", is_flag=True, help="The graph as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the graph as JSON.")
 def command(config: str | None, form: str, as_json: bool) -> None:
-    """Show which service needs which."""
+    """Show the dependency graph of the services."""
     loaded = load_whole(config)
     from servd.core import diagnostics
     from servd.host.facts import inspect_host

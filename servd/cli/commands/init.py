@@ -11,11 +11,14 @@ from servd.cli.render.output import write_new
 
 @click.command("init")
 @click.argument("path", default="servd.toml", type=click.Path())
-@click.option("--app", default="main:app", show_default=True, help="The app to serve.")
-@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@click.option(
+    "--app", default="main:app", show_default=True, metavar="MODULE:NAME", help="The app to serve."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(path: str, app: str, force: bool) -> None:
-    """Write a commented configuration to PATH in the format that its name says (servd.toml; in a
-    folder too; - is stdout).
+    """Write a commented starter configuration.
+
+    PATH is a file (default: servd.toml) whose extension sets the format, a folder, or - for stdout.
     """
     from servd.config.find import format_of
     from servd.config.starter import starter

@@ -16,15 +16,18 @@ _WELL = ("ready", "completed")
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(as_json: bool) -> None:
-    """List the running daemons of this user, with their configurations and addresses."""
+    """List the running servd daemons of this user.
+
+    Shows the configuration and the admin address of each.
+    """
     found = [_row(each) for each in instances.everywhere()]
     if as_json:
         print_json(found)
         return
     if not found:
-        say("no daemon of this user is running")
+        say("servd is not running for this user")
         return
     click.echo(f"{'PID':>7}  {'SERVICES':<14}  {'CONFIG':<40}  ADMIN")
     for row in visible(found):
@@ -34,14 +37,14 @@ def command(as_json: bool) -> None:
 
 def _row(daemon: instances.Instance) -> dict[str, Any]:
     admin = daemon.told.admin
-    services = "starting" if not admin else "not known"
+    services = "starting" if not admin else "unknown"
     if admin.startswith("unix:"):
         try:
             states = [each["state"] for each in AdminClient(admin[5:], own=True).services()]
             ready = sum(state in _WELL for state in states)
             services = f"{ready} of {len(states)} ready"
         except ServdError:
-            pass  # it is about to end
+            pass  # it is about to exit
     return {
         "pid": daemon.pid,
         "config": daemon.told.config,

@@ -12,5 +12,8 @@ from servd.cli.follow import follow_options, show_lines
 @click.command("logs")
 @follow_options
 def command(**options: Any) -> None:
-    """Show the last lines of the log: of services NAME..., or of everything."""
+    """Show recent log lines of services and the daemon.
+
+    With NAME, shows only those services.
+    """
     show_lines("/v1/logs", **options)

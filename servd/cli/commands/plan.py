@@ -24,16 +24,16 @@ CHANGES = 2
 
 @click.command("plan")
 @admin_options
-@click.option("--roll", is_flag=True, help="Of a reload that replaces every service.")
+@click.option("--roll", is_flag=True, help="Plan a reload that replaces every service.")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help="Save the plan: `servd reload FILE` does this and nothing else.",
+    help="Save the plan; `servd reload FILE` applies exactly this plan.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The changes as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
 @click.option(
-    "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with some, 1 on errors."
+    "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with changes, 1 on errors."
 )
 def command(
     config: str | None,
@@ -43,7 +43,10 @@ def command(
     as_json: bool,
     detailed_exitcode: bool,
 ) -> int:
-    """Show what a reload would do now; without a running daemon, what a first start would do."""
+    """Show what a reload would change.
+
+    Without a running daemon, shows what a first start would do.
+    """
     try:
         answer = _asked(config, admin, roll)
         if output is not None:
@@ -67,7 +70,7 @@ def command(
 
 
 def _asked(config: str | None, admin: str | None, roll: bool) -> dict[str, Any]:
-    """Returns the plan: the running daemon's, or else that of a first start, which may raise
+    """Returns the plan of the running daemon, or else that of a first start, which may raise
     `ConfigError`. Raises `InvalidError` if the daemon finds the file invalid.
     """
     try:
@@ -86,7 +89,7 @@ def _asked(config: str | None, admin: str | None, roll: bool) -> dict[str, Any]:
 
 
 class InvalidError(ServdError):
-    """The daemon's file is invalid; the message has a line for every mistake."""
+    """The daemon's file is invalid; the message has a line for every error."""
 
 
 def _first_start(loaded: Loaded) -> dict[str, Any]:
@@ -114,13 +117,13 @@ def _show(answer: dict[str, Any]) -> None:
     from servd.plan.render_changes import rows_as_text
 
     if answer["source"] != "daemon":
-        say("no daemon runs for this configuration: this is what a first start would do")
-    settings = answer.get("settings", [])  # an older daemon tells none
+        say("servd is not running for this configuration: this is what a first start would do")
+    settings = answer.get("settings", [])  # missing in an older daemon
     click.echo(rows_as_text(answer["changes"], settings, colour=colours(sys.stdout)))
     for item in answer["by_hand"]:
         click.echo(
-            f"! {item['service']}: {workers(item['workers'])} by hand, the file says"
-            f" {item['file']}: kept until the file changes it"
+            f"! {item['service']}: {workers(item['workers'])} (set manually; the config says"
+            f" {item['file']}), kept until the config changes it"
         )
     for line in by_hand_ends(answer):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""`servd reload`: applies the configuration file."""
+"""`servd reload`: applies the configuration."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from servd.core.errors import UsageError
 @click.command("reload")
 @click.argument("plan", metavar="[PLAN]", required=False)
 @act_options
-@click.option("--roll", is_flag=True, help="Replace every service, though it did not change.")
+@click.option("--roll", is_flag=True, help="Replace every service, even if unchanged.")
 @click.option(
     "--expect",
     metavar="ETAG",
-    help="Do nothing if another state runs by now, or another plan would result.",
+    help="Apply only if this plan (ETag of `servd plan --json`) is still current.",
 )
 def command(options: ActOptions, plan: str | None, roll: bool, expect: str | None) -> int:
-    """Read the configuration and apply what differs; wait until it is done, or undone. With PLAN (a
-    file of `servd plan -o`), only if the files and what runs are still as they were then.
+    """Apply the configuration to the running daemon.
+
+    Waits until the changes are applied or rolled back. With PLAN (a file of `servd plan -o`),
+    applies that plan only if the configuration and the running state have not changed since.
     """
     if plan is not None and (roll or expect is not None):
-        raise UsageError("a saved plan says what to expect, and whether to --roll")
+        raise UsageError("--roll and --expect cannot be combined with a saved plan")
     if expect is not None and not re.fullmatch('"?[!#-~]+"?', expect):
-        raise UsageError("--expect wants an ETag: `servd plan --json` tells it")
+        raise UsageError("--expect must be an ETag (see `servd plan --json`)")
     seen = SavedPlan((expect or "").strip('"'), roll) if plan is None else read(plan)
     return act(options, "/v1/reload", roll=seen.roll, expect=seen.etag)

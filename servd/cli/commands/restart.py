@@ -11,12 +11,14 @@ from servd.core.errors import UsageError
 
 @click.command("restart")
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=service_names)
-@click.option("--all", "everything", is_flag=True, help="Every service that is not kept stopped.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Restart every service that is not stopped."
+)
 @act_options
 def command(options: ActOptions, names: tuple[str, ...], everything: bool) -> int:
-    """Replace the workers of services NAME... (or of --all), to run new code."""
+    """Replace the workers of services, to load new code."""
     if bool(names) == everything:
-        raise UsageError("restart NAME, or restart --all")
+        raise UsageError("expected either service names or --all")
     if everything:
-        return act(options, "/v1/restart", "every service is kept stopped")
+        return act(options, "/v1/restart", "all services are stopped")
     return act_on_each(options, names, "restart")

@@ -12,7 +12,7 @@ from servd.cli.source import config_option, config_path
 
 
 def run_config(config: str | None, *, development: bool = False) -> int:
-    """Runs the configuration, optionally for development; returns the daemon's exit status."""
+    """Runs the configuration, optionally in development mode; returns the daemon's exit status."""
     from servd.config.load import load
 
     @functools.cache
@@ -25,5 +25,8 @@ def run_config(config: str | None, *, development: bool = False) -> int:
 @click.command("run")
 @config_option
 def command(config: str | None) -> int:
-    """Run the configuration in the foreground (as servd without a command does)."""
+    """Run the configuration in the foreground.
+
+    `servd` without a command does the same.
+    """
     return run_config(config)

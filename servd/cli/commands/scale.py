@@ -1,4 +1,4 @@
-"""`servd scale`: changes the number of workers, until the file changes it."""
+"""`servd scale`: sets the number of workers until the configuration changes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from servd.cli.act import ActOptions, act, act_options, service_route
 from servd.cli.commands.completion import service_names
+from servd.cli.render.output import workers as count_of
 from servd.core.errors import Exit, UsageError
 
 
@@ -15,15 +16,18 @@ from servd.core.errors import Exit, UsageError
 @click.argument(
     "targets", metavar="NAME=N...", nargs=-1, required=True, shell_complete=service_names
 )
-@click.option("--cascade", is_flag=True, help="With N = 0: stop the services that need it too.")
+@click.option("--cascade", is_flag=True, help="With NAME=0: also stop its dependents.")
 @act_options
 def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int:
-    """Give service NAME another number of workers (N)."""
+    """Set the number of workers of services.
+
+    The number holds until the configuration changes `workers`. NAME=0 stops the service.
+    """
     statuses = [
         act(
             replace(options, wait_drained=options.wait_drained or not workers),
             service_route(name, "scale"),
-            f"{name} is stopped already" if not workers else f"{name} has {workers} already",
+            f"{name} already has {count_of(workers)}" if workers else f"{name} is already stopped",
             workers=workers,
             cascade=cascade,
         )
@@ -40,8 +44,8 @@ def _wanted(targets: tuple[str, ...]) -> dict[str, int]:
     for target in targets:
         name, _, number = target.partition("=")
         if not (number.isascii() and number.isdecimal()):
-            raise UsageError(f"scale {target}: write scale NAME=N, such as scale web=4")
+            raise UsageError(f"scale {target}: expected NAME=N, such as web=4")
         if not name:
-            raise UsageError("the name of a service is missing")
+            raise UsageError("service name is missing")
         found[name] = int(number)
     return found

@@ -60,7 +60,7 @@ class ServeOptions:
         return self.bento or is_bento(self.target, self.directory, os.environ)
 
     def begin_description(self) -> Description | None:
-        """Starts the query of what a BentoML service declares, which is slow, in parallel."""
+        """Starts the slow query of what a BentoML service declares, in parallel."""
         if not self.is_bento or not os.path.isdir(self.directory):
             return None
         argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
@@ -97,7 +97,7 @@ class ServeOptions:
     def _tls(self) -> dict[str, Any]:
         reqs, version = self.ssl_cert_reqs, self.ssl_version
         if version is not None and version not in _VERSIONS:
-            raise UsageError(f"--ssl-version {version}: write TLSv1.2 or TLSv1.3")
+            raise UsageError(f"--ssl-version {version}: expected TLSv1.2 or TLSv1.3")
         return _given(
             certfile=_absolute(self.ssl_certfile),
             keyfile=_absolute(self.ssl_keyfile),
@@ -140,13 +140,14 @@ def _absolute(path: str | None) -> str | None:
 
 @click.command("serve")
 @click.argument("target", default=".")
-@click.option("--bento", is_flag=True, help="TARGET is a BentoML service, where that is not seen.")
+@click.option("--bento", is_flag=True, help="Treat TARGET as a BentoML service, if not detected.")
 @click.option(
     "--host",
     default=EVERY_V4,
     envvar="BENTOML_HOST",
     show_default=True,
-    help="Interface to listen on.",
+    metavar="HOST",
+    help="Address to listen on.",
 )
 @click.option(
     "--port",
@@ -155,39 +156,68 @@ def _absolute(path: str | None) -> str | None:
     envvar="BENTOML_PORT",
     show_default=True,
     type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Port to listen on; 0 for a free port.",
 )
-@click.option("--backlog", type=int, help="Connections that may wait.  [default: 2048]")
+@click.option(
+    "--backlog", type=int, metavar="N", help="Maximum of pending connections.  [default: 2048]"
+)
 @click.option(
     "--workers",
     "--api-workers",
     "-w",
     envvar="BENTOML_API_WORKERS",
-    help="Processes, or auto (cpu_count).  [default: 1]",
+    metavar="N",
+    help="Number of workers, or auto: one per CPU.  [default: 1]",
 )
 @click.option(
     "--timeout",
     envvar="BENTOML_TIMEOUT",
-    help="Until the first byte of an answer, then 504.  [default: none]",
+    metavar="DURATION",
+    help="Time until the response begins, else 504.  [default: none]",
 )
-@click.option("--development", is_flag=True, help="One worker, verbose console logs.")
-@click.option("--reload", is_flag=True, help="Restart when sources change.")
-@click.option("--production", is_flag=True, hidden=True, help="What it does anyway.")
-@click.option("--working-dir", help="Working directory, first on sys.path.  [default: .]")
-@click.option("--ssl-certfile", type=click.Path(), help="Certificate chain in PEM.")
-@click.option("--ssl-keyfile", type=click.Path(), help="Private key in PEM.")
-@click.option("--ssl-keyfile-password", help="Password of an encrypted key.")
-@click.option("--ssl-ca-certs", type=click.Path(), help="CAs that clients are checked by.")
-@click.option("--ssl-cert-reqs", help="Client certificates: none, optional, required (0, 1, 2).")
-@click.option("--ssl-version", help="Oldest version: TLSv1.2 or TLSv1.3.")
-@click.option("--ssl-ciphers", help="OpenSSL cipher list.")
-@click.option("--timeout-keep-alive", help="Idle kept connections.  [default: 5s]")
-@click.option("--timeout-graceful-shutdown", help="Drain at a stop.  [default: 30s]")
-@click.option("--factory", is_flag=True, help="TARGET is a function that makes the app.")
-@click.option("--interface", type=click.Choice(["auto", "asgi3", "asgi2", "wsgi"]))
-@click.option("--print-config", is_flag=True, help="Print the TOML that this stands for.")
+@click.option("--development", is_flag=True, help="Run one worker with verbose console logs.")
+@click.option("--reload", is_flag=True, help="Restart when source files change.")
+@click.option("--production", is_flag=True, hidden=True, help="On by default.")
+@click.option(
+    "--working-dir", metavar="FOLDER", help="Working directory, first on sys.path.  [default: .]"
+)
+@click.option("--ssl-certfile", type=click.Path(), metavar="FILE", help="TLS certificates (PEM).")
+@click.option("--ssl-keyfile", type=click.Path(), metavar="FILE", help="TLS private key (PEM).")
+@click.option("--ssl-keyfile-password", metavar="TEXT", help="Password of the private key.")
+@click.option(
+    "--ssl-ca-certs", type=click.Path(), metavar="FILE", help="CAs for client certificates (PEM)."
+)
+@click.option(
+    "--ssl-cert-reqs",
+    metavar="MODE",
+    help="Client certificates: none, optional or required (0, 1, 2).",
+)
+@click.option("--ssl-version", metavar="VERSION", help="Minimum TLS version: TLSv1.2 or TLSv1.3.")
+@click.option("--ssl-ciphers", metavar="LIST", help="OpenSSL cipher list.")
+@click.option(
+    "--timeout-keep-alive",
+    metavar="DURATION",
+    help="Close idle connections after this time.  [default: 5s]",
+)
+@click.option(
+    "--timeout-graceful-shutdown",
+    metavar="DURATION",
+    help="Time to finish requests when stopping.  [default: 30s]",
+)
+@click.option("--factory", is_flag=True, help="TARGET is a function that returns the app.")
+@click.option(
+    "--interface",
+    type=click.Choice(["auto", "asgi3", "asgi2", "wsgi"]),
+    metavar="NAME",
+    help="auto, asgi3, asgi2 or wsgi.  [default: auto]",
+)
+@click.option("--print-config", is_flag=True, help="Print the equivalent configuration and exit.")
 def command(print_config: bool, reload: bool, production: bool, **options: Any) -> int:
-    """Serve TARGET without a configuration file: an app ("module:app", "path/file.py:app"), or a
-    BentoML service ("service:MyService", a folder, a tag of a Bento).
+    """Serve one app or BentoML service without a config file.
+
+    TARGET is an app ("module:app", "path/file.py:app") or a BentoML service ("service:MyService", a
+    folder, the tag of a Bento).
     """
     given = ServeOptions(**options)
     begun = None if print_config else given.begin_description()
@@ -201,7 +231,7 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     from servd.config.load import Loaded, load_sources
     from servd.core.paths import default_runtime_dir
 
-    source = Source(SOURCE, text.replace("$", "$$").encode())  # it has no references
+    source = Source(SOURCE, text.replace("$", "$$").encode())  # its text contains no references
 
     def written() -> Loaded:
         return load_sources([source], SOURCE, os.environ, Disk())

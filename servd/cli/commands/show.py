@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @config_option
-@click.option("--all", "everything", is_flag=True, help="Keys that have their default too.")
-@click.option("--toml", "form", flag_value="toml", help="As TOML.")
-@click.option("--yaml", "form", flag_value="yaml", help="As YAML.")
-@click.option("--json", "form", flag_value="json", help="As JSON.")
-@click.option("-o", "--output", metavar="FILE", help="Write it to a new file, as its name says.")
+@click.option("--all", "everything", is_flag=True, help="Also print keys that have their default.")
+@click.option("--toml", "form", flag_value="toml", help="Print TOML.")
+@click.option("--yaml", "form", flag_value="yaml", help="Print YAML.")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write to a new file in the format of its extension."
+)
 def command(config: str | None, everything: bool, form: Format | None, output: str | None) -> None:
-    """Print the configuration as it is used: includes, defaults and variables resolved. It is in
-    the language of FILE, or else of the configuration.
+    """Print the effective configuration, with secrets masked.
+
+    Includes, defaults and variables are resolved. The format is that of FILE, else that of the
+    configuration.
     """
     loaded = load_config(config).require()
     from servd.config.dump import escaped, to_text

@@ -21,24 +21,31 @@ _HERE = ("127.0.0.1", "::1", "localhost")
 
 @click.command("shutdown")
 @admin_options
-@seconds_option("Wait no longer: 30s, 5m. The shutdown goes on.  [default: until it is over]")
+@seconds_option(
+    "Stop waiting after this time, such as 30s; the shutdown continues.  [default: no limit]"
+)
 def command(config: str | None, admin: str | None, timeout: float | None) -> int:
-    """Stop the daemon and all its services gracefully, as SIGTERM does, and wait for the end."""
+    """Stop the daemon and all its services gracefully.
+
+    Sends SIGTERM to the daemon and waits until it exits.
+    """
     client = admin_client(config, admin)
     if "://" in client.endpoint and urlsplit(client.endpoint).hostname not in _HERE:
-        raise UsageError("only a daemon on this machine can be shut down: it is sent a signal")
+        raise UsageError("cannot shut down a daemon on another machine (shutdown sends a signal)")
     pid = client.status()["pid"]
     started = started_at(pid)
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
-        raise ServdError(f"the daemon (pid {pid}) belongs to another user") from None
+        raise ServdError(
+            f"cannot stop the daemon (pid {pid}): it belongs to another user"
+        ) from None
     except ProcessLookupError:
-        pass  # it has ended by itself
+        pass  # it has already exited
     while started is not None and started_at(pid) == started:
         if deadline is not None and time.monotonic() >= deadline:
-            say(f"still stopping after {timeout:g} s: it goes on")
+            say(f"still stopping after {timeout:g} s; the shutdown continues")
             return Exit.FAILED
         time.sleep(_POLL_SECONDS)
     click.echo(f"stopped (pid {pid})")

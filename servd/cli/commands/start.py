@@ -1,4 +1,4 @@
-"""`servd start`: starts services that were stopped or are not well."""
+"""`servd start`: starts stopped and failed services."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from servd.cli.commands.completion import service_names
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=service_names)
 @act_options
 def command(options: ActOptions, names: tuple[str, ...]) -> int:
-    """Start services NAME..., which were stopped by hand or are not well, and what they need."""
-    return act_on_each(options, names, "start", "runs already")
+    """Start stopped or failed services and their dependencies."""
+    return act_on_each(options, names, "start", "is already running")

@@ -1,4 +1,4 @@
-"""`servd stop`: stops services until they are started, or the file changes their workers."""
+"""`servd stop`: stops services until they are started, or the config changes `workers`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from servd.cli.commands.completion import service_names
 
 @click.command("stop")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=service_names)
-@click.option("--cascade", is_flag=True, help="Stop the services that need them too.")
+@click.option("--cascade", is_flag=True, help="Also stop the services that depend on them.")
 @act_options
 def command(options: ActOptions, names: tuple[str, ...], cascade: bool) -> int:
-    """Drain services NAME... and keep them stopped; wait until their workers have ended."""
+    """Stop services and keep them stopped.
+
+    Lets running requests finish and waits until the workers have exited.
+    """
     options = replace(options, wait_drained=True)
-    return act_on_each(options, names, "stop", "is stopped already", cascade=cascade)
+    return act_on_each(options, names, "stop", "is already stopped", cascade=cascade)

@@ -1,4 +1,4 @@
-"""`servd upgrade`: replaces the running daemon by a new one without losing a request."""
+"""`servd upgrade`: replaces the running daemon without losing a request."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _POLL_SECONDS = 0.1
 @click.command("upgrade")
 @act_options
 def command(options: ActOptions) -> int:
-    """Replace the running servd by a newly started one: another version of servd or of Python, with
-    the same sockets. Where the new one cannot run, the old one goes on.
+    """Replace the running servd without losing a request.
+
+    Starts the installed version of servd and Python, which takes over the sockets. If it fails to
+    start, the old servd keeps running.
     """
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     client = admin_client(options.config, options.admin)
@@ -29,7 +31,7 @@ def command(options: ActOptions) -> int:
         return Exit.FAILED
     body = answer.body if isinstance(answer.body, dict) else {}
     if not body or (answer.status == 404 and "outcome" not in body):
-        raise ServdError("the running servd cannot be replaced: it is an older one, restart it")
+        raise ServdError("the running servd is too old for an upgrade: restart it")
     drained = answer.good and (not options.wait_drained or _drained(client, deadline))
     if options.as_json:
         print_json(body)
@@ -37,7 +39,7 @@ def command(options: ActOptions) -> int:
         seconds = body["seconds"]
         click.echo(f"replaced in {seconds:.1f} s: servd {body['version']}, pid {body['pid']}")
         if not drained:
-            say(f"not drained within {options.timeout:g} s: it goes on (see servd status)")
+            say(f"not drained after {options.timeout:g} s; it continues (see `servd status`)")
     else:
         say(f"{body.get('title', 'failed')}: {body.get('detail', '')}")
         for line in body.get("last_lines", ()):
@@ -46,7 +48,7 @@ def command(options: ActOptions) -> int:
 
 
 def _drained(client: AdminClient, deadline: float | None) -> bool:
-    """Waits until the previous daemon has ended. Returns False at the deadline."""
+    """Waits until the previous daemon has exited. Returns False at the deadline."""
     while deadline is None or time.monotonic() < deadline:
         try:
             if client.status().get("predecessor") is None:

@@ -13,9 +13,9 @@ from servd.core.errors import Exit, ServdError
 
 
 def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
-    """Prints the outcome, or `unchanged` if nothing was to do; returns the exit status."""
+    """Prints the outcome, or `unchanged` if there was nothing to do; returns the exit status."""
     if not (isinstance(answer.body, dict) and ("outcome" in answer.body or not answer.good)):
-        raise ServdError("what answered is no servd, or another version of it")
+        raise ServdError("unexpected answer: not servd, or another version of it")
     if as_json:
         print_json(answer.body)
         return Exit.OK if answer.good else Exit.FAILED
@@ -30,11 +30,12 @@ def show_outcome(answer: Answer, *, as_json: bool, unchanged: str = "") -> int:
 
 
 def by_hand_ends(body: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each number of workers that was set by hand until now."""
+    """Returns a line for each manually set number of workers that ends now."""
     lines: list[str] = []
-    for end in body.get("by_hand_ends", ()):  # an older daemon tells none
-        says = f"the file says {end['file']}" if end["file"] is not None else "it is removed"
-        lines.append(f"! {end['service']}: {workers(end['workers'])} by hand end: {says}")
+    for end in body.get("by_hand_ends", ()):  # missing in an older daemon
+        says = f"the config says {end['file']}" if end["file"] is not None else "service removed"
+        manual = f"manual setting of {workers(end['workers'])}"
+        lines.append(f"! {end['service']}: {manual} ends: {says}")
     return lines
 
 
@@ -42,8 +43,8 @@ def _done(body: dict[str, Any], unchanged: str) -> str:
     if body["outcome"] == "unchanged":
         if unchanged:
             return f"unchanged: {unchanged}"
-        since = f"unchanged: in force since {body['since'][:19]}Z"
-        return f"{since} (code is not compared: `servd restart` rolls it)"
+        since = f"No changes since {body['since'][:19]}Z."
+        return f"{since} Code changes are not detected: run `servd restart NAME`."
     settings = [f"~ {row['key']} {row['kind']}" for row in body.get("settings", [])]
     changes = ", ".join(filter(None, [in_brief(body["changes"]), *settings]))
     return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
@@ -64,4 +65,4 @@ def _failed(body: dict[str, Any]) -> None:
         say(f"  | {line}")
     stops = body.get("detail") == "servd is stopping"
     if body.get("outcome") in ("invalid", "rolled_back") and not stops:
-        say("what ran before goes on running")
+        say("The previous configuration is still running.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def colours(stream: Any) -> bool:
-    """Whether a stream is a terminal that knows colours, and NO_COLOR is not set."""
+    """Whether a stream is a terminal with colours, and NO_COLOR is not set."""
     return moves(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -34,12 +34,12 @@ def say(message: str, *, styled: bool = False) -> None:
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:
-    """Writes a file, or stdout for "-". Raises `ServdError`, also if it exists, unless `force`."""
+    """Writes a file, or stdout for "-". Raises `ServdError`, also if it exists without `force`."""
     if path == "-":
         click.echo(text, nl=False)
         return
     if os.path.exists(path) and not force:
-        raise ServdError(f"{path} is there already: --force overwrites it")
+        raise ServdError(f"{path} already exists: use --force to overwrite it")
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
@@ -73,13 +73,13 @@ def _scaled(keys: Sequence[Mapping[str, Any]]) -> str:
 
 
 def say_restart_needed(keys: Sequence[str]) -> None:
-    """Names keys that a reload cannot apply."""
+    """Names the keys that a reload cannot apply."""
     for key in keys:
         say(f"{key} takes effect when servd is restarted")
 
 
 def show_error(error: ServdError) -> None:
-    """Prints an error; one about a configuration with its places."""
+    """Prints an error; a configuration error with its places."""
     loaded = getattr(error, "loaded", None)
     if loaded is not None:  # a LoadError, whose module need not be imported
         show_diagnostics(loaded)
@@ -91,13 +91,13 @@ def show_error(error: ServdError) -> None:
 
 
 def show_diagnostics(loaded: Loaded) -> None:
-    """Prints every mistake and warning with its line, then the number of mistakes."""
+    """Prints every error and warning with its line, then the number of errors."""
     for diagnostic in loaded.diagnostics:
         coloured = colours(sys.stderr)
         say(render(diagnostic, loaded.texts, colour=coloured), styled=coloured)
     if loaded.errors:
         count = len(loaded.errors)
-        say(f"{count} mistake{'' if count == 1 else 's'} in {loaded.path}")
+        say(f"{count} error{'' if count == 1 else 's'} in {loaded.path}")
 
 
 def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:

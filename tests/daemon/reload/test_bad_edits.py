@@ -186,7 +186,7 @@ def test_the_command_line_prints_the_reason_and_exits_1(servd: Servd) -> None:
         del said[0]
     assert said[0].startswith("rolled back: web: worker ")
     assert "RuntimeError: no such model" in done.stderr
-    assert "what ran before goes on running" in done.stderr
+    assert "The previous configuration is still running." in done.stderr
     done = reload(web(3).replace("workers", "wokers"))
     assert done.returncode == 1
     assert "unknown key" in done.stderr

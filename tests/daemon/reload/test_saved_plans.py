@@ -39,7 +39,7 @@ def test_a_saved_plan_is_applied_once_and_nothing_else_is(servd: Servd) -> None:
     saved = daemon.cli("plan", "-o", "the.plan")
     assert saved.returncode == 0
     assert '~ env.V  "1" -> "2"' in saved.stdout
-    assert saved.stderr == "saved: `servd reload the.plan` does this and nothing else\n"
+    assert saved.stderr == "saved: `servd reload the.plan` applies exactly this plan\n"
     assert stat.S_IMODE((servd.folder / "the.plan").stat().st_mode) == 0o600
     done = daemon.cli("reload", "the.plan")
     assert (done.returncode, done.stdout.partition(":")[2]) == (0, " ~ web roll\n")
@@ -55,7 +55,7 @@ EDITS: dict[str, Callable[[ServdProcess], object]] = {
     "an env file": lambda daemon: (daemon.folder / "web.env").write_text("A=2\n"),
     "what is read": lambda daemon: (daemon.folder / "word").write_text("two"),
     "what runs": lambda daemon: daemon.act("job", "restart"),
-    "a scale by hand": lambda daemon: daemon.act("web", "scale", workers=2),
+    "a manual scale": lambda daemon: daemon.act("web", "scale", workers=2),
 }
 
 
@@ -69,7 +69,7 @@ def test_a_plan_of_something_else_is_refused(servd: Servd) -> None:
         edit(daemon)
         refused = daemon.cli("reload", "the.plan")
         assert refused.returncode == Exit.FAILED, name
-        runs = name in ("what runs", "a scale by hand")
+        runs = name in ("what runs", "a manual scale")
         reason = "what runs has changed" if runs else "the configuration, or what it reads, has"
         assert reason in refused.stderr, name
         assert "look again, then decide" in refused.stderr
@@ -101,11 +101,11 @@ def test_a_roll_is_planned_and_saved_as_one(servd: Servd) -> None:
     assert not set(pids) & {*daemon.pids("web"), *daemon.pids("job")}
 
 
-def test_what_was_set_by_hand_is_told_where_it_ends(servd: Servd) -> None:
+def test_a_manual_setting_is_told_where_it_ends(servd: Servd) -> None:
     daemon = started(servd)
     daemon.act("web", "scale", workers=2)
     daemon.edit(CONFIG.format(v=1, more="workers = 2"))
-    ends = "! web: 2 workers by hand end: the file says 2\n"
+    ends = "! web: manual setting of 2 workers ends: the config says 2\n"
     assert ends in daemon.cli("plan").stdout
     done = daemon.cli("reload")
     assert done.returncode == 0
@@ -113,16 +113,18 @@ def test_what_was_set_by_hand_is_told_where_it_ends(servd: Servd) -> None:
     assert daemon.lines("reload finished")[-1]["by_hand_ends"] == ["web"]
     daemon.act("web", "scale", workers=1)
     daemon.edit(CONFIG.format(v=1, more="").replace("services.web", "services.other"))
-    assert "! web: 1 worker by hand end: it is removed\n" in daemon.cli("reload").stderr
+    assert (
+        "! web: manual setting of 1 worker ends: service removed\n" in daemon.cli("reload").stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["servd.toml"], "servd.toml is no saved plan: `servd plan -o FILE` writes one"),
+        (["servd.toml"], "servd.toml is not a saved plan (see `servd plan -o`)"),
         (["gone.plan"], "cannot read gone.plan: No such file or directory"),
-        (["servd.toml", "--roll"], "a saved plan says what to expect"),
-        (["--expect", "a b"], "--expect wants an ETag"),
+        (["servd.toml", "--roll"], "cannot be combined with a saved plan"),
+        (["--expect", "a b"], "--expect must be an ETag"),
     ],
 )
 def test_what_is_no_plan_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
