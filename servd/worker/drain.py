@@ -135,7 +135,7 @@ class Drain:
             else:
                 connection.transport.close()
         if cut := counts.get("request"):
-            logger.warning("the drain's deadline has passed: %d requests are cut", cut)
+            logger.warning("drain timeout: aborted %d requests", cut)
         await self._end_tasks(_DISCONNECT_SECONDS, cancel=False)
         await self._end_tasks(_CANCEL_SECONDS, cancel=True)
         for connection in list(self.state.connections):

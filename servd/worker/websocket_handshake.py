@@ -93,5 +93,5 @@ def follow(connection: UpgradedConnection) -> None:
 
 def _end_if_stuck(transport: Any, protocol: Any) -> None:
     if getattr(protocol, "scope", None) is None and not transport.is_closing():
-        log.info("a WebSocket handshake was not understood: its connection is closed")
+        log.info("WebSocket handshake not understood: connection closed")
         transport.abort()

@@ -181,7 +181,7 @@ def test_code_that_is_broken_at_the_start_is_planned_once_it_is_mended(servd: Se
     soon = 'restart = { backoff = "100ms", backoff_max = "300ms" }\n'
     daemon = graph(servd, GATEWAY + soon + other)
     daemon.wait_for("service ready", service="other")
-    died = daemon.wait_for("worker died", service="gw")
+    died = daemon.wait_for("worker exited", service="gw")
     assert "half an edit" in died["reason"]
     assert {s["name"] for s in daemon.status()["services"]} == {"gw", "other"}
     checked = daemon.cli("check", "--imports")

@@ -331,9 +331,9 @@ def test_lines_can_be_fewer_and_of_a_level(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     assert len(daemon.cli("events", "-n", "2").stdout.splitlines()) == 2
     os.kill(daemon.pids("web")[0], signal.SIGKILL)
-    daemon.wait_for("worker died")
+    daemon.wait_for("worker exited")
     shown = daemon.cli("logs", "--level", "warning").stdout.splitlines()
-    assert any("worker died" in line for line in shown)
+    assert any("worker exited" in line for line in shown)
     assert not any("worker ready" in line for line in shown)
 
 

@@ -159,7 +159,7 @@ def test_what_workers_share_or_do_without_is_in_nobodys_way(servd: Servd) -> Non
         restart = {{ policy = "never" }}
     """
     daemon = servd(config, shared_py=SHARED, chance_py=CHANCE, helper_py=HELPER).ready()
-    said = daemon.wait_for("service binds by itself", service="dies")
+    said = daemon.wait_for("undeclared listener", service="dies")
     assert "a second worker could not" in said["error"]
     wait_until(lambda: len(found(daemon, "chance")) == 2, "what it binds is shown")
     for name, workers in (("shared", 2), ("chance", 3), ("helper", 3)):

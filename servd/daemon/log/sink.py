@@ -186,7 +186,7 @@ class LogSink:
             self._report_at = time.monotonic() + _REPORT_SECONDS
         file = {"file": self.options.file} if self.options.file else {}
         log.warning(
-            Event.LOG_LINES_LOST, lines=lines, reason=self._reason, in_all=self.dropped, **file
+            Event.LOG_LINES_LOST, lines=lines, reason=self._reason, total=self.dropped, **file
         )
 
     def adopt(self, options: DaemonLog, stream: RawStream) -> None:

@@ -149,7 +149,7 @@ class Upgrades:
             reason, lines = f"internal error: {error!r}", ()
         else:
             seconds = round(time.monotonic() - started, 3)
-            log.info(Event.UPGRADE_FINISHED, successor=new.pid, seconds=seconds)
+            log.info(Event.UPGRADE_FINISHED, new_pid=new.pid, seconds=seconds)
             return UpgradeReport("replaced", at, seconds, new.pid, ready.version)
         self._components.resources.pool.reclaim()
         log.error(Event.UPGRADE_FAILED, error=reason, last_lines=list(lines))

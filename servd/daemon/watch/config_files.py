@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class Trouble:
-    """Logs why files cannot be watched: at once, then at intervals."""
+    """Logs why files cannot be watched: immediately, then at intervals."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}

@@ -144,7 +144,7 @@ class Recycler:
             if attempts is not None and attempts.over:
                 pause = self.team.plan.restart.backoff_max
                 reason = "its replacement does not start"
-                self._log(process).warning(Event.WORKER_KEPT, reason=reason, again_in=pause)
+                self._log(process).warning(Event.WORKER_KEPT, reason=reason, retry_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
     @staticmethod

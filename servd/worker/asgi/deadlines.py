@@ -132,7 +132,7 @@ async def end_of(request: Request, error: BaseException | None) -> None:
         if request.task is not None:
             request.task.uncancel()
     elif error is not None:
-        logger.error("the app failed after its time was up", exc_info=error)
+        logger.error("app failed after its request timed out", exc_info=error)
     assert request.answering is not None
     await request.answering
 

@@ -184,7 +184,7 @@ def test_a_chain_of_upgrades_waits_for_the_program_that_has_the_address(servd: S
     wait_until(lambda: daemon.service("files")["state"] == "ready", "it runs again")
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     assert daemon.stop() == 0
-    assert daemon.find("worker died") == []
+    assert daemon.find("worker exited") == []
 
 
 def test_an_app_takes_the_address_of_a_program_once_that_has_ended(servd: Servd) -> None:
@@ -201,7 +201,7 @@ def test_an_app_takes_the_address_of_a_program_once_that_has_ended(servd: Servd)
         daemon.edit(config)
         replaced(daemon)
         wait_until(lambda: daemon.service("files")["state"] == "ready", "it runs")
-        assert daemon.find("worker died") == []
+        assert daemon.find("worker exited") == []
     assert daemon.stop() == 0
 
 

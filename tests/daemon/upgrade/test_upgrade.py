@@ -31,7 +31,7 @@ def by_signal(daemon: ServdProcess) -> None:
     before = daemon.pid
     daemon.send(signal.SIGUSR2)
     found = daemon.wait_for("upgrade finished", pid=before)
-    daemon.is_replaced_by(found["successor"])
+    daemon.is_replaced_by(found["new_pid"])
     daemon.wait_for("servd ready", pid=daemon.pid)
 
 
@@ -270,7 +270,7 @@ def test_a_reload_that_is_asked_for_during_an_upgrade_is_done_after_it(
     daemon.edit(web(2))
     daemon.send(signal.SIGHUP)
     (servd.folder / "hold").unlink()
-    daemon.is_replaced_by(daemon.wait_for("upgrade finished")["successor"])
+    daemon.is_replaced_by(daemon.wait_for("upgrade finished")["new_pid"])
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
     assert daemon.stop() == 0
 

@@ -56,12 +56,12 @@ def test_a_worker_that_fails_its_probes_is_replaced_by_one_that_is_ready_first(
     assert after[0] == before[0]
     assert after[1] not in before
     order = [e["event"] for e in daemon.events if e.get("worker") == 1 and "event" in e]
-    assert order.index("worker to be recycled") < order.index("worker recycled")
+    assert order.index("worker recycle requested") < order.index("worker recycled")
     readies = [i for i, name in enumerate(order) if name == "worker ready"]
     assert readies[1] < order.index("worker recycled")
     assert daemon.metric("servd_worker_restarts_total", reason="health", service="web") == 1
     assert daemon.stop() == 0
-    assert not daemon.find("worker died")
+    assert not daemon.find("worker exited")
 
 
 def test_a_worker_that_recovers_before_its_successor_is_ready_stays(
@@ -96,7 +96,7 @@ def test_a_starting_worker_is_forgiven_so_many_failures_and_no_more(servd: Servd
         CONFIG.format(health).replace("workers = 2", "workers = 1") + 'env = { LATE = "100000" }',
         main_py=APP,
     )
-    died = daemon.wait_for("worker died")
+    died = daemon.wait_for("worker exited")
     assert died["reason"] == "was not healthy within 0.6 s: GET /healthz answered 503"
     assert daemon.wait_for("service backoff")
 
@@ -139,7 +139,7 @@ def test_a_program_is_asked_at_its_own_address(servd: Servd) -> None:
     ).ready()
     (before,) = daemon.pids("files")
     (daemon.folder / "well.txt").rename(daemon.folder / "ill.txt")
-    error = daemon.wait_for("worker to be recycled", reason="health")["error"]
+    error = daemon.wait_for("worker recycle requested", reason="health")["error"]
     assert error == "GET /well.txt answered 404"
     (daemon.folder / "ill.txt").rename(daemon.folder / "well.txt")
     wait_until(

@@ -108,7 +108,7 @@ async def test_a_successor_that_is_given_up_is_tried_again_after_the_longest_pau
     fakes.of("web")[0].ask_to_be_recycled()
     await asyncio.sleep(60.0)
     assert pauses(fakes.times("web", "started")[1:]) == [0.5, 40.0]
-    kept = fakes.logged(Event.WORKER_KEPT, again_in=40.0)
+    kept = fakes.logged(Event.WORKER_KEPT, retry_in=40.0)
     assert len(kept) == 2
     assert group.is_ready
     assert not group.given_up
