@@ -135,7 +135,7 @@ class Acceptor:
                 "cannot accept connections",
                 error=error.strerror or str(error),
                 nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                next_action="they wait until they can be",
+                next_action="connections wait in the queue",
             )
 
     def _try_again(self) -> None:

@@ -144,7 +144,7 @@ class Drain:
     async def _end_tasks(self, seconds: float, *, cancel: bool) -> None:
         tasks = list(self.state.tasks)
         for task in tasks if cancel else ():
-            task.cancel(msg="the drain's deadline has passed")
+            task.cancel(msg="drain timeout")
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 

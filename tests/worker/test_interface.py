@@ -89,7 +89,7 @@ def test_an_app_is_told_by_how_it_is_called(app: Any, kind: str) -> None:
         (sys, "is a module, and no ASGI or WSGI app"),
         (1, "is an int, and no"),
         (factory, "set factory = true"),
-        (async_factory, "a factory (factory = true) is a plain one"),
+        (async_factory, "a factory (factory = true) must be sync"),
         (FastAPI, "is the class FastAPI: name an instance"),
         (unknown, 'set interface = "asgi3" or "wsgi"'),
         (lambda a, b, c, d: None, "takes 4 arguments"),

@@ -46,7 +46,7 @@ class Trouble:
             log.warning(
                 Event.FILES_NOT_WATCHED,
                 error=str(error),
-                next_action=f"tried every {_RETRY_SECONDS:g} s",
+                next_action=f"retrying every {_RETRY_SECONDS:g} s",
             )
 
 

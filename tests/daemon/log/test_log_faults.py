@@ -153,7 +153,7 @@ def test_a_full_runtime_folder_costs_no_worker_and_is_written_to_later(
         os.kill(pid, signal.SIGKILL)
         daemon.wait_for("cannot write worker list", error="No space left on device")
         # what the app counts is in memory that is mapped from there
-        reason = "was killed by SIGBUS: there is no room on the disk of the runtime folder"
+        reason = "was killed by SIGBUS: the disk of the runtime folder is full"
         daemon.wait_for("worker exited", reason=reason)
         assert daemon.metric("servd_workers", service="web", state="ready") == 0
         daemon.wait_for("cannot read app metrics", service="web")

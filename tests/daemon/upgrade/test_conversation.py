@@ -86,7 +86,7 @@ async def test_what_it_says_in_addition_is_passed_over() -> None:
 async def test_garbage_before_it_is_ready_fails_the_upgrade(line: bytes) -> None:
     async with new_daemon() as (new, _, theirs):
         theirs.sendall(line + b"\n")
-        with pytest.raises(UpgradeError, match="is not understood"):
+        with pytest.raises(UpgradeError, match="invalid message from"):
             await new.ready(5)
 
 
@@ -95,12 +95,16 @@ async def test_garbage_before_it_is_ready_fails_the_upgrade(line: bytes) -> None
 async def test_garbage_instead_of_a_confirmation_fails_the_upgrade(line: bytes) -> None:
     async with new_daemon() as (new, _, theirs):
         theirs.sendall(b'{"ready": 1}\n' + line + b"\n")
-        with pytest.raises(UpgradeError, match="is not understood"):
+        with pytest.raises(UpgradeError, match="invalid message from"):
             await new.confirms()
 
 
 @pytest.mark.parametrize(
-    ("status", "how"), [(3, "it ended with 3"), (-signal.SIGKILL, "it was ended by signal 9")]
+    ("status", "how"),
+    [
+        (3, "the new servd exited with status 3"),
+        (-signal.SIGKILL, "the new servd was killed by signal 9"),
+    ],
 )
 @in_loop
 async def test_an_end_before_it_is_ready_is_told_by_its_status(status: int, how: str) -> None:
@@ -312,7 +316,7 @@ def test_what_is_handed_over_is_read_whole_and_its_descriptors_are_kept_private(
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(b"", "has ended"), (b"{}\n", "not understood"), (b"{", "has ended")]
+    ("text", "reason"), [(b"", "exited"), (b"{}\n", "cannot read the state"), (b"{", "exited")]
 )
 def test_a_hand_over_that_is_not_whole_is_a_start_that_fails(text: bytes, reason: str) -> None:
     ours, theirs = socket.socketpair()

@@ -62,7 +62,10 @@ def test_a_broken_new_version_leaves_the_old_one_in_place(servd: Servd) -> None:
     def fail() -> None:
         answer = daemon.upgrade()
         assert answer["outcome"] == "failed", answer
-        assert answer["detail"] == "it ended with 1 before it was ready: see what it has logged"
+        assert (
+            answer["detail"]
+            == "the new servd exited with status 1 before it was ready (see its log)"
+        )
 
     assert under_load(client_of(daemon), fail, fail).lost == []
     assert "this version of servd is broken" in daemon.output
@@ -343,5 +346,5 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_new_one(servd: Servd) ->
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
     second = servd.run("--config", "servd.toml", environ=environ)
     assert second.wait() == 1
-    assert f"another servd (pid {daemon.pid}) runs with" in second.output
+    assert f"another servd (pid {daemon.pid}) already uses" in second.output
     assert daemon.stop() == 0

@@ -58,7 +58,7 @@ def test_a_command_that_does_not_end_is_a_failed_probe(servd: Servd) -> None:
     """
     daemon = servd(config)
     failed = daemon.wait_for("service failed", service="server")
-    assert "sleep did not end within 0.1 s" in failed["error"]
+    assert "sleep was still running after 0.1 s" in failed["error"]
     assert daemon.stop() == 0
 
 

@@ -49,7 +49,7 @@ def test_a_worker_that_fails_its_probes_is_replaced_by_one_that_is_ready_first(
     before = daemon.pids("web")
     (daemon.folder / "sick").write_text(str(before[1]))
     degraded = daemon.wait_for("service degraded")
-    assert degraded["error"] == "worker 1: GET /healthz answered 503"
+    assert degraded["error"] == "worker 1: GET /healthz returned 503"
     daemon.wait_for("worker recycled", worker=1, reason="health")
     wait_until(lambda: daemon.service("web")["state"] == "ready", "the service is well again")
     after = daemon.pids("web")
@@ -97,7 +97,7 @@ def test_a_starting_worker_is_forgiven_so_many_failures_and_no_more(servd: Servd
         main_py=APP,
     )
     died = daemon.wait_for("worker exited")
-    assert died["reason"] == "was not healthy within 0.6 s: GET /healthz answered 503"
+    assert died["reason"] == "was not healthy within 0.6 s: GET /healthz returned 503"
     assert daemon.wait_for("service backoff")
 
 
@@ -140,7 +140,7 @@ def test_a_program_is_asked_at_its_own_address(servd: Servd) -> None:
     (before,) = daemon.pids("files")
     (daemon.folder / "well.txt").rename(daemon.folder / "ill.txt")
     error = daemon.wait_for("worker recycle requested", reason="health")["error"]
-    assert error == "GET /well.txt answered 404"
+    assert error == "GET /well.txt returned 404"
     (daemon.folder / "ill.txt").rename(daemon.folder / "well.txt")
     wait_until(
         lambda: daemon.service("files")["state"] == "ready" and daemon.pids("files") != [before],
