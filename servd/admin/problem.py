@@ -74,7 +74,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
-        hint = error.hint or "nothing has changed"
+        hint = error.hint or "nothing was changed"
         return answer(Problem(title=str(error), status=409, detail=hint))
 
     @app.exception_handler(OSError)

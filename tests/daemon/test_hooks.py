@@ -175,8 +175,8 @@ def test_a_url_that_fails_is_named_without_its_secrets(servd: Servd, receiver: R
     daemon.reload(hooks + web(2))
     wait_until(lambda: len(daemon.find("hook failed")) == 2, "both failed")
     errors = sorted(event["error"] for event in daemon.find("hook failed"))
-    assert errors[0] == "responded with 302"
-    assert errors[1].startswith("request failed")
+    assert errors[0].startswith("request failed")
+    assert errors[1] == "responded with 302"
     assert "hidden-key" not in daemon.output
     assert "hidden-key" not in daemon.ask("GET", "/v1/config").text
     assert "hidden-key" not in daemon.cli("show").stdout

@@ -84,13 +84,13 @@ def test_an_app_is_told_by_how_it_is_called(app: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        (None, "is None, and no ASGI or WSGI app"),
-        ({}, "is a dict, and no ASGI or WSGI app"),
-        (sys, "is a module, and no ASGI or WSGI app"),
-        (1, "is an int, and no"),
+        (None, "is None, not an ASGI or WSGI app"),
+        ({}, "is a dict, not an ASGI or WSGI app"),
+        (sys, "is a module, not an ASGI or WSGI app"),
+        (1, "is an int, not an"),
         (factory, "set factory = true"),
         (async_factory, "a factory (factory = true) must be sync"),
-        (FastAPI, "is the class FastAPI: name an instance"),
+        (FastAPI, "is the class FastAPI: use an instance"),
         (unknown, 'set interface = "asgi3" or "wsgi"'),
         (lambda a, b, c, d: None, "takes 4 arguments"),
     ],

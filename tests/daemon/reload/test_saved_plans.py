@@ -70,9 +70,7 @@ def test_a_plan_of_something_else_is_refused(servd: Servd) -> None:
         refused = daemon.cli("reload", "the.plan")
         assert refused.returncode == Exit.FAILED, name
         runs = name in ("what runs", "a scale by hand")
-        reason = (
-            "the running state changed" if runs else "the configuration or a file that it reads"
-        )
+        reason = "running state changed" if runs else "configuration or a file that it reads"
         assert reason in refused.stderr, name
         assert "fetch the state, then try again" in refused.stderr
         assert daemon.get("web").text == "1"

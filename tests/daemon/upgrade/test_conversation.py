@@ -187,7 +187,7 @@ async def test_the_old_daemon_may_stop_instead_of_handing_over() -> None:
         agreeing = asyncio.ensure_future(both.old.agree([], [], []))
         await both.new.ready(5)
         both.new.tell(stops=True)
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await agreeing
 
 
@@ -197,7 +197,7 @@ async def test_one_that_began_to_stop_before_does_not_hand_over() -> None:
         both.listen()
         both.new.tell(stops=True)
         await settle()
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await both.old.agree([], [], [])
 
 
@@ -224,7 +224,7 @@ async def test_one_that_ends_after_it_said_that_it_stops_has_not_handed_over() -
         await settle()
         both.new._writer.close()
         await both.old.gone.wait()
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await both.old.agree([], [], [])
 
 

@@ -62,10 +62,7 @@ def test_a_broken_new_version_leaves_the_old_one_in_place(servd: Servd) -> None:
     def fail() -> None:
         answer = daemon.upgrade()
         assert answer["outcome"] == "failed", answer
-        assert (
-            answer["detail"]
-            == "the new servd exited with status 1 before it was ready (see its log)"
-        )
+        assert answer["detail"].endswith("exited with status 1 before it was ready (see its log)")
 
     assert under_load(client_of(daemon), fail, fail).lost == []
     assert "this version of servd is broken" in daemon.output

@@ -56,7 +56,7 @@ async def test_everything_is_handed_over_before_the_new_daemon_is_told_that_it_r
     assert attempt.upgrades.replaced.at_once == ["web"]
     assert attempt.room.told[len(HANDED_OVER) :] == ["admin stopped", "kill"]
     late = await attempt.room.queue.ask(ReloadRequest("late"))
-    assert "servd was replaced" in str(late.error)
+    assert "servd was upgraded" in str(late.error)
 
 
 @in_loop
@@ -170,7 +170,7 @@ async def test_an_upgrade_that_cannot_be_is_refused(
         attempt.room.lifecycle.stop()
     if why == "first process":
         monkeypatch.setattr(os, "getpid", lambda: 1)
-    with pytest.raises(RefusedError, match="cannot be replaced"):
+    with pytest.raises(RefusedError, match="cannot upgrade servd"):
         attempt.upgrades.request()
     with capture_logs() as logs:
         attempt.upgrades.ask()
