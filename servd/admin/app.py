@@ -22,16 +22,16 @@ def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
     app = FastAPI(
         title="servd",
         version=__version__,
-        description="What runs, what a reload would do, and doing it.",
+        description="Status and control of a servd daemon.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         responses=documented(
-            _401="Over TCP: no token, or a wrong one",
-            _403="Over TCP: asked for by a page of another origin",
-            _421="Over TCP: another Host",
+            _401="TCP only: the token is missing or wrong",
+            _403="TCP only: the request comes from a page of another origin",
+            _421="TCP only: unknown Host header",
         ),
-        dependencies=[Depends(HTTPBearer(auto_error=False, description="Over TCP alone."))],
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="TCP only."))],
     )
     app.state.daemon, app.state.metrics = daemon, metrics
     install(app)

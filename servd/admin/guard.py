@@ -36,7 +36,7 @@ class Token:
             except OSError as error:
                 raise StartError(f"admin.token_file: {path}: {error.strerror}") from None
         if not self._value:
-            raise StartError(f"admin: {path or 'admin.token'} holds no token")
+            raise StartError(f"admin: {path or 'admin.token'} is empty")
 
     def _read(self) -> None:
         """Reads the file if it has changed. Raises OSError."""
@@ -83,7 +83,7 @@ class HostGuard:
     def _refusal(self, headers: list[tuple[bytes, bytes]]) -> tuple[HTTPStatus, str] | None:
         host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
         if not self._is_ours(host):
-            return HTTPStatus.MISDIRECTED_REQUEST, "this Host is not served here"
+            return HTTPStatus.MISDIRECTED_REQUEST, "unknown Host header"
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -111,12 +111,15 @@ class Guard(HostGuard):
         host = found.get(b"host", "")
         origin = found.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:
-            return HTTPStatus.FORBIDDEN, "requests of another origin are refused"
+            return HTTPStatus.FORBIDDEN, "cross-origin requests are not allowed"
         if found.get(b"sec-fetch-site") in ("cross-site", "same-site"):
-            return HTTPStatus.FORBIDDEN, "requests of another site are refused"
+            return HTTPStatus.FORBIDDEN, "cross-site requests are not allowed"
         kind, _, shown = found.get(b"authorization", "").partition(" ")
         if kind.lower() != "bearer" or not self.token.matches(shown.strip().encode("latin-1")):
-            return HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN"
+            return (
+                HTTPStatus.UNAUTHORIZED,
+                "send a valid token: Authorization: Bearer TOKEN",
+            )
         return None
 
 

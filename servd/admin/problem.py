@@ -67,10 +67,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> Response:
         if "json" not in request.headers.get("content-type", "json"):
-            title = "The body is not said to be JSON: send Content-Type: application/json"
+            title = "The content type is not JSON: send Content-Type: application/json"
             return answer(Problem(title=title, status=422))
         details = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        return answer(Problem(title="The request is not valid", status=422, details=details))
+        return answer(Problem(title="Invalid request", status=422, details=details))
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
@@ -83,11 +83,13 @@ def install(app: FastAPI) -> None:
         if not is_exhaustion(error):
             raise error
         reason = exhaustion_reason(error)
-        return answer(Problem(title="servd cannot answer now", status=503, detail=reason))
+        return answer(Problem(title="servd cannot respond now", status=503, detail=reason))
 
     @app.exception_handler(OutdatedError)
     async def outdated(_: Request, error: OutdatedError) -> Response:
-        return answer(Problem(title=str(error), status=412, detail="look again, then decide"))
+        return answer(
+            Problem(title=str(error), status=412, detail="fetch the state, then try again")
+        )
 
 
 def answer(problem: Problem) -> Response:
@@ -100,7 +102,7 @@ def of_report(report: ReloadReport) -> Problem:
     """Returns the problem of a failed reload."""
     invalid = report.outcome == "invalid"
     return Problem(
-        title="The configuration is not valid" if invalid else "Everything was undone",
+        title="Invalid configuration" if invalid else "All changes were rolled back",
         status=422 if invalid else 409,
         detail=report.error or "",
         outcome=report.outcome,
@@ -113,7 +115,7 @@ def of_report(report: ReloadReport) -> Problem:
 def of_config(error: ConfigError) -> Problem:
     """Returns the problem of an invalid configuration."""
     return Problem(
-        title="The configuration is not valid",
+        title="Invalid configuration",
         status=422,
         outcome="invalid",
         details=[diagnostic.summary() for diagnostic in error.diagnostics],

@@ -1,4 +1,4 @@
-"""Routes that change what runs. Each answers once the change is done, or undone."""
+"""Routes that change what runs. Each responds once the change is applied or rolled back."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ _DOWN = ("failed", "backoff", "waiting")
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 _FAILED = documented(
-    _400="The body is no JSON",
-    _409="Refused, or everything was undone",
-    _412="If-Match names another state",
+    _400="The body is not JSON",
+    _409="Refused, or all changes were rolled back",
+    _412="The state differs from If-Match",
     _422="Invalid",
 )
-_OF_SERVICE = {**documented(_404="No such service"), **_FAILED}
+_OF_SERVICE = {**documented(_404="Unknown service"), **_FAILED}
 
 
 class Waiting(BaseModel):
-    """What every act can be told."""
+    """Options of every action."""
 
     model_config = ConfigDict(extra="forbid")
 
-    wait_drained: bool = Field(False, description="Answer once everything old has ended.")
+    wait_drained: bool = Field(False, description="Respond once all old workers have stopped.")
 
 
 class ReloadBody(Waiting):
-    """How to reload."""
+    """Options of a reload."""
 
-    roll: bool = Field(False, description="Replace every service, though it did not change.")
+    roll: bool = Field(False, description="Replace the workers of unchanged services too.")
 
 
 class StopBody(Waiting):
-    """How to stop."""
+    """Options of a stop."""
 
-    wait_drained: bool = Field(True, description="Answer once all workers have ended.")
-    cascade: bool = Field(False, description="Stop what needs it too.")
+    wait_drained: bool = Field(True, description="Respond once all workers have stopped.")
+    cascade: bool = Field(False, description="Stop dependents too.")
 
 
 class ScaleBody(Waiting):
-    """How many workers."""
+    """Options of a scale."""
 
-    cascade: bool = Field(False, description="With no workers: stop what needs it too.")
+    cascade: bool = Field(False, description="With 0 workers: stop dependents too.")
 
     workers: int = Field(
-        ge=0, le=MAX_WORKERS, strict=True, description="Workers; 0 stops the service."
+        ge=0, le=MAX_WORKERS, strict=True, description="Number of workers; 0 stops the service."
     )
 
 
@@ -81,7 +81,7 @@ def caller(
     response: Response,
     if_match: Annotated[
         str | None,
-        Header(description="The ETag of the status, or plan, that this is about; another: 412."),
+        Header(description="The ETag of the expected status or plan; responds 412 if it differs."),
     ] = None,
 ) -> Caller:
     """Parses If-Match (RFC 9110, section 13.1.1): weak tags match nothing, `*` any state."""
@@ -97,7 +97,7 @@ MaybeWait = Annotated[Waiting | None, Body()]
 MaybeStop = Annotated[StopBody | None, Body()]
 
 
-@router.post("/v1/reload", summary="Read the configuration, apply what differs", responses=_FAILED)
+@router.post("/v1/reload", summary="Read the configuration and apply changes", responses=_FAILED)
 async def reload(daemon: CurrentDaemon, by: Called, body: MaybeReload = None) -> ReloadStatus:
     asked = body or ReloadBody()
     return await _apply(daemon, ReloadRequest("the admin API", roll_all=asked.roll), asked, by)
@@ -111,8 +111,8 @@ async def restart_all(daemon: CurrentDaemon, by: Called, body: MaybeWait = None)
 
 @router.post(
     "/v1/upgrade",
-    summary="Replace the daemon by one that is started anew",
-    responses=documented(_409="Refused, or the new one cannot run: the old one goes on"),
+    summary="Replace the daemon with a new one",
+    responses=documented(_409="Refused, or the new daemon failed and the old one continues"),
 )
 async def upgrade(daemon: CurrentDaemon) -> UpgradeReport:
     report = await asyncio.shield(daemon.upgrades.request())
@@ -130,7 +130,7 @@ async def upgrade(daemon: CurrentDaemon) -> UpgradeReport:
 
 @router.post(
     "/v1/services/{name}/restart",
-    summary="Replace the workers of a service; start it where it was stopped by hand",
+    summary="Replace the workers of a service, or start it if it was stopped manually",
     responses=_OF_SERVICE,
 )
 async def restart(
@@ -147,7 +147,7 @@ async def restart(
 
 @router.post(
     "/v1/services/{name}/start",
-    summary="Start a service that was stopped by hand, or is not well",
+    summary="Start a service that was stopped manually or is unhealthy",
     responses=_OF_SERVICE,
 )
 async def start(
@@ -171,7 +171,7 @@ async def stop(
 
 @router.post(
     "/v1/services/{name}/scale",
-    summary="Give a service another number of workers, until the file changes it",
+    summary="Change the number of workers of a service until the config changes it",
     responses=_OF_SERVICE,
 )
 async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -> ReloadStatus:

@@ -50,7 +50,7 @@ def headers() -> dict[str, str]:
 @router.get(
     "/",
     response_class=Response,
-    summary="A page for people",
+    summary="The status page",
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 async def page() -> Response:

@@ -24,7 +24,7 @@ router = APIRouter()
 
 
 class ByHandAnswer(BaseModel):
-    """A number of workers that was set by hand and that a reload leaves as it is."""
+    """A manual number of workers that a reload keeps."""
 
     service: str
     workers: int
@@ -33,8 +33,8 @@ class ByHandAnswer(BaseModel):
 
 class PlanAnswer(BaseModel):
     """What a reload would do now: to services (`changes`) and to the daemon itself (`settings`).
-    `by_hand` is what differs from the file, and will; `by_hand_ends` what did until now. `etag`
-    stands for all of this: a reload with it in If-Match does this and nothing else.
+    `by_hand` are manual changes that the reload keeps, `by_hand_ends` those that it ends. `etag`
+    identifies this plan: a reload with it in If-Match applies exactly this plan or nothing.
     """
 
     etag: str
@@ -56,11 +56,11 @@ def require_service(daemon: DaemonView, name: str) -> None:
     """Raises `ProblemError` if there is no such service."""
     if name not in daemon.supervisor.services:
         names = ", ".join(sorted(daemon.supervisor.services))
-        title = f'there is no service "{name}"'
-        raise ProblemError(Problem(title=title, status=404, detail=f"there is: {names}"))
+        title = f'unknown service "{name}"'
+        raise ProblemError(Problem(title=title, status=404, detail=f"Services: {names}"))
 
 
-@router.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon answers")
+@router.get("/livez", response_class=PlainTextResponse, summary="Whether the daemon responds")
 async def livez() -> str:
     return "ok\n"
 
@@ -77,7 +77,7 @@ async def livez() -> str:
 async def readyz(
     daemon: CurrentDaemon,
     verbose: Annotated[str | None, Query(description="List each service.")] = None,
-    exclude: Annotated[list[str] | None, Query(description="Services that do not count.")] = None,
+    exclude: Annotated[list[str] | None, Query(description="Services to ignore.")] = None,
 ) -> PlainTextResponse:
     services = daemon.supervisor.services.values()
     counted = [s for s in services if s.plan.workers and s.plan.name not in (exclude or ())]
@@ -94,10 +94,9 @@ async def readyz(
 
 @router.get(
     "/v1/status",
-    summary="What runs",
-    description="The ETag stands for what shall run: it is another after each reload that was"
-    " applied and whatever was done by hand, and is meant for If-Match. What is measured is"
-    " always fresh.",
+    summary="Status of the daemon and its services",
+    description="The ETag, for use in If-Match, identifies the desired state: it changes with each"
+    " applied reload and each manual change. Measured values are current in every response.",
 )
 async def status(response: Response, daemon: CurrentDaemon) -> Status:
     response.headers["etag"] = entity_tag(daemon)
@@ -106,8 +105,8 @@ async def status(response: Response, daemon: CurrentDaemon) -> Status:
 
 @router.get(
     "/v1/services/{name}",
-    summary="One service",
-    responses=documented(_404="No such service", _422="Invalid"),
+    summary="Status of one service",
+    responses=documented(_404="Unknown service", _422="Invalid"),
 )
 async def service(name: str, daemon: CurrentDaemon) -> ServiceStatus:
     require_service(daemon, name)
@@ -116,13 +115,13 @@ async def service(name: str, daemon: CurrentDaemon) -> ServiceStatus:
 
 @router.get(
     "/v1/config",
-    summary="The configuration in force, secrets masked",
+    summary="The current configuration with secrets masked",
     responses=documented(_422="Invalid"),
 )
 async def config(
     daemon: CurrentDaemon,
     everything: Annotated[
-        bool, Query(alias="all", description="Keys that have their default too.")
+        bool, Query(alias="all", description="Include keys that have their default value.")
     ] = False,
 ) -> dict[str, Any]:
     return effective(daemon.reloader.desired.loaded, everything=everything)
@@ -131,7 +130,7 @@ async def config(
 @router.get(
     "/v1/plan",
     summary="What a reload would do now",
-    responses=documented(_422="The configuration is not valid"),
+    responses=documented(_422="Invalid configuration"),
 )
 async def plan(daemon: CurrentDaemon, response: Response, roll: bool = False) -> PlanAnswer:
     try:
@@ -159,7 +158,7 @@ async def plan(daemon: CurrentDaemon, response: Response, roll: bool = False) ->
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    summary="Metrics of all workers of all services, as Prometheus reads them",
+    summary="Metrics of all workers of all services in Prometheus format",
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
 async def show(request: Request) -> Response:

@@ -114,7 +114,7 @@ class Endpoint:
         except (OSError, RuntimeError) as error:
             if begun or not is_exhaustion(error):
                 raise
-            text = f"servd cannot answer now: {exhaustion_reason(error)}\n"
+            text = f"servd cannot respond now: {exhaustion_reason(error)}\n"
             await answer_plainly(send, 503, "text/plain; charset=utf-8", text.encode())
 
     async def close(self, seconds: float | None = _SHUTDOWN_SECONDS) -> None:
@@ -240,7 +240,7 @@ class AdminListener:
             here = self._endpoint.config.address if self._endpoint is not None else None
             if here is None or here.kind != "tcp" or here.port != new.address.port:
                 raise
-            hint = "servd itself has that port: use another one, or restart servd"
+            hint = "servd itself already uses that port: choose another one, or restart servd"
             raise StartError(f"{error} ({hint})") from None
 
     async def stop(self) -> None:
@@ -376,7 +376,7 @@ def _plan(config: EndpointConfig) -> SocketPlan:
     """Returns the plan of a unix socket. Raises `StartError`."""
     found = group_id(config.group) if config.group else None
     if config.group and found is None:
-        raise StartError(f'there is no group "{config.group}"')
+        raise StartError(f'unknown group "{config.group}"')
     mode = 0o660 if config.group else 0o600
     return SocketPlan(config.address, config.key, _BACKLOG, mode=mode, group=found)
 

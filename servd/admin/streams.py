@@ -24,12 +24,12 @@ QUIET = 15.0
 """Seconds after which a comment tells a client (and whatever is between) that we are still here."""
 
 _ID = re.compile(r"([0-9a-f]+)-([0-9]+)")
-_GAP = {"event": "gap", "reason": "some lines are no longer kept"}
+_GAP = {"event": "gap", "reason": "some lines are no longer available"}
 
 _EVENT = {
     "type": "object",
     "properties": {
-        "id": {"type": "string", "description": "For Last-Event-ID."},
+        "id": {"type": "string", "description": "The value for Last-Event-ID."},
         "event": {"enum": ["message", "gap"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
@@ -38,11 +38,11 @@ _EVENT = {
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: each has the JSON of one line as its data, and an id"
-        " for Last-Event-ID. An event of the type `gap` says that lines are missing.",
+        "description": "Server-sent events: the data of each is one line as JSON; its id is for"
+        " Last-Event-ID. An event of type `gap` means that lines are missing.",
         "content": {"text/event-stream": {"schema": _EVENT}},
     },
-    **documented(_422="Invalid", _503="Too many clients follow already"),
+    **documented(_422="Invalid", _503="Too many clients"),
 }
 
 
@@ -57,11 +57,11 @@ class StreamQuery:
 
 
 def wish(
-    follow: Annotated[bool, Query(description="Go on with what comes.")] = True,
-    lines: Annotated[int, Query(ge=0, le=10_000, description="Lines of the past.")] = 100,
-    service: Annotated[list[str] | None, Query(description="Of these services alone.")] = None,
+    follow: Annotated[bool, Query(description="Keep sending new lines.")] = True,
+    lines: Annotated[int, Query(ge=0, le=10_000, description="How many past lines to send.")] = 100,
+    service: Annotated[list[str] | None, Query(description="Only lines of these services.")] = None,
     last_event_id: Annotated[
-        str, Header(description="Go on after this one instead of showing lines of the past.")
+        str, Header(description="Continue after this event instead of sending past lines.")
     ] = "",
 ) -> StreamQuery:
     """The wish of a request."""
@@ -170,13 +170,13 @@ def streaming(app: FastAPI, daemon: DaemonView) -> None:
 
     def stream(journal: LogBuffer, wish: StreamQuery) -> Response:
         if len(streams) >= MOST_STREAMS:
-            title = f"{MOST_STREAMS} clients follow already"
+            title = f"{MOST_STREAMS} clients already receive events"
             raise ProblemError(Problem(title=title, status=503))
         return EventStream(Follower(journal, daemon.router.boot, wish), streams)
 
     @app.get(
         "/v1/events",
-        summary="What happens: states of services and workers, steps of reloads",
+        summary="Events of services, workers and reloads",
         response_class=Response,
         responses=_ANSWERS,
     )
@@ -185,7 +185,7 @@ def streaming(app: FastAPI, daemon: DaemonView) -> None:
 
     @app.get(
         "/v1/logs",
-        summary="All that is logged: events, requests, and what programs print",
+        summary="The log: events, requests and program output",
         response_class=Response,
         responses=_ANSWERS,
     )

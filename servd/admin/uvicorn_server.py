@@ -78,4 +78,4 @@ class AdminUvicorn(BaseServer):
 
 
 def _say(level: str, event: str, **fields: object) -> None:
-    getattr(log, level)(event, by="the admin API", **fields)
+    getattr(log, level)(event, by="admin API", **fields)

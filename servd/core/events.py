@@ -7,21 +7,21 @@ import sys
 from enum import StrEnum
 
 COMMON = ("timestamp", "level", "event", "pid")
-"""Fields that every event has. `pid` is the worker's where it is about one, else the daemon's."""
+"""Fields of every event. `pid` is the worker's in events about a worker, else the daemon's."""
 
 _HTTP = "http.request.method url.path http.response.status_code client.address duration_ms"
 
 
 class Event(StrEnum):
-    """An event: name (`%`: what varies), fields (`?`: at times), and meaning. A cause is called
-    `error` (what failed) or `reason` (why servd acts); `next_action` is what servd does about it.
+    """An event: name (`%` marks variable parts), fields (`?`: optional), and meaning. The cause
+    is in `error` (what failed) or `reason` (why servd acts); `next_action` is what servd does next.
     """
 
     fields: tuple[str, ...]
     meaning: str
 
     def __new__(cls, name: str, fields: str = "", meaning: str = "") -> Event:
-        """A member; with the name alone, the member of that name."""
+        """Creates a member; given only a name, returns the member of that name."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.fields = tuple(fields.split())
@@ -31,219 +31,228 @@ class Event(StrEnum):
     # fmt: off
     # the daemon
     SERVD_STARTED = ("servd started", "version config services runtime_dir admin replaces?",
-        "The daemon has read its configuration and begins to start services.")
+        "The daemon has read its configuration and starts the services.")
     SERVD_READY = ("servd ready", "status failed?",
-        "The first start is over; `failed` names services that did not start.")
-    STOPPING = ("stopping", "signal? reason?", "The daemon was asked to stop.")
-    STOPPING_AT_ONCE = ("stopping at once", "signal", "A second signal came: workers are killed.")
-    SHUTDOWN_TIMEOUT = ("shutdown timeout: killing what is left", "seconds",
-        "Workers did not end within `daemon.shutdown_timeout`.")
+        "The first start is complete; `failed` names the services that did not start.")
+    STOPPING = ("stopping", "signal? reason?", "The daemon received a request to stop.")
+    STOPPING_AT_ONCE = ("stopping immediately", "signal",
+        "The daemon received a second signal and kills the workers.")
+    SHUTDOWN_TIMEOUT = ("shutdown timeout: killing remaining workers", "seconds",
+        "Some workers were still running after `daemon.shutdown_timeout`.")
     SERVD_STOPPED = ("servd stopped", "graceful log_lines_dropped",
-        "All services have ended; the daemon exits.")
-    NOT_LINUX = ("not Linux: workers do not notice the daemon's death by signal", "",
-        "A safeguard needs Linux.")
-    SERVD_WAS_HELD_UP = ("servd was held up", "seconds",
-        "The daemon did not run for that long: the machine slept or was overloaded.")
-    CLOCK_JUMPED = ("clock jumped", "seconds next_action", "The system's clock was set.")
+        "All services have stopped; the daemon exits.")
+    NOT_LINUX = ("not Linux: workers get no signal when the daemon is killed", "",
+        "This safeguard requires Linux.")
+    SERVD_WAS_HELD_UP = ("servd stalled", "seconds",
+        "The daemon did not run for this long: the machine was suspended or overloaded.")
+    CLOCK_JUMPED = ("clock jumped", "seconds next_action", "The system clock was changed.")
     CONFIG_WARNING = ("config warning", "warning exception?",
-        "The configuration is valid, but something in it deserves attention.")
-    FILES_NOT_WATCHED = ("files cannot be watched", "error next_action",
-        "Edits of the configuration and of certificates are not noticed.")
-    SOURCES_NOT_WATCHED = ("sources cannot be watched", "error",
-        "Edits of an app's code are not noticed (`servd dev`).")
-    RUNTIME_FOLDER_MENDED = ("runtime folder mended", "missing",
-        "What somebody had removed of it, or the admin socket, was made again.")
-    RUNTIME_FOLDER_MISSING = ("runtime folder cannot be mended", "error next_action",
-        "It was removed, and cannot be made again: no command reaches the daemon.")
+        "The configuration is valid, but something in it is probably a mistake.")
+    FILES_NOT_WATCHED = ("cannot watch files", "error next_action",
+        "Changes to the configuration and to certificates are not detected.")
+    SOURCES_NOT_WATCHED = ("cannot watch sources", "error",
+        "Changes to the code of an app are not detected (`servd dev`).")
+    RUNTIME_FOLDER_MENDED = ("runtime folder repaired", "missing",
+        "Files of the runtime folder, or the admin socket, were deleted; servd recreated them.")
+    RUNTIME_FOLDER_MISSING = ("cannot repair runtime folder", "error next_action",
+        "The runtime folder was deleted and cannot be recreated: commands cannot reach the daemon.")
     SOCKETS_REMOVED = ("unix sockets removed", "paths services",
-        "Somebody removed their files: the services are rolled onto new ones.")
-    WORKER_LIST_NOT_WRITTEN = ("list of workers cannot be written", "error",
-        "A next daemon would not know the workers that this one leaves if it is killed.")
-    ORPHANS_DRAINING = ("workers of a killed daemon are draining", "pids",
-        "Workers that a killed daemon left finish their requests.")
-    ORPHANS_ENDED = ("workers of a killed daemon have ended", "", "They have all ended.")
-    ORPHANS_KILLED = ("workers of a killed daemon were killed", "pids", "They did not end in time.")
+        "Socket files were deleted; servd rolls the services onto new ones.")
+    WORKER_LIST_NOT_WRITTEN = ("cannot write worker list", "error",
+        "If this daemon is killed, the next daemon cannot find its workers.")
+    ORPHANS_DRAINING = ("orphaned workers draining", "pids",
+        "Workers of a killed daemon finish their requests.")
+    ORPHANS_ENDED = ("orphaned workers exited", "", "All workers of the killed daemon have exited.")
+    ORPHANS_KILLED = ("orphaned workers killed", "pids",
+        "Workers of a killed daemon did not exit in time.")
     INTERNAL_ERROR = ("internal error", "service? exception",
-        "A fault of servd itself; it continues. Please report it.")
-    CONNECTIONS_NOT_ACCEPTED = ("connections cannot be accepted",
+        "A bug in servd; the daemon continues. Please report it.")
+    CONNECTIONS_NOT_ACCEPTED = ("cannot accept connections",
         "error nofile next_action by? service? worker? generation?",
-        "A worker or the admin API lacks descriptors or memory for them.")
-    CONNECTIONS_ACCEPTED_AGAIN = ("connections are accepted again",
+        "A worker or the admin API has run out of file descriptors or memory.")
+    CONNECTIONS_ACCEPTED_AGAIN = ("accepting connections again",
         "seconds by? service? worker? generation?",
-        "That is over.")
+        "The shortage is over.")
 
     # the log and hooks
-    LOG_REOPENED = ("log reopened", "", "The log file was opened again (SIGUSR1).")
-    LOG_NOT_REOPENED = ("log not reopened", "error", "It could not be: the old file stays in use.")
-    LOG_NOT_WRITTEN = ("log cannot be written", "error file",
-        "Lines are dropped and counted. For hooks and followers.")
-    LOG_NOT_ROTATED = ("log not rotated", "error file",
-        "A log file has reached its `max_size`, but cannot be renamed: it grows on.")
-    LOG_LINES_LOST = ("log lines lost", "lines reason in_all file?",
-        "Lines that the log lacks, now that it can be written again.")
-    HOOK_DONE = ("hook done", "hook target", "A hook was called.")
-    HOOK_FAILED = ("hook failed", "hook target error last_lines?",
-        "A hook's program or URL did not do what it should.")
-    HOOK_DROPPED = ("hook dropped", "hook reason", "A call of a hook was left out.")
-    HOOKS_DROPPED = ("hooks dropped", "calls reason", "Calls that were not over at the end.")
+    LOG_REOPENED = ("log reopened", "", "The daemon reopened its log file (SIGUSR1).")
+    LOG_NOT_REOPENED = ("cannot reopen log", "error", "The old log file stays in use.")
+    LOG_NOT_WRITTEN = ("cannot write log", "error file",
+        "Log lines are dropped and counted. Only hooks and followers receive this event.")
+    LOG_NOT_ROTATED = ("cannot rotate log", "error file",
+        "A log file has reached `max_size` but cannot be renamed; it keeps growing.")
+    LOG_LINES_LOST = ("log lines lost", "lines reason total file?",
+        "The log is writable again; this many lines are missing from it.")
+    HOOK_DONE = ("hook finished", "hook target", "A hook call succeeded.")
+    HOOK_FAILED = ("hook failed", "hook target error last_lines?", "A hook call failed.")
+    HOOK_DROPPED = ("hook dropped", "hook reason", "A hook call was skipped.")
+    HOOKS_DROPPED = ("hooks dropped", "calls reason",
+        "Hook calls were cancelled because the daemon exits.")
 
     OUTPUT_DROPPED = ("output dropped", "service lines lines_per_second",
-        "A service printed more lines than `log.max_rate` allows; that many were not logged.")
+        "A service exceeded `log.max_rate`; this many of its lines were not logged.")
 
     # reloads and upgrades
     RELOAD_STARTED = ("reload started", "reason",
-        "The configuration is read again, or a manual change is applied.")
-    RELOAD_PLANNED = ("reload planned", "reason changes", "What will change.")
+        "The daemon reads the configuration again, or applies a manual change.")
+    RELOAD_PLANNED = ("reload planned", "reason changes", "The changes that will be applied.")
     RELOAD_PREPARED = ("reload prepared", "services",
-        "Everything new is ready: what is old is about to be replaced.")
+        "All new generations are ready and are about to replace the old ones.")
     RELOAD_FINISHED = ("reload finished",
         "outcome reason seconds changes restart_needed? by_hand_ends?",
-        "It is in force (`applied`), or nothing had to change (`unchanged`).")
+        "The configuration is in effect (`applied`), or nothing had changed (`unchanged`).")
     RELOAD_FAILED = ("reload failed",
         """outcome reason seconds changes error failed_service? details? last_lines?
         restart_needed? by_hand_ends?""",
-        "What ran before continues: the configuration is `invalid`, or was `rolled_back`.")
+        "The configuration is `invalid` or was `rolled_back`; the previous one is still running.")
     RELOAD_REFUSED = ("reload refused", "reason error",
-        "A manual change is not possible, or no longer what was seen.")
-    RELOAD_UNDONE = ("reload undone", "services", "What was prepared is taken back.")
-    UNDO_FAILED = ("undo failed", "service exception", "A fault of servd while it took that back.")
-    UPGRADE_STARTED = ("upgrade started", "", "A new daemon is started in place of this one.")
-    UPGRADE_FINISHED = ("upgrade finished", "successor seconds", "The new daemon has taken over.")
-    UPGRADE_FAILED = ("upgrade failed", "error last_lines", "This daemon continues.")
+        "The manual change is not possible, or the state changed after it was planned.")
+    RELOAD_UNDONE = ("reload undone", "services", "Prepared changes were rolled back.")
+    UNDO_FAILED = ("undo failed", "service exception", "A bug in servd during the rollback.")
+    UPGRADE_STARTED = ("upgrade started", "", "The daemon starts a new daemon to replace itself.")
+    UPGRADE_FINISHED = ("upgrade finished", "new_pid seconds", "The new daemon has taken over.")
+    UPGRADE_FAILED = ("upgrade failed", "error last_lines", "The old daemon continues.")
     UPGRADE_REFUSED = ("upgrade refused", "error hint", "An upgrade is not possible now.")
 
     # services
     SERVICE_WAITING = ("service waiting", "service state? previous? reason? waiting_for?",
-        "It needs a service that is not ready.")
+        "The service waits for a dependency.")
     SERVICE_STARTING = ("service starting", "service state previous reason",
-        "Its workers are on their way.")
+        "The workers of the service are starting.")
     SERVICE_READY = ("service ready", "service state previous workers",
-        "As many workers are ready as are wanted.")
+        "All workers of the service are ready.")
     SERVICE_ROLLING = ("service rolling", "service state previous reason",
-        "More workers, or a new generation, are on their way.")
+        "More workers, or a new generation, are starting.")
     SERVICE_DEGRADED = ("service degraded", "service state previous ready desired error",
-        "It serves with fewer healthy workers than wanted.")
+        "The service has fewer healthy workers than configured.")
     SERVICE_BACKOFF = ("service backoff", "service state previous error",
-        "No worker is ready; the next attempt follows after a pause.")
+        "No worker is ready; servd retries after a delay.")
     SERVICE_STOPPING = ("service stopping", "service state previous reason",
-        "Its workers finish what they have.")
+        "The workers of the service are draining.")
     SERVICE_STOPPED = ("service stopped", "service state previous reason?",
-        "It has ended, or has 0 workers.")
+        "The service has no workers.")
     SERVICE_FAILED = ("service failed", "service state previous error",
-        "It is given up: a person has to act.")
+        "servd does not restart the service; it needs manual action.")
     SERVICE_EXITED = ("service exited", "service state previous reason",
-        "It has ended by itself, and `restart.policy` wants no other start.")
-    SERVICE_COMPLETED = ("service completed", "service state previous", "The task is done.")
+        "The service exited, and its `restart.policy` does not restart it.")
+    SERVICE_COMPLETED = ("service completed", "service state previous", "The task has completed.")
     SERVICE_CANNOT_START = ("service cannot start", "service error exit_status? last_lines?",
-        "The first start failed.")
-    LISTENING = ("listening", "service generation address", "It can be reached at `address`.")
-    BINDS_ITSELF = ("service binds by itself", "service addresses error?",
-        "Its program listens without saying so (`listen`): a change stops it, then starts it.")
+        "The first start of the service failed.")
+    LISTENING = ("listening", "service generation address", "The service listens on `address`.")
+    BINDS_ITSELF = ("undeclared listener", "service addresses error?",
+        "The program listens on addresses that its service does not declare. \
+A change of the service stops it before it starts it again.")
     TASK_COMPLETED = ("task completed", "service generation seconds",
-        "The program of a task ended with status 0.")
+        "The program of a task exited with status 0.")
     CRASH_LOOP = ("crash loop", "service worker failures reason last_lines",
-        "A worker died three times in a row.")
+        "A worker has failed three times in a row.")
     DRAIN_CUT_SHORT = ("drain cut short", "service generation",
-        "The oldest of three generations gives way.")
+        "Three generations were draining; servd stopped the oldest.")
     CERTIFICATE_EXPIRING = ("certificate expiring", "service expires_at days",
-        "It ends soon: within 14 days, or a third of its life.")
-    CERTIFICATE_EXPIRED = ("certificate expired", "service expires_at days", "It has ended.")
-    APP_METRICS_NOT_KEPT = ("metrics of an app cannot be kept", "service error? exception?",
-        "The counts of ended workers are missing from the app's own metrics.")
-    APP_METRICS_NOT_READ = ("metrics of an app cannot be read", "service error",
+        "The certificate expires within 14 days, or within a third of its lifetime.")
+    CERTIFICATE_EXPIRED = ("certificate expired", "service expires_at days",
+        "The certificate has expired.")
+    APP_METRICS_NOT_KEPT = ("cannot save app metrics", "service error? exception?",
+        "The app's own metrics lack the counts of exited workers.")
+    APP_METRICS_NOT_READ = ("cannot read app metrics", "service error",
         "The app's own metrics are missing from `/metrics`.")
 
     # workers, as the daemon sees them
-    WORKER_STARTED = ("worker started", "service generation worker reason", "It was started.")
-    WORKER_READY = ("worker ready", "service generation worker seconds", "It takes requests.")
-    WORKER_DIED = ("worker died", "service generation worker exit_status reason next_action",
-        "It ended without being asked to.")
+    WORKER_STARTED = ("worker started", "service generation worker reason",
+        "The worker process was started.")
+    WORKER_READY = ("worker ready", "service generation worker seconds",
+        "The worker accepts requests.")
+    WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
+        "The worker exited unexpectedly.")
     WORKER_HUNG = ("worker hung", "service generation worker seconds next_action",
-        "Its event loop gave no sign of life (`watchdog`).")
-    WORKER_TO_BE_RECYCLED = ("worker to be recycled",
+        "The worker was unresponsive for longer than `watchdog` allows.")
+    WORKER_TO_BE_RECYCLED = ("worker recycle requested",
         "service generation worker reason error? seconds? bytes? limit?",
-        "It will be replaced; `error` is what a health check found.")
+        "The worker will be replaced; `error` is the failure of its health check.")
     WORKER_RECYCLED = ("worker recycled", "service generation worker reason",
-        "Its replacement is ready: it ends.")
-    WORKER_NOT_RECYCLED = ("worker not recycled", "service generation worker reason bytes limit",
-        "It stays, because its replacement would be no better.")
-    WORKER_KEPT = ("worker kept", "service generation worker reason again_in",
-        "It stays for now: its replacement does not start.")
+        "The replacement is ready; the old worker drains.")
+    WORKER_NOT_RECYCLED = ("worker recycle skipped",
+        "service generation worker reason bytes limit",
+        "The worker stays: a replacement would have the same problem.")
+    WORKER_KEPT = ("worker recycle postponed", "service generation worker reason retry_in",
+        "The worker stays for now: its replacement failed to start.")
     WORKER_HEALTHY_AGAIN = ("worker healthy again", "service generation worker",
-        "Its health check succeeds again.")
+        "The health check of the worker succeeds again.")
     WORKER_DRAINING = ("worker draining", "service generation worker reason",
-        "It accepts no more and finishes what it has.")
+        "The worker accepts no new requests and finishes those in flight.")
     STOP_COMMAND_FAILED = ("stop command failed",
         "service generation worker error next_action",
-        "`stop_command` could not be run, or did not end with status 0.")
-    WORKER_ENDED = ("worker ended", "service generation worker exit_status",
-        "It ended, as it was asked to.")
+        "`stop_command` could not be run, or exited with a status other than 0.")
+    WORKER_ENDED = ("worker stopped", "service generation worker exit_status",
+        "The worker exited as requested.")
     WORKER_LEFT_PROCESSES = ("worker left processes",
         "service generation worker processes next_action",
-        "Its first process has ended, but not all that it had started.")
+        "The worker exited, but processes that it started are still running.")
     WORKER_KILLED = ("worker killed", "service generation worker reason",
-        "It did not end within its time.")
+        "The worker did not exit in time.")
 
-    # said by workers themselves
+    # logged by workers themselves
     REQUEST = ("request", f"service generation worker {_HTTP} request_id trace_id?",
-        "A request was answered; the names are OpenTelemetry's.")
+        "The worker answered a request. The field names are those of OpenTelemetry.")
     REQUEST_TIMED_OUT = ("request timed out: %s %s after %.1f s",
         "service generation worker logger request_id?",
         "The client received 504.")
     RESPONSE_ABORTED = ("response aborted: %s %s after %.1f s",
         "service generation worker logger request_id?",
-        "The time of a request was over after its response had begun.")
-    APP_FAILED_LATE = ("the app failed after its time was up",
+        "The request exceeded its time limit after its response had started.")
+    APP_FAILED_LATE = ("app failed after its request timed out",
         "service generation worker logger request_id? exception",
-        "An exception in a request that was answered with 504.")
-    REQUEST_REFUSED = ("a request was refused: %s", "service generation worker logger",
-        "It never reached the app: its head or the framing of its body is wrong.")
-    HANDSHAKE_STUCK = ("a WebSocket handshake was not understood: its connection is closed",
+        "The app raised an exception in a request that had already received 504.")
+    REQUEST_REFUSED = ("request rejected: %s", "service generation worker logger",
+        "The request has invalid headers or framing and did not reach the app.")
+    HANDSHAKE_STUCK = ("WebSocket handshake not understood: connection closed",
         "service generation worker logger",
-        "The library answered nothing within `timeouts.headers`.")
-    REQUESTS_TOO_SLOW = ("requests came too slowly: %d connections of %s closed",
+        "The WebSocket library did not respond within `timeouts.headers`.")
+    REQUESTS_TOO_SLOW = ("requests too slow: closed %d connections from %s",
         "service generation worker logger",
-        "Clients did not send their requests in time.")
-    REQUESTS_CUT = ("the drain's deadline has passed: %d requests are cut",
+        "The clients did not send their requests in time.")
+    REQUESTS_CUT = ("drain timeout: aborted %d requests",
         "service generation worker logger",
-        "They took longer than `timeouts.drain`.")
+        "The requests took longer than `timeouts.drain`.")
     CANNOT_LOAD = ("cannot load %s", "service generation worker error exception?",
         "The app cannot be imported.")
-    APP_FAILED_TO_START = ("the app failed to start: %s",
+    APP_FAILED_TO_START = ("app failed to start: %s",
         "service generation worker logger exception",
-        "Its lifespan raised an exception.")
-    APP_IS_LATE = ("the app has not started yet", "service generation worker exception",
-        "It is not ready within `timeouts.startup`, and is ended; `exception` says where it is.")
-    WORKER_DOES_NOT_END = ("the worker does not end",
+        "The lifespan startup of the app raised an exception.")
+    APP_IS_LATE = ("app did not start in time", "service generation worker exception",
+        "The app was not ready within `timeouts.startup`; `exception` shows where it is blocked.")
+    WORKER_DOES_NOT_END = ("worker still running after its drain",
         "service generation worker threads exception",
-        "Its drain is over, but code of the app or a thread that is no daemon thread goes on.")
-    TLS_NOT_SET_UP = ("TLS cannot be set up", "service generation worker error",
+        "App code, or a thread that is not a daemon thread, keeps the process running.")
+    TLS_NOT_SET_UP = ("cannot set up TLS", "service generation worker error",
         "The certificate or its key cannot be used.")
     OPENTELEMETRY_MISSING = (
-        "%s is set, but OpenTelemetry is missing: install opentelemetry-distro",
+        "%s is set, but OpenTelemetry is not installed: install opentelemetry-distro",
         "service generation worker error",
-        "No traces are exported.")
+        "Traces are not exported.")
     # fmt: on
 
 
 _HEAD = f"""\
 # Events
 
-<!-- Made by `python -m servd.core.events`. -->
+<!-- Generated by `python -m servd.core.events`. -->
 
-Each line of the log is an event: a JSON object whose `event` is its name. Hooks and `servd events`
-receive the daemon's own. `…` stands for what varies; fields with `?` are there at times only. All
-have {", ".join(f"`{name}`" for name in COMMON)} in addition.
+Each log line is an event: a JSON object whose `event` field is the event name. Hooks and
+`servd events` receive the daemon's events. `…` marks the variable part of a name; fields with `?`
+are optional. Every event also has {", ".join(f"`{name}`" for name in COMMON)}.
 
-Other lines of a worker are what it prints (with `stream`) or logs (with `logger`): the text is the
-name.
+`reason` is why servd acts, `error` is what failed, and `next_action` is what servd does next.
+
+A worker's other lines are its output (with the field `stream`) or its log records (with the field
+`logger`); their event name is the text of the line.
 
 | Event | Fields | Meaning |
 | --- | --- | --- |"""
 
 
 def reference() -> str:
-    """The page on events, in Markdown."""
+    """Returns the event reference in Markdown."""
     lines = [_HEAD]
     for event in Event:
         name = re.sub(r"%\.?\d*[sdf]", "…", event)

@@ -256,7 +256,7 @@ class Daemon:
             self.reload(ReloadRequest("SIGHUP"))
 
     def _parent_ended(self) -> None:
-        log.info(Event.STOPPING, reason="whoever started servd has ended")
+        log.info(Event.STOPPING, reason="the parent process exited")
         self._lifecycle.stop()
 
     def _stop_requested(self, number: signal.Signals) -> None:

@@ -76,7 +76,7 @@ class Hooks:
             if name not in hook.on:
                 continue
             if list(self._calls.values()).count(hook) > _QUEUED_CALLS:
-                log.warning(Event.HOOK_DROPPED, hook=name, reason="too many calls wait already")
+                log.warning(Event.HOOK_DROPPED, hook=name, reason="too many calls are waiting")
                 continue
             body = json.dumps({"hook": name, "host": socket.gethostname(), **event})
             call = self._loop.create_task(self._call(hook, str(name), body.encode()))
@@ -89,7 +89,7 @@ class Hooks:
         if self._calls:
             await asyncio.wait(self._calls, timeout=HOOK_SECONDS)
         if self._calls:
-            log.warning(Event.HOOKS_DROPPED, calls=len(self._calls), reason="servd stops")
+            log.warning(Event.HOOKS_DROPPED, calls=len(self._calls), reason="servd is stopping")
         for call in list(self._calls):
             call.cancel()
         if self._calls:
@@ -127,7 +127,7 @@ class Hooks:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise HookError(f"cannot be started: {error.strerror}") from None
+                raise HookError(f"cannot start: {error.strerror}") from None
             try:
                 async with asyncio.timeout(hook.timeout):
                     status = await process.wait()
@@ -189,6 +189,6 @@ async def _post(hook: Hook, body: bytes) -> None:
     except TimeoutError:
         raise HookError(f"took longer than {hook.timeout:g} s") from None
     except httpx.HTTPError as error:
-        raise HookError(f"cannot be reached: {error}") from None
+        raise HookError(f"request failed: {error}") from None
     if answer.status_code >= 300:
-        raise HookError(f"answered {answer.status_code}")
+        raise HookError(f"responded with {answer.status_code}")

@@ -55,8 +55,8 @@ class RuntimeDir:
         """
         if len(self.path.encode()) + _INNER_PATH_BYTES > UNIX_PATH_LIMIT:
             raise StartError(
-                f"the runtime folder {self.path} is too long for unix sockets: set"
-                " daemon.runtime_dir to a shorter one"
+                f"the path of the runtime folder {self.path} is too long for unix sockets: set"
+                " daemon.runtime_dir to a shorter path"
             )
         try:
             self._make_outer()
@@ -74,7 +74,7 @@ class RuntimeDir:
 
     def _unusable(self, error: OSError) -> StartError:
         where = error.filename or self.path
-        return StartError(f"the runtime folder {where} cannot be used: {error.strerror}")
+        return StartError(f"cannot use the runtime folder {where}: {error.strerror}")
 
     def _inside(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -184,7 +184,7 @@ class RuntimeDir:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
                 raise StartError(
-                    f"the runtime folder {path} belongs to somebody else: remove it, or set"
+                    f"the runtime folder {path} belongs to another user: remove it, or set"
                     " daemon.runtime_dir"
                 ) from None
         if os.lstat(path).st_uid == os.geteuid():
@@ -202,7 +202,8 @@ class RuntimeDir:
             os.close(self.lock)
             self._owned, self.lock = False, -1
             raise StartError(
-                f"another servd (pid {other.pid}) runs {self.told.config}, as {other.told.config}"
+                f"another servd (pid {other.pid}) already runs {self.told.config}"
+                f" (started as {other.told.config})"
             )
 
     def _locked(self) -> int:
@@ -215,7 +216,7 @@ class RuntimeDir:
             self.made.clear()
             first = instances.using(self.path)
             pid = "unknown" if first is None else first.pid
-            raise StartError(f"another servd (pid {pid}) runs with {self.path}") from None
+            raise StartError(f"another servd (pid {pid}) already uses {self.path}") from None
         return lock
 
     def _other_daemon(self) -> instances.Instance | None:
@@ -248,5 +249,6 @@ def _require_ours(folder: str) -> None:
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or others_write:
         raise StartError(
-            f"the folder {folder} is not yours alone: remove it, or set daemon.runtime_dir"
+            f"the folder {folder} must belong to you and be writable only by you: remove it, or set"
+            " daemon.runtime_dir"
         )

@@ -277,4 +277,4 @@ def waiting_for(counts: Iterable[dict[str, int]]) -> str:
     for each in counts:
         total.update(each)
     named = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in total.items()]
-    return ", ".join(named) or "its end"
+    return ", ".join(named) or "its exit"

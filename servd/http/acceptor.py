@@ -132,10 +132,10 @@ class Acceptor:
             self._said_at, self._said = now, True
             self._say(
                 "error",
-                "connections cannot be accepted",
+                "cannot accept connections",
                 error=error.strerror or str(error),
                 nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                next_action="they wait until they can be",
+                next_action="connections wait in the queue",
             )
 
     def _try_again(self) -> None:
@@ -146,7 +146,7 @@ class Acceptor:
         if self._said:
             self._said = False
             seconds = round(time.monotonic() - self._failing_since, 1)
-            self._say("info", "connections are accepted again", seconds=seconds)
+            self._say("info", "accepting connections again", seconds=seconds)
 
     def close(self) -> None:
         """Stops accepting. The owner closes the socket."""

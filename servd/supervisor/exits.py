@@ -36,11 +36,11 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
     """Describes the unrequested end of a worker. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
     if status == -signal.SIGBUS and _is_full(process.launch.context.notify_folder):
-        reason += ": there is no room on the disk of the runtime folder"
+        reason += ": the disk of the runtime folder is full"
     missing = process.report.missing_variable
     if missing is not None and missing in environ:
         reason += (
-            f" ({missing} is set for the daemon, but not passed on:"
+            f" ({missing} is set for the daemon but not passed to the service:"
             f' add env_passthrough = ["{missing}"])'
         )
     proven = process.was_ready and process.lived >= process.launch.plan.restart.reset_after
@@ -55,7 +55,7 @@ def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> WorkerExit:
         reason += f" ({os.fsdecode(error.filename)})"
     account = plan.identity.account
     if error.filename and isinstance(error, PermissionError) and account is not None:
-        reason += f": the user {account.name} must be able to read and run it"
+        reason += f": the user {account.name} must be able to read and execute it"
     return WorkerExit(slot, 0, -1, reason)
 
 

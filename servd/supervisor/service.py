@@ -212,7 +212,7 @@ class ManagedService:
     def _drop_ended(self) -> None:
         self.draining = [generation for generation in self.draining if not generation.is_over]
 
-    async def begin_stop(self, reason: str = "servd stops") -> None:
+    async def begin_stop(self, reason: str = "servd is stopping") -> None:
         """Begins the end of every generation: returns once nothing accepts any more."""
         if self.starter is not None:
             self.starter.cancel()
@@ -249,12 +249,12 @@ class ManagedService:
         """Logs the unrequested end of a worker, and what happens next."""
         pause = max(0.0, history.until - asyncio.get_running_loop().time())
         next_action = {
-            "gave_up": "given up",
+            "gave_up": "not restarted (restart.give_up_after reached)",
             "policy": "not restarted",
             "exited": "not restarted",
         }.get(history.over, f"restarting in {pause:.1f} s" if pause else "restarting")
         if generation is self.upcoming:
-            next_action = "the new generation is given up"
+            next_action = "new generation abandoned"
         else:
             self.last_exit = exit_
             self.error = f"worker {exit_.worker} {exit_.reason}"
@@ -318,8 +318,8 @@ class ManagedService:
 
     def _details(self, state: State, seen: Observation, generation: Generation) -> dict[str, Any]:
         if state == "rolling":
-            more = "more workers" if generation.grows else "a new generation"
-            return {"reason": f"{more} on the way"}
+            more = "more workers are" if generation.grows else "a new generation is"
+            return {"reason": f"{more} starting"}
         if state == "stopped":
             return {"reason": "workers = 0"}
         if state == "exited":

@@ -320,7 +320,7 @@ class Supervisor:
     async def stop(
         self,
         timeout: float,
-        reason: str = "servd stops",
+        reason: str = "servd is stopping",
         on_end: Callable[[str], None] = lambda name: None,
     ) -> bool:
         """Stops dependents before their dependencies, independent ones in parallel. Calls `on_end`

@@ -48,12 +48,12 @@ class WorkerEventRecorder:
         watcher = self._team.watcher
         history = watcher.history.get(process.slot)
         if any(p.slot == process.slot and p is not process for p in watcher.staying):
-            return "takes the place of one that is recycled"
+            return "replaces a recycled worker"
         if history is not None and history.failures:
-            return "replaces one that died"
+            return "replaces a worker that exited"
         if process.slot not in watcher.probation:
             return "start"
-        return "more workers are wanted" if self._team.growing else "new generation"
+        return "scaled up" if self._team.growing else "new generation"
 
     def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
         """A worker ended unasked."""
@@ -94,7 +94,7 @@ class WorkerEventRecorder:
             worker=process.slot,
             pid=process.pid,
             processes=names,
-            next_action=f"they are killed in {seconds:g} s" if seconds else "they are killed",
+            next_action=f"killing them in {seconds:g} s" if seconds else "killing them",
         )
         self._team.refresh()
 
@@ -104,7 +104,7 @@ class WorkerEventRecorder:
 
     def stop_command_failed(self, process: WorkerProcess, error: str) -> None:
         """`stop_command` did not do what it should: the worker gets its signal."""
-        details = {"error": error, "next_action": "it gets its stop_signal"}
+        details = {"error": error, "next_action": "sending stop_signal"}
         self._team.log.warning(
             Event.STOP_COMMAND_FAILED, worker=process.slot, pid=process.pid, **details
         )
@@ -118,7 +118,7 @@ class WorkerEventRecorder:
         """A worker did not end in time, and is killed."""
         self._team.overdue()
         slot, pid, log = process.slot, process.pid, self._team.log
-        reason = f"did not end within {seconds:g} s of being asked to"
+        reason = f"still running {seconds:g} s after the stop request"
         log.warning(Event.WORKER_KILLED, worker=slot, pid=pid, reason=reason)
 
     def _log(self, event: Event, process: WorkerProcess, **details: object) -> None:

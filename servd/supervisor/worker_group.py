@@ -196,7 +196,7 @@ class WorkerGroup:
             if given_up or hopeless or (late and self.record.start_failures):
                 raise self.record.failure()
             if not self.watcher.is_active():
-                raise FailedStartError("it was stopped before it was ready")
+                raise FailedStartError("was stopped before it was ready")
             self._changed.clear()
             patience = None if late else max(0.05, deadline - loop.time())
             with contextlib.suppress(TimeoutError):
@@ -227,7 +227,7 @@ class WorkerGroup:
             try:
                 await send(process)
             except UnansweredError as error:
-                message = f"worker {process.slot} did not take the change over: {error}"
+                message = f"worker {process.slot} did not apply the change: {error}"
                 raise FailedStartError(message) from None
 
         await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))

@@ -23,5 +23,5 @@ class WorkerRecord:
         """The reason why the generation did not start, as an error."""
         last = self.last_exit
         if last is None:
-            return FailedStartError("it did not start")
+            return FailedStartError("did not start")
         return FailedStartError(f"worker {last.worker}: {last.reason}", last)

@@ -61,7 +61,7 @@ def main() -> None:
 
             context = tls_context(spec.tls)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            event = "TLS cannot be set up"
+            event = "cannot set up TLS"
             _fail(reporter, {"failed": f"{event}: {error}"}, event, error=str(error))
     _serve(spec, spec.app, context, reporter, watch)
 
@@ -70,7 +70,7 @@ def _explain(reporter: Reporter, loop: asyncio.AbstractEventLoop | None) -> None
     """Logs where the app is that has not started in time."""
     from servd.worker.stacks import stacks
 
-    reporter.writer.event("error", "the app has not started yet", exception=stacks(loop))
+    reporter.writer.event("error", "app did not start in time", exception=stacks(loop))
 
 
 def _fail(reporter: Reporter, message: dict[str, Any], event: str, **fields: Any) -> NoReturn:

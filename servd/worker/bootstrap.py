@@ -18,9 +18,9 @@ def unusable_reason() -> str:
 
     if sys.version_info < MIN_VERSION:
         found = ".".join(map(str, sys.version_info[:2]))
-        return f"{sys.executable} is Python {found}: 3.11 or newer is needed"
+        return f"{sys.executable} is Python {found}; servd requires 3.11 or newer"
     if importlib.util.find_spec("uvicorn") is None:
-        return f"{sys.executable} has no uvicorn: {sys.executable} -m pip install uvicorn"
+        return f"{sys.executable} has no uvicorn: run {sys.executable} -m pip install uvicorn"
     return ""
 
 

@@ -135,7 +135,7 @@ class Drain:
             else:
                 connection.transport.close()
         if cut := counts.get("request"):
-            logger.warning("the drain's deadline has passed: %d requests are cut", cut)
+            logger.warning("drain timeout: aborted %d requests", cut)
         await self._end_tasks(_DISCONNECT_SECONDS, cancel=False)
         await self._end_tasks(_CANCEL_SECONDS, cancel=True)
         for connection in list(self.state.connections):
@@ -144,7 +144,7 @@ class Drain:
     async def _end_tasks(self, seconds: float, *, cancel: bool) -> None:
         tasks = list(self.state.tasks)
         for task in tasks if cancel else ():
-            task.cancel(msg="the drain's deadline has passed")
+            task.cancel(msg="drain timeout")
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 

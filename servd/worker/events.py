@@ -144,7 +144,7 @@ class EventHandler(logging.Handler):
             elif message.startswith("Traceback (most recent call last):"):
                 # Starlette logs the traceback of a failed lifespan as a message
                 fields["exception"] = message
-                message = f"the app failed to start: {message.splitlines()[-1]}"
+                message = f"app failed to start: {message.splitlines()[-1]}"
             level = _LEVELS.get(record.levelname, record.levelname.lower())
             self.writer.event(level, message, **fields)
         except Exception:  # logging's own contract: a handler never raises

@@ -89,7 +89,7 @@ class PatientH11Protocol(GuardedConnection, H11Protocol):
         self._fail(BAD_REQUEST)
 
     def _fail(self, refusal: Refusal) -> None:
-        log.info("a request was refused: %s", refusal.reason)
+        log.info("request rejected: %s", refusal.reason)
         cycle = self.cycle
         answering = cycle is not None and not cycle.response_complete
         if not answering or not cycle.response_started:

@@ -26,10 +26,10 @@ class Refusal(NamedTuple):
 BAD_REQUEST = Refusal(400, "Invalid HTTP request received.")
 TOO_LONG = Refusal(431, "Request Header Fields Too Large")
 _VERSION = Refusal(505, "HTTP Version Not Supported")
-_HOSTS = Refusal(400, "A request has one Host.")
-_ENCODING = Refusal(501, "The only transfer-encoding is chunked.")
-_ENCODING_1_0 = Refusal(400, "HTTP/1.0 has no transfer-encoding.")
-_LENGTHS = Refusal(400, "A request has one content-length.")
+_HOSTS = Refusal(400, "A request must have exactly one valid Host header.")
+_ENCODING = Refusal(501, "The only supported transfer-encoding is chunked.")
+_ENCODING_1_0 = Refusal(400, "HTTP/1.0 does not support transfer-encoding.")
+_LENGTHS = Refusal(400, "A request must have only one content-length.")
 
 
 FRAMING_BYTES = 32

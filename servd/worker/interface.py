@@ -20,7 +20,7 @@ def interface_of(app: Any) -> str:
     """Returns `asgi3`, `asgi2` or `wsgi`. Raises `NotAnAppError`."""
     if not callable(app):
         kind = "None" if app is None else _with_article(type(app).__name__)
-        raise NotAnAppError(f"is {kind}, and no ASGI or WSGI app: name the app itself")
+        raise NotAnAppError(f"is {kind}, not an ASGI or WSGI app")
     count = _arguments_of(app)
     if inspect.isclass(app):
         return _of_class(app, count)
@@ -29,15 +29,15 @@ def interface_of(app: Any) -> str:
             return "asgi3"
         if count == 0:
             raise NotAnAppError(
-                "is an async function without arguments: a factory (factory = true) is a plain one"
+                "is an async function without arguments: a factory (factory = true) must be sync"
             )
-        raise NotAnAppError(f"is an async function of {count} arguments: an ASGI app has three")
+        raise NotAnAppError(f"is an async function with {count} arguments: an ASGI app takes three")
     if count == 0:
-        raise NotAnAppError("takes no arguments: set factory = true if it makes the app")
+        raise NotAnAppError("takes no arguments: set factory = true if it returns the app")
     if count is None:
         raise NotAnAppError('may be ASGI or WSGI: set interface = "asgi3" or "wsgi"')
     if count not in _BY_ARGUMENTS:
-        raise NotAnAppError(f"takes {count} arguments: an ASGI app has three, a WSGI app two")
+        raise NotAnAppError(f"takes {count} arguments: an ASGI app takes three, a WSGI app two")
     return _BY_ARGUMENTS[count]
 
 
@@ -47,7 +47,7 @@ def _of_class(app: Any, count: int | None) -> str:
         return "asgi3"
     if count in (1, 2):
         return _BY_ARGUMENTS[count]
-    raise NotAnAppError(f"is the class {app.__name__}: name an instance, or set factory = true")
+    raise NotAnAppError(f"is the class {app.__name__}: use an instance, or set factory = true")
 
 
 def _arguments_of(app: Any) -> int | None:

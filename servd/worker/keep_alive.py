@@ -97,7 +97,7 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             refused = cause.refusal if isinstance(cause, RefusedHeadError) else BAD_REQUEST
-            log.info("a request was refused: %s", refused.reason)
+            log.info("request rejected: %s", refused.reason)
             self._fail(refused)
             return
         except httptools.HttpParserUpgrade as upgrade:

@@ -29,7 +29,7 @@ def load_app(target: str, *, factory: bool, directory: str, interface: str = "au
         try:
             interface_of(app)
         except NotAnAppError as error:
-            what = f"what the factory {target} returned" if factory else target
+            what = f"the return value of the factory {target}" if factory else target
             raise AppLoadError(f"{what} {error}") from None
     return app
 
@@ -73,7 +73,7 @@ def _package_hint(source: str, attributes: str, error: BaseException) -> str:
         folder, name = os.path.split(folder)
         names.insert(0, name)
     names = names if len(names) > 1 else [os.path.basename(folder), *names]
-    return f' (write app = "{".".join(names)}:{attributes}", found from directory = "{folder}")'
+    return f' (write app = "{".".join(names)}:{attributes}" with directory = "{folder}")'
 
 
 def missing_variable(error: BaseException | None) -> str | None:
@@ -91,14 +91,14 @@ def _from_name(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         # a missing target is our error; a missing import within the target is the app's
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            looked = f"looked in {sys.path[0]} first"
-            raise AppLoadError(f"there is no module {error.name} ({looked})") from None
+            searched = f"searched {sys.path[0]}, then sys.path"
+            raise AppLoadError(f'cannot import "{error.name}" ({searched})') from None
         raise
 
 
 def _from_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
-        raise AppLoadError(f"there is no file {path}")
+        raise AppLoadError(f"file not found: {path}")
     name = os.path.basename(path).removesuffix(".py")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

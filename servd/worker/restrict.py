@@ -33,9 +33,9 @@ def confine(limits: Iterable[Sequence[object]], cpus: Sequence[int], *, no_new_p
         try:
             resource.setrlimit(kind, (int(str(value)), int(str(value))))
         except (ValueError, OSError):
-            raise ConfineError(f"rlimits.{name} can be {highest} at most here") from None
+            raise ConfineError(f"rlimits.{name} can be at most {highest} here") from None
     if cpus:
         try:
             os.sched_setaffinity(0, cpus)
         except (OSError, AttributeError):
-            raise ConfineError(f"cpu_affinity: the CPUs {list(cpus)} are not all there") from None
+            raise ConfineError(f"cpu_affinity: not all of the CPUs {list(cpus)} exist") from None

@@ -65,7 +65,7 @@ class SlowClients:
         if due:
             hosts = {c.client[0] for c in due if c.client}
             names = ", ".join(sorted(hosts)[:_MAX_LOGGED_CLIENTS]) or "unix sockets"
-            log.info("requests came too slowly: %d connections of %s closed", len(due), names)
+            log.info("requests too slow: closed %d connections from %s", len(due), names)
             self._end_batch(loop, due)
 
     def _end_batch(self, loop: asyncio.AbstractEventLoop, due: list[Any]) -> None:

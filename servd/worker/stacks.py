@@ -48,7 +48,7 @@ class EndWatch(threading.Thread):
             time.sleep(_END_SECONDS)
             loop = None
         names = [t.name for t in threading.enumerate() if not t.daemon and t.name != "MainThread"]
-        event = "the worker does not end"
+        event = "worker still running after its drain"
         self._writer.event("warning", event, threads=names, exception=stacks(loop))
 
 

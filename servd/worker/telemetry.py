@@ -92,7 +92,9 @@ def begin(service: str, writer: EventWriter) -> Telemetry | None:
         return Telemetry(service)
     except ImportError as error:
         asked = next(name for name in TRACE_VARIABLES if os.environ.get(name))
-        message = f"{asked} is set, but OpenTelemetry is missing: install opentelemetry-distro"
+        message = (
+            f"{asked} is set, but OpenTelemetry is not installed: install opentelemetry-distro"
+        )
         writer.event("warning", message, error=str(error))
         return None
 

@@ -24,7 +24,7 @@ def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(work)
     def run(*args: Any, **options: Any) -> Any:
         if request.answering is not None:
-            raise RuntimeError("the request was given up before a thread was free")
+            raise RuntimeError("the request was aborted before a thread was free")
         token = object()
         threads.add(token)  # adding to a set and discarding from it are atomic
         try:

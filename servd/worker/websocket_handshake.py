@@ -20,9 +20,9 @@ _MOST_HEADERS = 128
 _LONGEST_LINE = 8192
 """Limits of the `websockets` library (MAX_NUM_HEADERS, MAX_LINE_LENGTH), line ends included."""
 
-_METHOD = Refusal(400, "A WebSocket handshake is a GET.")
-_BODY = Refusal(400, "A WebSocket handshake has no body.")
-_KEY = Refusal(400, "Sec-WebSocket-Key is 16 bytes in base64.")
+_METHOD = Refusal(400, "A WebSocket handshake must be a GET request.")
+_BODY = Refusal(400, "A WebSocket handshake must not have a body.")
+_KEY = Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64.")
 """wsproto takes any (RFC 6455, 4.2.1; seen with 1.3.2)."""
 
 log = logging.getLogger("servd.worker")
@@ -93,5 +93,5 @@ def follow(connection: UpgradedConnection) -> None:
 
 def _end_if_stuck(transport: Any, protocol: Any) -> None:
     if getattr(protocol, "scope", None) is None and not transport.is_closing():
-        log.info("a WebSocket handshake was not understood: its connection is closed")
+        log.info("WebSocket handshake not understood: connection closed")
         transport.abort()

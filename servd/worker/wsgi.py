@@ -90,7 +90,7 @@ class _Answer:
             finally:
                 exc_info = None  # it refers to this frame
         elif self._head is not None:
-            raise AssertionError("start_response was called twice, without exc_info")
+            raise AssertionError("start_response was called twice without exc_info")
         self._head = {
             "type": "http.response.start",
             "status": int(status[:3]),
@@ -149,7 +149,7 @@ class _Body(io.RawIOBase):
         while not self._rest and not self._ended:
             message = asyncio.run_coroutine_threadsafe(self._receive(), self._loop).result()
             if message["type"] == "http.disconnect":
-                raise ConnectionResetError("the client has gone")
+                raise ConnectionResetError("the client disconnected")
             self._rest = message.get("body", b"")
             self._ended = not message.get("more_body", False)
         size = min(len(buffer), len(self._rest))

@@ -181,7 +181,7 @@ def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, p
         page.get_by_role("button", name="Reload…").click()
         page.get_by_role("button", name="Reload", exact=True).click()
         result = page.locator("#dialog-result")
-        expect(result).to_contain_text("Everything was undone")
+        expect(result).to_contain_text("All changes were rolled back")
         expect(result).to_contain_text('main has no attribute "nosuch"')
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#last-reload .badge")).to_have_text("rolled back")

@@ -95,7 +95,7 @@ def test_what_is_not_there_or_not_valid_is_a_problem(servd: Servd) -> None:
     answer = daemon.ask("POST", "/v1/services/nosuch/restart")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"] == "there is: web"
+    assert answer.json()["detail"] == "Services: web"
     assert daemon.ask("GET", "/nosuch").json()["status"] == 404
     answer = daemon.ask("POST", "/v1/reload", json={"rol": True})
     assert answer.status_code == 422

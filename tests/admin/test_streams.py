@@ -49,10 +49,10 @@ def test_every_change_of_a_service_and_its_workers_is_an_event(servd: Servd) -> 
     (pid,) = daemon.pids("web")
     with daemon.follow("/v1/events?lines=0") as events:
         daemon.reload(web(2, workers=1), wait_drained=True)
-        found = until(events, "worker ended")
+        found = until(events, "worker stopped")
     assert names(found) == [
         "reload started", "reload planned", "worker started", "service rolling", "worker ready",
-        "reload prepared", "worker draining", "service ready", "reload finished", "worker ended",
+        "reload prepared", "worker draining", "service ready", "reload finished", "worker stopped",
     ]  # fmt: skip
     draining = next(e["data"] for e in found if e["data"]["event"] == "worker draining")
     assert (draining["pid"], draining["reason"]) == (pid, "replaced by generation 2")
@@ -67,9 +67,9 @@ def test_a_worker_that_dies_and_one_that_goes_for_a_limit_have_their_reasons(ser
         daemon.get("web")
         recycled = until(events, "worker draining")[-1]["data"]
         assert recycled["reason"] == "recycled: max_requests"
-        until(events, "worker ended")
+        until(events, "worker stopped")
         os.kill(daemon.pids("web")[0], signal.SIGKILL)
-        assert until(events, "worker died")[-1]["data"]["reason"] == "was killed by SIGKILL"
+        assert until(events, "worker exited")[-1]["data"]["reason"] == "was killed by SIGKILL"
 
 
 def test_a_crash_loop_is_said_once_with_the_last_words(servd: Servd) -> None:
@@ -79,7 +79,7 @@ def test_a_crash_loop_is_said_once_with_the_last_words(servd: Servd) -> None:
     with_words = daemon.wait_for("crash loop")
     assert (with_words["service"], with_words["failures"]) == ("web", 3)
     assert "last words" in with_words["last_lines"]
-    wait_until(lambda: len(daemon.find("worker died")) > 6, "it goes on")
+    wait_until(lambda: len(daemon.find("worker exited")) > 6, "it goes on")
     assert len(daemon.find("crash loop")) == 1
     assert daemon.service("web")["crash_loop"] is True
     servd.write(main_py=PLAIN)

@@ -183,7 +183,7 @@ def test_half_heads_of_strangers_keep_nobody_out_for_long(servd: Servd) -> None:
         files = psutil.Process(daemon.pid).num_fds
         wait_until(lambda: files() < 200, "most are closed")
         os.kill(worker, signal.SIGKILL)
-        daemon.wait_for("worker died", service="web")
+        daemon.wait_for("worker exited", service="web")
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):

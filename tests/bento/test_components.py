@@ -181,7 +181,7 @@ def test_code_that_is_broken_at_the_start_is_planned_once_it_is_mended(servd: Se
     soon = 'restart = { backoff = "100ms", backoff_max = "300ms" }\n'
     daemon = graph(servd, GATEWAY + soon + other)
     daemon.wait_for("service ready", service="other")
-    died = daemon.wait_for("worker died", service="gw")
+    died = daemon.wait_for("worker exited", service="gw")
     assert "half an edit" in died["reason"]
     assert {s["name"] for s in daemon.status()["services"]} == {"gw", "other"}
     checked = daemon.cli("check", "--imports")
@@ -401,7 +401,7 @@ def test_without_bentoml_one_line_says_what_to_install(servd: Servd) -> None:
         first = done.stderr.splitlines()
         assert (
             f"servd.toml:2:9: services.gw.bento: {sys.executable} has no bentoml: pip install"
-            " 'bentoml>=1.4.20,<1.5', or name the python of an environment that has it" in first
+            " 'bentoml>=1.4.20,<1.5', or set python to an environment that has it" in first
         )
         assert "Traceback" not in done.stderr
 

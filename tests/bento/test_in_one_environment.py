@@ -35,7 +35,9 @@ def test_servd_runs_on_them_as_on_its_own(servd: Servd) -> None:
     servd.write(servd_toml=CONFIG)
     daemon = servd.run("--config", "servd.toml", environ=environ(servd.folder), interpreter=PYTHON)
     wait_until(lambda: daemon.find("service ready", service="gw"), "gw is ready")
-    wait_until(lambda: len(daemon.find("worker died", service="broken")) >= 3, "broken died often")
+    wait_until(
+        lambda: len(daemon.find("worker exited", service="broken")) >= 3, "broken died often"
+    )
 
     def rate() -> object:
         body = {"text": "why does bread rise"}

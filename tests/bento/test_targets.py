@@ -289,7 +289,7 @@ def test_a_service_that_is_taken_for_an_app_says_so(servd: Servd) -> None:
     copied("streaming", servd.folder)
     config = f'[services.it]\napp = "service:Writer"\npython = "{PYTHON}"\n'
     daemon = servd(config, environ=environ(servd.folder))
-    died = daemon.wait_for("worker died", service="it")
+    died = daemon.wait_for("worker exited", service="it")
     assert 'service:Writer is a BentoML service: write bento = "service:Writer"' in died["reason"]
 
 

@@ -262,7 +262,9 @@ def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
     assert (service["rps_4xx"], service["rps_5xx"], service["error"]) == (0.0, 0.0, None)
 
     wait_until(
-        lambda: measured("/slow") and "lately were answered with 5xx" in str(daemon.service("web")),
+        lambda: (
+            measured("/slow") and "recent requests failed with 5xx" in str(daemon.service("web"))
+        ),
         "most answers are errors",
     )
     for command_line in (["status"], ["status", "web"], ["top", "--once"]):
@@ -335,9 +337,9 @@ def test_lines_can_be_fewer_and_of_a_level(servd: Servd) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     assert len(daemon.cli("events", "-n", "2").stdout.splitlines()) == 2
     os.kill(daemon.pids("web")[0], signal.SIGKILL)
-    daemon.wait_for("worker died")
+    daemon.wait_for("worker exited")
     shown = daemon.cli("logs", "--level", "warning").stdout.splitlines()
-    assert any("worker died" in line for line in shown)
+    assert any("worker exited" in line for line in shown)
     assert not any("worker ready" in line for line in shown)
 
 

@@ -38,7 +38,7 @@ def test_servd_logs_and_status_send_none(servd: Servd) -> None:
         """,
         job_py=f"print({EVIL!r}, flush=True); raise SystemExit({EVIL!r})",
     ).ready()
-    daemon.wait_for("worker died", service="job")
+    daemon.wait_for("worker exited", service="job")
     for arguments in (["logs"], ["status"], ["status", "job"], ["top", "--once"], ["events"]):
         shown = daemon.cli(*arguments).stdout
         assert not set(shown) & set("\x1b\x07\x9b\x7f"), arguments

@@ -121,7 +121,7 @@ def test_reloads_and_replaced_workers_have_hooks_and_a_reload_changes_them(
         ("#!/bin/sh\necho it broke >&2\nexit 3\n", "exited with status 3"),
         ("#!/bin/sh\nsleep 1000\n", "took longer than 0.5 s"),
         ("#!/bin/sh\nyes\n", "took longer than 0.5 s"),
-        ("#!/nowhere/sh\n", "cannot be started"),
+        ("#!/nowhere/sh\n", "cannot start"),
         ("#!/bin/sh\nexec 0<&-; exit 4\n", "exited with status 4"),
     ],
 )
@@ -175,8 +175,8 @@ def test_a_url_that_fails_is_named_without_its_secrets(servd: Servd, receiver: R
     daemon.reload(hooks + web(2))
     wait_until(lambda: len(daemon.find("hook failed")) == 2, "both failed")
     errors = sorted(event["error"] for event in daemon.find("hook failed"))
-    assert errors[0] == "answered 302"
-    assert errors[1].startswith("cannot be reached")
+    assert errors[0].startswith("request failed")
+    assert errors[1] == "responded with 302"
     assert "hidden-key" not in daemon.output
     assert "hidden-key" not in daemon.ask("GET", "/v1/config").text
     assert "hidden-key" not in daemon.cli("show").stdout

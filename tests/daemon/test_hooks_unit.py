@@ -142,7 +142,7 @@ async def test_hooks_that_a_reload_changes_are_called_from_the_next_event_on(
     await calls.hooks.stop()
 
 
-@pytest.mark.parametrize("error", [HookError("answered 500", ["oh"]), RuntimeError("oh")])
+@pytest.mark.parametrize("error", [HookError("responded with 500", ["oh"]), RuntimeError("oh")])
 @in_loop
 async def test_a_call_that_fails_is_told_and_the_next_is_made(
     error: Exception, monkeypatch: pytest.MonkeyPatch

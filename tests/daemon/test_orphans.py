@@ -74,8 +74,8 @@ async def test_orphans_that_hold_no_address_drain_in_the_background() -> None:
         assert clean._task is not None
         await clean._task
     assert [(entry["event"], entry.get("pids")) for entry in logs] == [
-        ("workers of a killed daemon are draining", [1, 2]),
-        ("workers of a killed daemon have ended", None),
+        ("orphaned workers draining", [1, 2]),
+        ("orphaned workers exited", None),
     ]
 
 

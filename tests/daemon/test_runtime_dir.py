@@ -149,7 +149,7 @@ def test_a_path_too_long_for_sockets_is_refused_with_what_to_do(short: Path) -> 
 
 def test_a_file_in_the_way_is_reported(short: Path) -> None:
     (short / "run").touch()
-    with pytest.raises(StartError, match="belongs to somebody else"):
+    with pytest.raises(StartError, match="belongs to another user"):
         RuntimeDir(str(short / "run")).open()
 
 
@@ -169,6 +169,6 @@ def test_a_folder_of_the_default_kind_that_strangers_may_change_is_refused(
         if os.geteuid() != 0:
             pytest.skip("only root has folders of strangers")
         os.chown(parent, 65534, 65534)
-    with pytest.raises(StartError, match="is not yours alone"):
+    with pytest.raises(StartError, match="must belong to you"):
         RuntimeDir(str(parent / "name"), ours=True).open()
     assert list(parent.iterdir()) == []

@@ -356,7 +356,7 @@ def test_a_killed_worker_is_replaced_at_once_and_the_others_go_on(servd: Servd) 
     import os
 
     os.kill(before[0], signal.SIGKILL)
-    died = daemon.wait_for("worker died", worker=0, pid=before[0])
+    died = daemon.wait_for("worker exited", worker=0, pid=before[0])
     assert died["reason"] == "was killed by SIGKILL"
     assert died["next_action"] == "restarting"
     after = wait_until(
@@ -377,8 +377,8 @@ def test_a_program_that_dies_at_once_is_started_with_growing_pauses(servd: Servd
         timeouts = { startup = "1s" }
     """
     daemon = servd(config)
-    wait_until(lambda: len(daemon.find("worker died")) >= 6, "six deaths")
-    died = daemon.find("worker died")
+    wait_until(lambda: len(daemon.find("worker exited")) >= 6, "six deaths")
+    died = daemon.find("worker exited")
     assert died[0]["exit_status"] == 1
     pauses = [float(e["next_action"].split()[2]) for e in died[1:5]]
     assert len(pauses) == 4
@@ -402,9 +402,9 @@ def test_giving_up_fails_a_service_and_never_restarting_lets_it_exit(servd: Serv
     """
     daemon = servd(config).ready()
     daemon.wait_for("service failed", service="gives-up")
-    assert len(daemon.find("worker died", service="gives-up")) == 3
+    assert len(daemon.find("worker exited", service="gives-up")) == 3
     daemon.wait_for("service exited", service="once")
-    assert len(daemon.find("worker died", service="once")) == 1
+    assert len(daemon.find("worker exited", service="once")) == 1
 
 
 def test_a_daemon_without_stdin_stdout_and_stderr_serves(servd: Servd) -> None:

@@ -49,8 +49,8 @@ PLAN = plan_text(
 @pytest.mark.parametrize(
     ("counts", "text"),
     [
-        ([], "its end"),
-        ([{}, {}], "its end"),
+        ([], "its exit"),
+        ([{}, {}], "its exit"),
         ([{"request": 1}], "1 request"),
         ([{"request": 1}, {"request": 2}], "3 requests"),
         ([{"websocket": 1}, {}, {"request": 2}], "1 websocket, 2 requests"),
@@ -165,7 +165,7 @@ def test_all_that_drains_is_shown_also_of_the_generation_that_stays() -> None:
     status = shown(service(current=current, draining=[over, old, silent]))
     assert status.draining == [
         DrainStatus(1, [11, 12], "3 requests"),
-        DrainStatus(2, [13], "its end"),
+        DrainStatus(2, [13], "its exit"),
         DrainStatus(3, [14], "1 websocket"),
     ]
 

@@ -64,13 +64,13 @@ def test_the_next_daemon_has_the_addresses_and_requests_in_flight_are_answered(
     first.wait()
     second = started_again(servd, first)
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-    second.wait_for("workers of a killed daemon are draining")
+    second.wait_for("orphaned workers draining")
     (servd.folder / "go").touch()
     for thread in asking:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 4
     wait_until(lambda: not alive(workers), "the old workers have ended")
-    second.wait_for("workers of a killed daemon have ended")
+    second.wait_for("orphaned workers exited")
     assert second.stop() == 0
     assert second.leftovers() == []
 
@@ -124,7 +124,7 @@ def test_a_program_that_does_not_end_by_itself_is_ended_by_the_next_daemon(servd
     assert alive([process])
     second = started_again(servd, first)
     assert not alive([process])
-    assert second.find("workers of a killed daemon were killed", pids=[pid])
+    assert second.find("orphaned workers killed", pids=[pid])
     assert second.pids("stubborn") != [pid]
     second.stop()
 

@@ -55,7 +55,7 @@ def answers(path: Path, route: str = "/") -> None:
 def mended(daemon: ServdProcess, number: int) -> list[str]:
     """What was missing, the time before this one included."""
     found = wait_until(
-        lambda: daemon.find("runtime folder mended")[number - 1 :], "the folder is mended"
+        lambda: daemon.find("runtime folder repaired")[number - 1 :], "the folder is mended"
     )
     missing: list[str] = found[0]["missing"]
     return missing
@@ -107,9 +107,9 @@ def test_a_worker_is_restarted_while_the_folder_cannot_be_made(servd: Servd) -> 
     (db,) = daemon.pids("db")
     shutil.rmtree(parent)
     parent.touch()
-    daemon.wait_for("runtime folder cannot be mended")
+    daemon.wait_for("cannot repair runtime folder")
     os.kill(db, signal.SIGKILL)
-    daemon.wait_for("worker died", service="db")
+    daemon.wait_for("worker exited", service="db")
     wait_until(lambda: len(daemon.find("worker ready")) == 2, "db has been restarted")
     parent.unlink()
     answers(daemon.runtime / "admin.sock", "/livez")

@@ -44,10 +44,10 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_later(
         assert admin.post("/v1/reload", json={}).json()["outcome"] == "unchanged"
         with without_descriptors(daemon.pid):
             os.kill(first, signal.SIGKILL)
-            wait_until(lambda: len(daemon.find("worker died", reason=reason)) >= 4, "it goes on")
+            wait_until(lambda: len(daemon.find("worker exited", reason=reason)) >= 4, "it goes on")
             assert daemon.get("web").text == str(second)
             late.start()
-            daemon.wait_for("connections cannot be accepted", error=NO_FILES)
+            daemon.wait_for("cannot accept connections", error=NO_FILES)
             assert admin.get("/v1/status").json()["services"][0]["state"] == "degraded"
             refused = admin.post("/v1/reload", json={}).json()
             assert refused["detail"] == f"servd.toml: cannot be read: {NO_FILES}"
@@ -60,14 +60,14 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_later(
         wait_until(lambda: daemon.service("web")["state"] == "ready", "both serve again")
     late.join()
     assert answers[0].status_code == 200
-    daemon.wait_for("connections are accepted again")
+    daemon.wait_for("accepting connections again")
     assert daemon.pids("web")[1] == second
     assert daemon.reload()["outcome"] == "unchanged"
-    assert len(daemon.find("connections cannot be accepted")) == 1
+    assert len(daemon.find("cannot accept connections")) == 1
     assert len(daemon.events) < 100
     assert "Traceback" not in daemon.output
     assert daemon.stop() == 0
-    assert not daemon.find("worker to be recycled"), "nobody is blamed for what the daemon lacks"
+    assert not daemon.find("worker recycle requested"), "nobody is blamed for what the daemon lacks"
 
 
 def test_the_first_question_without_descriptors_is_told_the_reason(servd: Servd) -> None:
@@ -144,16 +144,16 @@ def test_a_worker_without_descriptors_resets_nobody_and_is_not_taken_for_hung(
                 client = socket.create_connection((str(url.host), url.port or 0), timeout=DEADLINE)
                 clients.append(waiting.enter_context(client))
                 client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            daemon.wait_for("connections cannot be accepted", error=NO_FILES, worker=0, pid=pid)
+            daemon.wait_for("cannot accept connections", error=NO_FILES, worker=0, pid=pid)
             until = time.monotonic() + 4.5
             while time.monotonic() < until:  # over twice the watchdog's time
                 assert kept.get("/").text == str(pid)
                 time.sleep(0.05)
         for client in clients:
             assert client.recv(100).startswith(b"HTTP/1.1 200")
-    daemon.wait_for("connections are accepted again", worker=0)
+    daemon.wait_for("accepting connections again", worker=0)
     assert daemon.pids("web") == [pid]
-    assert len(daemon.find("connections cannot be accepted")) == 1
+    assert len(daemon.find("cannot accept connections")) == 1
     assert daemon.stop() == 0
     assert not daemon.find("worker hung")
 
@@ -177,7 +177,7 @@ def test_a_worker_without_descriptors_drains(servd: Servd) -> None:
         with without_descriptors(pid):
             assert daemon.act("web", "restart")["outcome"] == "applied"
             assert answer.result().text == str(pid)
-            daemon.wait_for("worker ended", pid=pid)
+            daemon.wait_for("worker stopped", pid=pid)
     assert daemon.stop() == 0
     assert not daemon.find("worker killed")
 

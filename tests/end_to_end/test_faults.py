@@ -61,7 +61,7 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     daemon.metric("servd_workers", service="web", state="ready")  # what answers is imported now
     with without_processes(daemon.pid), idling(daemon.pid):
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: len(daemon.find("worker died", reason=NO_PROCESS)) >= 5, "it is tried")
+        wait_until(lambda: len(daemon.find("worker exited", reason=NO_PROCESS)) >= 5, "it is tried")
         assert daemon.get("web").text == str(second)
         daemon.edit(TWO_WORKERS.replace("workers = 2", "workers = 3"))
         daemon.send(signal.SIGHUP)
@@ -100,7 +100,7 @@ def test_a_folder_that_is_gone_is_said_and_what_comes_in_its_place_is_applied(
     assert daemon.wait_for("reload failed", reason="SIGHUP")["error"] == gone
     os.kill(first, signal.SIGKILL)
     reason = f"could not be started: No such file or directory ({folder})"
-    daemon.wait_for("worker died", reason=reason)
+    daemon.wait_for("worker exited", reason=reason)
     assert daemon.get("web").text == str(second)
     status = daemon.status()
     assert status["config"]["path"] == str(folder / "servd.toml")
@@ -238,7 +238,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
         wait_until(lambda: len(daemon.find("clock jumped")) == 2, "the way back too")
         assert float(daemon.get("web").text) == pytest.approx(time.time(), abs=60)
     assert daemon.stop() == 0
-    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker recycle requested")
     assert not daemon.find("worker hung")
 
 
@@ -265,13 +265,13 @@ def test_a_pause_of_everything_is_said_and_no_worker_is_blamed(servd: Servd) -> 
     daemon = servd(config, main_py=app).ready()
     (pid,) = daemon.pids("web")
     everything_stands_still(daemon, 6)
-    assert daemon.wait_for("servd was held up")["seconds"] >= 2
+    assert daemon.wait_for("servd stalled")["seconds"] >= 2
     probed = len(daemon.lines("probed"))
     while len(daemon.lines("probed")) < probed + 2:  # one of them has begun since
         assert daemon.get("web").text == str(pid)
     assert daemon.pids("web") == [pid]
     assert daemon.stop() == 0
-    assert not daemon.find("worker to be recycled")
+    assert not daemon.find("worker recycle requested")
     assert not daemon.find("worker hung")
 
 
@@ -288,4 +288,4 @@ def test_a_pause_of_everything_does_not_count_as_time_to_start(servd: Servd) -> 
     everything_stands_still(daemon, 10)
     daemon.ready()
     assert daemon.stop() == 0
-    assert not daemon.find("worker died")
+    assert not daemon.find("worker exited")

@@ -83,7 +83,7 @@ def test_a_printed_line_stops_no_supervision(servd: Servd) -> None:
     daemon = servd(config, main_py=APP, shouts_py=SHOUTS).ready()
     for number in range(len(HOSTILE_LINES)):
         name = f"hostile{number}"
-        wait_until(lambda: len(daemon.find("worker died", service=name)) > 2, "it dies again")  # noqa: B023
+        wait_until(lambda: len(daemon.find("worker exited", service=name)) > 2, "it dies again")  # noqa: B023
     is_replaced(daemon, "neighbour")
     assert daemon.get("neighbour").text == "ok"
     assert not daemon.find("reload failed")
@@ -99,7 +99,7 @@ def test_a_message_of_a_worker_stops_no_supervision(servd: Servd) -> None:
         restart = {{ backoff = "10ms", backoff_max = "50ms" }}
     """
     daemon = servd(config, main_py=APP, hostile_py=SENDS).ready()
-    wait_until(lambda: len(daemon.find("worker died", service="hostile")) > 3, "it dies again")
+    wait_until(lambda: len(daemon.find("worker exited", service="hostile")) > 3, "it dies again")
     is_replaced(daemon, "neighbour")
     assert daemon.get("neighbour").text == "ok"
     assert not daemon.find("internal error")

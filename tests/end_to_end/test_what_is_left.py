@@ -143,7 +143,7 @@ def test_what_a_dead_program_leaves_is_ended_before_it_is_started_again(
     """
     daemon = servd(config, leaves_py=LEAVES)
     child = child_of(servd)
-    daemon.wait_for("worker died", service="leaves")
+    daemon.wait_for("worker exited", service="leaves")
     assert alive([child]) == []
     assert daemon.stop() == 0
 

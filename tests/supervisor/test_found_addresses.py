@@ -102,7 +102,7 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
     for name in ("named", "late"):
         refused = daemon.cli("scale", f"{name}=2")
         assert refused.returncode == 1
-        assert f"{name} has one worker: the program itself binds 127.0.0.1:" in refused.stderr
+        assert f"{name} can have only one worker: the program itself binds 127.0.0.1:" in refused.stderr
     answer = daemon.reload(config.replace("[services.late]", "workers = 2\n[services.late]"))
     assert "services.named.workers: the program binds" in str(answer)
     assert daemon.status()["last_reload"]["outcome"] == "invalid"
@@ -159,7 +159,7 @@ def test_what_workers_share_or_do_without_is_in_nobodys_way(servd: Servd) -> Non
         restart = {{ policy = "never" }}
     """
     daemon = servd(config, shared_py=SHARED, chance_py=CHANCE, helper_py=HELPER).ready()
-    said = daemon.wait_for("service binds by itself", service="dies")
+    said = daemon.wait_for("undeclared listener", service="dies")
     assert "a second worker cannot" in said["error"]
     wait_until(lambda: len(found(daemon, "chance")) == 2, "what it binds is shown")
     for name, workers in (("shared", 2), ("chance", 3), ("helper", 3)):

@@ -71,7 +71,7 @@ async def test_an_address_that_cannot_be_had_fails_its_service_alone(fakes: Fake
     text = app("bad", listen="fd:nobody") + app("needs", "depends_on = ['bad']") + app("web")
     failed = await fleet.start(text)
     assert list(failed) == ["bad"]
-    assert "no socket named nobody" in failed["bad"]
+    assert "no inherited socket is named nobody" in failed["bad"]
     assert fleet.states == {"bad": "failed", "needs": "waiting", "web": "ready"}
     assert fleet["needs"].error == "waiting for bad"
     assert not fakes.of("needs")
@@ -200,7 +200,7 @@ async def test_a_roll_that_fails_leaves_the_old_as_it_was(fakes: Fakes) -> None:
     assert fleet["web"].error == ""
     assert fleet["web"].restarts == 0
     (died,) = fakes.logged(Event.WORKER_DIED)
-    assert died["next_action"] == "the new generation is given up"
+    assert died["next_action"] == "new generation abandoned"
 
 
 @virtual_time
@@ -340,7 +340,7 @@ async def test_a_worker_that_does_not_take_the_accept_undoes_the_roll(fakes: Fak
     fleet = Fleet(fakes)
     await fleet.start(app("web"))
     fakes.plays("web", Script(answers="it is broken"), generation=2)
-    with pytest.raises(ApplyError, match="did not take the change over: it is broken"):
+    with pytest.raises(ApplyError, match="did not apply the change: it is broken"):
         await fleet.apply(app("web", OTHER))
     assert fakes.accepting("web") == fakes.of("web", 1)
 
@@ -435,7 +435,7 @@ async def test_a_worker_that_refuses_a_live_change_has_it_undone_for_all(fakes: 
     fleet = Fleet(fakes)
     fakes.plays("web", Script(answers="no such level"), slot=1)
     await fleet.start(app("web", "workers = 2"))
-    with pytest.raises(ApplyError, match="worker 1 did not take the change over: no such level"):
+    with pytest.raises(ApplyError, match="worker 1 did not apply the change: no such level"):
         await fleet.apply(app("web", "workers = 2", 'log.level = "debug"'))
     levels = [details["log_level"] for _, details in fakes.of("web")[0].asked]
     assert levels == ["debug", "info"]

@@ -93,7 +93,7 @@ def test_only_connections_of_the_killed_worker_fail(servd: Servd) -> None:
     assert len(tally.failed_on) <= 16
     first = daemon.find("worker ready", pid=victim)[0]["seconds"]
     again = daemon.find("worker ready", pid=replacement)[0]["seconds"]
-    died = daemon.find("worker died", pid=victim)[0]
+    died = daemon.find("worker exited", pid=victim)[0]
     assert died["next_action"] == "restarting"
     assert again < max(4 * first, 5.0)
     assert daemon.stop() == 0

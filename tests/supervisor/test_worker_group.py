@@ -181,7 +181,7 @@ async def test_with_a_health_check_a_worker_accepts_once_it_has_passed(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def why_unwell(*_: object) -> str:
-        return "" if now() >= 3.0 else "GET / answered 503"
+        return "" if now() >= 3.0 else "GET / returned 503"
 
     monkeypatch.setattr("servd.supervisor.health.readiness.why_unwell", why_unwell)
     _, group = await began(fakes, "health.path = '/'")
@@ -212,7 +212,7 @@ async def test_a_change_that_a_worker_does_not_take_is_told_with_its_number(fake
     fakes.plays("web", Script(answers=NEVER), slot=1)
     generation, group = await began(fakes)
     await group.until_ready()
-    with pytest.raises(FailedStartError, match="worker 1 did not take the change over: no answer"):
+    with pytest.raises(FailedStartError, match="worker 1 did not apply the change: no answer"):
         await generation.adjust(changed(fakes, 'log.level = "debug"'))
 
 
@@ -245,7 +245,7 @@ async def test_what_drains_for_too_long_is_killed(fakes: Fakes) -> None:
     assert [w.sent for w in fakes.of("web")] == [[TERM], [TERM, KILL]]
     (killed,) = fakes.logged(Event.WORKER_KILLED)
     assert (
-        killed["reason"] == f"did not end within {20.0 + 5.0 + KILL_SECONDS:g} s of being asked to"
+        killed["reason"] == f"still running {20.0 + 5.0 + KILL_SECONDS:g} s after the stop request"
     )
 
 

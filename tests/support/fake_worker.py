@@ -208,7 +208,7 @@ class FakeWorker(WorkerProcess):
         answer = self.script.answers
         if answer is None:
             done, _ = await asyncio.wait({self.exited}, timeout=ANSWER_SECONDS)
-            raise UnansweredError("it ended" if done else f"no answer in {ANSWER_SECONDS:g} s")
+            raise UnansweredError("it exited" if done else f"no answer in {ANSWER_SECONDS:g} s")
         await asyncio.sleep(0)
         if answer:
             raise UnansweredError(answer)

@@ -212,9 +212,10 @@ class ServdProcess:
         for event in self.events:
             if event.get("service") != service:
                 continue
-            if event.get("event") == "worker ready":
+            name = event.get("event")
+            if name == "worker ready":
                 pids[event["worker"]] = event["pid"]
-            elif event.get("event") == "worker died" and pids.get(event["worker"]) == event["pid"]:
+            elif name == "worker exited" and pids.get(event["worker"]) == event["pid"]:
                 del pids[event["worker"]]
         return pids
 

@@ -245,7 +245,7 @@ def test_the_daemon_is_replaced_under_the_unit_and_nothing_is_lost(facts: dict[s
     assert len(set(daemons)) == 4
     assert facts["upgrade"][0] == 0
     assert facts["upgrade"][1].endswith(f"pid {daemons[-1]}\n")
-    assert "it ended with 1 before it was ready" in facts["broken_upgrade"]
+    assert "the new servd exited with status 1 before it was ready" in facts["broken_upgrade"]
     answered, lost = facts["upgrade_load"]
     assert lost == []
     assert answered > 10

@@ -131,7 +131,7 @@ def test_what_is_missing_there_is_named_and_what_ran_goes_on(servd: Servd, kind:
     if kind == "uvicorn":
         answer = daemon.reload(config.replace("old", "bare"))
         python = servd.folder / "bare" / "bin" / "python"
-        said = f"{python} has no uvicorn: {python} -m pip install uvicorn"
+        said = f"{python} has no uvicorn: run {python} -m pip install uvicorn"
         assert answer["outcome"] == "rolled_back"
         assert said in answer["last_lines"]
     elif kind == "interpreter":

@@ -132,7 +132,7 @@ def test_the_configured_signal_stops_a_program(servd: Servd) -> None:
     daemon.wait_for_line("up")
     assert daemon.stop() == 0
     assert daemon.lines("quitting", service="quits")
-    assert daemon.find("shutdown timeout: killing what is left") == []
+    assert daemon.find("shutdown timeout: killing remaining workers") == []
 
 
 def test_a_program_that_is_not_there_is_a_mistake_of_the_config(servd: Servd) -> None:

@@ -185,7 +185,7 @@ def test_a_body_that_is_too_large_is_refused(daemon: ServdProcess) -> None:
     url = daemon.url("web")
     refused = httpx.post(url, content=b"x" * 10_241)
     assert refused.status_code == 413
-    assert refused.json()["detail"] == "the body is larger than this service takes"
+    assert refused.json()["detail"] == "the body exceeds the limit of this service"
     assert httpx.post(url, content=b"x" * 10_240).text == "10240"
     labels = {"service": "web", "reason": "body"}
     assert daemon.metric("servd_requests_rejected_total", **labels) == 1

@@ -116,10 +116,10 @@ def test_what_keeps_a_worker_from_ending_is_named(servd: Servd) -> None:
         endless_py=ENDLESS,
     ).ready()
     assert daemon.stop() == 0
-    (lingering,) = daemon.find("the worker does not end", service="lingering")
+    (lingering,) = daemon.find("worker still running after its drain", service="lingering")
     assert lingering["threads"] == ["poller"]
     assert "in poll_for_ever" in lingering["exception"]
-    (endless,) = daemon.find("the worker does not end", service="endless")
+    (endless,) = daemon.find("worker still running after its drain", service="endless")
     assert "in flush" in endless["exception"]
     assert len(daemon.find("worker killed")) == 2
 

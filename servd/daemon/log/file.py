@@ -90,7 +90,7 @@ class LogFile(io.RawIOBase):
             fresh = self._open()
             if not stat.S_ISREG(os.fstat(fresh).st_mode):
                 os.close(fresh)
-                raise OSError(22, "something else than a file stands there")
+                raise OSError(22, "the path is not a regular file")
         except OSError as error:
             if not self._failed:
                 log.error(Event.LOG_NOT_ROTATED, file=self._path, error=error.strerror)

@@ -104,7 +104,7 @@ class LogSink:
         with self._wake:
             full = len(self._waiting) >= _QUEUED_LINES or self._size + size > _QUEUED_BYTES
             if full and threading.current_thread() is not self._thread:  # its own reports fit
-                self._drop(1, "they could not be written fast enough")
+                self._drop(1, "writing was too slow")
                 return
             self._waiting.append(line)
             self._size += size
@@ -159,7 +159,7 @@ class LogSink:
                 self._waiting.extendleft(reversed(lines[done:]))
                 self._size += sum(len(line.json) for line in lines[done:])
                 return
-            self._drop(len(lines) - done, error or "nobody read them")
+            self._drop(len(lines) - done, error or "the reader stopped reading")
         if error and time.monotonic() >= self._trouble_at:
             self._trouble_at = time.monotonic() + 6 * _REPORT_SECONDS
             log.error(Event.LOG_NOT_WRITTEN, error=error, file=self.options.file or "stderr")
@@ -186,7 +186,7 @@ class LogSink:
             self._report_at = time.monotonic() + _REPORT_SECONDS
         file = {"file": self.options.file} if self.options.file else {}
         log.warning(
-            Event.LOG_LINES_LOST, lines=lines, reason=self._reason, in_all=self.dropped, **file
+            Event.LOG_LINES_LOST, lines=lines, reason=self._reason, total=self.dropped, **file
         )
 
     def adopt(self, options: DaemonLog, stream: RawStream) -> None:

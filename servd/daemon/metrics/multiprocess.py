@@ -168,7 +168,7 @@ def _entries(content: bytes) -> Iterator[_Entry]:
         start = position
         (length,) = _LENGTH.unpack_from(content, position)
         if length <= 0:
-            raise ValueError("an entry without a key")
+            raise ValueError("entry without a key")
         key = content[position + 4 : position + 4 + length].decode()
         position += 4 + length + (8 - (length + 4) % 8)
         value, _ = _VALUES.unpack_from(content, position)
@@ -191,7 +191,7 @@ def _sample_of(key: Any) -> str:
                 raise ValueError("not a name")
             return sample
         case _:
-            raise ValueError("not a key of prometheus_client")
+            raise ValueError("not a prometheus_client key")
 
 
 def labelled(family: Metric, service: str) -> Metric:

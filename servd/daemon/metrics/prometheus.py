@@ -96,9 +96,7 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _workers(snapshot)
     yield from _reloads(snapshot)
     yield _certificates(snapshot)
-    dropped = (
-        "Log lines that were dropped: they could not be written, not fast enough, or were too many."
-    )
+    dropped = "Log lines dropped because of write errors, slow writes or rate limits."
     yield CounterMetricFamily("servd_log_lines_dropped", dropped, snapshot.dropped)
 
 
@@ -108,11 +106,11 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily(
         "servd_request_duration_seconds",
-        "Time from a request's headers to the last byte of its answer.",
+        "Time from a request's headers to the last byte of its response.",
         labels=["service"],
     )
     rejected = CounterMetricFamily(
-        "servd_requests_rejected", "Requests turned away by a limit.", labels=["service", "reason"]
+        "servd_requests_rejected", "Requests rejected by a limit.", labels=["service", "reason"]
     )
     for sample in snapshot.requests:
         name, totals = sample.service, sample.totals
@@ -125,9 +123,9 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     yield seconds
     yield rejected
     gauges = {
-        "servd_requests_in_flight": ("Requests that are being answered.", "in_flight"),
-        "servd_requests_queued": ("Requests that wait for a place.", "queued"),
-        "servd_websockets_open": ("WebSockets that are open.", "websockets"),
+        "servd_requests_in_flight": ("Requests in flight.", "in_flight"),
+        "servd_requests_queued": ("Requests waiting in the queue.", "queued"),
+        "servd_websockets_open": ("Open WebSocket connections.", "websockets"),
     }
     for metric, (text, field) in gauges.items():
         family = GaugeMetricFamily(metric, text, labels=["service"])
@@ -147,9 +145,7 @@ def buckets(counts: list[int]) -> list[tuple[str, float]]:
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    workers = GaugeMetricFamily(
-        "servd_workers", "Workers by their state.", labels=["service", "state"]
-    )
+    workers = GaugeMetricFamily("servd_workers", "Workers by state.", labels=["service", "state"])
     memory = GaugeMetricFamily(
         "servd_worker_memory_bytes",
         "Resident memory of a worker.",
@@ -177,12 +173,12 @@ def _reloads(snapshot: Snapshot) -> Iterator[Metric]:
     yield reloads
     yield GaugeMetricFamily(
         "servd_config_last_reload_successful",
-        "Whether the last reload succeeded; 1 before the first.",
+        "Whether the last reload succeeded (1 before the first reload).",
         float(snapshot.last_reload_successful),
     )
     yield HistogramMetricFamily(
         "servd_reload_duration_seconds",
-        "Time that reloads took.",
+        "Duration of reloads.",
         buckets(snapshot.reload_buckets),
         snapshot.reload_seconds,
     )
@@ -191,7 +187,7 @@ def _reloads(snapshot: Snapshot) -> Iterator[Metric]:
 def _certificates(snapshot: Snapshot) -> Metric:
     family = GaugeMetricFamily(
         "servd_tls_certificate_expiry_timestamp_seconds",
-        "When the certificate of a service expires (Unix time).",
+        "Expiry time of the certificate of a service (Unix time).",
         labels=["service"],
     )
     for sample in snapshot.services:

@@ -69,7 +69,7 @@ def _trouble(server_errors: int, answered: int) -> str:
     """Returns what to say of a service that answers most requests with 5xx; "" of others."""
     if 2 * server_errors <= answered:
         return ""
-    return f"{server_errors} of {answered} requests lately were answered with 5xx"
+    return f"{server_errors} of {answered} recent requests failed with 5xx"
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:

@@ -86,7 +86,7 @@ class Planner:
         overrides = surviving(desired.overrides, desired.declared, declared)
         gone = request.roll - declared.by_name.keys()
         if gone and not request.read:
-            raise RefusedError(f'there is no service "{min(gone)}" any more')
+            raise RefusedError(f'service "{min(gone)}" no longer exists')
         if request.act is not None:
             overrides = acted(overrides, request.act, declared)
         overrides = effective_overrides(overrides, declared)
@@ -123,7 +123,7 @@ def _refuse_workers_that_cannot_bind(
     found = list(too_many_workers(plan, running))
     if found and request.by_hand:
         name, reason = found[0]
-        raise RefusedError(f"{name} has one worker: {reason}", hint)
+        raise RefusedError(f"{name} can have only one worker: {reason}", hint)
     if found:
         assert loaded.layers is not None
         checked = ValidationContext(loaded.config, loaded.layers)

@@ -192,7 +192,7 @@ class Reloader:
         started = time.monotonic()
         seen = request.seen
         if seen is not None and self.revision not in {tag.partition(".")[0] for tag in seen}:
-            raise OutdatedError("what runs has changed since it was looked at")
+            raise OutdatedError("the running state changed after it was read")
         log.info(Event.RELOAD_STARTED, reason=request.why)
         self._observer.before_reading()
         try:
@@ -234,7 +234,7 @@ class Reloader:
         except ServdError as error:
             return _invalid(report, error)
         if request.seen is not None and request.seen.isdisjoint((self.revision, planned.tag)):
-            raise OutdatedError("the configuration, or what it reads, has changed since the plan")
+            raise OutdatedError("the configuration or a file that it reads changed after the plan")
         report = replace(report, changes=planned.changes, by_hand_ends=planned.by_hand_ends)
         log.info(Event.RELOAD_PLANNED, reason=request.why, changes=_in_brief(planned.changes))
         try:

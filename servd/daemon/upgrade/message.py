@@ -15,5 +15,5 @@ def parse_message(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(message, dict):
-        raise ValueError(f"{type(message).__name__} instead of an object")
+        raise ValueError(f"{type(message).__name__} is not an object")
     return message

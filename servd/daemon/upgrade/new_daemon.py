@@ -87,9 +87,9 @@ class NewDaemon:
                     elif "ready" in message:
                         return Ready.of(message["ready"])
         except TimeoutError:
-            raise UpgradeError(f"it was not ready within {seconds:.0f} s") from None
+            raise UpgradeError(f"the new servd was not ready within {seconds:.0f} s") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+            raise UpgradeError(f"invalid message from the new servd: {error!r}") from None
 
     async def confirms(self) -> None:
         """Waits until it has taken over. Raises `UpgradeError` if it does not."""
@@ -98,9 +98,9 @@ class NewDaemon:
                 while "mine" not in await self._hear():
                     pass
         except TimeoutError:
-            raise UpgradeError("it did not take over") from None
+            raise UpgradeError("the new servd did not take over in time") from None
         except ValueError as error:
-            raise UpgradeError(f"what the new servd says is not understood: {error!r}") from None
+            raise UpgradeError(f"invalid message from the new servd: {error!r}") from None
 
     async def heed(self, force_stop: Callable[[], None]) -> None:
         """Calls `force_stop` when it wants this daemon to end now. Returns when it has ended."""
@@ -116,7 +116,7 @@ class NewDaemon:
         except OSError:
             line = b""
         if not line:
-            raise UpgradeError(f"{await self._end()} before it was ready: see what it has logged")
+            raise UpgradeError(f"{await self._end()} before it was ready (see its log)")
         return parse_message(line)
 
     def tell(self, **message: Any) -> None:
@@ -141,7 +141,8 @@ class NewDaemon:
         """Waits until it has ended, and says how."""
         while (status := self._process.poll()) is None:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # the SIGCHLD handler does not know it
-        return f"it was ended by signal {-status}" if status < 0 else f"it ended with {status}"
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        return f"the new servd {how}"
 
 
 def _spawn(
@@ -158,7 +159,7 @@ def _spawn(
         )
     except OSError as error:
         ours.close()
-        raise UpgradeError(f"{sys.executable} cannot be started: {error.strerror}") from None
+        raise UpgradeError(f"cannot start {sys.executable}: {error.strerror}") from None
     finally:
         theirs.close()
     ours.setblocking(False)

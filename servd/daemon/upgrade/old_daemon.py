@@ -71,7 +71,7 @@ class OldDaemon:
         sockets = {"taken": list(taken), "admin": list(admin)}
         self._tell(ready={"version": __version__, **sockets, "at_once": list(at_once)})
         if not await self._agreed:
-            raise ServdError("the daemon before stops")
+            raise ServdError("the previous daemon is stopping")
 
     def confirm(self) -> None:
         """Says that this daemon has taken over."""
@@ -155,8 +155,8 @@ def _document(channel: socket.socket) -> bytes:
         while not document.endswith(b"\n"):
             chunk = channel.recv(1 << 16)
             if not chunk:
-                raise ServdError("the running servd has ended")
+                raise ServdError("the running servd exited")
             document += chunk
     except OSError as error:
-        raise ServdError(f"the running servd cannot be asked: {error}") from None
+        raise ServdError(f"cannot read the state of the running servd: {error}") from None
     return document

@@ -77,8 +77,7 @@ class UpgradeState:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
             raise ServdError(
-                f"what the running servd hands over is not understood ({where}: {first['msg']}):"
-                " restart it"
+                f"cannot read the state of the running servd ({where}: {first['msg']}): restart it"
             ) from None
 
 

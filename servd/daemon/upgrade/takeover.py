@@ -32,7 +32,7 @@ class Takeover:
     async def run(self) -> bool:
         """Starts everything next to the previous daemon. Returns False if that one continues."""
         reloader, lifecycle = self._components.reloader, self._components.lifecycle
-        request = ReloadRequest("asked for while servd was replaced")
+        request = ReloadRequest("requested during the upgrade")
         self.previous.listen(on_reload=lambda: self._components.queue.ask(request))
         self.previous.expect(start_budget(reloader.desired.plan))
         inherited = InheritedState(self.previous.state.services, self)
@@ -44,7 +44,7 @@ class Takeover:
         try:
             await taking
         except asyncio.CancelledError:
-            self.previous.failed("it was told to stop")
+            self.previous.failed("the new servd received a request to stop")
         except ApplyError as error:
             self.previous.failed(str(error), error.last_lines)
         except ServdError as error:

@@ -52,7 +52,7 @@ class Replaced:
     at_once: list[str]
     closing: asyncio.Task[None]
     heeding: asyncio.Task[None]
-    why: str = "servd is replaced"
+    why: str = "servd is being upgraded"
 
     async def end(
         self,
@@ -123,15 +123,15 @@ class Upgrades:
 
     def _check(self) -> None:
         """Raises `RefusedError`, with what to do instead, if an upgrade is not possible."""
-        cannot, phase = "servd cannot be replaced", self._components.lifecycle.phase
+        cannot, phase = "cannot upgrade servd", self._components.lifecycle.phase
         if os.getpid() == 1:
-            what = "it is the first process of a container"
+            what = "it is PID 1 of a container"
             raise RefusedError(f"{cannot}: {what}", "restart the container")
         if self._is_owned:
-            what = "it belongs to the program that called servd.serve()"
-            raise RefusedError(f"{cannot}: {what}", "start it anew there")
+            what = "it runs inside the program that called servd.serve()"
+            raise RefusedError(f"{cannot}: {what}", "restart it there")
         if phase != "running":
-            raise RefusedError(f"{cannot}: it is {phase}", "try again when it runs")
+            raise RefusedError(f"{cannot}: it is {phase}", "try again when it is running")
 
     async def _upgrade(self) -> UpgradeReport:
         """Waits for its turn among the reloads, and holds it to the end."""
@@ -143,13 +143,13 @@ class Upgrades:
         except UpgradeError as error:
             reason, lines = str(error), error.last_lines
         except asyncio.CancelledError:
-            reason, lines = "servd stops", ()
+            reason, lines = "servd is stopping", ()
         except Exception as error:  # the caller must get an answer
             log.exception(Event.INTERNAL_ERROR)
             reason, lines = f"internal error: {error!r}", ()
         else:
             seconds = round(time.monotonic() - started, 3)
-            log.info(Event.UPGRADE_FINISHED, successor=new.pid, seconds=seconds)
+            log.info(Event.UPGRADE_FINISHED, new_pid=new.pid, seconds=seconds)
             return UpgradeReport("replaced", at, seconds, new.pid, ready.version)
         self._components.resources.pool.reclaim()
         log.error(Event.UPGRADE_FAILED, error=reason, last_lines=list(lines))
@@ -195,7 +195,7 @@ class Upgrades:
             raise
         if components.reloader.is_busy:
             new.tell(reload=True)
-        components.queue.refusal = "servd was replaced meanwhile: ask again"
+        components.queue.refusal = "servd was upgraded meanwhile: try again"
         loop = asyncio.get_running_loop()
         closing = loop.create_task(components.admin.stop())
         heeding = loop.create_task(new.heed(components.supervisor.kill))

@@ -32,7 +32,7 @@ class ClockWatch:
             log.warning(
                 Event.CLOCK_JUMPED,
                 seconds=round(shown - passed, 1),
-                next_action="times in the log jump with it; timeouts and pauses do not",
+                next_action="log timestamps change; timeouts and delays do not",
             )
         if passed - _CHECK_SECONDS >= _NOTABLE_SECONDS:
             log.warning(Event.SERVD_WAS_HELD_UP, seconds=round(passed - _CHECK_SECONDS, 1))

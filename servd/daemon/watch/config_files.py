@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class Trouble:
-    """Logs why files cannot be watched: at once, then at intervals."""
+    """Logs why files cannot be watched: immediately, then at intervals."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
@@ -46,7 +46,7 @@ class Trouble:
             log.warning(
                 Event.FILES_NOT_WATCHED,
                 error=str(error),
-                next_action=f"tried every {_RETRY_SECONDS:g} s",
+                next_action=f"retrying every {_RETRY_SECONDS:g} s",
             )
 
 

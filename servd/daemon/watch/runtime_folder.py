@@ -75,7 +75,7 @@ class RuntimeFolderWatch:
         text, said = self._said
         if text != error or time.monotonic() - said >= _REPORT_SECONDS:
             self._said = error, time.monotonic()
-            action = f"tried every {_LOOK_SECONDS:g} s"
+            action = f"retrying every {_LOOK_SECONDS:g} s"
             log.error(Event.RUNTIME_FOLDER_MISSING, error=error, next_action=action)
 
     def _mend_what_is_inside(self) -> None:
@@ -110,7 +110,7 @@ class RuntimeFolderWatch:
         paths = sorted(item.path for item in due)
         if names:
             log.warning(Event.SOCKETS_REMOVED, paths=paths, services=sorted(names))
-            why = f"{', '.join(paths)} had been removed"
+            why = f"{', '.join(paths)} deleted"
             self._ask(ReloadRequest(why, read=False, roll=frozenset(names)))
 
     @property

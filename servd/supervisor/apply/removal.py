@@ -74,4 +74,4 @@ class Halt(Remove):
     @property
     def reason(self) -> str:
         """The reason, for people."""
-        return "kept stopped"
+        return "stopped on request"

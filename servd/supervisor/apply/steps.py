@@ -353,7 +353,7 @@ def verify_tls(plan: ServicePlan) -> None:
     try:
         tls_context(plan.tls)
     except (OSError, ValueError) as error:
-        raise StartError(f"the TLS certificate and key cannot be used: {error}") from None
+        raise StartError(f"cannot use the TLS certificate and key: {error}") from None
 
 
 async def _resume(old: Generation, service: ManagedService) -> None:

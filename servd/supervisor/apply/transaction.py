@@ -33,7 +33,7 @@ class ApplyError(ServdError):
 
     def after_restart_of(self, services: Sequence[str]) -> ApplyError:
         """The same, with the services that were stopped for the change and started again."""
-        again = f"{self.cause} (interrupted, and started again: {', '.join(services)})"
+        again = f"{self.cause} (interrupted and restarted: {', '.join(services)})"
         return ApplyError(self.service, again, self.last_lines)
 
 

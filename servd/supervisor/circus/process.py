@@ -296,7 +296,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             crashed = self.launch.plan.app is not None and not self.stopping
             seconds = 0.0 if crashed else self._rest_seconds()
             self._listener.left_behind(self, found, seconds)
-            self.unwell = self.unwell or "it has ended, but not what it had started"
+            self.unwell = self.unwell or "it exited, but left processes running"
             self._remains.end(seconds)
             self._end_rest = self._loop.call_later(seconds, self.signal_group, signal.SIGKILL)
         elif self._killed_at is not None:

@@ -52,7 +52,7 @@ async def _why_command_fails(process: WorkerProcess, plan: HealthPlan) -> str:
     try:
         status = await run_beside(process, plan.command, plan.timeout)
     except TimeoutError:
-        return f"{what} did not end within {plan.timeout:g} s"
+        return f"{what} was still running after {plan.timeout:g} s"
     except OSError as error:
         if is_exhaustion(error):
             raise
@@ -97,7 +97,7 @@ async def _why_it_does_not_answer(process: WorkerProcess, plan: HealthPlan) -> s
         return f"{what} failed: {error.strerror or error}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"
-    return "" if 200 <= status < 400 else f"{what} answered {status}"
+    return "" if 200 <= status < 400 else f"{what} returned {status}"
 
 
 async def _status(
@@ -112,5 +112,5 @@ async def _status(
     line = await reader.readline()
     words = line.split(b" ")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError("the answer is not HTTP" if line else "the connection was closed")
+        raise ValueError("the response is not HTTP" if line else "the connection was closed")
     return int(words[1])

@@ -145,7 +145,7 @@ async def _is_well(process: WorkerProcess, health: HealthPlan, patience: float |
         try:
             process.unwell = await why_unwell(process, health)
         except OSError as error:  # the daemon's: it asks again until the time is over
-            process.unwell = f"it could not be asked: {error.strerror}"
+            process.unwell = f"the probe could not run: {error.strerror}"
         if not process.unwell:
             return
         if end is not None and loop.time() >= end:

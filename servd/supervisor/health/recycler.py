@@ -73,9 +73,9 @@ class Recycler:
         watcher replaces it like any dead worker.
         """
         process.kill_reason = "watchdog"
-        process.report.failed = f"gave no sign of life for {seconds:g} s"
+        process.report.failed = f"was unresponsive for {seconds:g} s"
         self._log(process).error(
-            Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack follows"
+            Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack trace follows"
         )
         process.signal_self(signal.SIGABRT)
         self.team.keep(self._kill_after_abort(process))
@@ -98,7 +98,7 @@ class Recycler:
 
     def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
         """Logs it, and keeps the worker: replacing it would never end."""
-        reason = "a worker that has just started is over limits.memory"
+        reason = "a new worker already exceeds limits.memory"
         self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
@@ -143,8 +143,8 @@ class Recycler:
             pause = attempts.until - loop.time() if attempts is not None else 0.0
             if attempts is not None and attempts.over:
                 pause = self.team.plan.restart.backoff_max
-                reason = "its replacement does not start"
-                self._log(process).warning(Event.WORKER_KEPT, reason=reason, again_in=pause)
+                reason = "its replacement failed to start"
+                self._log(process).warning(Event.WORKER_KEPT, reason=reason, retry_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
     @staticmethod

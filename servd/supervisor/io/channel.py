@@ -72,14 +72,14 @@ class WorkerChannel:
                 else:
                     socket.send_fds(self._socket, [message], [descriptor])
             except OSError:
-                raise UnansweredError("it is gone") from None
+                raise UnansweredError("it is not running") from None
             waited: set[asyncio.Future[Any]] = {answer, ended}
             done, _ = await asyncio.wait(
                 waited, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             if answer not in done:
                 gone = ended in done
-                raise UnansweredError("it ended" if gone else f"no answer in {ANSWER_SECONDS:g} s")
+                raise UnansweredError("it exited" if gone else f"no answer in {ANSWER_SECONDS:g} s")
             if answer.result():
                 raise UnansweredError(answer.result())
         finally:

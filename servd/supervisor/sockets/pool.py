@@ -322,7 +322,7 @@ class SocketPool:
             self._use(listener, item)
             port = item.port
         if not listener.bound:
-            raise missing or OSError(errno.EADDRNOTAVAIL, "no address")
+            raise missing or OSError(errno.EADDRNOTAVAIL, "no usable address")
 
     def _bind(self, family: int, host: str, port: int) -> Bound:
         try:
@@ -342,9 +342,7 @@ class SocketPool:
         descriptors = self.inherited.get(name)
         if not descriptors:
             given = ", ".join(sorted(self.inherited)) or "none"
-            raise StartError(
-                f"no socket named {name} was handed over (LISTEN_FDNAMES has: {given})"
-            )
+            raise StartError(f"no inherited socket is named {name} (LISTEN_FDNAMES: {given})")
         for index, descriptor in enumerate(descriptors):
             key = f"fd:{name}#{index}"
             item = self.bound.get(key)

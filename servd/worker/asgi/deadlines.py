@@ -88,7 +88,7 @@ class Deadlines:
             else "response aborted: %s %s after %.1f s",
             *(request.scope["method"], request.scope["path"], waited),
         )
-        answer_instead(request, 504, f"no answer within {waited:.1f} s")
+        answer_instead(request, 504, f"no response within {waited:.1f} s")
         if request.task is not None:
             request.task.cancel(msg="the request took too long")
             grace = min(MAX_GRACE_SECONDS, max(MIN_GRACE_SECONDS, waited))
@@ -132,7 +132,7 @@ async def end_of(request: Request, error: BaseException | None) -> None:
         if request.task is not None:
             request.task.uncancel()
     elif error is not None:
-        logger.error("the app failed after its time was up", exc_info=error)
+        logger.error("app failed after its request timed out", exc_info=error)
     assert request.answering is not None
     await request.answering
 

@@ -26,9 +26,9 @@ from servd.worker.reporter import Reporter
 
 RETRY_AFTER = (b"retry-after", b"1")
 CLOSE = (b"connection", b"close")
-_TWO_LENGTHS = "a request has either content-length or transfer-encoding"
-_TOO_LARGE = "the body is larger than this service takes"
-_BUSY = "this worker answers as many requests as it may; try again"
+_TWO_LENGTHS = "a request must not have both content-length and transfer-encoding"
+_TOO_LARGE = "the body exceeds the limit of this service"
+_BUSY = "this worker is at its concurrency limit; try again later"
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
 _CLIENT_CLOSED_REQUEST = 499
 """The status, from nginx, that is counted for a client that left before its answer began."""

@@ -62,7 +62,7 @@ def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
         services = root.all_services(exclude_urls=True)
         root.inject_config()
     except Exception as error:
-        raise AppLoadError(f"its configuration is not valid: {in_one_line(error)}") from None
+        raise AppLoadError(f"invalid configuration: {in_one_line(error)}") from None
     configured = BentoMLContainer.config.services.get()
     folder = os.path.join(directory, identifier)
     return {

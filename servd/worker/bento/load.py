@@ -41,8 +41,8 @@ def load_service(identifier: str, directory: str) -> Any:
     """
     if importlib.util.find_spec("bentoml") is None:
         raise NoBentoMLError(
-            f"{sys.executable} has no bentoml: pip install 'bentoml>=1.4.20,<1.5',"
-            " or name the python of an environment that has it"
+            f"{sys.executable} has no bentoml: run pip install 'bentoml>=1.4.20,<1.5',"
+            " or set python to an environment that has it"
         )
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     try:
@@ -50,7 +50,7 @@ def load_service(identifier: str, directory: str) -> Any:
         from _bentoml_sdk import Service
         from bentoml.exceptions import BentoMLException
     except ImportError as error:
-        what = "this bentoml is not one that servd knows (1.4)"
+        what = "unsupported version of bentoml (servd supports 1.4)"
         raise NoBentoMLError(f"{what}: {in_one_line(error)}") from error
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -64,11 +64,11 @@ def load_service(identifier: str, directory: str) -> Any:
         error.__traceback__ = _from_users_frames(error.__traceback__)
         hint = ""
         if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
-            hint = " (set BENTOML_HOME to a folder that the user of the service may write)"
+            hint = " (set BENTOML_HOME to a folder that the user of the service can write to)"
         raise AppLoadError(in_one_line(error) + hint) from error
     if not isinstance(service, Service):
         raise AppLoadError(
-            f"{identifier} is no service of BentoML 1.2 or newer (a class with @bentoml.service)"
+            f"{identifier} is not a service of BentoML 1.2 or newer (a class with @bentoml.service)"
         )
     return service
 
@@ -83,7 +83,7 @@ def _reason(message: str) -> str:
     """
     found = _BOTH_WAYS.search(message)
     text = found[1] if found is not None else message
-    also = ", and there is no Bento of that name" if found is not None else ""
+    also = ", and no Bento has that name" if found is not None else ""
     return " ".join(_ADVICE.sub("", text).split()).rstrip(".") + also
 
 
@@ -117,7 +117,7 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
     """Returns the ASGI app of a BentoML service for this worker index. Raises `AppLoadError`."""
     root = load_service(identifier, directory)
     if spec.unknown:
-        raise LoadsNowError("its code can be imported now: what it declares is planned anew")
+        raise LoadsNowError("its code can be imported now: servd plans its services again")
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.context import server_context
     from bentoml._internal.utils.uri import join_paths

@@ -149,4 +149,4 @@ def test_the_shutdown_timeout_caps_a_stop(servd: Servd) -> None:
     daemon = servd(config, stubborn_sh=stubborn).ready()
     daemon.wait_for_line("up")
     assert daemon.stop() == 0
-    assert daemon.find("shutdown timeout: killing what is left")
+    assert daemon.find("shutdown timeout: killing remaining workers")

@@ -68,7 +68,7 @@ def test_subscribers_get_what_the_daemon_says_until_the_end(sink: LogSink) -> No
             {"event": "worker ready", "seconds": 1.25},
             "  web worker 0 (generation 2) ready after 1.2 s",
         ),
-        ({"event": "worker died", "reason": "why"}, "  web worker 0 (generation 2) died: why"),
+        ({"event": "worker exited", "reason": "why"}, "  web worker 0 (generation 2) exited: why"),
         ({"event": "worker recycled", "reason": "max_age"}, ""),
         ({"event": "service waiting", "waiting_for": "db"}, "  web waiting: db"),
         ({"event": "service cannot start", "error": "no"}, "  web cannot start: no"),

@@ -61,7 +61,7 @@ def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
     assert rate.trouble == ""
     for _ in range(200):
         worker.answered("GET", 503, 0.0005)
-    trouble = "202 of 303 requests lately were answered with 5xx"
+    trouble = "202 of 303 recent requests failed with 5xx"
     assert traffic.service("web").trouble == trouble
     counts.close("web", reading)
     traffic.read()

@@ -33,7 +33,7 @@ def waits_for(daemon: ServdProcess, what: str) -> None:
 
     def look() -> bool:
         (draining,) = daemon.service("web")["draining"]
-        assert draining["waiting_for"] in (what, "its end")
+        assert draining["waiting_for"] in (what, "its exit")
         return bool(draining["waiting_for"] == what)
 
     wait_until(look, f"the old generation waits for {what}")

@@ -115,7 +115,7 @@ def test_what_others_need_is_stopped_with_them_or_not_at_all(servd: Servd) -> No
     assert states(daemon) == {"back": "ready", "middle": "ready", "front": "ready"}
     daemon.act("back", "stop", cascade=True)
     assert states(daemon) == {"back": "stopped", "middle": "stopped", "front": "stopped"}
-    ended = [e["service"] for e in daemon.find("worker ended")]
+    ended = [e["service"] for e in daemon.find("worker stopped")]
     assert ended == ["front", "middle", "back"]
     daemon.act("front", "start")
     assert states(daemon) == {"back": "ready", "middle": "ready", "front": "ready"}
@@ -187,9 +187,9 @@ def test_a_service_that_is_kept_stopped_goes_with_the_file(servd: Servd) -> None
     ("verb", "body", "title"),
     [
         ("scale", {"workers": 3}, "task is a task, which runs in one process and cannot be scaled"),
-        ("scale", {"workers": -1}, "The request is not valid"),
-        ("scale", {}, "The request is not valid"),
-        ("stop", {"casade": True}, "The request is not valid"),
+        ("scale", {"workers": -1}, "Invalid request"),
+        ("scale", {}, "Invalid request"),
+        ("stop", {"casade": True}, "Invalid request"),
     ],
 )
 def test_a_request_that_makes_no_sense_changes_nothing(
@@ -275,7 +275,7 @@ def test_a_start_is_not_undone_by_a_stop_that_waited_for_a_drain(servd: Servd) -
     (servd.folder / "go").touch()
     asking.join()
     wait_until(lambda: not daemon.service("web")["draining"], "it has drained")
-    daemon.wait_for("worker ended", pid=old[0])
+    daemon.wait_for("worker stopped", pid=old[0])
     assert states(daemon) == {"back": "ready", "web": "ready"}
     assert daemon.pids("back") != old
     assert daemon.stop() == 0
@@ -295,7 +295,7 @@ def test_what_a_draining_dependent_needs_stays_until_it_has_drained(servd: Servd
     (servd.folder / "go").touch()
     stopping.join()
     asking.join()
-    assert [e["service"] for e in daemon.find("worker ended")] == ["web", "back"]
+    assert [e["service"] for e in daemon.find("worker stopped")] == ["web", "back"]
 
 
 def test_a_command_that_binds_itself_starts_when_the_stopped_one_has_left(servd: Servd) -> None:
@@ -310,7 +310,7 @@ def test_a_command_that_binds_itself_starts_when_the_stopped_one_has_left(servd:
     assert daemon.act("self", "start")["outcome"] == "applied"
     assert states(daemon) == {"self": "ready"}
     assert daemon.stop() == 0
-    assert daemon.find("worker died") == []
+    assert daemon.find("worker exited") == []
 
 
 def test_a_service_that_grows_is_well_all_the_while(servd: Servd) -> None:
@@ -367,7 +367,7 @@ def test_scaling_up_is_not_refused_for_another_worker_that_was_given_up(servd: S
     daemon = servd(web(1, extra=gives_up), main_py=PLAIN).ready()
     (servd.folder / "main.py").write_text("raise SystemExit('broken on disk')")
     os.kill(daemon.pids("web")[0], signal.SIGKILL)
-    daemon.wait_for("worker died", next_action="given up")
+    daemon.wait_for("worker exited", next_action="not restarted (restart.give_up_after reached)")
     servd.write(main_py=PLAIN)
     assert daemon.act("web", "scale", workers=3)["outcome"] == "applied"
 

@@ -127,8 +127,8 @@ async def test_what_is_asked_for_too_late_is_refused_at_once_and_not_queued() ->
     assert (report.outcome, report.why, report.at) == ("rolled_back", "a file changed", "now")
     assert report.error == "servd is stopping"
     assert requests.is_empty
-    requests.refusal = "servd was replaced meanwhile: ask again"
-    assert (await requests.ask(SCALE)).error == "servd was replaced meanwhile: ask again"
+    requests.refusal = "servd was upgraded meanwhile: try again"
+    assert (await requests.ask(SCALE)).error == "servd was upgraded meanwhile: try again"
 
 
 @in_loop

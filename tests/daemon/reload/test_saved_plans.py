@@ -46,7 +46,7 @@ def test_a_saved_plan_is_applied_once_and_nothing_else_is(servd: Servd) -> None:
     assert daemon.get("web").text == "2"
     again = daemon.cli("reload", "the.plan")
     assert again.returncode == Exit.FAILED
-    assert "what runs has changed since it was looked at" in again.stderr
+    assert "the running state changed after it was read" in again.stderr
 
 
 EDITS: dict[str, Callable[[ServdProcess], object]] = {
@@ -70,12 +70,12 @@ def test_a_plan_of_something_else_is_refused(servd: Servd) -> None:
         refused = daemon.cli("reload", "the.plan")
         assert refused.returncode == Exit.FAILED, name
         runs = name in ("what runs", "a manual scale")
-        reason = "what runs has changed" if runs else "the configuration, or what it reads, has"
+        reason = "running state changed" if runs else "configuration or a file that it reads"
         assert reason in refused.stderr, name
-        assert "look again, then decide" in refused.stderr
+        assert "fetch the state, then try again" in refused.stderr
         assert daemon.get("web").text == "1"
     last = daemon.lines("reload refused")[-1]
-    assert "has changed since" in last["error"]
+    assert "changed after" in last["error"]
 
 
 def test_an_etag_is_expected(servd: Servd) -> None:

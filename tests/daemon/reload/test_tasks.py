@@ -82,7 +82,7 @@ def test_a_task_that_fails_at_first_start_keeps_its_dependents_waiting(servd: Se
     daemon = servd(config(code="exit 7"), main_py=PLAIN).ready()
     states = {s["name"]: s["state"] for s in daemon.status()["services"]}
     assert states == {"migrate": "failed", "web": "waiting"}
-    assert len(daemon.find("worker died", service="migrate")) == 1
+    assert len(daemon.find("worker exited", service="migrate")) == 1
     assert daemon.ask("GET", "/readyz").status_code == 503
     answer = daemon.reload(config())
     assert answer["outcome"] == "applied"

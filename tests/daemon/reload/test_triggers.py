@@ -254,7 +254,7 @@ def test_a_bad_pair_of_certificate_and_key_is_refused_and_the_old_stays(servd: S
     pids = daemon.pids("web")
     place("cert.pem", second.cert_chain_pems[0].bytes())
     last = outcome(daemon, "rolled_back")
-    assert "certificate and key cannot be used" in last["error"]
+    assert "cannot use the TLS certificate and key" in last["error"]
     context = authority.cert_pem.bytes()
     (servd.folder / "ca.pem").write_bytes(context)
     url = daemon.url("web").replace("127.0.0.1", "localhost")

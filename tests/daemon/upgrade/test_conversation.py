@@ -86,7 +86,7 @@ async def test_what_it_says_in_addition_is_passed_over() -> None:
 async def test_garbage_before_it_is_ready_fails_the_upgrade(line: bytes) -> None:
     async with new_daemon() as (new, _, theirs):
         theirs.sendall(line + b"\n")
-        with pytest.raises(UpgradeError, match="is not understood"):
+        with pytest.raises(UpgradeError, match="invalid message from"):
             await new.ready(5)
 
 
@@ -95,12 +95,16 @@ async def test_garbage_before_it_is_ready_fails_the_upgrade(line: bytes) -> None
 async def test_garbage_instead_of_a_confirmation_fails_the_upgrade(line: bytes) -> None:
     async with new_daemon() as (new, _, theirs):
         theirs.sendall(b'{"ready": 1}\n' + line + b"\n")
-        with pytest.raises(UpgradeError, match="is not understood"):
+        with pytest.raises(UpgradeError, match="invalid message from"):
             await new.confirms()
 
 
 @pytest.mark.parametrize(
-    ("status", "how"), [(3, "it ended with 3"), (-signal.SIGKILL, "it was ended by signal 9")]
+    ("status", "how"),
+    [
+        (3, "the new servd exited with status 3"),
+        (-signal.SIGKILL, "the new servd was killed by signal 9"),
+    ],
 )
 @in_loop
 async def test_an_end_before_it_is_ready_is_told_by_its_status(status: int, how: str) -> None:
@@ -183,7 +187,7 @@ async def test_the_old_daemon_may_stop_instead_of_handing_over() -> None:
         agreeing = asyncio.ensure_future(both.old.agree([], [], []))
         await both.new.ready(5)
         both.new.tell(stops=True)
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await agreeing
 
 
@@ -193,7 +197,7 @@ async def test_one_that_began_to_stop_before_does_not_hand_over() -> None:
         both.listen()
         both.new.tell(stops=True)
         await settle()
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await both.old.agree([], [], [])
 
 
@@ -220,7 +224,7 @@ async def test_one_that_ends_after_it_said_that_it_stops_has_not_handed_over() -
         await settle()
         both.new._writer.close()
         await both.old.gone.wait()
-        with pytest.raises(ServdError, match="stops"):
+        with pytest.raises(ServdError, match="is stopping"):
             await both.old.agree([], [], [])
 
 
@@ -312,7 +316,7 @@ def test_what_is_handed_over_is_read_whole_and_its_descriptors_are_kept_private(
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(b"", "has ended"), (b"{}\n", "not understood"), (b"{", "has ended")]
+    ("text", "reason"), [(b"", "exited"), (b"{}\n", "cannot read the state"), (b"{", "exited")]
 )
 def test_a_hand_over_that_is_not_whole_is_a_start_that_fails(text: bytes, reason: str) -> None:
     ours, theirs = socket.socketpair()

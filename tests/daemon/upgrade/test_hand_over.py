@@ -103,7 +103,7 @@ def test_the_old_one_goes_on_where_the_new_one_dies_at_the_last_moment(servd: Se
     )
     answer = daemon.upgrade()
     assert answer["outcome"] == "failed", answer
-    assert answer["detail"].startswith("it ended with 7")
+    assert answer["detail"].startswith("the new servd exited with status 7")
     assert daemon.pids("web") == pids
     assert daemon.reload(web(2))["outcome"] == "applied"
     assert daemon.get("web").text == "2"
@@ -125,7 +125,7 @@ def test_what_is_not_understood_is_a_failure_with_its_reason(servd: Servd) -> No
     daemon = servd(web(), main_py=PLAIN).ready()
     another_version(servd, "tell(self, ready=1) if 'ready' in message else tell(self, **message)")
     answer = daemon.upgrade()
-    assert "what the new servd says is not understood" in answer["detail"], answer
+    assert "invalid message from the new servd" in answer["detail"], answer
     daemon.wait_for("upgrade failed")
     assert "Traceback" not in daemon.output
     assert daemon.stop() == 0
@@ -184,7 +184,7 @@ def test_a_chain_of_upgrades_waits_for_the_program_that_has_the_address(servd: S
     wait_until(lambda: daemon.service("files")["state"] == "ready", "it runs again")
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     assert daemon.stop() == 0
-    assert daemon.find("worker died") == []
+    assert daemon.find("worker exited") == []
 
 
 def test_an_app_takes_the_address_of_a_program_once_that_has_ended(servd: Servd) -> None:
@@ -201,7 +201,7 @@ def test_an_app_takes_the_address_of_a_program_once_that_has_ended(servd: Servd)
         daemon.edit(config)
         replaced(daemon)
         wait_until(lambda: daemon.service("files")["state"] == "ready", "it runs")
-        assert daemon.find("worker died") == []
+        assert daemon.find("worker exited") == []
     assert daemon.stop() == 0
 
 

@@ -79,9 +79,9 @@ async def test_all_becomes_ours_before_it_is_confirmed() -> None:
 @in_loop
 async def test_nothing_becomes_ours_when_the_previous_daemon_stops_instead() -> None:
     taking = Taking()
-    taking.previous.refuses = ServdError("the daemon before stops")
+    taking.previous.refuses = ServdError("the previous daemon is stopping")
     assert not await taking.takeover.run()
-    assert taking.room.told == [*OURS, "failed: the daemon before stops []"]
+    assert taking.room.told == [*OURS, "failed: the previous daemon is stopping []"]
     assert taking.room.resources.systemd.mute is True
     assert taking.takeover.draining is None
     await taking.takeover.wait_previous_gone(None)
@@ -113,7 +113,7 @@ async def test_a_signal_to_stop_ends_the_wait_and_the_previous_daemon_continues(
     await taking.room.begun.wait()
     taking.room.lifecycle.stop()
     assert not await running
-    assert taking.room.told[-1] == "failed: it was told to stop []"
+    assert taking.room.told[-1] == "failed: the new servd received a request to stop []"
 
 
 @in_loop
@@ -122,7 +122,7 @@ async def test_a_reload_that_the_previous_daemon_leaves_is_made_here() -> None:
     assert await taking.takeover.run()
     taking.previous.on_reload()
     request, _ = await taking.room.queue.take()
-    assert request.why == "asked for while servd was replaced"
+    assert request.why == "requested during the upgrade"
     taking.previous.gone.set()
     await settle()
 

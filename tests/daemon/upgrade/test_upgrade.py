@@ -31,7 +31,7 @@ def by_signal(daemon: ServdProcess) -> None:
     before = daemon.pid
     daemon.send(signal.SIGUSR2)
     found = daemon.wait_for("upgrade finished", pid=before)
-    daemon.is_replaced_by(found["successor"])
+    daemon.is_replaced_by(found["new_pid"])
     daemon.wait_for("servd ready", pid=daemon.pid)
 
 
@@ -62,7 +62,7 @@ def test_a_broken_new_version_leaves_the_old_one_in_place(servd: Servd) -> None:
     def fail() -> None:
         answer = daemon.upgrade()
         assert answer["outcome"] == "failed", answer
-        assert answer["detail"] == "it ended with 1 before it was ready: see what it has logged"
+        assert answer["detail"].endswith("exited with status 1 before it was ready (see its log)")
 
     assert under_load(client_of(daemon), fail, fail).lost == []
     assert "this version of servd is broken" in daemon.output
@@ -270,7 +270,7 @@ def test_a_reload_that_is_asked_for_during_an_upgrade_is_done_after_it(
     daemon.edit(web(2))
     daemon.send(signal.SIGHUP)
     (servd.folder / "hold").unlink()
-    daemon.is_replaced_by(daemon.wait_for("upgrade finished")["successor"])
+    daemon.is_replaced_by(daemon.wait_for("upgrade finished")["new_pid"])
     wait_until(lambda: daemon.get("web").text == "2", "the edit is in force")
     assert daemon.stop() == 0
 
@@ -343,5 +343,5 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_new_one(servd: Servd) ->
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
     second = servd.run("--config", "servd.toml", environ=environ)
     assert second.wait() == 1
-    assert f"another servd (pid {daemon.pid}) runs with" in second.output
+    assert f"another servd (pid {daemon.pid}) already uses" in second.output
     assert daemon.stop() == 0

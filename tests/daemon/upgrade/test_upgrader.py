@@ -56,7 +56,7 @@ async def test_everything_is_handed_over_before_the_new_daemon_is_told_that_it_r
     assert attempt.upgrades.replaced.at_once == ["web"]
     assert attempt.room.told[len(HANDED_OVER) :] == ["admin stopped", "kill"]
     late = await attempt.room.queue.ask(ReloadRequest("late"))
-    assert "servd was replaced" in str(late.error)
+    assert "servd was upgraded" in str(late.error)
 
 
 @in_loop
@@ -96,9 +96,9 @@ async def test_a_new_daemon_that_is_not_ready_changes_nothing() -> None:
 @in_loop
 async def test_what_was_handed_over_is_taken_back_when_it_is_not_confirmed() -> None:
     attempt = Attempt()
-    attempt.room.fails["confirms"] = UpgradeError("it did not take over")
+    attempt.room.fails["confirms"] = UpgradeError("the new servd did not take over in time")
     report = await attempt.upgrades.request()
-    assert (report.outcome, report.error) == ("failed", "it did not take over")
+    assert (report.outcome, report.error) == ("failed", "the new servd did not take over in time")
     assert attempt.room.told == [*HANDED_OVER, *TAKEN_BACK]
     assert not attempt.room.lifecycle.stopping.is_set()
     assert attempt.room.queue.refusal == "servd is stopping"
@@ -123,7 +123,7 @@ async def test_an_end_dismisses_the_new_daemon() -> None:
     await settle()
     await attempt.upgrades.stop()
     report = await asked
-    assert (report.outcome, report.error) == ("failed", "servd stops")
+    assert (report.outcome, report.error) == ("failed", "servd is stopping")
     assert attempt.room.told == ["start", "dismissed", "sockets reclaimed"]
 
 
@@ -170,7 +170,7 @@ async def test_an_upgrade_that_cannot_be_is_refused(
         attempt.room.lifecycle.stop()
     if why == "first process":
         monkeypatch.setattr(os, "getpid", lambda: 1)
-    with pytest.raises(RefusedError, match="cannot be replaced"):
+    with pytest.raises(RefusedError, match="cannot upgrade servd"):
         attempt.upgrades.request()
     with capture_logs() as logs:
         attempt.upgrades.ask()
@@ -197,8 +197,8 @@ async def test_a_replaced_daemon_tells_what_it_has_released_and_ended_here_and_b
     )
     await settle()
     assert attempt.room.told == [
-        "release ['web']: servd is replaced", "said {'released': ['web']}",
-        "stop: servd is replaced", "waits for the web before",
+        "release ['web']: servd is being upgraded", "said {'released': ['web']}",
+        "stop: servd is being upgraded", "waits for the web before",
     ]  # fmt: skip
     ended.set()
     assert await ending

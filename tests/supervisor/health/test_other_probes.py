@@ -43,7 +43,7 @@ def test_a_program_is_ready_and_replaced_by_what_its_probe_finds(servd: Servd, w
     ready = daemon.wait_for("worker ready", service="server")
     wait_until((servd.folder / "started").exists, "what needs it starts")
     (servd.folder / "sick").touch()
-    replaced = daemon.wait_for("worker to be recycled", service="server", reason="health")
+    replaced = daemon.wait_for("worker recycle requested", service="server", reason="health")
     assert ("127.0.0.1" if way == "tcp" else "exited with status 1") in replaced["error"]
     wait_until(lambda: daemon.workers("server").get(0) not in (None, ready["pid"]), "another")
     assert daemon.stop() == 0
@@ -58,7 +58,7 @@ def test_a_command_that_does_not_end_is_a_failed_probe(servd: Servd) -> None:
     """
     daemon = servd(config)
     failed = daemon.wait_for("service failed", service="server")
-    assert "sleep did not end within 0.1 s" in failed["error"]
+    assert "sleep was still running after 0.1 s" in failed["error"]
     assert daemon.stop() == 0
 
 

@@ -49,19 +49,19 @@ def test_a_worker_that_fails_its_probes_is_replaced_by_one_that_is_ready_first(
     before = daemon.pids("web")
     (daemon.folder / "sick").write_text(str(before[1]))
     degraded = daemon.wait_for("service degraded")
-    assert degraded["error"] == "worker 1: GET /healthz answered 503"
+    assert degraded["error"] == "worker 1: GET /healthz returned 503"
     daemon.wait_for("worker recycled", worker=1, reason="health")
     wait_until(lambda: daemon.service("web")["state"] == "ready", "the service is well again")
     after = daemon.pids("web")
     assert after[0] == before[0]
     assert after[1] not in before
     order = [e["event"] for e in daemon.events if e.get("worker") == 1 and "event" in e]
-    assert order.index("worker to be recycled") < order.index("worker recycled")
+    assert order.index("worker recycle requested") < order.index("worker recycled")
     readies = [i for i, name in enumerate(order) if name == "worker ready"]
     assert readies[1] < order.index("worker recycled")
     assert daemon.metric("servd_worker_restarts_total", reason="health", service="web") == 1
     assert daemon.stop() == 0
-    assert not daemon.find("worker died")
+    assert not daemon.find("worker exited")
 
 
 def test_a_worker_that_recovers_before_its_successor_is_ready_stays(
@@ -96,8 +96,8 @@ def test_a_starting_worker_is_forgiven_so_many_failures_and_no_more(servd: Servd
         CONFIG.format(health).replace("workers = 2", "workers = 1") + 'env = { LATE = "100000" }',
         main_py=APP,
     )
-    died = daemon.wait_for("worker died")
-    assert died["reason"] == "was not healthy within 0.6 s: GET /healthz answered 503"
+    died = daemon.wait_for("worker exited")
+    assert died["reason"] == "was not healthy within 0.6 s: GET /healthz returned 503"
     assert daemon.wait_for("service backoff")
 
 
@@ -139,8 +139,8 @@ def test_a_program_is_asked_at_its_own_address(servd: Servd) -> None:
     ).ready()
     (before,) = daemon.pids("files")
     (daemon.folder / "well.txt").rename(daemon.folder / "ill.txt")
-    error = daemon.wait_for("worker to be recycled", reason="health")["error"]
-    assert error == "GET /well.txt answered 404"
+    error = daemon.wait_for("worker recycle requested", reason="health")["error"]
+    assert error == "GET /well.txt returned 404"
     (daemon.folder / "ill.txt").rename(daemon.folder / "well.txt")
     wait_until(
         lambda: daemon.service("files")["state"] == "ready" and daemon.pids("files") != [before],

@@ -129,7 +129,7 @@ class Probes:
             return ""
         if self.error is not None:
             raise self.error
-        return "GET / answered 503"
+        return "GET / returned 503"
 
 
 def ask_with(monkeypatch: pytest.MonkeyPatch, well_at: float, **details: Any) -> Probes:
@@ -160,7 +160,7 @@ async def test_a_starting_worker_is_forgiven_failures_for_so_long_and_no_longer(
     ask_with(monkeypatch, 100.0)
     worker, plan = await started(fakes, Script(ready_after=3.0), APP)
     plan = replace(plan, health=HEALTH, ready=replace(plan.ready, patience=4.0))
-    with pytest.raises(NotReadyError, match="was not healthy within 4 s: GET / answered 503"):
+    with pytest.raises(NotReadyError, match="was not healthy within 4 s: GET / returned 503"):
         await ready_or_over(worker, plan)
     assert 7.0 <= now() <= 7.5
 
@@ -172,7 +172,7 @@ async def test_what_probes_found_is_told_when_the_startup_is_over(
     ask_with(monkeypatch, 100.0)
     worker, plan = await started(fakes, Script(ready_after=1.0), APP)
     with pytest.raises(
-        NotReadyError, match=r"within 5 s \(timeouts\.startup\): GET / answered 503"
+        NotReadyError, match=r"within 5 s \(timeouts\.startup\): GET / returned 503"
     ):
         await ready_or_over(worker, replace(plan, startup=5.0, health=HEALTH))
 

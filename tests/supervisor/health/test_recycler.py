@@ -32,7 +32,7 @@ APP = """
 """
 
 
-ENDS_AND_STARTS = ("worker started", "worker ended")
+ENDS_AND_STARTS = ("worker started", "worker stopped")
 
 
 def serve(servd: Servd, limits: str, extra: str = "", workers: int = 2) -> ServdProcess:
@@ -83,7 +83,7 @@ def test_max_requests_recycles_workers_by_turns_without_losing_a_request(servd: 
     never_fewer_than(daemon, 2)
     assert daemon.stop() == 0
     assert not daemon.find("service degraded")
-    assert not daemon.find("worker died")
+    assert not daemon.find("worker exited")
 
 
 def test_max_age_recycles_workers(servd: Servd) -> None:
@@ -99,7 +99,7 @@ def test_memory_recycles_a_worker_that_grows(servd: Servd) -> None:
     tally = load_until(daemon, lambda: len(recycled(daemon, "memory")) >= 2)
     assert tally.lost == []
     never_fewer_than(daemon, 1)
-    (first, *_) = daemon.find("worker to be recycled")
+    (first, *_) = daemon.find("worker recycle requested")
     assert first["limit"] == 64 * 1024 * 1024 < first["bytes"]
 
 
@@ -117,7 +117,7 @@ def test_a_program_that_binds_itself_is_stopped_and_started(servd: Servd) -> Non
     wait_until(lambda: daemon.pids("files") not in ([], [before]), "another one")
     lives = [(e["event"], e["pid"]) for e in daemon.events if e["event"] in ENDS_AND_STARTS]
     (first, old), (then, ended), (last, new) = lives[:3]
-    assert (first, then, last) == ("worker started", "worker ended", "worker started")
+    assert (first, then, last) == ("worker started", "worker stopped", "worker started")
     assert old == ended != new
 
 
@@ -126,7 +126,7 @@ def test_a_worker_is_kept_while_its_successor_does_not_start(servd: Servd) -> No
     restart = 'restart = { give_up_after = 2, backoff = "100ms", backoff_max = "500ms" }'
     daemon = serve(servd, 'max_age = "1s"', restart, workers=1)
     servd.write(main_py="raise SystemExit('broken')")
-    pid = daemon.wait_for("worker kept")["pid"]
+    pid = daemon.wait_for("worker recycle postponed")["pid"]
     assert daemon.get("web").text == "ok"
     assert daemon.service("web")["state"] == "ready"
     servd.write(main_py=APP)
@@ -137,7 +137,7 @@ def test_a_worker_is_kept_while_its_successor_does_not_start(servd: Servd) -> No
 def test_a_limit_that_a_fresh_worker_is_over_replaces_nothing(servd: Servd) -> None:
     daemon = serve(servd, 'memory = "1MiB"', workers=1)
     (pid,) = daemon.pids("web")
-    warned = daemon.wait_for("worker not recycled", pid=pid)
+    warned = daemon.wait_for("worker recycle skipped", pid=pid)
     assert warned["level"] == "warning"
     assert warned["bytes"] > warned["limit"] == 1024 * 1024
     assert daemon.pids("web") == [pid]

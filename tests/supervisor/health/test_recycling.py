@@ -108,7 +108,7 @@ async def test_a_successor_that_is_given_up_is_tried_again_after_the_longest_pau
     fakes.of("web")[0].ask_to_be_recycled()
     await asyncio.sleep(60.0)
     assert pauses(fakes.times("web", "started")[1:]) == [0.5, 40.0]
-    kept = fakes.logged(Event.WORKER_KEPT, again_in=40.0)
+    kept = fakes.logged(Event.WORKER_KEPT, retry_in=40.0)
     assert len(kept) == 2
     assert group.is_ready
     assert not group.given_up
@@ -277,7 +277,7 @@ def test_a_hung_worker_writes_its_stack_and_is_replaced(
         assert hung.signals == signals
         assert hung.kill_reason == "watchdog"
         (event,) = fakes.logged(Event.WORKER_DIED)
-        assert event["reason"] == "gave no sign of life for 3 s"
+        assert event["reason"] == "was unresponsive for 3 s"
         assert event["next_action"] == "restarting"
         assert len(fakes.of("web")) == 2
         assert group.launch.context.counters.restarts == {("web", "watchdog"): 1}
@@ -325,19 +325,19 @@ HEALTH = ("health.interval = 2", "health.failures = 2")
 async def test_an_unwell_worker_is_replaced_by_one_that_is_ready(
     fakes: Fakes, answers: dict[int, Answers]
 ) -> None:
-    answers[0] = lambda: "GET /healthz answered 503" if now() > 6.0 else ""
+    answers[0] = lambda: "GET /healthz returned 503" if now() > 6.0 else ""
     _, group = await fakes.begin(text(*HEALTH))
     await group.until_ready()
     await asyncio.sleep(8.5)
     assert now() == 9.5
-    assert group.unwell == "worker 0: GET /healthz answered 503"
+    assert group.unwell == "worker 0: GET /healthz returned 503"
     assert (group.ready_count, group.is_ready) == (0, False)
     await asyncio.sleep(2.0)
     assert [w.accepting for w in fakes.of("web")] == [False, True]
     assert fakes.times("web", "started") == [0.0, 9.0]
     assert (group.unwell, group.is_ready) == ("", True)
     (event,) = fakes.logged(Event.WORKER_TO_BE_RECYCLED)
-    assert (event["reason"], event["error"]) == ("health", "GET /healthz answered 503")
+    assert (event["reason"], event["error"]) == ("health", "GET /healthz returned 503")
 
 
 @virtual_time
@@ -389,11 +389,11 @@ async def test_without_a_health_check_nothing_is_unwell_any_more(
 async def test_a_starting_worker_that_never_gets_well_is_killed(
     fakes: Fakes, answers: dict[int, Answers]
 ) -> None:
-    answers[0] = lambda: "GET /healthz answered 500"
+    answers[0] = lambda: "GET /healthz returned 500"
     fakes.plays("web", Script(), Script(ready_after=NEVER))
     _, group = await fakes.begin(text(*HEALTH, "health.start_failures = 3"))
     await asyncio.sleep(8.0)
     assert fakes.of("web")[0].sent == [KILL]
     (event,) = fakes.logged(Event.WORKER_DIED)
-    assert event["reason"] == "was not healthy within 6 s: GET /healthz answered 500"
+    assert event["reason"] == "was not healthy within 6 s: GET /healthz returned 500"
     assert not group.is_ready

@@ -92,7 +92,7 @@ def test_a_worker_whose_loop_stops_is_replaced_with_its_stack_in_the_log(servd: 
         hangs = pool.submit(daemon.get, "web", "/hang")
         hung_at = moment(daemon.wait_for("hangs"))
         served_before = answered[0]
-        died = daemon.wait_for("worker died")
+        died = daemon.wait_for("worker exited")
         ready = wait_until(
             lambda: daemon.find("worker ready", worker=died["worker"])[1:], "another"
         )
@@ -106,7 +106,7 @@ def test_a_worker_whose_loop_stops_is_replaced_with_its_stack_in_the_log(servd: 
     assert moment(ready[0]) - hung_at <= 2 + max(1, 2 * max(starts)), (
         "replaced within the watchdog's time and a second, or as workers start on this machine"
     )
-    assert died["reason"] == "gave no sign of life for 2 s"
+    assert died["reason"] == "was unresponsive for 2 s"
     (hung,) = daemon.find("worker hung")
     assert (hung["worker"], hung["pid"], hung["level"]) == (died["worker"], died["pid"], "error")
     daemon.wait_for_line("Fatal Python error: Aborted", pid=died["pid"])
@@ -135,8 +135,8 @@ def test_without_a_watchdog_a_stopped_loop_is_left_alone_until_it_is_turned_on(
     assert daemon.reload(config.format("2s"))["changes"][0]["kind"] == "live"
     assert daemon.pids("web") == [pid]
     os.kill(pid, signal.SIGSTOP)
-    died = daemon.wait_for("worker died", pid=pid)
-    assert died["reason"] == "gave no sign of life for 2 s"
+    died = daemon.wait_for("worker exited", pid=pid)
+    assert died["reason"] == "was unresponsive for 2 s"
     wait_until(lambda: daemon.service("web")["state"] == "ready", "another worker")
 
 
@@ -156,7 +156,7 @@ def test_a_program_is_watched_from_its_first_sign_of_life_on(servd: Servd) -> No
     (pid,) = daemon.pids("notifier")
     os.kill(pid, signal.SIGUSR1)
     daemon.wait_for("worker hung", pid=pid)
-    assert daemon.wait_for("worker died", pid=pid)["exit_status"] == -signal.SIGABRT
+    assert daemon.wait_for("worker exited", pid=pid)["exit_status"] == -signal.SIGABRT
     assert len(daemon.find("worker hung")) == 1, "none before it hung"
 
 

@@ -124,7 +124,7 @@ def test_answers_find_who_asked() -> None:
         waiting = asyncio.ensure_future(listener.channel.ask("more", ended))
         await settle()
         ended.set_result(0)
-        with pytest.raises(UnansweredError, match="it ended"):
+        with pytest.raises(UnansweredError, match="it exited"):
             await waiting
         listener.channel.close()
         listener.theirs.close()

@@ -133,7 +133,7 @@ def test_an_inherited_socket_is_found_by_its_name() -> None:
         assert listener.port == given.getsockname()[1]
         with socket.create_connection(given.getsockname()):
             pass
-        with pytest.raises(StartError, match=r"no socket named other .*has: web"):
+        with pytest.raises(StartError, match=r"no inherited socket is named other .*: web"):
             pool.acquire(plan("fd:other"))
         pool.close()
 
