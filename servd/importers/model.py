@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,42 @@ class Left(NamedTuple):
 
     text: str
     line: int = 0
+
+
+class Keys:
+    """A table whose keys are read once each; the unread ones have no counterpart."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._table = table
+        self._read: set[str] = set()
+        self._inner: dict[str, Keys] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Reads a key."""
+        self._read.add(key)
+        return self._table.get(key, default)
+
+    def peek(self, key: str, default: Any = None) -> Any:
+        """Returns a value whose key stays unread."""
+        return self._table.get(key, default)
+
+    def table(self, key: str) -> Keys:
+        """Returns the table at a key, whose own keys are read one by one."""
+        if not isinstance(self._table.get(key), Mapping):
+            return Keys({})
+        return self._inner.setdefault(key, Keys(self._table[key]))
+
+    def ignore(self) -> None:
+        """Reads every key."""
+        self._read.update(self._table)
+
+    def unread(self) -> Iterator[tuple[str, Any]]:
+        """Yields the dotted keys that were not read, with their values."""
+        for key, value in self._table.items():
+            if key in self._inner:
+                yield from ((f"{key}.{name}", each) for name, each in self._inner[key].unread())
+            elif key not in self._read:
+                yield str(key), value
 
 
 @dataclass(slots=True)

@@ -12,17 +12,12 @@ from servd.importers.model import (
     Imported,
     ImportedService,
     ImportFailed,
+    Keys,
     Left,
     literal,
     service_name,
 )
 
-_DONE = {
-    "name", "script", "args", "interpreter", "interpreter_args", "node_args", "cwd", "instances",
-    "env", "env_production", "max_memory_restart", "kill_timeout", "autorestart", "min_uptime",
-    "max_restarts", "restart_delay", "out_file", "output", "error_file", "error", "log_file",
-    "exec_mode", "watch", "merge_logs", "log_date_format", "time",
-}  # fmt: skip
 _INTERPRETERS = {".js": "node", ".mjs": "node", ".cjs": "node", ".ts": "node", ".py": "python3",
                  ".sh": "sh", ".rb": "ruby", ".php": "php"}  # fmt: skip
 _NODE_SECONDS = 20
@@ -68,7 +63,13 @@ def _evaluated(file: str) -> Any:
     return _parsed(done.stdout.splitlines()[-1] if done.stdout.strip() else "")
 
 
-def _app(service: ImportedService, table: dict[str, Any]) -> ImportedService:
+_NOT_NEEDED = ("merge_logs", "log_date_format", "time", "name")
+
+
+def _app(service: ImportedService, app: dict[str, Any]) -> ImportedService:
+    table = Keys(app)
+    for key in _NOT_NEEDED:
+        table.get(key)
     script = str(table.get("script", ""))
     given = str(table.get("interpreter") or "")
     suffix = script[script.rfind(".") :] if "." in script else ""
@@ -99,9 +100,13 @@ def _app(service: ImportedService, table: dict[str, Any]) -> ImportedService:
     service.put("log.file", table.get("out_file") or table.get("output") or table.get("log_file"))
     if "app" not in service.keys:
         service.put("ready", _milliseconds(table.get("min_uptime")))
-    for key, value in table.items():
-        if key not in _DONE:
-            service.left.append(Left(f"{key}: {json.dumps(value)}"))
+    if table.peek("watch") is False:
+        table.get("watch")
+    if table.peek("error_file", "") in (service.keys.get("log.file"), "", "/dev/null"):
+        table.get("error_file")
+    for key, value in table.unread():
+        hint = " (`servd dev` reloads code)" if key == "watch" else ""
+        service.left.append(Left(f"{key}: {json.dumps(value)}{hint}"))
     return service
 
 

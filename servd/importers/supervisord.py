@@ -36,8 +36,13 @@ def read_supervisord(text: str) -> Imported:
         if kind in ("program", "fcgi-program"):
             taken = [service.name for service in found.services]
             found.services.append(_program(section, name, service_name(name, taken)))
-        elif kind not in ("supervisord", "supervisorctl", "unix_http_server", "inet_http_server",
-                          "rpcinterface"):  # fmt: skip
+        elif kind == "supervisord":
+            found.left += [
+                Left(f"[supervisord] {key} = {entry.value}", entry.line)
+                for key in ("environment", "umask", "directory", "user", "minfds", "minprocs")
+                for entry in section.entries.get(key, ())
+            ]
+        elif kind not in ("supervisorctl", "unix_http_server", "inet_http_server", "rpcinterface"):
             found.left.append(Left(f"[{section.name}]", section.line))
     return found
 
@@ -72,9 +77,17 @@ def _program(section: Section, program: str, name: str) -> ImportedService:
         service.put("log.max_size", _size(section.last("stdout_logfile_maxbytes")))
         service.put("log.keep", number(section.last("stdout_logfile_backups")))
     for key, entries in section.entries.items():
-        if key not in _DONE and not key.startswith("stderr_logfile"):
+        if key.startswith("stderr_logfile") and _same_file(section, log):
+            continue
+        if key not in _DONE:
             service.left += [Left(f"{key} = {entry.value}", entry.line) for entry in entries]
     return service
+
+
+def _same_file(section: Section, log: str) -> bool:
+    """Whether servd logs the errors where supervisord does: with the output, or in its log."""
+    file = section.last("stderr_logfile")
+    return file in ("", log) or file.upper() in ("AUTO", "NONE") or file.startswith("/dev/")
 
 
 def _expanded(text: str, program: str) -> str:

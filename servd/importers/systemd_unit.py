@@ -20,7 +20,7 @@ _LIMITS = {
 _DONE = {
     "ExecStart", "WorkingDirectory", "Environment", "EnvironmentFile", "User", "Group", "Restart",
     "RestartSec", "TimeoutStopSec", "TimeoutStartSec", "KillSignal", "UMask", "Type", "ExecStop",
-    "MemoryMax", "StandardOutput", "StandardError", "SyslogIdentifier", *_LIMITS,
+    "MemoryMax", "SyslogIdentifier", "StandardOutput", "StandardError", *_LIMITS,
 }  # fmt: skip
 
 
@@ -79,9 +79,20 @@ def _service(service: ImportedService, section: Section) -> None:
     for key, name in _LIMITS.items():
         limit = section.last(key).rpartition(":")[2]
         service.put(f"rlimits.{name}", int(limit) if limit.isdigit() else limit)
+    _put_log(service, section)
     for key, entries in section.entries.items():
         if key not in _DONE:
             service.left += [Left(f"{key}={entry.value}", entry.line) for entry in entries]
+
+
+def _put_log(service: ImportedService, section: Section) -> None:
+    """Imports a file that gets the output; servd logs the output in any case."""
+    for key in ("StandardOutput", "StandardError"):
+        kind, _, path = section.last(key).partition(":")
+        if kind in ("file", "append", "truncate") and service.keys.get("log.file", path) == path:
+            service.put("log.file", path)
+        elif kind not in ("", "inherit", "journal", "syslog", "journal+console", "kmsg"):
+            service.left.append(Left(f"{key}={section.last(key)}"))
 
 
 def _plain(text: str) -> str:

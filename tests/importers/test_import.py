@@ -266,7 +266,19 @@ def test_compose(tmp_path: Path) -> None:
           beat:
             command: [celery, -A, shop, beat]
             env_file: [{path: .env, required: false}]
-            healthcheck: {test: [CMD, "true"]}
+            healthcheck: {test: [CMD, "true"], retries: 3, start_period: 5s}
+            deploy: {replicas: 1, resources: {reservations: {cpus: "0.5"}}}
+            restart: on-failure:5
+            working_dir: /app
+          api:
+            command: uvicorn api:app --port 9000
+            healthcheck: {test: "curl -f http://localhost:9000/up || exit 1", interval: 5s}
+            ports: ["80:9000"]
+          site:
+            command: uvicorn site:app --port 9001
+            healthcheck: {test: [CMD, pg_isready]}
+            ports: ["9001:9001"]
+            stop_signal: SIGINT
     """
     services, left = imported("docker-compose.yml", text, tmp_path)
     assert services["web"] == {
@@ -276,11 +288,19 @@ def test_compose(tmp_path: Path) -> None:
         "limits": {"memory": "512M"}, "timeouts": {"drain": "1m30s"},
     }  # fmt: skip
     assert services["migrate"] == {"command": ["python", "manage.py", "migrate"], "kind": "task"}
-    assert services["beat"]["health"] == {"command": ["true"]}
+    assert services["beat"]["health"] == {"command": ["true"], "failures": 3}
+    assert services["beat"]["restart"] == {"policy": "on-failure", "give_up_after": 5}
+    assert services["api"]["health"] == {"path": "/up", "interval": "5s"}
     assert left == [
         "db: the default command of postgres:16  (docker-compose.yml:3)",
         "build: .  (docker-compose.yml:9)",
         "depends_on: db (not imported itself)",
+        "healthcheck.start_period: 5s  (docker-compose.yml:21)",
+        'deploy.resources.reservations: {"cpus": "0.5"}  (docker-compose.yml:22)',
+        "working_dir: /app  (docker-compose.yml:24)",
+        'ports: ["80:9000"]  (docker-compose.yml:28)',
+        'healthcheck.test: ["CMD", "pg_isready"]  (docker-compose.yml:31)',
+        "stop_signal: SIGINT  (docker-compose.yml:33)",
     ]
 
 
@@ -292,14 +312,15 @@ def test_process_compose(tmp_path: Path) -> None:
             command: "./loop ${A}"
             availability: {restart: on_failure, backoff_seconds: 2}
             depends_on: {two: {condition: process_completed_successfully}}
-            shutdown: {timeout_seconds: 4}
+            shutdown: {timeout_seconds: 4, signal: 2, parent_only: true}
             namespace: debug
           two:
             command: ./two
             environment: ["X=1"]
           three:
             command: uvicorn main:app
-            readiness_probe: {http_get: {path: /up}}
+            readiness_probe: {http_get: {path: /up, scheme: http}, period_seconds: 3}
+            liveness_probe: {exec: {command: "true"}}
             disabled: true
     """
     services, left = imported("process-compose.yaml", text, tmp_path)
@@ -307,11 +328,17 @@ def test_process_compose(tmp_path: Path) -> None:
         "command": ["sh", "-c", "./loop $${A}"],
         "restart": {"policy": "on-failure", "backoff": "2s"},
         "depends_on": [{"service": "two", "condition": "completed"}], "timeouts": {"drain": "4s"},
+        "stop_signal": "SIGINT",
     }  # fmt: skip
     assert services["two"]["kind"] == "task"
-    assert services["three"]["health"] == {"path": "/up"}
+    assert services["three"]["health"] == {"path": "/up", "interval": "3s"}
     assert services["three"]["workers"] == 0
-    assert left == ["namespace: debug  (process-compose.yaml:9)"]
+    assert left == [
+        "shutdown.parent_only: True  (process-compose.yaml:8)",
+        "namespace: debug  (process-compose.yaml:9)",
+        "readiness_probe.http_get.scheme: http  (process-compose.yaml:15)",
+        'liveness_probe: {"exec": {"command": "true"}}  (process-compose.yaml:16)',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
     for name in ("named", "late"):
         refused = daemon.cli("scale", f"{name}=2")
         assert refused.returncode == 1
-        assert f"{name} can have only one worker: the program itself binds 127.0.0.1:" in refused.stderr
+        only_one = f"{name} can have only one worker: the program itself binds 127.0.0.1:"
+        assert only_one in refused.stderr
     answer = daemon.reload(config.replace("[services.late]", "workers = 2\n[services.late]"))
     assert "services.named.workers: the program binds" in str(answer)
     assert daemon.status()["last_reload"]["outcome"] == "invalid"
