@@ -69,8 +69,8 @@ CHANGES = {
     "roll": "rolling restart: new workers are ready before the old ones drain",
     "rebind": "rolling restart: the new address opens before the old one closes",
     "switch": "rolling restart: new and old workers never accept at the same time",
-    "restart": "needs a restart of servd",
 }
+OF_SERVD = {"live": "applied by a reload", "restart": "needs a restart of servd"}
 
 
 def type_of(annotation: Any) -> str:
@@ -138,7 +138,7 @@ def keys(
             rows["Default"] = spelled(defaults[key])
         kind = service_kind(dotted) if section == "service" else daemon_kind(dotted)
         if inner is None:
-            rows["A change"] = CHANGES[kind]
+            rows["A change"] = CHANGES[kind] if section == "service" else OF_SERVD[kind]
         yield "".join(f"- {name}: {value}\n" for name, value in rows.items()).rstrip("\n")
         if meanings := choices(model, key):
             yield "".join(
