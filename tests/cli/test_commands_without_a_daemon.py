@@ -1,4 +1,4 @@
-"""Commands that need no daemon, as a person calls them."""
+"""Commands that need no daemon, as a user runs them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_check_names_the_services_of_a_valid_file(folder: Path) -> None:
 def test_check_shows_six_mistakes_at_six_places(
     tmp_path: Path, name: str, text: str, places: list[str]
 ) -> None:
-    """The same mistakes in TOML and YAML: all at once, each with its line, and exit 78."""
+    """TOML and YAML give the same errors: all at once, each with its line, and exit 78."""
     (tmp_path / name).write_text(text)
     done = command("check", folder=tmp_path)
     assert done.returncode == 78
