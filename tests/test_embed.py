@@ -1,4 +1,4 @@
-"""`servd.serve` and the pytest fixture: real daemons, started from this very process."""
+"""`servd.serve` and the pytest fixture: real daemons, started from this process."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class _Module:
                     return True
         if not name:
             return False
-        # a name missing in a module that uses BentoML: let BentoML report the mistake
+        # a name missing in a module that uses BentoML: BentoML reports the error
         return self._imports(name) or (bool(self.modules) and not self._may_define(name))
 
     def _may_define(self, name: str) -> bool:

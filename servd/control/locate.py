@@ -211,7 +211,7 @@ def _endpoint(admin: str) -> str:
     if "://" not in admin:
         path = admin.removeprefix("unix:")
         if not path or ("/" not in path and path.rpartition(":")[2].isdecimal()):
-            raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+            raise UsageError(f"--admin {admin}: expected unix:PATH or http://HOST:PORT")
         return path
     url = urlsplit(admin)
     try:
@@ -219,7 +219,7 @@ def _endpoint(admin: str) -> str:
     except ValueError:  # an invalid port
         whole = False
     if not whole:
-        raise UsageError(f"--admin {admin}: write unix:PATH or http://HOST:PORT")
+        raise UsageError(f"--admin {admin}: expected unix:PATH or http://HOST:PORT")
     return admin
 
 

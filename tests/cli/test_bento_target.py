@@ -1,4 +1,4 @@
-"""`servd serve` sees by itself whether its target is a BentoML service."""
+"""`servd serve` detects whether its target is a BentoML service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands against a running daemon, as a person would use them."""
+"""The commands against a running daemon, as a user runs them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOOKS = (["status"], ["status", "--watch"], ["top"], ["logs"], ["logs", "-f"], [
 
 
 class Terminal:
-    """A command in a terminal of its own, 80 columns wide."""
+    """A command in its own terminal of 80 columns."""
 
     def __init__(self, daemon: ServdProcess, *arguments: str) -> None:
         self.screen = ""
@@ -47,7 +47,7 @@ class Terminal:
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
 
     def shows(self, text: str) -> bool:
-        """Whether it has shown `text` by now, colours left out."""
+        """Returns whether it has shown `text` so far, without colours."""
         readable, _, _ = select.select([self.descriptor], [], [], 0.01)
         if readable:
             with suppress(OSError):  # the program has ended
@@ -58,7 +58,7 @@ class Terminal:
         os.write(self.descriptor, keys.encode())
 
     def status(self) -> int:
-        """The exit status; what it writes until then is read."""
+        """Reads its output until it exits; returns the exit status."""
 
         def over() -> bool:
             self.shows("")
@@ -315,7 +315,7 @@ def test_logs_and_events_can_be_followed_until_ctrl_c(servd: Servd) -> None:
 
 
 def _follows(daemon: ServdProcess, events: subprocess.Popen[str]) -> bool:
-    """Whether it has shown something: something is made to happen for it."""
+    """Triggers an event; returns whether the command has shown it."""
     assert events.stdout is not None
     daemon.reload()
     readable, _, _ = select.select([events.stdout], [], [], 0.1)
@@ -460,7 +460,7 @@ def test_the_exit_code_of_a_plan_tells_changes_from_none_and_errors(servd: Servd
 
 
 def test_a_file_with_a_syntax_error_still_says_where_its_daemon_is(servd: Servd) -> None:
-    """The runtime folder stands above the mistake."""
+    """The runtime folder is configured before the error."""
     short = servd._short / "own"
     config = f'[daemon]\nruntime_dir = "{short}"\nwatch = false\n' + web()
     servd.write(servd_toml=config, main_py=PLAIN)

@@ -1,14 +1,18 @@
-"""Commands that need no daemon, as a person calls them."""
+"""Commands that need no daemon, as a user runs them."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+
+from servd.cli.main import COMMANDS, servd
 
 from support.harness import command
 
@@ -77,7 +81,7 @@ def test_check_names_the_services_of_a_valid_file(folder: Path) -> None:
 def test_check_shows_six_mistakes_at_six_places(
     tmp_path: Path, name: str, text: str, places: list[str]
 ) -> None:
-    """The same mistakes in TOML and YAML: all at once, each with its line, and exit 78."""
+    """TOML and YAML give the same errors: all at once, each with its line, and exit 78."""
     (tmp_path / name).write_text(text)
     done = command("check", folder=tmp_path)
     assert done.returncode == 78
@@ -282,3 +286,17 @@ def test_help_is_there_for_every_command(tmp_path: Path, name: str) -> None:
     done = command(*([name] if name else []), "--help", folder=tmp_path)
     assert done.returncode == 0
     assert "Usage: servd" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"status", "top"}))
+def test_the_help_fits_80_columns_and_explains_each_option(name: str) -> None:
+    found = servd.get_command(click.Context(servd), name)
+    assert found is not None
+    shown = servd.get_help(click.Context(servd, info_name="servd", terminal_width=80))
+    (summary,) = re.findall(rf"^  {name} +(.*)$", shown, re.MULTILINE)
+    assert summary.endswith("."), "it is whole"
+    assert not summary.endswith("..."), "it is whole"
+    context = click.Context(found, info_name=f"servd {name}", terminal_width=80)
+    assert max(map(len, found.get_help(context).splitlines())) <= 80
+    options = [each for each in found.params if isinstance(each, click.Option)]
+    assert [each.name for each in options if not each.help] == []

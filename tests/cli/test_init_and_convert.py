@@ -1,4 +1,4 @@
-"""`servd init`, `convert` and `show` write what the name says, and what can be read again."""
+"""`servd init`, `convert` and `show` write the format of the name, and servd can read it again."""
 
 from __future__ import annotations
 

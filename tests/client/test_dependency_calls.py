@@ -1,4 +1,4 @@
-"""What `servd.depends` does around a call."""
+"""How `servd.depends` makes a call."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def serve(servd: Servd, backend: str, extra: str = "") -> ServdProcess:
 def test_a_call_takes_no_longer_than_the_request_that_makes_it_has_left(
     servd: Servd, query: str
 ) -> None:
-    """The caller is told in time to answer by itself, at the very end of its own time: not much
-    later than another request of its worker's wakes up that slept for almost as long meanwhile.
+    """The caller gets the error in time to send its own answer, at the end of its time: not much
+    later than another request of the worker wakes up that slept for almost as long.
     """
     daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "2s"')
 
@@ -144,7 +144,7 @@ def test_a_call_takes_no_longer_than_the_request_that_makes_it_has_left(
 
 
 def test_what_has_no_deadline_any_more_may_call_for_as_long_as_it_likes(servd: Servd) -> None:
-    """A stream that has begun, a task that a request has left behind, a WebSocket."""
+    """An open stream, a background task of a request, and a WebSocket."""
     daemon = serve(servd, 'app = "backend:app"', 'timeouts.request = "2s"')
     assert daemon.get("gateway", "/streams").text == 'first\n{"answer":42}'
     assert daemon.get("gateway", "/leaves").status_code == 200

@@ -1,4 +1,4 @@
-"""Where `servd.depends` finds a dependency, and what it says when it does not."""
+"""How `servd.depends` finds a dependency, and its errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_outside_servd_the_error_says_what_to_set() -> None:
 def test_a_client_may_be_used_in_one_event_loop_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As unit tests do, each with a loop of its own; and each with an address of its own."""
+    """As in unit tests, each with its own loop and its own address."""
     answers = []
 
     class Answer(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The short way to the daemon leads to the same place as the long one, or is not taken."""
+"""The quick look finds the same daemon as loading the configuration, or finds none."""
 
 from __future__ import annotations
 

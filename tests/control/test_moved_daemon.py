@@ -1,4 +1,4 @@
-"""A daemon is found after an edit that moves where the file says it answers."""
+"""A daemon is found after an edit that changes the admin address in the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVICE = '[services.job]\ncommand = ["sleep", "1000"]\nready = "started"\n'
 
 
 def started(servd: Servd, config: str) -> ServdProcess:
-    """A daemon whose file alone says where it answers."""
+    """Starts a daemon whose address is set only by its file."""
     servd.write(servd_toml=config + SERVICE)
     daemon = servd.run("--config", "servd.toml", environ={"SERVD_DAEMON__RUNTIME_DIR": None})
     daemon.runtime = Path(daemon.wait_for("servd started")["runtime_dir"])
@@ -26,7 +26,7 @@ def started(servd: Servd, config: str) -> ServdProcess:
 
 
 def says(daemon: ServdProcess, *arguments: str) -> tuple[int, str]:
-    """Whether `servd ARGUMENTS` reaches the daemon, and what it says beside its answer."""
+    """Returns the exit status and the messages of `servd ARGUMENTS`."""
     done = command(*arguments, "-c", "servd.toml", folder=daemon.folder)
     if done.returncode == 0 and "--json" in arguments:
         assert json.loads(done.stdout)

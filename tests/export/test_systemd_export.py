@@ -1,4 +1,4 @@
-"""Units of systemd that are fitted to a configuration: systemd itself finds nothing wrong."""
+"""systemd units for a configuration: systemd itself accepts them."""
 
 from __future__ import annotations
 

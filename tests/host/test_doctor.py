@@ -1,4 +1,4 @@
-"""`servd doctor` says what would trouble servd, and what helps."""
+"""`servd doctor` reports problems and how to fix them."""
 
 from __future__ import annotations
 

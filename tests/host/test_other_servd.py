@@ -1,4 +1,4 @@
-"""The other project that is called servd is noticed."""
+"""The other project named servd is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`servd import`: files of other tools become a servd file that can be checked and run."""
+"""`servd import`: converts files of other tools to a valid servd file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from support.harness import Servd, command, free_port
 
 
 def imported(name: str, text: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The services of a file, and what was not imported. The result is read by servd, too: what
-    this machine does not have (programs, folders, users) is all that may be wrong.
+    """Returns the services of a file, and the settings that were not imported. Also loads the
+    result: only programs, folders and users that this machine lacks may cause errors.
     """
     text = textwrap.dedent(text)
     (folder / name).write_text(text)

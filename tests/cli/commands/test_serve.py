@@ -1,4 +1,4 @@
-"""`servd serve` and the ways that logs and signals look from outside."""
+"""`servd serve`, and its logs and signals as seen from outside."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_serve_ends_with_3_when_its_app_cannot_start(servd: Servd) -> None:
 
 
 def test_two_calls_of_serve_run_side_by_side(servd: Servd) -> None:
-    """Each has a runtime folder of its own, though they serve the same target."""
+    """Each has its own runtime folder, although they serve the same target."""
     servd.write(main_py=APP)
     arguments = ("serve", "main:app", "--host=127.0.0.1", "--port=0")
     environ = {"SERVD_DAEMON__RUNTIME_DIR": "", "TMPDIR": "/tmp", "XDG_RUNTIME_DIR": ""}
@@ -58,7 +58,7 @@ def test_two_calls_of_serve_run_side_by_side(servd: Servd) -> None:
 
 
 def test_circus_opens_no_endpoint_of_its_own(servd: Servd) -> None:
-    """The daemon listens where its services are configured to, and nowhere else."""
+    """The daemon listens only on the configured addresses of its services."""
     daemon = servd(
         '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n', main_py=APP
     ).ready()
@@ -111,7 +111,7 @@ def test_on_a_terminal_events_are_lines_for_people(servd: Servd) -> None:
 
 
 def test_a_log_that_nobody_reads_stops_nothing(servd: Servd) -> None:
-    """The daemon's stderr is a full pipe: lines are dropped, requests are answered."""
+    """The daemon's stderr is a full pipe: it drops lines and still answers requests."""
     servd.write(
         main_py=APP.replace("assert", "print('x' * 1000); assert"),
         servd_toml='[services.web]\napp = "main:app"\nlisten = "unix:web.sock"\n',

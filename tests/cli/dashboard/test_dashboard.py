@@ -1,4 +1,4 @@
-"""The port of `servd dashboard`: for the page that was opened with its address, and nobody else."""
+"""The port of `servd dashboard`: only the page that was opened with its address has access."""
 
 from __future__ import annotations
 

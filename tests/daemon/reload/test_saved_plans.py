@@ -138,5 +138,5 @@ def test_a_first_start_is_not_saved(tmp_path: Path) -> None:
     (tmp_path / "servd.toml").write_text('[services.job]\ncommand = ["true"]\n')
     done = command("plan", "-o", "x.plan", folder=tmp_path)
     assert done.returncode == Exit.NO_DAEMON
-    assert "a plan can be saved only for one that does" in done.stderr
+    assert "only the plan of a running servd can be saved" in done.stderr
     assert not (tmp_path / "x.plan").exists()
