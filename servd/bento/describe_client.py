@@ -14,7 +14,7 @@ MODULE = "servd.worker.bento.describe"
 
 
 class DescriptionError(Exception):
-    """The query failed; `trace` is the code's traceback. `is_mistake`: there is no such code."""
+    """The query failed. `trace` is the traceback of the code. `is_mistake`: the code is missing."""
 
     def __init__(self, message: str, trace: str = "", *, is_mistake: bool = False) -> None:
         self.trace = trace

@@ -1,5 +1,5 @@
-"""Discovers what BentoML services declare in their code. Impure. The daemon imports no code of a
-service: the service's interpreter does, as the service's user, in its environment.
+"""Discovers the declarations in the code of BentoML services. Impure. The daemon does not import
+the code: the interpreter of the service does, as its user and in its environment.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from servd.wire.notify import notify
 
 _MAX_QUERIES = 4
 _MAX_ATTEMPTS = 3
-"""Queries of code that is edited meanwhile; the next reload queries it again."""
+"""Attempts for code that changes during a query; the next reload queries it again."""
 
 _STARTUP_MARGIN_SECONDS = 10.0
-"""Time until the daemon itself announces how long it needs."""
+"""Time until the daemon announces its own start time."""
 
 _FILE_TIME_LAG_NS = 20_000_000
 """Lag of file times behind the clock."""
@@ -64,7 +64,7 @@ class Discovery:
         return completed.result
 
     def give_up(self) -> None:
-        """Kills running queries, and those still to come."""
+        """Kills running and later queries."""
         self._given_up = True
         for description in list(self._asking):
             description.drop()

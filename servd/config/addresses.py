@@ -1,4 +1,4 @@
-"""Checks that an address has one owner, however it is spelled. Impure: it resolves names."""
+"""Checks that each address has one owner, in any spelling. Impure: it resolves names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _taken(
 
 
 def _key(address: Address) -> object:
-    """Returns what two addresses have in common if they may be one; None for one that is free."""
+    """Returns a key that is equal for addresses that can conflict; None if an address cannot."""
     if address.kind == "tcp":
         return address.port or None
     if address.kind == "unix":
@@ -72,8 +72,8 @@ def _overlap(first: str, second: str) -> bool:
 
 
 def _hosts(host: str) -> list[tuple[int, str]]:
-    """Returns families and numeric hosts, as they will be bound; a name that cannot be resolved as
-    it is written (binding it will fail).
+    """Returns the families and numeric hosts that will be bound; an unresolvable name unchanged
+    (binding it will fail).
     """
     try:
         numeric = ipaddress.ip_address(host)

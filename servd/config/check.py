@@ -146,7 +146,7 @@ def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 
 def _is_component(name: str, config: Config) -> bool:
-    """Returns whether it may be a component of a BentoML service whose code was not queried yet."""
+    """Returns whether it can be a component of a BentoML service whose code is not queried yet."""
     entry = config.services.get(name.partition(".")[0])
     is_expanded = any("." in each for each in config.services)
     return "." in name and entry is not None and bool(entry.bento) and not is_expanded

@@ -1,4 +1,4 @@
-"""The effective configuration as values that can be read again and mean the same."""
+"""The effective configuration as values that can be loaded again with the same meaning."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 _NOT_OF_APPS = (("ready",), ("health", "tcp"), ("health", "command"))
 _NOT_OF_BENTOS = (("factory",), ("interface",), ("preload",))
-"""Keys that `[defaults]` may hold for others: in a service of the kind itself they are refused."""
+"""Keys that `[defaults]` can set for other services, but a service of this kind cannot have."""
 
 
 def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
     """Returns the effective configuration, includes and variables resolved, secrets masked. A key
-    is left out only where nobody has said it: one with its default may stand against another of
-    `[defaults]`, or of BentoML code. With `everything`, keys that nobody has said have their
-    default, unless that would mean something else.
+    is left out only if it is not set: one that is set to its default may override `[defaults]` or
+    BentoML code. With `everything`, keys that are not set have their default, unless that would
+    change the meaning.
     """
     dumped = _said(loaded.config)
     if everything:
@@ -48,7 +48,7 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
 
 
 def _said(config: Config) -> dict[str, Any]:
-    """Returns what files and variables say. `include` is done."""
+    """Returns what files and variables set. `include` is resolved."""
     dumped = config.model_dump(mode="json", exclude_unset=True, exclude={"include"})
     if dumped.get("version") == Config.model_fields["version"].default:
         del dumped["version"]
@@ -56,7 +56,7 @@ def _said(config: Config) -> dict[str, Any]:
 
 
 def _leave_out(loaded: Loaded, services: dict[str, Any]) -> None:
-    """Removes what a service takes over from `[defaults]` and could not say itself."""
+    """Removes what a service inherits from `[defaults]` and could not set itself."""
     for name, table in services.items():
         service = loaded.config.services[name]
         refused = _NOT_OF_COMMANDS if service.command else _NOT_OF_APPS
@@ -68,8 +68,8 @@ def _leave_out(loaded: Loaded, services: dict[str, Any]) -> None:
 
 
 def _all(config: Config, said: dict[str, Any]) -> dict[str, Any]:
-    """Returns every key, but for those of the other ways to run something, and of BentoML services
-    and `[defaults]`: they would override the code.
+    """Returns every key, except those of the other runners, and those of BentoML services and
+    `[defaults]`, which would override the code.
     """
     dumped = config.model_dump(mode="json", exclude={"include"})
     dumped["defaults"] = said.get("defaults", {})

@@ -151,7 +151,7 @@ def _env_files(
 
 
 def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:
-    """The group exists, where the last key is `group`, or else the user."""
+    """The user exists, or the group if the last key is `group`."""
     kind = "group" if path[-1] == "group" else "user"
     try:
         if name:

@@ -94,7 +94,7 @@ def _in_folders(name: str, folders: list[str]) -> ModuleSpec | None:
 def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a module without a spec is there
+    except (ImportError, ValueError):  # a module without a spec exists
         return True
 
 

@@ -1,5 +1,5 @@
-"""References in strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`. What
-follows `:-` and `:?` may hold references.
+"""References in strings: `${VAR}`, `${VAR:-default}`, `${VAR:?text}`, `${file:PATH}`, `$$`. The
+text after `:-` and `:?` can contain references.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Resolver:
         self.references: list[Reference] = []
 
     def resolve(self, text: str) -> str:
-        """Returns the text with its references replaced; a default may hold further ones."""
+        """Returns the text with its references replaced; a default can contain more."""
         found, at = "", 0
         while (dollar := text.find("$", at)) >= 0:
             found += text[at:dollar]

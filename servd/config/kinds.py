@@ -12,7 +12,7 @@ ServiceKind = Literal["live", "scale", "roll", "rebind", "switch"]
 binds its own address is interrupted where others roll."""
 
 DaemonKind = Literal["live", "restart"]
-"""Whether a running daemon applies a new value, or has to be restarted for it."""
+"""Whether a running daemon applies a new value, or only a restart does."""
 
 KindT = TypeVar("KindT")
 

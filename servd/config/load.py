@@ -36,7 +36,7 @@ class Loaded:
     """A configuration with its sources; `config` is complete only without `errors`. `texts` maps
     file names of places to text, `secrets` are the paths of values that are never shown, `digest`
     changes with any byte of the files. `read` are further files (`${file:}`), `patterns` the globs
-    of includes, all absolute. `parts` are known once `servd.bento.discovery` has asked.
+    of includes, all absolute. `parts` are known after `servd.bento.discovery`.
     """
 
     config: Config

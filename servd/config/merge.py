@@ -16,13 +16,13 @@ PATH_KEYS = frozenset({
     ("services", "log", "file"), ("services", "tls", "certfile"),
     ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
 })  # fmt: skip
-"""Keys that hold a path; those of services also apply to `[defaults]`."""
+"""Keys whose value is a path; those of services also apply to `[defaults]`."""
 
 _ADDRESS_KEYS = (
     ("services", "listen"), ("services", "health", "tcp"), ("admin", "listen"),
     ("admin", "metrics"),
 )  # fmt: skip
-"""Keys that may hold the path of a unix socket."""
+"""Keys whose value can be the path of a unix socket."""
 
 _FILE_REFERENCE = re.compile(r"\$\{file:([^{}]+)\}")
 
@@ -66,7 +66,7 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
 
     def numbers(path: Path, node: Node) -> Node:
         if type(node.value) in (int, float) and _pattern(path)[:2] == ("services", "env"):
-            return replace(node, value=node.written or str(node.value))  # 3.10 is no 3.1
+            return replace(node, value=node.written or str(node.value))  # 3.10 is not 3.1
         return node
 
     def absolute(file: str, path: str) -> str:
@@ -76,8 +76,8 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
 
 
 def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
-    """Returns the tree, as it is written, for a file in the folder `target`: relative paths lead to
-    the same files as before. Those that begin with a variable stay as they are.
+    """Returns the tree as written, for a file in the folder `target`: relative paths lead to the
+    same files as before. Paths that begin with a variable are unchanged.
     """
 
     def moved(file: str, path: str) -> str:
@@ -106,7 +106,7 @@ def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
 
 
 def map_paths(root: Node, move: Callable[[str, str], str]) -> Node:
-    """Returns the tree with each path changed by `move`, from the file that it stands in."""
+    """Returns the tree with each path changed by `move`, given the file that contains it."""
 
     def change(path: Path, node: Node) -> Node:
         if not isinstance(node.value, str) or not node.value:

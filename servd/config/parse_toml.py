@@ -85,7 +85,7 @@ def _diagnostic(error: tomllib.TOMLDecodeError, lines: list[str], file: str) -> 
 
 
 def _end_of(lines: list[str], start: int) -> int:
-    """Returns the line at which the braces are closed that are opened at `start`, or `start`."""
+    """Returns the line that closes the braces that `start` opens, or `start`."""
     depth = 0
     for index in range(start, len(lines)):
         text = _QUOTED.sub("", lines[index])

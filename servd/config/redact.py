@@ -12,17 +12,17 @@ from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import MASK
 
 _HARMLESS = re.compile(r"\d{1,5}|true|false|auto|none", re.IGNORECASE)
-"""Values that are worth more shown: ports, counts, switches."""
+"""Values that are useful and harmless to show: ports, counts, switches."""
 
 _SHORT = 6
-"""Below so many characters, a value is replaced where it is quoted, and in messages about its own
-key alone: it may be a word of the message.
+"""A value with fewer characters is replaced only where it is quoted, and only in messages about its
+own key: it may be a word of the message.
 """
 
 
 def redact(text: str, node: Node) -> str:
-    """Returns a message about `node` with its `${VAR}` and `${file:PATH}` as they are written
-    instead of what they stand for, and with a secret masked.
+    """Returns a message about `node` with its `${VAR}` and `${file:PATH}` as written instead
+    of their values, and with a secret masked.
     """
     for _path, leaf in walk(node):
         text = _replace(text, _hidden(leaf))
@@ -30,7 +30,7 @@ def redact(text: str, node: Node) -> str:
 
 
 def redact_all(diagnostics: Iterable[Diagnostic], root: Node) -> list[Diagnostic]:
-    """Returns messages that may name values of any key of the tree, redacted."""
+    """Returns messages with the values of all keys of the tree redacted."""
     hidden = {
         value: shown
         for _path, leaf in walk(root)
@@ -44,7 +44,7 @@ def redact_all(diagnostics: Iterable[Diagnostic], root: Node) -> list[Diagnostic
 
 
 def _hidden(leaf: Node) -> dict[str, str]:
-    """Returns what is shown for each text that is not."""
+    """Returns what is shown instead of each hidden text."""
     hidden = {
         each.text: each.written
         for each in leaf.references
@@ -56,7 +56,7 @@ def _hidden(leaf: Node) -> dict[str, str]:
 
 
 def _replace(text: str, hidden: dict[str, str]) -> str:
-    """Replaces the texts, also where a message has only the start of a long one."""
+    """Replaces the texts, also where a message contains only the start of a long one."""
     if not hidden:
         return text
     shown = {value[:SHOWN_LENGTH]: instead for value, instead in hidden.items()} | hidden

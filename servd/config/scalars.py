@@ -52,7 +52,7 @@ def wrong(message: str) -> PydanticCustomError:
 
 
 def number_of(value: object) -> float | None:
-    """Returns a number, or digits in text of the environment, as a finite float, else None."""
+    """Returns a number, or text of digits, as a finite float; otherwise None."""
     is_digits = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value)
     if isinstance(value, bool) or not (isinstance(value, int | float) or is_digits):
         return None
@@ -361,7 +361,7 @@ def one_or_many(value: object) -> object:
 
 
 ONE_OR_MANY = any_of(TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA})
-"""The schema of a list of texts that may be one text."""
+"""The schema of one text or a list of texts."""
 
 
 def text_without_null(value: object) -> object:

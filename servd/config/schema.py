@@ -23,7 +23,7 @@ _OFF_WORDS = words_of(("off", "no", "none", "false"))
 _POLICY_WORDS = words_of(("unless-stopped", "no"))
 
 _PART_OF_A_TABLE = {"type": "object", "additionalProperties": True}
-"""A rule about some keys of a table that has others, said for editors that are strict."""
+"""A rule about some keys of a table with other keys, explicit for strict editors."""
 
 Schema = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _spell_defaults(definition: Schema, model: type[BaseModel]) -> None:
 
 
 def _parts_of(value: Schema) -> list[Schema]:
-    """Returns the alternatives of a value, of which there may be one."""
+    """Returns the alternatives of a value; one if it has no `anyOf`."""
     parts: list[Schema] = value.get("anyOf", [value])
     return parts
 
@@ -95,13 +95,13 @@ def _with_parts(value: Schema, *more: Schema) -> None:
 
 
 def _allow_words(value: Schema) -> None:
-    """Lets `off` and the like stand where a boolean is expected."""
+    """Allows `off` and similar words for a boolean."""
     if any(part.get("type") == "boolean" for part in _parts_of(value)):
         _with_parts(value, _SWITCH_WORDS)
 
 
 def _allow_references(value: Schema) -> None:
-    """Lets `"${VAR}"` stand where a number, a boolean or one of some words is expected."""
+    """Allows `"${VAR}"` for a number, a boolean or a choice of words."""
     parts = _parts_of(value)
     if any(part.get("type") == "string" and not _is_narrow(part) for part in parts):
         return
@@ -114,7 +114,7 @@ def _is_narrow(part: Schema) -> bool:
 
 
 def _join_patterns(value: Schema) -> None:
-    """Makes one of the alternatives that are a pattern: an editor says one thing about a text."""
+    """Joins the alternatives that are patterns, so that editors show one message for a text."""
     patterns = [part for part in _parts_of(value) if part.keys() == {"type", "pattern"}]
     words = [part["const"] for part in _parts_of(value) if isinstance(part.get("const"), str)]
     if "anyOf" in value and patterns and len(patterns) + bool(words) > 1:
@@ -133,7 +133,7 @@ def _choices_of(model: type[BaseModel], name: str) -> dict[str, str]:
 
 
 def _describe_choices(value: Schema, meanings: dict[str, str]) -> None:
-    """Writes each word of an enumeration as a constant with its meaning, wherever it stands."""
+    """Writes each word of an enumeration as a constant with its meaning, at any depth."""
     parts = _parts_of(value)
     for part in parts:
         if "items" in part:
@@ -154,7 +154,7 @@ def _described(part: Schema, meanings: dict[str, str]) -> list[Schema]:
 
 
 def _allow_false(definitions: Schema, references: list[dict[str, str]]) -> None:
-    """Makes tables that can be switched off accept the table or false, and nothing else."""
+    """Makes tables that can be switched off accept only the table or false."""
     for definition in definitions.values():
         for value in definition.get("properties", {}).values():
             if tables := [each for each in value.get("anyOf", ()) if each in references]:
@@ -164,7 +164,7 @@ def _allow_false(definitions: Schema, references: list[dict[str, str]]) -> None:
 
 
 def _allow_a_policy(definitions: Schema) -> None:
-    """Lets `restart = "never"` stand for a table."""
+    """Allows `restart = "never"` for a table."""
     policy = definitions["Restart"]["properties"]["policy"]["anyOf"]
     for name in ("Service", "Defaults"):
         value = definitions[name]["properties"]["restart"]
@@ -176,7 +176,7 @@ def _allow_a_policy(definitions: Schema) -> None:
 
 def _what_runs() -> Schema:
     """Returns the rule that a service has one of app, command and bento: one branch for each, so
-    that an editor says one thing.
+    that editors show one message.
     """
     runners = ("command", "bento", "app")
 
@@ -193,8 +193,8 @@ def _what_runs() -> Schema:
 
 
 def _cleaned(value: Any) -> Any:
-    """Points references into `definitions`, and drops the titles that pydantic makes of names.
-    `table` is a reference that pydantic does not know of.
+    """Points references into `definitions`, and drops the titles that pydantic derives from names.
+    `table` is a reference that pydantic does not know.
     """
     if isinstance(value, list):
         return [_cleaned(item) for item in value]

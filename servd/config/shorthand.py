@@ -1,4 +1,4 @@
-"""Short ways to write a value, brought into the long way, with the places of what was written."""
+"""Expands short spellings of values, and keeps the places of what was written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servd.config.tree import Node
 _Way = Callable[[Node], Node]
 
 _POLICIES = {"unless-stopped": "always", "no": "never", "false": "never", "true": "always"}
-"""Compose's words; what is stopped by hand stays stopped with every policy of servd."""
+"""Words of Compose. A manually stopped service stays stopped with every policy of servd."""
 
 
 def written_out(root: Node) -> Node:

@@ -27,8 +27,8 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place and that of its key (else its own). `secret` ones are never shown.
-    `written` is a number as the file has it, `references` are those that the value was made of.
+    """A value with its place and the place of its key (or its own). `secret` values are not shown.
+    `written` is a number as in the file, `references` are those that the value contained.
     """
 
     value: str | int | float | bool | dict[str, Node] | tuple[Node, ...] | None

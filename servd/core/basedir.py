@@ -1,4 +1,4 @@
-"""Base directory of relative paths, fixed at start: the folder may be moved or replaced."""
+"""Base directory of relative paths, fixed at start, since the folder can be moved or replaced."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from servd.core.address import EVERY_V4, Address
 
 _SO_ATTACH_FILTER = 26
-_WITHOUT_SYN = (  # classic BPF over the TCP header: drop SYN without ACK, let all else through
+_WITHOUT_SYN = (  # classic BPF over the TCP header: drop SYN without ACK, pass everything else
     (0x30, 0, 0, 13),  # A = flags
     (0x54, 0, 0, 0x12),  # A &= SYN | ACK
     (0x15, 0, 1, 0x02),  # SYN alone?

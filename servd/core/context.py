@@ -1,4 +1,4 @@
-"""The request that the running code answers, for `servd.depends`. Standard library only."""
+"""The request that the running code handles, for `servd.depends`. Standard library only."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ Severity = Literal["error", "warning"]
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One mistake (or warning) in a configuration. `path` is the dotted key, "" for a whole file.
-    `hint` says what would be right. `code` is a stable word for programs. `trace` is the traceback
-    of the user's code, if that failed. `related` is another place that takes part in it.
+    `hint` says how to fix it. `code` is a stable word for programs. `trace` is the traceback
+    of user code, if that failed. `related` is another place that is involved.
     """
 
     place: Place

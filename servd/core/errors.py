@@ -57,4 +57,4 @@ class UsageError(ServdError):
 
 
 class DependencyError(ServdError):
-    """`servd.depends` was asked for a dependency with an unknown address."""
+    """`servd.depends` has no address for a dependency."""

@@ -1,8 +1,8 @@
 """The daemons of this user: each records its process, its configuration and the address of its
 admin API in its runtime folder.
 
-A configuration has more than one path where a link leads to it, and a link may be swapped while the
-daemon runs: a record holds the path as given, and is compared by where both lead now.
+A configuration has several paths if a link points to it, and a link can be swapped while the daemon
+runs: a record contains the path as given, and comparisons resolve both paths now.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NO_ADMIN = "none"
 
 
 class Record(NamedTuple):
-    """What a daemon tells of itself. `config` is absolute; "" where no file is its configuration.
-    `admin` is as in `--admin`; "" while it starts. `is_configured`: its configuration names the
+    """What a daemon publishes about itself. `config` is absolute; "" without a configuration file.
+    `admin` is as in `--admin`; "" while it starts. `is_configured`: its configuration sets the
     runtime folder.
     """
 
@@ -37,11 +37,11 @@ class Record(NamedTuple):
 
 
 NOT_TOLD = Record("")
-"""What is known before a daemon tells anything."""
+"""The record before a daemon publishes anything."""
 
 
 class Instance(NamedTuple):
-    """A living daemon."""
+    """A running daemon."""
 
     folder: str
     pid: int
@@ -73,19 +73,19 @@ def forget(folder: str) -> None:
 
 
 def is_recorded(folder: str) -> bool:
-    """Whether `folder` holds the record of this process."""
+    """Whether `folder` contains the record of this process."""
     found = _read(folder)
     return found is not None and found.pid == os.getpid()
 
 
 def using(folder: str) -> Instance | None:
-    """Returns the living daemon that uses `folder`; None if none is known."""
+    """Returns the running daemon that uses `folder`, or None."""
     return _read(folder)
 
 
 def running(config: str, parent: str) -> Instance | None:
-    """Returns the other living daemon of `config`, by whichever path, that has its runtime folder
-    in `parent`; None if there is none.
+    """Returns the other running daemon of `config`, by any of its paths, whose runtime folder is in
+    `parent`; or None.
     """
     try:
         names = sorted(os.listdir(parent))
@@ -95,16 +95,14 @@ def running(config: str, parent: str) -> Instance | None:
 
 
 def running_anywhere(config: str) -> Instance | None:
-    """Returns the other living daemon of `config`, wherever its runtime folder is: every daemon
-    holds its folder open. Linux tells; elsewhere the answer is None.
+    """Returns the other running daemon of `config`, with any runtime folder: every daemon keeps its
+    folder open. Linux only; None on other systems.
     """
     return _first_of(config, _folders_of_processes())
 
 
 def everywhere() -> list[Instance]:
-    """Returns the living daemons of this user, and of root for root. Linux tells; elsewhere there
-    are none.
-    """
+    """Returns the running daemons of this user, and of root for root. Empty except on Linux."""
     found = {folder: _read(folder) for folder in _folders_of_processes()}
     return sorted((each for each in found.values() if each is not None), key=lambda each: each.pid)
 
@@ -121,10 +119,10 @@ def _first_of(config: str, folders: Iterable[str]) -> Instance | None:
 
 
 def _folders_of_processes() -> Iterator[str]:
-    """Yields the folders with a record that processes of this user hold open."""
+    """Yields the folders with a record that processes of this user have open."""
     with contextlib.suppress(OSError):
         for pid in filter(str.isdecimal, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it has ended, or is a stranger's
+            with contextlib.suppress(OSError):  # it has exited, or belongs to another user
                 if b"servd" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     continue
                 for descriptor in os.listdir(f"/proc/{pid}/fd"):
@@ -134,7 +132,7 @@ def _folders_of_processes() -> Iterator[str]:
 
 
 def _target(descriptor: str) -> str:
-    """Returns what a descriptor of a process is open on; "" once it is closed."""
+    """Returns the target of a descriptor of a process; "" if it is closed."""
     try:
         return os.readlink(descriptor)
     except OSError:
@@ -156,7 +154,7 @@ def _read(folder: str) -> Instance | None:
 
 
 def _is_trusted(record: os.stat_result, folder: os.stat_result) -> bool:
-    """Whether both are this user's, or root's: a stranger may not send us to a daemon of his."""
+    """Whether both belong to this user or root: others must not redirect clients."""
     ours = (os.geteuid(), 0)
     return stat.S_ISREG(record.st_mode) and record.st_uid in ours and folder.st_uid in ours
 

@@ -1,4 +1,4 @@
-"""Workers whose daemon has been killed, by its list on disk: what is left of them is ended."""
+"""Stops workers whose daemon was killed, from its list on disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _DETAILS = ("started", "seconds", "notify_path")
 
 @dataclass(slots=True)
 class OrphanedWorker:
-    """A process that was a worker, and what it has started. Its start time (clock ticks since boot)
-    tells it from a later process with the same pid, its notify socket what has left its group.
-    It has `seconds` to end by itself.
+    """A process that was a worker, with the processes that it started. Its start time (clock ticks
+    since boot) distinguishes it from a later process with the same pid, its notify socket finds
+    processes that left its group. It has `seconds` to exit on its own.
     """
 
     pid: int
@@ -33,9 +33,7 @@ class OrphanedWorker:
 
     @property
     def rest(self) -> list[int]:
-        """The living processes that it has left behind. Its number is another's only when its group
-        is gone.
-        """
+        """The running processes that it left behind. Its pid is reused once its group is gone."""
         is_another = processes.started_at(self.pid) not in (None, self.started)
         return [
             pid
@@ -46,11 +44,11 @@ class OrphanedWorker:
 
     @property
     def lives(self) -> bool:
-        """Whether the worker or something that it has left behind still runs."""
+        """Whether the worker or a process that it left behind still runs."""
         return self.leads or bool(self.rest)
 
     def ask_rest(self) -> bool:
-        """Asks what it has left behind to end, once it has ended itself. Whether anything lives."""
+        """Once it has exited, sends SIGTERM to what it left behind. Whether anything still runs."""
         if self.leads:
             return True
         rest = self.rest
@@ -61,7 +59,7 @@ class OrphanedWorker:
         return bool(rest)
 
     def kill(self) -> None:
-        """Kills it, and what it has left behind."""
+        """Kills it and what it left behind."""
         rest = self.rest
         for pid in [self.pid, *rest] if self.leads else rest:
             _signal(pid, signal.SIGKILL)
@@ -84,7 +82,7 @@ def write_list(path: str, workers: Iterable[OrphanedWorker]) -> None:
 
 
 def read_list(path: str) -> list[OrphanedWorker]:
-    """Reads a list of workers; what is damaged of it is left out."""
+    """Reads a list of workers; empty if the file is missing or damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             rows = json.load(file)
@@ -104,7 +102,7 @@ def read_list(path: str) -> list[OrphanedWorker]:
 def end_all(
     workers: Iterable[OrphanedWorker], now: Callable[[], float], pause: Callable[[], None]
 ) -> None:
-    """Lets workers drain, each for its time, and kills what is left then."""
+    """Lets each worker drain for its time, then kills what is left."""
     began = now()
     left = list(workers)
     while left:

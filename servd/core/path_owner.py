@@ -1,4 +1,4 @@
-"""Who may change where a path leads. Impure: it reads owners and modes."""
+"""Finds out who can change where a path leads. Impure: it reads owners and modes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _MOST_LINKS = 40
 
 
 def who_may_change(path: str) -> os.stat_result | None:
-    """Returns the first folder or link on the way to a file that is another user's, else the first
-    in which others may put another in the place of the next step; None if root alone may change
-    the way. Links are followed one by one, as the kernel does. The file itself is not looked at.
+    """Returns the first folder or link on the way to a file that another user owns, otherwise the
+    first folder in which others can replace the next step; None if only root can change the way.
+    Links are followed one by one, as the kernel does. The file itself is not checked.
     """
     step = _changeable_step(path)
     return None if step is None else step[1]
 
 
 def changeable_by_others(path: str) -> tuple[str, os.stat_result] | None:
-    """Returns what others than root may change of a file: the step on the way of `who_may_change`
-    or the file itself, and its owner and mode. None if it is root's alone, or cannot be there.
+    """Returns what users other than root can change of a file: the step on the way, as in
+    `who_may_change`, or the file itself, with its owner and mode. None if nothing, or no such file.
     """
     try:
         step = _changeable_step(path)

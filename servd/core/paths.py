@@ -14,8 +14,8 @@ from servd.core.basedir import absolute
 
 
 def instance_name(config_path: str) -> str:
-    """Returns the name of the daemon of a config. Links in its path are not resolved: one to a
-    release may be swapped while the daemon runs.
+    """Returns the name of the daemon of a config. Links in its path are not resolved: a link to a
+    release can be swapped while the daemon runs.
     """
     given = absolute(config_path)
     stem = re.sub(r"[^a-z0-9]+", "-", Path(given).parent.name.lower()).strip("-")[:24]
@@ -24,7 +24,7 @@ def instance_name(config_path: str) -> str:
 
 def default_runtime_dir(config_path: str, environ: Mapping[str, str], *, is_root: bool) -> str:
     """Returns systemd's $RUNTIME_DIRECTORY, else /run/servd for root and $XDG_RUNTIME_DIR for a
-    user (root's would shut out the workers of other users), else a temporary folder.
+    user (that of root excludes workers of other users), else a temporary folder.
     """
     if given := environ.get("RUNTIME_DIRECTORY"):
         return given.split(":")[0]

@@ -1,4 +1,4 @@
-"""Processes as proc(5) shows them. On other systems than Linux, nothing is found."""
+"""Processes as proc(5) shows them. Systems other than Linux: nothing is found."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class ProcessStat(NamedTuple):
-    """A process: state ("Z": it has ended), parent, group, session, and start (clock ticks since
-    boot), which tells it from a later process with the same pid.
+    """A process: state ("Z": it has exited), parent, group, session, and start (clock ticks since
+    boot), which distinguishes it from a later process with the same pid.
     """
 
     state: str
@@ -26,12 +26,12 @@ class ProcessStat(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has ended, and waits to be reaped."""
+        """Whether it has exited and waits to be reaped."""
         return self.state in ("Z", "X")
 
 
 def stat_of(pid: int) -> ProcessStat | None:
-    """Returns a process; None if there is none."""
+    """Returns a process, or None."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -42,19 +42,19 @@ def stat_of(pid: int) -> ProcessStat | None:
 
 
 def started_at(pid: int) -> int | None:
-    """Returns the start time of a process; None for one that does not exist or has ended."""
+    """Returns the start time of a process; None if it does not exist or has exited."""
     found = stat_of(pid)
     return None if found is None or found.is_dead else found.started
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process has ended and waits to be reaped."""
+    """Whether a process has exited and waits to be reaped."""
     found = stat_of(pid)
     return found is not None and found.is_dead
 
 
 def children_of(pid: int) -> list[int]:
-    """Returns the children of a process, the dead that nobody has reaped included."""
+    """Returns the children of a process, with those that are not reaped yet."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -67,7 +67,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(pids: Collection[int]) -> Iterator[int]:
-    """Yields processes and everything that they have started."""
+    """Yields processes and everything that they started."""
     waiting = list(pids)
     while waiting:
         pid = waiting.pop()
@@ -76,7 +76,7 @@ def descendants_of(pids: Collection[int]) -> Iterator[int]:
 
 
 def all_pids() -> list[int]:
-    """Returns every process that can be seen."""
+    """Returns every visible process."""
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -84,7 +84,7 @@ def all_pids() -> list[int]:
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """Returns the environment that a process was started with; empty if it may not be read."""
+    """Returns the initial environment of a process; empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", encoding="utf-8", errors="replace") as file:
             pairs = (item.partition("=") for item in file.read().split("\0"))
@@ -94,9 +94,9 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def was_started_by(pid: int, leader: int, notify_path: str, *, by_number: bool = True) -> bool:
-    """Whether a living process was started by a worker: it is in the group or session of `leader`
-    (unless that number may be another's: `by_number`), or has the worker's NOTIFY_SOCKET, which no
-    other worker has.
+    """Whether a running process was started by a worker: it is in the group or session of `leader`
+    (unless `by_number` is false: the number may be reused), or has the NOTIFY_SOCKET of the worker,
+    which is unique.
     """
     found = stat_of(pid)
     if found is None or found.is_dead:
@@ -107,7 +107,7 @@ def was_started_by(pid: int, leader: int, notify_path: str, *, by_number: bool =
 
 
 def name_of(pid: int) -> str:
-    """Returns the name of a process's program; "" if there is none."""
+    """Returns the program name of a process, or ""."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()
@@ -117,13 +117,13 @@ def name_of(pid: int) -> str:
 
 def adopt_orphans(*, adopt: bool = True) -> None:
     """Makes this process the parent of what its descendants leave behind (prctl(2),
-    PR_SET_CHILD_SUBREAPER; Linux), so that it can end it, and its number names no stranger.
+    PR_SET_CHILD_SUBREAPER; Linux), so that it can stop these processes safely by pid.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def send_signal(descriptor: int, number: int) -> None:
-    """Sends a signal to the process of a pidfd, if it still runs and may be signalled."""
+    """Sends a signal to the process of a pidfd, if it still runs and this is permitted."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         signal.pidfd_send_signal(descriptor, number)

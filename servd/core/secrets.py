@@ -17,7 +17,7 @@ _SECRET_ENDS = ("password", "passwd", "passphrase", "secret", "token", "apikey")
 """Ends of words: PGPASSWORD, AUTHTOKEN."""
 
 _IN_QUERIES = frozenset({"key", "sig", "signature", "code"})
-"""What is a secret in the query of a URL, too."""
+"""Further names of secrets in the query of a URL."""
 
 _KEYS = frozenset({"access", "api", "encryption", "private", "secret", "signing"})
 """Words that make a following `key` a secret."""
@@ -27,7 +27,7 @@ _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Returns whether this name is one of a secret. Whole words count: MAX_TOKENS is none."""
+    """Returns whether a name is that of a secret. Only whole words count: MAX_TOKENS is not."""
     if name.lower() in _NOT_SECRET:
         return False
     words = [word.lower() for word in _WORD.findall(name)]
@@ -37,7 +37,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_line(line: str, path: str = "") -> str:
-    """Returns a line of a config file, which belongs to the dotted `path`, with secrets masked."""
+    """Returns a line of a config file, for the dotted `path`, with secrets masked."""
     key = path.rpartition(".")[2].partition("[")[0]
     if is_secret_name(key) and not re.search(r"^\s*\[|[=:]", line):
         return re.sub(r"\S.*", MASK, line)
@@ -101,7 +101,7 @@ def mask_values(
 
 
 def _with_arguments_masked(words: list[Any]) -> list[Any]:
-    """Masks what follows an option for a secret: `["--password", "X"]`."""
+    """Masks the value after an option for a secret: `["--password", "X"]`."""
     return [
         MASK if isinstance(word, str) and _asks_for_secret(before) else word
         for before, word in zip([None, *words], words, strict=False)

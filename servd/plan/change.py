@@ -15,9 +15,7 @@ Sign = Literal["+", "~", "-"]
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A changed key. Secrets are masked in both values. `sign`: `+` if it is new, `-` if it is
-    gone.
-    """
+    """A changed key. Secrets are masked in both values. `sign`: `+` if added, `-` if removed."""
 
     key: str
     before: str
@@ -84,7 +82,7 @@ class Change:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Consequences to know before confirming."""
+        """Consequences to know before applying."""
         notes: list[str] = []
         if self.kind == "interrupt":
             notes.append(

@@ -93,8 +93,8 @@ def _change(old: ServicePlan | None, new: ServicePlan, before: Plan, after: Plan
 
 
 def _meaning(plan: ServicePlan) -> ServicePlan:
-    """Returns the plan without what its definition says in one of several ways: the environment
-    has what `env`, `env_file` and `env_passthrough` give.
+    """Returns the plan without the parts of its definition that have several spellings: the
+    environment has what `env`, `env_file` and `env_passthrough` give.
     """
     definition = plan.definition
     said = definition.model_copy(
@@ -118,7 +118,7 @@ def _rolled(change: Change | None, old: ServicePlan, new: ServicePlan) -> Change
 
 
 def _interrupting(change: Change) -> Change:
-    """Returns an `interrupt` if old and new workers cannot run side by side."""
+    """Returns an `interrupt` if old and new workers cannot run at once."""
     both = (change.before, change.after)
     alone = any(plan is not None and plan.stands_alone for plan in both)
     if change.before is None or not alone or change.kind in ("live", "scale"):
@@ -209,7 +209,7 @@ def _as_written(definition: Service) -> dict[str, Any]:
 
 
 def _with_manual_mark(key: KeyChange, old: ServicePlan) -> KeyChange:
-    """Marks a manual number of workers that the file replaces."""
+    """Marks a manual number of workers that the config replaces."""
     workers = old.definition.workers
     if workers in ("auto", old.workers):
         return key

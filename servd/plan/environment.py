@@ -16,10 +16,10 @@ BASE = (
     "*_PROXY", "*_proxy", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
 )  # fmt: skip
-"""Variables that every worker inherits from the daemon: what limits it limits them, too."""
+"""Variables that every worker inherits from the daemon, with those that limit the daemon."""
 
 _OF_PROGRAMS = {"PYTHONUNBUFFERED": "1"}
-"""Variables of commands: what a Python program prints is read at once, and not lost at its end."""
+"""Variables of commands: output of Python programs arrives at once and is not lost at exit."""
 
 _OWN = (
     "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",

@@ -1,4 +1,4 @@
-"""Fingerprints of values: two are equal where everything that is compared is."""
+"""Fingerprints of values: equal if everything that is compared is equal."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import BaseModel
 
 
 def fingerprint(key: bytes, *values: Any) -> str:
-    """Returns the fingerprint of plans, configurations and plain values. Without the secret `key`
-    nobody can try out which values it is of.
+    """Returns the fingerprint of plans, configurations and plain values. Without the secret `key`,
+    the values cannot be guessed by trial.
     """
     text = repr([_plain(value) for value in values])
     return hashlib.blake2b(text.encode(errors="surrogatepass"), key=key, digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """Returns the value as lists and scalars, whose text has everything, in one order."""
+    """Returns the value as lists and scalars, whose text is complete and in a fixed order."""
     if isinstance(value, BaseModel):
         return [type(value).__name__, _plain(dict(value))]
     if dataclasses.is_dataclass(value):

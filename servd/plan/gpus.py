@@ -48,7 +48,7 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """GPUs of this machine. `ordered` by PCI bus (CUDA is told); `declared` by the config."""
+    """GPUs of this machine. `ordered`: by PCI bus, as CUDA is told. `declared`: by the config."""
 
     ids: Ids = ()
     ordered: bool = True
@@ -193,7 +193,7 @@ def _assign(
 def _keep_held(
     request: GpuRequest, held: tuple[Ids, ...], free_shares: dict[str, float]
 ) -> list[Ids]:
-    """Takes and returns the GPUs that the first workers hold, as long as they fit the request."""
+    """Takes and returns the GPUs of the first workers, as long as they fit the request."""
     kept: list[Ids] = []
     for ids in held[: request.portions]:
         whole = request.each >= 1

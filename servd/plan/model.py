@@ -67,8 +67,8 @@ class ReadyPlan:
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """Health probes: at `address`, or (None) privately to servd's worker. With a `command`, it has
-    to exit with 0; `tcp`: the address has to accept. Times in seconds.
+    """Health probes: at `address`, or (None) privately to servd's worker. A `command` must
+    exit with 0; `tcp`: the address must accept. Times in seconds.
     """
 
     address: Address | None
@@ -103,8 +103,8 @@ class IdentityPlan:
 
 @dataclass(frozen=True, slots=True)
 class FoundAddress:
-    """An address that a running program listens on without saying so. `fixed`: it would bind the
-    same again, while another may be one that the system has chosen.
+    """An undeclared address that a running program listens on. `fixed`: it would bind the same one
+    again, so it was not chosen by the system.
     """
 
     address: str
@@ -146,7 +146,7 @@ class ServicePlan:
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker, in turn; empty: none requested."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
-    """What the running program was found to bind, which no definition says."""
+    """Undeclared addresses that the running program binds."""
     declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Variables with the values of the `env` tables; others come from files or from the daemon."""
 
@@ -156,7 +156,7 @@ class ServicePlan:
         return "app" if self.app is not None else "command"
 
     def argv_of(self, module: str) -> list[str]:
-        """Returns the command line of a module of the worker, also where servd is missing."""
+        """Returns the command line of a module of the worker, also without servd installed."""
         if self.definition.python:
             return [self.python, BOOTSTRAP, module]
         return [self.python, "-P", "-m", module]
@@ -170,7 +170,7 @@ class ServicePlan:
 
     @property
     def is_task(self) -> bool:
-        """Whether it runs to its end, and is ready after a success."""
+        """Whether it is a task: ready once it has exited with status 0."""
         return self.definition.kind == "task"
 
     @property
@@ -180,7 +180,7 @@ class ServicePlan:
 
     @property
     def stands_alone(self) -> bool:
-        """Whether two workers cannot run side by side, since they bind the address themselves."""
+        """Whether two workers cannot run at once, since they bind the address themselves."""
         declared = self.part is not None and self.part.declared.command
         return self.binds_itself or declared or bool(self.held and not self.sockets)
 
@@ -191,7 +191,7 @@ class ServicePlan:
 
     @property
     def never_overlaps(self) -> bool:
-        """Whether an old worker has to end before a new one takes its place."""
+        """Whether an old worker must exit before a new one replaces it."""
         return bool(self.stands_alone or self.held or self.rollout.strategy == "recreate")
 
     @property

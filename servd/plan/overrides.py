@@ -47,7 +47,7 @@ class ScaleService:
 
 @dataclass(frozen=True, slots=True)
 class StopService:
-    """Stops a service; with `cascade`, also everything that needs it."""
+    """Stops a service; with `cascade`, also everything that depends on it."""
 
     service: str
     cascade: bool = False
@@ -55,7 +55,7 @@ class StopService:
 
 @dataclass(frozen=True, slots=True)
 class StartService:
-    """Starts a service and everything that it needs."""
+    """Starts a service and everything that it depends on."""
 
     service: str
 
@@ -85,8 +85,8 @@ def with_overrides(declared: Plan, overrides: Overrides) -> Plan:
 
 
 def surviving(overrides: Overrides, before: Plan, after: Plan) -> dict[str, Override]:
-    """Returns the overrides that outlast the change of the declared plan from `before` to `after`:
-    `workers` says the same of the service, in the same words or with the same number.
+    """Returns the overrides that remain when the declared plan changes from `before` to `after`:
+    `workers` of the service has the same spelling or the same number.
     """
     old, new = before.by_name, after.by_name
     return {
@@ -133,7 +133,7 @@ def effective_overrides(overrides: Overrides, declared: Plan) -> dict[str, Overr
 
 
 def needed(name: str, plan: Plan) -> list[str]:
-    """Returns a service and everything that it needs, directly or not."""
+    """Returns a service and everything that it depends on, directly or not."""
     return graph.reached(plan.graph, name)
 
 
@@ -173,7 +173,7 @@ def _dependents(name: str, declared: Plan, running: Collection[str]) -> list[str
 
 
 def _started(overrides: Overrides, name: str, declared: Plan) -> dict[str, Override]:
-    """Removes the manual stop of a service and of everything that it needs."""
+    """Removes the manual stop of a service and of everything that it depends on."""
     found = dict(overrides)
     services = declared.by_name
     for each in needed(name, declared):

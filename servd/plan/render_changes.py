@@ -16,7 +16,7 @@ _COLOURS = {"+": "32", "~": "33", "-": "31"}
 
 
 class KeyRow(TypedDict):
-    """A key that is new (`+`), says something else (`~`), or is gone (`-`)."""
+    """A key that is added (`+`), changed (`~`), or removed (`-`)."""
 
     sign: Sign
     key: str
@@ -36,8 +36,8 @@ class Row(TypedDict):
 
 
 class SettingRow(KeyRow):
-    """A key of the daemon's own that says something else. `kind`: `live`, or `restart` if only a
-    restart of the daemon applies it.
+    """A changed key of the daemon. `kind`: `live`, or `restart` if only a restart of the daemon
+    applies it.
     """
 
     kind: DaemonKind

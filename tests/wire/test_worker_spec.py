@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from servd.config import service as config
+from servd.config import connections, service
+from servd.config.table import Table
 from servd.plan.build import spec_of
 from servd.wire import worker_spec as wire
 from servd.wire.worker_spec import AppSpec, BentoSpec, SocketSpec, TlsSpec, WorkerSpec
 
-TABLES: list[tuple[type[Any], type[config.Table]]] = [
-    (wire.TimeoutSpec, config.Timeouts),
-    (wire.LimitSpec, config.Limits),
-    (wire.LogSpec, config.ServiceLog),
-    (wire.ProxySpec, config.Proxy),
-    (wire.UvicornSpec, config.UvicornOptions),
+TABLES: list[tuple[type[Any], type[Table]]] = [
+    (wire.TimeoutSpec, connections.Timeouts),
+    (wire.LimitSpec, service.Limits),
+    (wire.LogSpec, service.ServiceLog),
+    (wire.ProxySpec, connections.Proxy),
+    (wire.UvicornSpec, connections.UvicornOptions),
 ]
 
 
@@ -27,7 +28,7 @@ def names_of(spec: type[Any]) -> set[str]:
 
 @pytest.mark.parametrize(("spec", "table"), TABLES)
 def test_every_field_of_a_table_is_a_key_of_the_configuration(
-    spec: type[Any], table: type[config.Table]
+    spec: type[Any], table: type[Table]
 ) -> None:
     assert names_of(spec) <= set(table.model_fields)
     values = table()
@@ -38,16 +39,16 @@ def test_every_field_of_a_table_is_a_key_of_the_configuration(
 def test_the_tables_stand_under_the_names_of_the_configuration() -> None:
     for field in dataclasses.fields(AppSpec):
         if str(field.type).removesuffix("Spec") in ("Timeout", "Limit", "Log", "Proxy", "Uvicorn"):
-            assert field.name in config.Service.model_fields
+            assert field.name in service.Service.model_fields
 
 
 def test_a_spec_survives_its_journey_as_json() -> None:
     tables = {
-        "timeouts": spec_of(wire.TimeoutSpec, config.Timeouts(request=1.5)),
-        "limits": spec_of(wire.LimitSpec, config.Limits(concurrency=3, body=1)),
-        "log": spec_of(wire.LogSpec, config.ServiceLog(skip_paths=("/a", "/b"))),
-        "proxy": spec_of(wire.ProxySpec, config.Proxy(headers=True)),
-        "uvicorn": spec_of(wire.UvicornSpec, config.UvicornOptions()),
+        "timeouts": spec_of(wire.TimeoutSpec, connections.Timeouts(request=1.5)),
+        "limits": spec_of(wire.LimitSpec, service.Limits(concurrency=3, body=1)),
+        "log": spec_of(wire.LogSpec, service.ServiceLog(skip_paths=("/a", "/b"))),
+        "proxy": spec_of(wire.ProxySpec, connections.Proxy(headers=True)),
+        "uvicorn": spec_of(wire.UvicornSpec, connections.UvicornOptions()),
     }
     reached = (("Other", "file:///x"), ("Third", "file:///y"))
     bento = BentoSpec("Part", reached, 2, True, False, "/run/b")
