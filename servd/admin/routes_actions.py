@@ -183,7 +183,7 @@ async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -
 
 
 def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:
-    """Returns the services to start again, of this one and all that it needs, for it to be well."""
+    """Returns which of the service and its dependencies must start again for it to be healthy."""
     services = daemon.supervisor.services
     chain = [each for each in needed(name, daemon.reloader.desired.declared) if each in services]
     found = {each for each in chain if services[each].state in _DOWN}
@@ -193,7 +193,7 @@ def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:
 
 
 async def _until_well(daemon: DaemonView, name: str) -> None:
-    """Waits until a service has started. Raises `ProblemError` if it does not become well."""
+    """Waits until a service has started. Raises `ProblemError` if it is not healthy then."""
     service = daemon.supervisor.services.get(name)
     if service is None or service.state not in ("waiting", "starting"):
         return
@@ -207,7 +207,7 @@ async def _until_well(daemon: DaemonView, name: str) -> None:
 async def _apply(
     daemon: DaemonView, request: ReloadRequest, asked: Waiting, by: Caller, name: str | None = None
 ) -> ReloadStatus:
-    """Waits for the report, then for the service `name` to be well; the act survives a disconnect.
+    """Waits for the report, then for the service `name`; the action survives a disconnect.
     Raises `ProblemError` if it failed.
     """
     report = await asyncio.shield(daemon.reload(replace(request, seen=by.seen)))

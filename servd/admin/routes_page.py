@@ -1,4 +1,4 @@
-"""The page for people: one self-contained document, assembled from its parts."""
+"""The status page: one self-contained document, assembled from its parts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
 
 WELL = ("ready", "completed", "exited", "rolling")
-"""States of a service that answers its clients, or a task that has succeeded."""
+"""States of a service that serves its clients, or of a task that has succeeded."""
 
 router = APIRouter()
 
@@ -53,7 +53,7 @@ def entity_tag(daemon: DaemonView) -> str:
 
 
 def require_service(daemon: DaemonView, name: str) -> None:
-    """Raises `ProblemError` if there is no such service."""
+    """Raises `ProblemError` if the service is unknown."""
     if name not in daemon.supervisor.services:
         names = ", ".join(sorted(daemon.supervisor.services))
         title = f'unknown service "{name}"'

@@ -222,7 +222,7 @@ class AdminListener:
             closing.add_done_callback(lambda task: self._closing.pop(task, None))
 
     def mend(self) -> list[str]:
-        """Binds its unix socket again if somebody has removed the file; returns the path. Raises
+        """Binds its unix socket again if its file was deleted; returns the path. Raises
         `StartError`.
         """
         here = self._endpoint
@@ -317,7 +317,7 @@ class AdminServer:
             listener.start()
 
     def mend(self) -> list[str]:
-        """Binds again the unix sockets whose files were removed; returns their paths. Raises
+        """Binds the unix sockets again whose files were deleted; returns their paths. Raises
         `StartError`.
         """
         return [path for listener in self._listeners for path in listener.mend()]

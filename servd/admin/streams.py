@@ -21,7 +21,7 @@ MOST_STREAMS = 64
 """Clients that may follow at the same time."""
 
 QUIET = 15.0
-"""Seconds after which a comment tells a client (and whatever is between) that we are still here."""
+"""Seconds after which a comment keeps the connection to an idle client alive."""
 
 _ID = re.compile(r"([0-9a-f]+)-([0-9]+)")
 _GAP = {"event": "gap", "reason": "some lines are no longer available"}
@@ -64,7 +64,7 @@ def wish(
         str, Header(description="Continue after this event instead of sending past lines.")
     ] = "",
 ) -> StreamQuery:
-    """The wish of a request."""
+    """Returns what a request asks for."""
     return StreamQuery(follow, lines, tuple(service or ()), last_event_id)
 
 
@@ -80,7 +80,7 @@ class Follower:
     wish: StreamQuery
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Chunks of server-sent events, until all has been said, or the daemon ends."""
+        """Yields chunks of server-sent events until all are sent or the daemon stops."""
         position, chunk = self._past()
         yield chunk
         loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class Follower:
                 await asyncio.sleep(FOLLOW_PAUSE_SECONDS)  # however much is written
 
     def _past(self) -> tuple[int, bytes]:
-        """Where to go on from, and what is to be said before that."""
+        """Returns the position to continue from, and the first chunk."""
         newest = self.journal.newest
         found = _ID.fullmatch(self.wish.last_id.strip())
         if found is not None and found[1] == self.boot and int(found[2]) <= newest:
@@ -116,7 +116,7 @@ class Follower:
         return max(newest, lines[-1].number if lines else 0), begin + self._shown(lines)
 
     def _shown(self, lines: Iterable[Line]) -> bytes:
-        """A line has no end of line in it, but for what a program may have made up."""
+        """Renders lines. Only a program's own output can contain an end of line."""
         boot = self.boot.encode()
         return b"".join(
             b"id: %s-%d\ndata: %s\n\n" % (boot, line.number, line.text.replace(b"\r", b" "))

@@ -41,7 +41,7 @@ from servd.supervisor.supervisor import Supervisor
 from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
 
 _ADDRESS_SECONDS = 0.5
-"""How often it is asked which workers are due for a look at what they bind."""
+"""How often servd checks which workers are due for a look at what they bind."""
 
 
 def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:

@@ -1,4 +1,4 @@
-"""The daemon's phase, between its start and its end."""
+"""The phase of the daemon, from its start to its exit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Lifecycle:
 
     @property
     def phase(self) -> Literal["starting", "running", "stopping"]:
-        """What the daemon does, apart from reloads."""
+        """The phase of the daemon, apart from reloads."""
         if self.stopping.is_set():
             return "stopping"
         return "running" if self.has_started else "starting"
 
     def stop(self) -> None:
-        """Asks the daemon to end."""
+        """Requests that the daemon stops."""
         self.is_told_to_stop = True
         self.stopping.set()

@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class Periodic:
-    """Runs `work` every `seconds` s, at once or `later`; logs exceptions and continues."""
+    """Runs `work` every `seconds` s, immediately or `later`; logs exceptions and continues."""
 
     def __init__(
         self, seconds: float, work: Callable[[], Awaitable[None] | None], *, later: bool = False

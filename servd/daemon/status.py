@@ -24,7 +24,7 @@ from servd.wire.shm_counters import IN_FLIGHT
 
 @dataclass(frozen=True, slots=True)
 class ConfigStatus:
-    """The configuration in force. `generation` increases with every applied reload."""
+    """The current configuration. `generation` increases with every applied reload."""
 
     path: str
     digest: str
@@ -35,8 +35,8 @@ class ConfigStatus:
 @dataclass(frozen=True, slots=True)
 class ReloadStatus:
     """The outcome of a reload. `details` are all errors of an invalid configuration, `last_lines`
-    the last output of a failing worker, `since` is when the state in force was applied,
-    `by_hand_ends` what was set by hand until then.
+    the last output of a failed worker, `since` is when the current state was applied,
+    `by_hand_ends` are the manual changes that the reload ended.
     """
 
     outcome: str
@@ -56,7 +56,7 @@ class ReloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCounts:
-    """How many workers there should be, and are."""
+    """The desired number of workers, and how many are ready."""
 
     desired: int
     ready: int
@@ -64,7 +64,7 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One worker of the current generation. What is not measured is null."""
+    """One worker of the current generation. Unavailable measurements are null."""
 
     pid: int
     worker: int
@@ -110,10 +110,10 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service. `binds_itself`: what its program was found to listen on besides `listen`.
-    `rps`, `rps_4xx`, `rps_5xx` (requests a second: all, and those with such an answer), `p50_ms`
+    """One service. `binds_itself`: undeclared addresses that its program listens on.
+    `rps`, `rps_4xx`, `rps_5xx` (requests per second: all, 4xx, 5xx), `p50_ms`
     and `p99_ms` cover the last ten seconds, null unless it is an app; `requests` counts since the
-    daemon started. `error` says too that most answers of late are 5xx. `by_hand` is set if the
+    daemon started. `error` also reports that most recent responses are 5xx. `by_hand` is set if the
     number of workers differs from the declared one, `crash_loop` if a worker dies repeatedly.
     """
 
@@ -181,7 +181,7 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the status of a service needs besides the service; `declared` are the declared plans."""
+    """What the status of a service needs in addition to it; `declared` are the declared plans."""
 
     cpu: CpuMeter
     traffic: RequestRates

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class ResilientThreadPool(ThreadPoolExecutor):
-    """Starts one thread at once. When the system refuses another, work waits for those that run."""
+    """Starts one thread immediately. When the system refuses more, work waits for a running one."""
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="servd-thread")

@@ -159,4 +159,4 @@ class Acceptor:
             self._loop.remove_reader(self._socket)
 
     async def wait_closed(self) -> None:
-        """Returns at once: the server waits for its connections."""
+        """Returns immediately: the server waits for its connections."""

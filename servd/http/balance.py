@@ -16,7 +16,7 @@ _WAITING = struct.Struct("=24xI")
 """`tcpi_unacked` of a listening socket is the length of its accept queue (tcp_diag.c of Linux)."""
 
 _REST = 4
-"""Connections that a worker takes over at once where it does not know how many wait."""
+"""Connections that a worker accepts per turn where it does not know how many wait."""
 
 
 class Connections(set[Any]):

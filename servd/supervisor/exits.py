@@ -1,4 +1,4 @@
-"""How workers end, in words for people."""
+"""Descriptions of how workers exit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servd.supervisor.circus.process import WorkerProcess
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended, in words for people."""
+    """How a worker exited."""
 
     worker: int
     pid: int
@@ -25,7 +25,7 @@ class WorkerExit:
 
 
 class FailedStartError(StartError):
-    """A generation did not start. `last` is how its worker ended, if one did."""
+    """A generation did not start. `last` is how its worker exited, if one did."""
 
     def __init__(self, message: str, last: WorkerExit | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class FailedStartError(StartError):
 
 
 def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> WorkerExit:
-    """Describes the unrequested end of a worker. `environ` is the daemon's."""
+    """Describes the unexpected exit of a worker. `environ` is the daemon's."""
     reason = process.report.failed or describe(status)
     if status == -signal.SIGBUS and _is_full(process.launch.context.notify_folder):
         reason += ": the disk of the runtime folder is full"
@@ -49,7 +49,7 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
 
 
 def not_spawned(plan: ServicePlan, slot: int, error: OSError) -> WorkerExit:
-    """Describes the end of a worker that the system could not start."""
+    """Describes a worker that the system could not start."""
     reason = f"could not be started: {error.strerror or error}"
     if error.filename:
         reason += f" ({os.fsdecode(error.filename)})"
@@ -69,7 +69,7 @@ def _is_full(folder: str) -> bool:
 
 
 def describe(status: int) -> str:
-    """An exit status in words."""
+    """Describes an exit status."""
     if status >= 0:
         return f"exited with status {status}"
     try:
@@ -79,7 +79,7 @@ def describe(status: int) -> str:
 
 
 def restart_reason(process: WorkerProcess, status: int) -> str:
-    """The reason of a restart, as it is counted."""
+    """Returns the reason of a restart for the metrics."""
     if process.kill_reason:
         return process.kill_reason
     if not process.was_ready:

@@ -190,12 +190,12 @@ class Generation:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ran, and ended as asked."""
+        """Whether it ran, and stopped as requested."""
         return self.workers.has_ended
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it runs any more, or ever did."""
+        """Whether none of its processes runs."""
         return not self.workers.has_begun or self.workers.has_ended
 
     @property
@@ -206,7 +206,7 @@ class Generation:
     # what the workers report
 
     def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended unasked."""
+        """A worker exited unexpectedly."""
         self.owner.lost(self, exit_, history)
 
     def overdue(self) -> None:

@@ -14,7 +14,7 @@ from servd.core.processes import adopt_orphans
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "guardian.py")
 _STEP_SECONDS = 2.0
-"""Time that its start, and its end, may take; the daemon goes on without it."""
+"""Time limit for its start and its exit; the daemon continues without it."""
 
 
 class Guardian:

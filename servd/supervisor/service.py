@@ -116,7 +116,7 @@ class ManagedService:
         )
 
     def learn(self, found: tuple[FoundAddress, ...]) -> None:
-        """Its program was found to bind these addresses."""
+        """Records the addresses that its program was found to bind."""
         self.plan = replace(self.plan, found=found)
         if self.current is not None:
             self.current.learn(found)
@@ -148,7 +148,7 @@ class ManagedService:
 
     async def start(self) -> None:
         """Starts the workers; returns once all are ready. Raises `StartError` with the reason when
-        the service is known to fail; dying workers are tried again even then, as `restart` says.
+        the service is known to fail; failing workers are restarted even then, as `restart` says.
         """
         generation = self.current
         assert generation is not None
@@ -164,7 +164,7 @@ class ManagedService:
             self.milestones.settled.set()
 
     def retry(self) -> bool:
-        """Ends every back-off, starts again what was given up; False if it needs a new start."""
+        """Ends every back-off and retries failed workers; False if a new start is needed."""
         if self.current is not None and self.current.completed:
             return True
         if self.current is None or self.current.is_over:
@@ -213,7 +213,7 @@ class ManagedService:
         self.draining = [generation for generation in self.draining if not generation.is_over]
 
     async def begin_stop(self, reason: str = "servd is stopping") -> None:
-        """Begins the end of every generation: returns once nothing accepts any more."""
+        """Begins to stop every generation; returns once none accepts connections."""
         if self.starter is not None:
             self.starter.cancel()
         self.milestones.settled.set()
@@ -230,23 +230,23 @@ class ManagedService:
         await asyncio.gather(*(generation.stop_accepting(reason) for generation in self.draining))
 
     async def wait_gone(self) -> None:
-        """Returns when everything has ended after `begin_stop`."""
+        """Returns when everything has stopped after `begin_stop`."""
         await asyncio.gather(*(generation.wait_ended() for generation in list(self.draining)))
         self._drop_ended()
         if self.current is None:
             self.set_state("stopped")
 
     def kill(self) -> None:
-        """Kills every worker at once."""
+        """Kills every worker immediately."""
         for generation in self.generations:
             generation.workers.kill()
 
     def worker_overdue(self) -> None:
-        """A worker did not end in time."""
+        """A worker did not exit in time."""
         self.overdue += 1
 
     def lost(self, generation: Generation, exit_: WorkerExit, history: RestartHistory) -> None:
-        """Logs the unrequested end of a worker, and what happens next."""
+        """Logs the unexpected exit of a worker, and what happens next."""
         pause = max(0.0, history.until - asyncio.get_running_loop().time())
         next_action = {
             "gave_up": "not restarted (restart.give_up_after reached)",
@@ -279,7 +279,7 @@ class ManagedService:
 
     @property
     def crash_loop(self) -> bool:
-        """Whether a worker dies again and again."""
+        """Whether a worker keeps failing."""
         return self.current is not None and self.current.workers.failed_lately(CRASH_LOOP)
 
     def refresh(self) -> None:

@@ -214,7 +214,7 @@ class Supervisor:
             service.fail(f"internal error: {error}")
 
     async def _bind(self, service: ManagedService) -> None:
-        """Binds a service. What fails is tried again like a worker that dies: an address that is
+        """Binds a service. Failures are retried like those of a worker: an address that is
         taken becomes free, a name can be resolved, a folder is made. Raises `StartError`.
         """
         loop, history = asyncio.get_running_loop(), RestartHistory()
@@ -289,7 +289,7 @@ class Supervisor:
         return dict(self.failed_at_start)
 
     def retry(self, names: Collection[str]) -> None:
-        """Ends every back-off of these services, and starts again what had failed."""
+        """Ends every back-off of these services and retries failed ones."""
         for name in names:
             service = self.services.get(name)
             if service is None or not service.plan.workers:
@@ -307,13 +307,13 @@ class Supervisor:
 
     @property
     def lost_sockets(self) -> list[Bound]:
-        """Unix sockets that no client finds any more, as somebody has removed their files."""
+        """Unix sockets that clients cannot find because their files were deleted."""
         return [item for item in self.context.pool.bound.values() if item.is_lost]
 
     # ending
 
     async def release(self, names: Collection[str], reason: str) -> None:
-        """Begins the end of these services: returns once they accept no more."""
+        """Begins to stop these services; returns once they accept no more."""
         known = [self.services[name] for name in names if name in self.services]
         await asyncio.gather(*(service.begin_stop(reason) for service in known))
 
@@ -339,7 +339,7 @@ class Supervisor:
 
     @property
     def _overdue_in_all(self) -> int:
-        """Workers that did not end in time, since the daemon started."""
+        """Workers that did not exit in time, since the daemon started."""
         services = {*self.services.values(), *self.leaving}
         return self._overdue + sum(service.overdue for service in services)
 
@@ -365,7 +365,7 @@ class Supervisor:
         return bool(done)
 
     def kill(self) -> None:
-        """Kills everything at once."""
+        """Kills everything immediately."""
         for service in [*self.services.values(), *self._adding.values(), *self.leaving]:
             service.kill()
 

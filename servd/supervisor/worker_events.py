@@ -15,7 +15,7 @@ from servd.supervisor.worker_record import WorkerRecord
 
 class WorkerTeam(Protocol):
     """The workers that the events are about. `expect` waits for the readiness of a new worker,
-    `recycle` replaces one that asks for it; `lost` and `overdue` are unrequested and late ends.
+    `recycle` replaces one that requests it; `lost` and `overdue` are unexpected and late exits.
     """
 
     log: Any
@@ -56,7 +56,7 @@ class WorkerEventRecorder:
         return "scaled up" if self._team.growing else "new generation"
 
     def died(self, process: WorkerProcess, status: int, history: RestartHistory) -> None:
-        """A worker ended unasked."""
+        """A worker exited unexpectedly."""
         team = self._team
         if team.launch.plan.is_task and status == 0:
             team.record.completed = True
@@ -83,11 +83,11 @@ class WorkerEventRecorder:
         team.refresh()
 
     def recycle_requested(self, process: WorkerProcess) -> None:
-        """A worker asks to be replaced."""
+        """A worker requests its replacement."""
         self._team.recycle(process)
 
     def left_behind(self, process: WorkerProcess, left: dict[int, str], seconds: float) -> None:
-        """A worker has ended, but not everything that it had started."""
+        """A worker has exited, but processes that it started are running."""
         names = [f"{name} ({pid})" for pid, name in sorted(left.items())]
         self._team.log.warning(
             Event.WORKER_LEFT_PROCESSES,
@@ -99,23 +99,23 @@ class WorkerEventRecorder:
         self._team.refresh()
 
     def stop_requested(self, process: WorkerProcess, reason: str) -> None:
-        """A worker is asked to end: it stops accepting, and answers what is in flight."""
+        """A worker begins to stop: it accepts no more and finishes requests in flight."""
         self._log(Event.WORKER_DRAINING, process, reason=reason)
 
     def stop_command_failed(self, process: WorkerProcess, error: str) -> None:
-        """`stop_command` did not do what it should: the worker gets its signal."""
+        """`stop_command` failed: the worker gets its signal."""
         details = {"error": error, "next_action": "sending stop_signal"}
         self._team.log.warning(
             Event.STOP_COMMAND_FAILED, worker=process.slot, pid=process.pid, **details
         )
 
     def ended(self, process: WorkerProcess, status: int) -> None:
-        """A worker ended as asked."""
+        """A worker exited as requested."""
         self._log(Event.WORKER_ENDED, process, exit_status=status)
         self._team.refresh()
 
     def overdue(self, process: WorkerProcess, seconds: float) -> None:
-        """A worker did not end in time, and is killed."""
+        """A worker did not exit in time and is killed."""
         self._team.overdue()
         slot, pid, log = process.slot, process.pid, self._team.log
         reason = f"still running {seconds:g} s after the stop request"

@@ -131,7 +131,7 @@ class WorkerGroup:
 
     @property
     def has_ended(self) -> bool:
-        """Whether every worker has ended, as asked."""
+        """Whether every worker has exited as requested."""
         return self._ending is not None and self._ending.done()
 
     # becoming ready
@@ -233,7 +233,7 @@ class WorkerGroup:
         await asyncio.gather(*(one(p) for p in self.processes if p.was_ready))
 
     def end_probation(self) -> None:
-        """Starts workers that die again from now on."""
+        """Restarts failing workers from now on."""
         self.growing = 0
         self.watcher.end_probation(replace(self.launch, accept=True))
         self._recycler.end_probation()
@@ -305,7 +305,7 @@ class WorkerGroup:
         await self.until_ready([slot for slot in slots if slot < self.wanted])
 
     def retry(self) -> None:
-        """Ends every back-off, and starts again what was given up."""
+        """Ends every back-off and retries failed workers."""
         if not self.is_ready and self.watcher.history:
             self.watcher.retry()
 
@@ -357,7 +357,7 @@ class WorkerGroup:
                 process.signal_group(signal.SIGKILL)
 
     def kill(self) -> None:
-        """Kills every worker at once."""
+        """Kills every worker immediately."""
         self.watcher.kill_now()
 
     # for the recorder and the recycler
@@ -374,7 +374,7 @@ class WorkerGroup:
             self.log.error(Event.INTERNAL_ERROR, exc_info=fault)
 
     def lost(self, exit_: WorkerExit, history: RestartHistory) -> None:
-        """A worker ended unasked."""
+        """A worker exited unexpectedly."""
         self._owner.lost(exit_, history)
 
     def overdue(self) -> None:

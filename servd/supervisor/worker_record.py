@@ -9,9 +9,9 @@ from servd.supervisor.exits import FailedStartError, WorkerExit
 
 @dataclass(slots=True)
 class WorkerRecord:
-    """`completed`: a task ended well. `start_failures`: workers that ended before they were ready.
+    """`completed`: a task succeeded. `start_failures`: workers that exited before they were ready.
     `not_loaded`: the app could not be imported.
-    `last_exit`: the latest end that was not requested.
+    `last_exit`: the latest unexpected exit.
     """
 
     completed: bool = False

@@ -52,7 +52,7 @@ class WorkerRegistry:
         return pid in self._known
 
     def mend(self) -> None:
-        """Writes the list again if somebody has removed it."""
+        """Writes the list again if it was deleted."""
         if self._known and self._path and not os.path.exists(self._path):
             self._write_soon()
 

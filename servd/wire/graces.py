@@ -8,10 +8,10 @@ PROBE_END_SECONDS = 0.2
 """A worker that has drained lets a health probe under way end."""
 
 HARD_EXIT_SECONDS = 2.5
-"""Beyond its drain and `timeouts.shutdown`, a worker whose daemon died exits at once."""
+"""Beyond its drain and `timeouts.shutdown`, a worker whose daemon died exits immediately."""
 
 KILL_SECONDS = 3.0
-"""Beyond its drain and `timeouts.shutdown`, a worker that was asked to stop is killed by the
+"""Beyond its drain and `timeouts.shutdown`, a worker that was told to stop is killed by the
 daemon. A command is killed at the end of its drain, exactly."""
 
 UNREADY_STOP_SECONDS = 5.0
@@ -44,7 +44,7 @@ LOG_SECONDS = 2.0
 """Lines that wait to be written when the daemon ends."""
 
 PREVIOUS_DAEMON_SECONDS = 5.0
-"""A draining previous daemon ends within this, once it is told to stop at once."""
+"""A draining previous daemon exits within this, once it is told to stop immediately."""
 
 DISMISSED_DAEMON_SECONDS = 10.0
 """A new daemon that is not wanted after all ends its workers within this."""

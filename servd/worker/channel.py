@@ -80,7 +80,7 @@ def die_with_parent(signum: int) -> None:
 
 
 def kill_group() -> None:
-    """Ends this process and everything that it has started: nobody else does it any more."""
+    """Kills this process and everything that it has started: nothing else will."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

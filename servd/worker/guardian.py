@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 0.05
 
 
 def main() -> None:
-    """Waits, in a process of its own."""
+    """Waits, in its own process."""
     descriptor, path = int(sys.argv[1]), sys.argv[2]
     if os.fork():
         os._exit(0)

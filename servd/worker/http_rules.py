@@ -33,8 +33,8 @@ _LENGTHS = Refusal(400, "A request must have only one content-length.")
 
 
 FRAMING_BYTES = 32
-"""What each part of a chunked body may have beside its content, on average, beyond the limit of the
-head: sizes and extensions of chunks, and trailers."""
+"""What each part of a chunked body may have in addition to its content, on average, beyond the
+limit of the head: sizes and extensions of chunks, and trailers."""
 
 
 class RefusedHeadError(Exception):

@@ -8,12 +8,12 @@ from typing import Any
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_ARGUMENTS = {1: "asgi2", 2: "wsgi", 3: "asgi3"}
-"""What a plain function with so many arguments is: of (scope), of (environ, start_response), or of
-(scope, receive, send), which returns what can be awaited."""
+"""What a plain function with this many arguments is: of (scope), of (environ, start_response), or
+of (scope, receive, send), which returns an awaitable."""
 
 
 class NotAnAppError(Exception):
-    """An object is no app; the message says what it is, and which key to set."""
+    """An object is not an app; the message says what it is, and which key to set."""
 
 
 def interface_of(app: Any) -> str:

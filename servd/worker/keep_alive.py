@@ -1,4 +1,4 @@
-"""Uvicorn's protocol for httptools, and what servd mends of it:
+"""Uvicorn's protocol for httptools, and what servd fixes in it:
 
 - one timer per idle connection takes one to two of the hundred microseconds of a small request;
 - a head may have any length, as may trailers and the extensions of chunks;

@@ -204,7 +204,7 @@ class WorkerServer(BaseServer):
         return False
 
     async def _tick(self) -> None:
-        """Updates the date header while the drain goes on."""
+        """Updates the date header during the drain."""
         while True:
             await asyncio.sleep(1.0)
             await self.on_tick(0)

@@ -15,7 +15,7 @@ from servd.worker.asgi.request import current
 
 
 def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Tracks `work` in the request's `threads`. Raises RuntimeError once that is given up."""
+    """Tracks `work` in the request's `threads`. Raises RuntimeError once that is aborted."""
     request = current.get()
     if request is None:
         return work

@@ -25,7 +25,7 @@ _CGI_NAMES = {b"content-length": "CONTENT_LENGTH", b"content-type": "CONTENT_TYP
 
 
 class ClientGoneError(Exception):
-    """The client has gone, or has been answered by servd: nobody reads what the app says."""
+    """The client has gone, or servd has responded: nothing reads the response of the app."""
 
 
 class WSGIAdapter:
@@ -115,7 +115,7 @@ class _Answer:
         self._deliver(b"", more=False)
 
     def _deliver(self, chunk: bytes, *, more: bool) -> None:
-        """Raises `ClientGoneError` if nobody reads it."""
+        """Raises `ClientGoneError` if nothing reads it."""
         messages = [{"type": "http.response.body", "body": chunk, "more_body": more}]
         if not self._begun:
             if self._head is None:

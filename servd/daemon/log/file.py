@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 class LogFile(io.RawIOBase):
     """A file that is appended to. At `max_size` bytes (None or 0: never) it is renamed to `.1`,
-    that to `.2`, and so on; `keep` old ones are kept. It is begun anew at the end of a line. It
+    that to `.2`, and so on; `keep` old ones are kept. It is rotated at the end of a line. It
     belongs to one thread.
 
     Root opens it with the rights of the service's user (`account`), or of its folder's owner, if
@@ -83,7 +83,7 @@ class LogFile(io.RawIOBase):
         return os.write(descriptor, content[: whole_lines or None])
 
     def _begin_anew(self) -> bool:
-        """Renames the file, and opens a new one. What cannot be renamed goes on being used."""
+        """Renames the file and opens a new one. If renaming fails, the file stays in use."""
         try:
             with files_as(rights_for(self._path, self._account).account):
                 self._rename()

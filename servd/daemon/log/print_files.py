@@ -1,4 +1,4 @@
-"""The files that services name with `log.file`, each with a writer of its own."""
+"""The files that services name with `log.file`, each with its own writer."""
 
 from __future__ import annotations
 

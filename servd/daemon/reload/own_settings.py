@@ -1,4 +1,4 @@
-"""Reloads the daemon's own settings: log, admin API, hooks, and how many workers start at once."""
+"""Reloads the daemon's own settings: log, admin API, hooks, and the limit of parallel starts."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ class OwnSettings:
 
 
 def start_limit(config: Config, usable_cpus: int) -> int:
-    """Returns how many workers may be starting at once."""
+    """Returns how many workers may start in parallel."""
     return config.daemon.start_concurrency or 2 * usable_cpus

@@ -16,7 +16,7 @@ Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequest:
-    """What a reload is asked to do: read the configuration again, or only `certificates`; replace
+    """What a reload does: read the configuration again, or only `certificates`; replace
     unchanged services too (those in `roll`, or all); apply a manual action (`act`).
 
     `seen` are the tags that the caller knows, of what runs or of a plan: if another is in force, or
@@ -55,7 +55,7 @@ class ReloadRequest:
 
 
 class OutdatedError(ServdError):
-    """What runs, or what the files say, is not what the caller has seen."""
+    """The running state or the files differ from what the caller has seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class ReloadReport:
     """The outcome of a reload.
 
     `error` says in one line why it failed, `details` are all errors of an invalid configuration
-    with their places, `last_lines` the last output of a failing worker. `restart_needed` are keys
-    that only a restart of the daemon applies, `by_hand_ends` is what was set by hand until now,
-    `since` is when the state in force was applied. `drains` finish when everything old has ended.
+    with their places, `last_lines` the last output of a failed worker. `restart_needed` are keys
+    that only a restart of the daemon applies, `by_hand_ends` are the manual changes that it ends,
+    `since` is when the current state was applied. `drains` finish when all old workers have exited.
     """
 
     outcome: Outcome

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class UpgradeReport:
-    """The outcome: pid and version of the daemon that runs now, a failing worker's last lines."""
+    """The outcome: pid and version of the running daemon, and the last lines of a failed worker."""
 
     outcome: Literal["replaced", "failed"]
     at: str

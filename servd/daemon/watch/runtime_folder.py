@@ -93,7 +93,7 @@ class RuntimeFolderWatch:
         return made
 
     def _mend_services(self) -> None:
-        """Rolls the services that cannot be reached any more."""
+        """Rolls the services that clients can no longer reach."""
         now, lost = time.monotonic(), {item.key: item for item in self._supervisor.lost_sockets}
         self._rolled = {key: at for key, at in self._rolled.items() if key in lost}
         due = [item for key, item in lost.items() if now >= self._rolled.get(key, (0.0, 0.0))[0]]

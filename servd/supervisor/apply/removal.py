@@ -33,13 +33,13 @@ class Remove(Step):
         self.gone = asyncio.get_running_loop().create_task(going)
 
     async def retire_old(self) -> None:
-        """Returns once it accepts no more, or at once if a draining dependent can still call it."""
+        """Returns once it accepts no more, or now if a draining dependent can still call it."""
         if not self._waits:
             await self._stopped_accepting.wait()
 
     @property
     def reason(self) -> str:
-        """The reason, for people."""
+        """The reason for events."""
         return self.change.why
 
     async def wait_ended(self) -> None:
@@ -64,14 +64,14 @@ class Remove(Step):
 
 
 class Halt(Remove):
-    """Keeps a service stopped: it ends, and its name and plan stay."""
+    """Stops a service and keeps its name and plan."""
 
     async def retire_old(self) -> None:
-        """Ends it as a removal does."""
+        """Stops it as a removal does."""
         self.service.plan = self.after
         await super().retire_old()
 
     @property
     def reason(self) -> str:
-        """The reason, for people."""
+        """The reason for events."""
         return "stopped on request"

@@ -77,7 +77,7 @@ class Replace(Step):
         await self.service.replace(old)
 
     async def accept_late(self) -> None:
-        """Lets the new workers accept; one that died is replaced by one that accepts."""
+        """Lets the new workers accept; one that exited is replaced by one that accepts."""
         if self.hands_over:
             with contextlib.suppress(FailedStartError):
                 await self._new.workers.accept()
@@ -169,8 +169,8 @@ class Interrupt(Replace):
 
 
 class Recreate(Interrupt):
-    """Old workers that must not run beside the new: they drain and end, then the new start. The
-    sockets stay bound all along: connections wait in their queues.
+    """Old workers that must not overlap with new ones: they drain and exit, then new ones start.
+    The sockets stay bound: connections wait in their queues.
     """
 
     async def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs a program beside a worker, as the worker was run: to ask how it is, or to stop it."""
+"""Runs a program next to a worker, in the same environment: to probe or to stop it."""
 
 from __future__ import annotations
 

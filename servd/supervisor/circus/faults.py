@@ -1,4 +1,4 @@
-"""Faults of Circus 0.19, and what servd does instead. An entry can go once Circus is mended."""
+"""Faults of Circus 0.19, and what servd does instead. An entry can go once Circus is fixed."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ log = structlog.get_logger()
 
 
 class WatcherObserver(ProcessListener, Protocol):
-    """Receives what happens to the processes of a watcher: `died` unasked, `ended` as asked,
-    `overdue` (not ended in time, and killed), `not_spawned` (the system could not start it).
+    """Receives what happens to the processes of a watcher: `died` (unexpectedly), `ended` (as
+    requested), `overdue` (not exited in time, and killed), `not_spawned` (the system could not
+    start it).
     """
 
     def spawned(self, process: WorkerProcess) -> None: ...
@@ -75,7 +76,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
 
     @property
     def staying(self) -> list[WorkerProcess]:
-        """The processes that were not asked to end."""
+        """The processes that are not stopping."""
         return [process for process in self.processes.values() if not process.stopping]
 
     @property
@@ -196,7 +197,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         return self.attempts if taken else self.history
 
     def reap_process(self, pid: int, status: int | None = None) -> None:
-        """Removes a dead process. One that ended unasked enters the history and is replaced."""
+        """Removes a dead process. An unexpected exit enters the history and leads to a restart."""
         process = self.processes.pop(pid, None)
         if process is None:
             return
@@ -236,7 +237,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             self._timer = None
 
     def ask_to_end(self, process: WorkerProcess, stop_signal: int | None = None) -> None:
-        """Asks a process to drain, once."""
+        """Requests that a process drains, once."""
         if process.stopping:
             return
         self.observer.stop_requested(process, process.stop_reason or self.stop_reason)
@@ -252,7 +253,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             process.signal_self(number)
 
     async def _stop_by_command(self, process: WorkerProcess, number: int) -> None:
-        """Runs `stop_command`; sends the signal after all if that fails."""
+        """Runs `stop_command`; sends the signal if that fails."""
         plan = self.launch.plan
         try:
             status = await run_beside(process, plan.stop_command, plan.stop_seconds)
@@ -296,7 +297,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         )
 
     async def end(self) -> None:
-        """Drains everything; starts nothing any more."""
+        """Drains everything and starts nothing new."""
         if self.is_stopped():
             return
         self._status = "stopping"
@@ -305,7 +306,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self._status = "stopped"
 
     def kill_now(self) -> None:
-        """Kills every process group at once; starts nothing any more."""
+        """Kills every process group immediately and starts nothing new."""
         if self.is_active():
             self._status = "stopping"
             self._cancel_timer()

@@ -1,4 +1,4 @@
-"""Replaces running workers: hung ones at once, others one at a time after a ready replacement."""
+"""Replaces running workers: hung ones immediately, others one at a time, replacement first."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Recycler:
         self.team.refresh()
 
     def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
-        """Logs it, and keeps the worker: replacing it would never end."""
+        """Logs it and keeps the worker: every replacement would exceed the limit too."""
         reason = "a new worker already exceeds limits.memory"
         self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 

@@ -15,7 +15,7 @@ from servd.supervisor.io.output import waiting_bytes
 from servd.supervisor.io.reader import BoundedReader, ReadBudget
 
 ANSWER_SECONDS = 10.0
-"""Time that a worker has to do what it is asked to."""
+"""Time limit for a worker to answer a request."""
 
 LONGEST_MESSAGE = 256 * 1024
 """The channel is no longer read once an unfinished message exceeds this many bytes."""
@@ -25,7 +25,7 @@ _READ_BYTES = 8192
 
 
 class UnansweredError(Exception):
-    """A worker did not do what it was asked to; the message gives the reason."""
+    """A worker did not do what was requested; the message gives the reason."""
 
 
 class WorkerChannel:

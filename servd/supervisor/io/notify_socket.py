@@ -16,7 +16,7 @@ _DATAGRAM_BYTES = 4096
 """Longest notification, as for systemd (NOTIFY_BUFFER_MAX); the rest of a longer one is cut."""
 
 _LAST_DATAGRAMS = 64
-"""Notifications that are read of a worker that has ended: another process may go on writing."""
+"""Notifications that are read of an exited worker: another process may keep writing."""
 
 
 _SEARCHABLE = 0o711
@@ -59,7 +59,7 @@ class NotifySocket:
         self._reader = BoundedReader(self._socket.fileno(), self._read_one, self._budget)
 
     def mend(self) -> list[str]:
-        """Makes the socket again if somebody has removed its file; returns its path. Raises
+        """Recreates the socket if its file was deleted; returns its path. Raises
         OSError.
         """
         if os.path.exists(self.path):

@@ -27,7 +27,7 @@ HANDSHAKE_SECONDS = 0.3
 """Time for a connection from another machine to get from its SYN into the accept queue."""
 
 EMPTYING_SECONDS = 2.0
-"""Time for workers to accept what waits at an address that is given up."""
+"""Time for workers to accept connections that wait at a released address."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +120,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that was bound, also if 0 was asked for; 0 for a unix socket."""
+        """The bound port, also if port 0 was requested; 0 for a unix socket."""
         return self.bound[0].port
 
     @property
@@ -132,7 +132,7 @@ class Listener:
         return url_of(address, tls=self.plan.tls)
 
     def apply_options(self) -> None:
-        """Gives sockets bound before the plan's backlog (listen(2) changes it at once), and a unix
+        """Gives sockets bound before the plan's backlog (listen(2) changes it), and a unix
         socket's file its mode and owner. Raises OSError.
         """
         for item in self.bound:
@@ -209,7 +209,7 @@ class SocketPool:
         self._keep_ports()
 
     def _keep_ports(self) -> None:
-        """Lets no other process share our ports any more."""
+        """Stops other processes from sharing our ports."""
         for item in self.bound.values():
             if item.port:
                 bind.share_port(item.sock, shared=False)

@@ -1,4 +1,4 @@
-"""Limits how many requests run at once (`limits.concurrency`) and may wait (`limits.queue`)."""
+"""Limits how many requests run in parallel (`limits.concurrency`) and may wait (`limits.queue`)."""
 
 from __future__ import annotations
 

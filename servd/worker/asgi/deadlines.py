@@ -24,7 +24,7 @@ Live = Mapping[Request, None]
 
 MIN_GRACE_SECONDS = 1.0
 MAX_GRACE_SECONDS = 30.0
-"""A request that was given up counts as stuck after the time that it has taken, within these."""
+"""An aborted request counts as stuck after the time that it has taken, within these."""
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Timer:
 
 
 class Deadlines:
-    """The deadlines of the `live` requests. `report_stuck` receives requests that were given up
-    while their code continues: in a thread, which cannot be ended.
+    """The deadlines of the `live` requests. `report_stuck` receives aborted requests
+    whose code continues: in a thread, which cannot be stopped.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 from servd.worker.asgi.request import Message, Send
 
 LINGER_SECONDS = 2.0
-"""Longest time for what a client goes on sending: one that reads ends before."""
+"""Time limit for what a client keeps sending: a client that reads stops earlier."""
 
 
 async def answer_and_linger(

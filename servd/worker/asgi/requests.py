@@ -198,7 +198,7 @@ class Requests:
                 self.finish(request)
 
     def finish(self, request: Request, last: Message = None) -> None:
-        """Counts and logs a request whose answer is complete, or was given up. What the app does
+        """Counts and logs a request whose response is complete or aborted. What the app does
         after its answer (a background task) takes no place of `limits.concurrency`. A body that is
         not as long as its head says is a failure, whatever the status was: the client is cut off.
         """
@@ -302,7 +302,7 @@ def _is_of_another_length(request: Request, last: Message) -> bool:
 
 
 def current_is_over() -> bool:
-    """Whether nobody needs the rest of the running request's answer: its client has gone, or its
+    """Whether the rest of the running request's response is unneeded: its client has gone, or its
     time is up.
     """
     request = current.get()
