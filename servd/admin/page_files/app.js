@@ -11,7 +11,7 @@ const graph = new Graph(byId("graph"), (name) => {
   table.choose(name);
 });
 const lines = new Lines(byId("lines"), byId("dock-latest"));
-const totalRequests = new Sparkline((all) => [{ values: all.total("rps"), paint: "--chart" }, { values: all.total("rps_5xx"), paint: "--bad", filled: 0.45 }], "/s", "Requests per second");
+const totalRequests = new Sparkline((all) => requestChart(all.total("rps"), all.total("rps_5xx")), "/s", "Requests per second");
 
 const trigger = (why) => why.replace(/\b(a|the) (file|certificate) changed\b/g, "$1 $2 change").replace(/^(\S.*) changed$/, "a change to $1");
 const outcomeBadge = (last) => make("span", { class: `badge ${last.outcome}` }, last.outcome.replace("_", " "));
@@ -42,7 +42,7 @@ function showReport(id, last, manual) {
 
 function showProblems() {
   const place = byId("problems");
-  const found = table.problems.map((row) => [row.service.name, row.service.state === "ready" ? "errors" : stateWord(row.service), row.level]);
+  const found = table.problems.map((row) => [row.service.name, badgeWord(row.service, row.history).replace("ready, ", ""), row.level]);
   const key = JSON.stringify(found);
   if (place.dataset.key === key) return;
   place.dataset.key = key;
@@ -179,9 +179,8 @@ const openView = (name) => chooseView(byId(`tab-${name}`));
 function openDock(open) {
   byId("dock").classList.toggle("closed", !open);
   byId("dock-toggle").setAttribute("aria-expanded", String(open));
-  say(byId("dock-toggle"), open ? "Hide" : "Show");
+  say(byId("dock-toggle"), open ? "Hide" : "Show activity");
   byId("dock-panels").hidden = !open;
-  byId("lines").scrollTop = byId("lines").scrollHeight;
 }
 
 const PANELS = { "tab-events": "lines", "tab-logs": "lines", "tab-reload": "last-reload", "tab-act": "last-act" };
@@ -234,7 +233,9 @@ async function begin() {
   await signIn();
   byId("total-chart").append(totalRequests.element);
   listen();
-  openDock(!matchMedia("(max-width: 46rem)").matches);
+  const narrow = matchMedia("(max-width: 46rem)");
+  narrow.addEventListener("change", () => openDock(!narrow.matches));
+  openDock(!narrow.matches);
   openView(sessionStorage.getItem(VIEW) || "table");
   chooseDock(byId("tab-events"));
   run();

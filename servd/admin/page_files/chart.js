@@ -70,7 +70,9 @@ function drawChart(canvas, lines) {
   return top;
 }
 
-const requestLines = (history) => [{ values: history.rps, paint: "--chart" }, { values: history.rps_5xx, paint: "--bad", filled: 0.45 }];
+/** Requests, and those answered with 5xx where there were any. */
+const requestChart = (all, errors) => [{ values: all, paint: "--chart" }, { values: errors.map((value) => value || null), paint: "--bad", filled: 0.45 }];
+const requestLines = (history) => requestChart(history.rps, history.rps_5xx);
 const latencyLines = (history) => [{ values: history.p99_ms, paint: "--chart-2" }];
 
 /** A small chart with its highest value beside it. */

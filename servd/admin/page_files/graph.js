@@ -1,7 +1,7 @@
 // The dependency graph: a layered layout, whose edges run around the boxes.
 
-const NODE = { width: 168, height: 46 };
-const GAP = { across: 64, beside: 18 };
+const NODE = { width: 168, height: 42 };
+const GAP = { across: 64, beside: 14 };
 const BEND = 10;
 
 let loading = null;
@@ -29,14 +29,14 @@ function layered(dagre, names, edges, direction) {
   for (const [user, need] of edges) graph.setEdge(user, need);
   dagre.layout(graph);
   const places = new Map(names.map((name) => [name, { x: graph.node(name).x - NODE.width / 2, y: graph.node(name).y - NODE.height / 2 }]));
-  const paths = edges.map(([user, need]) => ({ user, need, points: route(graph, user, need, direction === "LR") }));
+  const paths = edges.map(([user, need]) => ({ user, need, points: cornersOf(graph, user, need, direction === "LR") }));
   const { width = 0, height = 0 } = names.length ? graph.graph() : {};
   return { places, paths, width, height };
 }
 
 /** The corners of an edge. Where it passes a layer, it runs straight through a gap between the boxes
  * of that layer; it bends only between layers, where no box is. */
-function route(graph, user, need, across) {
+function cornersOf(graph, user, need, across) {
   const [from, to] = [graph.node(user), graph.node(need)];
   const turned = (point) => (across ? point : { x: point.y, y: point.x });
   const half = (across ? NODE.width : NODE.height) / 2;
@@ -133,7 +133,7 @@ class Graph {
   node(service, { x, y }) {
     const { width, height } = NODE;
     const name = service.name.length > 20 ? `${service.name.slice(0, 19)}…` : service.name;
-    const sub = make("text", { class: "sub", x: 10, y: 36 });
+    const sub = make("text", { class: "sub", x: 10, y: 34 });
     const go = () => this.choose(service.name);
     const key = (event) => {
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(); }
@@ -147,7 +147,7 @@ class Graph {
     },
     make("title", {}, service.name),
     make("rect", { width, height, rx: 8 }), make("rect", { class: "fill", width, height, rx: 8 }),
-    make("text", { x: 10, y: 19 }, name), sub);
+    make("text", { x: 10, y: 18 }, name), sub);
     this.nodes.set(service.name, { group, sub });
     return group;
   }

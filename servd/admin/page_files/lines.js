@@ -28,6 +28,15 @@ class Lines {
     this.text = "";
     this.level = 0;
     this.stop = new AbortController();
+    this.atEnd = true;
+    const gap = () => place.scrollHeight - place.scrollTop - place.clientHeight;
+    place.addEventListener("scroll", () => { this.atEnd = gap() < 40; });
+    new ResizeObserver(() => this.scroll()).observe(place);
+  }
+
+  /** Stays at the end, unless somebody has scrolled up. */
+  scroll() {
+    if (this.atEnd) this.place.scrollTop = this.place.scrollHeight;
   }
 
   /** Shows a stream from its beginning. `kind`: events or logs. */
@@ -37,6 +46,7 @@ class Lines {
     this.kind = kind;
     this.lines = [];
     this.waiting = [];
+    this.atEnd = true;
     this.place.replaceChildren();
     const only = service ? `&service=${encodeURIComponent(service)}` : "";
     follow(`/v1/${kind}?lines=${MOST_LINES}${only}`, (events) => this.take(events), this.stop.signal);
@@ -56,7 +66,6 @@ class Lines {
   }
 
   add(fresh) {
-    const atEnd = this.place.scrollHeight - this.place.scrollTop - this.place.clientHeight < 40;
     for (const line of fresh) {
       const { event } = line;
       line.rank = rank(event.level);
@@ -70,7 +79,7 @@ class Lines {
     }
     this.drop((line) => line.rank > 1);
     this.drop((line) => line.rank <= 1);
-    if (atEnd) this.place.scrollTop = this.place.scrollHeight;
+    this.scroll();
     const newest = this.lines[this.lines.length - 1];
     if (newest) say(this.latest, `${newest.event.timestamp ? `${clock(newest.event.timestamp)} ` : ""}${newest.text.split("\n", 1)[0]}`);
   }
@@ -101,7 +110,8 @@ class Lines {
     this.text = text.trim().toLowerCase();
     this.level = level;
     for (const line of this.lines) line.element.hidden = !this.passes(line);
-    this.place.scrollTop = this.place.scrollHeight;
+    this.atEnd = true;
+    this.scroll();
   }
 
   pause(paused) {

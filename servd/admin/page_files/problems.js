@@ -3,6 +3,7 @@
 const DAY = 86400000;
 const MINUTE_OF_SAMPLES = 12;
 const NOTABLE_ERRORS = 0.01;
+const EXPIRES_SOON = 14;
 const GOOD = ["ready", "completed", "exited", "rolling"];
 const FAILED = ["failed", "backoff"];
 const CHANGING = ["starting", "waiting", "rolling", "stopping"];
@@ -15,6 +16,15 @@ function severity(service, history) {
 }
 
 const stateWord = (service) => (service.crash_loop ? "crash loop" : service.state);
+
+/** The state, and what is wrong although the service is ready: "ready, errors". */
+function badgeWord(service, history) {
+  const word = stateWord(service);
+  if (service.state !== "ready" || service.crash_loop) return word;
+  const end = expiry(service);
+  const wrong = [service.error || errorShare(history) >= NOTABLE_ERRORS ? "errors" : "", end && end.left < EXPIRES_SOON ? "certificate" : ""];
+  return [word, ...wrong.filter(Boolean)].join(", ");
+}
 
 /** The class that gives a service its colour. */
 function look(service, level) {
@@ -47,7 +57,7 @@ function problemsOf(service, history) {
   else if (FAILED.includes(service.state)) problems.push(service.last_exit ? `Worker ${service.last_exit.worker} ${service.last_exit.reason}` : `The service is in state ${service.state}`);
   else if (service.state === "degraded") problems.push(`${ready} of ${many(desired, "worker")} ready`);
   if (share >= NOTABLE_ERRORS && !/5xx/.test(service.error || "")) problems.push(`${percent(share, 1)} of the requests in the last minute were answered with 5xx`);
-  if (end && end.left < 14) problems.push(end.left < 0 ? "The certificate has expired" : `The certificate ${end.text}`);
+  if (end && end.left < EXPIRES_SOON) problems.push(end.left < 0 ? "The certificate has expired" : `The certificate ${end.text}`);
   return problems;
 }
 

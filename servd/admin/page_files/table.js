@@ -21,7 +21,7 @@ function figuresOf(service) {
     rps: app ? figure(service.rps) : "",
     errors: app ? percent(service.rps_5xx, service.rps) : "",
     p99: app && service.p99_ms !== null ? `${figure(service.p99_ms)} ms` : app ? "–" : "",
-    cpu: service.processes.length ? `${figure(sum("cpu_percent"), 0)} %` : "",
+    cpu: service.processes.length ? `${figure(sum("cpu_percent"))} %` : "",
     memory: service.processes.length ? bytes(sum("rss_bytes")) : "",
   };
 }
@@ -76,14 +76,16 @@ class Row {
 
   show() {
     const { service, level } = this;
-    say(this.state, stateWord(service));
-    this.state.className = `badge ${look(service, service.state === "ready" ? 0 : level)}`;
+    say(this.state, badgeWord(service, this.history));
+    this.state.className = `badge ${look(service, level)}`;
+    this.requests.element.hidden = this.latency.element.hidden = service.kind !== "app";
     this.element.classList.toggle("problem", level >= 2);
     for (const [name, text] of Object.entries(figuresOf(service))) say(this.texts[name], text);
     this.texts.errors.className = service.rps_5xx ? "failed" : "dim";
     this.showNotes();
     const stopped = service.workers.desired === 0;
-    this.stop.hidden = this.restart.hidden = stopped;
+    this.stop.hidden = stopped;
+    this.restart.hidden = stopped || FAILED.includes(service.state);
     this.start.hidden = !stopped && !["failed", "backoff", "degraded"].includes(service.state);
     this.scale.hidden = service.kind === "task";
     if (this.open) this.showDetails();
