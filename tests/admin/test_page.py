@@ -105,9 +105,7 @@ def test_problems_come_first_and_are_named(servd: Servd, page: Page) -> None:
         expect(row.locator(".state")).to_have_text("ready, errors")
         expect(row.locator(".notes")).to_contain_text("5xx")
         expect(page.locator("#total-5xx")).to_have_text("100 % 5xx")
-        page.wait_for_function(
-            "document.querySelectorAll('[data-service]')[1].dataset.service == 'web'"
-        )
+        expect(page.locator("[data-service]").nth(1)).to_have_attribute("data-service", "web")
         page.get_by_role("button", name="web: errors").click()
         expect(row.locator(".details")).to_contain_text("5xx")
         assert page.evaluate("document.activeElement.dataset.service") == "web"
@@ -124,7 +122,7 @@ def test_rows_stay_where_they_are_under_the_pointer(servd: Servd, page: Page) ->
         expect(row.locator(".state")).to_have_text("ready, errors")
         assert names(page) == ["ranker", "tokens", "web"]
         page.locator("h1").hover()
-        page.wait_for_function("document.querySelector('[data-service]').dataset.service == 'web'")
+        expect(page.locator("[data-service]").first).to_have_attribute("data-service", "web")
 
 
 def test_activity_and_the_last_reload_are_on_the_first_screen(servd: Servd, page: Page) -> None:

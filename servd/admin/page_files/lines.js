@@ -29,8 +29,13 @@ class Lines {
     this.level = 0;
     this.stop = new AbortController();
     this.atEnd = true;
-    const gap = () => place.scrollHeight - place.scrollTop - place.clientHeight;
-    place.addEventListener("scroll", () => { this.atEnd = gap() < 40; });
+    let before = 0;
+    place.addEventListener("scroll", () => {
+      const gap = place.scrollHeight - place.scrollTop - place.clientHeight;
+      if (gap < 40) this.atEnd = true;
+      else if (place.scrollTop < before) this.atEnd = false; // not where the panel has become smaller
+      before = place.scrollTop;
+    });
     new ResizeObserver(() => this.scroll()).observe(place);
   }
 
