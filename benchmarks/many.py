@@ -158,7 +158,7 @@ def page(daemon: Daemon, seconds: float) -> tuple[float, list[float]]:
         )
         shown = browser.new_page(viewport={"width": 1280, "height": 900})
         shown.goto(url)
-        shown.wait_for_selector(".card")
+        shown.wait_for_selector(".service")
         time.sleep(5)
         before, began = cpu_seconds(daemon.process.pid), time.monotonic()
         gaps = shown.evaluate(FRAMES, seconds)

@@ -1,4 +1,4 @@
-"""The status page: one self-contained document, assembled from its parts."""
+"""The status page, and the library that lays out its graph."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
-_SCRIPTS = ("client.js", "graph.js", "chart.js", "services.js", "lines.js", "app.js")
+_SCRIPTS = (
+    "client.js", "words.js", "problems.js", "history.js", "chart.js", "table.js", "graph.js",
+    "lines.js", "actions.js", "app.js",
+)  # fmt: skip
 
 router = APIRouter()
 
 
 @cache
+def graph_script() -> str:
+    """Returns dagre, which lays out the graph: the page runs it when it draws one."""
+    path = files("servd.admin") / "page_files" / "vendor" / "dagre.min.js"
+    return path.read_text("utf-8")
+
+
+@cache
 def document() -> tuple[bytes, str]:
-    """Returns the HTML, and the Content-Security-Policy that allows only its script and style."""
+    """Returns the HTML, and the Content-Security-Policy that allows only its scripts and style."""
     folder = files("servd.admin") / "page_files"
     style = (folder / "style.css").read_text("utf-8")
     parts = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
@@ -24,7 +34,8 @@ def document() -> tuple[bytes, str]:
     html = (folder / "index.html").read_text("utf-8")
     html = html.replace("/* style */", style).replace("/* script */", script)
     policy = (
-        f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)};"
+        f"default-src 'none'; script-src {_source(script)} {_source(graph_script())};"
+        f" style-src {_source(style)};"
         " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
         " frame-ancestors 'none'"
     )
@@ -55,3 +66,14 @@ def headers() -> dict[str, str]:
 )
 async def page() -> Response:
     return Response(document()[0], headers=headers())
+
+
+@router.get(
+    "/page/dagre.min.js",
+    response_class=Response,
+    summary="The library that lays out the graph of the page",
+    responses={200: {"content": {"text/javascript": {"schema": {"type": "string"}}}}},
+)
+async def dagre() -> Response:
+    sent = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return Response(graph_script(), headers=sent, media_type="text/javascript")

@@ -12,6 +12,7 @@ from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.effective import effective
 from servd.core.errors import ConfigError
+from servd.daemon.metrics.history import INTERVAL_SECONDS
 from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView
 from servd.plan.overrides import EndedOverride
@@ -45,6 +46,25 @@ class PlanAnswer(BaseModel):
     by_hand_ends: list[EndedOverride]
     restart_needed: list[str]
     warnings: list[str]
+
+
+class ServiceHistory(BaseModel):
+    """Samples of one app, oldest first; null where nothing was measured. The rates are requests per
+    second: all, and those answered with 4xx and 5xx. Each covers the ten seconds before it.
+    """
+
+    rps: list[float | None]
+    rps_4xx: list[float | None]
+    rps_5xx: list[float | None]
+    p99_ms: list[float | None]
+
+
+class HistoryAnswer(BaseModel):
+    """The samples of all apps. The last of each list has the number `newest`."""
+
+    interval_seconds: float
+    newest: int
+    services: dict[str, ServiceHistory]
 
 
 def entity_tag(daemon: DaemonView) -> str:
@@ -101,6 +121,29 @@ async def readyz(
 async def status(response: Response, daemon: CurrentDaemon) -> Status:
     response.headers["etag"] = entity_tag(daemon)
     return daemon.status()
+
+
+@router.get(
+    "/v1/history",
+    summary="Request rates and latencies of the last ten minutes",
+    description="One sample every five seconds, of every app. A daemon that replaces another"
+    " starts again.",
+    responses=documented(_422="Invalid"),
+)
+async def history(
+    daemon: CurrentDaemon,
+    after: Annotated[
+        int, Query(ge=0, description="Only samples after this number (`newest` of an answer).")
+    ] = 0,
+) -> HistoryAnswer:
+    return HistoryAnswer(
+        interval_seconds=INTERVAL_SECONDS,
+        newest=daemon.history.newest,
+        services={
+            name: ServiceHistory.model_validate(figures)
+            for name, figures in daemon.history.after(after).items()
+        },
+    )
 
 
 @router.get(

@@ -12,6 +12,7 @@ from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.log.sink import now
 from servd.daemon.metrics.compactor import MetricsCompactor
 from servd.daemon.metrics.cpu import CpuMeter
+from servd.daemon.metrics.history import INTERVAL_SECONDS, RateHistory
 from servd.daemon.metrics.rates import RequestRates
 from servd.daemon.options import DaemonOptions
 from servd.daemon.orphans import OrphanCleaner
@@ -82,6 +83,11 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     components = DaemonComponents(resources, lifecycle, queue, supervisor, reloader, admin)
     compactor = MetricsCompactor(folder)
     rates = RequestRates(workers.counters)
+    history = RateHistory()
+
+    def sample() -> None:
+        history.record({name: rate for name, rate in rates.all() if name in supervisor.services})
+
     orphans = orphaned_workers(folder.private) if options.previous is None else []
     return Daemon(
         options=options,
@@ -94,11 +100,13 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         parent=parent,
         hooks=hooks,
         rates=rates,
+        history=history,
         cpu=CpuMeter(),
         compactor=compactor,
         periodics=(
             compactor.sweeps,
             rates.readings,
+            Periodic(INTERVAL_SECONDS, sample, later=True),
             certificates.looks,
             ClockWatch().looks,
             Periodic(_ADDRESS_SECONDS, supervisor.addresses.look_at_due, later=True),

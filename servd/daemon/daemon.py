@@ -24,6 +24,7 @@ from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
 from servd.daemon.metrics.compactor import MetricsCompactor
 from servd.daemon.metrics.cpu import CpuMeter
+from servd.daemon.metrics.history import RateHistory
 from servd.daemon.metrics.rates import RequestRates
 from servd.daemon.metrics.snapshot import Snapshot, snapshot
 from servd.daemon.options import DaemonOptions
@@ -74,6 +75,7 @@ class Daemon:
         parent: ParentWatch,
         hooks: Hooks,
         rates: RequestRates,
+        history: RateHistory,
         cpu: CpuMeter,
         compactor: MetricsCompactor,
         periodics: Sequence[Periodic],
@@ -82,6 +84,7 @@ class Daemon:
         self.reloader = components.reloader
         self.router = components.resources.router
         self.upgrades = upgrades
+        self.history = history
         self._options = options
         self._components = components
         self._lifecycle = components.lifecycle

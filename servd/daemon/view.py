@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from servd.daemon.log.buffer import LogRouter
+from servd.daemon.metrics.history import RateHistory
 from servd.daemon.metrics.snapshot import Snapshot
 from servd.daemon.reload.reloader import Reloader
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
@@ -24,6 +25,7 @@ class DaemonView(Protocol):
     reloader: Reloader
     supervisor: Supervisor
     upgrades: Upgrades
+    history: RateHistory
 
     @property
     def state(self) -> str:

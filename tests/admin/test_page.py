@@ -2,168 +2,167 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import httpx
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from support.apps import PLAIN, web
+from support.browser import GRAPH, IN_A_BROWSER, LOOPS, load, shot, shown
 from support.dashboard import dashboard
-from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
+from support.harness import Servd, ServdProcess, free_port, wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
-]
-SHOTS = os.environ.get("SERVD_SCREENSHOTS", "")
-"""A folder that pictures of the page are written to."""
+pytestmark = IN_A_BROWSER
 
-OPTIONS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+FAILING = PLAIN.replace('"status": 200', '"status": 500 if scope["path"] == "/fail" else 200')
 
-GRAPH = """
-    [services.web]
-    app = "main:app"
-    listen = "127.0.0.1:0"
-    workers = 2
-    depends_on = ["tokens", "ranker"]
-    log.access = false
-    env = { V = "1" }
-    [services.tokens]
-    app = "main:app"
-    env = { V = "1" }
-    [services.ranker]
-    app = "main:app"
-    env = { V = "1" }
-"""
-LOOPS = """
-    [services.broken]
-    app = "broken:app"
-    restart = { backoff = "50ms", backoff_max = "200ms" }
-    timeouts = { startup = "5s" }
-"""
+DRAWN = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page of a session of its own; a mistake of its scripts fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
-    expect.set_options(timeout=DEADLINE * 1000 / 2)
-    found = context.new_page()
-    wrong: list[str] = []
-    foreign: list[str] = []
-    found.on("pageerror", lambda error: wrong.append(str(error)))
-    found.on(
-        "console",
-        lambda m: wrong.append(m.text) if m.type == "error" and not _expected(m.text) else None,
+def names(page: Page) -> list[str]:
+    """The services in the order of the table."""
+    found: list[str] = page.locator("[data-service]").evaluate_all(
+        "rows => rows.map(row => row.dataset.service)"
     )
-    found.on(
-        "request", lambda r: foreign.append(r.url) if "//127.0.0.1:" not in r.url[:20] else None
-    )
-    yield found
-    context.close()
-    assert wrong == []
-    assert [url for url in foreign if not url.startswith("data:")] == []
+    return found
 
 
-def _expected(text: str) -> bool:
-    """What the browser says of answers that tell the page something is wrong."""
-    return "status of" in text
+def wait_for_history(daemon: ServdProcess) -> None:
+    """Until the daemon has a sample with requests."""
+
+    def has_requests() -> bool:
+        services = daemon.ask("GET", "/v1/history").json()["services"]
+        return any(services.get("web", {}).get("rps", ()))
+
+    wait_until(has_requests, "a sample has requests")
 
 
-@contextmanager
-def shown(page: Page, daemon: ServdProcess) -> Iterator[str]:
-    """The address for a page, which leaves it before it ends."""
-    with dashboard(daemon) as url:
-        yield url
-        page.goto("about:blank")
-
-
-@contextmanager
-def load(daemon: ServdProcess) -> Iterator[None]:
-    """Requests one after the other, until the end."""
-    over = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client() as client:
-            while not over.wait(0.01):
-                client.get(daemon.url("web"))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield
-    finally:
-        over.set()
-        asking.join()
-
-
-def shot(page: Page, name: str, *, whole: bool = True) -> None:
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=whole)
-
-
-def test_it_shows_the_graph_live_numbers_and_a_scale_by_button(servd: Servd, page: Page) -> None:
+def test_it_shows_live_numbers_and_a_scale_by_button(servd: Servd, page: Page) -> None:
     daemon = servd(GRAPH, main_py=PLAIN).ready()
     with shown(page, daemon) as url, load(daemon):
         page.goto(url)
-        for name, text in (("web", "ready 2/2"), ("tokens", "ready 1/1")):
-            expect(page.locator(f"[data-node={name}] .sub")).to_contain_text(text)
-            expect(page.locator(f"[data-node={name}]")).to_have_class("node ready")
-        edges = page.locator("[data-edge]").evaluate_all("all => all.map(e => e.dataset.edge)")
-        assert sorted(edges) == ["web ranker", "web tokens"]
-        card = page.locator("[data-service=web]")
-        expect(card.locator("dd").nth(1)).to_have_text(re.compile(r"^[1-9]"))  # requests a second
-        expect(card.locator("dd").nth(3)).to_have_text(re.compile(r"\d"))  # p99
-        expect(card.locator("canvas").first).to_have_attribute(
-            "aria-label", re.compile(r"^[1-9].* requests per second")
-        )
-        drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
-        assert card.locator("canvas").first.evaluate(drawn)
-        card.get_by_role("button", name="Scale web").click()
+        expect(page.locator("#state")).to_have_text("3 of 3 ready")
+        expect(page.locator("#totals")).to_have_text("3 services, 4 workers ready")
+        row = page.locator("[data-service=web]")
+        expect(row.locator(".state")).to_have_text("ready")
+        expect(row.locator(".ready-count")).to_have_text("2/2")
+        expect(row.locator(".number.rps")).to_have_text(re.compile(r"^[1-9]"))
+        expect(row.locator(".number.p99")).to_have_text(re.compile(r"\d ms$"))
+        expect(row.locator(".number.errors")).to_have_text("0 %")
+        row.get_by_role("button", name="Scale web").click()
         page.get_by_label("Workers", exact=False).last.fill("3")
         shot(page, "page-scale", whole=False)
         assert daemon.service("web")["workers"]["desired"] == 2, "it asks first"
         page.get_by_role("button", name="Scale", exact=True).click()
         expect(page.locator("#toast")).to_contain_text("~ web scale")
-        expect(card.locator("dd").first).to_have_text("3/3")
-        expect(card.locator(".notes")).to_contain_text("3 workers by hand, the file says 2")
+        expect(row.locator(".ready-count")).to_have_text("3/3")
+        expect(row.locator(".notes")).to_contain_text("3 workers (set manually; the config says 2)")
         assert "3/3" in daemon.cli("status").stdout
-        expect(page.locator("#last-act")).to_contain_text("scale of web")
+        expect(page.locator("#last-act-summary")).to_contain_text("scale of web, just now")
         expect(page.locator("#lines")).to_contain_text("[web 2] worker ready")
-        shot(page, "page")
+        shot(page, "page", whole=False)
 
 
-def test_a_crash_loop_shows_as_such(servd: Servd, page: Page) -> None:
-    daemon = servd(GRAPH + LOOPS, main_py=PLAIN, broken_py="raise RuntimeError('no model')")
+def test_charts_show_what_was_before_the_page_was_opened(servd: Servd, page: Page) -> None:
+    daemon = servd(GRAPH, main_py=PLAIN).ready()
+    with load(daemon):
+        wait_for_history(daemon)
+    with shown(page, daemon) as url:
+        page.goto(url)
+        row = page.locator("[data-service=web]")
+        expect(row.locator(".rps-chart .peak")).to_have_text(re.compile(r"^max [1-9][\d.,]*/s$"))
+        expect(row.locator(".p99-chart .peak")).to_have_text(re.compile(r"^max [\d.,]+ ms$"))
+        expect(row.locator(".rps-chart canvas")).to_have_attribute(
+            "aria-label", re.compile(r"^Requests per second of the last 10 minutes, at most [1-9]")
+        )
+        assert row.locator(".rps-chart canvas").evaluate(DRAWN)
+        row.get_by_role("button", name="Details of web").click()
+        expect(row.locator(".top-label").first).to_have_text(re.compile(r"^[\d,]+ requests/s$"))
+        assert row.locator(".plot canvas").first.evaluate(DRAWN)
+        expect(row.locator(".details tbody tr")).to_have_count(2)
+        shot(page, "page-details", whole=False)
+
+
+def test_problems_come_first_and_are_named(servd: Servd, page: Page) -> None:
+    daemon = servd(GRAPH + LOOPS, main_py=FAILING, broken_py="raise RuntimeError('no model')")
     daemon.wait_for("crash loop")
     with shown(page, daemon) as url:
         page.goto(url)
-        expect(page.locator("[data-node=broken]")).to_have_class("node failed")
-        expect(page.locator("[data-node=broken] .sub")).to_contain_text("crash loop")
-        card = page.locator("[data-service=broken]")
-        expect(card.locator(".badge")).to_contain_text("crash loop")
-        expect(card.locator(".notes")).to_contain_text("no model")
-        expect(page.locator("#lines .error").first).to_contain_text("crash loop")
-        shot(page, "page-crash-loop")
+        expect(page.locator("#state")).to_have_text("3 of 4 ready")
+        expect(page).to_have_title("3 of 4 ready · servd")
+        row = page.locator("[data-service=broken]")
+        expect(row.locator(".state")).to_have_text("crash loop")
+        expect(row.locator(".notes")).to_contain_text("no model")
+        assert names(page) == ["broken", "ranker", "tokens", "web"]
+        expect(page.locator("#lines .error").first).to_contain_text("error: [broken")
+        expect(page.locator("#problems")).to_have_text("broken: crash loop")
+        for _ in range(3):
+            daemon.get("web", "/fail")
+        row = page.locator("[data-service=web]")
+        expect(row.locator(".number.errors")).to_have_text("100 %")
+        expect(row.locator(".state")).to_have_text("ready, errors")
+        expect(row.locator(".notes")).to_contain_text("5xx")
+        expect(page.locator("#total-5xx")).to_have_text("100 % 5xx")
+        expect(page.locator("[data-service]").nth(1)).to_have_attribute("data-service", "web")
+        page.get_by_role("button", name="web: errors").click()
+        expect(row.locator(".details")).to_contain_text("5xx")
+        assert page.evaluate("document.activeElement.dataset.service") == "web"
+        shot(page, "page-crash-loop", whole=False)
+
+
+def test_rows_stay_where_they_are_under_the_pointer(servd: Servd, page: Page) -> None:
+    daemon = servd(GRAPH, main_py=FAILING).ready()
+    with shown(page, daemon) as url:
+        page.goto(url)
+        row = page.locator("[data-service=web]")
+        row.hover()
+        daemon.get("web", "/fail")
+        expect(row.locator(".state")).to_have_text("ready, errors")
+        assert names(page) == ["ranker", "tokens", "web"]
+        page.locator("h1").hover()
+        expect(page.locator("[data-service]").first).to_have_attribute("data-service", "web")
+
+
+def test_activity_and_the_last_reload_are_on_the_first_screen(servd: Servd, page: Page) -> None:
+    many = "".join(f'[services.s{number}]\ncommand = ["sleep", "1000"]\n' for number in range(20))
+    daemon = servd(many).ready()
+    daemon.reload(many + "workers = 2\n")
+    with shown(page, daemon) as url:
+        page.goto(url)
+        expect(page.locator("#state")).to_have_text("20 of 20 ready")
+        summary = page.locator("#last-reload-summary")
+        expect(summary).to_have_text(
+            re.compile(
+                r"^applied (just now|\d+ s ago) \(\d\d:\d\d:\d\d\), triggered by the admin API$"
+            )
+        )
+        expect(summary).to_be_in_viewport()
+        expect(page.locator("#lines .line").last).to_be_in_viewport()
+        for number in range(4):  # compact: a row each
+            expect(page.locator("[data-service]").nth(number)).to_be_in_viewport()
+        page.get_by_role("button", name="Last reload").click()
+        expect(page.locator("#last-reload")).to_contain_text("~s19scale")
+        page.get_by_role("button", name="Hide", exact=True).click()
+        expect(page.locator("#dock-latest")).to_be_in_viewport()
+        expect(page.locator("[data-service]").nth(19)).to_be_in_viewport()
+
+
+def test_times_are_local(servd: Servd, browser: Browser) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
+    zone = "Asia/Kathmandu"
+    context = browser.new_context(timezone_id=zone)
+    page = context.new_page()
+    with shown(page, daemon) as url:
+        page.goto(url)
+        line = page.locator("#lines .line", has_text="servd ready")
+        time = line.locator("time")
+        at = datetime.fromisoformat(time.get_attribute("datetime") or "")
+        expect(time).to_have_text(f"{at.astimezone(ZoneInfo(zone)):%H:%M:%S}")
+        expect(time).to_have_attribute("title", re.compile(rf"{at:%H:%M:%S} UTC$"))
+        expect(line.locator(".ago")).to_have_text(re.compile(r"just now|\d+ s ago"))
+    context.close()
 
 
 def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, page: Page) -> None:
@@ -184,7 +183,9 @@ def test_a_reload_shows_what_it_would_do_first_and_why_it_failed(servd: Servd, p
         expect(result).to_contain_text("All changes were rolled back")
         expect(result).to_contain_text('main has no attribute "nosuch"')
         page.get_by_role("button", name="Cancel").click()
-        expect(page.locator("#last-reload .badge")).to_have_text("rolled back")
+        expect(page.locator("#last-reload-summary .badge")).to_have_text("rolled back")
+        page.get_by_role("tab", name="Last reload").click()
+        expect(page.locator("#last-reload")).to_contain_text('main has no attribute "nosuch"')
         assert daemon.get("web").text == "2"
 
 
@@ -193,6 +194,8 @@ def test_it_works_by_keyboard_alone(servd: Servd, page: Page) -> None:
     pids = daemon.pids("tokens")
     with shown(page, daemon) as url:
         page.goto(url)
+        page.locator("#tab-table").focus()
+        page.keyboard.press("ArrowRight")
         node = page.locator("[data-node=tokens]")
         expect(node).to_be_visible()
         for _ in range(20):
@@ -201,8 +204,9 @@ def test_it_works_by_keyboard_alone(servd: Servd, page: Page) -> None:
                 break
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.dataset.service") == "tokens"
-        page.keyboard.press("Tab")  # its first button
-        assert page.evaluate("document.activeElement.ariaLabel") == "Restart tokens"
+        for label in ("Details of tokens", "Restart tokens"):
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.ariaLabel") == label
         page.keyboard.press("Enter")
         expect(page.locator("#dialog")).to_be_visible()
         page.keyboard.press("Escape")
@@ -224,14 +228,19 @@ def test_it_fits_a_phone_and_the_dark(servd: Servd, page: Page) -> None:
         page.set_viewport_size({"width": 360, "height": 740})
         page.emulate_media(color_scheme="dark")
         page.goto(url)
-        card = page.locator("[data-service=web]")
-        card.locator("summary").press("Enter")
-        expect(card.locator("tbody tr")).to_have_count(2)
-        expect(card.locator("dd").nth(1)).to_have_text(re.compile(r"^[1-9]"))
+        row = page.locator("[data-service=web]")
+        expect(page.locator("#dock-latest")).to_contain_text("servd ready")
+        expect(page.locator("#last-reload-summary")).to_be_in_viewport()
+        row.get_by_role("button", name="Details of web").press("Enter")
+        expect(row.locator("tbody tr")).to_have_count(2)
+        expect(row.locator(".number.rps span")).to_have_text(re.compile(r"^[1-9]"))
+        expect(row.get_by_role("button", name="Restart web")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", light)[:3])) < 150
-        shot(page, "page-phone")
+        page.get_by_role("button", name="Show activity").click()
+        expect(page.locator("#lines .line").last).to_be_in_viewport()
+        shot(page, "page-phone", whole=False)
 
 
 def test_logs_can_be_of_one_service_filtered_and_paused(servd: Servd, page: Page) -> None:
@@ -260,19 +269,37 @@ def test_logs_can_be_of_one_service_filtered_and_paused(servd: Servd, page: Page
         expect(page.locator("#lines")).to_contain_text("[tokens 0] worker ready")
 
 
+def test_logs_can_be_of_a_level(servd: Servd, page: Page) -> None:
+    daemon = servd(GRAPH + LOOPS, main_py=PLAIN, broken_py="raise RuntimeError('no model')")
+    daemon.wait_for("crash loop")
+    with shown(page, daemon) as url:
+        page.goto(url)
+        page.get_by_role("tab", name="Logs").click()
+        shown_lines = page.locator("#lines .line:visible")
+        expect(shown_lines.filter(has_text="servd started")).to_have_count(1)
+        page.get_by_label("Level").select_option("warning and above")
+        expect(shown_lines.filter(has_text="warning: [broken")).not_to_have_count(0)
+        expect(shown_lines.filter(has_text="servd started")).to_have_count(0)
+        page.get_by_label("Level").select_option("error and above")
+        expect(shown_lines.filter(has_text="warning: ")).to_have_count(0)
+        loops = shown_lines.filter(has_text="crash loop")
+        expect(loops.first).to_contain_text("error: [broken")
+
+
 def test_it_goes_on_when_the_daemon_is_back(servd: Servd, page: Page) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
     with shown(page, daemon) as url:
         page.goto(url)
         expect(page.locator("[data-service=web] .badge")).to_have_text("ready")
         daemon.stop()
-        expect(page.locator("#notice")).to_contain_text("servd does not answer")
+        expect(page.locator("#notice")).to_contain_text("servd is not responding")
+        expect(page.locator("#state")).to_have_text("not connected")
         again = servd.run(
             "--config", "servd.toml", environ={"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
         )
         wait_until(lambda: "servd ready" in again.output, "it runs again")
         expect(page.locator("#notice")).to_be_hidden()
-        expect(page.locator("#about")).to_contain_text(f"pid {again.pid}")
+        expect(page.locator("#daemon")).to_contain_text(f"pid {again.pid}")
         expect(page.locator("#lines")).to_contain_text("no longer kept")
 
 
@@ -287,8 +314,8 @@ def test_the_address_opens_the_page_once(servd: Servd, browser: Browser, page: P
         other = browser.new_context()
         thief = other.new_page()
         thief.goto(url)
-        expect(thief.locator("#notice")).to_contain_text("run `servd dashboard`")
-        assert thief.locator(".card").count() == 0
+        expect(thief.locator("#notice")).to_contain_text("Run `servd dashboard`")
+        assert thief.locator(".service").count() == 0
         other.close()
 
 

@@ -179,3 +179,24 @@ def test_a_reload_that_a_stop_overtakes_gets_an_answer(servd: Servd) -> None:
     asking.join()
     assert found[0].returncode == 1
     assert "rolled back: servd is stopping" in found[0].stderr
+
+
+def test_history_has_the_samples_that_the_caller_lacks(servd: Servd) -> None:
+    program = '\n[services.program]\ncommand = ["sleep", "1000"]\n'
+    daemon = servd(web() + program, main_py=PLAIN).ready()
+    assert daemon.ask("GET", "/v1/history").json()["interval_seconds"] == 5
+    daemon.get("web")
+
+    def sampled() -> bool:
+        services = daemon.ask("GET", "/v1/history").json()["services"]
+        return any(services.get("web", {}).get("rps", ()))
+
+    wait_until(sampled, "a sample has the request")
+    whole = daemon.ask("GET", "/v1/history").json()
+    assert set(whole["services"]) == {"web"}, "a command has no rates"
+    figures = whole["services"]["web"]
+    assert set(figures) == {"rps", "rps_4xx", "rps_5xx", "p99_ms"}
+    assert {len(values) for values in figures.values()} == {whole["newest"]}
+    newer = daemon.ask("GET", f"/v1/history?after={whole['newest'] - 1}").json()
+    assert newer["services"]["web"]["rps"][0] == figures["rps"][-1]
+    assert daemon.ask("GET", "/v1/history?after=-1").status_code == 422

@@ -1,178 +1,98 @@
-// The page: asks for the status every two seconds, and does what a person asks for, once more asked.
+// The page: fetches the status every two seconds and shows it.
 
 const EVERY = 2;
-const byId = (id) => document.getElementById(id);
-const page = { status: null, tag: null };
+const HISTORY_EVERY = 3;
+const VIEW = "servd-view";
 
-const dialog = byId("dialog");
+const past = new RateHistory();
+const table = new Table(byId("rows"), acts);
+const graph = new Graph(byId("graph"), (name) => {
+  openView("table");
+  table.choose(name);
+});
+const lines = new Lines(byId("lines"), byId("dock-latest"));
+const totalRequests = new Sparkline((all) => requestChart(all.total("rps"), all.total("rps_5xx")), "/s", "Requests per second");
 
-/** Asks before it acts. `run` does it; what goes wrong is said, and the question stays. */
-function confirmAct({ title, body, label, danger = false, run }) {
-  const go = byId("dialog-go");
-  say(byId("dialog-title"), title);
-  say(byId("dialog-result"), "");
-  say(go, label);
-  go.className = danger ? "danger" : "primary";
-  go.disabled = false;
-  byId("dialog-body").replaceChildren(...body);
-  dialog.querySelector("form").onsubmit = async (event) => {
-    if (event.submitter && event.submitter.value === "cancel") return;
-    event.preventDefault();
-    go.disabled = true;
-    say(byId("dialog-result"), "");
-    say(go, "Working…");
-    try {
-      const done = await run();
-      dialog.close();
-      toast(done);
-    } catch (error) {
-      say(byId("dialog-result"), error instanceof Problem ? error.text : String(error));
-      say(go, label);
-      go.disabled = false;
-    }
-    look();
-  };
-  dialog.showModal();
-}
+const trigger = (why) => why.replace(/\b(a|the) (file|certificate) changed\b/g, "$1 $2 change").replace(/^(\S.*) changed$/, "a change to $1");
+const outcomeBadge = (last) => make("span", { class: `badge ${last.outcome}` }, last.outcome.replace("_", " "));
 
-let hiding;
-
-function toast(text) {
-  const place = byId("toast");
-  say(place, text);
-  place.classList.add("shown");
-  clearTimeout(hiding);
-  hiding = setTimeout(() => place.classList.remove("shown"), 6000);
-}
-
-/** Does something that is about what this page shows: not where that has changed meanwhile. */
-async function act(route, body = {}) {
-  const { body: report } = await ask("POST", route, body, page.tag ? { "If-Match": page.tag } : {});
-  return outcome(report);
-}
-
-function outcome(report) {
-  const workers = (change) => change.keys.filter((key) => key.key === "workers").map((key) => ` ${key.before} → ${key.after}`).join("");
-  const changes = report.changes.map((change) => `${change.sign} ${change.service} ${change.kind}${workers(change)}`);
-  return report.outcome === "unchanged" ? "Nothing had to be changed" : `Applied in ${report.seconds.toFixed(1)} s: ${changes.join(", ") || "the daemon itself"}`;
-}
-
-const route = (service, verb) => `/v1/services/${encodeURIComponent(service.name)}/${verb}`;
-const needing = (service) => page.status.services.filter((other) => other.depends_on.includes(service.name) && other.workers.desired > 0).map((other) => other.name);
-
-const acts = {
-  restart: (service) => confirmAct({
-    title: `Restart ${service.name}?`, label: "Restart",
-    body: [make("p", {}, "New workers of the same definition are started and ready, then the old ones drain. No request is lost.")],
-    run: () => act(route(service, "restart")),
-  }),
-  start: (service) => confirmAct({
-    title: `Start ${service.name}?`, label: "Start",
-    body: [make("p", {}, service.depends_on.length ? `With what it needs: ${service.depends_on.join(", ")}.` : "It is ready when this is over.")],
-    run: () => act(route(service, "start")),
-  }),
-  stop: (service) => {
-    const users = needing(service);
-    const cascade = make("input", { type: "checkbox", id: "cascade" });
-    const body = [make("p", {}, "Its workers drain, and it stays stopped until it is started or the file changes its workers.")];
-    if (users.length) body.push(make("label", {}, cascade, ` Stop what needs it too: ${users.join(", ")}`));
-    confirmAct({ title: `Stop ${service.name}?`, label: "Stop", danger: true, body, run: () => act(route(service, "stop"), { cascade: cascade.checked }) });
-  },
-  scale: (service) => {
-    const input = make("input", { type: "number", id: "scale-workers", min: 0, max: 4096, step: 1, required: true, value: service.workers.desired, autofocus: true });
-    const file = service.by_hand ? service.by_hand.file : service.workers.desired;
-    confirmAct({
-      title: `Scale ${service.name}`, label: "Scale",
-      body: [make("p", {}, `${many(service.workers.desired, "worker")} now; the file says ${file}. What is set here lasts until the file changes it.`),
-        make("label", { for: "scale-workers" }, "Workers "), input],
-      run: () => act(route(service, "scale"), { workers: Number(input.value) }),
-    });
-  },
-};
-
-function diffTable(changes) {
-  const rows = changes.flatMap((change) => {
-    const first = make("tr", {}, make("td", { class: "sign" }, change.sign), make("td", {}, change.service), make("td", {}, change.kind), make("td", {}, change.why));
-    const keys = change.keys.map((key) => make("tr", {}, make("td"), make("td", { class: "dim" }, key.key), make("td", { class: "dim", colspan: 2 }, `${key.sign} ${[key.before, key.after].filter(Boolean).join(" → ")}`)));
-    return [first, ...keys];
-  });
-  return make("div", { class: "scroll" }, make("table", { class: "diff" }, make("tbody", {}, ...rows)));
-}
-
-const settingsTable = (settings) => diffTable(settings.map((item) => ({ sign: item.sign, service: item.key, kind: item.kind, why: [item.before, item.after].filter(Boolean).join(" → "), keys: [] })));
-const ended = (ends) => ends.map((item) => make("p", {}, `${item.service}: ${many(item.workers, "worker")} by hand end; ${item.file === null ? "it is removed" : `the file says ${item.file}`}.`));
-
-async function askReload() {
-  const body = [];
-  let seen = {};
-  try {
-    const { body: plan, tag } = await ask("GET", "/v1/plan");
-    seen = { "If-Match": tag };
-    if (plan.changes.length) body.push(diffTable(plan.changes));
-    if (plan.settings.length) body.push(settingsTable(plan.settings));
-    if (!body.length) body.push(make("p", {}, "Nothing differs from what runs."));
-    body.push(...ended(plan.by_hand_ends));
-    body.push(...plan.by_hand.map((item) => make("p", { class: "dim" }, `${item.service} keeps ${many(item.workers, "worker")} by hand; the file says ${item.file}.`)));
-    body.push(...plan.warnings.map((warning) => make("p", { class: "degraded" }, warning)));
-  } catch (error) {
-    body.push(make("pre", { class: "failed" }, error instanceof Problem ? error.text : String(error)));
-  }
-  confirmAct({ title: "Reload the configuration?", label: "Reload", body, run: async () => outcome((await ask("POST", "/v1/reload", {}, seen)).body) });
-}
-
-function askRestartAll() {
-  confirmAct({
-    title: "Restart every service?", label: "Restart all", run: () => act("/v1/restart"),
-    body: [make("p", {}, "New workers of the same definitions are started and ready, then the old ones drain.")],
-  });
-}
-
-const graph = new Graph(byId("graph"), (name) => cards.choose(name));
-const cards = new Cards(byId("cards"), acts);
-const lines = new Lines(byId("lines"));
-
-function showReport(id, last) {
+/** Fills a place if `last` is another report than before. */
+function ifNew(id, last, fill) {
   const place = byId(id);
   const key = last && last.at + last.outcome;
   if (!last || place.dataset.key === key) return;
   place.dataset.key = key;
-  place.className = "";
-  const details = last.details.length ? last.details : [last.error].filter(Boolean);
-  place.replaceChildren(
-    make("p", {}, make("span", { class: `badge ${last.outcome}` }, last.outcome.replace("_", " ")), ` ${last.at.slice(0, 19)}Z in ${last.seconds.toFixed(1)} s, by ${last.why}`),
-    ...details.map((text) => make("p", { class: "failed" }, text)),
+  place.classList.remove("dim");
+  place.replaceChildren(...fill());
+}
+
+function showReport(id, last, manual) {
+  const cause = (why) => (manual ? why : `triggered by ${trigger(why)}`);
+  ifNew(`${id}-summary`, last, () => [outcomeBadge(last), " ", manual ? `${cause(last.why)}, ` : "", when(last.at), manual ? "" : `, ${cause(last.why)}`]);
+  const details = () => (last.details.length ? last.details : [last.error].filter(Boolean));
+  ifNew(id, last, () => [
+    make("p", {}, outcomeBadge(last), " ", when(last.at), `, ${cause(last.why)}, took ${last.seconds.toFixed(1)} s`),
+    ...details().map((text) => make("p", { class: "failed" }, text)),
     ...last.last_lines.map((line) => make("div", { class: "line" }, `| ${line}`)),
-    last.changes.length ? diffTable(last.changes) : make("p", { class: "dim" }, "No service was changed."),
+    last.changes.length ? diffTable(last.changes) : make("p", { class: "dim" }, "No services changed."),
     ...(last.settings.length ? [settingsTable(last.settings)] : []),
     ...ended(last.by_hand_ends),
-  );
+  ]);
+}
+
+function showProblems() {
+  const place = byId("problems");
+  const found = table.problems.map((row) => [row.service.name, badgeWord(row.service, row.history).replace("ready, ", ""), row.level]);
+  const key = JSON.stringify(found);
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  const link = ([name, word, level]) => make("button", {
+    type: "button", class: `chip ${level === 3 ? "failed" : "degraded"}`,
+    onclick: () => { openView("table"); table.choose(name); },
+  }, `${name}: ${word}`);
+  const shown = found.slice(0, 5).map(link);
+  if (found.length > shown.length) shown.push(make("span", { class: "dim" }, `and ${found.length - shown.length} more`));
+  place.replaceChildren(...(found.length ? shown : ["None"]));
 }
 
 function showServices(services) {
   const select = byId("lines-service");
   const names = services.map((service) => service.name).sort();
-  if (select.dataset.names !== names.join(" ")) {
-    select.dataset.names = names.join(" ");
-    const chosen = select.value;
-    select.replaceChildren(make("option", { value: "" }, "all"), ...names.map((name) => make("option", { value: name }, name)));
-    select.value = names.includes(chosen) ? chosen : "";
-  }
+  if (select.dataset.names === names.join(" ")) return;
+  select.dataset.names = names.join(" ");
+  const chosen = select.value;
+  select.replaceChildren(make("option", { value: "" }, "all"), ...names.map((name) => make("option", { value: name }, name)));
+  select.value = names.includes(chosen) ? chosen : "";
+}
+
+function showTotals(status) {
+  const sum = (of) => status.services.reduce((total, service) => total + (of(service) || 0), 0);
+  const summary = summaryOf(status.services);
+  const state = byId("state");
+  say(state, summary.text + (status.state === "running" ? "" : `, ${status.state}`));
+  state.className = `badge ${summary.look}`;
+  document.title = `${summary.text} · servd`;
+  say(byId("about"), `${status.config.path} · config generation ${status.config.generation}`);
+  byId("about").title = `servd ${status.version}, pid ${status.pid}, started ${clock(status.started_at)}`;
+  say(byId("daemon"), `servd ${status.version}, pid ${status.pid}, up ${span((Date.now() - Date.parse(status.started_at)) / 1000)}`);
+  const counts = [many(status.services.length, "service"), summary.stopped ? `${summary.stopped} stopped` : "", `${sum((service) => service.workers.ready)} workers ready`];
+  say(byId("totals"), counts.filter(Boolean).join(", "));
+  const rps = sum((service) => service.rps);
+  const [client, server] = [sum((service) => service.rps_4xx), sum((service) => service.rps_5xx)];
+  say(byId("total-rps"), `${figure(rps)}/s`);
+  say(byId("total-5xx"), `${percent(server, rps)} 5xx`);
+  byId("total-5xx").className = server ? "failed" : "";
+  say(byId("total-4xx"), `${percent(client, rps)} 4xx`);
 }
 
 function show(status) {
   page.status = status;
-  const state = byId("state");
-  say(state, status.state);
-  state.className = `badge ${status.state}`;
-  say(byId("about"), `${status.version} · pid ${status.pid} · ${status.config.path} (generation ${status.config.generation})`);
-  const workers = status.services.reduce((sum, service) => sum + service.workers.ready, 0);
-  const rps = status.services.reduce((sum, service) => sum + (service.rps || 0), 0);
-  say(byId("totals"), `${many(status.services.length, "service")}, ${many(workers, "worker")}, ${figure(rps)} req/s`);
-  document.title = `servd: ${status.services.filter((service) => ["ready", "completed", "exited", "rolling", "stopped"].includes(service.state)).length}/${status.services.length} well`;
-  graph.show(status.services);
-  cards.show(status.services);
-  showReport("last-reload", status.last_reload);
-  showReport("last-act", status.last_act);
+  showTotals(status);
+  table.show(status.services, past);
+  showProblems();
+  if (!byId("graph-view").hidden) graph.show(status.services, past);
+  showReport("last-reload", status.last_reload, false);
+  showReport("last-act", status.last_act, true);
   showServices(status.services);
 }
 
@@ -186,7 +106,7 @@ function trouble(text) {
   byId("state").className = "badge gone";
 }
 
-async function look() {
+async function update() {
   try {
     const { body, tag } = await ask("GET", "/v1/status");
     page.tag = tag;
@@ -194,59 +114,131 @@ async function look() {
     show(body);
   } catch (error) {
     const away = error instanceof Problem && error.status === 401;
-    trouble(away ? "This page needs a session: run `servd dashboard` and open the address that it prints." : "servd does not answer. Trying again…");
+    trouble(away ? "This page needs a session. Run `servd dashboard` and open the address that it prints." : "servd is not responding. Retrying…");
     return !away;
   }
   return true;
 }
 
-async function goOn() {
-  for (;;) {
-    if (!document.hidden && !(await look())) return;
+async function updateHistory() {
+  try {
+    await past.refresh(page.status.pid);
+  } catch {
+    return; // the status says what is wrong
+  }
+  table.draw();
+  totalRequests.show(past);
+  refreshTimes();
+}
+
+async function run() {
+  for (let turn = 0; ; turn += 1) {
+    if (!document.hidden) {
+      if (!(await update())) return;
+      if (page.status && (turn % HISTORY_EVERY === 0 || past.pid !== page.status.pid)) await updateHistory();
+    }
     await pause(EVERY);
   }
 }
 
-function tabs() {
-  const [events, logs] = [byId("tab-events"), byId("tab-logs")];
-  const open = (tab) => {
-    for (const other of [events, logs]) {
+/** Makes tabs of some buttons: click, arrow keys, Home and End. `open` gets the chosen button. */
+function makeTabs(tabs, open) {
+  const choose = (tab) => {
+    for (const other of tabs) {
       other.setAttribute("aria-selected", String(other === tab));
       other.tabIndex = other === tab ? 0 : -1;
     }
-    byId("lines").setAttribute("aria-labelledby", tab.id);
-    lines.open(tab === events ? "events" : "logs", byId("lines-service").value);
+    open(tab);
   };
-  const chosen = () => (events.getAttribute("aria-selected") === "true" ? events : logs);
-  for (const tab of [events, logs]) {
-    tab.addEventListener("click", () => open(tab));
+  tabs.forEach((tab, at) => {
+    tab.addEventListener("click", () => choose(tab));
     tab.addEventListener("keydown", (event) => {
-      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      const other = tab === events ? logs : events;
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: -1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      const other = tabs.at(to % tabs.length);
       other.focus();
-      open(other);
+      choose(other);
     });
-  }
-  byId("lines-service").addEventListener("change", () => open(chosen()));
-  open(events);
+  });
+  return choose;
 }
 
-async function begin() {
-  await signIn();
+const chooseView = makeTabs([byId("tab-table"), byId("tab-graph")], (tab) => {
+  const drawn = tab.id === "tab-graph";
+  byId("table-view").hidden = drawn;
+  byId("graph-view").hidden = !drawn;
+  sessionStorage.setItem(VIEW, drawn ? "graph" : "table");
+  if (!page.status) return;
+  if (drawn) graph.show(page.status.services, past);
+  else table.draw();
+});
+const openView = (name) => chooseView(byId(`tab-${name}`));
+
+/** Opens or closes the panel at the bottom. */
+function openDock(open) {
+  byId("dock").classList.toggle("closed", !open);
+  byId("dock-toggle").setAttribute("aria-expanded", String(open));
+  say(byId("dock-toggle"), open ? "Hide" : "Show activity");
+  byId("dock-panels").hidden = !open;
+}
+
+const PANELS = { "tab-events": "lines", "tab-logs": "lines", "tab-reload": "last-reload", "tab-act": "last-act" };
+let following = "";
+
+const chooseDock = makeTabs(Object.keys(PANELS).map(byId), (tab) => {
+  for (const id of new Set(Object.values(PANELS))) byId(id).hidden = id !== PANELS[tab.id];
+  const streams = PANELS[tab.id] === "lines";
+  byId("lines-controls").hidden = !streams;
+  if (!byId("dock").classList.contains("closed") || following) openDock(true);
+  if (!streams) return;
+  byId("lines").setAttribute("aria-labelledby", tab.id);
+  followLines(tab.id === "tab-events" ? "events" : "logs");
+});
+
+function followLines(kind) {
+  const service = byId("lines-service").value;
+  if (following === `${kind} ${service}`) return;
+  following = `${kind} ${service}`;
+  lines.open(kind, service);
+}
+
+function listen() {
   byId("reload").addEventListener("click", askReload);
   byId("restart-all").addEventListener("click", askRestartAll);
-  byId("find").addEventListener("input", (event) => cards.filter(event.target.value));
-  byId("lines-filter").addEventListener("input", (event) => lines.choose(event.target.value));
+  byId("find").addEventListener("input", (event) => {
+    openView("table");
+    table.filter(event.target.value);
+  });
+  byId("lines-filter").addEventListener("input", (event) => lines.filter({ text: event.target.value }));
+  byId("lines-level").addEventListener("change", (event) => lines.filter({ level: rank(event.target.value || "debug") }));
   byId("lines-pause").addEventListener("change", (event) => lines.pause(event.target.checked));
+  byId("lines-service").addEventListener("change", () => followLines(following.split(" ", 1)[0]));
+  byId("dock-toggle").addEventListener("click", () => openDock(byId("dock").classList.contains("closed")));
+  for (const [button, tab] of [["show-reload", "tab-reload"], ["show-act", "tab-act"]]) byId(button).addEventListener("click", () => chooseDock(byId(tab)));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || dialog.open || /INPUT|SELECT/.test(document.activeElement.tagName)) return;
     event.preventDefault();
     byId("find").focus();
   });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
-  window.addEventListener("resize", () => { if (page.status) graph.show(page.status.services); });
-  tabs();
-  goOn();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) update(); });
+  window.addEventListener("resize", () => {
+    if (!page.status) return;
+    if (byId("graph-view").hidden) table.draw();
+    else graph.show(page.status.services, past);
+  });
+}
+
+async function begin() {
+  await signIn();
+  byId("total-chart").append(totalRequests.element);
+  listen();
+  const narrow = matchMedia("(max-width: 46rem)");
+  narrow.addEventListener("change", () => openDock(!narrow.matches));
+  openDock(!narrow.matches);
+  openView(sessionStorage.getItem(VIEW) || "table");
+  chooseDock(byId("tab-events"));
+  run();
 }
 
 begin();

@@ -1,4 +1,4 @@
-// Talking to servd: with the session's token, which the address that `servd dashboard` prints gives.
+// Requests to servd, with the session token of the address that `servd dashboard` prints.
 
 const SESSION = "servd-session";
 
@@ -9,7 +9,7 @@ class Problem extends Error {
     this.body = body;
   }
 
-  /** Everything that a person needs to act. */
+  /** The message, with all details and the last output. */
   get text() {
     const { title, detail, details = [], last_lines = [] } = this.body;
     const lines = [title, ...(details.length ? details : [detail])];
@@ -22,7 +22,7 @@ function withToken(headers = {}) {
   return token ? { ...headers, Authorization: `Bearer ${token}` } : headers;
 }
 
-/** Exchanges the one-time token behind the # of the address for the session's. */
+/** Exchanges the one-time token after the # of the address for the session token. */
 async function signIn() {
   if (location.hash.length < 20) return;
   const once = location.hash.slice(1);
@@ -31,7 +31,7 @@ async function signIn() {
   if (answer.ok) sessionStorage.setItem(SESSION, (await answer.json()).token);
 }
 
-/** Asks for something; the answer's JSON and its ETag. Throws a Problem. */
+/** Sends a request. Returns the JSON of the answer and its ETag. Throws a Problem. */
 async function ask(method, route, body, headers = {}) {
   const options = { method, headers: withToken(headers), cache: "no-store" };
   if (body !== undefined) {
@@ -46,8 +46,8 @@ async function ask(method, route, body, headers = {}) {
 
 const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
-/** Follows server-sent events for as long as `signal` lets it; where the connection breaks, it goes
- * on after the last event that came. `take` gets batches of {id, type, data}. */
+/** Follows server-sent events until `signal` aborts. After a broken connection it continues with
+ * the next event. `take` gets batches of {id, type, data}. */
 async function follow(route, take, signal) {
   let last = "";
   while (!signal.aborted) {
@@ -84,38 +84,3 @@ function parseEvent(block) {
   }
   return event;
 }
-
-// Making elements, and words for figures.
-
-/** An element: `make("p", {class: "dim"}, "text", other)`. */
-function make(name, attributes = {}, ...children) {
-  const svg = ["svg", "g", "rect", "path", "text", "marker", "defs", "title"].includes(name);
-  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else if (value === true) element.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-/** Sets a text only where it is another: what has not changed is not laid out anew. */
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function figure(value, digits = 1) {
-  if (value === null || value === undefined) return "–";
-  return value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
-}
-
-function bytes(value) {
-  if (!value) return "–";
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const step = Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
-  const scaled = value / 2 ** (10 * step);
-  return `${scaled < 10 && step ? scaled.toFixed(1) : Math.round(scaled)} ${units[step]}`;
-}
-
-const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;

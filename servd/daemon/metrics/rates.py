@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from servd.daemon.periodic import Periodic
@@ -110,6 +110,10 @@ class RequestRates:
         """Returns the rate of all workers of a service."""
         track = self._services.get(name, _Track())
         return track.rate(time.monotonic(), self._counts.answers(name))
+
+    def all(self) -> Iterator[tuple[str, Rate]]:
+        """Yields every service that has had a worker with counters, and its rate."""
+        return ((name, self.service(name)) for name in self._counts.services)
 
     def worker(self, reading: CounterView) -> Rate:
         """Returns the rate of one live worker."""
