@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import time
-from datetime import datetime
 from typing import Any
 
 import click
@@ -16,7 +16,7 @@ from servd.cli.commands.completion import service_names
 from servd.cli.render.line import Line, Span
 from servd.cli.render.output import moves, print_json, print_lines, style_of, width_of
 from servd.cli.render.status_table import Page, detail_lines, problems_again, status_lines
-from servd.cli.screen.feed import printable_status
+from servd.cli.screen.feed import StatusFeed, now, printable_status
 from servd.control.client import AdminClient
 
 WATCH_INTERVAL_SECONDS = 1.0
@@ -50,7 +50,7 @@ def command(
 
 def _print(status: dict[str, Any], name: str | None, client: AdminClient) -> None:
     width = width_of(sys.stdout)
-    page = Page(width, width if _is_bounded() else None, _now())
+    page = Page(width, width if _is_bounded() else None, now())
     if name is not None:
         client.services([name])  # raises for an unknown name
     lines = _lines(status, name, page)
@@ -61,8 +61,6 @@ def _print(status: dict[str, Any], name: str | None, client: AdminClient) -> Non
 
 def _is_bounded() -> bool:
     """Whether lines have to be wrapped: programs get each sentence in one line."""
-    import os
-
     return sys.stdout.isatty() or "COLUMNS" in os.environ
 
 
@@ -77,7 +75,6 @@ def _lines(status: dict[str, Any], name: str | None, page: Page) -> list[Line]:
 
 def _watch(client: AdminClient, name: str | None) -> None:
     """Draws until q or Ctrl-C is pressed, and leaves the last status on the terminal."""
-    from servd.cli.screen.feed import StatusFeed
     from servd.cli.screen.terminal import Terminal
 
     if name is not None:
@@ -85,16 +82,17 @@ def _watch(client: AdminClient, name: str | None) -> None:
     feed = StatusFeed(client, WATCH_INTERVAL_SECONDS)
     with contextlib.suppress(KeyboardInterrupt), Terminal(style_of(sys.stdout)) as terminal:
         feed.start(terminal.wake)
-        while "q" not in terminal.pressed():
-            width, height = terminal.size
-            terminal.draw(_screen(feed, name, width, height))
+        while True:
+            terminal.draw(_screen(feed, name, *terminal.size))
+            if "q" in terminal.pressed():
+                break
     width = width_of(sys.stdout)
-    print_lines(_lines(feed.status, name, Page(width, width, _now())))
+    print_lines(_lines(feed.status, name, Page(width, width, feed.at)))
 
 
-def _screen(feed: Any, name: str | None, width: int, height: int) -> list[Line]:
+def _screen(feed: StatusFeed, name: str | None, width: int, height: int) -> list[Line]:
     """Returns exactly `height` lines; the last one tells of those that have no room."""
-    lines = _lines(feed.status, name, Page(width, width, _now()))
+    lines = _lines(feed.status, name, Page(width, width, feed.at))
     if feed.error:
         lines.insert(0, Line.of(Span(feed.error, "bold red")).fitted(width))
     if len(lines) > height:
@@ -102,7 +100,3 @@ def _screen(feed: Any, name: str | None, width: int, height: int) -> list[Line]:
         text = f"{more} more lines; servd top scrolls"
         lines = [*lines[: height - 1], Line.of(Span(text, "dim")).fitted(width)]
     return [*lines, *[Line()] * (height - len(lines))]
-
-
-def _now() -> datetime:
-    return datetime.now().astimezone()

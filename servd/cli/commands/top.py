@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from datetime import datetime
 
 import click
 
@@ -28,25 +27,25 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
     Press ? for the keys, q to quit. Without a terminal, it prints once and exits.
     """
     client = admin_client(config, admin)
-    from servd.cli.screen.feed import StatusFeed, printable_status
+    from servd.cli.screen.feed import StatusFeed, now, printable_status
     from servd.cli.screen.frame import Frame, Screen
     from servd.cli.screen.terminal import Terminal
     from servd.cli.screen.view import View
 
     if once or not moves(sys.stdout):
-        screen = Screen(width_of(sys.stdout), None, datetime.now().astimezone())
+        screen = Screen(width_of(sys.stdout), None, now())
         print_lines(Frame(printable_status(client), View(), screen).lines)
         return
     feed, view = StatusFeed(client, interval), View()
     with contextlib.suppress(KeyboardInterrupt), Terminal(style_of(sys.stdout)) as terminal:
         feed.start(terminal.wake)
         while True:
-            screen = Screen(*terminal.size, datetime.now().astimezone())
+            screen = Screen(*terminal.size, feed.at)
             frame = Frame(feed.status, view, screen, feed.error)
             view = frame.view
             terminal.draw(frame.lines)
             for key in terminal.pressed():
-                if key in ("q", "f10") and not view.is_typing:
+                if key in ("q", "f10") and not (view.is_typing or view.shows_help):
                     return
                 if key == "ctrl-l":
                     terminal.redraw()

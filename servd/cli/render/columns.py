@@ -169,7 +169,9 @@ def _chosen(
     spent = sum(c.width(cells[c.title]) + _GAP for c in _SERVICE_COLUMNS if c.title in taken)
     chosen = [column for column in _SERVICE_COLUMNS if column.title in taken]
     room = max(1, width - spent)
-    return chosen, cells, max([length for length in lengths if length <= room], default=room)
+    whole = [length for length in lengths if length <= room]
+    others = [min(room, _MOST_NAME)] if len(whole) < len(lengths) else []
+    return chosen, cells, max([*whole, *others])
 
 
 def _titles(columns: Sequence[Column], cells: dict[str, list[Span]]) -> list[Span]:

@@ -168,13 +168,17 @@ def reason_style(service: ServiceRow) -> str:
     return "red" if service["error"] and service["state"] != "waiting" else "cyan"
 
 
-def last_output(service: ServiceRow) -> list[str]:
-    """Returns what a worker printed last before it exited, unless the reason says so already."""
+def last_output(service: ServiceRow, most: int | None = None) -> list[str]:
+    """Returns what a worker printed before it exited: all that is known, or at most the last
+    lines, unless the reason has the very last one.
+    """
     exit_, error = service["last_exit"], service["error"]
     if exit_ is None or not error:
         return []
     lines = [line.rstrip() for line in exit_["last_lines"] if line.strip()]
-    return [] if lines and lines[-1].strip() in error else lines
+    if most is None or not lines:
+        return lines
+    return [] if lines[-1].strip() in error else lines[-most:]
 
 
 def notes(service: ServiceRow, now: datetime) -> Iterator[Span]:

@@ -21,7 +21,7 @@ COMPACT_FROM = 6
 _BRIEF = 6
 """Changes of a reload that are listed one by one; more are counted by kind."""
 
-_LAST_LINES, _ALL_LINES = 3, 100
+_LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +152,16 @@ def remarks(
     page: Page,
     *,
     indent: int,
-    output: int = 1,
+    output: int | None = 1,
 ) -> Iterator[Line]:
     """Yields all that is out of the ordinary with a service, with the last `output` lines that a
-    failed worker printed.
+    failed worker printed (None: all).
     """
     for note in facts.notes(service, page.now):
         yield from indented(note.text, page.wrap, indent, note.style)
     if why := facts.reason(service, services):
         yield from indented(why, page.wrap, indent, facts.reason_style(service))
-    for line in facts.last_output(service)[-output:] if output else ():
+    for line in facts.last_output(service, output):
         yield from indented(f"| {line}", page.wrap, indent, "dim")
 
 
@@ -181,12 +181,15 @@ def detail_body(
     service: ServiceRow, services: Mapping[str, ServiceRow], page: Page, *, indent: int
 ) -> Iterator[Line]:
     """Yields everything about a service but its name and state."""
+    yield from remarks(service, services, page, indent=indent, output=None)
     about = [facts.addresses(service)]
     if service["public_url"]:
         about.append(f"public URL {service['public_url']}")
     if service["depends_on"]:
         needs = (_with_state(name, services) for name in service["depends_on"])
         about.append(f"depends on {', '.join(needs)}")
+    if answers := facts.answers(service):
+        about.append(answers.text)
     if service["restarts"]:
         about.append(f"restarts: {service['restarts']}")
     for fact in about:
@@ -195,9 +198,6 @@ def detail_body(
     shown = {note.text for note in facts.notes(service, page.now)}
     if ends and (certificate := facts.certificate(service, page.now)).text not in shown:
         yield from indented(certificate.text, page.wrap, indent)
-    if answers := facts.answers(service):
-        yield from indented(answers.text, page.wrap, indent, answers.style)
-    yield from remarks(service, services, page, indent=indent, output=_ALL_LINES)
     if processes := service["processes"]:
         for line in worker_table(processes, page.width - indent, page.now):
             yield Line((Span(" " * indent), *line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from servd.cli.render import service_facts as facts
 from servd.cli.render.columns import service_table
 from servd.cli.render.figures import number, percent, size
-from servd.cli.render.line import Line, Span
+from servd.cli.render.line import Line, Span, padded, wrapped
 from servd.cli.render.service_facts import ServiceRow
 from servd.cli.render.status_table import (
     Page,
@@ -26,22 +26,23 @@ _FOLDED, _UNFOLDED = "+ ", "- "
 _LEAST_ROWS = 4
 """Rows that the list keeps on a low screen; the head gives its own for them."""
 
-HELP = """\
-Up, k / Down, j     previous / next service; scrolls long details
-PgUp / PgDn         one screen up / down
-Home, g / End, G    first / last service
-Enter, Space        show or hide the details of the service
-Right / Left        show / hide them
-*                   show or hide the details of all
-/                   filter by name, state, address or error
-Esc                 clear the filter
-s / S               next / previous order, or by its key:
-                    {orders}
-?, h, F1            this help
-q, F10, Ctrl-C      quit
-
-REQ/S, 5XX%, P50 and P99 cover the last ten seconds.
-READY: workers that are ready, of those wanted."""
+_KEYS = (
+    ("Up, k / Down, j", "previous / next service; scrolls long details"),
+    ("PgUp / PgDn", "one screen up / down"),
+    ("Home, g / End, G", "first / last service"),
+    ("Enter, Space", "show or hide the details of the service"),
+    ("Right / Left", "show / hide them"),
+    ("*", "show or hide the details of all"),
+    ("/", "filter by name, state, address or error; Esc clears the filter"),
+    ("s / S", "next / previous order"),
+    (" ".join(ORDERS), "sort by " + ", ".join(order.name for order in ORDERS.values())),
+    ("?, h, F1", "this help"),
+    ("q, F10, Ctrl-C", "quit"),
+    ("", ""),
+    ("READY", "workers that are ready, of those wanted"),
+    ("REQ/S, 5XX%, P50, P99", "requests of the last ten seconds"),
+)
+_KEY_CELLS, _LEAST_MEANING = 24, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,8 @@ class Frame:
         lines = [Line.of(Span(_fitting(summary(status, now), width), "bold"))]
         if error:
             lines.append(Line.of(Span(error, "bold red")))
-        lines.append(Line.of(_fitting(_load(status), width)))
         lines += [Line.of(note) for note in remarks_on_all(status)]
+        lines.append(Line.of(_fitting(_load(status), width)))
         if last := last_seen(status, now):
             failed = (status["last_notable_reload"] or status["last_reload"])["error"]
             lines.append(Line.of(Span(last, "red" if failed else "dim")))
@@ -262,13 +263,22 @@ class Frame:
         return Line.of(Span(text, "dim"))
 
     def _help(self, width: int, height: int) -> list[Line]:
-        orders = ", ".join(f"{key} {order.name}" for key, order in ORDERS.items())
-        text = HELP.format(orders=orders)
-        lines = [Line.of(Span("servd top", "bold")), Line()]
-        lines += [Line.of(line) for line in text.splitlines()]
-        lines = lines[: height - 1]
+        lines = [Line.of(Span("servd top", "bold")), Line(), *_help(width)][: height - 1]
         lines += [Line()] * (height - 1 - len(lines))
         return [_cut(line, width) for line in [*lines, Line.of(Span("any key: back", "dim"))]]
+
+
+def _help(width: int) -> Iterator[Line]:
+    """Yields each key with its meaning beside it, or below it where there is little room."""
+    beside = width >= _KEY_CELLS + _LEAST_MEANING
+    for keys, meaning in _KEYS:
+        texts = list(wrapped(meaning, width - _KEY_CELLS if beside else width - 2)) or [""]
+        if not beside:
+            yield Line.of(Span(keys, "bold"))
+        for number_, text in enumerate(texts):
+            left = keys if beside and not number_ else ""
+            cells = _KEY_CELLS if beside else 2
+            yield Line.of(Span(padded(left, cells, left=True), "bold"), text)
 
 
 def _details(
