@@ -141,8 +141,7 @@ def worker_table(processes: Sequence[Any], width: int, now: Any) -> list[Line]:
 
 def _shifted(line: Line) -> list[Span]:
     """Returns a line without the gap before its first column."""
-    first, *rest = line
-    return [Span(first.text[_GAP:], first.style), *rest]
+    return [Span(line[0].text[_GAP:], line[0].style), *line[1:]] if line else []
 
 
 def _chosen(

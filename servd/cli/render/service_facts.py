@@ -123,7 +123,8 @@ def blocked_by(service: ServiceRow, services: Mapping[str, ServiceRow]) -> str:
     if service["state"] != "waiting" or not direct:
         return ""
     roots = _roots(direct, services)
-    cause = f"; cause: {_states(roots, services)}" if set(roots) != set(direct) else ""
+    deeper = roots and set(roots) != set(direct)
+    cause = f"; cause: {_states(roots, services)}" if deeper else ""
     return f"waiting for {_states(direct, services)}{cause}"
 
 

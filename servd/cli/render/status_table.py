@@ -216,7 +216,7 @@ def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
         return
     yield from _report("last reload", notable, page)
     if last["at"] != notable["at"]:
-        text = f"since then: reloaded without changes, last {when(last['at'], page.now)}"
+        text = f"since then: reload without changes {when(last['at'], page.now)}"
         yield from indented(text, page.wrap, 2, "dim")
 
 
@@ -233,6 +233,8 @@ def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[Line]
         yield from indented(detail, page.wrap, 2, "red")
     for line in report["last_lines"][-_LAST_LINES:]:
         yield from indented(f"| {line}", page.wrap, 2, "dim")
+    if failed:
+        yield from indented("The previous configuration is still running.", page.wrap, 2)
     for key in report["restart_needed"]:
         yield from indented(f"{key} takes effect when servd is restarted", page.wrap, 2, "yellow")
 

@@ -11,6 +11,7 @@ from servd.cli.render import service_facts as facts
 from servd.cli.render.columns import service_table
 from servd.cli.render.figures import number, percent, size
 from servd.cli.render.line import Line, Span, padded, wrapped
+from servd.cli.render.output import workers as workers_of
 from servd.cli.render.service_facts import ServiceRow
 from servd.cli.render.status_table import (
     Page,
@@ -165,9 +166,11 @@ class Frame:
         if offset == self.view.offset:  # at an end of the list
             at = len(self._blocks) - 1 if lines > 0 else 0
             return replace(self.view, selected=self._blocks[at].name)
-        line = selected.start + offset - self.view.offset
-        at = next((i for i, b in enumerate(self._blocks) if b.end > line), len(self._blocks) - 1)
-        return replace(self.view, selected=self._blocks[at].name, offset=offset)
+        line = max(offset, selected.start + offset - self.view.offset)
+        below = (b for b in self._blocks if line <= b.start < offset + self._rows)
+        around = (b for b in reversed(self._blocks) if b.start < offset + self._rows)
+        found = next(below, None) or next(around)
+        return replace(self.view, selected=found.name, offset=offset)
 
     @property
     def _position(self) -> int:
@@ -300,8 +303,8 @@ def _load(status: Mapping[str, Any]) -> list[str]:
     return [
         f"{number(round(rps, 1))} req/s",
         f"{percent(failed / rps if rps else 0)}% 5xx",
-        f"{len(services)} services",
-        f"{workers} workers",
+        f"{len(services)} service{'' if len(services) == 1 else 's'}",
+        workers_of(workers),
         f"CPU {number(round(cpu, 1))}%",
         f"memory {size(memory)}",
     ]
