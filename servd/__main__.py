@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -11,8 +12,9 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         from servd._version import __version__
 
-        print(f"servd {__version__}")
-        return
+        with contextlib.suppress(OSError):  # the command line says what is wrong with the output
+            print(f"servd {__version__}", flush=True)
+            return
     open_missing_stdio()
     leave_missing_folder()
     from servd.cli.main import main as run

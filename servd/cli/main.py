@@ -9,7 +9,8 @@ import importlib
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import click
 
@@ -31,11 +32,35 @@ _NO_CIRCUS = (
 )
 
 
-_OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT}
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT}
+
+
+class OutputClosedError(Exception):
+    """Nobody reads the output any more. Click would exit with 1 on the OSError itself."""
+
+
+@contextlib.contextmanager
+def _closed_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            raise
+        raise OutputClosedError from None
 
 
 class LazyGroup(click.Group):
     """Loads the command NAME: `command` in the module `servd.cli.commands.NAME`."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parses the arguments; may print the help. Raises `OutputClosedError`."""
+        with _closed_output():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Raises `OutputClosedError`."""
+        with _closed_output():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns all names, sorted."""
@@ -82,36 +107,56 @@ def servd(ctx: click.Context, config: str | None) -> None:
 def main() -> None:
     """Runs the command line; expected errors are shown as messages, without a traceback."""
     try:
-        status = servd.main(prog_name="servd", standalone_mode=False)
+        status = _run()
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED)
-    except ServdError as error:
-        from servd.cli.render.output import show_error
-
-        show_error(error)
-        sys.exit(error.exit_status)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "circus":
-            raise
-        click.echo(_NO_CIRCUS, err=True)
-        sys.exit(Exit.FAILED)
+    except (OutputClosedError, BrokenPipeError):
+        _end_silently()
     except OSError as error:
         if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
             raise
         _end_without_output(error)
-    sys.exit(status if isinstance(status, int) else Exit.OK)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Runs the command line and returns the exit status."""
+    try:
+        status = servd.main(prog_name="servd", standalone_mode=False)
+        return status if isinstance(status, int) else Exit.OK
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED
+    except ServdError as error:
+        from servd.cli.render.output import show_error
+
+        show_error(error)
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "circus":
+            raise
+        click.echo(_NO_CIRCUS, err=True)
+        return Exit.FAILED
+
+
+def _end_silently() -> NoReturn:
+    """Exits as SIGPIPE would end us: nobody reads the output any more."""
+    _drop_output(1, 2)
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _drop_output(*descriptors: int) -> None:
+    """Python writes what it holds at its end: nowhere."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in descriptors:
+            os.dup2(nowhere, descriptor)
 
 
 def _end_without_output(error: OSError) -> NoReturn:
-    """Exits after a failed write: with the status of SIGPIPE for a closed pipe, else with 1."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout at exit
-    if error.errno == errno.EPIPE:
-        sys.exit(128 + signal.SIGPIPE)
+    """Exits when the output has no room."""
+    _drop_output(1)
     with contextlib.suppress(OSError):
         click.echo(f"servd: cannot write the output: {error.strerror}", err=True)
     sys.exit(Exit.FAILED)

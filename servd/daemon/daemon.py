@@ -212,6 +212,9 @@ class Daemon:
             started_at=self._started_at,
             config=ConfigStatus(path, loaded.digest, desired.revision, desired.loaded_at),
             last_reload=reload_status(reloader.last) if reloader.last else None,
+            last_notable_reload=reload_status(reloader.last_notable)
+            if reloader.last_notable
+            else None,
             last_act=reload_status(reloader.last_act) if reloader.last_act else None,
             services=self.services_status(),
             predecessor=self._takeover.draining if self._takeover is not None else None,

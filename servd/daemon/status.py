@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
@@ -78,6 +79,7 @@ class ProcessStatus:
     rps: float | None
     rps_4xx: float | None
     rps_5xx: float | None
+    error_rate: float | None
     p50_ms: float | None
     p99_ms: float | None
 
@@ -110,7 +112,9 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service. `binds_itself`: undeclared addresses that its program listens on.
+    """One service. `bound_by` is who binds `listen` or its internal address: servd or the program;
+    null without an address. `binds_itself`: undeclared addresses that its program listens on.
+    `since` is when it entered its state. `error_rate` is the share of responses with 5xx, 0 to 1.
     `rps`, `rps_4xx`, `rps_5xx` (requests per second: all, 4xx, 5xx), `p50_ms`
     and `p99_ms` cover the last ten seconds, null unless it is an app; `requests` counts since the
     daemon started. `error` also reports that most recent responses are 5xx. `by_hand` is set if the
@@ -119,8 +123,10 @@ class ServiceStatus:
 
     name: str
     state: State
+    since: str
     generation: int
     listen: list[str]
+    bound_by: Literal["servd", "program"] | None
     binds_itself: list[str]
     public_url: str
     depends_on: list[str]
@@ -135,6 +141,7 @@ class ServiceStatus:
     rps: float | None
     rps_4xx: float | None
     rps_5xx: float | None
+    error_rate: float | None
     p50_ms: float | None
     p99_ms: float | None
     certificate_expires_at: str | None
@@ -145,7 +152,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole daemon. `state` is starting, running, reloading or stopping; `last_act` is the last
+    """The whole daemon. `state` is starting, running, reloading or stopping;
+    `last_notable_reload` is the last one that changed something or failed; `last_act` is the last
     manual action; `predecessor` is the pid of the previous daemon while it drains.
     """
 
@@ -155,6 +163,7 @@ class Status:
     started_at: str
     config: ConfigStatus
     last_reload: ReloadStatus | None
+    last_notable_reload: ReloadStatus | None
     last_act: ReloadStatus | None
     services: list[ServiceStatus]
     predecessor: int | None
@@ -199,8 +208,10 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
     return ServiceStatus(
         name=plan.name,
         state=service.state,
+        since=service.since,
         generation=service.generation,
         listen=_listen(service),
+        bound_by=_bound_by(plan),
         binds_itself=[item.address for item in plan.found],
         public_url=plan.definition.public_url,
         depends_on=[dependency.service for dependency in plan.depends_on],
@@ -221,6 +232,7 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         rps=rate.per_second,
         rps_4xx=rate.client_errors,
         rps_5xx=rate.server_errors,
+        error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
         certificate_expires_at=_expires_at(plan),
@@ -242,6 +254,12 @@ def _listen(service: ManagedService) -> list[str]:
     return [li.url for li in service.current.listeners if not li.plan.internal]
 
 
+def _bound_by(plan: ServicePlan) -> Literal["servd", "program"] | None:
+    if plan.sockets:
+        return "servd"
+    return "program" if plan.addresses and plan.binds_itself else None
+
+
 def _process(process: WorkerProcess, view: View) -> ProcessStatus:
     counters = process.counters
     rate = view.traffic.worker(counters) if counters is not None else NOT_COUNTED
@@ -258,6 +276,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         rps=rate.per_second,
         rps_4xx=rate.client_errors,
         rps_5xx=rate.server_errors,
+        error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
     )

@@ -50,6 +50,7 @@ class ManagedService:
         self.plan = plan
         self.context = context
         self.state: State = "waiting"
+        self.since = context.workers.now()
         self.error = ""
         self.restarts = 0
         self.overdue = 0
@@ -111,6 +112,7 @@ class ManagedService:
         if state == self.state:
             return
         previous, self.state = self.state, state
+        self.since = self.context.workers.now()
         (self.log.warning if state in BAD_STATES else self.log.info)(
             Event(f"service {state}"), state=state, previous=previous, **reason
         )

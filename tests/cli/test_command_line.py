@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,66 +17,13 @@ import pytest
 
 from support.apps import HOLD, PLAIN, SLEEP, plain, web
 from support.harness import DEADLINE, Servd, ServdProcess, command, wait_until
+from support.terminal import terminal
 
 ACTS = (["reload"], ["restart", "web"], ["restart", "--all"], ["start", "web"], ["stop", "web"],
         ["scale", "web=2"])  # fmt: skip
 NOT_RUNNING = r"servd: servd is not running \(no answer at .*\)\. Start it with `servd`\.\n"
 LOOKS = (["status"], ["status", "--watch"], ["top"], ["logs"], ["logs", "-f"], ["events", "-f"],
          ["dashboard", "--no-browser"])  # fmt: skip
-
-
-class Terminal:
-    """A command in its own terminal of 80 columns."""
-
-    def __init__(self, daemon: ServdProcess, *arguments: str) -> None:
-        self.screen = ""
-        self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:
-            os.chdir(daemon.folder)
-            program = [sys.executable, "-m", "servd", *arguments]
-            os.execve(
-                sys.executable, program, {**os.environ, **daemon.environ, "TERM": "xterm-256color"}
-            )
-        size = struct.pack("HHHH", 24, 80, 0, 0)
-        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
-
-    def shows(self, text: str) -> bool:
-        """Returns whether it has shown `text` so far, without colours."""
-        readable, _, _ = select.select([self.descriptor], [], [], 0.01)
-        if readable:
-            with suppress(OSError):  # the program has ended
-                self.screen += os.read(self.descriptor, 65536).decode(errors="replace")
-        return text in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen)
-
-    def press(self, keys: str) -> None:
-        os.write(self.descriptor, keys.encode())
-
-    def status(self) -> int:
-        """Reads its output until it exits; returns the exit status."""
-
-        def over() -> bool:
-            self.shows("")
-            pid, self._status = os.waitpid(self.pid, os.WNOHANG)
-            return pid != 0
-
-        wait_until(over, "it ends")
-        self.pid = 0
-        return os.waitstatus_to_exitcode(self._status)
-
-    def close(self) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self.descriptor)
-
-
-@contextmanager
-def terminal(daemon: ServdProcess, *arguments: str) -> Iterator[Terminal]:
-    found = Terminal(daemon, *arguments)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def test_each_command_without_a_daemon_is_one_line_and_69(tmp_path: Path) -> None:
@@ -171,7 +112,7 @@ def test_a_stop_that_others_forbid_says_how_to_stop_them_too(servd: Servd) -> No
     assert daemon.cli("stop", "back", "--cascade").returncode == 0
     shown = daemon.cli("status").stdout
     assert re.search(r"^web +stopped +0/0", shown, re.MULTILINE)
-    assert "0 workers by hand, the file says 2" in shown
+    assert "0 workers (set manually; the config says 2)" in shown
     shown = daemon.cli("plan").stdout
     assert (
         "! web: 0 workers (set manually; the config says 2), kept until the config changes it"
@@ -240,7 +181,7 @@ def test_the_status_fits_80_columns_however_long_the_names(servd: Servd) -> None
     for arguments in (["status"], ["status", "job"], ["top"]):
         shown = daemon.cli(*arguments, COLUMNS="80").stdout
         assert max(map(len, shown.splitlines())) <= 80, shown
-    assert "WORKER      PID" in daemon.cli("status", "job").stdout
+    assert "  WORKER      PID" in daemon.cli("status", "job").stdout
 
 
 def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
@@ -258,7 +199,7 @@ def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
     assert 0 < service["p50_ms"] <= service["p99_ms"]
     assert sum(p["requests"] for p in service["processes"]) == service["requests"]
     shown = daemon.cli("top", "--once").stdout
-    assert re.search(r"web +http://\S+ +ready +2/2 +[\d.]+ +[\d.]+ +[\d.]+", shown)
+    assert re.search(r"^web +ready +2/2 +\d+ (s|min) +[\d.]+ +0 +[\d.]+", shown, re.MULTILINE)
     assert (service["rps_4xx"], service["rps_5xx"], service["error"]) == (0.0, 0.0, None)
 
     wait_until(
@@ -275,10 +216,10 @@ def test_top_draws_until_q_and_sorts_on_a_key(servd: Servd) -> None:
     two = web(1) + f"\n[services.another]\n{SLEEP}\n"
     daemon = servd(two, main_py=PLAIN).ready()
     with terminal(daemon, "top", "--interval", "0.2") as top:
-        wait_until(lambda: top.shows("sort by: g graph*"), "it draws")
-        assert top.shows("worker 1")
+        top.waits_for("s sort: problems")
+        assert top.shows("WORKER")
         top.press("n")
-        wait_until(lambda: top.shows("n name*"), "it sorts by name")
+        top.waits_for("s sort: name")
         top.press("q")
         assert top.status() == 0
 
@@ -363,17 +304,42 @@ def test_top_is_readable_in_a_narrow_terminal(servd: Servd) -> None:
     for width in (30, 60):
         shown = daemon.cli("top", "--once", COLUMNS=str(width), TERM="dumb").stdout
         head = next(line for line in shown.splitlines() if line.startswith("SERVICE"))
-        assert head.split()[:3] == ["SERVICE", "STATE", "WORKERS"]
+        assert head.split()[:3] == ["SERVICE", "STATE", "READY"]
         assert "…" not in head
         assert all(len(line) <= width for line in shown.splitlines())
         assert "\x1b" not in shown
 
 
-def test_a_reader_that_goes_away_is_no_error(servd: Servd) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["logs", "events", "logs -f", "status", "status --watch", "top", "reload", "--help", "show",
+     "--version", "nonsense"],
+)  # fmt: skip
+def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_does(servd: Servd, line: str) -> None:
     daemon = servd(web(1), main_py=PLAIN).ready()
-    line = f"{sys.executable} -m servd logs | head -1"
+    readable, writable = os.pipe()
+    os.close(readable)
+    with open(writable, "w") as closed:
+        for errors in (subprocess.PIPE, closed):
+            done = subprocess.run(
+                [sys.executable, "-m", "servd", *line.split()],
+                cwd=servd.folder,
+                env={**os.environ, **daemon.environ},
+                stdout=closed,
+                stderr=errors,
+                text=True,
+                timeout=DEADLINE,
+            )
+            expected = 2 if line == "nonsense" and errors is not closed else 128 + signal.SIGPIPE
+            assert done.returncode == expected
+            assert "Traceback" not in (done.stderr or "")
+            assert expected == 2 or not done.stderr
+
+
+def test_a_pipe_to_head_says_nothing(servd: Servd) -> None:
+    daemon = servd(web(1), main_py=PLAIN).ready()
     done = subprocess.run(
-        ["sh", "-c", line],
+        ["sh", "-c", f"{sys.executable} -m servd logs | head -1"],
         cwd=servd.folder,
         env={**os.environ, **daemon.environ},
         capture_output=True,
@@ -381,7 +347,7 @@ def test_a_reader_that_goes_away_is_no_error(servd: Servd) -> None:
         timeout=DEADLINE,
     )
     assert done.stdout.count("\n") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -419,8 +385,9 @@ def test_status_shows_a_table_that_fits_a_terminal(servd: Servd) -> None:
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(daemon.runtime)}
     done = command("status", folder=servd.folder, environ=environ)
     assert done.returncode == 0
-    assert re.search(r"^web +ready +2/2 +1 +0 ", done.stdout, re.MULTILINE)
-    assert re.search(r"^  http://127.0.0.1:\d+  pid \d+ \d+$", done.stdout, re.MULTILINE)
+    assert re.search(r"^web +ready +2/2 +\d+ (s|min) +0 +-", done.stdout, re.MULTILINE)
+    listens = r"^  http://127.0.0.1:\d+  generation 1  pid \d+ \d+$"
+    assert re.search(listens, done.stdout, re.MULTILINE)
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

@@ -39,6 +39,9 @@ PLAN = plan_text(
     public_url = "https://example.org"
     [services.api]
     command = ["sleep", "9"]
+    [services.self]
+    command = ["sleep", "{port}"]
+    listen = "127.0.0.1:8081"
     [services.job]
     kind = "task"
     command = ["true"]
@@ -99,6 +102,7 @@ def service(name: str = "web", current: Any = None, **more: Any) -> Any:
             "plan": PLAN.service(name),
             "context": SimpleNamespace(workers=SimpleNamespace(counters=counters)),
             "state": "ready",
+            "since": "then",
             "generation": current.number if current is not None else 0,
             "current": current,
             "upcoming": None,
@@ -122,7 +126,7 @@ def test_a_service_that_was_never_started_shows_what_it_should_be() -> None:
     assert (status.state, status.generation) == ("waiting", 0)
     assert status.workers == WorkerCounts(2, 0)
     assert status.processes == []
-    assert status.listen == ["http://127.0.0.1:0"]
+    assert (status.listen, status.bound_by) == (["http://127.0.0.1:0"], "servd")
     assert status.depends_on == ["api"]
     assert status.public_url == "https://example.org"
     assert (status.coming, status.by_hand, status.draining) == (None, None, [])
@@ -188,10 +192,20 @@ def test_requests_are_counted_of_apps_alone(name: str, kind: str) -> None:
     assert (status.p50_ms, status.p99_ms) == (None, None)
 
 
+def test_who_binds_the_address_is_shown() -> None:
+    assert shown(service("self")).bound_by == "program"
+    assert (shown(service("self")).listen, shown(service("api")).listen) == (
+        ["http://127.0.0.1:8081"],
+        [],
+    )
+    assert shown(service("api")).bound_by is None
+    assert shown(service("job")).bound_by is None
+
+
 def test_why_it_is_not_well_is_shown() -> None:
     status = shown(service(state="backoff", error="worker 0 exited", crash_loop=True, restarts=4))
-    assert (status.state, status.error, status.crash_loop, status.restarts) == (
-        "backoff", "worker 0 exited", True, 4,
+    assert (status.state, status.since, status.error, status.crash_loop, status.restarts) == (
+        "backoff", "then", "worker 0 exited", True, 4,
     )  # fmt: skip
 
 

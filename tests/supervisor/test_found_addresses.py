@@ -83,7 +83,8 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
     daemon = servd(config, late_py=LATE.replace("PORT", str(late))).ready()
     for name, address in (("named", f"127.0.0.1:{port}"), ("late", f"127.0.0.1:{late}")):
         wait_until(lambda: found(daemon, name) == [address], "it is found")  # noqa: B023
-        assert f"{address} (by itself)" in daemon.cli("status").stdout
+        shown = f"{address} (bound by the program, not in the config)"
+        assert shown in daemon.cli("status").stdout
 
     before = httpx.get(f"http://127.0.0.1:{late}/").text
     go.unlink()

@@ -221,7 +221,7 @@ def test_a_reload_returns_when_it_is_done_and_fails_when_it_was_undone(
     assert facts["after_the_reload"] == [True, "active"]
     assert facts["bad_reload"] != 0
     assert facts["after_the_bad_reload"] == [True, "active"]
-    assert "last reload: rolled_back" in facts["status_by_hand"]
+    assert "last reload: rolled back" in facts["status_by_hand"]
 
 
 @pytest.mark.slow

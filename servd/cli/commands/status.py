@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 import time
+from typing import Any
 
 import click
 
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
-from servd.cli.render.output import colours, moves, print_json
-from servd.cli.render.status_table import detail_lines, status_lines
-from servd.core.printable import visible
+from servd.cli.render.line import Line, Span
+from servd.cli.render.output import moves, print_json, print_lines, style_of, width_of
+from servd.cli.render.status_table import Page, detail_lines, problems_again, status_lines
+from servd.cli.screen.feed import StatusFeed, now, printable_status
+from servd.control.client import AdminClient
 
 WATCH_INTERVAL_SECONDS = 1.0
 
@@ -19,25 +25,78 @@ WATCH_INTERVAL_SECONDS = 1.0
 @click.command("status")
 @click.argument("name", required=False, shell_complete=service_names)
 @admin_options
-@click.option("--watch", "-w", is_flag=True, help="Again every second, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--watch", "-w", is_flag=True, help="Update every second, until q or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
     name: str | None, config: str | None, admin: str | None, watch: bool, as_json: bool
 ) -> None:
-    """Show what runs: services (or NAME with its workers), their states, and the last reload."""
+    """Show all services, or NAME with its workers: states, problems, load, and the last reload."""
     client = admin_client(config, admin)
-    try:
+    if watch and not as_json and moves(sys.stdout):
+        _watch(client, name)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
-            status = client.status() if name is None else client.services([name])[0]
             if as_json:
-                print_json(status)
+                print_json(client.status() if name is None else client.services([name])[0])
             else:
-                status = visible(status)
-                lines = status_lines if name is None else detail_lines
-                text = "\n".join(lines(status, colour=colours(sys.stdout)))
-                click.echo(f"\x1b[H\x1b[J{text}" if watch and moves(sys.stdout) else text)
+                _print(printable_status(client), name, client)
             if not watch:
                 return
             time.sleep(WATCH_INTERVAL_SECONDS)
-    except KeyboardInterrupt:
-        return
+            if not as_json:
+                click.echo()
+
+
+def _print(status: dict[str, Any], name: str | None, client: AdminClient) -> None:
+    width = width_of(sys.stdout)
+    page = Page(width, width if _is_bounded() else None, now())
+    if name is not None:
+        client.services([name])  # raises for an unknown name
+    lines = _lines(status, name, page)
+    if name is None and sys.stdout.isatty() and len(lines) >= shutil.get_terminal_size().lines:
+        lines += problems_again(status["services"], page)
+    print_lines(lines)
+
+
+def _is_bounded() -> bool:
+    """Whether lines have to be wrapped: programs get each sentence in one line."""
+    return sys.stdout.isatty() or "COLUMNS" in os.environ
+
+
+def _lines(status: dict[str, Any], name: str | None, page: Page) -> list[Line]:
+    if name is None:
+        return status_lines(status, page)
+    services = {service["name"]: service for service in status["services"]}
+    if name not in services:
+        return [Line.of(Span(f"{name} is not in the configuration any more", "dim"))]
+    return list(detail_lines(services[name], services, page))
+
+
+def _watch(client: AdminClient, name: str | None) -> None:
+    """Draws until q or Ctrl-C is pressed, and leaves the last status on the terminal."""
+    from servd.cli.screen.terminal import Terminal
+
+    if name is not None:
+        client.services([name])  # raises for an unknown name
+    feed = StatusFeed(client, WATCH_INTERVAL_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt), Terminal(style_of(sys.stdout)) as terminal:
+        feed.start(terminal.wake)
+        while True:
+            terminal.draw(_screen(feed, name, *terminal.size))
+            if "q" in terminal.pressed():
+                break
+    width = width_of(sys.stdout)
+    print_lines(_lines(feed.status, name, Page(width, width, feed.at)))
+
+
+def _screen(feed: StatusFeed, name: str | None, width: int, height: int) -> list[Line]:
+    """Returns exactly `height` lines; the last one tells of those that have no room."""
+    lines = _lines(feed.status, name, Page(width, width, feed.at))
+    if feed.error:
+        lines.insert(0, Line.of(Span(feed.error, "bold red")).fitted(width))
+    if len(lines) > height:
+        more = len(lines) - height + 1
+        text = f"{more} more lines; servd top scrolls"
+        lines = [*lines[: height - 1], Line.of(Span(text, "dim")).fitted(width)]
+    return [*lines, *[Line()] * (height - len(lines))]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,7 @@ from servd.core.errors import ConfigError, ServdError
 from servd.core.printable import visible
 
 if TYPE_CHECKING:
+    from servd.cli.render.line import Line, Style
     from servd.config.load import Loaded
 
 
@@ -26,6 +29,25 @@ def colours(stream: Any) -> bool:
 def moves(stream: Any) -> bool:
     """Whether a stream is a terminal that understands control sequences."""
     return bool(stream.isatty()) and os.environ.get("TERM", "") != "dumb"
+
+
+def style_of(stream: Any) -> Style:
+    """Returns what lines may consist of on a stream."""
+    return "colour" if colours(stream) else "attributes" if moves(stream) else "plain"
+
+
+def width_of(stream: Any) -> int:
+    """Returns the width of lines on a stream: of its terminal, of $COLUMNS, or 80."""
+    with contextlib.suppress(OSError, ValueError):
+        if columns := os.get_terminal_size(stream.fileno()).columns:
+            return columns
+    return shutil.get_terminal_size(fallback=(80, 24)).columns
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Prints lines on stdout."""
+    style = style_of(sys.stdout)
+    click.echo("\n".join(line.text(style) for line in lines), color=True)
 
 
 def say(message: str, *, styled: bool = False) -> None:

@@ -1,136 +1,266 @@
-"""Formats the status as text of 80 columns."""
+"""Formats the status: of the daemon and all services, or of one service. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from servd.cli.render.output import cut, in_brief
-from servd.cli.render.output import workers as workers_of
+from servd.cli.render import service_facts as facts
+from servd.cli.render.columns import Table, service_table, worker_table
+from servd.cli.render.figures import ago, duration, elapsed, when
+from servd.cli.render.line import Line, Span, flowed, indented
+from servd.cli.render.output import in_brief
+from servd.cli.render.service_facts import ServiceRow
 
-WIDTH = 80
-_MAX_NAME_WIDTH = 20
-_COLOURS = {
-    "ready": "32", "completed": "32", "exited": "32", "rolling": "36", "starting": "36",
-    "waiting": "36", "degraded": "33", "backoff": "31", "failed": "31", "stopping": "90",
-    "stopped": "90",
-}  # fmt: skip
+COMPACT_FROM = 6
+"""Number of services from which each is one row, problems first."""
+
+_BRIEF = 6
+"""Changes of a reload that are listed one by one; more are counted by kind."""
+
+_LAST_LINES = 3
 
 
-def status_lines(status: dict[str, Any], *, colour: bool = False) -> list[str]:
-    """Formats a table of the services, with notes below each, and the last reload."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where lines are shown: `width` cells for tables; `wrap` for sentences, None for one line of
+    any length; `now` in local time.
+    """
+
+    width: int
+    wrap: int | None
+    now: datetime
+
+
+def status_lines(status: Mapping[str, Any], page: Page) -> list[Line]:
+    """Formats a head, then the services: with their details, or from six on as a compact table."""
+    services = status["services"]
+    if len(services) >= COMPACT_FROM:
+        body = _compact(sorted(services, key=facts.by_problem), page)
+    else:
+        body = _detailed(services, page)
+    return [*head_lines(status, page), Line(), *body]
+
+
+def head_lines(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
+    """Yields how the whole is, and the last reload."""
+    yield from (
+        Line.of(Span(text, "bold")) for text in flowed(summary(status, page.now), page.wrap)
+    )
+    for note in remarks_on_all(status):
+        yield from indented(note.text, page.wrap, 0, note.style)
     config = status["config"]
-    head = f"servd {status['version']}  {status['state']}  pid {status['pid']}"
+    loaded = f"generation {config['generation']}, loaded {when(config['loaded_at'], page.now)}"
+    yield from map(Line.of, flowed([config["path"], loaded], page.wrap))
+    yield from _last_reload(status, page)
+    if (act := status["last_act"]) is not None:
+        yield from _report("last manual action", act, page)
+
+
+def summary(status: Mapping[str, Any], now: datetime) -> list[str]:
+    """Returns the daemon and its state in a few parts."""
+    up = f"up {duration(elapsed(status['started_at'], now))}"
+    return [f"servd {status['version']}", readiness(status), f"pid {status['pid']}", up]
+
+
+def remarks_on_all(status: Mapping[str, Any]) -> Iterator[Span]:
+    """Yields what drains before this daemon, and how many services are in which trouble."""
     if status["predecessor"] is not None:
-        head += f"  (its predecessor drains: pid {status['predecessor']})"
-    generation = f"  (generation {config['generation']})"
-    lines = [head, cut(config["path"], WIDTH - len(generation)) + generation, ""]
-    names = [service["name"] for service in status["services"]]
-    width = min(_MAX_NAME_WIDTH, max(map(len, [*names, "SERVICE"])))
-    lines.append(
-        f"{'SERVICE':<{width}}  {'STATE':<9}  {'WORKERS':>7}  GEN  {'REQ/S':>6}  {'P99 MS':>6}"
-        f"  {'CPU%':>5}  {'MEM':>5}  RST"
-    )
-    for service in status["services"]:
-        lines += _service(service, width, colour=colour)
-    return lines + _last(status["last_reload"], "reload") + _last(status["last_act"], "act")
+        yield Span(f"the previous daemon is draining: pid {status['predecessor']}", "yellow")
+    if troubles := _troubles(status["services"]):
+        yield Span(troubles, "yellow")
 
 
-def detail_lines(service: dict[str, Any], *, colour: bool = False) -> list[str]:
-    """Formats one service with all its workers."""
-    name = service["name"]
-    lines = [f"{name}  {_state(service['state'], colour=colour)}  {where(service)}"]
+def readiness(status: Mapping[str, Any]) -> str:
+    """Returns `running`, or `20 of 21 ready` while something is not ready."""
+    counted = [service for service in status["services"] if facts.is_counted(service)]
+    ready = sum(service["state"] in facts.WELL for service in counted)
+    state = str(status["state"])
+    if ready == len(counted):
+        return state
+    count = f"{ready} of {len(counted)} ready"
+    return count if state == "running" else f"{state}, {count}"
+
+
+def _troubles(services: Sequence[ServiceRow]) -> str:
+    """Returns `1 failed, 2 waiting`: services that are not ready, and those with errors."""
+    states = Counter[str]()
+    for service in sorted(services, key=facts.by_problem):
+        if service["state"] not in facts.WELL and facts.is_counted(service):
+            task = "task " if facts.state_of(service) == "running" else ""
+            states[f"{task}{facts.state_of(service)}"] += 1
+        elif facts.is_problem(service):
+            states["with errors"] += 1
+    return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def _compact(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+    by_name = {service["name"]: service for service in services}
+    for service, lines in _with_rows(services, page):
+        yield from lines
+        if service is not None:
+            yield from remarks(service, by_name, page, indent=4)
+
+
+def _detailed(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+    by_name = {service["name"]: service for service in services}
+    for service, lines in _with_rows(services, page):
+        yield from lines
+        if service is not None:
+            width = None if page.wrap is None else page.wrap - 2
+            for text in flowed(_where(service), width):
+                yield Line.of("  ", Span(text, "dim"))
+            if answers := facts.answers(service):
+                yield from indented(answers.text, page.wrap, 2, answers.style)
+            yield from remarks(service, by_name, page, indent=2, output=_LAST_LINES)
+
+
+def _with_rows(
+    services: Sequence[ServiceRow], page: Page
+) -> Iterator[tuple[ServiceRow | None, list[Line]]]:
+    """Yields the head of the table, then each service with its row. A name that does not fit is
+    shown whole, in a line before its row.
+    """
+    table = service_table(services, page.width, page.now)
+    yield None, [table.head.restyled("dim")]
+    for service, row in zip(services, table.rows, strict=True):
+        yield service, _whole(service["name"], row, table)
+
+
+def _whole(name: str, row: Line, table: Table) -> list[Line]:
+    if len(name) <= table.names:
+        return [row]
+    _, *rest = row
+    return [Line.of(Span(name, "bold")), Line((Span(" " * table.names), *rest))]
+
+
+def _where(service: ServiceRow) -> list[str]:
+    """Returns its addresses, generation and pids."""
+    parts = [facts.addresses(service)]
+    if processes := service["processes"]:
+        parts.append(f"generation {service['generation']}")
+        parts.append(f"pid {' '.join(str(process['pid']) for process in processes)}")
+    return parts
+
+
+def remarks(
+    service: ServiceRow,
+    services: Mapping[str, ServiceRow],
+    page: Page,
+    *,
+    indent: int,
+    output: int | None = 1,
+) -> Iterator[Line]:
+    """Yields all that is out of the ordinary with a service, with the last `output` lines that a
+    failed worker printed (None: all).
+    """
+    for note in facts.notes(service, page.now):
+        yield from indented(note.text, page.wrap, indent, note.style)
+    if why := facts.reason(service, services):
+        yield from indented(why, page.wrap, indent, facts.reason_style(service))
+    for line in facts.last_output(service, output):
+        yield from indented(f"| {line}", page.wrap, indent, "dim")
+
+
+def detail_lines(
+    service: ServiceRow, services: Mapping[str, ServiceRow], page: Page
+) -> Iterator[Line]:
+    """Yields one service with all its workers."""
+    state = facts.state_of(service)
+    yield Line.of(
+        Span(service["name"], "bold"), "  ", Span(state, facts.STYLES.get(state, "")),
+        f" {facts.in_state(service, page.now)}",
+    )  # fmt: skip
+    yield from detail_body(service, services, page, indent=2)
+
+
+def detail_body(
+    service: ServiceRow, services: Mapping[str, ServiceRow], page: Page, *, indent: int
+) -> Iterator[Line]:
+    """Yields everything about a service but its name and state."""
+    yield from remarks(service, services, page, indent=indent, output=None)
+    about = [facts.addresses(service)]
+    if service["public_url"]:
+        about.append(f"public URL {service['public_url']}")
     if service["depends_on"]:
-        lines.append(f"needs {', '.join(service['depends_on'])}")
-    lines += [line.strip() for line in _notes(service)]
-    lines += ["", "WORKER      PID  GEN  STATE      REQUESTS   REQ/S  P99 MS   CPU%    MEM"]
-    lines += [
-        f"{p['worker']:>6}  {p['pid']:>7}  {p['generation']:>3}  {p['state']:<9}"
-        f"  {number(p['requests']):>8}  {number(p['rps']):>6}  {number(p['p99_ms']):>6}"
-        f"  {number(p['cpu_percent']):>5}  {size(p['rss_bytes']):>5}"
-        for p in service["processes"]
-    ]
-    return lines
+        needs = (_with_state(name, services) for name in service["depends_on"])
+        about.append(f"depends on {', '.join(needs)}")
+    if answers := facts.answers(service):
+        about.append(answers.text)
+    if service["restarts"]:
+        about.append(f"restarts: {service['restarts']}")
+    for fact in about:
+        yield from indented(fact, page.wrap, indent)
+    ends = service["certificate_expires_at"]
+    shown = {note.text for note in facts.notes(service, page.now)}
+    if ends and (certificate := facts.certificate(service, page.now)).text not in shown:
+        yield from indented(certificate.text, page.wrap, indent)
+    if processes := service["processes"]:
+        for line in worker_table(processes, page.width - indent, page.now):
+            yield Line((Span(" " * indent), *line))
 
 
-def _service(service: dict[str, Any], width: int, *, colour: bool) -> list[str]:
-    workers, processes = service["workers"], service["processes"]
-    count = f"{workers['ready']}/{workers['desired']}"
-    state = _state(f"{service['state']:<9}", colour=colour)
-    cpu = [p["cpu_percent"] for p in processes if p["cpu_percent"] is not None]
-    memory = sum(p["rss_bytes"] or 0 for p in processes)
-    line = (
-        f"{cut(service['name'], width):<{width}}  {state}  {count:>7}  {service['generation']:>3}"
-        f"  {number(service['rps']):>6}  {number(service['p99_ms']):>6}"
-        f"  {number(sum(cpu) if cpu else None):>5}  {size(memory):>5}  {service['restarts']:>3}"
-    )
-    return [line, *_notes(service)]
+def _with_state(name: str, services: Mapping[str, ServiceRow]) -> str:
+    return f"{name} ({facts.state_of(services[name])})" if name in services else name
 
 
-def _notes(service: dict[str, Any]) -> list[str]:
-    """Formats the details that have no column."""
-    pids = " ".join(str(p["pid"]) for p in service["processes"])
-    notes = [f"{where(service)}{f'  pid {pids}' if pids else ''}"]
-    if by_hand := service["by_hand"]:
-        notes.append(f"{workers_of(by_hand['workers'])} by hand, the file says {by_hand['file']}")
-    if coming := service["coming"]:
-        ready = f"{coming['ready']} of {coming['desired']} workers ready"
-        notes.append(f"generation {coming['generation']} is on its way: {ready}")
-    notes += [
-        f"generation {drain['generation']} drains: {drain['waiting_for']}"
-        for drain in service["draining"]
-    ]
-    notes += errors_of(service)
-    if service["error"]:
-        notes.append(("crash loop: " if service["crash_loop"] else "") + service["error"])
-    return [cut(f"  {note}", WIDTH) for note in notes]
+def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
+    """Yields the last reload that changed something or failed, and an unchanged one since."""
+    last, notable = status["last_reload"], status["last_notable_reload"]
+    if notable is None:
+        notable = last
+    if notable is None:
+        return
+    yield from _report("last reload", notable, page)
+    if last["at"] != notable["at"]:
+        text = f"since then: reload without changes {when(last['at'], page.now)}"
+        yield from indented(text, page.wrap, 2, "dim")
 
 
-def errors_of(service: Mapping[str, Any]) -> list[str]:
-    """Returns a line on answers with 4xx and 5xx, if there were any."""
-    rates = {code: service.get(f"rps_{code}") for code in ("4xx", "5xx")}
-    shown = [f"{number(rate)} {code}/s" for code, rate in rates.items() if rate]
-    return [f"answers: {', '.join(shown)}"] if shown else []
+def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[Line]:
+    outcome = report["outcome"].replace("_", " ")
+    changes = report["changes"]
+    about = changes_in_brief(changes) if changes else ""
+    if title != "last reload" and not changes:
+        about = report["why"]
+    text = f"{title}: {outcome} {when(report['at'], page.now)}{'  ' if about else ''}{about}"
+    failed = outcome in ("invalid", "rolled back")
+    yield from indented(text, page.wrap, 0, "red" if failed else "")
+    for detail in report["details"] or filter(None, [report["error"]]):
+        yield from indented(detail, page.wrap, 2, "red")
+    for line in report["last_lines"][-_LAST_LINES:]:
+        yield from indented(f"| {line}", page.wrap, 2, "dim")
+    if failed:
+        yield from indented("The previous configuration is still running.", page.wrap, 2)
+    for key in report["restart_needed"]:
+        yield from indented(f"{key} takes effect when servd is restarted", page.wrap, 2, "yellow")
 
 
-def where(service: Mapping[str, Any]) -> str:
-    """Returns the addresses that a service listens on."""
-    if service["kind"] == "task":
-        return "task"
-    found = [f"{address} (by itself)" for address in service.get("binds_itself", ())]
-    return ", ".join([*service["listen"], *found]) or "internal"
+def changes_in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
+    """Formats changes: each of a few, `+ 2 add, ~ 28 roll` of many."""
+    if len(changes) <= _BRIEF:
+        return in_brief(changes)
+    kinds = Counter((change["sign"], change["kind"]) for change in changes)
+    return ", ".join(f"{sign} {count} {kind}" for (sign, kind), count in kinds.items())
 
 
-def number(value: float | None) -> str:
-    """Formats a number in at most six characters; None as a dash."""
-    if value is None:
-        return "-"
-    if value >= 100_000:
-        return f"{value / 1000:.0f}k"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+def problems_again(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+    """Yields the names of services with problems, for the end of a long table."""
+    found = [f"{s['name']} ({facts.state_of(s)})" for s in services if facts.is_problem(s)]
+    if found:
+        yield Line()
+        text = f"{len(found)} with problems, shown first: {', '.join(sorted(found))}"
+        yield from indented(text, page.wrap, 0, "yellow")
 
 
-def size(value: int | None) -> str:
-    """Formats bytes in at most five characters: `23M`, `1.4G`."""
-    if not value:
-        return "-"
-    scaled, units = float(value), ["", "K", "M", "G", "T"]
-    while scaled >= 1000 and len(units) > 1:
-        scaled, units = scaled / 1024, units[1:]
-    return f"{scaled:.1f}{units[0]}" if scaled < 10 and units[0] else f"{scaled:.0f}{units[0]}"
-
-
-def _state(state: str, *, colour: bool) -> str:
-    code = _COLOURS.get(state.strip())
-    return f"\x1b[{code}m{state}\x1b[0m" if colour and code else state
-
-
-def _last(last: dict[str, Any] | None, what: str) -> list[str]:
-    if last is None:
-        return []
-    changes: Sequence[dict[str, Any]] = last["changes"]
-    about = last["why"] if what == "act" and not changes else in_brief(changes)
-    shown = f"last {what}: {last['outcome']} at {last['at'][:19]}Z  {about}"
-    lines = ["", cut(shown.rstrip(), WIDTH)]
-    lines += [f"  {detail}" for detail in last["details"] or filter(None, [last["error"]])]
-    return lines + [f"  {key} waits for a restart of servd" for key in last["restart_needed"]]
+def last_seen(status: Mapping[str, Any], now: datetime) -> str:
+    """Returns where the last reload stands, in one short line for a screen; "" before the first."""
+    report = status["last_notable_reload"] or status["last_reload"]
+    if report is None:
+        return ""
+    outcome = report["outcome"].replace("_", " ")
+    about = report["error"] or changes_in_brief(report["changes"])
+    return f"last reload: {outcome} {ago(report['at'], now)}{'  ' if about else ''}{about}"

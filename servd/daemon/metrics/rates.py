@@ -21,8 +21,8 @@ _READING_SECONDS = 2.0
 @dataclass(frozen=True, slots=True)
 class Rate:
     """Requests per second, median and 99th percentile in ms; None without requests or counters.
-    `client_errors` and `server_errors` are those answered with 4xx and 5xx, per second. `trouble`
-    says so if most were answered with 5xx.
+    `client_errors` and `server_errors` are those answered with 4xx and 5xx, per second;
+    `error_rate` is the share of 5xx, from 0 to 1. `trouble` says so if most were answered with 5xx.
     """
 
     per_second: float | None
@@ -30,6 +30,7 @@ class Rate:
     p99_ms: float | None = None
     client_errors: float | None = None
     server_errors: float | None = None
+    error_rate: float | None = None
     trouble: str = ""
 
 
@@ -55,13 +56,15 @@ class _Track:
         counts = [b - a for a, b in zip(before.buckets, answers.buckets, strict=True)]
         client_errors = answers.client_errors - before.client_errors
         server_errors = answers.server_errors - before.server_errors
+        answered = sum(counts)
         return Rate(
-            round(sum(counts) / seconds, 1),
+            round(answered / seconds, 1),
             percentile(counts, 0.5),
             percentile(counts, 0.99),
             round(client_errors / seconds, 1),
             round(server_errors / seconds, 1),
-            _trouble(server_errors, sum(counts)),
+            round(server_errors / answered, 4) if answered else None,
+            _trouble(server_errors, answered),
         )
 
 

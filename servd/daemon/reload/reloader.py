@@ -56,7 +56,8 @@ class ReloadObserver(Protocol):
 
 class Reloader:
     """Owns the desired state, and brings into force what the queue asks for. `boot` names this run
-    of the daemon. Holding `turn` keeps reloads waiting.
+    of the daemon. Holding `turn` keeps reloads waiting. `last_notable` is the last reload that
+    changed something or failed.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Reloader:
         self.desired = desired
         self.boot = boot
         self.last: ReloadReport | None = None
+        self.last_notable: ReloadReport | None = None
         self.last_act: ReloadReport | None = None
         self.history = ReloadStatistics()
         self.turn = asyncio.Lock()
@@ -220,6 +222,8 @@ class Reloader:
             self.last_act = report
         else:
             self.last = report
+            if report.outcome != "unchanged":
+                self.last_notable = report
             self.history.add(report)
         _log_outcome(report)
 

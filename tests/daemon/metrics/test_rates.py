@@ -52,12 +52,14 @@ def test_rates_are_of_what_was_counted_since_the_first_reading() -> None:
     assert (rate.p50_ms, rate.p99_ms) == (0.5, 0.99)
     assert traffic.worker(reading) == rate
     assert (rate.client_errors, rate.server_errors, rate.trouble) == (0.0, 0.0, "")
+    assert rate.error_rate == 0.0
     for status in (404, 500, 502):
         worker.answered("GET", status, 0.0005)
     rate = traffic.service("web")
     assert rate.client_errors
     assert rate.server_errors
     assert rate.server_errors > rate.client_errors
+    assert rate.error_rate == pytest.approx(2 / 103, abs=1e-4)
     assert rate.trouble == ""
     for _ in range(200):
         worker.answered("GET", 503, 0.0005)

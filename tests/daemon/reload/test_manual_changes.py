@@ -456,7 +456,7 @@ def test_an_act_does_not_hide_that_the_file_is_broken(servd: Servd) -> None:
     assert (status["last_act"]["outcome"], status["last_act"]["why"]) == ("applied", "scale of web")
     shown = daemon.cli("status").stdout
     assert "last reload: invalid" in shown
-    assert "last act: applied" in shown
+    assert "last manual action: applied" in shown
 
 
 def test_scaling_by_hand_up_and_down_under_load_loses_nothing(servd: Servd) -> None:
