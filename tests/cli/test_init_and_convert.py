@@ -76,7 +76,7 @@ def test_each_line_of_init_is_its_default_when_uncommented(tmp_path: Path, name:
 
 
 def test_init_writes_the_format_that_the_name_says(tmp_path: Path) -> None:
-    (tmp_path / "main.py").touch()
+    (tmp_path / "main.py").write_text("async def app(scope, receive, send): ...\n")
     (tmp_path / "inner").mkdir()
     for name in ("a.toml", "a.yaml", "a.yml", "a.json", "inner"):
         assert command("init", name, folder=tmp_path).returncode == 0
