@@ -43,6 +43,7 @@ from servd.daemon.status import (
 from servd.daemon.surroundings import Surroundings
 from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
+from servd.daemon.welcome import page_of, welcome
 from servd.supervisor.apply.mode import FIRST_START
 from servd.supervisor.supervisor import start_budget, stop_budget
 from servd.wire.graces import MANAGER_SECONDS
@@ -163,7 +164,10 @@ class Daemon:
             return True
         failed = starting.result()
         self._report_ready(**({"failed": sorted(failed)} if failed else {}))
-        return not failed or self.config.daemon.on_start_failure != "exit"
+        runs = not failed or self.config.daemon.on_start_failure != "exit"
+        if runs:
+            self._welcome()
+        return runs
 
     async def _start_all(self) -> dict[str, str]:
         await self.reloader.begin(FIRST_START)
@@ -192,6 +196,13 @@ class Daemon:
         resources.store.update(resources.pool)
         resources.systemd.ready(status)
         log.info(Event.SERVD_READY, status=status, **details)
+
+    def _welcome(self) -> None:
+        """Tells a person at a terminal what to open, after the lines of the start."""
+        admin, path = self.config.admin, self._options.loaded.path
+        api = api_address(admin, self._resources.folder.path)
+        page = page_of(admin.listen, path, api) if admin.enabled else ""
+        self.router.sink.say(welcome(self.services_status(), page))
 
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Requests a reload; the future returns its report."""

@@ -113,9 +113,8 @@ def _new_file(folder: str, app: str) -> str:
 
 
 def _exists(folder: str, module: str) -> bool:
-    from servd.config.find_module import missing_module
-
-    return not missing_module(module, os.path.abspath(folder))
+    path = os.path.join(folder, module)
+    return os.path.exists(f"{path}.py") or os.path.isdir(path)
 
 
 def _of(others: list[FoundApp]) -> str:
