@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from servd.config.explain import did_you_mean
 from servd.config.find_module import is_importable, sources_of
@@ -27,11 +28,12 @@ def check_code(loaded: Loaded) -> list[Diagnostic]:
     if loaded.layers is None:
         return []
     checked = ValidationContext(loaded.config, loaded.layers)
+    read = functools.cache(read_module)
     return [
         checked.problem(("services", name, "app"), message, hint, severity="warning", code="import")
         for name, service in loaded.config.services.items()
         if service.app and not _is_elsewhere(checked, service)
-        for message, hint in _check_app(service)
+        for message, hint in _check_app(service, read)
     ]
 
 
@@ -44,7 +46,9 @@ def _is_elsewhere(checked: ValidationContext, service: Service) -> bool:
     return bool(service.python or given or files) or not os.path.isdir(service.directory)
 
 
-def _check_app(service: Service) -> Iterator[tuple[str, str]]:
+def _check_app(
+    service: Service, read: Callable[[str], ModuleSource | None]
+) -> Iterator[tuple[str, str]]:
     """Yields the message and the hint of the first problem of an app."""
     target, _, attributes = service.app.rpartition(":")
     if target.endswith(".py"):
@@ -55,7 +59,7 @@ def _check_app(service: Service) -> Iterator[tuple[str, str]]:
     for file in files:
         shown = os.path.relpath(file, service.directory)
         try:
-            source = read_module(file)
+            source = read(file)
         except SyntaxError as error:
             where = f"{shown}:{error.lineno}" if error.lineno else shown
             yield f"cannot import {target}: {where}: {error.msg}", _HINT

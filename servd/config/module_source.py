@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 MAX_SOURCE_BYTES = 4 * 2**20
 """Largest source that is read."""
 
-_DYNAMIC = frozenset({
-    "__dict__", "__getattr__", "__class__", "exec", "eval", "globals", "locals", "modules",
-    "setattr", "vars", "f_globals", "import_module",
-})  # fmt: skip
-"""Names in the source of a module that may define more than its statements say."""
+_MAY_DEFINE_MORE = re.compile(
+    rb"\b(__dict__|__getattr__|__class__|exec|eval|globals|locals|modules|setattr|vars|f_globals"
+    rb"|import_module)\b|\bimport\s*\(?\s*\*"
+)
+"""Words in the source of a module that may define more than its statements say."""
+
+_GLOBAL = re.compile(r"\bglobal\s+(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +44,12 @@ def read_module(path: str) -> ModuleSource | None:
         try:
             tree = ast.parse(content, path)
             compile(tree, path, "exec", dont_inherit=True)  # a `return` outside a function
-            nodes = list(ast.walk(tree))
+            names = set[str]().union(*map(_bound, _at_module_level(tree)))
         except (RecursionError, MemoryError):
             return None
-    used = {each for node in nodes for each in _words(node)}
-    in_functions = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
-    names = in_functions.union(*map(_bound, _at_module_level(tree)))
-    return ModuleSource(tuple(tree.body), frozenset(names), used.isdisjoint({*_DYNAMIC, "*"}))
-
-
-def _words(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Name):
-        yield node.id
-    elif isinstance(node, ast.Attribute):
-        yield node.attr
-    elif isinstance(node, ast.alias | ast.FunctionDef | ast.AsyncFunctionDef):
-        yield node.name
+    for found in _GLOBAL.findall(content.decode(errors="replace")):
+        names |= set(re.findall(r"\w+", found))
+    return ModuleSource(tuple(tree.body), frozenset(names), not _MAY_DEFINE_MORE.search(content))
 
 
 def _at_module_level(node: ast.AST) -> Iterator[ast.AST]:
