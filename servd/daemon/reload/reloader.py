@@ -22,6 +22,7 @@ from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
 from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart, setting_rows
 from servd.daemon.reload.statistics import ReloadStatistics
+from servd.daemon.reload.untold import UntoldReport
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.fingerprint import fingerprint
@@ -56,7 +57,8 @@ class ReloadObserver(Protocol):
 
 class Reloader:
     """Owns the desired state, and brings into force what the queue asks for. `boot` names this run
-    of the daemon. Holding `turn` keeps reloads waiting.
+    of the daemon. Holding `turn` keeps reloads waiting. `last` is the last reload that changed
+    something or failed; an unchanged one does not hide it.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Reloader:
         self.last_act: ReloadReport | None = None
         self.history = ReloadStatistics()
         self.turn = asyncio.Lock()
+        self._untold = UntoldReport()
         self._seen = desired.loaded
         self._read = read
         self._planner = planner
@@ -128,7 +131,7 @@ class Reloader:
             async with self.turn:
                 if self._supervisor.context.stopping.is_set():
                     return self._queue.refused(request)
-                return await self._reload(request)
+                return await self._told_already(request) or await self._reload(request)
         except (RefusedError, OutdatedError):
             raise
         except Exception as error:  # the caller must get an answer
@@ -188,6 +191,15 @@ class Reloader:
         tag = f"{self._revision_of(desired)}.{fingerprint(self._key, *values)}"
         return replace(planned, tag=tag)
 
+    async def _told_already(self, request: ReloadRequest) -> ReloadReport | None:
+        """Returns the report of the reload that the request came into, if that is its answer."""
+        if not self._untold.may_answer(request):
+            return None
+        try:
+            return self._untold.take((await asyncio.to_thread(self._read)).digest)
+        except ServdError:
+            return None
+
     async def _reload(self, request: ReloadRequest) -> ReloadReport:
         started = time.monotonic()
         seen = request.seen
@@ -205,7 +217,7 @@ class Reloader:
         report = replace(report, seconds=seconds, since=self.desired.loaded_at)
         self._record(request, report)
         self._is_over()
-        return report
+        return self._untold.answer(request, report, self._seen.digest)
 
     def _is_over(self) -> None:
         """Tells the observer; a fault there does not change what became of the reload."""
@@ -219,7 +231,8 @@ class Reloader:
         if request.by_hand:
             self.last_act = report
         else:
-            self.last = report
+            if report.outcome != "unchanged" or self.last is None:
+                self.last = report
             self.history.add(report)
         _log_outcome(report)
 
