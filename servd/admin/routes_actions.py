@@ -100,7 +100,8 @@ MaybeStop = Annotated[StopBody | None, Body()]
 @router.post("/v1/reload", summary="Read the configuration and apply changes", responses=_FAILED)
 async def reload(daemon: CurrentDaemon, by: Called, body: MaybeReload = None) -> ReloadStatus:
     asked = body or ReloadBody()
-    return await _apply(daemon, ReloadRequest("the admin API", roll_all=asked.roll), asked, by)
+    request = ReloadRequest("the admin API", roll_all=asked.roll, wants_report=True)
+    return await _apply(daemon, request, asked, by)
 
 
 @router.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)

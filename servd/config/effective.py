@@ -9,6 +9,7 @@ from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import ServiceBase
 from servd.config.table import Switchable
+from servd.core.errors import ServdError
 from servd.core.secrets import mask_values
 
 _RUNNERS = ("app", "command", "bento")
@@ -26,6 +27,9 @@ _NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
 _NOT_OF_APPS = (("ready",), ("health", "tcp"), ("health", "command"))
 _NOT_OF_BENTOS = (("factory",), ("interface",), ("preload",))
 """Keys that `[defaults]` can set for other services, but a service of this kind cannot have."""
+
+_SHARED = ("env", "env_file")
+"""Keys of `[defaults]` that no service takes over: they are read when a worker starts."""
 
 
 def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
@@ -45,6 +49,19 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
     result = mask_values(dumped, (), loaded.secrets)
     assert isinstance(result, dict)
     return result
+
+
+def of_service(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns of an effective configuration the service `name`, with the environment that it shares
+    with others. Raises `ServdError` if the service is unknown.
+    """
+    services = values.get("services", {})
+    if name not in services:
+        known = ", ".join(sorted(services)) or "none"
+        raise ServdError(f'unknown service "{name}". Services: {known}')
+    defaults = values.get("defaults", {})
+    shared = {key: defaults[key] for key in _SHARED if key in defaults}
+    return {**({"defaults": shared} if shared else {}), "services": {name: services[name]}}
 
 
 def _said(config: Config) -> dict[str, Any]:

@@ -73,6 +73,28 @@ def missing_module(module: str, directory: str) -> str:
     return ""
 
 
+def sources_of(module: str, directory: str) -> list[str]:
+    """Returns the source files that an import of `module` runs in a worker in `directory`: those of
+    its packages, then its own. Returns [] if it is found elsewhere, or is not a source file.
+    """
+    folders, files = [directory], list[str]()
+    spec: ModuleSpec | None = None
+    for step in module.split("."):
+        spec = _in_folders(step, folders)
+        if spec is None:
+            return []
+        if spec.has_location and spec.origin is not None:
+            files.append(spec.origin)
+        folders = list(spec.submodule_search_locations or ())
+    is_source = all(file.endswith(".py") for file in files)
+    return files if is_source and spec is not None and spec.has_location else []
+
+
+def is_importable(name: str, folders: list[str], *, installed: bool = True) -> bool:
+    """Whether a top-level module is in one of the folders, or else (with `installed`) installed."""
+    return _in_folders(name, folders) is not None or (installed and _is_installed(name))
+
+
 def modules_in(directory: str) -> list[str]:
     """Returns the names of the modules in a folder."""
     try:

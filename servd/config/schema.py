@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,16 @@ def json_schema() -> Schema:
 def schema_text() -> str:
     """Returns the content of `schemas/servd.schema.json`."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_file() -> str:
+    """Returns the path of the installed schema, or that of a source checkout; "" for none."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (package, os.path.dirname(package)):
+        path = os.path.join(folder, "schemas", "servd.schema.json")
+        if os.path.isfile(path):
+            return path
+    return ""
 
 
 def _models(definitions: Schema) -> Iterator[tuple[Schema, type[BaseModel]]]:

@@ -12,12 +12,17 @@ import tomli_w
 from pydantic import BaseModel
 
 from servd.config.find import Format
+from servd.config.find_app import FoundApp
 from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
 from servd.config.service import Service
 from servd.config.unsupported_keys import LATER_SERVICE
 
+LISTEN = "127.0.0.1:8000"
+"""Where the service of the configuration listens."""
+
 _RUNNERS = {"app", "command", "bento"}
 _OF_COMMANDS = {"ready", "activation", "stop_signal", "stop_command"}
+_OF_APPS = {"factory", "interface", "preload"}
 _ELSEWHERE = {
     *_RUNNERS,
     *_OF_COMMANDS,
@@ -39,16 +44,19 @@ class _Block:
     active: bool = False
 
 
-def starter(app: str, form: Format) -> str:
+def starter(app: str | FoundApp, form: Format, schema: str = "") -> str:
     """Returns a configuration for beginners that runs `app`. Each commented line can be used as it
-    is: keys have their defaults, other tables are examples. JSON has no comments.
+    is: keys have their defaults, other tables are examples. JSON has no comments. `schema` is where
+    editors find the schema.
     """
-    blocks = list(_blocks(app))
+    blocks = list(_blocks(FoundApp(app) if isinstance(app, str) else app))
     if form == "json":
         return json.dumps({"services": {"web": blocks[0].needs}}, indent=2) + "\n"
     write = _toml if form == "toml" else _yaml
     name = f"servd.{form}"
+    mark = "#:schema " if form == "toml" else "# yaml-language-server: $schema="
     head = [
+        *([mark + schema] if schema else []),
         f"# servd configuration. `servd check` validates it, `servd --config {name}` runs it.",
         "# Commented lines are optional: keys with their defaults, and examples.",
         "",
@@ -58,9 +66,12 @@ def starter(app: str, form: Format) -> str:
     return "\n".join([*head, *top, *lines[:-1]]) + "\n"
 
 
-def _blocks(app: str) -> Iterator[_Block]:
-    shared = tuple(key for key in Service.model_fields if key not in _ELSEWHERE)
-    web = {"app": app, "listen": "127.0.0.1:8000"}
+def _blocks(app: FoundApp) -> Iterator[_Block]:
+    web: dict[str, Any] = {app.key: app.target, "listen": LISTEN}
+    if app.is_factory:
+        web["factory"] = True
+    left_out = {*_ELSEWHERE, *web, *(_OF_APPS if app.key == "bento" else ())}
+    shared = tuple(key for key in Service.model_fields if key not in left_out)
     yield _Block("", ("services", "web"), web, Service, shared, active=True)
     yield _Block(
         "A service that runs a program. The keys above that are not about apps work here too.",

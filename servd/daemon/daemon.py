@@ -44,6 +44,7 @@ from servd.daemon.status import (
 from servd.daemon.surroundings import Surroundings
 from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
+from servd.daemon.welcome import page_of, welcome
 from servd.supervisor.apply.mode import FIRST_START
 from servd.supervisor.supervisor import start_budget, stop_budget
 from servd.wire.graces import MANAGER_SECONDS
@@ -166,7 +167,10 @@ class Daemon:
             return True
         failed = starting.result()
         self._report_ready(**({"failed": sorted(failed)} if failed else {}))
-        return not failed or self.config.daemon.on_start_failure != "exit"
+        runs = not failed or self.config.daemon.on_start_failure != "exit"
+        if runs:
+            self._welcome()
+        return runs
 
     async def _start_all(self) -> dict[str, str]:
         await self.reloader.begin(FIRST_START)
@@ -196,6 +200,13 @@ class Daemon:
         resources.systemd.ready(status)
         log.info(Event.SERVD_READY, status=status, **details)
 
+    def _welcome(self) -> None:
+        """Tells a person at a terminal what to open, after the lines of the start."""
+        admin, path = self.config.admin, self._options.loaded.path
+        api = api_address(admin, self._resources.folder.path)
+        page = page_of(admin.listen, path, api) if admin.enabled else ""
+        self.router.sink.say(welcome(self.services_status(), page))
+
     def reload(self, request: ReloadRequest) -> asyncio.Future[ReloadReport]:
         """Requests a reload; the future returns its report."""
         return self._components.queue.ask(request)
@@ -212,9 +223,7 @@ class Daemon:
             started_at=self._started_at,
             config=ConfigStatus(path, loaded.digest, desired.revision, desired.loaded_at),
             last_reload=reload_status(reloader.last) if reloader.last else None,
-            last_notable_reload=reload_status(reloader.last_notable)
-            if reloader.last_notable
-            else None,
+            unchanged_at=reloader.unchanged_at,
             last_act=reload_status(reloader.last_act) if reloader.last_act else None,
             services=self.services_status(),
             predecessor=self._takeover.draining if self._takeover is not None else None,

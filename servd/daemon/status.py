@@ -153,8 +153,8 @@ class ServiceStatus:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The whole daemon. `state` is starting, running, reloading or stopping;
-    `last_notable_reload` is the last one that changed something or failed; `last_act` is the last
-    manual action; `predecessor` is the pid of the previous daemon while it drains.
+    `last_reload` is the last one that changed something or failed; `unchanged_at` is when a later one
+    found no changes; `last_act` is the last manual action; `predecessor` is the pid of the previous daemon while it drains.
     """
 
     version: str
@@ -163,7 +163,7 @@ class Status:
     started_at: str
     config: ConfigStatus
     last_reload: ReloadStatus | None
-    last_notable_reload: ReloadStatus | None
+    unchanged_at: str | None
     last_act: ReloadStatus | None
     services: list[ServiceStatus]
     predecessor: int | None

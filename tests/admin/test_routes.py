@@ -56,7 +56,7 @@ def test_the_status_has_what_the_readme_says(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
     status = daemon.status()
     assert {*status} == {
-        "version", "pid", "state", "started_at", "config", "last_reload", "last_notable_reload",
+        "version", "pid", "state", "started_at", "config", "last_reload", "unchanged_at",
         "last_act", "services", "predecessor",
     }  # fmt: skip
     assert (status["pid"], status["state"], status["last_reload"]) == (daemon.pid, "running", None)

@@ -76,7 +76,7 @@ def test_each_line_of_init_is_its_default_when_uncommented(tmp_path: Path, name:
 
 
 def test_init_writes_the_format_that_the_name_says(tmp_path: Path) -> None:
-    (tmp_path / "main.py").touch()
+    (tmp_path / "main.py").write_text("async def app(scope, receive, send): ...\n")
     (tmp_path / "inner").mkdir()
     for name in ("a.toml", "a.yaml", "a.yml", "a.json", "inner"):
         assert command("init", name, folder=tmp_path).returncode == 0
@@ -154,6 +154,39 @@ def test_show_is_in_the_language_of_the_configuration_or_of_its_target(tmp_path:
     assert command("show", "-o", "x.json", folder=tmp_path).returncode == 0
     again = command("show", "-c", "x.json", folder=tmp_path)
     assert json.loads(again.stdout)["services"]["a"]["env"]["P"] == "a$b" or "$$" in again.stdout
+
+
+TWO = """
+[defaults]
+workers = 2
+env = { API_TOKEN = "hidden-one", COLOUR = "blue" }
+[services.web]
+app = "main:app"
+listen = ":8000"
+depends_on = "back"
+[services.back]
+command = ["true"]
+"""
+
+
+def test_show_prints_one_service_with_what_it_inherits(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    (tmp_path / "servd.toml").write_text(TWO)
+    shown = command("show", "web", "--json", folder=tmp_path)
+    assert "hidden-one" not in shown.stdout
+    values = json.loads(shown.stdout)
+    assert values["defaults"] == {"env": {"API_TOKEN": "********", "COLOUR": "blue"}}
+    assert [*values["services"]] == ["web"]
+    web = values["services"]["web"]
+    assert (web["workers"], web["listen"]) == (2, [":8000"])
+    assert "threads" not in web
+    everything = command("show", "web", "--all", folder=tmp_path).stdout
+    assert "threads = 40" in everything
+    assert "[services.back]" not in everything
+    assert "[services.back]" in command("show", folder=tmp_path).stdout
+    wrong = command("show", "wbe", folder=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == 'servd: unknown service "wbe". Services: back, web\n'
 
 
 @pytest.mark.parametrize(

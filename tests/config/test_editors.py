@@ -23,6 +23,7 @@ from servd.config.starter import starter
 from servd.config.tree import plain
 
 from support.config_cases import SPELLINGS, WRONG_FILES, spelled
+from support.harness import command
 from support.language_server import LanguageServer
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,20 @@ def test_an_editor_of_toml_complains_where_servd_does(tombi: Path) -> None:
         assert lines <= near(SEEN[int(name)][2]), (files[name], said)
 
 
+def test_an_editor_of_toml_finds_the_schema_that_init_names(tmp_path: Path) -> None:
+    def said() -> list[str]:
+        (tmp_path / "tombi.toml").write_text("[schema]\ncatalog = { paths = [] }\n")
+        found = linted(tmp_path, {"servd": (tmp_path / "servd.toml").read_text()})
+        return [each["message"] for each in found["servd"]]
+
+    assert command("init", folder=tmp_path).returncode == 0
+    path = tmp_path / "servd.toml"
+    assert path.read_text().startswith(f"#:schema {SCHEMA.as_uri()}\n")
+    assert said() == []
+    path.write_text(path.read_text().replace("# threads = 40", 'threads = [""]'))
+    assert said() != []
+
+
 @pytest.fixture(scope="module")
 def yaml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageServer]:
     """yaml-language-server, which most editors use."""
@@ -214,3 +229,9 @@ def test_it_ships_with_the_package(tmp_path: Path) -> None:
     ).stdout  # fmt: skip
     assert "servd/schemas/servd.schema.json" in names
     assert "dist-info/licenses/LICENSE" in names
+    installed = tmp_path / "site"
+    argv = [sys.executable, "-m", "zipfile", "-e", str(wheel), str(installed)]
+    subprocess.run(argv, check=True)
+    done = command("init", "-", folder=tmp_path, environ={"PYTHONPATH": str(installed)})
+    shipped = installed / "servd" / "schemas" / "servd.schema.json"
+    assert done.stdout.startswith(f"#:schema {shipped.as_uri()}\n")

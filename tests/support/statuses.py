@@ -79,7 +79,7 @@ def status(*services: dict[str, Any], **more: Any) -> dict[str, Any]:
             "path": "/srv/servd.toml", "digest": "x", "generation": 3,
             "loaded_at": "2026-03-03T08:30:00Z",
         },
-        "last_reload": None, "last_notable_reload": None, "last_act": None,
+        "last_reload": None, "unchanged_at": None, "last_act": None,
         "services": [*services], "predecessor": None, **more,
     }  # fmt: skip
 

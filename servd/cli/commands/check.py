@@ -52,16 +52,21 @@ def _checked(loaded: Loaded, *, imports: bool) -> tuple[Loaded, dict[str, str]]:
     failures: dict[str, str] = {}
     if not loaded.errors:
         from servd.bento.discovery import Discovery
+        from servd.config.check_code import check_code
         from servd.config.load import LoadError
         from servd.host.facts import inspect_host
         from servd.host.gpus import equip_at_start
         from servd.plan.build import build_loaded
 
-        loaded = Discovery().complete(loaded, os.environ) if imports else loaded
+        if imports:
+            loaded = Discovery().complete(loaded, os.environ)
+        else:
+            found = check_code(loaded)
+            loaded = dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
         plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
         try:
-            found = equip_at_start(loaded, plan, os.environ)[1]
-            loaded = dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *found))
+            gpus = equip_at_start(loaded, plan, os.environ)[1]
+            loaded = dataclasses.replace(loaded, diagnostics=(*loaded.diagnostics, *gpus))
         except LoadError as error:
             loaded = error.loaded
         failures = _imports(loaded, plan) if imports and not loaded.errors else failures

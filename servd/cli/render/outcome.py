@@ -47,7 +47,15 @@ def _done(body: dict[str, Any], unchanged: str) -> str:
         return f"{since} Code changes are not detected: run `servd restart NAME`."
     settings = [f"~ {row['key']} {row['kind']}" for row in body.get("settings", [])]
     changes = ", ".join(filter(None, [in_brief(body["changes"]), *settings]))
-    return f"{body['outcome']} in {body['seconds']:.1f} s: {changes}"
+    return f"{body['outcome']}{_earlier(body)} in {body['seconds']:.1f} s: {changes}"
+
+
+def _earlier(body: Mapping[str, Any]) -> str:
+    """Says who was first if a file watch or a signal has already applied what was asked for."""
+    reasons = body["why"].split(", ")
+    if "the admin API" in reasons or not {"a file changed", "SIGHUP"} & {*reasons}:
+        return ""
+    return f" at {body['at'][:19]}Z ({body['why']})"
 
 
 def _failed(body: dict[str, Any]) -> None:

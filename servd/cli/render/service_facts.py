@@ -240,4 +240,4 @@ def completed(status: dict[str, Any]) -> dict[str, Any]:
         | {"processes": [{**_NEW_IN_PROCESS, **process} for process in service["processes"]]}
         for service in status["services"]
     ]
-    return {"last_notable_reload": None, **status, "services": services}
+    return {"unchanged_at": None, **status, "services": services}

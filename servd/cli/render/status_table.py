@@ -209,14 +209,11 @@ def _with_state(name: str, services: Mapping[str, ServiceRow]) -> str:
 
 def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
     """Yields the last reload that changed something or failed, and an unchanged one since."""
-    last, notable = status["last_reload"], status["last_notable_reload"]
-    if notable is None:
-        notable = last
-    if notable is None:
+    if status["last_reload"] is None:
         return
-    yield from _report("last reload", notable, page)
-    if last["at"] != notable["at"]:
-        text = f"since then: reload without changes {when(last['at'], page.now)}"
+    yield from _report("last reload", status["last_reload"], page)
+    if status["unchanged_at"] is not None:
+        text = f"since then: reload without changes {when(status['unchanged_at'], page.now)}"
         yield from indented(text, page.wrap, 2, "dim")
 
 
@@ -258,7 +255,7 @@ def problems_again(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]
 
 def last_seen(status: Mapping[str, Any], now: datetime) -> str:
     """Returns where the last reload stands, in one short line for a screen; "" before the first."""
-    report = status["last_notable_reload"] or status["last_reload"]
+    report = status["last_reload"]
     if report is None:
         return ""
     outcome = report["outcome"].replace("_", " ")

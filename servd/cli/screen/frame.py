@@ -205,7 +205,7 @@ class Frame:
         lines += [Line.of(note) for note in remarks_on_all(status)]
         lines.append(Line.of(_fitting(_load(status), width)))
         if last := last_seen(status, now):
-            failed = (status["last_notable_reload"] or status["last_reload"])["error"]
+            failed = status["last_reload"]["error"]
             lines.append(Line.of(Span(last, "red" if failed else "dim")))
         if self._screen.height is not None:
             lines = lines[: max(1, self._screen.height - 2 - _LEAST_ROWS)]

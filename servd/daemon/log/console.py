@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from servd.core.printable import visible
+from servd.daemon.log.access import access_line
 from servd.daemon.log.event import LogEvent
 
 _COLOURS = ("36", "35", "33", "34", "32", "96", "95", "93", "94", "92")
@@ -28,6 +29,9 @@ def console_renderer(*, colours: bool) -> Callable[[LogEvent], bytes]:
         if "exception" in event:
             text += "\n" + str(event.pop("exception"))
         name = str(event.pop("service", ""))
+        if asked := access_line(event, colours=colours):
+            event = {"timestamp": event["timestamp"], "level": event.get("level", "info")}
+            text = f" {asked}{text}"
         if not colours:
             lead = f"{name} | " if name else ""
         else:

@@ -98,6 +98,11 @@ class LogSink:
         except OSError:
             return None
 
+    def say(self, text: str) -> None:
+        """Writes a text that is no event, where a person reads the log on a terminal."""
+        if self._console is not None and self._stream.raw.isatty():
+            self.put(LogEvent.by_worker("", text.encode()))
+
     def put(self, line: LogEvent) -> None:
         """Queues one event."""
         size = len(line.json)

@@ -22,6 +22,7 @@ from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
 from servd.daemon.reload.settings import SettingsChange, changed_keys, needs_restart, setting_rows
 from servd.daemon.reload.statistics import ReloadStatistics
+from servd.daemon.reload.untold import UntoldReport
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.fingerprint import fingerprint
@@ -56,8 +57,9 @@ class ReloadObserver(Protocol):
 
 class Reloader:
     """Owns the desired state, and brings into force what the queue asks for. `boot` names this run
-    of the daemon. Holding `turn` keeps reloads waiting. `last_notable` is the last reload that
-    changed something or failed.
+    of the daemon. Holding `turn` keeps reloads waiting. `last` is the last reload that changed
+    something or failed; an unchanged one does not hide it:
+    `unchanged_at` is its time.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Reloader:
         self.desired = desired
         self.boot = boot
         self.last: ReloadReport | None = None
-        self.last_notable: ReloadReport | None = None
+        self.unchanged_at: str | None = None
         self.last_act: ReloadReport | None = None
         self.history = ReloadStatistics()
         self.turn = asyncio.Lock()
+        self._untold = UntoldReport()
         self._seen = desired.loaded
         self._read = read
         self._planner = planner
@@ -130,7 +133,7 @@ class Reloader:
             async with self.turn:
                 if self._supervisor.context.stopping.is_set():
                     return self._queue.refused(request)
-                return await self._reload(request)
+                return await self._told_already(request) or await self._reload(request)
         except (RefusedError, OutdatedError):
             raise
         except Exception as error:  # the caller must get an answer
@@ -190,6 +193,15 @@ class Reloader:
         tag = f"{self._revision_of(desired)}.{fingerprint(self._key, *values)}"
         return replace(planned, tag=tag)
 
+    async def _told_already(self, request: ReloadRequest) -> ReloadReport | None:
+        """Returns the report of the reload that the request came into, if that is its answer."""
+        if not self._untold.may_answer(request):
+            return None
+        try:
+            return self._untold.take((await asyncio.to_thread(self._read)).digest)
+        except ServdError:
+            return None
+
     async def _reload(self, request: ReloadRequest) -> ReloadReport:
         started = time.monotonic()
         seen = request.seen
@@ -207,7 +219,7 @@ class Reloader:
         report = replace(report, seconds=seconds, since=self.desired.loaded_at)
         self._record(request, report)
         self._is_over()
-        return report
+        return self._untold.answer(request, report, self._seen.digest)
 
     def _is_over(self) -> None:
         """Tells the observer; a fault there does not change what became of the reload."""
@@ -221,9 +233,10 @@ class Reloader:
         if request.by_hand:
             self.last_act = report
         else:
-            self.last = report
-            if report.outcome != "unchanged":
-                self.last_notable = report
+            if report.outcome != "unchanged" or self.last is None:
+                self.last, self.unchanged_at = report, None
+            else:
+                self.unchanged_at = report.at
             self.history.add(report)
         _log_outcome(report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ class ReloadRequest:
 
     `seen` are the tags that the caller knows, of what runs or of a plan: if another is in force, or
     another would come of the files, nothing is done.
+
+    A caller waits for the outcome if it `wants_report`; `asked` is when the request was made.
     """
 
     why: str
@@ -30,6 +33,8 @@ class ReloadRequest:
     roll_all: bool = False
     act: ManualAction | None = None
     seen: frozenset[str] | None = None
+    wants_report: bool = False
+    asked: float = field(default_factory=time.monotonic, compare=False)
 
     def joins(self, other: ReloadRequest) -> bool:
         """Whether one reload may answer both; a manual action must not fail because of a file."""
@@ -42,6 +47,16 @@ class ReloadRequest:
         """Whether it concerns only what runs, not what files say."""
         return not (self.read or self.certificates)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a caller wants the configuration to be applied, and nothing else."""
+        return (
+            self.read
+            and self.wants_report
+            and not (self.roll or self.roll_all)
+            and self.seen is None
+        )
+
     def joined(self, other: ReloadRequest) -> ReloadRequest:
         """Returns both requests as one."""
         is_named = f", {other.why}," in f", {self.why},"
@@ -51,6 +66,8 @@ class ReloadRequest:
             certificates=self.certificates,
             roll=self.roll | other.roll,
             roll_all=self.roll_all or other.roll_all,
+            wants_report=self.wants_report or other.wants_report,
+            asked=max(self.asked, other.asked),
         )
 
 

@@ -81,7 +81,7 @@ def test_the_last_output_is_shown_where_the_reason_lacks_it() -> None:
 
 def test_a_daemon_of_an_older_version_can_be_shown() -> None:
     old = status(service("a"))
-    del old["last_notable_reload"]
+    del old["unchanged_at"]
     for field in ("since", "bound_by", "error_rate", "binds_itself"):
         del old["services"][0][field]
     del old["services"][0]["processes"][0]["error_rate"]

@@ -190,7 +190,7 @@ def test_a_reload_without_changes_does_not_hide_the_one_before() -> None:
     failed = reload("invalid", "2026-03-04T11:50:00Z", details=["servd.toml:4:1: no", "x:1:1: oh"])
     same = reload("unchanged", "2026-03-04T11:59:00Z")
     assert (
-        head(last_reload=failed, last_notable_reload=failed)
+        head(last_reload=failed)
         == golden("""
         last reload: invalid 11:50:00 (10 min ago)
           servd.toml:4:1: no
@@ -198,7 +198,7 @@ def test_a_reload_without_changes_does_not_hide_the_one_before() -> None:
           The previous configuration is still running.
         """).rstrip()
     )
-    assert head(last_reload=same, last_notable_reload=failed).splitlines()[-1] == (
+    assert head(last_reload=failed, unchanged_at=same["at"]).splitlines()[-1] == (
         "  since then: reload without changes 11:59:00 (1 min ago)"
     )
     assert head(last_reload=same) == "last reload: unchanged 11:59:00 (1 min ago)"
@@ -210,7 +210,7 @@ def test_a_reload_shows_what_it_changed() -> None:
         restart_needed=["daemon.gpus"],
     )  # fmt: skip
     assert (
-        head(last_reload=few, last_notable_reload=few)
+        head(last_reload=few)
         == golden("""
         last reload: applied 11:59:00 (1 min ago)  ~ web roll, + api add
           daemon.gpus takes effect when servd is restarted
@@ -218,7 +218,7 @@ def test_a_reload_shows_what_it_changed() -> None:
     )
     changes = [change("~", f"s{number}", "roll") for number in range(9)]
     lots = reload("applied", "2026-03-04T11:59:00Z", *changes, change("+", "new", "add"))
-    assert head(last_reload=lots, last_notable_reload=lots).endswith("  ~ 9 roll, + 1 add")
+    assert head(last_reload=lots).endswith("  ~ 9 roll, + 1 add")
 
 
 def test_a_manual_action_is_shown_beside_the_reload() -> None:

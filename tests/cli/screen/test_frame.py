@@ -51,7 +51,7 @@ class Top:
 
 def test_a_screen_of_many_services() -> None:
     last = reload("rolled_back", "2026-03-04T11:59:00Z", error="web: worker 0 exited with status 1")
-    shown = status(*many(30), last_reload=last, last_notable_reload=last)
+    shown = status(*many(30), last_reload=last)
     assert Top(shown, 80, 16).text == textwrap.dedent("""
         servd 0.1.0  24 of 29 ready  pid 7  up 3 min
         1 failed, 1 backoff, 1 with errors, 2 waiting, 1 task running

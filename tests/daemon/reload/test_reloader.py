@@ -57,7 +57,7 @@ async def test_a_reload_without_a_change_keeps_the_revision_and_its_time() -> No
     room = FakeRoom()
     report = await reloaded(room)
     assert (report.outcome, report.since) == ("unchanged", BEGUN)
-    assert (room.reloader.last, room.reloader.last_notable) == (report, None)
+    assert (room.reloader.last, room.reloader.unchanged_at) == (report, None)
     assert room.told == ALL_OF_IT
     assert (room.reloader.desired.revision, room.reloader.desired.loaded_at) == (1, BEGUN)
     assert room.reloader.desired.plan.runtime_dir == "/run/1"
@@ -198,15 +198,15 @@ async def test_reloads_are_counted_by_their_outcome() -> None:
     del room.fails["plan"]
     await reloaded(room)
     assert room.reloader.last is not None
-    assert room.reloader.last.outcome == "unchanged"
-    assert room.reloader.last_notable is not None
-    assert room.reloader.last_notable.outcome == "invalid"
+    assert room.reloader.last.outcome == "invalid"
+    assert room.reloader.unchanged_at is not None
     room.changes = (ROLL,)
     await reloaded(room)
     assert room.reloader.history.outcomes == {
         "applied": 1, "unchanged": 2, "invalid": 1, "rolled_back": 0,
     }  # fmt: skip
-    assert room.reloader.last_notable is room.reloader.last
+    assert room.reloader.last.outcome == "applied"
+    assert room.reloader.unchanged_at is None
     assert room.reloader.history.last_successful is True
 
 
