@@ -152,9 +152,10 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole daemon. `state` is starting, running, reloading or stopping;
-    `last_reload` is the last one that changed something or failed; `unchanged_at` is when a later one
-    found no changes; `last_act` is the last manual action; `predecessor` is the pid of the previous daemon while it drains.
+    """The whole daemon. `state` is starting, running, reloading or stopping; `last_reload` is the
+    last one that changed something or failed, and `unchanged_at` is when a later one found no
+    changes; `last_act` is the last manual action; `predecessor` is the pid of the previous daemon
+    while it drains.
     """
 
     version: str
