@@ -282,7 +282,7 @@ def test_check_says_whose_code_it_has_not_asked(servd: Servd) -> None:
     servd.write(servd_toml=f'[services.it]\nbento = "{WRITER}"\n')
     done = command("check", folder=servd.folder)
     assert done.returncode == 0
-    assert "the code of it was not asked: --imports does that" in done.stderr
+    assert "The code of it was not inspected: use --imports" in done.stderr
 
 
 def test_a_service_that_is_taken_for_an_app_says_so(servd: Servd) -> None:

@@ -37,10 +37,10 @@ _BLOCK = re.compile(
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-_FOREGROUND = re.compile(
-    r"^servd( (--config|-c) \S+| run| dev| serve)*( (?!-h)[^|&]*)?$|^servd (logs|events) .*-f\b"
+_STAYS = re.compile(
+    r"servd(?= *$| (?:--config|-c|run|dev|serve)\b)(?!.* --(?:help|print-config)\b)[^|&]*"
+    r"|servd (?:logs|events)\b.* -f\b.*"
 )
-_COMMANDS = r"^servd (?!(run|dev|serve|--config|-c)\b)[a-z]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,7 @@ class Command:
     @property
     def stays(self) -> bool:
         """Whether it keeps its terminal."""
-        if re.match(_COMMANDS, self.text) and not re.match(r"^servd (logs|events)\b", self.text):
-            return False
-        return _FOREGROUND.match(self.text) is not None
+        return _STAYS.fullmatch(self.text) is not None
 
 
 def pages() -> list[str]:
@@ -131,6 +129,7 @@ _VOLATILE = (
     (r"\b\d+(\.\d+)?( ?)(us|ms|s|m|h|min|MiB|KiB|M|K|G|%)(?![\w])", r"<n>\3"),
     (r"(?<![\w.:\-/])\d+\.\d+(?![\w.])", "<n>"),
     (r"\b[0-9a-f]{8,}\b", "<id>"),
+    (r"(?<=\s)(\d+|-)(?=\s|$)", "<n>"),  # a figure of a table
     (r"\s+", " "),
 )
 

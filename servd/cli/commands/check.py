@@ -78,14 +78,14 @@ def _checked(loaded: Loaded, *, imports: bool) -> tuple[Loaded, dict[str, str]]:
 def _show(loaded: Loaded, failures: dict[str, str], *, imports: bool) -> None:
     show_diagnostics(loaded)
     for name, text in failures.items():
-        say(f"services.{name}: the app cannot be imported\n{text}")
+        say(f"services.{name}: cannot import the app\n{text}")
     if loaded.errors or failures:
         return
     names = ", ".join(sorted(loaded.config.services)) or "no services"
     click.echo(f"{loaded.path} is valid: {names}")
     skipped = [name for name, s in loaded.config.services.items() if s.bento and not imports]
     if skipped:
-        say(f"the code of {', '.join(skipped)} was not asked: --imports does that")
+        say(f"The code of {', '.join(skipped)} was not inspected: use --imports")
 
 
 def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _imports(loaded: Loaded, plan: Plan) -> dict[str, str]:
                 timeout=service.startup,
             )
         except subprocess.TimeoutExpired:
-            failures[service.name] = f"the import did not end within {service.startup:g} s"
+            failures[service.name] = f"the import took longer than {service.startup:g} s"
             continue
         if done.returncode != 0:
             failures[service.name] = (done.stderr or done.stdout).rstrip()

@@ -30,7 +30,10 @@ WATCH_INTERVAL_SECONDS = 1.0
 def command(
     name: str | None, config: str | None, admin: str | None, watch: bool, as_json: bool
 ) -> None:
-    """Show all services, or NAME with its workers: states, problems, load, and the last reload."""
+    """Show services: state, problems, load, last reload.
+
+    NAME shows one service with its workers.
+    """
     client = admin_client(config, admin)
     if watch and not as_json and moves(sys.stdout):
         _watch(client, name)

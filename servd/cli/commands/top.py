@@ -22,7 +22,7 @@ from servd.cli.render.output import moves, print_lines, style_of, width_of
 )
 @click.option("--once", is_flag=True, help="Print once and exit.")
 def command(config: str | None, admin: str | None, interval: float, once: bool) -> None:
-    """Show services and workers live: requests, errors, latencies, CPU, memory.
+    """Show services and workers live: requests, errors, CPU, memory.
 
     Press ? for the keys, q to quit. Without a terminal, it prints once and exits.
     """

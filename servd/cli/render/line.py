@@ -109,7 +109,7 @@ def _broken(paragraph: str, width: int) -> Iterator[str]:
             continue
         if line.strip():
             yield line
-        *full, line = chop_cells(token.lstrip() if line.strip() else token, width)
+        *full, line = chop_cells(token.lstrip() if line.strip() else token, width) or [""]
         yield from full
     yield line
 

@@ -86,7 +86,8 @@ class LogSink:
         terminal = self._stream.raw.isatty()
         form = self.options.format
         if form == "console" or (form == "auto" and not self.options.file and terminal):
-            return console_renderer(colours=terminal)
+            plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+            return console_renderer(colours=terminal and not plain)
         return None
 
     def _journal_client(self) -> journald.JournaldClient | None:
