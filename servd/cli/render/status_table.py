@@ -249,18 +249,25 @@ def changes_in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
 
 def problems_again(services: Sequence[ServiceRow], page: Page) -> Iterator[StyledLine]:
     """Yields the names of services with problems, for the end of a long table."""
-    found = [f"{s['name']} ({facts.state_of(s)})" for s in services if facts.is_problem(s)]
+    problems = filter(facts.is_problem, sorted(services, key=facts.by_problem))
+    found = [f"{s['name']} ({_trouble(s)})" for s in problems]
     if found:
         yield StyledLine()
-        text = f"{len(found)} with problems, shown first: {', '.join(sorted(found))}"
+        text = f"{len(found)} with problems, shown first: {', '.join(found)}"
         yield from indented(text, page.wrap, 0, "yellow")
+
+
+def _trouble(service: ServiceRow) -> str:
+    return "errors" if service["state"] in facts.WELL else facts.state_of(service)
 
 
 def last_seen(status: Mapping[str, Any], now: datetime) -> str:
     """Returns where the last reload stands, in one short line for a screen; "" before the first."""
-    report = status["last_notable_reload"] or status["last_reload"]
+    last = status["last_reload"]
+    report = status["last_notable_reload"] or last
     if report is None:
         return ""
     outcome = report["outcome"].replace("_", " ")
     about = report["error"] or changes_in_brief(report["changes"])
-    return f"last reload: {outcome} {ago(report['at'], now)}{'  ' if about else ''}{about}"
+    since = ", since then unchanged" if last["at"] != report["at"] else ""
+    return f"last reload: {outcome} {ago(report['at'], now)}{since}{'  ' if about else ''}{about}"

@@ -69,7 +69,7 @@ class TopView:
             step = 1 if key == "s" else -1
             key = names[(names.index(self.order) + step) % len(names)]
         if key in ORDERS:
-            return replace(self, order=key, offset=0)
+            return replace(self, order=key, selected=None, offset=0)
         if key == "/":
             return replace(self, is_typing=True)
         if key in ("?", "h", "f1"):

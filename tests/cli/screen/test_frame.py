@@ -175,6 +175,7 @@ def test_a_key_sorts(key: str, first: str) -> None:
     ]
     top = Top(status(*services)).press(key)
     assert top.rows[0] == first
+    assert top.frame.view.selected == first
     assert f"sort: {ORDERS[key].name}" in top.text
     assert top.press("s", "S").view.order == key
 
