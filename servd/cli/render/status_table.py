@@ -56,7 +56,7 @@ def head_lines(status: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
     loaded = f"generation {config['generation']}, loaded {when(config['loaded_at'], page.now)}"
     yield from map(StyledLine.of, flowed([config["path"], loaded], page.wrap))
     yield from _last_reload(status, page)
-    if (act := status["last_act"]) is not None:
+    if (act := status["last_act"]) is not None and act["outcome"] != "unchanged":
         yield from _report("last manual action", act, page)
 
 
@@ -218,6 +218,8 @@ def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
     if last["at"] != notable["at"]:
         text = f"since then: reload without changes {when(last['at'], page.now)}"
         yield from indented(text, page.wrap, 2, "dim")
+    elif notable["error"] or notable["details"]:
+        yield from indented("The previous configuration is still running.", page.wrap, 2)
 
 
 def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
@@ -233,8 +235,6 @@ def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[Style
         yield from indented(detail, page.wrap, 2, "red")
     for line in report["last_lines"][-_LAST_LINES:]:
         yield from indented(f"| {line}", page.wrap, 2, "dim")
-    if failed:
-        yield from indented("The previous configuration is still running.", page.wrap, 2)
     for key in report["restart_needed"]:
         yield from indented(f"{key} takes effect when servd is restarted", page.wrap, 2, "yellow")
 
