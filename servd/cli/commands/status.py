@@ -13,7 +13,7 @@ import click
 
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
-from servd.cli.render.line import Line, Span
+from servd.cli.render.line import Span, StyledLine
 from servd.cli.render.output import moves, print_json, print_lines, style_of, width_of
 from servd.cli.render.status_table import Page, detail_lines, problems_again, status_lines
 from servd.cli.screen.feed import StatusFeed, now, printable_status
@@ -67,12 +67,12 @@ def _is_bounded() -> bool:
     return sys.stdout.isatty() or "COLUMNS" in os.environ
 
 
-def _lines(status: dict[str, Any], name: str | None, page: Page) -> list[Line]:
+def _lines(status: dict[str, Any], name: str | None, page: Page) -> list[StyledLine]:
     if name is None:
         return status_lines(status, page)
     services = {service["name"]: service for service in status["services"]}
     if name not in services:
-        return [Line.of(Span(f"{name} is not in the configuration any more", "dim"))]
+        return [StyledLine.of(Span(f"{name} is not in the configuration any more", "dim"))]
     return list(detail_lines(services[name], services, page))
 
 
@@ -93,13 +93,13 @@ def _watch(client: AdminClient, name: str | None) -> None:
     print_lines(_lines(feed.status, name, Page(width, width, feed.at)))
 
 
-def _screen(feed: StatusFeed, name: str | None, width: int, height: int) -> list[Line]:
+def _screen(feed: StatusFeed, name: str | None, width: int, height: int) -> list[StyledLine]:
     """Returns exactly `height` lines; the last one tells of those that have no room."""
     lines = _lines(feed.status, name, Page(width, width, feed.at))
     if feed.error:
-        lines.insert(0, Line.of(Span(feed.error, "bold red")).fitted(width))
+        lines.insert(0, StyledLine.of(Span(feed.error, "bold red")).fitted(width))
     if len(lines) > height:
         more = len(lines) - height + 1
         text = f"{more} more lines; servd top scrolls"
-        lines = [*lines[: height - 1], Line.of(Span(text, "dim")).fitted(width)]
-    return [*lines, *[Line()] * (height - len(lines))]
+        lines = [*lines[: height - 1], StyledLine.of(Span(text, "dim")).fitted(width)]
+    return [*lines, *[StyledLine()] * (height - len(lines))]

@@ -30,13 +30,13 @@ def command(config: str | None, admin: str | None, interval: float, once: bool) 
     from servd.cli.screen.feed import StatusFeed, now, printable_status
     from servd.cli.screen.frame import Frame, Screen
     from servd.cli.screen.terminal import Terminal
-    from servd.cli.screen.view import View
+    from servd.cli.screen.view import TopView
 
     if once or not moves(sys.stdout):
         screen = Screen(width_of(sys.stdout), None, now())
-        print_lines(Frame(printable_status(client), View(), screen).lines)
+        print_lines(Frame(printable_status(client), TopView(), screen).lines)
         return
-    feed, view = StatusFeed(client, interval), View()
+    feed, view = StatusFeed(client, interval), TopView()
     with contextlib.suppress(KeyboardInterrupt), Terminal(style_of(sys.stdout)) as terminal:
         feed.start(terminal.wake)
         while True:

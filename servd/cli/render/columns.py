@@ -8,7 +8,7 @@ from typing import Any
 
 from servd.cli.render import service_facts as facts
 from servd.cli.render.figures import duration, elapsed, number, percent, size
-from servd.cli.render.line import Line, Span, padded, squeezed
+from servd.cli.render.line import Span, StyledLine, padded, squeezed
 from servd.cli.render.service_facts import ServiceRow
 
 _GAP = 2
@@ -86,29 +86,29 @@ WORKER_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ServiceTable:
     """A head, and a row for each value. `names`: the width of the first column."""
 
-    head: Line
-    rows: list[Line]
+    head: StyledLine
+    rows: list[StyledLine]
     names: int
 
 
-def service_table(services: Sequence[ServiceRow], width: int, now: Any) -> Table:
+def service_table(services: Sequence[ServiceRow], width: int, now: Any) -> ServiceTable:
     """Returns a row for each service, with as many columns as `width` has room for. A name that is
     too long for its column is squeezed.
     """
     chosen, cells, names = _chosen(services, width, now)
-    head = _stripped(Line.of(padded("SERVICE", names, left=True), *_titles(chosen, cells)))
+    head = _stripped(StyledLine.of(padded("SERVICE", names, left=True), *_titles(chosen, cells)))
     rows = [
-        Line.of(
+        StyledLine.of(
             Span(padded(squeezed(service["name"], names), names, left=True), "bold"),
             *_cells(_columns_of(service, chosen), cells, number_),
             *_run(service, chosen, now),
         )
         for number_, service in enumerate(services)
     ]
-    return Table(head, [_stripped(row) for row in rows], names)
+    return ServiceTable(head, [_stripped(row) for row in rows], names)
 
 
 def _columns_of(service: ServiceRow, chosen: Sequence[Column]) -> Sequence[Column]:
@@ -124,7 +124,7 @@ def _run(service: ServiceRow, chosen: Sequence[Column], now: Any) -> list[Span]:
     return [Span(" " * _GAP), Span(facts.in_state(service, now), "dim")]
 
 
-def worker_table(processes: Sequence[Any], width: int, now: Any) -> list[Line]:
+def worker_table(processes: Sequence[Any], width: int, now: Any) -> list[StyledLine]:
     """Returns a head and a row for each worker, with as many columns as there is room for."""
     shown = [column for column in WORKER_COLUMNS if any(map(column.shown, processes))]
     cells = {c.title: [c.cell(process, now) for process in processes] for c in shown}
@@ -134,12 +134,12 @@ def worker_table(processes: Sequence[Any], width: int, now: Any) -> list[Line]:
         if (left := left - column.width(cells[column.title]) - _GAP) < 0:
             break
         chosen.append(column)
-    head = Line.of(*_titles(chosen, cells)).restyled("dim")
-    rows = [Line.of(*_cells(chosen, cells, number_)) for number_ in range(len(processes))]
-    return [_stripped(Line(_shifted(line))) for line in (head, *rows)]
+    head = StyledLine.of(*_titles(chosen, cells)).restyled("dim")
+    rows = [StyledLine.of(*_cells(chosen, cells, number_)) for number_ in range(len(processes))]
+    return [_stripped(StyledLine(_shifted(line))) for line in (head, *rows)]
 
 
-def _shifted(line: Line) -> list[Span]:
+def _shifted(line: StyledLine) -> list[Span]:
     """Returns a line without the gap before its first column."""
     return [Span(line[0].text[_GAP:], line[0].style), *line[1:]] if line else []
 
@@ -189,11 +189,11 @@ def _cells(columns: Sequence[Column], cells: dict[str, list[Span]], row: int) ->
     return found
 
 
-def _stripped(line: Line) -> Line:
+def _stripped(line: StyledLine) -> StyledLine:
     """Returns a line without spaces at its end."""
     spans = [span for span in line if span.text]
     while spans and spans[-1].text.isspace():
         spans.pop()
     if spans:
         spans[-1] = Span(spans[-1].text.rstrip(), spans[-1].style)
-    return Line(spans)
+    return StyledLine(spans)

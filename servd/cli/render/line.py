@@ -26,13 +26,13 @@ class Span(NamedTuple):
     style: str = ""
 
 
-class Line(tuple[Span, ...]):
+class StyledLine(tuple[Span, ...]):
     """One line of a terminal."""
 
     __slots__ = ()
 
     @classmethod
-    def of(cls, *parts: str | Span) -> Line:
+    def of(cls, *parts: str | Span) -> StyledLine:
         """Returns a line of these parts; plain text has no style."""
         return cls(Span(part) if isinstance(part, str) else part for part in parts)
 
@@ -50,21 +50,21 @@ class Line(tuple[Span, ...]):
         """Returns the line for a terminal."""
         return self.plain if style == "plain" else "".join(_sequence(s, style) for s in self)
 
-    def fitted(self, width: int) -> Line:
+    def fitted(self, width: int) -> StyledLine:
         """Returns the line in exactly `width` cells: padded, or cut with an ellipsis."""
         if (missing := width - self.width) >= 0:
-            return Line((*self, Span(" " * missing))) if missing else self
+            return StyledLine((*self, Span(" " * missing))) if missing else self
         spans: list[Span] = []
         room = width - 1
         for span in self:
             text = set_cell_size(span.text, min(cell_len(span.text), max(0, room)))
             room -= cell_len(text)
             spans.append(Span(text, span.style))
-        return Line((*spans, Span("…" if width > 0 else "")))
+        return StyledLine((*spans, Span("…" if width > 0 else "")))
 
-    def restyled(self, style: str) -> Line:
+    def restyled(self, style: str) -> StyledLine:
         """Returns the line in one style."""
-        return Line((Span(self.plain, style),))
+        return StyledLine((Span(self.plain, style),))
 
 
 def _sequence(span: Span, style: Style) -> str:
@@ -95,7 +95,7 @@ def wrapped(text: str, width: int | None) -> Iterator[str]:
     Its own line breaks and indentation stay. None: lines as long as they are.
     """
     for paragraph in text.expandtabs(4).splitlines():
-        yield from [paragraph] if width is None else _broken(paragraph.rstrip(), width)
+        yield from [paragraph] if width is None else _broken(paragraph.rstrip(), max(2, width))
 
 
 def _broken(paragraph: str, width: int) -> Iterator[str]:
@@ -129,8 +129,8 @@ def flowed(parts: Sequence[str], width: int | None) -> Iterator[str]:
     yield line
 
 
-def indented(text: str, width: int | None, indent: int, style: str = "") -> Iterator[Line]:
+def indented(text: str, width: int | None, indent: int, style: str = "") -> Iterator[StyledLine]:
     """Yields a wrapped text, moved to the right by `indent`."""
     room = None if width is None else max(10, width - indent)
     for line in wrapped(text, room):
-        yield Line.of(" " * indent, Span(line, style))
+        yield StyledLine.of(" " * indent, Span(line, style))

@@ -17,7 +17,7 @@ from servd.core.errors import ConfigError, ServdError
 from servd.core.printable import visible
 
 if TYPE_CHECKING:
-    from servd.cli.render.line import Line, Style
+    from servd.cli.render.line import Style, StyledLine
     from servd.config.load import Loaded
 
 
@@ -44,7 +44,7 @@ def width_of(stream: Any) -> int:
     return shutil.get_terminal_size(fallback=(80, 24)).columns
 
 
-def print_lines(lines: Iterable[Line]) -> None:
+def print_lines(lines: Iterable[StyledLine]) -> None:
     """Prints lines on stdout."""
     style = style_of(sys.stdout)
     click.echo("\n".join(line.text(style) for line in lines), color=True)

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from servd.cli.render import service_facts as facts
-from servd.cli.render.columns import Table, service_table, worker_table
+from servd.cli.render.columns import ServiceTable, service_table, worker_table
 from servd.cli.render.figures import ago, duration, elapsed, when
-from servd.cli.render.line import Line, Span, flowed, indented
+from servd.cli.render.line import Span, StyledLine, flowed, indented
 from servd.cli.render.output import in_brief
 from servd.cli.render.service_facts import ServiceRow
 
@@ -35,28 +35,28 @@ class Page:
     now: datetime
 
 
-def status_lines(status: Mapping[str, Any], page: Page) -> list[Line]:
+def status_lines(status: Mapping[str, Any], page: Page) -> list[StyledLine]:
     """Formats a head, then the services: with their details, or from six on as a compact table."""
     services = status["services"]
     if len(services) >= COMPACT_FROM:
         body = _compact(sorted(services, key=facts.by_problem), page)
     else:
         body = _detailed(services, page)
-    return [*head_lines(status, page), Line(), *body]
+    return [*head_lines(status, page), StyledLine(), *body]
 
 
-def head_lines(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
+def head_lines(status: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
     """Yields how the whole is, and the last reload."""
     yield from (
-        Line.of(Span(text, "bold")) for text in flowed(summary(status, page.now), page.wrap)
+        StyledLine.of(Span(text, "bold")) for text in flowed(summary(status, page.now), page.wrap)
     )
     for note in remarks_on_all(status):
         yield from indented(note.text, page.wrap, 0, note.style)
     config = status["config"]
     loaded = f"generation {config['generation']}, loaded {when(config['loaded_at'], page.now)}"
-    yield from map(Line.of, flowed([config["path"], loaded], page.wrap))
+    yield from map(StyledLine.of, flowed([config["path"], loaded], page.wrap))
     yield from _last_reload(status, page)
-    if (act := status["last_act"]) is not None:
+    if (act := status["last_act"]) is not None and act["outcome"] != "unchanged":
         yield from _report("last manual action", act, page)
 
 
@@ -97,7 +97,7 @@ def _troubles(services: Sequence[ServiceRow]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
-def _compact(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+def _compact(services: Sequence[ServiceRow], page: Page) -> Iterator[StyledLine]:
     by_name = {service["name"]: service for service in services}
     for service, lines in _with_rows(services, page):
         yield from lines
@@ -105,14 +105,14 @@ def _compact(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
             yield from remarks(service, by_name, page, indent=4)
 
 
-def _detailed(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+def _detailed(services: Sequence[ServiceRow], page: Page) -> Iterator[StyledLine]:
     by_name = {service["name"]: service for service in services}
     for service, lines in _with_rows(services, page):
         yield from lines
         if service is not None:
             width = None if page.wrap is None else page.wrap - 2
             for text in flowed(_where(service), width):
-                yield Line.of("  ", Span(text, "dim"))
+                yield StyledLine.of("  ", Span(text, "dim"))
             if answers := facts.answers(service):
                 yield from indented(answers.text, page.wrap, 2, answers.style)
             yield from remarks(service, by_name, page, indent=2, output=_LAST_LINES)
@@ -120,7 +120,7 @@ def _detailed(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
 
 def _with_rows(
     services: Sequence[ServiceRow], page: Page
-) -> Iterator[tuple[ServiceRow | None, list[Line]]]:
+) -> Iterator[tuple[ServiceRow | None, list[StyledLine]]]:
     """Yields the head of the table, then each service with its row. A name that does not fit is
     shown whole, in a line before its row.
     """
@@ -130,11 +130,11 @@ def _with_rows(
         yield service, _whole(service["name"], row, table)
 
 
-def _whole(name: str, row: Line, table: Table) -> list[Line]:
+def _whole(name: str, row: StyledLine, table: ServiceTable) -> list[StyledLine]:
     if len(name) <= table.names:
         return [row]
     _, *rest = row
-    return [Line.of(Span(name, "bold")), Line((Span(" " * table.names), *rest))]
+    return [StyledLine.of(Span(name, "bold")), StyledLine((Span(" " * table.names), *rest))]
 
 
 def _where(service: ServiceRow) -> list[str]:
@@ -153,7 +153,7 @@ def remarks(
     *,
     indent: int,
     output: int | None = 1,
-) -> Iterator[Line]:
+) -> Iterator[StyledLine]:
     """Yields all that is out of the ordinary with a service, with the last `output` lines that a
     failed worker printed (None: all).
     """
@@ -167,10 +167,10 @@ def remarks(
 
 def detail_lines(
     service: ServiceRow, services: Mapping[str, ServiceRow], page: Page
-) -> Iterator[Line]:
+) -> Iterator[StyledLine]:
     """Yields one service with all its workers."""
     state = facts.state_of(service)
-    yield Line.of(
+    yield StyledLine.of(
         Span(service["name"], "bold"), "  ", Span(state, facts.STYLES.get(state, "")),
         f" {facts.in_state(service, page.now)}",
     )  # fmt: skip
@@ -179,7 +179,7 @@ def detail_lines(
 
 def detail_body(
     service: ServiceRow, services: Mapping[str, ServiceRow], page: Page, *, indent: int
-) -> Iterator[Line]:
+) -> Iterator[StyledLine]:
     """Yields everything about a service but its name and state."""
     yield from remarks(service, services, page, indent=indent, output=None)
     about = [facts.addresses(service)]
@@ -200,14 +200,14 @@ def detail_body(
         yield from indented(certificate.text, page.wrap, indent)
     if processes := service["processes"]:
         for line in worker_table(processes, page.width - indent, page.now):
-            yield Line((Span(" " * indent), *line))
+            yield StyledLine((Span(" " * indent), *line))
 
 
 def _with_state(name: str, services: Mapping[str, ServiceRow]) -> str:
     return f"{name} ({facts.state_of(services[name])})" if name in services else name
 
 
-def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
+def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
     """Yields the last reload that changed something or failed, and an unchanged one since."""
     if status["last_reload"] is None:
         return
@@ -215,9 +215,11 @@ def _last_reload(status: Mapping[str, Any], page: Page) -> Iterator[Line]:
     if status["unchanged_at"] is not None:
         text = f"since then: reload without changes {when(status['unchanged_at'], page.now)}"
         yield from indented(text, page.wrap, 2, "dim")
+    elif status["last_reload"]["error"] or status["last_reload"]["details"]:
+        yield from indented("The previous configuration is still running.", page.wrap, 2)
 
 
-def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[Line]:
+def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
     outcome = report["outcome"].replace("_", " ")
     changes = report["changes"]
     about = changes_in_brief(changes) if changes else ""
@@ -230,8 +232,6 @@ def _report(title: str, report: Mapping[str, Any], page: Page) -> Iterator[Line]
         yield from indented(detail, page.wrap, 2, "red")
     for line in report["last_lines"][-_LAST_LINES:]:
         yield from indented(f"| {line}", page.wrap, 2, "dim")
-    if failed:
-        yield from indented("The previous configuration is still running.", page.wrap, 2)
     for key in report["restart_needed"]:
         yield from indented(f"{key} takes effect when servd is restarted", page.wrap, 2, "yellow")
 
@@ -244,13 +244,18 @@ def changes_in_brief(changes: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{sign} {count} {kind}" for (sign, kind), count in kinds.items())
 
 
-def problems_again(services: Sequence[ServiceRow], page: Page) -> Iterator[Line]:
+def problems_again(services: Sequence[ServiceRow], page: Page) -> Iterator[StyledLine]:
     """Yields the names of services with problems, for the end of a long table."""
-    found = [f"{s['name']} ({facts.state_of(s)})" for s in services if facts.is_problem(s)]
+    problems = filter(facts.is_problem, sorted(services, key=facts.by_problem))
+    found = [f"{s['name']} ({_trouble(s)})" for s in problems]
     if found:
-        yield Line()
-        text = f"{len(found)} with problems, shown first: {', '.join(sorted(found))}"
+        yield StyledLine()
+        text = f"{len(found)} with problems, shown first: {', '.join(found)}"
         yield from indented(text, page.wrap, 0, "yellow")
+
+
+def _trouble(service: ServiceRow) -> str:
+    return "errors" if service["state"] in facts.WELL else facts.state_of(service)
 
 
 def last_seen(status: Mapping[str, Any], now: datetime) -> str:
@@ -260,4 +265,5 @@ def last_seen(status: Mapping[str, Any], now: datetime) -> str:
         return ""
     outcome = report["outcome"].replace("_", " ")
     about = report["error"] or changes_in_brief(report["changes"])
-    return f"last reload: {outcome} {ago(report['at'], now)}{'  ' if about else ''}{about}"
+    since = ", since then unchanged" if status["unchanged_at"] else ""
+    return f"last reload: {outcome} {ago(report['at'], now)}{since}{'  ' if about else ''}{about}"

@@ -10,7 +10,7 @@ from typing import Any
 from servd.cli.render import service_facts as facts
 from servd.cli.render.columns import service_table
 from servd.cli.render.figures import number, percent, size
-from servd.cli.render.line import Line, Span, padded, wrapped
+from servd.cli.render.line import Span, StyledLine, padded, wrapped
 from servd.cli.render.output import workers as workers_of
 from servd.cli.render.service_facts import ServiceRow
 from servd.cli.render.status_table import (
@@ -20,7 +20,7 @@ from servd.cli.render.status_table import (
     remarks_on_all,
     summary,
 )
-from servd.cli.screen.view import ORDERS, View
+from servd.cli.screen.view import ORDERS, TopView
 
 _FOLDED, _UNFOLDED = "+ ", "- "
 
@@ -51,7 +51,7 @@ class Block:
     """The lines of one service, from `start` of the list on."""
 
     name: str
-    lines: tuple[Line, ...]
+    lines: tuple[StyledLine, ...]
     start: int
 
     @property
@@ -73,7 +73,7 @@ class Frame:
     """What is shown of a status with a view. `error`: why the status is not the present one."""
 
     def __init__(
-        self, status: Mapping[str, Any], view: View, screen: Screen, error: str = ""
+        self, status: Mapping[str, Any], view: TopView, screen: Screen, error: str = ""
     ) -> None:
         self._status = status
         self._screen = screen
@@ -83,7 +83,7 @@ class Frame:
         self.view = self._settled(view)
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[StyledLine]:
         """The lines of the screen, from its top."""
         width, height = self._screen.width, self._screen.height
         body = [line for block in self._blocks for line in self._marked(block)]
@@ -92,14 +92,14 @@ class Frame:
         if self.view.shows_help:
             return self._help(width, height)
         if not self._blocks:
-            body = [Line.of(Span("  no service matches the filter", "dim"))]
+            body = [StyledLine.of(Span("  no service matches the filter", "dim"))]
         offset = self.view.offset
         body = body[offset : offset + self._rows]
-        body += [Line()] * (self._rows - len(body))
+        body += [StyledLine()] * (self._rows - len(body))
         lines = [*self._head, self._titles, *body, self._foot(width)]
         return [_cut(line, width) for line in lines[-height:]]
 
-    def after(self, key: str) -> View:
+    def after(self, key: str) -> TopView:
         """Returns the view after a key."""
         view = self.view
         if view.shows_help:
@@ -116,7 +116,7 @@ class Frame:
 
     # movement
 
-    def _moved(self, key: str) -> View:
+    def _moved(self, key: str) -> TopView:
         view, last = self.view, len(self._blocks) - 1
         at = self._position
         if key in ("up", "k"):
@@ -135,7 +135,7 @@ class Frame:
             return view.toggle(name)
         return view.toggle(name) if key == "left" and unfolded else view
 
-    def _upwards(self, at: int) -> View:
+    def _upwards(self, at: int) -> TopView:
         offset, block = self.view.offset, self._blocks[at]
         if block.start < offset:  # its beginning is above: scroll to it
             return replace(self.view, offset=offset - 1)
@@ -143,13 +143,13 @@ class Frame:
             return replace(self.view, offset=0)
         return self._reveal(at - 1, from_below=True)
 
-    def _downwards(self, at: int) -> View:
+    def _downwards(self, at: int) -> TopView:
         offset, block = self.view.offset, self._blocks[at]
         if block.end > offset + self._rows:  # its end is below: scroll to it
             return replace(self.view, offset=offset + 1)
         return self._reveal(min(at + 1, len(self._blocks) - 1))
 
-    def _reveal(self, at: int, *, from_below: bool = False) -> View:
+    def _reveal(self, at: int, *, from_below: bool = False) -> TopView:
         """Selects a service, and shows as much of it as there is room for."""
         block, offset, rows = self._blocks[at], self.view.offset, self._rows
         if len(block.lines) > rows:
@@ -158,7 +158,7 @@ class Frame:
             offset = min(max(offset, block.end - rows), block.start)
         return replace(self.view, selected=block.name, offset=offset)
 
-    def _paged(self, lines: int) -> View:
+    def _paged(self, lines: int) -> TopView:
         """Scrolls by a screen; the selection stays as far down the screen as it was."""
         total = self._blocks[-1].end
         offset = max(0, min(self.view.offset + lines, total - self._rows))
@@ -177,7 +177,7 @@ class Frame:
         names = [block.name for block in self._blocks]
         return names.index(self.view.selected) if self.view.selected in names else 0
 
-    def _settled(self, view: View) -> View:
+    def _settled(self, view: TopView) -> TopView:
         """Returns the view with a selected service that is there, and is visible."""
         self.view = view
         if not self._blocks or self._screen.height is None:
@@ -197,21 +197,21 @@ class Frame:
 
     # what is shown
 
-    def _heading(self, error: str) -> list[Line]:
+    def _heading(self, error: str) -> list[StyledLine]:
         status, width, now = self._status, self._screen.width, self._screen.now
-        lines = [Line.of(Span(_fitting(summary(status, now), width), "bold"))]
+        lines = [StyledLine.of(Span(_fitting(summary(status, now), width), "bold"))]
         if error:
-            lines.append(Line.of(Span(error, "bold red")))
-        lines += [Line.of(note) for note in remarks_on_all(status)]
-        lines.append(Line.of(_fitting(_load(status), width)))
+            lines.append(StyledLine.of(Span(error, "bold red")))
+        lines += [StyledLine.of(note) for note in remarks_on_all(status)]
+        lines.append(StyledLine.of(_fitting(_load(status), width)))
         if last := last_seen(status, now):
             failed = status["last_reload"]["error"]
-            lines.append(Line.of(Span(last, "red" if failed else "dim")))
+            lines.append(StyledLine.of(Span(last, "red" if failed else "dim")))
         if self._screen.height is not None:
             lines = lines[: max(1, self._screen.height - 2 - _LEAST_ROWS)]
         return [_cut(line, width) for line in lines]
 
-    def _listed(self, view: View) -> tuple[Line, list[Block]]:
+    def _listed(self, view: TopView) -> tuple[StyledLine, list[Block]]:
         screen = self._screen
         width = screen.width - self._mark
         page = Page(width, width, screen.now)
@@ -222,37 +222,37 @@ class Frame:
         start = 0
         for service, row in zip(self._services, table.rows, strict=True):
             name = service["name"]
-            lines = [Line((Span(row[0].text, "bold"), *row[1:]))]
+            lines = [StyledLine((Span(row[0].text, "bold"), *row[1:]))]
             if view.is_unfolded(name, len(everything)):
                 lines += _details(service, by_name, page, hidden=len(name) > table.names)
             elif why := facts.reason(service, by_name):
                 text = Span(" ".join(why.split()), facts.reason_style(service))
-                lines.append(_cut(Line.of("  ", text), page.width))
+                lines.append(_cut(StyledLine.of("  ", text), page.width))
             blocks.append(Block(name, tuple(lines), start))
             start = blocks[-1].end
-        return Line((Span(" " * self._mark), *table.head)).restyled("dim"), blocks
+        return StyledLine((Span(" " * self._mark), *table.head)).restyled("dim"), blocks
 
     @property
     def _mark(self) -> int:
         """Cells before the name: for + or - of what is folded or unfolded."""
         return 0 if self._screen.height is None else len(_FOLDED)
 
-    def _marked(self, block: Block) -> list[Line]:
+    def _marked(self, block: Block) -> list[StyledLine]:
         """Returns the lines of a service, the first one with its mark, reversed if selected."""
         if self._screen.height is None:
             return list(block.lines)
         view = self.view
         is_unfolded = view.is_unfolded(block.name, len(self._status["services"]))
         first, *rest = block.lines
-        first = Line((Span(_UNFOLDED if is_unfolded else _FOLDED), *first))
+        first = StyledLine((Span(_UNFOLDED if is_unfolded else _FOLDED), *first))
         if block.name == view.selected:
             first = first.fitted(self._screen.width).restyled("reverse")
-        return [first, *(Line((Span(" " * self._mark), *line)) for line in rest)]
+        return [first, *(StyledLine((Span(" " * self._mark), *line)) for line in rest)]
 
-    def _foot(self, width: int) -> Line:
+    def _foot(self, width: int) -> StyledLine:
         view = self.view
         if view.is_typing:
-            return Line.of(f"/{view.filter}", Span(" ", "reverse"))
+            return StyledLine.of(f"/{view.filter}", Span(" ", "reverse"))
         total = self._blocks[-1].end if self._blocks else 0
         last = min(total, view.offset + self._rows)
         place = f"lines {view.offset + 1}-{last} of {total}" if total > self._rows else ""
@@ -263,32 +263,34 @@ class Frame:
             keys = ["? help", "q quit", "/ filter", "Enter details"]
             keys.append(f"s sort: {ORDERS[view.order].name}")
         text = _first_parts([*keys, place] if place else keys, width)
-        return Line.of(Span(text, "dim"))
+        return StyledLine.of(Span(text, "dim"))
 
-    def _help(self, width: int, height: int) -> list[Line]:
-        lines = [Line.of(Span("servd top", "bold")), Line(), *_help(width)][: height - 1]
-        lines += [Line()] * (height - 1 - len(lines))
-        return [_cut(line, width) for line in [*lines, Line.of(Span("any key: back", "dim"))]]
+    def _help(self, width: int, height: int) -> list[StyledLine]:
+        lines = [StyledLine.of(Span("servd top", "bold")), StyledLine(), *_help(width)][
+            : height - 1
+        ]
+        lines += [StyledLine()] * (height - 1 - len(lines))
+        return [_cut(line, width) for line in [*lines, StyledLine.of(Span("any key: back", "dim"))]]
 
 
-def _help(width: int) -> Iterator[Line]:
+def _help(width: int) -> Iterator[StyledLine]:
     """Yields each key with its meaning beside it, or below it where there is little room."""
     beside = width >= _KEY_CELLS + _LEAST_MEANING
     for keys, meaning in _KEYS:
         texts = list(wrapped(meaning, width - _KEY_CELLS if beside else width - 2)) or [""]
         if not beside:
-            yield Line.of(Span(keys, "bold"))
+            yield StyledLine.of(Span(keys, "bold"))
         for number_, text in enumerate(texts):
             left = keys if beside and not number_ else ""
             cells = _KEY_CELLS if beside else 2
-            yield Line.of(Span(padded(left, cells, left=True), "bold"), text)
+            yield StyledLine.of(Span(padded(left, cells, left=True), "bold"), text)
 
 
 def _details(
     service: ServiceRow, services: Mapping[str, ServiceRow], page: Page, *, hidden: bool
-) -> list[Line]:
+) -> list[StyledLine]:
     """Returns all that is known of a service, its whole name too if its row has not room for it."""
-    lines = [Line.of("  ", Span(service["name"], "bold"))] if hidden else []
+    lines = [StyledLine.of("  ", Span(service["name"], "bold"))] if hidden else []
     return [*lines, *detail_body(service, services, page, indent=2)]
 
 
@@ -329,5 +331,5 @@ def _first_parts(parts: Sequence[str], width: int) -> str:
     return text
 
 
-def _cut(line: Line, width: int) -> Line:
+def _cut(line: StyledLine, width: int) -> StyledLine:
     return line if line.width <= width else line.fitted(width)

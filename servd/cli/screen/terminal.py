@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
-from servd.cli.render.line import Line, Style
+from servd.cli.render.line import Style, StyledLine
 from servd.cli.screen.keys import KeyDecoder
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -70,7 +70,7 @@ class Terminal:
         except BlockingIOError:
             return  # it is about to wake
 
-    def draw(self, lines: Sequence[Line]) -> None:
+    def draw(self, lines: Sequence[StyledLine]) -> None:
         """Draws lines from the top; only those that differ from what is shown are written."""
         texts = [line.text(self._style) for line in lines]
         if self._stale or len(texts) != len(self._shown):

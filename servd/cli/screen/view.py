@@ -35,7 +35,7 @@ _ALIASES = {"P": "c", "M": "m", "N": "n"}  # as htop has them
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TopView:
     """The order, the filter, the selected service, which services are unfolded, and the first line
     of the list that is visible. `toggled` are those that differ from `unfolded`, the state of all
     others; None: as the number of services suggests.
@@ -61,7 +61,7 @@ class View:
         found = [s for s in services if all(word in _searched(s) for word in words)]
         return sorted(found, key=ORDERS[self.order].key)
 
-    def after_option(self, key: str) -> View | None:
+    def after_option(self, key: str) -> TopView | None:
         """Returns the view after a key that changes more than a position; None for other keys."""
         key = _ALIASES.get(key, key)
         if key in ("s", "S"):
@@ -69,7 +69,7 @@ class View:
             step = 1 if key == "s" else -1
             key = names[(names.index(self.order) + step) % len(names)]
         if key in ORDERS:
-            return replace(self, order=key, offset=0)
+            return replace(self, order=key, selected=None, offset=0)
         if key == "/":
             return replace(self, is_typing=True)
         if key in ("?", "h", "f1"):
@@ -78,7 +78,7 @@ class View:
             return replace(self, filter="")
         return None
 
-    def after_typing(self, key: str) -> View:
+    def after_typing(self, key: str) -> TopView:
         """Returns the view after a key of the filter's prompt."""
         if key == "enter":
             return replace(self, is_typing=False)
@@ -92,11 +92,11 @@ class View:
         text = changed.get(key, self.filter + key if len(key) == 1 else self.filter)
         return replace(self, filter=text, offset=0)
 
-    def toggle(self, name: str) -> View:
+    def toggle(self, name: str) -> TopView:
         """Folds or unfolds the details of a service."""
         return replace(self, toggled=self.toggled ^ {name}, selected=name)
 
-    def toggle_all(self, count: int) -> View:
+    def toggle_all(self, count: int) -> TopView:
         """Folds all details if most are unfolded, or unfolds all."""
         base = count < COMPACT_FROM if self.unfolded is None else self.unfolded
         return replace(self, unfolded=not base, toggled=frozenset())

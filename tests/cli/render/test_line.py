@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from servd.cli.render.line import Line, Span, flowed, indented, squeezed, wrapped
+from servd.cli.render.line import Span, StyledLine, flowed, indented, squeezed, wrapped
 
 WORDS = st.text("ab\u8868\u00e9 ", max_size=60)
 
@@ -42,7 +42,7 @@ def test_parts_stay_together_where_they_can() -> None:
 
 @given(WORDS, st.integers(1, 40))
 def test_a_fitted_line_has_its_width(text: str, width: int) -> None:
-    assert Line.of(Span(text, "red"), Span(text)).fitted(width).width == width
+    assert StyledLine.of(Span(text, "red"), Span(text)).fitted(width).width == width
 
 
 def test_a_long_name_keeps_its_end() -> None:
@@ -51,7 +51,7 @@ def test_a_long_name_keeps_its_end() -> None:
 
 
 def test_a_terminal_without_colours_still_gets_what_is_bold_or_reversed() -> None:
-    line = Line.of("a", Span("b", "bold red"), Span("c", "green"))
+    line = StyledLine.of("a", Span("b", "bold red"), Span("c", "green"))
     assert line.text("plain") == "abc"
     assert line.text("attributes") == "a\x1b[1mb\x1b[0mc"
     assert line.text("colour") == "a\x1b[1;31mb\x1b[0m\x1b[32mc\x1b[0m"

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from servd.cli.render.status_table import Page, detail_lines, readiness, status_lines
+from servd.cli.render.status_table import (
+    Page,
+    detail_lines,
+    last_seen,
+    problems_again,
+    readiness,
+    status_lines,
+)
 
 from support.statuses import (
     NOW,
@@ -198,9 +205,12 @@ def test_a_reload_without_changes_does_not_hide_the_one_before() -> None:
           The previous configuration is still running.
         """).rstrip()
     )
-    assert head(last_reload=failed, unchanged_at=same["at"]).splitlines()[-1] == (
-        "  since then: reload without changes 11:59:00 (1 min ago)"
-    )
+    assert head(last_reload=failed, unchanged_at=same["at"]).splitlines()[-2:] == [
+        "  x:1:1: oh",
+        "  since then: reload without changes 11:59:00 (1 min ago)",
+    ]
+    both = status(service("a"), last_reload=failed | {"error": "no"}, unchanged_at=same["at"])
+    assert last_seen(both, NOW) == "last reload: invalid 10 min ago, since then unchanged  no"
     assert head(last_reload=same) == "last reload: unchanged 11:59:00 (1 min ago)"
 
 
@@ -223,4 +233,13 @@ def test_a_reload_shows_what_it_changed() -> None:
 
 def test_a_manual_action_is_shown_beside_the_reload() -> None:
     act = reload("applied", "2026-03-04T11:59:30Z", why="scale of web")
+    assert head(last_act={**act, "outcome": "unchanged"}) == ""
     assert head(last_act=act) == "last manual action: applied 11:59:30 (30 s ago)  scale of web"
+
+
+def test_a_long_table_ends_with_the_names_of_what_it_began_with() -> None:
+    some = [each for each in many(30) if each["name"] != "migrate"]
+    lines = [line.plain for line in problems_again(some, Page(200, None, NOW))]
+    found = "ranker (backoff), pay (errors), gateway (waiting), search (waiting)"
+    assert lines == ["", f"4 with problems, shown first: {found}"]
+    assert not list(problems_again([service("a")], Page(80, 80, NOW)))

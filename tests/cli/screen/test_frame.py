@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servd.cli.screen.frame import Frame, Screen
-from servd.cli.screen.view import ORDERS, View
+from servd.cli.screen.view import ORDERS, TopView
 
 from support.statuses import NOW, command, down, exited, many, reload, service, status, worker
 
@@ -26,7 +26,7 @@ class Top:
     def __init__(self, shown: dict[str, Any], width: int = 80, height: int = 24) -> None:
         self.shown = shown
         self.size = width, height
-        self.view = View()
+        self.view = TopView()
 
     @property
     def frame(self) -> Frame:
@@ -175,6 +175,7 @@ def test_a_key_sorts(key: str, first: str) -> None:
     ]
     top = Top(status(*services)).press(key)
     assert top.rows[0] == first
+    assert top.frame.view.selected == first
     assert f"sort: {ORDERS[key].name}" in top.text
     assert top.press("s", "S").view.order == key
 
@@ -201,13 +202,13 @@ def test_help_is_shown_until_a_key() -> None:
 
 
 def test_a_daemon_that_is_gone_is_said_above_its_last_status() -> None:
-    frame = Frame(status(service("web")), View(), Screen(80, 24, NOW), "servd is not running")
+    frame = Frame(status(service("web")), TopView(), Screen(80, 24, NOW), "servd is not running")
     assert frame.lines[1].plain == "servd is not running"
     assert any("web" in line.plain for line in frame.lines)
 
 
 def test_without_a_terminal_everything_is_shown() -> None:
-    lines = Frame(status(*many(30)), View(), Screen(80, None, NOW)).lines
+    lines = Frame(status(*many(30)), TopView(), Screen(80, None, NOW)).lines
     shown = [line.plain for line in lines]
     assert all(any(line.startswith(s["name"]) for line in shown) for s in many(30))
     assert "help" not in shown[-1]
