@@ -61,7 +61,8 @@ def test_of_two_paths_to_one_config_the_second_is_refused(short: Path) -> None:
     (short / "run" / "a" / "private" / "servd.pid").write_text(
         f"{os.getppid()}\n{started_at(os.getppid()) or 0}\n{link}\n"
     )
-    with pytest.raises(StartError, match=rf"another servd \(pid {os.getppid()}\) runs {config}"):
+    message = rf"another servd \(pid {os.getppid()}\) already runs {config}"
+    with pytest.raises(StartError, match=message):
         second.open()
     assert sorted(os.listdir(short / "run")) == ["a"]
     first.close()

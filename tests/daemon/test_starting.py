@@ -321,7 +321,7 @@ def test_a_second_daemon_on_one_runtime_folder_is_refused_with_the_pid(servd: Se
     environ = {"SERVD_DAEMON__RUNTIME_DIR": str(first.runtime)}
     second = command("--config", "servd.toml", folder=servd.folder, environ=environ)
     assert second.returncode == 1
-    assert f"another servd (pid {first.pid}) runs" in second.stderr
+    assert f"another servd (pid {first.pid}) already uses" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.process.poll() is None
     assert first.stop() == 0
