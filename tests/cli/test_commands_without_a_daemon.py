@@ -219,7 +219,7 @@ def test_serve_reports_mistakes_as_a_file_would(tmp_path: Path) -> None:
     [
         (["chekc"], 2, 'Did you mean "check"?'),
         (["check", "--nonsense"], 2, "No such option"),
-        (["check"], 78, "there is no configuration"),
+        (["check"], 78, "no configuration found"),
         (["check", "-c", "missing.toml"], 78, "missing.toml: no such file or folder"),
         (["--config", "missing.toml"], 78, "missing.toml: no such file or folder"),
         (["serve", "main:app", "--ssl-version", "3"], 2, "expected TLSv1.2 or TLSv1.3"),

@@ -196,7 +196,7 @@ def test_a_hook_that_hangs_does_not_hold_the_stop_up(servd: Servd, receiver: Rec
 @pytest.mark.parametrize(
     ("rest", "mistake"),
     [
-        ('command = ["./nosuch"]', "program not found or not executable: ./nosuch"),
+        ('command = ["./nosuch"]', "program not found or not executable: /"),
         ('url = "ftp://x"', "http:// or https://"),
         ('command = ["true"]\nurl = "http://x"', "set either command or url"),
         ('command = ["true"]\ntimeout = 0', "must be longer than 0s"),

@@ -88,7 +88,7 @@ def test_the_date_goes_on_while_the_drain_does(servd: Servd) -> None:
     [
         ("nginx", "is not a peer: "),
         ("", "is not a peer: "),
-        ("10.0.0.1/8", 'write "10.0.0.0/8" for all of it'),
+        ("10.0.0.1/8", 'write "10.0.0.0/8" for the whole network'),
         ("10.0.0.300", "is not a peer: "),
     ],
 )
