@@ -65,6 +65,17 @@ def test_the_command_line_names_its_commands_without_loading_the_rest() -> None:
     assert {name.partition(".")[0] for name in modules_after(code)} & heavy == set()
 
 
+def test_a_daemon_loads_nothing_for_tracebacks_in_colour() -> None:
+    code = (
+        "from servd.cli.launch import launch, import_structlog\n"
+        "import_structlog()\nimport servd.daemon.run, servd.admin.server"
+    )
+    loaded = {name.partition(".")[0] for name in modules_after(code)}
+    assert "structlog" in loaded
+    assert not loaded & {"rich", "pygments", "attr", "better_exceptions"}
+    assert "rich.console" in modules_after(f"{code}\nimport rich.console")
+
+
 def test_public_names_are_sorted_and_can_be_had() -> None:
     assert servd.__all__ == sorted(servd.__all__)
     for name in servd.__all__:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from servd.core.errors import ServdError
 from servd.daemon.early_signals import EarlySignals
+from servd.daemon.log.lean_import import import_structlog
 from servd.wire.names import HANDOVER
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class LaunchOptions:
 
 def launch(start: LaunchOptions) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
+    import_structlog()
     previous = None
     if HANDOVER in os.environ:
         from servd.daemon.upgrade.old_daemon import take

@@ -177,6 +177,7 @@ def test_what_a_daemon_says_is_declared(servd: Servd) -> None:
         [services.loop]
         command = ["sh", "-c", "exit 3"]
         restart = { backoff = "10ms", backoff_max = "20ms" }
+        timeouts.startup = "1s"
         """
     daemon = servd(config, main_py="async def app(*_): ...").ready()
     daemon.wait_for("crash loop")

@@ -97,6 +97,7 @@ def test_a_message_of_a_worker_stops_no_supervision(servd: Servd) -> None:
         [services.hostile]
         app = "hostile:app"
         restart = {{ backoff = "10ms", backoff_max = "50ms" }}
+        timeouts.startup = "10s"
     """
     daemon = servd(config, main_py=APP, hostile_py=SENDS).ready()
     wait_until(lambda: len(daemon.find("worker exited", service="hostile")) > 3, "it dies again")

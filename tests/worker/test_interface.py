@@ -222,6 +222,6 @@ def test_a_file_that_imports_from_its_package_gets_a_hint(servd: Servd, *, init:
     servd.write(servd_toml='[services.web]\napp = "pkg/main.py:app"\n')
     checked = command("check", "--imports", folder=servd.folder)
     assert checked.returncode == 1
-    daemon = servd('[services.web]\napp = "pkg/main.py:app"\ntimeouts.startup = "20s"\n')
+    daemon = servd('[services.web]\napp = "pkg/main.py:app"\nrestart = "never"\n')
     failed = daemon.wait_for("service cannot start", service="web")
     assert 'write app = "pkg.main:app"' in failed["error"]
