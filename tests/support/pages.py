@@ -118,6 +118,9 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
+HOME = "/home/me/shop"
+"""What the folder of a page is called in its output."""
+
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _VOLATILE = (
     (ANSI.pattern, ""),
@@ -301,6 +304,7 @@ class Reader:
 
     def _compare(self, command: Command, printed: list[str]) -> None:
         shown = "\n".join(command.output)
+        printed = [line.replace(str(self.folder), HOME) for line in printed]
         got = "\n".join(printed)
         if matches(command.output, printed) or not any(command.output):
             return
