@@ -88,7 +88,7 @@ class DashboardServer:
     async def _page(self, request: Request) -> Response:
         """Returns the page. It contains only files of servd, so it needs no token."""
         if request.headers.get("host") != self.host:
-            return _problem(421, "this Host is not served here")
+            return _problem(421, "unknown Host header")
         return Response(document()[0], headers=headers())
 
     async def _exchange(self, request: Request) -> Response:
@@ -123,11 +123,11 @@ class DashboardServer:
         return StreamingResponse(_body(answer, self._ending), answer.status_code, headers=found)
 
     def _foreign(self, request: Request) -> Response | None:
-        """Returns the refusal of a request from another origin, or to another Host."""
+        """Returns the refusal of a cross-origin request, or of an unknown Host."""
         if request.headers.get("host") != self.host:
-            return _problem(421, "this Host is not served here")
+            return _problem(421, "unknown Host header")
         if request.headers.get("origin", f"http://{self.host}") != f"http://{self.host}":
-            return _problem(403, "requests of another origin are refused")
+            return _problem(403, "cross-origin requests are not allowed")
         return None
 
 
