@@ -37,10 +37,9 @@ _BLOCK = re.compile(
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-_FOREGROUND = re.compile(
-    r"^servd( (--config|-c) \S+| run| dev| serve)*( (?!-h)[^|&]*)?$|^servd (logs|events) .*-f\b"
-)
-_COMMANDS = r"^servd (?!(run|dev|serve|--config|-c)\b)[a-z]+"
+_FOREGROUND = re.compile(r"^servd( (--config|-c) \S+| run| dev| serve)*( (?!-h)[^|&]*)?$")
+_FOLLOWS = re.compile(r"^servd (logs|events)\b.* -f\b")
+_COMMANDS = re.compile(r"^servd (?!(run|dev|serve|--config|-c)\b)[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,8 @@ class Command:
     @property
     def stays(self) -> bool:
         """Whether it keeps its terminal."""
-        if re.match(_COMMANDS, self.text) and not re.match(r"^servd (logs|events)\b", self.text):
-            return False
+        if _COMMANDS.match(self.text):
+            return _FOLLOWS.match(self.text) is not None
         return _FOREGROUND.match(self.text) is not None
 
 
