@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from support.harness import DEADLINE
 
 ROOT = Path(__file__).parents[2]
@@ -199,14 +201,16 @@ class Terminal:
         return bool(data)
 
     def end(self, number: signal.Signals) -> None:
-        """Ends the program by a signal."""
+        """Ends the program by a signal, and what its session still runs by force."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
         end = time.monotonic() + DEADLINE
         while self.process.poll() is None and time.monotonic() < end:
             self.read()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(pid) == self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._main)
 
