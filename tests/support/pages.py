@@ -103,21 +103,25 @@ def commands(block: Block) -> list[Command]:
     return found
 
 
-def needs(text: str) -> list[str]:
-    """What of the things that a page needs is missing here."""
+def path_for(text: str) -> str | None:
+    """The PATH with an environment that has what a page needs; None if there is none here."""
     match = re.search(r"<!-- needs: (.+?) -->", text)
-    return [each for each in (match[1].split() if match else ()) if not _is_there(each)]
+    needed = match[1].split() if match else []
+    for environment in (Path(sys.executable).parent, ROOT / ".venv-bentoml" / "bin"):
+        path = f"{environment}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        if all(_is_there(each, str(environment), path) for each in needed):
+            return path
+    return None
 
 
-def _is_there(thing: str) -> bool:
+def _is_there(thing: str, environment: str, path: str) -> bool:
     if thing.startswith("python:"):
-        code = f"import {thing.removeprefix('python:')}"
-        return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-    return shutil.which(thing, path=_path()) is not None
-
-
-def _path() -> str:
-    return f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        command = [f"{environment}/python", "-c", f"import {thing.removeprefix('python:')}"]
+        try:
+            return subprocess.run(command, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            return False
+    return shutil.which(thing, path=path) is not None
 
 
 HOME = "/home/me/shop"
@@ -218,12 +222,12 @@ class Terminal:
 class Reader:
     """Follows a page in a folder: writes its files and runs its commands."""
 
-    def __init__(self, folder: Path, write: bool) -> None:
+    def __init__(self, folder: Path, path: str, write: bool) -> None:
         self.folder = folder
         self.printed: list[tuple[Command, list[str]]] = []
         self._write_what_is_printed = write
         self._environ = {
-            "PATH": _path(),
+            "PATH": path,
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "TERM": "xterm",
@@ -326,9 +330,9 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader(folder: Path, *, write: bool = False) -> Iterator[Reader]:
+def reader(folder: Path, path: str, *, write: bool = False) -> Iterator[Reader]:
     """A reader whose programs end with the block."""
-    one = Reader(folder, write)
+    one = Reader(folder, path, write)
     try:
         yield one
     finally:
@@ -345,7 +349,9 @@ def main() -> None:
     """
     page, folder, *options = sys.argv[1:]
     text = Path(page).read_text()
-    with reader(Path(folder), write="--write" in options) as one:
+    path = path_for(text)
+    assert path is not None, "something that the page needs is missing"
+    with reader(Path(folder), path, write="--write" in options) as one:
         print(one.follow(text))
     lines = text.splitlines()
     for command, printed in reversed(one.printed):
