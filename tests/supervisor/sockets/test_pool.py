@@ -111,7 +111,7 @@ def test_the_socket_of_a_living_process_does_not_give_way(short: Path) -> None:
 
 def test_a_file_that_is_no_socket_is_never_removed(short: Path) -> None:
     (short / "web.sock").write_text("precious")
-    with pytest.raises(StartError, match="no socket"):
+    with pytest.raises(StartError, match="is not a socket"):
         SocketPool().acquire(plan("unix:web.sock"))
     assert (short / "web.sock").read_text() == "precious"
 
