@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from servd.core import gc_tuning
 from servd.core.errors import ServdError
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.log.lean_import import import_structlog
@@ -35,6 +36,7 @@ class LaunchOptions:
 
 def launch(start: LaunchOptions) -> int:
     """Runs the daemon in the foreground; returns its exit status."""
+    gc_tuning.pause()
     import_structlog()
     previous = None
     if HANDOVER in os.environ:
@@ -67,6 +69,7 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
         def read() -> Loaded:
             return in_mode(discovery.complete(start.load(), os.environ))
 
+        gc_tuning.resume()
         return run(
             DaemonOptions(
                 in_mode(completed()).require(),  # the daemon logs the warnings

@@ -11,13 +11,13 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from servd.core import gc_tuning
 from servd.wire import listen_fds
 from servd.wire.accept_board import Seat
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
 from servd.wire.shm_counters import Counters
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker import gc_tuning
 from servd.worker.channel import Channel, DaemonWatch, kill_group
 from servd.worker.events import EventWriter, configure_logging, users_traceback
 from servd.worker.reporter import Reporter

@@ -15,13 +15,13 @@ from weakref import WeakSet
 import uvicorn
 from uvicorn.server import ServerState
 
+from servd.core import gc_tuning
 from servd.http.balance import Balance
 from servd.http.base_server import BaseServer, ServerSocket
 from servd.wire.graces import PROBE_END_SECONDS
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import notify
 from servd.wire.worker_spec import AppSpec, WorkerSpec
-from servd.worker import gc_tuning
 from servd.worker.application import Application
 from servd.worker.asgi.requests import exempt_paths
 from servd.worker.drain import Drain

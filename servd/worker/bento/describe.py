@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from servd.worker import gc_tuning
+from servd.core import gc_tuning
 from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, in_one_line

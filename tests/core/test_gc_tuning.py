@@ -19,7 +19,7 @@ import pytest
 def test_what_an_app_sets_up_stays(app: str, expected: str) -> None:
     code = (
         "import gc; gc.set_threshold(700, 10, 10)\n"
-        "from servd.worker import gc_tuning; gc_tuning.pause()\n"
+        "from servd.core import gc_tuning; gc_tuning.pause()\n"
         f"{app}\ngc_tuning.resume(); print(gc.get_threshold(), gc.get_freeze_count() > 1000)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

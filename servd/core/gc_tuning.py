@@ -1,5 +1,6 @@
-"""Spares the garbage collector the objects that an app loads, which stay alive: collections take a
-sixth of the loading time, and a full one later blocks requests for tens of milliseconds.
+"""Spares the garbage collector the objects that an app or the daemon loads, which stay alive:
+collections take a sixth of an app's loading time, and a full one later blocks requests for tens of
+milliseconds.
 """
 
 from __future__ import annotations
