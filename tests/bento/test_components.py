@@ -123,7 +123,7 @@ def test_a_component_is_scaled_and_rolled_alone(servd: Servd) -> None:
     assert len(daemon.pids("gw.tokenizer")) == 1
     assert daemon.cli("restart", "gw.scorer").returncode == 0
     assert daemon.pids("gw.scorer") != before["gw.scorer"]
-    assert "gw.scorer, gw need" in daemon.cli("stop", "gw.tokenizer").stderr
+    assert "gw.scorer, gw depend on" in daemon.cli("stop", "gw.tokenizer").stderr
     assert rate(daemon)["words"] == 4.0
 
 
