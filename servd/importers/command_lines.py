@@ -13,6 +13,10 @@ from servd.importers.model import ImportedService, Left, number, seconds
 _PREFIXES = (("exec",), ("poetry", "run"), ("pipenv", "run"), ("uv", "run"), ("pdm", "run"))
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SHELL = re.compile(r"&&|\|\||[|;<>`&]|\$\(|\$\w|\$\{(?!PORT\b)|~/|\*")
+_BUILTINS = {
+    ".", "[", "cd", "eval", "exit", "export", "for", "if", "set", "source", "trap", "ulimit", "umask",
+    "until", "wait", "while",
+}  # fmt: skip
 _PORT = re.compile(r"\$\{?PORT\b(:-(\d+))?\}?")
 
 
@@ -37,9 +41,10 @@ def _words(text: str | Sequence[str]) -> list[str] | None:
     if _SHELL.search(_PORT.sub("0", re.sub(r"'[^']*'", "", text))):
         return None
     try:
-        return shlex.split(text)
+        words = shlex.split(text)
     except ValueError:
         return None
+    return None if words and words[0] in _BUILTINS else words
 
 
 def _without_prefixes(service: ImportedService, words: list[str]) -> list[str]:

@@ -131,14 +131,15 @@ def read_process_compose(tables: Mapping[str, Any], line: LineOf) -> Imported:
 
 
 def _process(service: ImportedService, table: Keys) -> None:
-    put_command(service, str(table.get("command", "true")))
+    command = str(table.get("command", "true")).strip()
+    put_command(service, ["sh", "-c", command.replace("$", "$$")] if "\n" in command else command)
     for key, value in variables(table.get("environment")).items():
         service.put(f"env.{key}", _reference(value))
     service.put("directory", table.get("working_dir"))
     service.put("depends_on", _dependencies(table.get("depends_on")))
     available = table.table("availability")
     service.put("restart.policy", _POLICIES.get(str(available.get("restart", "no"))))
-    service.put("restart.backoff", _seconds(available.get("backoff_seconds")))
+    service.put_backoff(_seconds(available.get("backoff_seconds")))
     service.put("restart.give_up_after", available.get("max_restarts"))
     service.put("workers", table.get("replicas"))
     if table.get("disabled") is True:

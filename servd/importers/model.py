@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from servd.config.scalars import parse_duration
+from servd.config.service import Restart
+
 
 class Left(NamedTuple):
     """A setting without a counterpart: its text, and its line (0: unknown)."""
@@ -58,6 +61,19 @@ class ImportedService:
     name: str
     keys: dict[str, Any] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
+
+    def get(self, key: str) -> Any:
+        """Returns the value of a dotted key, or None."""
+        value: Any = self.keys
+        for step in key.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        return value
+
+    def put_backoff(self, text: str | None) -> None:
+        """Sets the pause before restarts, which may be longer than servd's longest one."""
+        self.put("restart.backoff", text)
+        if text and parse_duration(text) > Restart().backoff_max:
+            self.put("restart.backoff_max", text)
 
     def put(self, key: str, value: Any) -> None:
         """Sets a dotted key, unless the value is None or empty."""

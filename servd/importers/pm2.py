@@ -96,13 +96,13 @@ def _app(service: ImportedService, app: dict[str, Any]) -> ImportedService:
     service.put("timeouts.drain", _milliseconds(table.get("kill_timeout")))
     service.put("restart.policy", "never" if table.get("autorestart") is False else None)
     service.put("restart.give_up_after", table.get("max_restarts"))
-    service.put("restart.backoff", _milliseconds(table.get("restart_delay")))
+    service.put_backoff(_milliseconds(table.get("restart_delay")))
     service.put("log.file", table.get("out_file") or table.get("output") or table.get("log_file"))
     if "app" not in service.keys:
         service.put("ready", _milliseconds(table.get("min_uptime")))
     if table.peek("watch") is False:
         table.get("watch")
-    if table.peek("error_file", "") in (service.keys.get("log.file"), "", "/dev/null"):
+    if table.peek("error_file", "") in (service.get("log.file"), "", "/dev/null"):
         table.get("error_file")
     for key, value in table.unread():
         hint = " (`servd dev` reloads code)" if key == "watch" else ""

@@ -66,7 +66,7 @@ def _service(service: ImportedService, section: Section) -> None:
     service.put("group", section.last("Group"))
     if kind != "oneshot":
         service.put("restart.policy", _POLICIES.get(section.last("Restart", "no")))
-    service.put("restart.backoff", _time(section.last("RestartSec")))
+    service.put_backoff(_time(section.last("RestartSec")))
     service.put("timeouts.drain", _time(section.last("TimeoutStopSec")))
     service.put("timeouts.startup", _time(section.last("TimeoutStartSec")))
     service.put("stop_signal", section.last("KillSignal") if not is_app else None)
@@ -89,7 +89,7 @@ def _put_log(service: ImportedService, section: Section) -> None:
     """Imports a file that gets the output; servd logs the output in any case."""
     for key in ("StandardOutput", "StandardError"):
         kind, _, path = section.last(key).partition(":")
-        if kind in ("file", "append", "truncate") and service.keys.get("log.file", path) == path:
+        if kind in ("file", "append", "truncate") and service.get("log.file") in (None, path):
             service.put("log.file", path)
         elif kind not in ("", "inherit", "journal", "syslog", "journal+console", "kmsg"):
             service.left.append(Left(f"{key}={section.last(key)}"))

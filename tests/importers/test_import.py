@@ -99,6 +99,7 @@ def test_supervisord(tmp_path: Path) -> None:
     text = """
         [supervisord]
         nodaemon=true ; in a container
+        environment=TZ="UTC"
         [program:web]
         command=/venv/bin/uvicorn main:app
             --port 80
@@ -107,6 +108,7 @@ def test_supervisord(tmp_path: Path) -> None:
         stopwaitsecs=20
         stdout_logfile=/tmp/%(program_name)s.log
         stdout_logfile_maxbytes=10MB
+        stderr_logfile=/tmp/web.err
         priority=10
         [program:job]
         command=python job.py %(process_num)02d
@@ -130,7 +132,12 @@ def test_supervisord(tmp_path: Path) -> None:
         "restart": {"policy": "on-failure"}, "stop_signal": "SIGINT",
     }  # fmt: skip
     assert services["off"]["workers"] == 0
-    assert left == ["[group:all]  (supervisord.conf:21)", "priority = 10  (supervisord.conf:12)"]
+    assert left == [
+        '[supervisord] environment = TZ="UTC"  (supervisord.conf:4)',
+        "[group:all]  (supervisord.conf:23)",
+        "stderr_logfile = /tmp/web.err  (supervisord.conf:13)",
+        "priority = 10  (supervisord.conf:14)",
+    ]
 
 
 def test_circus(tmp_path: Path) -> None:
@@ -175,7 +182,9 @@ def test_a_unit_of_systemd(tmp_path: Path) -> None:
         Environment="A=1 2" B=2 "C=p$$w${x}"
         EnvironmentFile=-/etc/shop.env
         Restart=on-failure
-        RestartSec=5
+        RestartSec=45
+        StandardOutput=append:/var/log/shop.log
+        StandardError=append:/var/log/shop.err
         TimeoutStopSec=1min
         LimitNOFILE=65536
         PrivateTmp=true
@@ -187,10 +196,14 @@ def test_a_unit_of_systemd(tmp_path: Path) -> None:
         "app": "shop:app", "listen": "127.0.0.1:8000", "workers": 3,
         "env": {"A": "1 2", "B": "2", "C": "p$$$$w$${x}"},
         "env_file": [{"path": "/etc/shop.env", "required": False}],
-        "restart": {"policy": "on-failure", "backoff": "5s"}, "timeouts": {"drain": "1min"},
+        "restart": {"policy": "on-failure", "backoff": "45s", "backoff_max": "45s"},
+        "timeouts": {"drain": "1min"}, "log": {"file": "/var/log/shop.log"},
         "rlimits": {"nofile": 65536},
     }  # fmt: skip
-    assert left == ["After=network.target  (shop.service:4)", "PrivateTmp=true  (shop.service:15)"]
+    assert left == [
+        "After=network.target  (shop.service:4)", "StandardError=append:/var/log/shop.err",
+        "PrivateTmp=true  (shop.service:17)",
+    ]  # fmt: skip
 
 
 def test_gunicorns_own_file(tmp_path: Path) -> None:
@@ -315,7 +328,9 @@ def test_process_compose(tmp_path: Path) -> None:
             shutdown: {timeout_seconds: 4, signal: 2, parent_only: true}
             namespace: debug
           two:
-            command: ./two
+            command: |
+              ./prepare
+              exit $?
             environment: ["X=1"]
           three:
             command: uvicorn main:app
@@ -331,13 +346,14 @@ def test_process_compose(tmp_path: Path) -> None:
         "stop_signal": "SIGINT",
     }  # fmt: skip
     assert services["two"]["kind"] == "task"
+    assert services["two"]["command"] == ["sh", "-c", "./prepare\nexit $$?"]
     assert services["three"]["health"] == {"path": "/up", "interval": "3s"}
     assert services["three"]["workers"] == 0
     assert left == [
         "shutdown.parent_only: True  (process-compose.yaml:8)",
         "namespace: debug  (process-compose.yaml:9)",
-        "readiness_probe.http_get.scheme: http  (process-compose.yaml:15)",
-        'liveness_probe: {"exec": {"command": "true"}}  (process-compose.yaml:16)',
+        "readiness_probe.http_get.scheme: http  (process-compose.yaml:17)",
+        'liveness_probe: {"exec": {"command": "true"}}  (process-compose.yaml:18)',
     ]
 
 
