@@ -14,8 +14,8 @@ _PREFIXES = (("exec",), ("poetry", "run"), ("pipenv", "run"), ("uv", "run"), ("p
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _SHELL = re.compile(r"&&|\|\||[|;<>`&]|\$\(|\$\w|\$\{(?!PORT\b)|~/|\*")
 _BUILTINS = {
-    ".", "[", "cd", "eval", "exit", "export", "for", "if", "set", "source", "trap", "ulimit", "umask",
-    "until", "wait", "while",
+    ".", "[", "cd", "eval", "exit", "export", "for", "if", "set", "source", "trap", "ulimit",
+    "umask", "until", "wait", "while",
 }  # fmt: skip
 _PORT = re.compile(r"\$\{?PORT\b(:-(\d+))?\}?")
 
