@@ -24,6 +24,10 @@ def missing(tag: str, root: Path = ROOT) -> list[str]:
         found.append(f"CHANGELOG.md needs a section: ## [{number}] - YYYY-MM-DD")
     if not project.get("urls"):
         found.append("pyproject.toml needs [project.urls]: the public address of the repository")
+    images = re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)", (root / "README.md").read_text())
+    found += [
+        f"README.md needs an absolute link to {image}: an index shows no other" for image in images
+    ]
     return found
 
 

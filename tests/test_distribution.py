@@ -98,12 +98,16 @@ def test_a_release_needs_a_section_of_the_changelog_and_an_address(tmp_path: Pat
     project.write_text("[project]\n")
     changelog = tmp_path / "CHANGELOG.md"
     changelog.write_text("## [Unreleased]\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("![The page](docs/page.png)\n![ok](https://git.example/page.png)\n")
     tag = f"v{__version__}"
     assert missing("v99", tmp_path) == [
         f"the tag must be {tag}, since servd/_version.py says {__version__}, not v99",
         f"CHANGELOG.md needs a section: ## [{__version__}] - YYYY-MM-DD",
         "pyproject.toml needs [project.urls]: the public address of the repository",
+        "README.md needs an absolute link to docs/page.png: an index shows no other",
     ]
+    readme.write_text("")
     changelog.write_text(f"## [Unreleased]\n\n## [{__version__}] - 2026-01-31\n")
     project.write_text('[project.urls]\nRepository = "https://git.example/servd"\n')
     assert missing(tag, tmp_path) == []
