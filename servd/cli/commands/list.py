@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from servd.cli.render.output import print_json, say
+from servd.cli.render.service_facts import WELL, is_counted
 from servd.control.client import AdminClient
 from servd.core import instances
 from servd.core.errors import ServdError
 from servd.core.printable import visible
-
-_WELL = ("ready", "completed")
 
 
 @click.command("list")
@@ -40,9 +39,11 @@ def _row(daemon: instances.Instance) -> dict[str, Any]:
     services = "starting" if not admin else "unknown"
     if admin.startswith("unix:"):
         try:
-            states = [each["state"] for each in AdminClient(admin[5:], own=True).services()]
-            ready = sum(state in _WELL for state in states)
-            services = f"{ready} of {len(states)} ready"
+            counted = [
+                each for each in AdminClient(admin[5:], own=True).services() if is_counted(each)
+            ]
+            ready = sum(each["state"] in WELL for each in counted)
+            services = f"{ready} of {len(counted)} ready"
         except ServdError:
             pass  # it is about to exit
     return {
