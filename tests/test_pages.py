@@ -52,4 +52,4 @@ def test_output_is_compared_but_for_what_is_another_at_each_run() -> None:
     assert matches(["at ... now"], ["at any time now"])
     assert not matches(["a"], ["a", "b"])
     assert not matches(["a", "b"], ["a"])
-    assert not matches(["port 8000"], ["port 8001"])
+    assert not matches(["at :8000"], ["at :8001"])

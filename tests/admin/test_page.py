@@ -77,10 +77,10 @@ def test_charts_show_what_was_before_the_page_was_opened(servd: Servd, page: Pag
         expect(row.locator(".rps-chart canvas")).to_have_attribute(
             "aria-label", re.compile(r"^Requests per second of the last 10 minutes, at most [1-9]")
         )
-        assert row.locator(".rps-chart canvas").evaluate(DRAWN)
+        wait_until(lambda: row.locator(".rps-chart canvas").evaluate(DRAWN), "it is drawn")
         row.get_by_role("button", name="Details of web").click()
         expect(row.locator(".top-label").first).to_have_text(re.compile(r"^[\d,]+ requests/s$"))
-        assert row.locator(".plot canvas").first.evaluate(DRAWN)
+        wait_until(lambda: row.locator(".plot canvas").first.evaluate(DRAWN), "it is drawn")
         expect(row.locator(".details tbody tr")).to_have_count(2)
         shot(page, "page-details", whole=False)
 
@@ -300,7 +300,7 @@ def test_it_goes_on_when_the_daemon_is_back(servd: Servd, page: Page) -> None:
         wait_until(lambda: "servd ready" in again.output, "it runs again")
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#daemon")).to_contain_text(f"pid {again.pid}")
-        expect(page.locator("#lines")).to_contain_text("no longer kept")
+        expect(page.locator("#lines")).to_contain_text("no longer available")
 
 
 def test_the_address_opens_the_page_once(servd: Servd, browser: Browser, page: Page) -> None:

@@ -152,7 +152,7 @@ def test_a_taken_admin_address_is_said_and_nothing_is_started(servd: Servd) -> N
     ("table", "mistake"),
     [
         ('listen = "fd:admin"', 'admin.listen: must be "unix:PATH" or "HOST:PORT"'),
-        ('group = "nosuch"', 'admin.group: there is no group "nosuch"'),
+        ('group = "nosuch"', 'admin.group: unknown group "nosuch"'),
     ],
 )
 def test_an_admin_table_that_makes_no_sense_is_a_mistake(

@@ -165,7 +165,10 @@ def test_the_command_line_finds_the_address_and_the_token_by_itself(servd: Servd
     place = f"http://127.0.0.1:{port}"
     done = daemon.cli("status", "--admin", place, SERVD_ADMIN_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
-    for token, said in (("", "missing: set SERVD_ADMIN_TOKEN"), ("wrong", "not the right one")):
+    for token, said in (
+        ("", "needs a token: set SERVD_ADMIN_TOKEN"),
+        ("wrong", "not the right one"),
+    ):
         done = daemon.cli("status", "--admin", place, SERVD_ADMIN_TOKEN=token)
         assert (done.returncode, done.stdout) == (1, "")
         assert said in done.stderr

@@ -400,7 +400,7 @@ def test_without_bentoml_one_line_says_what_to_install(servd: Servd) -> None:
         assert done.returncode == 78
         first = done.stderr.splitlines()
         assert (
-            f"servd.toml:2:9: services.gw.bento: {sys.executable} has no bentoml: pip install"
+            f"servd.toml:2:9: services.gw.bento: {sys.executable} has no bentoml: run pip install"
             " 'bentoml>=1.4.20,<1.5', or set python to an environment that has it" in first
         )
         assert "Traceback" not in done.stderr
