@@ -167,7 +167,7 @@ def test_the_command_line_finds_the_address_and_the_token_by_itself(servd: Servd
     assert done.returncode == 0, done.stderr
     for token, said in (
         ("", "needs a token: set SERVD_ADMIN_TOKEN"),
-        ("wrong", "not the right one"),
+        ("wrong", "rejected the token"),
     ):
         done = daemon.cli("status", "--admin", place, SERVD_ADMIN_TOKEN=token)
         assert (done.returncode, done.stdout) == (1, "")
