@@ -116,9 +116,10 @@ def _target(checked: ValidationContext, path: Path, service: Service) -> Iterato
         search = service.env.get("PATH", checked.config.defaults.env.get("PATH"))
         local = os.path.join(service.directory, program)
         if shutil.which(local if "/" in program else program, path=search) is None:
-            reason = "not executable" if os.path.exists(local) else "not found"
-            reason = reason if "/" in program else "not found on PATH"
-            message = f"program {reason}: {program}"
+            is_there = "/" in program and os.path.exists(local)
+            reason = "not executable" if is_there else "not found"
+            searched = "" if "/" in program else " (searched PATH)"
+            message = f"program {reason}: {program}{searched}"
             yield checked.problem((*path, "command"), message, code="file")
 
 

@@ -507,7 +507,7 @@ log.level = "${LEVEL:-lound}"
     assert 'unknown user "${WHO}"' in shown
     assert '"127.0.0.1:${PORT}" is not an address' in shown
     assert '"${PASSWORD}" is not a duration: write "300ms"' in shown
-    assert "program not found on PATH: ${PROGRAM}" in shown
+    assert "program not found: ${PROGRAM} (searched PATH)" in shown
     assert 'got "lound"' in shown  # a default stands in the file
 
 

@@ -138,7 +138,7 @@ def test_the_configured_signal_stops_a_program(servd: Servd) -> None:
 def test_a_program_that_is_not_there_is_a_mistake_of_the_config(servd: Servd) -> None:
     daemon = servd('[services.x]\ncommand = ["no-such-program"]\n')
     assert daemon.wait() == 78
-    assert "the program no-such-program is not found on PATH" in daemon.output
+    assert "program not found: no-such-program (searched PATH)" in daemon.output
 
 
 def test_no_shell_touches_a_command(servd: Servd) -> None:
