@@ -50,5 +50,6 @@ class StatusFeed:
             try:
                 self.status, self.at, self.error = printable_status(self._client), now(), ""
             except ServdError as error:
-                self.error = f"{visible(str(error))} (status of {self.at:%H:%M:%S})"
+                # the time first: the line may be cut
+                self.error = f"status of {self.at:%H:%M:%S}: {visible(str(error))}"
             changed()

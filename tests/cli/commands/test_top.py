@@ -48,7 +48,7 @@ def test_top_outlives_a_restart_of_the_daemon(servd: Servd) -> None:
     with terminal(daemon, "top", "--interval", "0.2") as top:
         top.waits_for("running")
         daemon.stop()
-        top.waits_for("(status of ")
+        top.waits_for("status of ")
         top.press("\x03")
         assert top.status() == 0
     assert "Traceback" not in top.screen

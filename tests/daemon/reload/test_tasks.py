@@ -96,4 +96,4 @@ def test_a_task_is_a_command_of_one_process(servd: Servd) -> None:
     done = command("check", folder=servd.folder)
     assert done.returncode == 78
     assert "servd.toml:3:8: services.web.kind:" in done.stderr
-    assert "servd.toml:4:11: services.web.workers: a task runs once" in done.stderr
+    assert "servd.toml:4:11: services.web.workers: a task runs in one process" in done.stderr
