@@ -79,8 +79,8 @@ def test_what_fails_says_why_with_the_last_words(servd: Servd) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["restart", "wbe"], 1, 'there is no service "wbe"'),
-        (["scale", "wbe=1"], 1, 'there is no service "wbe"'),
+        (["restart", "wbe"], 1, 'unknown service "wbe"'),
+        (["scale", "wbe=1"], 1, 'unknown service "wbe"'),
         (["status", "wbe"], 1, 'unknown service "wbe". Services: back, web'),
         (["stop", "back"], 1, "web depends on back"),
         (["scale", "web"], 2, "expected NAME=N"),
