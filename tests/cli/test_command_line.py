@@ -209,7 +209,7 @@ def test_status_and_top_show_requests_and_latencies(servd: Servd) -> None:
     for command_line in (["status"], ["status", "web"], ["top", "--once"]):
         shown = daemon.cli(*command_line).stdout
         assert re.search(r"answers: [\d.]+ 5xx/s", shown)
-        assert re.search(r"\d+ of \d+ requests", shown)
+        assert re.search(r"\d+ of \d+ recent requests", shown)
 
 
 def test_top_draws_until_q_and_sorts_on_a_key(servd: Servd) -> None:
