@@ -29,7 +29,7 @@ _NEW_MODULES = ("main", "app", "servd_app")
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing configuration.")
 def command(path: str, app: str | None, force: bool) -> None:
-    """Write a commented starter configuration, and an example app if there is none.
+    """Write a commented configuration, and an app if there is none.
 
     PATH is a file (default: servd.toml) whose extension sets the format, a folder, or - for stdout.
     An existing app is served as it is.

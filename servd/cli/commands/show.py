@@ -31,7 +31,9 @@ def command(
     form: Format | None,
     output: str | None,
 ) -> None:
-    """Print the effective configuration, or that of the service NAME, with secrets masked.
+    """Print the effective configuration, secrets masked.
+
+    With NAME, only the configuration of that service.
 
     Includes, defaults and variables are resolved. The format is that of FILE, else that of the
     configuration.

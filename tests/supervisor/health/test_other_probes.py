@@ -66,9 +66,9 @@ def test_a_command_that_does_not_end_is_a_failed_probe(servd: Servd) -> None:
     ("text", "message"),
     [
         ('command = ["sleep"]\nhealth = { path = "/" }', "without an address"),
-        ('command = ["sleep"]\nhealth = { tcp = ":1", command = ["true"] }', "one way to ask"),
-        ('app = "m:a"\nhealth = { tcp = ":1" }', "is for commands"),
-        ('app = "m:a"\nhealth = { command = "true" }', "is for commands"),
+        ('command = ["sleep"]\nhealth = { tcp = ":1", command = ["true"] }', "cannot be combined with command"),
+        ('app = "m:a"\nhealth = { tcp = ":1" }', "applies to commands only"),
+        ('app = "m:a"\nhealth = { command = "true" }', "applies to commands only"),
     ],
 )
 def test_what_cannot_be_asked_is_a_mistake(text: str, message: str) -> None:
