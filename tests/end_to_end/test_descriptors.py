@@ -50,7 +50,7 @@ def test_a_daemon_without_descriptors_says_so_and_starts_workers_later(
             daemon.wait_for("cannot accept connections", error=NO_FILES)
             assert admin.get("/v1/status").json()["services"][0]["state"] == "degraded"
             refused = admin.post("/v1/reload", json={}).json()
-            assert refused["detail"] == f"servd.toml: cannot be read: {NO_FILES}"
+            assert refused["detail"] == f"servd.toml: cannot read this file: {NO_FILES}"
             scaled = admin.post("/v1/services/web/scale", json={"workers": 3}).json()
             assert (scaled["outcome"], scaled["detail"]) == (
                 "rolled_back",
@@ -94,7 +94,7 @@ def test_an_edit_without_descriptors_is_applied_once_there_are_some(servd: Servd
         (folder / "b.toml").write_text('[services.b]\ncommand = ["sleep", "1000"]\n')
         daemon.send(signal.SIGHUP)
         failed = daemon.wait_for("reload failed", reason="SIGHUP")
-        assert failed["error"] == f"servd.toml: cannot be read: {NO_FILES}"
+        assert failed["error"] == f"servd.toml: cannot read this file: {NO_FILES}"
     daemon.wait_for("worker ready", service="b")
     assert daemon.pids("a") == [pid]
     assert len(daemon.find("reload failed")) == 1

@@ -66,7 +66,10 @@ def test_a_command_that_does_not_end_is_a_failed_probe(servd: Servd) -> None:
     ("text", "message"),
     [
         ('command = ["sleep"]\nhealth = { path = "/" }', "without an address"),
-        ('command = ["sleep"]\nhealth = { tcp = ":1", command = ["true"] }', "cannot be combined with command"),
+        (
+            'command = ["sleep"]\nhealth = { tcp = ":1", command = ["true"] }',
+            "cannot be combined with command",
+        ),
         ('app = "m:a"\nhealth = { tcp = ":1" }', "applies to commands only"),
         ('app = "m:a"\nhealth = { command = "true" }', "applies to commands only"),
     ],
