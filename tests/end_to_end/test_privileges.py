@@ -194,4 +194,4 @@ def test_a_user_cannot_run_services_as_somebody_else(servd: Servd, python: str) 
     servd.write(servd_toml='[services.web]\ncommand = ["sleep", "9"]\nuser = "www-data"\n')
     daemon = servd.run("check", interpreter=python, user=NOBODY.pw_uid)
     assert daemon.wait() == 78
-    assert 'only root can run a service as "www-data"' in daemon.output
+    assert 'only root can run a service as user "www-data"' in daemon.output
