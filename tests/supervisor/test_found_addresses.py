@@ -106,7 +106,7 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
         only_one = f"{name} can have only one worker: the program itself binds 127.0.0.1:"
         assert only_one in refused.stderr
     answer = daemon.reload(config.replace("[services.late]", "workers = 2\n[services.late]"))
-    assert "services.named.workers: the program binds" in str(answer)
+    assert "services.named.workers: the program itself binds" in str(answer)
     assert daemon.status()["last_reload"]["outcome"] == "invalid"
 
     daemon.edit(config + '\nenv = { X = "1" }\n')
