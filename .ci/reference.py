@@ -25,13 +25,11 @@ from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
 from servd.config.model_paths import model_in
 from servd.config.service import Dependency, EnvFile, Service
 from servd.config.starter import defaults_of
-from servd.config.unsupported_keys import LATER_SERVICE
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
 PROSE = Path(__file__).parent / "reference"
 EXAMPLES = tomllib.loads((PROSE / "examples.toml").read_text())
-LATER = {".".join(map(str, path)) for path in LATER_SERVICE}
 
 TYPES: list[tuple[Any, str]] = [
     (scalars.Duration, "duration"),
@@ -123,7 +121,7 @@ def keys(
     defaults = defaults_of(model)
     for key, field in model.model_fields.items():
         dotted = ".".join((*path, key))
-        if dotted in skip or (section == "service" and dotted in LATER):
+        if dotted in skip:
             continue
         inner = table_of(field.annotation)
         anchor = "-".join(((section,) if section == "service" else ()) + (*path, key))

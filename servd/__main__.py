@@ -17,9 +17,27 @@ def main() -> None:
             return
     open_missing_stdio()
     leave_missing_folder()
+    command = command_of(sys.argv[1:])
+    if command in ("run", "serve"):
+        from servd.supervisor.templates.start import start_early
+
+        start_early(inherits_all=command == "serve")
     from servd.cli.main import main as run
 
     run()
+
+
+def command_of(arguments: list[str]) -> str:
+    """Returns the command among `arguments`, as far as it decides whether a daemon starts."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config", "-c"):
+            next(words, None)
+        elif word in ("--help", "-h"):
+            return "help"
+        elif not word.startswith("-"):
+            return word
+    return "run"
 
 
 def open_missing_stdio() -> None:

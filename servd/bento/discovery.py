@@ -17,7 +17,6 @@ from servd.config.bento.declared import DeclaredGraph, component_paths
 from servd.config.check import check
 from servd.config.files import check_files_of
 from servd.config.load import Loaded
-from servd.config.unsupported_keys import not_supported_yet
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity, in_order
 from servd.host.facts import inspect_host
@@ -97,7 +96,6 @@ class Discovery:
         whole = ValidationContext(expansion.config, loaded.layers, component_paths=components)
         found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]
         found += check_files_of(expansion.parts, whole)
-        found += not_supported_yet(whole)
         found += self._missing(whole, expansion, environ)
         return dataclasses.replace(
             loaded,

@@ -12,6 +12,7 @@ from servd.config.check_runners import (
     bentos_make_sense,
     commands_make_sense,
     keys_fit_what_runs,
+    preload_makes_sense,
     something_to_run,
     tasks_are_commands,
 )
@@ -252,6 +253,7 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 RULES: tuple[Rule, ...] = (
     something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, keys_fit_what_runs,
+    preload_makes_sense,
     times_make_sense, urls_are_some,
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,

@@ -122,6 +122,15 @@ _PLACEHOLDERS = ("port", "host", "uds", "fd", "worker", "service")
 _WORD_IN_BRACES = re.compile(r"(?<![{$])\{([a-z_]+)\}(?!\})")
 
 
+def preload_makes_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
+    """An app that may use GPUs is not forked once it has been imported."""
+    for name, service in checked.config.services.items():
+        path: Path = ("services", name, "preload")
+        if service.preload and service.app and service.gpus not in (0, "none"):
+            message = "cannot be combined with gpus: what CUDA has set up does not survive a fork"
+            yield checked.problem(path, message, at_key=True)
+
+
 def keys_fit_what_runs(checked: ValidationContext) -> Iterator[Diagnostic]:
     """Every key of a service has an effect."""
     for name, service in checked.config.services.items():

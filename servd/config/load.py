@@ -21,7 +21,6 @@ from servd.config.redact import redact_all
 from servd.config.shorthand import written_out
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.trust import check_trust
-from servd.config.unsupported_keys import not_supported_yet
 from servd.config.unused_variables import unused_variables
 from servd.config.validation_context import ValidationContext
 from servd.core.basedir import absolute, base_dir
@@ -96,7 +95,7 @@ def load_sources(
     layers = Layers(anchor(environment_tree(environ), folder_of), root)
     config, invalid = validate(layers, damaged=gathered.damaged)
     checked = ValidationContext(config, layers, gathered.damaged)
-    found += [*invalid, *check(checked), *not_supported_yet(checked)]
+    found += [*invalid, *check(checked)]
     found += [*check_addresses(checked), *check_files(checked)]
     if not errors_in(found):
         found += check_modules(checked)

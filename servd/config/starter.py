@@ -15,7 +15,6 @@ from servd.config.find import Format
 from servd.config.find_app import FoundApp
 from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
 from servd.config.service import Service
-from servd.config.unsupported_keys import LATER_SERVICE
 
 LISTEN = "127.0.0.1:8000"
 """Where the service of the configuration listens."""
@@ -28,7 +27,6 @@ _ELSEWHERE = {
     *_OF_COMMANDS,
     "listen",
     "components",
-    *(path[0] for path in LATER_SERVICE),
 }
 
 

@@ -39,6 +39,7 @@ from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor
+from servd.supervisor.templates.registry import Templates
 from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
 
 _ADDRESS_SECONDS = 0.5
@@ -129,6 +130,8 @@ def _supervisor(
 
     arbiter = ServdArbiter()
     limit = start_limit(options.loaded.config, planner.usable_cpus)
+    templates = Templates(arbiter.manage_watchers)
+    templates.adopt_early()
     workers = WorkerContext(
         sink=resources.router.by_worker,
         now=now,
@@ -139,6 +142,7 @@ def _supervisor(
         sources=Sources() if options.watches_sources else None,
         needs_import=options.needs_import,
         print_files=resources.router.print_files,
+        templates=templates,
     )
     context = SupervisorContext(
         arbiter=arbiter,

@@ -325,6 +325,7 @@ class Daemon:
             await self.upgrades.replaced.closing
             self.upgrades.replaced.heeding.cancel()
         self.supervisor.context.workers.registry.close()
+        self.supervisor.context.workers.templates.close()
         # a signal must not change the exit status when the loop has restored the default actions
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 

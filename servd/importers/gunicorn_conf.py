@@ -12,7 +12,7 @@ _KEYS = {
     "threads": "threads", "max_requests": "limits.max_requests", "umask": "umask",
     "max_requests_jitter": "limits.max_requests_jitter", "chdir": "directory", "user": "user",
     "group": "group", "backlog": "backlog", "certfile": "tls.certfile", "keyfile": "tls.keyfile",
-    "ca_certs": "tls.ca_certs",
+    "ca_certs": "tls.ca_certs", "preload_app": "preload",
 }  # fmt: skip
 _SECONDS = {
     "timeout": "timeouts.request", "graceful_timeout": "timeouts.drain",

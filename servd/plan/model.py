@@ -162,6 +162,11 @@ class ServicePlan:
         return [self.python, "-P", "-m", module]
 
     @property
+    def preloads(self) -> bool:
+        """Whether a template loads its app, and forks the workers."""
+        return self.app is not None and self.definition.preload
+
+    @property
     def stop_seconds(self) -> float:
         """Time from the signal that stops a worker to SIGKILL."""
         if self.app is None:

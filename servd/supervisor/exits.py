@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from servd.core.errors import StartError
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.exit_text import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,6 @@ def _is_full(folder: str) -> bool:
     except OSError:
         return False
     return found.f_bavail * found.f_frsize < mmap.PAGESIZE
-
-
-def describe(status: int) -> str:
-    """Describes an exit status."""
-    if status >= 0:
-        return f"exited with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
 
 
 def restart_reason(process: WorkerProcess, status: int) -> str:

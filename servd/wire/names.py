@@ -35,5 +35,8 @@ FDSTORE = "FDSTORE"
 HANDOVER = "SERVD_HANDOVER_FD"
 """Descriptor of the channel between a new daemon and the previous daemon (upgrade)."""
 
+AREA = "SERVD_AREA"
+"""Takes room in the environment that a template is started with."""
+
 LIFELINE = "SERVD_LIFELINE_FD"
 """Descriptor that reaches end of file when the process that started the daemon has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +165,16 @@ class WorkerSpec:
     def to_json(self) -> str:
         """Returns one line of JSON."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    def renumbered(self, numbers: Mapping[int, int]) -> WorkerSpec:
+        """Returns the spec with the `numbers` that its descriptors have in this process."""
+        return dataclasses.replace(
+            self,
+            sockets=tuple(dataclasses.replace(s, fd=numbers[s.fd]) for s in self.sockets),
+            counters=numbers[self.counters],
+            board=numbers[self.board],
+            events=numbers[self.events],
+        )
 
     @classmethod
     def from_json(cls, text: str) -> WorkerSpec:

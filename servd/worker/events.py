@@ -168,9 +168,23 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+_handler: EventHandler | None = None
+_level = ""
+
+
 def configure_logging(writer: EventWriter, level: str) -> None:
-    """Turns everything that this process logs into events, and flushes prints at every line."""
-    logging.getLogger().handlers[:] = [EventHandler(writer)]
+    """Turns everything that this process logs into events, and flushes prints at every line. In a
+    fork, what the app has set since stays, unless `level` is another one.
+    """
+    global _handler, _level
+    before, _level = _level, level
+    if _handler is not None:
+        _handler.writer = writer
+        if level != before:
+            set_log_level(level)
+        return
+    _handler = EventHandler(writer)
+    logging.getLogger().handlers[:] = [_handler]
     access = logging.getLogger("uvicorn.access")  # avoids rendering lines that are dropped
     access.handlers[:], access.propagate = [], False
     set_log_level(level)

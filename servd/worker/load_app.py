@@ -9,6 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from servd.wire.worker_spec import AppSpec
 from servd.worker.interface import NotAnAppError, interface_of
 
 
@@ -18,6 +19,17 @@ class AppLoadError(Exception):
 
 class LoadsNowError(AppLoadError):
     """The app can be loaded now, but what it declares was unknown when it was planned."""
+
+
+def load(spec: AppSpec, worker: int) -> Any:
+    """Loads what `spec` names, an app or a BentoML service. Raises `AppLoadError`."""
+    if spec.bento is not None:
+        from servd.worker.bento.load import load_bento
+
+        return load_bento(spec.app, spec.directory, spec.bento, worker)
+    return load_app(
+        spec.app, factory=spec.factory, directory=spec.directory, interface=spec.interface
+    )
 
 
 def load_app(target: str, *, factory: bool, directory: str, interface: str = "auto") -> Any:

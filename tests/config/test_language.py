@@ -386,9 +386,7 @@ gpus = 0
 limits = { concurrency = 10 }
 timeouts = { request = "5s", body = "5s" }
 """
-    assert mistakes(folder, text) == [
-        "5:1 services.web.preload: not supported yet",
-    ]
+    assert mistakes(folder, text) == []
 
 
 def test_limits_and_health_are_asked_of_those_who_can_have_them(folder: Path) -> None:
@@ -446,18 +444,21 @@ def test_every_key_of_the_language_is_known() -> None:
     """The file has each key of the language; nothing in it is unknown or wrong."""
     path = Path(__file__).with_name("everything.toml")
     codes = {d.code for d in load(str(path), {}).errors}
-    assert codes <= {"not_supported", "file", "user", "interpolation"}
+    assert codes <= {"file", "user", "interpolation"}
 
 
-def test_the_later_tables_name_keys_that_exist() -> None:
-    from servd.config.model_paths import table_at
-    from servd.config.unsupported_keys import LATER_SERVICE, LATER_TOP
-
-    paths = [*LATER_TOP, *(("services", "x", *path) for path in LATER_SERVICE)]
-    for path in paths:
-        table = table_at(path[:-1])
-        assert table is not None
-        assert path[-1] in table.model_fields
+def test_an_app_on_gpus_is_not_preloaded(folder: Path) -> None:
+    text = """[services.web]
+app = "main:app"
+preload = true
+gpus = 0.5
+"""
+    assert mistakes(folder, text) == [
+        (
+            "3:1 services.web.preload: cannot be combined with gpus: what CUDA has set up does not "
+            "survive a fork"
+        )
+    ]
 
 
 def test_a_file_that_is_not_utf8_is_said_to_be_none(folder: Path) -> None:

@@ -7,7 +7,9 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.worker_context import WorkerContext
@@ -46,7 +48,23 @@ class Launch:
             return [*self.plan.argv_of("servd.worker"), str(channel)]
         return [self.plan.python, "-I", "-S", _PROGRAM, str(channel)]
 
-    def environment(self, slot: int, notify_path: str) -> Mapping[str, str]:
+    def identity_options(self) -> dict[str, Any]:
+        """The arguments of `subprocess.Popen` for the identity of its processes."""
+        identity = self.plan.identity
+        umask = identity.umask if identity.umask is not None else -1
+        return {"umask": umask, **running_as(identity.account, identity.gid)}
+
+    def template_environment(self) -> dict[str, str]:
+        """The environment of the template that loads its app: without what is a single worker's."""
+        return {**self.plan.environment, names.GENERATION: str(self.generation)}
+
+    def template_spec(self) -> WorkerSpec:
+        """The spec of the template that loads its app."""
+        return WorkerSpec(
+            self.plan.name, 0, self.generation, self.plan.stop_signal, app=self.plan.app
+        )
+
+    def environment(self, slot: int, notify_path: str) -> dict[str, str]:
         """The complete environment of the worker in `slot`."""
         gpus = self.plan.gpus
         visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}

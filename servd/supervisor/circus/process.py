@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
-import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,14 +13,14 @@ from typing import Any, Protocol
 from circus.process import RUNNING, UNEXISTING, Process
 
 from servd.config.service import ServiceLog
-from servd.host.identity import running_as
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.remains import Remains
+from servd.supervisor.circus.spawn import raise_limits, spawn
 from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
-from servd.supervisor.io.notify_socket import NotifySocket
 from servd.supervisor.io.output import LastLines, OutputPipe
 from servd.supervisor.io.print_file import PrintFile
+from servd.supervisor.templates.forked import Child
 from servd.wire.graces import IMMORTAL_SECONDS
 from servd.wire.shm_counters import CounterView
 
@@ -69,7 +66,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     to be replaced).
     """
 
-    _worker: subprocess.Popen[bytes]
+    _worker: Child
     __hash__ = object.__hash__  # Circus compares by identity, but forgets the hash
 
     def __init__(self, launch: Launch, slot: int, watcher: Any, listener: ProcessListener) -> None:
@@ -112,67 +109,23 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
 
     def spawn(self) -> None:
         """Starts the process and sends its spec. Raises OSError, which names the cause."""
-        launch, identity = self.launch, self.launch.plan.identity
-        owner = identity.account.uid if identity.account is not None else None
-        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
-            notify = NotifySocket(
-                launch.context.notify_folder, owner, self._notified, launch.context.budget
-            )
-            undo.callback(notify.close)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            undo.callback(ours.close)
-            handed.callback(theirs.close)
-            outputs: dict[str, tuple[int, int]] = {}
-            for stream in launch.streams:
-                outputs[stream] = reading, writing = os.pipe2(os.O_CLOEXEC)
-                undo.callback(os.close, reading)
-                handed.callback(os.close, writing)
-            inherited: dict[str, int] = {}
-            seat = 0
-            if launch.plan.app is not None:
-                inherited["events"] = outputs["events"][1]
-                os.set_blocking(inherited["events"], False)
-                memory = launch.context.counters.open(launch.plan.name)
-                self.counters, seat = memory.reading, memory.seat
-                inherited |= {"counters": memory.descriptor, "board": memory.board}
-                undo.callback(launch.context.counters.close, launch.plan.name, self.counters)
-                handed.callback(os.close, memory.descriptor)
-            sockets = [sock.fileno() for _, sock in launch.sockets]
-            self._worker = subprocess.Popen(
-                launch.argv(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=outputs["stdout"][1],
-                stderr=outputs["stderr"][1],
-                pass_fds=[theirs.fileno(), *sockets, *inherited.values()],
-                cwd=launch.plan.directory,
-                env=launch.environment(self.slot, notify.path),
-                start_new_session=True,
-                umask=identity.umask if identity.umask is not None else -1,
-                **running_as(identity.account, identity.gid),
-            )
-            undo.pop_all()
-        launch.context.registry.add(self.pid, launch.plan, notify.path)
-        self.notify = notify
-        self._channel = WorkerChannel(ours, self._said, self._hung_up, launch.context.budget)
-        self._open_pipes({stream: reading for stream, (reading, _) in outputs.items()})
+        launch = self.launch
+        started = spawn(launch, self.slot, self.watcher.source.template, self._notified)
+        self._worker = started.child
+        self.counters = started.counters
+        self.notify = started.notify
+        launch.context.registry.add(self.pid, launch.plan, self.notify.path)
+        budget = launch.context.budget
+        self._channel = WorkerChannel(started.channel, self._said, self._hung_up, budget)
+        self._open_pipes(started.outputs)
         try:
-            self._raise_limits()
-            self._channel.tell(launch.spec(self.slot, seat, inherited).to_json())
+            raise_limits(self.pid, launch.plan.identity)
+            spec = launch.spec(self.slot, started.seat, started.inherited)
+            self._channel.tell(spec.to_json())
         except OSError:
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())
             raise
-
-    def _raise_limits(self) -> None:
-        """Raises hard limits beyond the daemon's own where the config says so: the process sets its
-        limits, but only the daemon may be privileged to raise them.
-        """
-        for name, value in self.launch.plan.identity.rlimits:
-            kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
-            highest = resource.getrlimit(kind)[1] if kind is not None else -1
-            if kind is not None and highest != -1 and (value == -1 or value > highest):
-                with contextlib.suppress(ValueError, OSError):  # the process reports it
-                    resource.prlimit(self.pid, kind, (value, value))
 
     def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
         identity = {

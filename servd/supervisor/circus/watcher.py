@@ -17,6 +17,7 @@ from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
+from servd.supervisor.circus.worker_source import worker_source
 from servd.supervisor.respawn import Death, RestartHistory, after_death
 from servd.wire.graces import UNREADY_STOP_SECONDS
 
@@ -61,6 +62,9 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.launch = launch
         self.observer = observer
         self.limiter = limiter
+        self.source = worker_source(
+            launch.plan, launch.context.templates, limiter, self.manage_processes
+        )
         self.history: dict[int, RestartHistory] = {}
         self.attempts: dict[int, RestartHistory] = {}
         self.probation: set[int] = set()
@@ -158,11 +162,20 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
                 continue
             if history.until > now:
                 pauses.append(history.until)
-            elif self.limiter.is_open:
+            elif self.limiter.is_open and self._can_start():
                 self.spawn_process(slot)
         self._cancel_timer()
         if pauses:
             self._timer = self._loop.call_at(min(pauses), self.manage_processes)
+
+    def _can_start(self) -> bool:
+        """Whether a worker can be started now. What it needs may fail for all that are missing."""
+        try:
+            return self.source.prepare(self.launch)
+        except OSError as error:
+            for slot in self.empty_slots():
+                self._not_spawned(slot, error)
+            return False
 
     def spawn_process(self, recovery_wid: int | None = None) -> bool:
         """Starts a process in the slot. A failure to start is a death like any other."""
@@ -171,21 +184,24 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             process = self._process_class(self.launch, slot, self, self.observer)
         except Exception as fault:  # of one service: the others go on being looked after
             error = fault if isinstance(fault, OSError) else OSError(str(fault))
-            death = Death(status=-1, was_ready=False, lived=0.0)
-            history = self._remember(slot, death, over=not is_exhaustion(error))
-            self.observer.not_spawned(slot, error, history)
-            self.manage_later()
+            self._not_spawned(slot, error)
             return False
         self.processes[process.pid] = process
         self.limiter.enter(process)
         self.observer.spawned(process)
         return True
 
+    def _not_spawned(self, slot: int, error: OSError) -> None:
+        death = Death(status=-1, was_ready=False, lived=0.0)
+        history = self._remember(slot, death, over=not is_exhaustion(error))
+        self.observer.not_spawned(slot, error, history)
+        self.manage_later()
+
     def start_beside(self, process: WorkerProcess) -> WorkerProcess | None:
         """Starts another process in the slot of `process`, which continues for now; None when the
         system cannot. Its death counts for `attempts`, not for the slot.
         """
-        if not self.is_active() or not self.spawn_process(process.slot):
+        if not self.is_active() or not self._can_start() or not self.spawn_process(process.slot):
             return None
         return next(reversed(self.processes.values()))
 
@@ -303,6 +319,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self._status = "stopping"
         self._cancel_timer()
         await self.kill_processes()
+        self.source.close()
         self._status = "stopped"
 
     def kill_now(self) -> None:

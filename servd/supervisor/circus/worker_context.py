@@ -11,6 +11,7 @@ from servd.supervisor.io.print_file import NoPrintFiles, PrintFiles
 from servd.supervisor.io.rate_limit import LineRates
 from servd.supervisor.io.reader import ReadBudget
 from servd.supervisor.sources import Sources
+from servd.supervisor.templates.registry import Templates
 from servd.supervisor.worker_registry import WorkerRegistry
 
 
@@ -29,6 +30,7 @@ class WorkerContext:
     replan: Callable[[str], object]
     sources: Sources | None = None
     needs_import: bool = False
+    templates: Templates = field(default_factory=lambda: Templates(enabled=False))
     print_files: PrintFiles = field(default_factory=NoPrintFiles)
     counters: CounterRegistry = field(default_factory=CounterRegistry)
     rates: LineRates = field(default_factory=LineRates)

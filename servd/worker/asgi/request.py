@@ -24,8 +24,17 @@ _MAX_ID_BYTES = 128
 _TRACEPARENT_BYTES = 55
 _EVENT_STREAM = b"text/event-stream"
 
-_PREFIX = os.urandom(6).hex()
+_prefix = os.urandom(6).hex()
 _COUNT = itertools.count(1)
+
+
+def _renew_prefix() -> None:
+    """Gives the requests of a forked worker ids of their own."""
+    global _prefix
+    _prefix = os.urandom(6).hex()
+
+
+os.register_at_fork(after_in_child=_renew_prefix)
 
 
 class RequestOwner(Protocol):
@@ -97,7 +106,7 @@ class Request:
                         given = given or value.decode("latin-1")
                 elif name == TRACEPARENT and len(value) == _TRACEPARENT_BYTES:
                     parent = value[3:35].decode("latin-1")
-            known = self._id = known or given or f"{_PREFIX}{next(_COUNT):010x}"
+            known = self._id = known or given or f"{_prefix}{next(_COUNT):010x}"
             trace = self._trace = parent if trace is None else trace
         return known, trace
 

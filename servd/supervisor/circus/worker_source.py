@@ -1,0 +1,234 @@
+"""Where a watcher's workers come from: a template of many services, one that has loaded their app,
+or their program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from servd.plan.model import ServicePlan
+from servd.supervisor.circus.launch import Launch
+from servd.supervisor.circus.spawn import fork_request, open_pipes
+from servd.supervisor.circus.start_limiter import StartLimiter
+from servd.supervisor.exit_text import describe
+from servd.supervisor.io.output import LastLines, OutputPipe
+from servd.supervisor.templates.registry import TemplateKey, Templates
+from servd.supervisor.templates.start import MODULE, StartedTemplate, start
+from servd.supervisor.templates.template import Template, TemplateError
+
+_ABORT_SECONDS = 1.0
+"""Time for a template that takes too long to print where it is."""
+
+
+class WorkerSource(Protocol):
+    """Provides the template that the next worker is forked from."""
+
+    template: Template | None
+
+    def prepare(self, launch: Launch) -> bool:
+        """Returns whether a worker can be started now; otherwise begins what it needs. Raises
+        OSError, once, when that has failed.
+        """
+
+    def close(self) -> None:
+        """No more workers are started."""
+
+
+def worker_source(
+    plan: ServicePlan, templates: Templates, limiter: StartLimiter, changed: Callable[[], object]
+) -> WorkerSource:
+    """Returns the source for a generation with `plan`."""
+    if plan.preloads:
+        return PreloadedApp(templates, limiter, changed)
+    return SharedRuntime(templates, templates.key_of(plan))
+
+
+class SharedRuntime:
+    """A template that has imported what all workers need; or none, for programs."""
+
+    def __init__(self, templates: Templates, key: TemplateKey | None) -> None:
+        self.template: Template | None = None
+        self._templates = templates
+        self._key = key
+        templates.use(key)
+
+    def prepare(self, launch: Launch) -> bool:
+        """Implements `WorkerSource`."""
+        can_start, self.template = self._templates.get(self._key)
+        return can_start
+
+    def close(self) -> None:
+        """Implements `WorkerSource`."""
+        self._templates.leave(self._key)
+        self._key = None
+
+
+class PreloadedApp:
+    """A template of its own, which loads the app before the first worker is forked. One that could
+    not load it is used for the workers that wait, which report why, and then replaced.
+    """
+
+    def __init__(
+        self, templates: Templates, limiter: StartLimiter, changed: Callable[[], object]
+    ) -> None:
+        self.template: Template | None = None
+        self._templates = templates
+        self._limiter = limiter
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._pipes: list[OutputPipe] = []
+        self._events = -1
+        self._spec = ""
+        self._overdue: asyncio.TimerHandle | None = None
+        self._is_late = False
+        self._seconds = 0.0
+        self._key: TemplateKey | None = None
+
+    def prepare(self, launch: Launch) -> bool:
+        """Implements `WorkerSource`."""
+        template = self.template
+        if template is None:
+            can_start, base = self._base(launch)
+            if can_start:
+                self._begin(launch, base)
+            return False
+        if not template.is_alive:
+            self._raise_failure(template)
+        if template.loaded is False:
+            self._loop.call_soon(self._drop, template)
+        return template.loaded is not None
+
+    def _base(self, launch: Launch) -> tuple[bool, Template | None]:
+        """A template that imports the runtime is the shortest way to one that loads the app."""
+        if self._key is None:
+            self._key = self._templates.key_of(launch.plan)
+            self._templates.use(self._key)
+        return self._templates.get(self._key)
+
+    def _begin(self, launch: Launch, base: Template | None) -> None:
+        plan = launch.plan
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
+            reading, writing = open_pipes(launch.streams, undo, handed)
+            os.set_blocking(writing["events"], False)
+            started = self._fork(launch, base, writing) or self._start(launch, writing)
+            undo.pop_all()
+            self._events = os.dup(writing["events"])
+        self._spec = launch.template_spec().to_json()
+        self.template = Template(*started, self._has_changed)
+        self._limiter.enter(self)
+        self._seconds = plan.startup
+        self._overdue = self._loop.call_later(plan.startup, self._abort)
+        context = launch.context
+        identity = {"service": plan.name, "pid": self.template.pid, "generation": launch.generation}
+        self._pipes = [
+            OutputPipe(
+                descriptor,
+                identity,
+                stream,
+                last=LastLines(),
+                sink=context.sink,
+                now=context.now,
+                rate=context.rates.of(plan.name, plan.definition.log.max_rate),
+                budget=context.budget,
+            )
+            for stream, descriptor in reading.items()
+        ]
+
+    @staticmethod
+    def _fork(
+        launch: Launch, base: Template | None, writing: dict[str, int]
+    ) -> StartedTemplate | None:
+        if base is None:
+            return None
+        title = f"servd: template of {launch.plan.name}"
+        request = fork_request(launch, launch.template_environment(), title, is_template=True)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                passed = [writing["stdout"], writing["stderr"], theirs.fileno()]
+                return StartedTemplate(base.fork(request, passed), ours)
+            except OSError as error:
+                ours.close()
+                if not isinstance(error, TemplateError):
+                    raise
+                return None
+
+    @staticmethod
+    def _start(launch: Launch, writing: dict[str, int]) -> StartedTemplate:
+        return start(
+            launch.plan.argv_of(MODULE),
+            launch.template_environment(),
+            stdout=writing["stdout"],
+            stderr=writing["stderr"],
+            directory=launch.plan.directory,
+            **launch.identity_options(),
+        )
+
+    def _has_changed(self) -> None:
+        template = self.template
+        if template is None:
+            return
+        if template.is_alive and template.is_ready and self._events >= 0:
+            events, self._events = self._events, -1
+            try:
+                template.load(self._spec, events)
+            except OSError:
+                template.kill()
+            os.close(events)
+            return
+        if template.loaded is not None or not template.is_alive:
+            self._is_over()
+            self._changed()
+
+    def _is_over(self) -> None:
+        """It has loaded the app, or will not: the one that it was forked from is not needed."""
+        self._templates.leave(self._key)
+        self._key = None
+        self._limiter.leave(self)
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _abort(self) -> None:
+        self._is_late = True
+        if self.template is not None:
+            self.template.abort()
+            self._overdue = self._loop.call_later(_ABORT_SECONDS, self.template.kill)
+
+    def _raise_failure(self, template: Template) -> None:
+        status = template.status
+        if self._is_late:
+            reason = f"the app was not imported within {self._seconds:g} s"
+        elif status is None:
+            return
+        else:
+            reason = f"the template, which imports the app, {describe(status)}"
+        self._drop(template)
+        raise OSError(errno.ECHILD, reason)
+
+    def _drop(self, template: Template) -> None:
+        """Ends a template; the next worker needs another one."""
+        if template is not self.template:
+            return
+        self.template = None
+        self._is_late = False
+        self._is_over()
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
+        template.kill()
+        for pipe in self._pipes:
+            pipe.drain()
+            pipe.close()
+        self._pipes = []
+
+    def close(self) -> None:
+        """Implements `WorkerSource`."""
+        if self.template is not None:
+            self._drop(self.template)

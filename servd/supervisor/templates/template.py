@@ -1,0 +1,156 @@
+"""A running template, as the daemon sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from servd.supervisor.templates.forked import Child, ForkedProcess, kill_with_group
+from servd.wire.fork_request import (
+    LOAD,
+    LOADED,
+    MAX_BYTES,
+    MAX_DESCRIPTORS,
+    READY,
+    ForkRequest,
+    receive,
+    send,
+)
+
+FORK_SECONDS = 5.0
+"""Time limit for a fork, which takes some milliseconds; the daemon waits for it."""
+
+
+class TemplateError(OSError):
+    """A template cannot fork; the message says why."""
+
+
+class Template:
+    """Forks processes. `changed` is called when it gets ready, has loaded an app, or has ended."""
+
+    def __init__(self, child: Child, sock: socket.socket, changed: Callable[[], object]) -> None:
+        self.is_ready = False
+        self.loaded: bool | None = None
+        self._child = child
+        self._socket = sock
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(child.pid)
+        self._closed = False
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._hear)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def pid(self) -> int:
+        """The pid of its process."""
+        return self._child.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of its process; None while it runs."""
+        return self._child.returncode
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return not self._closed and self.status is None
+
+    def load(self, spec: str, events: int) -> None:
+        """Has it load the app of a worker's spec; `loaded` tells whether it could. Raises OSError
+        when the spec is too long.
+        """
+        send(self._socket, json.dumps({"do": LOAD, "spec": spec}), [events])
+
+    @staticmethod
+    def can_fork(request: ForkRequest, descriptors: Sequence[int]) -> bool:
+        """Whether a request fits into a datagram."""
+        return len(descriptors) < MAX_DESCRIPTORS and len(request.to_json()) < MAX_BYTES
+
+    def fork(self, request: ForkRequest, descriptors: Sequence[int]) -> ForkedProcess:
+        """Forks; `descriptors` are stdout, stderr, and those of the process. Raises
+        `TemplateError`, or the OSError of what the process did before it was ready to begin.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                send(self._socket, request.to_json(), [writing, *descriptors])
+            except OSError as error:
+                raise TemplateError(error.errno, "the template does not take requests") from None
+            finally:
+                os.close(writing)
+            answer = self._answer(reading)
+        finally:
+            os.close(reading)
+        if "pid" in answer:
+            return ForkedProcess(answer["pid"])
+        if not answer["errno"]:
+            raise TemplateError(0, answer["text"])
+        file = [answer["file"]] if answer["file"] else []
+        raise OSError(answer["errno"], answer["text"], *file)
+
+    def _answer(self, reading: int) -> dict[str, Any]:
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        found = poll.poll(FORK_SECONDS * 1000)
+        content = os.read(reading, 65536) if found else b""
+        if not content:
+            self.kill()
+            raise TemplateError(0, "the template has ended" if found else "it does not answer")
+        answer: dict[str, Any] = json.loads(content)
+        return answer
+
+    def _hear(self) -> None:
+        try:
+            message, _ = receive(self._socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = None
+        if message is None:
+            self.kill()
+            return
+        self.is_ready = self.is_ready or bool(message.get(READY))
+        if LOADED in message:
+            self.loaded = bool(message[LOADED])
+        self._changed()
+
+    def _reap(self) -> None:
+        if self._child.poll() is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self.close()
+            self._changed()
+
+    def abort(self) -> None:
+        """Has it print where it is, and end."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGABRT)
+
+    def kill(self) -> None:
+        """Ends it, with what the app's import has started."""
+        self.close()
+        kill_with_group(self._child)
+
+    def end(self) -> None:
+        """Ends it, and waits for its end."""
+        self.kill()
+        if self.status is None:
+            self._child.wait()
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+
+    def close(self) -> None:
+        """Lets it end, once nobody else has its socket."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
