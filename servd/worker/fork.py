@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import sys
@@ -59,6 +60,8 @@ def _become(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -
         os.setregid(request.gid, request.gid)
     if request.uid is not None:
         os.setreuid(request.uid, request.uid)
+        if not os.access(sys.executable, os.X_OK):  # exec would say so; imports would fail later
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), sys.executable)
     if sys.platform == "linux":
         # a change of user ends it, exec brings it back: without it /proc/PID belongs to root
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)

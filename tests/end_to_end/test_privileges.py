@@ -195,3 +195,36 @@ def test_a_user_cannot_run_services_as_somebody_else(servd: Servd, python: str) 
     daemon = servd.run("check", interpreter=python, user=NOBODY.pw_uid)
     assert daemon.wait() == 78
     assert 'only root can run a service as user "www-data"' in daemon.output
+
+
+PRELOADED = """
+    import json, os
+    IMPORTED_AS = os.getuid()
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        body = json.dumps([IMPORTED_AS, os.getuid(), os.getgroups(), os.getppid()]).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_forked_worker_is_its_user_from_the_first_import(
+    servd: Servd, python: str, preload: str
+) -> None:
+    config = f"""
+        [services.web]
+        app = "main:app"
+        listen = "127.0.0.1:0"
+        workers = 2
+        user = "www-data"
+        preload = {preload}
+    """
+    servd.write(servd_toml=config, main_py=PRELOADED)
+    daemon = servd.run("--config", "servd.toml", interpreter=python).ready()
+    imported_as, uid, groups, parent = daemon.get("web").json()
+    assert (imported_as, uid, parent) == (WWW.pw_uid, WWW.pw_uid, daemon.pid)
+    assert groups == os.getgrouplist("www-data", WWW.pw_gid)
+    for pid in daemon.pids("web"):  # its user can debug it, and it can look at itself
+        assert Path(f"/proc/{pid}").stat().st_uid == WWW.pw_uid

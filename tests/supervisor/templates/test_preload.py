@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import psutil
-import pytest
 
 from support.harness import Servd, wait_until
 
@@ -178,15 +176,3 @@ def test_requests_survive_a_roll_and_a_scale(servd: Servd) -> None:
     assert len(daemon.pids("web")) == 5
     (importer,) = {daemon.get("web").json()["imported_by"] for _ in range(20)}
     assert psutil.pid_exists(importer)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_the_app_is_imported_as_its_user(servd_of_others: Servd) -> None:
-    config = CONFIG + '    user = "nobody"\n'
-    app = APP.replace("import json,", "import os\nassert os.getuid() == 65534\nimport json,")
-    daemon = servd_of_others(config, main_py=app).ready()
-    answer = daemon.get("web").json()
-    assert answer["uid"] == 65534
-    owner = Path(f"/proc/{answer['pid']}").stat().st_uid
-    assert owner == 65534, "it can look at itself: debuggers of its user can, too"
