@@ -18,8 +18,10 @@ def about(servers: Sequence[Server], options: str) -> list[str]:
     """Lines of Markdown: the commit, the machine, its load, and the versions."""
     lines = [
         f"- Commit {commit()}, {time.strftime('%Y-%m-%d', time.gmtime())}, `run.py {options}`",
-        f"- {len(os.sched_getaffinity(0))} CPUs ({cpu_model()}), {memory_gib():.0f} GiB,"
-        f" Linux {platform.release()}",
+        (
+            f"- {len(os.sched_getaffinity(0))} CPUs ({cpu_model()}), {memory_gib():.0f} GiB,"
+            f" Linux {platform.release()}"
+        ),
         f"- Before the run: {load()}",
     ]
     seen: dict[str, list[str]] = {}

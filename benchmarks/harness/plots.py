@@ -18,7 +18,7 @@ def plots(result: Result, folder: Path) -> list[str]:
     """
     from matplotlib.figure import Figure
 
-    names = []
+    names: list[str] = []
     for part, start in enumerate(range(0, len(result.columns), PANELS)):
         columns = result.columns[start : start + PANELS]
         servers = [name for name in result.servers() if result.samples.get(name)]
