@@ -297,8 +297,9 @@ def one_place(servers: Sequence[Server], plan: Plan) -> list[Result]:
             f"places-{workers}",
             f"{workers} workers with one place each",
             f"servd with `limits.concurrency = 1` and {workers} workers; as many clients, each of"
-            " which asks for 10 ms of work on a new connection, pauses, and asks again. Percent of"
-            " the requests that were refused, or waited, though a worker was idle.",
+            " which asks for 50 ms of work on a new connection, pauses, and asks again. Percent of"
+            " the requests that were refused, or reached the app after more than 10 ms, though a"
+            " worker was idle.",
             (
                 Column("refused", "refused, %"),
                 Column("waited", "waited, %"),
@@ -307,7 +308,7 @@ def one_place(servers: Sequence[Server], plan: Plan) -> list[Result]:
         )
 
         def once(one: Running, workers: int = workers) -> Mapping[str, float]:
-            return asyncio.run(places.asked(one.port, workers, plan.seconds * 2))
+            return asyncio.run(places.asked(one.port, workers, plan.seconds * 3))
 
         chosen = [server for server in servers if server.is_servd]
         with contextlib.ExitStack() as stack:
