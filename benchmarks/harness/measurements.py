@@ -114,7 +114,7 @@ def start(servers: Sequence[Server], plan: Plan) -> list[Result]:
             time.sleep(1.0)
             others = one.others()
             alone = proc.pss_mib(others)
-            everything = alone + proc.pss_mib(one.workers - set(others))
+            everything = alone + proc.pss_mib(one.workers)
             return {"first": first, "memory": everything, "supervisor": alone}
 
     interleaved(result, {server.name: server for server in servers}, plan.starts, once)
@@ -247,10 +247,9 @@ def loaded(
 
     def once(one: Running) -> Mapping[str, float]:
         url, others = f"http://127.0.0.1:{one.port}/ping", one.others()
-        workers = one.workers - set(others)
-        before = proc.cpu_seconds(workers), proc.cpu_seconds(others)
+        before = proc.cpu_seconds(one.workers), proc.cpu_seconds(others)
         load = wrk.load(url, plan.seconds, connections, cpus)
-        after = proc.cpu_seconds(workers), proc.cpu_seconds(others)
+        after = proc.cpu_seconds(one.workers), proc.cpu_seconds(others)
         spent, beside = (b - a for a, b in zip(before, after, strict=True))
         return {
             "per_second": load.per_second,
