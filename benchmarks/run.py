@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import signal
 import sys
 import time
@@ -48,7 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupted)  # every server that was started is ended
     plan = dataclasses.replace(QUICK if options.quick else FULL, pin=options.pin)
     servers = list(found(options.peers, options.servd, say))
-    about = machine.about(servers, shlex.join(sys.argv[1:]))
+    about = machine.about(servers, sys.argv[1:])
     results: list[Result] = []
     began = time.monotonic()
     try:

@@ -116,6 +116,12 @@ def test_memory_and_cpu_time_are_read_as_the_kernel_writes_them() -> None:
     assert machine.shares([0] * 8, [10, 0, 0, 60, 10, 0, 0, 20]) == (10.0, 20.0)
 
 
+def test_the_command_is_shown_without_folders_of_the_machine() -> None:
+    assert machine.said(["--quick", "--servd", "/a/b/python", "--peers", "peers"]) == (
+        "run.py --quick --servd python --peers peers"
+    )
+
+
 def test_commands_have_the_workers_and_the_log_that_were_asked_for(tmp_path: Path) -> None:
     place = servers.Place(tmp_path, 8123)
     for access_log in (False, True):

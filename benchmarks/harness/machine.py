@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from harness.servers import BEFORE, Server, versions
 ROOT = Path(__file__).parents[2]
 
 
-def about(servers: Sequence[Server], options: str) -> list[str]:
+def about(servers: Sequence[Server], options: Sequence[str]) -> list[str]:
     """Lines of Markdown: the commit, the machine, its load, and the versions."""
     lines = [
-        f"- Commit {commit()}, {time.strftime('%Y-%m-%d', time.gmtime())}, `run.py {options}`",
+        f"- Commit {commit()}, {time.strftime('%Y-%m-%d', time.gmtime())}, `{said(options)}`",
         (
             f"- {len(os.sched_getaffinity(0))} CPUs ({cpu_model()}), {memory_gib():.0f} GiB,"
             f" Linux {platform.release()}"
@@ -27,6 +28,8 @@ def about(servers: Sequence[Server], options: str) -> list[str]:
     seen: dict[str, list[str]] = {}
     for server in servers:
         found = ", ".join(f"{name} {number}" for name, number in versions(server.python).items())
+        if server.name == BEFORE:
+            found = f"commit {commit(_home(server.python))}, {found}"
         kind = BEFORE if server.name == BEFORE else ("servd" if server.is_servd else "the peers")
         seen.setdefault(found, []).append(kind)
     for found, kinds in seen.items():
@@ -34,16 +37,30 @@ def about(servers: Sequence[Server], options: str) -> list[str]:
     return lines
 
 
-def commit() -> str:
-    """The commit of this checkout, and whether files differ from it."""
+def said(options: Sequence[str]) -> str:
+    """The command, without the folders of this machine."""
+    shown = [os.path.basename(one) if os.path.isabs(one) else one for one in options]
+    return shlex.join(["run.py", *shown])
+
+
+def commit(checkout: Path = ROOT) -> str:
+    """The commit of a checkout, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     changed = " with changes" if git("status", "--porcelain", "-uno") else ""
     return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{changed}"
+
+
+def _home(python: Path) -> Path:
+    """The folder of the servd that an interpreter runs."""
+    command = [str(python), "-c", "import servd; print(servd.__path__[0])"]
+    # from a folder without a servd of its own, which would be imported in its place
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
 
 
 def cpu_model() -> str:

@@ -101,7 +101,8 @@ def knows_preload(python: Path) -> bool:
         lines = ["preload = true"]
         config.write_text(servd_toml(folder / "run", "127.0.0.1:0", lines))
         command = [str(python), "-m", "servd", "check", "--config", str(config)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        return done.returncode == 0
 
 
 def _peers(folder: Path) -> Iterator[tuple[Server, tuple[str, ...]]]:
