@@ -50,7 +50,7 @@ class Plan:
 QUICK = Plan(
     starts=1, kills=1, bursts=2, loads=1, seconds=1.0, places=1, many=1, many_back=False, overhead=3
 )
-FULL = Plan(4, 4, 5, loads=4, seconds=1.5, places=3, many=1, overhead=8)
+FULL = Plan(4, 4, 5, loads=4, seconds=2.0, places=3, many=1, overhead=8)
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -21,11 +22,11 @@ class Load:
 
 
 def load(url: str, seconds: float, connections: int, cpus: Sequence[int] = ()) -> Load:
-    """Asks `url` for so many seconds; with `cpus`, from these only.
+    """Asks `url` for so many seconds (whole ones: wrk takes no others); `cpus` are wrk's own.
 
     Raises ValueError where wrk says what is not understood, and OSError where there is none.
     """
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--latency", url]
     if shutil.which("wrk") is None:
         raise OSError("wrk is missing: apt-get install wrk")
     if cpus:
