@@ -82,7 +82,10 @@ def parse() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "docs" / "benchmarks", help="tables and plots go there"
     )
     parser.add_argument("--readme", action="store_true", help="rewrite the table of README.md")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.readme and options.only:
+        parser.error("--readme needs the whole run: leave out --only")
+    return options
 
 
 def interrupted(*_: object) -> None:
