@@ -34,7 +34,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from throughput import TICKS, _ticks, free_port, interval
+from harness.proc import TICKS, free_port, ticks
+from harness.stats import interval
 
 from support.strict_client import StrictClient
 
@@ -129,7 +130,7 @@ class Running:
 
     def ticks(self) -> int:
         """CPU time of all processes so far, but for the supervisor's."""
-        return sum(_ticks(child.pid) for child in self.family)
+        return sum(ticks(child.pid) for child in self.family)
 
 
 def contenders(python: str) -> list[Contender]:

@@ -23,22 +23,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from throughput import free_port
+from harness.proc import free_port
+from harness.running import RAW
 
-APP = """
-import os
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while (message := await receive())["type"] != "lifespan.shutdown":
-            await send({"type": message["type"] + ".complete"})
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    said = b"%8d" % os.getpid()
-    headers = [(b"content-length", b"8")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": said})
-"""
 CONFIG = """
 [services.web]
 app = "main:app"
@@ -73,7 +60,7 @@ async def burst(port: int, workers: int, connections: int, apart: float) -> floa
 def served(kind: str, workers: int, folder: Path) -> Iterator[int]:
     """The port of a server with so many workers."""
     port = free_port()
-    (folder / "main.py").write_text(APP)
+    (folder / "main.py").write_text(RAW)
     (folder / "servd.toml").write_text(CONFIG.format(port=port, workers=workers))
     command = ["-m", "servd", "--config", "servd.toml"]
     if kind == "uvicorn":

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from harness.proc import free_port
 
 SAMPLE = Path(__file__).parents[1] / "sample-configs" / "celery"
 SEND = """
@@ -41,12 +42,6 @@ from tasks import counts
 ran = {int(k): int(v) for k, v in counts.hgetall("ran").items()}
 print(json.dumps([ran, [float(t) for t in counts.lrange("ticks", 0, -1)], counts.llen("celery")]))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Trial:

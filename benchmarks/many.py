@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import httpx
+from harness.proc import cpu_seconds
 
 APP = """
 async def app(scope, receive, send):
@@ -30,7 +31,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"ok"})
 """
 SCRAPE_EVERY = 5.0
-TICKS = os.sysconf("SC_CLK_TCK")
 STATUS_GATE, CPU_GATE = 300.0, 3.0
 """Milliseconds of `servd status`, and percent of one CPU that the daemon may use."""
 
@@ -63,11 +63,6 @@ def config(services: int, workers: int) -> str:
     return '[defaults]\ntimeouts.startup = "5m"\n' + "\n".join(tables) + "\n"
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def resident(pid: int) -> float:
     return (
         int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
@@ -77,13 +72,15 @@ def resident(pid: int) -> float:
 class Daemon:
     """servd with its many services, in a folder of its own."""
 
-    def __init__(self, folder: Path, services: int, workers: int) -> None:
+    def __init__(
+        self, folder: Path, services: int, workers: int, python: str = sys.executable
+    ) -> None:
         self.folder = folder
         self.environ = {**os.environ, "SERVD_DAEMON__RUNTIME_DIR": str(folder / "run")}
         (folder / "main.py").write_text(APP)
         (folder / "servd.toml").write_text(config(services, workers))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "servd"],
+            [python, "-m", "servd"],
             cwd=folder,
             env=self.environ,
             stderr=(folder / "log").open("wb"),
@@ -123,12 +120,12 @@ class Daemon:
 
     def cpu_percent(self, seconds: float, *, scrape: bool) -> float:
         """CPU of the daemon over some time, in percent of one."""
-        before, began = cpu_seconds(self.process.pid), time.monotonic()
+        before, began = cpu_seconds([self.process.pid]), time.monotonic()
         while (gone := time.monotonic() - began) < seconds:
             if scrape:
                 self.admin.get("/metrics").raise_for_status()
             time.sleep(min(SCRAPE_EVERY, seconds - gone))
-        spent = cpu_seconds(self.process.pid) - before
+        spent = cpu_seconds([self.process.pid]) - before
         return 100 * spent / (time.monotonic() - began)
 
     def stop(self) -> float:
@@ -160,9 +157,9 @@ def page(daemon: Daemon, seconds: float) -> tuple[float, list[float]]:
         shown.goto(url)
         shown.wait_for_selector(".service")
         time.sleep(5)
-        before, began = cpu_seconds(daemon.process.pid), time.monotonic()
+        before, began = cpu_seconds([daemon.process.pid]), time.monotonic()
         gaps = shown.evaluate(FRAMES, seconds)
-        spent = cpu_seconds(daemon.process.pid) - before
+        spent = cpu_seconds([daemon.process.pid]) - before
         percent = 100 * spent / (time.monotonic() - began)
         browser.close()
     dashboard.send_signal(signal.SIGINT)

@@ -14,7 +14,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from throughput import Sample, interval, measured, parser_for, ratios, report, servd_command
+from harness.stats import interval
+from throughput import Sample, measured, parser_for, ratios, report, servd_command
 
 UVICORN = ["-m", "uvicorn", "main:app", "--port", "PORT", "--workers", "1"]
 QUIET = "log = { access = false }"

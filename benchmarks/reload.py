@@ -20,7 +20,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,9 @@ import psutil
 import trustme
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from harness.proc import free_port
+from harness.servers import Place, Setting, circus
 
 from support.apps import CALLER
 from support.strict_client import StrictClient
@@ -125,12 +127,6 @@ class Servd:
         daemon.terminate()
         daemon.wait()
         self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -279,23 +275,7 @@ def circus_reload(venv: Path, path: Path, _: subprocess.Popen[bytes]) -> None:
 
 
 def circus_command(venv: Path, path: Path, port: int) -> list[str]:
-    (path / "circus.ini").write_text(
-        textwrap.dedent(f"""
-            [circus]
-            endpoint = ipc://{path}/circus
-            pubsub_endpoint = ipc://{path}/pubsub
-            [watcher:web]
-            cmd = {venv}/bin/uvicorn --fd $(circus.sockets.web) --no-access-log main:app
-            working_dir = {path}
-            use_sockets = True
-            numprocesses = 2
-            copy_env = True
-            [socket:web]
-            host = 127.0.0.1
-            port = {port}
-        """)
-    )
-    return [str(venv / "bin" / "circusd"), "--log-level", "error", str(path / "circus.ini")]
+    return circus(venv.absolute() / "bin", Setting(APP, workers=2), Place(path, port))
 
 
 PEERS = [

@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from throughput import free_port
+from harness.proc import free_port
 
 APP = """
 async def app(scope, receive, send):

@@ -15,8 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import random
-import re
 import shutil
 import signal
 import socket
@@ -30,6 +28,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from harness import wrk
+from harness.proc import TICKS, free_port, is_tracker, ticks
+from harness.servers import servd_toml
+from harness.stats import interval
+
 APP = """
 from fastapi import FastAPI
 
@@ -40,20 +43,14 @@ app = FastAPI()
 async def ping() -> dict[str, str]:
     return {"ping": "pong"}
 """
-TICKS = os.sysconf("SC_CLK_TCK")
 CPUS = sorted(os.sched_getaffinity(0))
 BASELINE = "uvicorn"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One phase of load on one contender."""
+class Sample(wrk.Load):
+    """One phase of load on one contender, and the CPU time of its workers for each request."""
 
-    requests: int
-    errors: int
-    per_second: float
-    p50_ms: float
-    p99_ms: float
     cpu_us: float
 
 
@@ -66,27 +63,11 @@ class Contender:
     def workers(self) -> list[int]:
         """The processes that answer: the children, or a server that has none."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        serving = [pid for pid in map(int, children.read_text().split()) if not _is_tracker(pid)]
+        serving = [pid for pid in map(int, children.read_text().split()) if not is_tracker(pid)]
         return serving or [self.process.pid]
 
     def cpu_ticks(self) -> int:
-        return sum(_ticks(pid) for pid in self.workers())
-
-
-def _is_tracker(pid: int) -> bool:
-    """multiprocessing's resource tracker, which serves nobody."""
-    return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return sum(ticks(pid) for pid in self.workers())
 
 
 def commands(workers: int, folder: Path) -> dict[str, list[str]]:
@@ -105,11 +86,7 @@ def commands(workers: int, folder: Path) -> dict[str, list[str]]:
 def servd_command(folder: Path, name: str, lines: list[str], app: str = "main:app") -> list[str]:
     """How servd is started with one service, `lines` of which are its own."""
     config = folder / f"{name}.toml"
-    text = "\n".join(lines)
-    config.write_text(
-        f'[daemon]\nruntime_dir = "{folder}/{name}"\n[services.web]\napp = "{app}"\n'
-        f'listen = "127.0.0.1:${{BENCH_PORT}}"\n{text}\n'
-    )
+    config.write_text(servd_toml(folder / name, "127.0.0.1:${BENCH_PORT}", lines, app))
     return [sys.executable, "-m", "servd", "--config", str(config)]
 
 
@@ -165,47 +142,11 @@ def _wait(contender: Contender) -> None:
 
 def measure(contender: Contender, seconds: float, connections: int) -> Sample:
     """One phase of load."""
-    others = ",".join(map(str, CPUS[1:] or CPUS))
-    command = ["taskset", "-c", others, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
     before = contender.cpu_ticks()
-    output = subprocess.run(
-        [*command, "--latency", f"http://127.0.0.1:{contender.port}/ping"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    ticks = contender.cpu_ticks() - before
-    requests = int(_first(r"(\d+) requests in", output))
-    errors = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", output))
-    for line in re.findall(r"Socket errors: (.*)", output):
-        errors += sum(int(n) for n in re.findall(r"\d+", line))
-    return Sample(
-        requests,
-        errors,
-        float(_first(r"Requests/sec:\s+([\d.]+)", output)),
-        _milliseconds(_first(r"(?m)^ +50%\s+(\S+)", output)),
-        _milliseconds(_first(r"(?m)^ +99%\s+(\S+)", output)),
-        ticks / TICKS / requests * 1e6,
-    )
-
-
-def _first(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    if found is None:
-        sys.exit(f"wrk said what is not understood:\n{text}")
-    return found[1]
-
-
-def _milliseconds(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
-
-
-def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """The median of ratios with a 95 % bootstrap interval."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return statistics.median(ratios), medians[50], medians[1949]
+    url = f"http://127.0.0.1:{contender.port}/ping"
+    found = wrk.load(url, seconds, connections, CPUS[1:] or CPUS)
+    spent = contender.cpu_ticks() - before
+    return Sample(**vars(found), cpu_us=spent / TICKS / found.requests * 1e6)
 
 
 def main() -> None:

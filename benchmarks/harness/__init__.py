@@ -1,0 +1,1 @@
+"""What the benchmarks share: statistics, processes, servers, tables and plots."""
