@@ -71,6 +71,8 @@ class Balance:
 
     @property
     def _load(self) -> int:
+        if not self.pending:
+            return len(self.connections)
         return len(self.connections) + len(self.pending - self.connections)
 
     @property

@@ -166,7 +166,9 @@ def test_of_the_rest_it_takes_no_more_than_it_has_places(
 
 
 def test_a_new_connection_claims_a_place_until_its_request_comes(
-    two: tuple[Balance, Balance], places: tuple[list[int], list[int]]
+    two: tuple[Balance, Balance],
+    places: tuple[list[int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, second = two
 
@@ -187,10 +189,13 @@ def test_a_new_connection_claims_a_place_until_its_request_comes(
         first.connections.add("silent")
         first.made("silent")
         places[0][0] = 2
-        async with asyncio.timeout(DEADLINE):
-            while second.free_elsewhere() != 1:
-                await asyncio.sleep(0.01)
+        ended = asyncio.Event()
+        monkeypatch.setattr(first, "publish", ended.set)
+        await asyncio.wait_for(ended.wait(), DEADLINE)
+        monkeypatch.undo()
+        first.publish()
         assert set(first.claims) == {"handshake"}
+        assert second.free_elsewhere() == 1
         first.connections.add("handshake")
         first.made("handshake")
         first.connections.discard("handshake")

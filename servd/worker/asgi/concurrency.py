@@ -7,10 +7,13 @@ import collections
 import contextlib
 from collections.abc import Callable
 
+_MANY = 64
+"""Free permits of which nobody needs the exact number: a worker accepts no more in one turn."""
+
 
 class ConcurrencyLimiter:
     """Grants permits, first come, first served. `report_waiting` receives the queue's length;
-    `changed` is called when a permit is taken or returned.
+    `changed` is called when a permit is taken or returned, unless many are free.
     """
 
     def __init__(
@@ -33,7 +36,8 @@ class ConcurrencyLimiter:
     def take(self) -> None:
         """Takes a permit that is free."""
         self.free -= 1
-        self._changed()
+        if self.free < _MANY:
+            self._changed()
 
     async def acquire(self) -> None:
         """Waits for a permit and takes it."""
@@ -63,4 +67,5 @@ class ConcurrencyLimiter:
                 turn.set_result(None)
                 return
         self.free += 1
-        self._changed()
+        if self.free <= _MANY:
+            self._changed()
