@@ -153,10 +153,11 @@ def pair_on_one_worker(stack: contextlib.ExitStack, daemon: ServdProcess) -> tup
     return first, second
 
 
+@pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_a_kept_connection_to_a_full_worker_waits_and_moves(
-    servd: Servd, clients: contextlib.ExitStack
+    servd: Servd, clients: contextlib.ExitStack, http: str
 ) -> None:
-    daemon = serve(servd, 2)
+    daemon = serve(servd, 2, more=f'uvicorn.http = "{http}"')
     first, second = pair_on_one_worker(clients, daemon)
     first.send("/wait?first")
     wait_until((daemon.folder / "begun-first").exists, "the worker is full")
