@@ -1,11 +1,16 @@
 """How evenly new connections are spread over the workers of a service.
 
-    python benchmarks/bursts.py [--rounds 20] [--gate 1.15]
+    python benchmarks/bursts.py [--rounds 20] [--concurrency 1] [--gate 1.15]
+    python benchmarks/bursts.py --places [--gate 0]
 
 Bursts of connections, at once or 5 ms apart, each of which asks once and stays open; then all end.
 Shown is the worker with the most connections against the mean: the median of the rounds and the
 worst. Uvicorn with as many workers runs in turn. `--gate` makes it fail when the median of servd is
-above it in any of the patterns.
+above it in any of the patterns. `--concurrency` gives each worker so many places.
+
+`--places`: two or three workers of one place each, one of which has an idle connection, and as many
+requests as there are places, on new connections, for half a second each. Shown is how many waited
+behind another or were refused, though a worker was idle; `--gate` is the most.
 """
 
 from __future__ import annotations
@@ -18,22 +23,45 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.proc import free_port
-from harness.running import RAW
 
+APP = """
+import asyncio
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": message["type"] + ".complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
+    said = b"%8d" % os.getpid()
+    headers = [(b"content-length", b"8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": said})
+"""
 CONFIG = """
 [services.web]
 app = "main:app"
 listen = "127.0.0.1:{port}"
 workers = {workers}
+{limits}
 """
 PATTERNS = ((2, 32, 0.0), (4, 32, 0.0), (4, 64, 0.0), (4, 32, 0.005), (2, 32, 0.005))
 """Workers, connections, and seconds between two of them."""
+PLACES = ((2, 10, 24, 0.03), (2, 0, 24, 0.03), (3, 10, 16, 0.0), (3, 0, 16, 0.0))
+"""Workers, `limits.queue`, rounds, and seconds between two requests of a round."""
+
+_WAITED_SECONDS = 0.8
+"""An answer that took longer had to wait: the app takes half a second."""
 
 
 async def ask(port: int, wait: float, ended: asyncio.Barrier) -> str:
@@ -56,12 +84,53 @@ async def burst(port: int, workers: int, connections: int, apart: float) -> floa
     return max(Counter(pids).values()) / (connections / workers)
 
 
+async def take_place(port: int, wait: float) -> tuple[bool, bool]:
+    """Whether a request waited, and whether it was refused."""
+    await asyncio.sleep(wait)
+    began = time.perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return time.perf_counter() - began > _WAITED_SECONDS, b" 503 " in answer.partition(b"\r\n")[0]
+
+
+async def fill(port: int, workers: int, apart: float) -> tuple[int, int]:
+    """How many of as many requests as there are places waited, and how many were refused."""
+    reader, idle = await asyncio.open_connection("127.0.0.1", port)
+    idle.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(8)
+    found = await asyncio.gather(*(take_place(port, i * apart) for i in range(workers)))
+    idle.close()
+    return sum(waited for waited, _ in found), sum(refused for _, refused in found)
+
+
+def measure_places(gate: float | None) -> None:
+    """Prints how many waited or were refused beside an idle worker."""
+    most = 0
+    print("workers  queue  apart    waited or refused: servd")
+    for workers, queue, rounds, apart in PLACES:
+        limits = f"limits = {{ concurrency = 1, queue = {queue} }}"
+        with (
+            tempfile.TemporaryDirectory(prefix="sb", dir="/tmp") as name,
+            served("servd", workers, Path(name), limits) as port,
+        ):
+            found = [asyncio.run(fill(port, workers, apart)) for _ in range(rounds)]
+        waited, refused = (sum(column) for column in zip(*found, strict=True))
+        most = max(most, waited + refused)
+        gap = "at once" if not apart else f"{apart * 1000:g} ms"
+        print(f"{workers:7}  {queue:5}  {gap:7}  {waited} and {refused} of {rounds * workers}")
+    if gate is not None and most > gate:
+        sys.exit(f"{most} waited or were refused beside an idle worker: more than {gate:g}")
+
+
 @contextlib.contextmanager
-def served(kind: str, workers: int, folder: Path) -> Iterator[int]:
+def served(kind: str, workers: int, folder: Path, limits: str = "") -> Iterator[int]:
     """The port of a server with so many workers."""
     port = free_port()
-    (folder / "main.py").write_text(RAW)
-    (folder / "servd.toml").write_text(CONFIG.format(port=port, workers=workers))
+    (folder / "main.py").write_text(APP)
+    (folder / "servd.toml").write_text(CONFIG.format(port=port, workers=workers, limits=limits))
     command = ["-m", "servd", "--config", "servd.toml"]
     if kind == "uvicorn":
         command = ["-m", "uvicorn", "main:app", f"--port={port}", f"--workers={workers}"]
@@ -88,8 +157,16 @@ def served(kind: str, workers: int, folder: Path) -> Iterator[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--concurrency", type=int, default=0)
+    parser.add_argument("--places", action="store_true")
     parser.add_argument("--gate", type=float)
     options = parser.parse_args()
+    if options.places:
+        measure_places(options.gate)
+        return
+    limits = ""
+    if options.concurrency:
+        limits = f"limits = {{ concurrency = {options.concurrency}, queue = 100 }}"
     worst = 0.0
     print("workers  connections  apart    servd          uvicorn")
     for workers, connections, apart in PATTERNS:
@@ -97,7 +174,7 @@ def main() -> None:
         for kind in ("servd", "uvicorn"):
             with (
                 tempfile.TemporaryDirectory(prefix="sb", dir="/tmp") as name,
-                served(kind, workers, Path(name)) as port,
+                served(kind, workers, Path(name), limits) as port,
             ):
                 found = [
                     asyncio.run(burst(port, workers, connections, apart))

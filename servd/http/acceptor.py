@@ -21,6 +21,9 @@ _ACCEPTS_PER_TURN = 64
 _LEAVE_SECONDS = 0.002
 """Time that connections are left to siblings with fewer: those may be busy."""
 
+_PATIENT_TURNS = 125
+"""How often in a row a worker without a free place leaves them to siblings that have one."""
+
 _RETRY_SECONDS = 0.1
 """Pause after a failed accept."""
 
@@ -56,6 +59,7 @@ class Acceptor:
         self._balance = balance
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
+        self._left = 0
         self._made: set[asyncio.Task[object]] = set()
         self._recovery: asyncio.TimerHandle | None = None
         self._failing_since = 0.0
@@ -79,13 +83,20 @@ class Acceptor:
             self._accept_some(count)
         elif count == 0:  # the loop would call this again at once
             self._loop.remove_reader(self._socket)
+            self._left = 0
             self._retry = self._loop.call_later(_LEAVE_SECONDS, self._accept_rest)
 
     def _accept_rest(self) -> None:
         """Takes some of the connections that were left to siblings and still wait."""
         assert self._balance is not None
+        self._left += 1
+        patient = self._left < _PATIENT_TURNS
+        count = self._balance.rest(self._socket, _ACCEPTS_PER_TURN, patient=patient)
+        if count is None:
+            self._retry = self._loop.call_later(_LEAVE_SECONDS, self._accept_rest)
+            return
         self._loop.add_reader(self._socket, self._accept)
-        self._accept_some(self._balance.rest(self._socket, _ACCEPTS_PER_TURN))
+        self._accept_some(count)
 
     def _accept_some(self, count: int) -> None:
         for _ in range(count):
@@ -102,8 +113,7 @@ class Acceptor:
     def _take(self, connection: socket.socket) -> None:
         protocol = self._protocol()
         if self._balance is not None:
-            self._balance.pending.add(protocol)
-            self._balance.publish()
+            self._balance.accepted(protocol)
         connecting = self._loop.connect_accepted_socket(
             lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake
         )
@@ -114,7 +124,7 @@ class Acceptor:
     def _is_made(self, protocol: asyncio.Protocol, making: asyncio.Task[object]) -> None:
         self._made.discard(making)
         if self._balance is not None:
-            self._balance.pending.discard(protocol)
+            self._balance.made(protocol)
         if not making.cancelled():
             making.exception()  # marked as retrieved: an aborted handshake is not logged
 

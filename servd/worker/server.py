@@ -16,7 +16,6 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from servd.core import gc_tuning
-from servd.http.balance import Balance
 from servd.http.base_server import BaseServer, ServerSocket
 from servd.wire.graces import PROBE_END_SECONDS
 from servd.wire.names import STARTUP_FAILURE
@@ -92,7 +91,7 @@ class WorkerServer(BaseServer):
         self._probes = ServerState()
         self._accepted: WeakSet[asyncio.Protocol] = WeakSet()
         self._drain: Drain | None = None
-        self._balance = Balance(reporter.seat)
+        self._balance = application.requests.balance
         self.server_state.connections = self._balance.connections
 
     @contextlib.contextmanager

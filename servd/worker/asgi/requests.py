@@ -13,8 +13,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from servd.http.balance import Balance
 from servd.wire import shm_counters
-from servd.wire.worker_spec import AppSpec
+from servd.wire.worker_spec import AppSpec, LimitSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
 from servd.worker.asgi.deadlines import Deadlines, answer_instead, end_of
@@ -61,9 +62,8 @@ class Requests:
         limits, timeouts = spec.limits, spec.timeouts
         self.body_limit = limits.body
         self.doubts_lengths = False
-        self.permits: ConcurrencyLimiter | None = None
-        if limits.concurrency:
-            self.permits = ConcurrencyLimiter(limits.concurrency, limits.queue, self._set_waiting)
+        self.balance = Balance(reporter.seat)
+        self.permits = self._limiter(limits) if limits.concurrency else None
         first, last = timeouts.request, timeouts.request_total
         self.deadlines = Deadlines(self.live, first, last, self._add_stuck)
         self._timers = self.deadlines.timers
@@ -102,10 +102,10 @@ class Requests:
             if checked and (refusal := self._refusal(request)):
                 counted = functools.partial(self.finish, request)
                 await answer_and_linger(request.send, unbounded, refusal, counted)
-            elif permits is None or scope["path"] in self.exempt:
+            elif permits is None or self._is_exempt(request):
                 await self.app(scope, receive, request.send)
             elif permits.free > 0:
-                permits.free -= 1
+                permits.take()
                 request.holds_place = True
                 await self.app(scope, receive, request.send)
             else:
@@ -156,17 +156,39 @@ class Requests:
 
         return bounded
 
+    def _limiter(self, limits: LimitSpec) -> ConcurrencyLimiter:
+        permits = ConcurrencyLimiter(
+            limits.concurrency, limits.queue, self._set_waiting, self.balance.publish
+        )
+        self.balance.places = lambda: permits.free
+        return permits
+
+    def _is_exempt(self, request: Request) -> bool:
+        """Whether a request needs no place. The claim of its connection ends."""
+        if self.balance.claims:
+            self.balance.asked(_connection_of(request))
+        if request.scope["path"] not in self.exempt:
+            return False
+        self.balance.publish()
+        return True
+
     async def _wait_and_run(
         self, permits: ConcurrencyLimiter, request: Request, receive: Any
     ) -> None:
-        """Runs the app when there is a permit; answers 503 immediately if the queue is full."""
-        if permits.full:
+        """Runs the app when there is a permit; answers 503 immediately if the queue is full. A
+        request whose connection is here already cannot go to a sibling with a free place: it waits
+        instead of being refused, and its client is told to connect anew.
+        """
+        elsewhere = self.balance.free_elsewhere()
+        if permits.is_full(elsewhere):
             self.counters.rejected("concurrency")
             for message in problem(request, 503, _BUSY, RETRY_AFTER):
                 await request.send(message)
             return
         await permits.acquire()
         request.holds_place = True
+        if elsewhere and self.balance.may_move():
+            _ask_to_close(request)
         if not _has_hung_up(request):
             await self.app(request.scope, receive, request.send)
 
@@ -307,6 +329,22 @@ def current_is_over() -> bool:
     """
     request = current.get()
     return request is not None and (request.answering is not None or _has_hung_up(request))
+
+
+def _connection_of(request: Request) -> Any:
+    """The protocol of its connection, which Uvicorn's cycle calls at its end; None if it has."""
+    end = getattr(getattr(request.out, "__self__", None), "on_response", None)
+    return getattr(end, "__self__", None)
+
+
+def _ask_to_close(request: Request) -> None:
+    """Has its answer say `Connection: close`, unless another request follows on the connection."""
+    connection = _connection_of(request)
+    if connection is None or connection.cycle is not request.out.__self__:  # type: ignore[attr-defined]
+        return
+    cycle = connection.cycle
+    if CLOSE not in cycle.default_headers:
+        cycle.default_headers = [*cycle.default_headers, CLOSE]
 
 
 def _has_hung_up(request: Request) -> bool:

@@ -48,6 +48,19 @@ def test_rolling_four_workers_again_and_again_loses_nothing(servd: Servd) -> Non
     assert set(tally.answers) == {str(n) for n in range(6)}
 
 
+def test_rolls_and_scales_with_few_places_lose_nothing(servd: Servd) -> None:
+    """Connections wait in the queue of the socket while workers come and go."""
+
+    def config(value: int, workers: int) -> str:
+        return web(value, workers=workers, extra="limits = { concurrency = 2, queue = 50 }")
+
+    daemon = servd(config(0, 3), main_py=PLAIN).ready()
+    steps = [config(1, 3), config(1, 5), config(2, 5), config(2, 3), config(3, 3)]
+    tally = under_load(client_of(daemon), *reloads(daemon, *steps))
+    assert tally.lost == []
+    assert set(tally.answers) == {str(n) for n in range(4)}
+
+
 def test_restarting_an_unchanged_service_loses_nothing_and_replaces_all(servd: Servd) -> None:
     daemon = servd(web(), main_py=PLAIN).ready()
     before = daemon.pids("web")
