@@ -17,6 +17,9 @@ def main() -> None:
             return
     open_missing_stdio()
     leave_missing_folder()
+    from servd.core import gc_tuning
+
+    gc_tuning.seldom()
     from servd.cli.main import main as run
 
     run()

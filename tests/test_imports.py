@@ -50,7 +50,11 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
     parts = {n.split(".")[1] for n in modules_after(code) if n.startswith("servd.")}
     assert parts == {"_version", "core", "http", "wire", "worker"}
     leaves = {n for n in modules_after(code) if n.startswith("servd.core.")}
-    assert leaves == {"servd.core.context", "servd.core.gc_tuning"}
+    assert leaves == {
+        "servd.core.context",
+        "servd.core.gc_tuning",
+        "servd.core.quick_dataclass",
+    }
 
 
 def test_a_program_starts_through_the_standard_library_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from servd.config.bento.declared import SHARED_KEYS
 from servd.config.layers import Layers
@@ -11,6 +11,7 @@ from servd.config.model import Config
 from servd.config.redact import redact
 from servd.config.tree import Path, dotted
 from servd.core.diagnostics import Diagnostic, Severity
+from servd.core.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

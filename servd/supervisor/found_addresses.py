@@ -8,11 +8,12 @@ import os
 import stat
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from servd.core.events import Event
 from servd.core.processes import descendants_of
+from servd.core.quick_dataclass import dataclass
 from servd.host.listening import chosen_ports, is_shareable, listening
 from servd.plan.found import found_addresses, one_worker_reason
 from servd.plan.host import Account

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from servd.core.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

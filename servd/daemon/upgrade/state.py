@@ -5,12 +5,12 @@ process inherits, and what the configuration does not say. Pure.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servd.config.model import Config
 from servd.core.errors import ServdError
 from servd.core.handed_socket import HandedSocket
+from servd.core.quick_dataclass import dataclass
 from servd.plan.overrides import Override
 from servd.supervisor.apply.inherit import InheritedService
 

@@ -6,8 +6,8 @@ import dataclasses
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from servd.core.quick_dataclass import dataclass
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.worker_context import WorkerContext
