@@ -26,6 +26,8 @@ else:
         own = set(vars(made))
         made = dataclasses.dataclass(made, init=False, repr=False, eq=False, slots=True)
         fields = dataclasses.fields(made)
+        if not all(field.init for field in fields):
+            raise TypeError("field(init=False) needs dataclasses.dataclass")
         methods = {
             **_methods(fields),
             "__init__": _init(made, fields),

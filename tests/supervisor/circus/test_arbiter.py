@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -23,6 +23,10 @@ class Watched:
         self.looks = {"reap": 0, "manage": 0}
         self._fails = fails
 
+    processes: ClassVar[dict[int, Any]] = {}
+    is_full = False
+    limiter = SimpleNamespace(is_open=True)
+
     def _look(self, what: str) -> None:
         self.looks[what] += 1
         if what == self._fails:
@@ -39,7 +43,7 @@ class Watched:
 def test_a_fault_in_one_service_keeps_no_other_from_being_looked_after(fails: str) -> None:
     @virtual_time
     async def test() -> None:
-        arbiter = ServdArbiter()
+        arbiter = ServdArbiter(lambda: -1)
         bad, good = Watched("bad", fails), Watched("good")
         watchers: list[Any] = [bad, good]
         arbiter.watchers = watchers
