@@ -22,6 +22,9 @@ def main() -> None:
         from servd.supervisor.templates.start import start_early
 
         start_early(inherits_all=command == "serve")
+    from servd.core import gc_tuning
+
+    gc_tuning.seldom()
     from servd.cli.main import main as run
 
     run()

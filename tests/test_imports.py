@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import servd
 
@@ -48,7 +50,11 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
     parts = {n.split(".")[1] for n in modules_after(code) if n.startswith("servd.")}
     assert parts == {"_version", "core", "http", "wire", "worker"}
     leaves = {n for n in modules_after(code) if n.startswith("servd.core.")}
-    assert leaves == {"servd.core.context", "servd.core.gc_tuning"}
+    assert leaves == {
+        "servd.core.context",
+        "servd.core.gc_tuning",
+        "servd.core.quick_dataclass",
+    }
 
 
 def test_a_program_starts_through_the_standard_library_alone() -> None:
@@ -87,3 +93,63 @@ def test_embedding_loads_no_command_line() -> None:
     loaded = {name.partition(".")[0] for name in modules_after("import servd; servd.serve")}
     assert "servd" in loaded
     assert not loaded & {"click", "pydantic", "circus", "fastapi", "structlog", "uvicorn"}
+
+
+def modules_before_a_worker(folder: Path, config: str) -> set[str]:
+    """Modules that a daemon has imported when it starts its first process."""
+    (folder / "servd.toml").write_text(config)
+    code = (
+        "import json, os, sys\n"
+        "STARTS = ('subprocess.Popen', 'os.fork', 'os.posix_spawn')\n"
+        "def look(event, _):\n"
+        "    if event in STARTS:\n"
+        "        print(json.dumps(sorted(sys.modules)), flush=True)\n"
+        "        os._exit(0)\n"
+        "sys.addaudithook(look)\n"
+        "sys.argv = ['servd', '-c', 'servd.toml']\n"
+        "from servd.__main__ import main; main()"
+    )
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SERVD_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**outside, "XDG_RUNTIME_DIR": str(folder), "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_daemon_imports_what_its_configuration_needs_before_its_first_worker(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "main.py").write_text("app = None\n")
+    loaded = modules_before_a_worker(
+        tmp_path, '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
+    )
+    top = {name.partition(".")[0] for name in loaded}
+    assert "circus" in top, "the process was a worker"
+    assert not top & {
+        "anyio", "bentoml", "colorlog", "cryptography", "dotenv", "email", "fastapi", "httpx",
+        "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich", "ruamel",
+        "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
+    }  # fmt: skip
+    assert not loaded & {
+        "circus.commands", "circus.controller", "circus.plugins", "importlib.metadata",
+        "servd.admin.app", "servd.admin.uvicorn_server", "servd.config.settings",
+        "servd.daemon.metrics.prometheus", "servd.daemon.status",
+    }  # fmt: skip
+
+
+def test_what_circus_does_without_can_be_imported_later() -> None:
+    code = (
+        "import servd.supervisor.circus.arbiter, sys\n"
+        "before = set(sys.modules)\n"
+        "import circus.controller, circus.plugins, psutil, zmq.utils.jsonapi\n"
+        "assert before.isdisjoint({'circus.controller', 'psutil', 'yaml', 'zmq'})\n"
+        "assert zmq.Context and psutil.Popen and circus.controller.Controller.dispatch\n"
+        "assert circus.plugins.get_plugin_cmd and zmq.utils.jsonapi.dumps({}) == b'{}'"
+    )
+    assert "zmq.ssh" not in modules_after("import servd.supervisor.circus.arbiter")
+    modules_after(code)

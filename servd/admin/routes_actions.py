@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Header, Response
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_report
 from servd.admin.routes_status import WELL, entity_tag, require_service
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.status import ReloadStatus, reload_status
 from servd.daemon.upgrade.upgrader import UpgradeReport

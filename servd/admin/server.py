@@ -9,7 +9,7 @@ import importlib
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from servd.admin.guard import HostGuard, guard_for
@@ -22,6 +22,7 @@ from servd.core.errors import StartError
 from servd.core.exhaustion import exhaustion_reason, is_exhaustion
 from servd.core.handed_socket import HandedSocket
 from servd.core.paths import admin_address
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.reload.settings import SettingsChange
 from servd.host.identity import group_id
 from servd.plan.model import SocketPlan

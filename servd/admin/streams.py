@@ -6,12 +6,12 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Response
 
 from servd.admin.problem import Problem, ProblemError, documented
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.log.buffer import FOLLOW_PAUSE_SECONDS, Line, LogBuffer
 
 if TYPE_CHECKING:

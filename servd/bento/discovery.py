@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from servd.bento.describe_client import MODULE, Description, DescriptionError
 from servd.config.bento.components import Expansion
@@ -19,6 +19,7 @@ from servd.config.files import check_files_of
 from servd.config.load import Loaded
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity, in_order
+from servd.core.quick_dataclass import dataclass
 from servd.host.facts import inspect_host
 from servd.host.identity import running_as
 from servd.plan.build import build

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -18,6 +18,7 @@ from servd.cli.render.output import say
 from servd.control.client import AdminClient, Answer
 from servd.core.errors import Exit, ServdError, UsageError
 from servd.core.events import Event
+from servd.core.quick_dataclass import dataclass
 
 SHORTEST = 0.1
 """Minimum of `--timeout`, since a request takes time."""

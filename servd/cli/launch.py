@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servd.core import gc_tuning
 from servd.core.errors import ServdError
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.log.lean_import import import_structlog
 from servd.wire.names import HANDOVER

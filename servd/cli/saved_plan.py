@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from servd.cli.render.output import say
 from servd.control.client import NoDaemonError
 from servd.core.errors import ServdError
+from servd.core.quick_dataclass import dataclass
 
 _FORMAT = "servd plan 1"
 

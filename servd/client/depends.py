@@ -9,11 +9,11 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from servd.core.errors import DependencyError
+from servd.core.quick_dataclass import dataclass
 from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, SERVICE
 
 if TYPE_CHECKING:

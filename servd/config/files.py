@@ -115,7 +115,7 @@ def _target(checked: ValidationContext, path: Path, service: Service) -> Iterato
         program = service.command[0]
         search = service.env.get("PATH", checked.config.defaults.env.get("PATH"))
         local = os.path.join(service.directory, program)
-        if shutil.which(local if "/" in program else program, path=search) is None:
+        if checked.which(local if "/" in program else program, search) is None:
             is_there = "/" in program and os.path.exists(local)
             reason = "not executable" if is_there else "not found"
             searched = "" if "/" in program else " (searched PATH)"

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +14,7 @@ from servd.core.basedir import base_dir
 from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError
 from servd.core.exhaustion import glob_or_raise
+from servd.core.quick_dataclass import dataclass
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 STDIN, STDIN_NAME = "-", "<standard input>"

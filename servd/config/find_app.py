@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from servd.config.module_source import ModuleSource, read_module
+from servd.core.quick_dataclass import dataclass
 
 _FRAMEWORKS = frozenset({
     "FastAPI", "Starlette", "Flask", "Quart", "Litestar", "Sanic", "Bottle", "FastHTML",

@@ -1,5 +1,5 @@
-"""Layers variables (`SERVD_DAEMON__LOG__LEVEL`) over the files over `[defaults]`, by
-pydantic-settings; its own file sources would lose the places.
+"""Layers variables (`SERVD_DAEMON__LOG__LEVEL`) over the files over `[defaults]`; where variables
+are set, by `settings`.
 """
 
 from __future__ import annotations
@@ -7,22 +7,27 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servd.config.explain import explain
 from servd.config.model import Config
 from servd.config.tree import Node, Path, UntypedText, graft, nearest, plain
 from servd.core.diagnostics import Diagnostic, Place
+from servd.core.lean_import import stand_ins
+from servd.core.quick_dataclass import dataclass
 from servd.core.secrets import is_secret_name
 
 _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")
 """The plan layers these: a service's env_file overrides the env of `[defaults]`."""
+
+_NO_PLUGINS = {"pydantic.plugin._loader": ModuleType("pydantic.plugin._loader")}
+vars(_NO_PLUGINS["pydantic.plugin._loader"])["get_plugins"] = tuple
+"""In place of pydantic's search through every installed distribution for plugins of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,53 +89,44 @@ def _planted(table: Node, keys: list[str], leaf: Node) -> Node:
     return graft(table, {keys[0]: _planted(inner, keys[1:], leaf)})
 
 
-class _Source(PydanticBaseSettingsSource):
-    """A source with the values of a whole tree."""
+def _validated(environment: dict[str, Any], file: dict[str, Any]) -> Config:
+    """Returns the configuration of two plain trees. Raises `ValidationError`."""
+    if environment:
+        from servd.config.settings import layered
 
-    def __init__(self, settings: type[BaseSettings], values: dict[str, Any]) -> None:
-        super().__init__(settings)
-        self.values = values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self.values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self.values
-
-
-class _InheritanceSource(_Source):
-    """The keys of `[defaults]` as the lowest layer of every service."""
-
-    def __call__(self) -> dict[str, Any]:
-        shared = self.current_state.get("defaults")
-        services = self.current_state.get("services")
-        if not isinstance(shared, dict) or not isinstance(services, dict):
-            return {}
-        inherited = {key: value for key, value in shared.items() if key not in _NOT_INHERITED}
-        tables = [name for name, service in services.items() if isinstance(service, dict)]
-        return {"services": dict.fromkeys(tables, inherited)}
+        return layered(environment, file)
+    values = of_file(file)
+    if not Config.__pydantic_complete__:
+        with stand_ins(_NO_PLUGINS):
+            Config.model_rebuild()
+    return Config.model_validate(values)
 
 
-class _LayeredConfig(Config, BaseSettings):
-    """`Config`, filled from the three sources."""
+def of_file(file: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a file with those of `[defaults]` below them: what pydantic-settings
+    makes of it where no variable is set.
+    """
+    values = inherited(file)
+    return _over({"services": values} if values else {}, file)
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", strict=True)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        given: dict[str, Any] = init_settings.init_kwargs  # type: ignore[attr-defined]
-        return (
-            _Source(settings_cls, given["environment"]),
-            _Source(settings_cls, given["file"]),
-            _InheritanceSource(settings_cls, {}),
-        )
+def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of `upper`, and those of `lower` that it does not have."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        is_deeper = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _over(below, value) if is_deeper else value  # type: ignore[arg-type]
+    return merged
+
+
+def inherited(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what each service has of `[defaults]`."""
+    shared, services = state.get("defaults"), state.get("services")
+    if not isinstance(shared, dict) or not isinstance(services, dict):
+        return {}
+    values = {key: value for key, value in shared.items() if key not in _NOT_INHERITED}
+    return dict.fromkeys((n for n, each in services.items() if isinstance(each, dict)), values)
 
 
 def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:
@@ -141,8 +137,7 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
     found: list[Diagnostic] = []
     for _ in range(10):
         try:
-            # arguments of the sources, not fields
-            settings = _LayeredConfig(environment=environment, file=file)  # type: ignore[call-arg]
+            settings = _validated(environment, file)
         except ValidationError as error:
             dropped: set[Path] = set()
             problems = error.errors(include_url=False)
@@ -163,7 +158,7 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
         else:
             values = {name: getattr(settings, name) for name in Config.model_fields}
             return Config.model_construct(**values), found
-    return Config(), found
+    return Config.unset(), found
 
 
 def _is_explained(where: Path, places: Iterable[Path]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from servd.config.addresses import check_addresses
 from servd.config.bento.declared import Part
@@ -26,6 +26,7 @@ from servd.config.validation_context import ValidationContext
 from servd.core.basedir import absolute, base_dir
 from servd.core.diagnostics import Diagnostic, Place, errors_in, in_order
 from servd.core.errors import ConfigError
+from servd.core.quick_dataclass import dataclass
 
 _MAX_FILES = 1000
 

@@ -84,7 +84,7 @@ class DaemonConfig(Table):
     gpus: GpusOrAuto = Field(
         "auto", description="GPUs of this machine: a number or a list of ids. auto: all GPUs."
     )
-    log: DaemonLog = Field(DaemonLog(), description="Log of the daemon and of its services.")
+    log: DaemonLog = Field(DaemonLog.unset(), description="Log of the daemon and of its services.")
 
 
 class AdminConfig(Table):
@@ -131,10 +131,10 @@ class Config(Table):
     include: Include = Field(
         (), description="Further config files, as globs relative to this file."
     )
-    daemon: DaemonConfig = Field(DaemonConfig(), description="Settings of the daemon.")
-    admin: AdminConfig = Field(AdminConfig(), description="Settings of the admin API.")
+    daemon: DaemonConfig = Field(DaemonConfig.unset(), description="Settings of the daemon.")
+    admin: AdminConfig = Field(AdminConfig.unset(), description="Settings of the admin API.")
     hooks: tuple[Hook, ...] = Field(
         (), description="Programs to run or URLs to call when events happen."
     )
-    defaults: Defaults = Field(Defaults(), description="Default values for every service.")
+    defaults: Defaults = Field(Defaults.unset(), description="Default values for every service.")
     services: dict[ServiceName, Service] = Field({}, description="The services, by name.")

@@ -6,7 +6,8 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from servd.core.quick_dataclass import dataclass
 
 MAX_SOURCE_BYTES = 4 * 2**20
 """Largest source that is read."""

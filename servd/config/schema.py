@@ -31,6 +31,7 @@ Schema = dict[str, Any]
 
 def json_schema() -> Schema:
     """Returns the JSON Schema of a file, as far as drafts 7 and 2020-12 agree (TOML editors)."""
+    _build(Table)
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
     definitions |= {each.__name__: each.model_json_schema() for each in (Dependency, EnvFile)}
@@ -67,6 +68,15 @@ def schema_file() -> str:
         if os.path.isfile(path):
             return path
     return ""
+
+
+def _build(model: type[BaseModel]) -> None:
+    """Builds the models in the order of their definition: pydantic describes a table inside another
+    by what it knows of it, and `Table` defers that.
+    """
+    model.model_rebuild()
+    for each in model.__subclasses__():
+        _build(each)
 
 
 def _models(definitions: Schema) -> Iterator[tuple[Schema, type[BaseModel]]]:

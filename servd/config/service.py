@@ -244,7 +244,9 @@ class ServiceBase(Table):
         description='When a task runs again: "always": before a dependent rolls. "once": only when '
         "its definition changes.",
     )
-    socket: SocketOptions = Field(SocketOptions(), description="Mode and owner of unix sockets.")
+    socket: SocketOptions = Field(
+        SocketOptions.unset(), description="Mode and owner of unix sockets."
+    )
     backlog: int = Field(
         2048, ge=1, le=65535, description="Most connections that wait to be accepted."
     )
@@ -270,7 +272,9 @@ class ServiceBase(Table):
         description='Ids of the CPUs that workers run on, or "spread": one CPU for each worker. '
         "Empty: all CPUs.",
     )
-    timeouts: Timeouts = Field(Timeouts(), description="Time limits for workers and requests.")
+    timeouts: Timeouts = Field(
+        Timeouts.unset(), description="Time limits for workers and requests."
+    )
     limits: Annotated[Limits | None, Switchable] = Field(
         None, description="Limits of each worker. false: no limits."
     )
@@ -295,8 +299,8 @@ class ServiceBase(Table):
     stop_command: Command = Field(
         (), description="Program that stops a command, instead of the signal."
     )
-    restart: Restart = Field(Restart(), description="What happens when a worker exits.")
-    rollout: Rollout = Field(Rollout(), description="How new workers replace old ones.")
+    restart: Restart = Field(Restart.unset(), description="What happens when a worker exits.")
+    rollout: Rollout = Field(Rollout.unset(), description="How new workers replace old ones.")
     env: Environment = Field({}, description="Environment variables.")
     env_file: EnvFiles = Field(
         (), description="Files of NAME=value lines, in the format of python-dotenv."
@@ -318,11 +322,11 @@ class ServiceBase(Table):
     rlimits: ResourceLimits = Field(
         {}, description="Resource limits, named as in getrlimit(2): nofile, nproc, as, core."
     )
-    log: ServiceLog = Field(ServiceLog(), description="What the service logs.")
-    proxy: Proxy = Field(Proxy(), description="Trust in the headers of a reverse proxy.")
+    log: ServiceLog = Field(ServiceLog.unset(), description="What the service logs.")
+    proxy: Proxy = Field(Proxy.unset(), description="Trust in the headers of a reverse proxy.")
     root_path: Text = Field("", description="URL path that the app is mounted under.")
     uvicorn: UvicornOptions = Field(
-        UvicornOptions(), description="Options that are passed to Uvicorn."
+        UvicornOptions.unset(), description="Options that are passed to Uvicorn."
     )
     tls: Annotated[Tls | None, Switchable] = Field(
         None, description="TLS, terminated in the workers. false: no TLS."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tomli_w
@@ -15,6 +14,7 @@ from servd.config.find import Format
 from servd.config.find_app import FoundApp
 from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
 from servd.config.service import Service
+from servd.core.quick_dataclass import dataclass
 
 LISTEN = "127.0.0.1:8000"
 """Where the service of the configuration listens."""

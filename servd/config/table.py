@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -38,7 +38,13 @@ Switchable = BeforeValidator(
 class Table(BaseModel):
     """Base of every table: immutable, without unknown keys or silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+    # only the whole configuration is validated: its tables need no validators of their own
+
+    @classmethod
+    def unset(cls) -> Self:
+        """Returns the table of a file that sets none of its keys, all of which have defaults."""
+        return cls.model_construct()  # type: ignore[return-value]  # the plugin says Table
 
     @field_validator("*", mode="before")
     @classmethod

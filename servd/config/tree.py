@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from servd.core.diagnostics import Diagnostic, Place
+from servd.core.quick_dataclass import dataclass
 
 Path = tuple[str | int, ...]
 """Path from the root to a node: keys of tables and indices of lists."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from servd.config.bento.declared import SHARED_KEYS
 from servd.config.layers import Layers
@@ -11,6 +12,7 @@ from servd.config.model import Config
 from servd.config.redact import redact
 from servd.config.tree import Path, dotted
 from servd.core.diagnostics import Diagnostic, Severity
+from servd.core.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,17 @@ class ValidationContext:
     damaged: bool = False
     component_paths: Mapping[str, Path] = field(default_factory=dict)
     """Paths in the file of the settings of components, which the file does not name as services."""
+
+    _programs: dict[tuple[str, str | None], str | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def which(self, program: str, path: str | None) -> str | None:
+        """Returns where a program is on `path`; looks once for each of them."""
+        key = (program, path)
+        if key not in self._programs:
+            self._programs[key] = shutil.which(program, path=path)
+        return self._programs[key]
 
     def source_path(self, path: Path) -> Path:
         """Returns the path in the file of the value in force at `path`."""

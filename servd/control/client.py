@@ -9,11 +9,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from servd.core.errors import Exit, ServdError
+from servd.core.quick_dataclass import dataclass
 
 TOKEN_VARIABLE = "SERVD_ADMIN_TOKEN"  # noqa: S105  # a name, not a secret
 

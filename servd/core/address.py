@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
+
+from servd.core.quick_dataclass import dataclass
 
 EVERY_V4, EVERY_V6 = "0.0.0.0", "::"  # noqa: S104  # names of the wildcard addresses
 

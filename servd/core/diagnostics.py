@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from servd.core.quick_dataclass import dataclass
 from servd.core.secrets import mask_line
 
 

@@ -11,6 +11,13 @@ _default = gc.get_threshold()
 _PAUSED = (1_000_000, *_default[1:])
 """Practically never; a number that no app would set."""
 
+_SELDOM = (50_000, *_default[1:])
+
+
+def seldom() -> None:
+    """Makes collections rare: a command loads much, keeps most of it, and ends soon."""
+    gc.set_threshold(*_SELDOM)
+
 
 def pause() -> None:
     """Stops automatic collections."""

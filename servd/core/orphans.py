@@ -77,7 +77,7 @@ def write_list(path: str, workers: Iterable[OrphanedWorker]) -> None:
     temporary = f"{path}.new"
     rows = [(w.pid, {name: getattr(w, name) for name in _DETAILS}) for w in workers]
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(rows, file)
+        file.write(json.dumps(rows))  # one call: `json.dump` is ten times slower
     os.replace(temporary, path)
 
 

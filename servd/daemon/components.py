@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.fd_store import FdStore
 from servd.daemon.lifecycle import Lifecycle

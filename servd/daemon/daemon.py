@@ -26,21 +26,12 @@ from servd.daemon.metrics.compactor import MetricsCompactor
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.history import RateHistory
 from servd.daemon.metrics.rates import RequestRates
-from servd.daemon.metrics.snapshot import Snapshot, snapshot
 from servd.daemon.options import DaemonOptions
 from servd.daemon.orphans import OrphanCleaner, ZombieReaper
 from servd.daemon.parent_watch import ParentWatch
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload.reloader import log_warning
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
-from servd.daemon.status import (
-    ConfigStatus,
-    ServiceStatus,
-    Status,
-    View,
-    reload_status,
-    service_status,
-)
 from servd.daemon.surroundings import Surroundings
 from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
@@ -51,6 +42,8 @@ from servd.wire.graces import MANAGER_SECONDS
 
 if TYPE_CHECKING:
     from servd.daemon.metrics.multiprocess import AppMetrics
+    from servd.daemon.metrics.snapshot import Snapshot
+    from servd.daemon.status import ServiceStatus, Status
 
 HEAD_START_SECONDS = 1.0
 """Head start of the workers: imports of the admin API and of file watching would slow them."""
@@ -213,6 +206,8 @@ class Daemon:
 
     def status(self) -> Status:
         """Returns the current state of everything."""
+        from servd.daemon.status import ConfigStatus, Status, reload_status
+
         reloader, desired = self.reloader, self.reloader.desired
         loaded = desired.loaded
         path = absolute(loaded.path) if not loaded.path.startswith("<") else loaded.path
@@ -235,6 +230,8 @@ class Daemon:
 
     def snapshot(self) -> Snapshot:
         """Returns the current measurements."""
+        from servd.daemon.metrics.snapshot import snapshot
+
         return snapshot(self.supervisor, self.reloader.history, self._dropped)
 
     @property
@@ -244,6 +241,8 @@ class Daemon:
 
     def services_status(self) -> list[ServiceStatus]:
         """Returns every service in the order of the graph, then those being removed."""
+        from servd.daemon.status import View, service_status
+
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from servd.config.load import Loaded
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.upgrade.old_daemon import OldDaemon

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.request import ReloadReport

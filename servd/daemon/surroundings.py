@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from servd.config.load import Loaded
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.fd_store import FdStore
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.reload.desired import DesiredState

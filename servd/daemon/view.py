@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.metrics.history import RateHistory
-from servd.daemon.metrics.snapshot import Snapshot
 from servd.daemon.reload.reloader import Reloader
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
-from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.upgrade.upgrader import Upgrades
 from servd.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from servd.daemon.metrics.multiprocess import AppMetrics
+    from servd.daemon.metrics.snapshot import Snapshot
+    from servd.daemon.status import ServiceStatus, Status
 
 
 class DaemonView(Protocol):

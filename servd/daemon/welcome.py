@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from servd.core.address import Address
-from servd.daemon.status import ServiceStatus
+
+if TYPE_CHECKING:
+    from servd.daemon.status import ServiceStatus
 
 _DEFAULT_CONFIGS = ("servd.toml", "servd.yaml", "servd.yml")
 _EVERY_HOST = re.compile(r"(?<=://)(0\.0\.0\.0|\[::\])(?=:)")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from servd.config.model import Config
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import Plan
 
 _FIRST_UNPRIVILEGED_PORT = 1024

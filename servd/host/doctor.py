@@ -7,11 +7,11 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
 from servd.config.model import Config
+from servd.core.quick_dataclass import dataclass
 from servd.host.facts import read_quota, usable_cpus, usable_ids
 from servd.host.other_servd import advice, other_servd
 

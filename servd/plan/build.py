@@ -48,6 +48,9 @@ SpecT = TypeVar("SpecT", TimeoutSpec, LimitSpec, LogSpec, ProxySpec, UvicornSpec
 _NO_PARTS: Mapping[str, Part] = {}
 
 
+_NO_LIMITS = Limits.unset()
+
+
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
     """Returns the plan of a loaded configuration. See `build`."""
     return build(loaded.config, host, runtime_dir, loaded.secrets, loaded.parts)
@@ -220,7 +223,7 @@ class _Draft:
             stop_command=resolve(given.stop_command, names) if given.command else (),
             restart=self._restart(),
             rollout=given.rollout,
-            limits=given.limits or Limits(),
+            limits=given.limits or _NO_LIMITS,
             watchdog=given.watchdog if given.kind != "task" else None,
             ready=self._ready(addresses, sockets),
             health=self._health(addresses, sockets),
@@ -346,7 +349,7 @@ class _Draft:
             root_path=given.root_path.rstrip("/"),
             health_path=given.health.path if given.health is not None else "",
             timeouts=spec_of(TimeoutSpec, given.timeouts),
-            limits=spec_of(LimitSpec, given.limits or Limits()),
+            limits=spec_of(LimitSpec, given.limits or _NO_LIMITS),
             log=spec_of(LogSpec, given.log),
             proxy=spec_of(ProxySpec, given.proxy),
             uvicorn=spec_of(UvicornSpec, given.uvicorn),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
 
 ChangeKind = Literal["add", "remove", "scale", "live", "roll", "switch", "rebind", "interrupt"]

@@ -36,8 +36,9 @@ def diff(before: Plan, after: Plan, roll: Collection[str] = ()) -> tuple[Change,
             change = _rolled(change, old[name], new[name])
         if change is not None:
             changes[name] = _interrupting(change)
+    wanted_by = graph.dependents(after.graph)
     for name in reversed(graph.order(after.graph)):  # a task may need another task
-        before_whom = _changed_dependents(name, after, changes)
+        before_whom = _changed_dependents(wanted_by[name], changes)
         if before_whom and name not in changes and _runs_again(new[name]):
             why = f"runs before {', '.join(before_whom)}"
             changes[name] = Change(name, "roll", (), why, old[name], new[name])
@@ -331,10 +332,10 @@ def _runs_again(plan: ServicePlan) -> bool:
     return plan.is_task and plan.workers > 0 and plan.definition.run == "always"
 
 
-def _changed_dependents(name: str, after: Plan, changes: Mapping[str, Change]) -> list[str]:
+def _changed_dependents(dependents: list[str], changes: Mapping[str, Change]) -> list[str]:
     return [
         other
-        for other in graph.dependents(after.graph)[name]
+        for other in dependents
         if other in changes
         and changes[other].replaces
         and changes[other].before is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
 from collections.abc import Mapping
 
@@ -70,6 +71,7 @@ def build_environment(
     return dict(sorted(environment.items()))
 
 
+@functools.lru_cache(8192)  # the services of a daemon ask the same
 def matches_any(variable: str, patterns: tuple[str, ...]) -> bool:
     """Returns whether a variable's name matches one of `patterns` (globs)."""
     return any(fnmatch.fnmatchcase(variable, pattern) for pattern in patterns)

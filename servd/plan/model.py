@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from servd.config.bento.declared import Part
@@ -12,6 +12,7 @@ from servd.config.check_runners import binds_itself
 from servd.config.service import Limits, Restart, Rollout, Service
 from servd.config.tree import Path
 from servd.core.address import Address
+from servd.core.quick_dataclass import dataclass
 from servd.plan.host import Account
 from servd.wire.graces import KILL_SECONDS
 from servd.wire.worker_spec import AppSpec, TlsSpec

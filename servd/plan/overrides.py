@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from servd.core import graph
 from servd.core.errors import ServdError
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import Plan, ServicePlan
 
 

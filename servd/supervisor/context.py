@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from servd.core.quick_dataclass import dataclass
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.circus.worker_context import WorkerContext

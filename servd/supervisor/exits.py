@@ -6,9 +6,9 @@ import mmap
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from servd.core.errors import StartError
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.exit_text import describe

@@ -8,11 +8,12 @@ import os
 import stat
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from servd.core.events import Event
 from servd.core.processes import descendants_of
+from servd.core.quick_dataclass import dataclass
 from servd.host.listening import chosen_ports, is_shareable, listening
 from servd.plan.found import found_addresses, one_worker_reason
 from servd.plan.host import Account
@@ -21,6 +22,7 @@ from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.generation import Generation
 from servd.supervisor.service import ManagedService
 from servd.supervisor.sockets.pool import SocketPool
+from servd.supervisor.worker_registry import WorkerRegistry
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 60.0
@@ -28,6 +30,8 @@ _LONGEST_SECONDS = 60.0
 as the one before.
 """
 
+_IDLE_SECONDS = 10.0
+"""Time after which workers are gone through again, although none was started."""
 
 _FORGET_SECONDS = 30.0
 """What was found is forgotten when workers of that age have nothing of it."""
@@ -40,7 +44,15 @@ class AddressFinder:
     whenever a change is planned.
     """
 
-    def __init__(self, services: Mapping[str, ManagedService], pool: SocketPool) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, ManagedService],
+        pool: SocketPool,
+        registry: WorkerRegistry,
+    ) -> None:
+        self._registry = registry
+        self._started = 0
+        self._next = 0.0
         self._services = services
         self._pool = pool
         self._temporary = os.path.realpath(tempfile.gettempdir())
@@ -50,15 +62,20 @@ class AddressFinder:
         self._due: WeakKeyDictionary[WorkerProcess, float] = WeakKeyDictionary()
 
     async def look_at_due(self) -> None:
-        """Looks at the workers whose time has come."""
-        due = {
-            process
-            for service in self._programs
-            for process in _processes(service)
-            if process.lived >= self._due.setdefault(process, _FIRST_SECONDS)
-        }
-        for process in due:
-            self._due[process] = process.lived + min(process.lived, _LONGEST_SECONDS)
+        """Looks at the workers whose time has come. Costs nothing while none can have come."""
+        now, started = asyncio.get_running_loop().time(), self._registry.started
+        if now < self._next and started == self._started:
+            return
+        due, wait = set(), _IDLE_SECONDS
+        for service in self._programs:
+            for process in service.current.workers.processes if service.current else ():
+                left = self._due.setdefault(process, _FIRST_SECONDS) - process.lived
+                if left <= 0 and process.is_alive() and process.was_ready:
+                    due.add(process)
+                    self._due[process] = process.lived + min(process.lived, _LONGEST_SECONDS)
+                    left = self._due[process] - process.lived
+                wait = min(wait, left)
+        self._next, self._started = now + wait, started
         if due:
             await self._look([s for s in self._programs if due.intersection(_processes(s))])
 

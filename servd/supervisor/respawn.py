@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from servd.config.service import Restart
+from servd.core.quick_dataclass import dataclass
 
 JITTER = 0.1
 """Fraction by which pauses vary, so that workers that die together do not start together."""

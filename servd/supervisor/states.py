@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from servd.core.quick_dataclass import dataclass
 
 State = Literal[
     "waiting", "starting", "ready", "rolling", "degraded", "backoff",

@@ -46,7 +46,7 @@ class Supervisor:
         self.plan = Plan()
         self.numbers = dict(numbers or {})
         self.services: dict[str, ManagedService] = {}
-        self.addresses = AddressFinder(self.services, context.pool)
+        self.addresses = AddressFinder(self.services, context.pool, context.workers.registry)
         self.leaving: set[ManagedService] = set()
         self.failed_at_start: dict[str, str] = {}
         self._adding: dict[str, ManagedService] = {}

@@ -18,23 +18,32 @@ from servd.supervisor.guardian import Guardian
 _RETRY_SECONDS = 2.0
 """Pause before a list that could not be written is written again."""
 
+_PAUSES = 4.0
+"""Pause after each writing, as a multiple of its time: a list of many workers, whose starts follow
+one another, takes a fifth of the loop at most.
+"""
+
 log = structlog.get_logger()
 
 
 class WorkerRegistry:
     """The list of one daemon, in a `folder` that it shares with daemons that are ending. It is
-    written shortly after every change; without a folder it is not written.
+    written shortly after every change; without a folder it is not written. `started` counts all
+    workers so far.
     """
 
     def __init__(self, folder: str = "") -> None:
+        self.started = 0
         self._path = os.path.join(folder, f"workers-{os.getpid()}.json") if folder else ""
         self._guardian = Guardian(self._path)
         self._known: dict[int, OrphanedWorker] = {}
-        self._writing: asyncio.Handle | None = None
+        self._writing: asyncio.TimerHandle | None = None
         self._stale = False
+        self._not_before = 0.0
 
     def add(self, pid: int, plan: ServicePlan, notify_path: str) -> None:
         """A worker was started."""
+        self.started += 1
         started = started_at(pid)
         if started is not None:
             self._known[pid] = OrphanedWorker(pid, started, plan.stop_seconds, notify_path)
@@ -68,10 +77,13 @@ class WorkerRegistry:
 
     def _write_soon(self) -> None:
         if self._path and self._writing is None:
-            self._writing = asyncio.get_running_loop().call_soon(self._write)
+            loop = asyncio.get_running_loop()
+            self._writing = loop.call_at(self._not_before, self._write)
 
     def _write(self) -> None:
         self._writing = None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             write_list(self._path, self._known.values())
         except OSError as error:  # without it, orphaned workers end by themselves
@@ -81,6 +93,7 @@ class WorkerRegistry:
             asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._write_soon)
         else:
             self._stale = False
+        self._not_before = loop.time() + _PAUSES * (loop.time() - began)
 
 
 def orphaned_workers(folder: str, of: int | str = "*") -> list[OrphanedWorker]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from servd.core.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,7 +282,7 @@ class Fakes:
 
     def context(self, limit: int = 100) -> SupervisorContext:
         """What a supervisor needs, with nothing real but the sockets."""
-        arbiter, pool = ServdArbiter(), SocketPool()
+        arbiter, pool = ServdArbiter(lambda: -1), SocketPool()  # not of the kernel's children
         self.pools.append(pool)
         workers = WorkerContext(
             sink=lambda service, line: None,

@@ -21,6 +21,7 @@ from servd.plan.model import Plan
 from servd.supervisor.apply.mode import ApplyMode
 from servd.supervisor.found_addresses import AddressFinder
 from servd.supervisor.sockets.pool import SocketPool
+from servd.supervisor.worker_registry import WorkerRegistry
 
 ROLL = Change("web", "roll")
 BEGUN = "at the start"
@@ -45,7 +46,7 @@ class FakeRoom:
         self.plan = Plan()
         self.context = SimpleNamespace(stopping=asyncio.Event())
         self.queue = ReloadQueue(self.context.stopping, self.now)
-        self.addresses = AddressFinder({}, SocketPool())
+        self.addresses = AddressFinder({}, SocketPool(), WorkerRegistry())
         self._time = 0
         first = DesiredState(loaded(Config()), Plan(), {}, Plan(runtime_dir="/run/x"), BEGUN)
         self.reloader = Reloader(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from servd.cli.render import service_facts as facts
 from servd.cli.render.figures import duration, elapsed, number, percent, size
 from servd.cli.render.line import Span, StyledLine, padded, squeezed
 from servd.cli.render.service_facts import ServiceRow
+from servd.core.quick_dataclass import dataclass
 
 _GAP = 2
 _LEAST_NAME, _MOST_NAME = 10, 24

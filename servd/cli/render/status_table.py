@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from servd.cli.render.figures import ago, duration, elapsed, when
 from servd.cli.render.line import Span, StyledLine, flowed, indented
 from servd.cli.render.output import in_brief
 from servd.cli.render.service_facts import ServiceRow
+from servd.core.quick_dataclass import dataclass
 
 COMPACT_FROM = 6
 """Number of services from which each is one row, problems first."""

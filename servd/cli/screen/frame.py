@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from servd.cli.render.status_table import (
     summary,
 )
 from servd.cli.screen.view import ORDERS, TopView
+from servd.core.quick_dataclass import dataclass
 
 _FOLDED, _UNFOLDED = "+ ", "- "
 

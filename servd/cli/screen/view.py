@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from servd.cli.render import service_facts as facts
 from servd.cli.render.service_facts import ServiceRow
 from servd.cli.render.status_table import COMPACT_FROM
+from servd.core.quick_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

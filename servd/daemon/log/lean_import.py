@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
-_UNUSED = ("rich", "better_exceptions")
+from servd.core.lean_import import stand_ins
 
 
 def import_structlog() -> None:
     """Imports it without rich and better_exceptions: with them it takes a sixth of the daemon's
     start, and `log.sink` formats exceptions without them. They can still be imported later.
     """
-    absent = [name for name in _UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: an ImportError
-    try:
+    with stand_ins({"rich": None, "better_exceptions": None}):
         importlib.import_module("structlog")
-    finally:
-        for name in absent:
-            del sys.modules[name]

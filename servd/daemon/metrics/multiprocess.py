@@ -14,7 +14,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.metrics.folder import FOLDED, files, lives
 
 BUDGET_BYTES = 16 * 2**20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import structlog
 from prometheus_client.exposition import choose_encoder
@@ -18,6 +17,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from servd._version import __version__
 from servd.core.events import Event
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.metrics.multiprocess import AppMetrics, labelled
 from servd.daemon.metrics.snapshot import Snapshot
 from servd.daemon.watch.certificates import validity

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.periodic import Periodic
 from servd.supervisor.counters import CounterRegistry
 from servd.wire.shm_counters import BOUNDS, Answers, CounterView

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.reload.statistics import ReloadStatistics
 from servd.supervisor.circus.process import WORKER_STATES
 from servd.supervisor.health import memory

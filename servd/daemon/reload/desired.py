@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from servd.config.load import Loaded
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import Plan
 from servd.plan.overrides import Override
 

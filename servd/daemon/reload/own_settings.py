@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from servd.config.model import Config
 from servd.core.errors import StartError
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.admin_protocol import Admin, api_address
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.buffer import LogRouter

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from servd.config.load import Loaded
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadRequest
 from servd.host.facts import inspect_host, read_quota, read_texts, usable_cpus, usable_ids

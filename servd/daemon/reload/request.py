@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from servd.core.errors import ServdError
+from servd.core.quick_dataclass import dataclass
 from servd.plan.change import Change
 from servd.plan.overrides import EndedOverride, ManualAction
 from servd.plan.render_changes import SettingRow

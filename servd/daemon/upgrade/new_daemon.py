@@ -11,11 +11,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from servd.core.basedir import base_dir
 from servd.core.errors import ServdError
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.upgrade.message import LONGEST_LINE_BYTES, parse_message
 from servd.daemon.upgrade.state import UpgradeState
 from servd.wire.graces import DISMISSED_DAEMON_SECONDS

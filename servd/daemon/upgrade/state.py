@@ -4,15 +4,18 @@ process inherits, and what the configuration does not say. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pydantic import TypeAdapter, ValidationError
+import functools
+from typing import TYPE_CHECKING
 
 from servd.config.model import Config
 from servd.core.errors import ServdError
 from servd.core.handed_socket import HandedSocket
+from servd.core.quick_dataclass import dataclass
 from servd.plan.overrides import Override
 from servd.supervisor.apply.inherit import InheritedService
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,15 @@ class UpgradeState:
 
     def to_json(self) -> bytes:
         """Returns one line."""
-        return _DOCUMENT.dump_json(self)
+        return _document().dump_json(self)
 
     @classmethod
     def from_json(cls, text: bytes) -> UpgradeState:
         """Raises `ServdError` for an incompatible document of another version of servd."""
+        from pydantic import ValidationError
+
         try:
-            return _DOCUMENT.validate_json(text)
+            return _document().validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
@@ -81,4 +86,9 @@ class UpgradeState:
             ) from None
 
 
-_DOCUMENT = TypeAdapter(UpgradeState)
+@functools.cache
+def _document() -> TypeAdapter[UpgradeState]:
+    """Returns what reads and writes the document; made when a daemon is replaced."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(UpgradeState)

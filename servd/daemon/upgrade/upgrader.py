@@ -7,13 +7,13 @@ import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
 from servd._version import __version__
 from servd.core.events import Event
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.components import DaemonComponents
 from servd.daemon.log.sink import now
 from servd.daemon.reload.planner import ports_of

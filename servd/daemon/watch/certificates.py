@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import structlog
 
 from servd.core.events import Event
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.periodic import Periodic
 from servd.supervisor.supervisor import Supervisor
 

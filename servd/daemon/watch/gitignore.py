@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 _ALWAYS = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 """Folders that never hold sources, like hidden ones."""
@@ -44,6 +46,8 @@ class Ignored:
 
     def _spec(self, folder: str) -> GitIgnoreSpec | None:
         if folder not in self._specs:
+            from pathspec import GitIgnoreSpec  # used in development only
+
             try:
                 with open(os.path.join(folder, ".gitignore"), encoding="utf-8") as file:
                     self._specs[folder] = GitIgnoreSpec.from_lines(file)

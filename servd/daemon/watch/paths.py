@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from dataclasses import dataclass
 
 from servd.config.find import EXTENSIONS
 from servd.config.load import Loaded
 from servd.core.basedir import absolute
 from servd.core.exhaustion import glob_or_raise, is_exhaustion
+from servd.core.quick_dataclass import dataclass
 
 _MOST_LINKS = 40
 _READ_BYTES = 16 * 2**20

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from servd.supervisor.service import ManagedService
 from servd.supervisor.supervisor import Supervisor
 
 _LOOK_SECONDS = 1.0
+_SURE_SECONDS = 0.5
+"""Age of a change of a folder after which another one has another time."""
 
 _AGAIN_SECONDS = 30.0
 _LONGEST_SECONDS = 600.0
@@ -52,6 +55,7 @@ class RuntimeFolderWatch:
         self._admin = admin
         self._ask = ask
         self._rolled: dict[str, tuple[float, float]] = {}
+        self._looked_at = 0.0
         self._said: tuple[str, float] = ("", -math.inf)
 
     def look(self) -> None:
@@ -85,6 +89,15 @@ class RuntimeFolderWatch:
                 make_app_folders(generation.plan)
 
     def _mend_notify_sockets(self) -> list[str]:
+        """Looks for each socket, unless nothing has changed in their folder."""
+        try:
+            changed = os.stat(self._folder.notify).st_mtime
+        except OSError:
+            changed = 0.0
+        if changed and changed == self._looked_at:
+            return []
+        # a later change can have the same time as one that has only just been made
+        self._looked_at = changed if abs(time.time() - changed) > _SURE_SECONDS else 0.0
         made: list[str] = []
         for service in self._services:
             for process in service.processes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from servd.core import bind
 from servd.core.address import Address
+from servd.core.quick_dataclass import dataclass
 from servd.plan.change import Change
 from servd.plan.diff import client_auth, overlap_is_unsafe
 from servd.plan.model import ServicePlan

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from servd.core.quick_dataclass import dataclass
 from servd.supervisor.apply.inherit import InheritedState
 
 

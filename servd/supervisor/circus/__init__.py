@@ -4,3 +4,5 @@ Circus.
 Uses: circus, `supervisor.io`, `supervisor.respawn`.
 Used by: `supervisor`.
 """
+
+from servd.supervisor.circus import faults as _faults  # noqa: F401  # first: it imports Circus

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,10 @@ from servd.supervisor.circus.watcher import ServiceWatcher
 BACKSTOP_SECONDS = 1.0
 """Interval of a second look for dead workers, in case a SIGCHLD is lost."""
 
+_WHOLE_LOOKS = 10
+"""Every such look is at each worker, in case one was reaped by other code in the daemon."""
+
+_ANY = -1
 
 log = structlog.get_logger()
 
@@ -26,7 +32,8 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
 
     watchers: list[ServiceWatcher]
 
-    def __init__(self) -> None:
+    def __init__(self, ended_child: Callable[[], int | None] | None = None) -> None:
+        self._ended_child = ended_child or _ended_child
         quiet_logging()
         with without_name_lookup():
             super().__init__([], "", "", check_delay=BACKSTOP_SECONDS, loop=IOLoop.current())
@@ -50,8 +57,10 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
 
     async def _look_again(self) -> None:
         """Ends with the daemon only: a fault of one look does not end the next one."""
-        while True:
+        for look in itertools.count(1):
             await asyncio.sleep(self.check_delay)
+            if look % _WHOLE_LOOKS == 0:
+                self._look_at_all()
             self.manage_watchers()
 
     def add(self, watcher: ServiceWatcher) -> None:
@@ -66,7 +75,19 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._watchers_names.pop(watcher.name.lower(), None)
 
     def reap_processes(self) -> None:
-        """Reaps by pid. (Circus reaps any child, and so takes other subprocesses' statuses.)"""
+        """Reaps by pid. (Circus reaps any child, and so takes other subprocesses' statuses.) Asks
+        the kernel who has ended: without that, each look costs a call for every worker.
+        """
+        before = None
+        while (pid := self._ended_child()) is not None:
+            watcher = next((each for each in self.watchers if pid in each.processes), None)
+            if watcher is None or pid == before:  # another child, or one that stays for now
+                self._look_at_all()
+                return
+            _guarded(watcher, watcher.reap_processes)
+            before = pid
+
+    def _look_at_all(self) -> None:
         for watcher in list(self.watchers):
             _guarded(watcher, watcher.reap_processes)
 
@@ -77,7 +98,11 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self.reap_processes()
         if not self._stopping:
             for watcher in list(self.watchers):
+                if watcher.is_full:
+                    continue
                 _guarded(watcher, watcher.manage_processes)
+                if not watcher.limiter.is_open:
+                    break  # the others have their turn when a worker is ready
 
     async def end(self) -> None:
         """Stops looking after the watchers, which the supervisor has stopped before."""
@@ -85,6 +110,17 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._running = False
         if self._backstop is not None:
             self._backstop.cancel()
+
+
+def _ended_child() -> int | None:
+    """Returns the pid of a child that has ended and is not reaped; `_ANY` if the kernel knows no
+    children, so that others have reaped them.
+    """
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return _ANY
+    return found.si_pid if found is not None else None
 
 
 def _guarded(watcher: ServiceWatcher, act: Callable[[], None]) -> None:

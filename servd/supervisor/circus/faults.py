@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
-import circus.arbiter
+from servd.core.lean_import import stand_ins
 
 
 @contextmanager
@@ -16,12 +18,16 @@ def without_name_lookup() -> Iterator[None]:
     """Fault: `Arbiter.__init__` calls `socket.getfqdn()`, which asks a name server and can delay
     the start by many seconds. Only ZeroMQ's cluster, which servd does not have, uses the name.
     """
-    original = circus.arbiter.socket.getfqdn
-    circus.arbiter.socket.getfqdn = socket.gethostname
+    original = socket.getfqdn
+    socket.getfqdn = _host_name
     try:
         yield
     finally:
-        circus.arbiter.socket.getfqdn = original
+        socket.getfqdn = original
+
+
+def _host_name(name: str = "") -> str:
+    return name or socket.gethostname()
 
 
 class NoController:
@@ -52,3 +58,37 @@ def quiet_logging() -> None:
         if type(handler) is logging.StreamHandler:
             root.removeHandler(handler)
     logging.getLogger("circus").setLevel(logging.CRITICAL)
+
+
+def import_circus() -> None:
+    """Fault: `import circus.arbiter` imports ZeroMQ, psutil, PyYAML, the commands of `circusctl`
+    and the loaders of its plugins, whatever is used of them: servd uses none. They would take two
+    thirds of the import's time and memory. All of them can still be imported later.
+    """
+    jsonapi = _module("zmq.utils.jsonapi")
+    utils = _module("zmq.utils", jsonapi=jsonapi)
+    # servd reaps processes itself, so that nothing of psutil is called
+    errors: dict[str, Any] = {
+        name: type(name, (Exception,), {})
+        for name in ("NoSuchProcess", "AccessDenied", "TimeoutExpired")
+    }
+    words = {"STATUS_ZOMBIE": "zombie", "STATUS_DEAD": "dead"}
+    absent = [
+        _module("zmq", utils=utils, ssh=None),
+        utils,
+        jsonapi,
+        _module("circus.controller", Controller=NoController),
+        _module("circus.plugins", get_plugin_cmd=None),
+        _module("psutil", Popen=None, Process=None, **errors, **words),
+    ]
+    with stand_ins({"yaml": None, **{module.__name__: module for module in absent}}):
+        importlib.import_module("circus.arbiter")
+
+
+def _module(name: str, **contents: Any) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(contents)
+    return module
+
+
+import_circus()

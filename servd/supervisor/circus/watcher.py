@@ -120,6 +120,12 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             self.history.pop(slot, None)
         self.manage_processes()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every slot has a process, so that there is nothing to start."""
+        slots = {process.slot for process in self.processes.values() if not process.stopping}
+        return len(slots) == self.numprocesses and not self.drained_slots
+
     def empty_slots(self) -> list[int]:
         """Slots that should have a process, and have none."""
         taken = {process.slot for process in self.staying} | self.drained_slots

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from servd.core.quick_dataclass import dataclass
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.io.output import Sink
 from servd.supervisor.io.print_file import NoPrintFiles, PrintFiles

@@ -23,7 +23,7 @@ class WorkerMessage(BaseModel):
     the other fields are reports.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
 
     answer: int | None = None
     error: str = ""

@@ -22,6 +22,10 @@ class Watched:
         self.launch = SimpleNamespace(plan=SimpleNamespace(name=name))
         self.looks = {"reap": 0, "manage": 0}
         self._fails = fails
+        self.processes: dict[int, Any] = {}
+        self.is_full = False
+        self.limiter = SimpleNamespace(is_open=True)
+        self.reaps: list[int] = []
 
     def _look(self, what: str) -> None:
         self.looks[what] += 1
@@ -30,6 +34,7 @@ class Watched:
 
     def reap_processes(self) -> None:
         self._look("reap")
+        self.reaps.clear()
 
     def manage_processes(self) -> None:
         self._look("manage")
@@ -39,7 +44,7 @@ class Watched:
 def test_a_fault_in_one_service_keeps_no_other_from_being_looked_after(fails: str) -> None:
     @virtual_time
     async def test() -> None:
-        arbiter = ServdArbiter()
+        arbiter = ServdArbiter(lambda: -1)
         bad, good = Watched("bad", fails), Watched("good")
         watchers: list[Any] = [bad, good]
         arbiter.watchers = watchers
@@ -51,5 +56,43 @@ def test_a_fault_in_one_service_keeps_no_other_from_being_looked_after(fails: st
         assert good.looks == {"reap": 4, "manage": 4}
         assert bad.looks == {"reap": 4, "manage": 4}
         assert [(e["event"], e["service"]) for e in logged] == [(Event.INTERNAL_ERROR, "bad")] * 4
+
+    test()
+
+
+def test_only_the_service_of_an_ended_process_is_looked_at() -> None:
+    @virtual_time
+    async def test() -> None:
+        ended = [7]
+        arbiter = ServdArbiter(lambda: ended[0] if ended else None)
+        idle, its = Watched("idle"), Watched("its")
+        idle.is_full = its.is_full = True
+        its.processes = {7: None}
+        its.reaps = ended
+        watchers: list[Any] = [idle, its]
+        arbiter.watchers = watchers
+        arbiter.manage_watchers()
+        assert (idle.looks["reap"], its.looks["reap"]) == (0, 1)
+        arbiter.manage_watchers()
+        assert (idle.looks["reap"], its.looks["reap"]) == (0, 1)
+        ended.append(8)  # a child of other code
+        arbiter.manage_watchers()
+        assert (idle.looks["reap"], its.looks["reap"]) == (1, 2)
+        assert idle.looks["manage"] == its.looks["manage"] == 0
+
+    test()
+
+
+def test_a_service_is_passed_over_only_while_it_is_full() -> None:
+    @virtual_time
+    async def test() -> None:
+        arbiter = ServdArbiter(lambda: None)
+        full, first, second = Watched("full"), Watched("first"), Watched("second")
+        full.is_full = True
+        first.limiter = SimpleNamespace(is_open=False)
+        watchers: list[Any] = [full, first, second]
+        arbiter.watchers = watchers
+        arbiter.manage_watchers()
+        assert [each.looks["manage"] for each in (full, first, second)] == [0, 1, 0]
 
     test()
