@@ -193,6 +193,27 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
         (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
         self.flow.pause_reading()
 
+    def on_message_begin(self) -> None:
+        """Replaces Uvicorn's method: a scope with room for all that is known once the head ends."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": "",
+            "root_path": self.root_path,
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+
     def on_headers_complete(self) -> None:
         """Replaces Uvicorn's method: refuses what no server should take, keeps trailers out."""
         parser, scope = self.parser, self.scope
