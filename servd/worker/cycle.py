@@ -173,7 +173,7 @@ class LeanCycle(RequestResponseCycle):
             raise RuntimeError("Invalid HTTP header name.")
         if HEADER_VALUE_RE.search(value):
             raise RuntimeError("Invalid HTTP header value.")
-        given, name = name, name.lower()
+        given, name = name, bytes(name.lower())  # it may be a bytearray
         line = b"%b: %b\r\n" % (name, value)
         if name not in _ACTED_ON:
             if type(given) is type(value) is bytes and len(line) <= _LONGEST_FIELD:
