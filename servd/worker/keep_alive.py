@@ -245,7 +245,7 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Replaces Uvicorn's method, which needs another turn of the loop when the task ends."""
         task = cycle.task = self.loop.create_task(cycle.run_asgi(app))
-        self.tasks.add(task)
+        self.tasks.add(task)  # which it leaves by itself, unless it is cancelled before it begins
 
     def _get_upgrade(self) -> bytes | None:
         """Replaces Uvicorn's method, which looks for it among the trailers, too."""

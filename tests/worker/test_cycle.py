@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar, cast
+from weakref import WeakSet
 
 import pytest
 import uvicorn
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from servd.worker.cycle import LeanCycle
+from servd.worker.drain import Drain
 from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
 Pair = tuple[Any, Any]
@@ -253,3 +255,28 @@ async def _two_wait() -> None:
 
 def test_the_cancellation_of_one_that_waits_for_the_request_leaves_the_other() -> None:
     asyncio.run(_two_wait())
+
+
+async def _cancelled_before_it_begins() -> None:
+    loop, state = asyncio.get_running_loop(), ServerState()
+    config = uvicorn.Config(_echoes, log_config=None, lifespan="off", interface="asgi3")
+    config.load()
+    made = ThriftyProtocol(config, state, {}, loop)
+    made.head_limit = 65536
+    made.connection_made(_Wire())
+    made.data_received(asking())
+    (task,) = state.tasks
+    task.cancel()
+    made.connection_lost(None)
+    drain = Drain(state, WeakSet(), cast("Any", _NoRequests), 0.0, lambda _: None)
+    drain.begin(3600.0)
+    assert await drain.finish()
+
+
+class _NoRequests:
+    streams = ()
+    given_up: ClassVar[set[Any]] = set()
+
+
+def test_a_request_that_is_cancelled_before_it_begins_holds_up_no_drain() -> None:
+    asyncio.run(_cancelled_before_it_begins())

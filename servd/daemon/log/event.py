@@ -35,7 +35,7 @@ class LogEvent:
             event.fields = line
         return event
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of its lines."""
         return self.json.count(b"\n") + 1

@@ -32,7 +32,7 @@ _REQUEST = {"event": "request"}
 _SHOWN_FIELDS = frozenset({"event", "error", "exception"})
 _LINES_PER_STEP = 64
 
-_REST_SECONDS = 0.005
+_REST_SECONDS = 0.01
 """Pause between two reads of a worker's events while more come: what it says meanwhile is passed on
 together. It lies in the pipe, so that a killed worker does not lose it.
 """
