@@ -44,22 +44,9 @@ class LeanCycle(RequestResponseCycle):
     `tasks` are those of the server, with its own among them while it runs.
     """
 
-    # class attributes: most requests never set them
-    disconnected = False
-    more_body = True
-    body: Any = b""
-    response_started = False
-    response_complete = False
-    chunked_encoding: bool | None = None
-    expected_content_length = 0
-    access_log = False
-    task: asyncio.Task[None] | None = None
     logger = _error_log
-    _says_close = False
-    _is_set = False
-    _event: asyncio.Event | None = None
 
-    def __init__(  # the attributes of Uvicorn's class, without those that are the same for all
+    def __init__(  # all attributes: those of a class take longer to read
         self, connection: Any, expect_100_continue: bool, keep_alive: bool
     ) -> None:
         self.scope = connection.scope
@@ -68,10 +55,18 @@ class LeanCycle(RequestResponseCycle):
         self.tasks: set[Any] = connection.tasks
         self.default_headers = connection.server_state.default_headers
         self.on_response = connection.on_response_complete
+        self.access_log = connection.access_log
+        self.task: asyncio.Task[None] | None = None
+        self.disconnected = False
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expect_100_continue
-        if connection.access_log:
-            self.access_log = True
+        self.body: Any = b""
+        self.more_body = True
+        self.response_started = self.response_complete = False
+        self.chunked_encoding: bool | None = None
+        self.expected_content_length = 0
+        self._says_close = self._is_set = False
+        self._event: asyncio.Event | None = None
 
     @property
     def message_event(self) -> Any:  # type: ignore[override]

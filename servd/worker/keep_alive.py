@@ -107,6 +107,12 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
     head_of: object = None
     body_bytes = 0
 
+    def connection_made(self, transport: Any) -> None:
+        """Extends Uvicorn's method: keeps what each request reads, faster than from a class."""
+        super().connection_made(transport)
+        self.idle, self.head_limit, self.tls = self.idle, self.head_limit, self.tls
+        self.body_bytes = 0
+
     def data_received(self, data: bytes) -> None:
         """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
         6585, 5). It runs for every request, so it does not call the original.

@@ -46,8 +46,8 @@ class _Wire(asyncio.Transport):
         pass
 
 
-async def _talk(base: Any, app: Any, requests: bytes, defaults: list[Pair]) -> tuple[bytes, bool]:
-    """What a client reads, and whether the connection is closed."""
+def _connected(base: Any, app: Any, defaults: list[Pair]) -> tuple[Any, ServerState, _Wire]:
+    """A connection, the state of its server, and what it writes to."""
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", interface="asgi3"
     )
@@ -62,6 +62,12 @@ async def _talk(base: Any, app: Any, requests: bytes, defaults: list[Pair]) -> t
     made = Protocol(config, state, {}, asyncio.get_running_loop())
     wire = _Wire()
     made.connection_made(wire)
+    return made, state, wire
+
+
+async def _talk(base: Any, app: Any, requests: bytes, defaults: list[Pair]) -> tuple[bytes, bool]:
+    """What a client reads, and whether the connection is closed."""
+    made, state, wire = _connected(base, app, defaults)
     made.data_received(requests)
     while state.tasks:
         await asyncio.wait(list(state.tasks), timeout=0.01)
@@ -236,12 +242,7 @@ def test_what_was_checked_is_kept_within_bounds() -> None:
 
 async def _two_wait() -> None:
     loop = asyncio.get_running_loop()
-    state = ServerState()
-    config = uvicorn.Config(_forgets, log_config=None, lifespan="off", interface="asgi3")
-    config.load()
-    wire = _Wire()
-    made = ThriftyProtocol(config, state, {}, loop)
-    made.connection_made(wire)
+    made, _, _ = _connected(ThriftyProtocol, _forgets, [])
     made.on_message_begin()
     one = LeanCycle(made, False, True)
     tasks = [loop.create_task(one.receive()) for _ in range(2)]
@@ -258,12 +259,7 @@ def test_the_cancellation_of_one_that_waits_for_the_request_leaves_the_other() -
 
 
 async def _cancelled_before_it_begins() -> None:
-    loop, state = asyncio.get_running_loop(), ServerState()
-    config = uvicorn.Config(_echoes, log_config=None, lifespan="off", interface="asgi3")
-    config.load()
-    made = ThriftyProtocol(config, state, {}, loop)
-    made.head_limit = 65536
-    made.connection_made(_Wire())
+    made, state, _ = _connected(ThriftyProtocol, _echoes, [])
     made.data_received(asking())
     (task,) = state.tasks
     task.cancel()
