@@ -109,9 +109,7 @@ class Drain:
         reported: DrainCounts = {}
         # `given_up` are tasks whose code outlasts the answer
         while (
-            self.state.connections
-            or self.state.tasks - self.requests.given_up
-            or self._handshakes()
+            self.state.connections or self._tasks() - self.requests.given_up or self._handshakes()
         ):
             counts = self.counts()
             if counts != reported:
@@ -124,6 +122,10 @@ class Drain:
                 await asyncio.wait_for(self._forced.wait(), min(pause, remaining))
             pause = min(pause * 1.5, _MAX_POLL_SECONDS)
         return True
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        """Those that run: one that was cancelled before it began is still among the server's."""
+        return {task for task in self.state.tasks if not task.done()}
 
     async def _cut(self) -> None:
         """Closes connections, then ends tasks: Uvicorn would answer a cancelled task with 500."""
@@ -142,7 +144,7 @@ class Drain:
             connection.transport.abort()
 
     async def _end_tasks(self, seconds: float, *, cancel: bool) -> None:
-        tasks = list(self.state.tasks)
+        tasks = self._tasks()
         for task in tasks if cancel else ():
             task.cancel(msg="drain timeout")
         if tasks:

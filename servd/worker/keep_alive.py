@@ -12,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servd.worker.cycle import LeanCycle
 from servd.worker.guarded_connection import GuardedConnection
 from servd.worker.http_rules import (
     BAD_REQUEST,
@@ -43,6 +46,26 @@ class _Trailers(list[tuple[bytes, bytes]]):
 
 
 _TRAILERS = _Trailers()
+
+
+_MOST_URLS, _LONGEST_URL = 512, 128
+_known_urls: dict[bytes, tuple[str, bytes, bytes]] = {}
+"""What the parser found in URLs without a query: path, raw path and query."""
+
+
+def _parsed(url: bytes) -> tuple[str, bytes, bytes]:
+    """Raises an error of the parser or of the decoder, which it makes an answer with 400."""
+    parsed = httptools.parse_url(url)
+    raw_path = parsed.path
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        path = urllib.parse.unquote(path)
+    found = path, raw_path, parsed.query or b""
+    if not found[2] and len(url) <= _LONGEST_URL:
+        if len(_known_urls) >= _MOST_URLS:
+            _known_urls.clear()
+        _known_urls[url] = found
+    return found
 
 
 @dataclass(eq=False)
@@ -83,6 +106,12 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
     head_bytes = 0
     head_of: object = None
     body_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Extends Uvicorn's method: keeps what each request reads, faster than from a class."""
+        super().connection_made(transport)
+        self.idle, self.head_limit, self.tls = self.idle, self.head_limit, self.tls
+        self.body_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         """Replaces Uvicorn's method, which cancels a timer first: refuses long heads with 431 (RFC
@@ -170,14 +199,59 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
         (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
         self.flow.pause_reading()
 
+    def on_message_begin(self) -> None:
+        """Replaces Uvicorn's method: a scope with room for all that is known once the head ends."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": "",
+            "root_path": self.root_path,
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+
     def on_headers_complete(self) -> None:
-        """Extends Uvicorn's method: refuses what no server should take; no field joins the head."""
-        refused = refusal_of(self.headers, self.parser.get_http_version())
+        """Replaces Uvicorn's method: refuses what no server should take, keeps trailers out."""
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        refused = refusal_of(self.headers, version)
         if refused is not None:
             raise RefusedHeadError(refused)
-        self._tell_certificate()
-        super().on_headers_complete()
         self.headers = _TRAILERS
+        scope["method"] = parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        if self.tls is not None:
+            self._tell_certificate()
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        path, raw_path, scope["query_string"] = _known_urls.get(self.url) or _parsed(self.url)
+        root = self.root_path
+        scope["path"] = root + path if root else path
+        scope["raw_path"] = root.encode("ascii") + raw_path if root else raw_path
+        before: Any = self.cycle
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = self.cycle = LeanCycle(self, self.expect_100_continue, keep_alive)
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Replaces Uvicorn's method, which needs another turn of the loop when the task ends."""
+        task = cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)  # which it leaves by itself, unless it is cancelled before it begins
 
     def _get_upgrade(self) -> bytes | None:
         """Replaces Uvicorn's method, which looks for it among the trailers, too."""
@@ -191,10 +265,27 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
         return offered if b"upgrade" in connection else None
 
     def on_body(self, body: bytes) -> None:
-        """Extends Uvicorn's method: counts what arrived of the body."""
+        """Replaces Uvicorn's method: counts what arrived of the body."""
         self.received += 1
         self.body_bytes += len(body)
-        super().on_body(body)
+        cycle: Any = self.cycle
+        if cycle is None or cycle.scope is not self.scope or cycle.response_complete:
+            return  # of a request that becomes a WebSocket, or was answered already
+        if cycle.body:
+            cycle.body += body
+        else:
+            cycle.body = bytearray(body)
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.set()
+
+    def on_message_complete(self) -> None:
+        """Replaces Uvicorn's method, as `on_body` does."""
+        cycle: Any = self.cycle
+        if cycle is None or cycle.scope is not self.scope or cycle.response_complete:
+            return
+        cycle.more_body = False
+        cycle.set()
 
     @property
     def awaited(self) -> Awaited | None:

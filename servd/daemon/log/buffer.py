@@ -36,23 +36,50 @@ class Line(NamedTuple):
     service: str
     text: bytes
 
+    def each(self) -> list[Line]:
+        """Returns the lines of which this is the last, where several came together."""
+        if b"\n" not in self.text:
+            return [self]
+        texts = self.text.split(b"\n")
+        first = self.number - len(texts) + 1
+        return [Line(first + index, self.service, text) for index, text in enumerate(texts)]
+
 
 class _Ring:
     """The last lines of one service. `forgotten` is the number of the last line dropped."""
 
     def __init__(self) -> None:
         self.lines: deque[Line] = deque()
+        """Those that came together have one entry, under the number of the last."""
         self.forgotten = 0
-        self._bytes = 0
+        self._count = self._bytes = 0
 
-    def add(self, line: Line, most: int) -> None:
-        """Keeps a line, and as many earlier ones as fit in `most` bytes."""
+    def add(self, line: Line, count: int, most: int) -> None:
+        """Keeps lines that came together, and as many earlier ones as fit in `most` bytes."""
         self.lines.append(line)
+        self._count += count
         self._bytes += len(line.text)
-        while len(self.lines) > LINES or (self._bytes > most and len(self.lines) > 1):
-            oldest = self.lines.popleft()
-            self._bytes -= len(oldest.text)
-            self.forgotten = oldest.number
+        while self._count > LINES or (self._bytes > most and self._count > 1):
+            self._drop(self._count - LINES, self._bytes - most)
+
+    def _drop(self, lines: int, most_bytes: int) -> None:
+        """Drops of the oldest entry so many lines and bytes, but not the newest line of all."""
+        number, service, text = self.lines.popleft()
+        start = text.find(b"\n", max(0, most_bytes - 1)) + 1 if most_bytes > 0 else 0
+        if most_bytes > 0 and not start:
+            start = len(text)
+        if lines > 0:
+            parts = text.split(b"\n", lines)
+            start = max(start, len(text) - len(parts[-1]) if len(parts) > lines else len(text))
+        if start >= len(text) and not self.lines:
+            start = text.rfind(b"\n") + 1
+        rest = text[start:]
+        left = rest.count(b"\n") + 1 if rest else 0
+        self._count -= text.count(b"\n") + 1 - left
+        self._bytes -= len(text) - len(rest)
+        self.forgotten = number - left
+        if left:
+            self.lines.appendleft(Line(number, service, rest))
 
     def after(self, number: int) -> list[Line]:
         """Returns the lines with a greater number, oldest first."""
@@ -60,8 +87,17 @@ class _Ring:
         for line in reversed(self.lines):
             if line.number <= number:
                 break
-            found.append(line)
+            found += [one for one in reversed(line.each()) if one.number > number]
         return found[::-1]
+
+    def tail(self, count: int) -> list[Line]:
+        """Returns the last `count` lines, oldest first."""
+        found: list[Line] = []
+        for line in reversed(self.lines):
+            if len(found) >= count:
+                break
+            found += reversed(line.each())
+        return found[:count][::-1]
 
 
 class LogBuffer:
@@ -80,13 +116,15 @@ class LogBuffer:
         self._waking = False
 
     def add(self, event: LogEvent) -> None:
-        """Keeps an event as its line: its fields would take more than the bytes counted here."""
-        service, text = event.service, event.json
+        """Keeps an event as its line: its fields would take more than the bytes counted here. Lines
+        that came together have a number each.
+        """
+        service, text, count = event.service, event.json, event.count
         with self._lock:
-            self.newest += 1
+            self.newest += count
             ring = self._rings.get(service) or self._add_ring(service)
             most = min(BYTES, BYTES_OF_ALL // len(self._rings))
-            ring.add(Line(self.newest, service, text), most)
+            ring.add(Line(self.newest, service, text), count, most)
             if not self._waiting or self._waking or self._loop is None:
                 return
             self._waking = True
@@ -104,7 +142,7 @@ class LogBuffer:
         if not count:
             return []
         with self._lock:
-            each = [list(ring.lines)[-count:] for ring in self._chosen(services)]
+            each = [ring.tail(count) for ring in self._chosen(services)]
         return list(heapq.merge(*each))[-count:]
 
     def after(

@@ -25,13 +25,26 @@ class LogEvent:
 
     @classmethod
     def by_worker(cls, service: str, line: bytes | Mapping[str, Any]) -> LogEvent:
-        """Makes an event of a worker's line: finished (without newline), or the fields of text."""
+        """Makes an event of a worker's line: finished (without newline), or the fields of text.
+        Several finished lines, with newlines between them, may go together: `each` parts them.
+        """
         event = cls(service)
         if isinstance(line, bytes):
             event.json = line
         else:
             event.fields = line
         return event
+
+    @cached_property
+    def count(self) -> int:
+        """Number of its lines."""
+        return self.json.count(b"\n") + 1
+
+    def each(self) -> list[LogEvent]:
+        """Returns an event for each of its lines."""
+        if b"\n" not in self.json:
+            return [self]
+        return [self.by_worker(self.service, line) for line in self.json.split(b"\n")]
 
     @cached_property
     def json(self) -> bytes:

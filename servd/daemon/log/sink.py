@@ -71,7 +71,7 @@ class LogSink:
         self._journal = self._journal_client() if stream is None else None
         self._retired: list[LogStream] = []
         self._waiting: collections.deque[LogEvent] = collections.deque()
-        self._size = 0
+        self._lines = self._size = 0
         self._lost, self._reason = 0, ""
         self._report_at = self._trouble_at = 0.0
         self._works = True
@@ -105,14 +105,15 @@ class LogSink:
             self.put(LogEvent.by_worker("", text.encode()))
 
     def put(self, line: LogEvent) -> None:
-        """Queues one event."""
-        size = len(line.json)
+        """Queues one event, or lines that go together."""
+        size, count = len(line.json), line.count
         with self._wake:
-            full = len(self._waiting) >= _QUEUED_LINES or self._size + size > _QUEUED_BYTES
+            full = self._lines >= _QUEUED_LINES or self._size + size > _QUEUED_BYTES
             if full and threading.current_thread() is not self._thread:  # its own reports fit
-                self._drop(1, "writing was too slow")
+                self._drop(count, "writing was too slow")
                 return
             self._waiting.append(line)
+            self._lines += count
             self._size += size
             self._wake.notify()
 
@@ -125,18 +126,19 @@ class LogSink:
                 retired, self._retired = self._retired, []
                 lines = list(self._waiting)
                 self._waiting.clear()
-                self._size = 0
+                self._lines = self._size = 0
                 stream, console, journal = self._stream, self._console, self._journal
             for old in retired:
                 old.close()
             if journal is not None:
                 for line in lines:
-                    journal.put(line)
+                    for one in line.each():
+                        journal.put(one)
             elif lines:
                 try:
                     self._write(stream, lines, console)
                 except Exception as error:  # no line may end the log
-                    self._drop(len(lines), f"internal error: {error!r}")
+                    self._drop(sum(line.count for line in lines), f"internal error: {error!r}")
             if self._is_report_due:
                 self._report_lost()
             elif not lines and self._closing:
@@ -153,16 +155,22 @@ class LogSink:
         """Writes lines, and counts lost ones: a failing log harms no service. What `stream` has not
         taken when another replaces it is queued for that one.
         """
-        shown = [line.json if console is None else console(line) for line in lines]
+        if console is None:
+            shown = [text for line in lines for text in line.json.split(b"\n")]
+        else:
+            lines = [one for line in lines for one in line.each()]
+            shown = [console(line) for line in lines]
         done, error = stream.write(
             shown, lambda: stream is self._stream and time.monotonic() < self._end
         )
-        self._works = done == len(lines)
+        self._works = done == len(shown)
         if self._works:
             return
+        lines = [one for line in lines for one in line.each()]
         with self._wake:
             if stream is not self._stream:
                 self._waiting.extendleft(reversed(lines[done:]))
+                self._lines += len(lines) - done
                 self._size += sum(len(line.json) for line in lines[done:])
                 return
             self._drop(len(lines) - done, error or "the reader stopped reading")

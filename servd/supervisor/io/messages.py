@@ -6,6 +6,7 @@ A worker runs code that nobody has read: it may send anything, of any type and a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,32 @@ def read_message(line: bytes) -> WorkerMessage | None:
         return None
 
 
+_TEXT = rb'"[ !#-\[\]-~]*"'
+_REQUESTS = re.compile(
+    rb'(?:\x1e\{"timestamp": "[0-9T:.\-Z]{20,32}", "level": "info", "event": "request", '
+    rb'"http\.request\.method": ' + _TEXT + rb', "url\.path": ' + _TEXT + rb", "
+    rb'"http\.response\.status_code": [1-9][0-9]{2}, "client\.address": ' + _TEXT + rb", "
+    rb'"duration_ms": (?:0|[1-9][0-9]{0,9})\.[0-9]{3}, "request_id": ' + _TEXT + rb"(?:, "
+    rb'"trace_id": ' + _TEXT + rb")?\}\n)++"
+)
+"""Lines of the access log without anything that JSON escapes: most of what workers say, checked
+without reading each."""
+
+
+def split_events(content: bytes) -> tuple[list[bytes], bytes]:
+    """Returns the lines in `content`, consecutive ones of the access log together, with newlines
+    between them; and the rest, a line without an end.
+    """
+    found: list[bytes] = []
+    start, requests = 0, _REQUESTS.match
+    while (end := content.find(b"\n", start)) >= 0:
+        if run := requests(content, start):
+            end = run.end() - 1
+        found.append(content[start:end])
+        start = end + 1
+    return found, content[start:]
+
+
 class FinishedEvent:
     """An event that servd's worker has rendered. The daemon adds whose it is: a program can write
     what it likes into its own events, but not in another's name.
@@ -57,6 +84,10 @@ class FinishedEvent:
     def __init__(self, identity: Mapping[str, Any]) -> None:
         self._identity = dict(identity)
         self._tail = b", " + json.dumps(self._identity).encode()[1:]
+
+    def requests(self, lines: bytes) -> bytes:
+        """Returns lines of the access log, as `split_events` finds them, with the identity."""
+        return lines[1:-1].replace(b"}\n\x1e", self._tail + b"\n") + self._tail
 
     def read(self, line: bytes) -> tuple[bytes, Mapping[str, Any]] | None:
         """Returns the event as JSON with its identity, and its own fields; None when it is none."""

@@ -15,7 +15,7 @@ import termios
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from servd.supervisor.io.messages import FinishedEvent
+from servd.supervisor.io.messages import FinishedEvent, split_events
 from servd.supervisor.io.print_file import PrintFile
 from servd.supervisor.io.rate_limit import LineRate
 from servd.supervisor.io.reader import BoundedReader, ReadBudget
@@ -28,11 +28,19 @@ LONGEST_LINE_BYTES = 256 * 1024
 
 _LAST_LINE_CHARACTERS = 4096
 _LAST_EVENT_CHARACTERS = 32768
+_REQUEST = {"event": "request"}
 _SHOWN_FIELDS = frozenset({"event", "error", "exception"})
 _LINES_PER_STEP = 64
 
+_REST_SECONDS = 0.01
+"""Pause between two reads of a worker's events while more come: what it says meanwhile is passed on
+together. It lies in the pipe, so that a killed worker does not lose it.
+"""
+
 Sink = Callable[[str, bytes | Mapping[str, Any]], None]
-"""Receives the name of a service, and an event: finished JSON without a newline, or its fields."""
+"""Receives the name of a service, and an event: its fields, or finished JSON without a newline at
+its end; also several, with newlines between them.
+"""
 
 
 def waiting_bytes(descriptor: int) -> int:
@@ -59,6 +67,10 @@ class LastLines:
         else:
             kept = _SHOWN_FIELDS & line.keys()
             self._lines.append({name: line[name][:_LAST_EVENT_CHARACTERS] for name in kept})
+
+    def add_requests(self, count: int) -> None:
+        """Counts lines of the access log, which nobody wants to read here."""
+        self._lines.extend([_REQUEST] * min(count, LAST_LINES))
 
     def text(self) -> list[str]:
         """The lines; of an event its message and its traceback."""
@@ -106,7 +118,8 @@ class OutputPipe:
         self._part = 0
         self._lines: collections.deque[bytes] = collections.deque()
         os.set_blocking(descriptor, False)
-        self._reader = BoundedReader(descriptor, self._step, budget)
+        rest = _REST_SECONDS if stream == "events" else 0.0
+        self._reader = BoundedReader(descriptor, self._step, budget, rest)
 
     def _step(self) -> bool:
         """Logs some of the lines that were read, or reads more."""
@@ -142,8 +155,12 @@ class OutputPipe:
         if not chunk:
             self.close()
             return 0
-        lines = (self._partial + chunk).split(b"\n")
-        self._partial = lines.pop()
+        content = self._partial + chunk
+        if self._finished is None:
+            lines = content.split(b"\n")
+            self._partial = lines.pop()
+        else:
+            lines, self._partial = split_events(content)
         self._take(lines)
         if len(self._partial) > LONGEST_LINE_BYTES:
             self._part += 1
@@ -182,6 +199,9 @@ class OutputPipe:
 
     def _line(self, line: bytes) -> None:
         if self._finished is not None and line.startswith(EVENT_MARK):
+            if b"\n" in line:
+                self._requests(line, self._finished.requests(line))
+                return
             found = self._finished.read(line[1:])
             if found is not None:
                 event, fields = found
@@ -193,6 +213,11 @@ class OutputPipe:
             if self._finished is not None:
                 self._print([line])
             self._log_text(line)
+
+    def _requests(self, lines: bytes, finished: bytes) -> None:
+        self.last.add_requests(lines.count(b"\n") + 1)
+        self._print([finished])
+        self.sink(self.identity["service"], finished)
 
     def _log_text(self, line: bytes, **details: Any) -> None:
         text = _text_of(line)

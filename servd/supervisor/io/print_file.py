@@ -12,7 +12,7 @@ class PrintFile(Protocol):
     """One file, which workers of one service or of several share."""
 
     def put(self, line: bytes) -> None:
-        """Queues a line without its newline."""
+        """Queues a line without its newline, or several with newlines between them."""
 
 
 class PrintFiles(Protocol):

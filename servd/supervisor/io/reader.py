@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -29,43 +30,63 @@ class ReadBudget:
 
 class BoundedReader:
     """Calls `step` while the descriptor is readable. `step` does a small piece of work, and returns
-    whether there may be more. While the reader pauses, a pipe fills up and its writer waits.
+    whether there may be more. While the reader pauses, a pipe fills up and its writer waits. With
+    `rest` (seconds), what comes sooner after the last turn waits for the rest of that time.
     """
 
-    def __init__(self, descriptor: int, step: Callable[[], bool], budget: ReadBudget) -> None:
+    def __init__(
+        self, descriptor: int, step: Callable[[], bool], budget: ReadBudget, rest: float = 0.0
+    ) -> None:
         self._descriptor = descriptor
         self._step = step
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._rest = rest
+        self._worked_at = -math.inf
+        self._is_busy = False
         self._closed = False
         self._loop.add_reader(descriptor, self._turn)
 
     def _turn(self) -> None:
-        end = time.monotonic() + SLICE_SECONDS
-        more = False
+        began = time.monotonic()
+        more = worked = False
         try:
             while more := self._step():
-                if time.monotonic() >= end:
+                worked = True
+                if time.monotonic() >= began + SLICE_SECONDS:
                     break
         finally:  # also after a fault: the descriptor goes on being read
             if more:
                 self._pause()
+            elif worked and began - self._worked_at < 2 * self._rest and not self._is_busy:
+                self._wait(self._rest)
             else:
                 self._resume()
+            if worked:
+                self._worked_at = began
 
     def _pause(self) -> None:
+        if not self._is_busy and not self._closed:
+            self._is_busy = True
+            self._budget.busy += 1
+        self._wait(self._budget.pause)
+
+    def _wait(self, seconds: float) -> None:
         if self._closed:
             return
         if self._timer is None:
             self._loop.remove_reader(self._descriptor)
-            self._budget.busy += 1
-        self._timer = self._loop.call_later(self._budget.pause, self._turn)
+        self._timer = self._loop.call_later(seconds, self._turn)
 
     def _resume(self) -> None:
-        if self._timer is not None and not self._closed:
-            self._timer = None
+        if self._closed:
+            return
+        if self._is_busy:
+            self._is_busy = False
             self._budget.busy -= 1
+        if self._timer is not None:
+            self._timer = None
             self._loop.add_reader(self._descriptor, self._turn)
 
     def close(self) -> None:
@@ -73,8 +94,9 @@ class BoundedReader:
         if self._closed:
             return
         self._closed = True
+        if self._is_busy:
+            self._budget.busy -= 1
         if self._timer is not None:
             self._timer.cancel()
-            self._budget.busy -= 1
         else:
             self._loop.remove_reader(self._descriptor)

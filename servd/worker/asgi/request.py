@@ -55,20 +55,22 @@ class Request:
     is set when its time is up: later messages are discarded. `threads` has an entry per thread.
     """
 
-    # class attributes: most requests never set them, which makes a request cheap
-    start: Message = None
-    over = False
-    holds_place = False
-    task: asyncio.Task[Any] | None = None
-    answering: asyncio.Future[None] | None = None
-    threads: set[object] | None = None
-    _id: str | None = None
-    _trace: str | None = None
+    __slots__ = (
+        *("scope", "out", "owner", "begun", "start", "over", "holds_place"),
+        *("task", "answering", "threads", "_id", "_trace"),
+    )
 
     def __init__(self, scope: Any, out: Send, owner: RequestOwner) -> None:
         self.scope = scope
         self.out = out
         self.owner = owner
+        self.start: Message = None
+        self.over = self.holds_place = False
+        self.task: asyncio.Task[Any] | None = None
+        self.answering: asyncio.Future[None] | None = None
+        self.threads: set[object] | None = None
+        self._id: str | None = None
+        self._trace: str | None = None
         self.begun = perf_counter()
 
     def send(self, message: Message) -> Awaitable[None]:

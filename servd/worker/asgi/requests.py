@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from servd.http.balance import Balance
-from servd.wire import shm_counters
+from servd.wire.shm_counters import IN_FLIGHT, QUEUED, STUCK, WEBSOCKETS
 from servd.wire.worker_spec import AppSpec, LimitSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
@@ -84,7 +84,7 @@ class Requests:
         current.set(request)
         live, gauges = self.live, self.gauges
         live[request] = None
-        gauges[shm_counters.IN_FLIGHT] = len(live)
+        gauges[IN_FLIGHT] = len(live)
         if self._timers:
             request.task = asyncio.current_task(self.loop)
             for timer in self._timers:
@@ -118,14 +118,15 @@ class Requests:
             error = raised
         finally:
             if request.holds_place:
-                self._leave_place(request)
+                request.holds_place = False
+                self.permits.release()  # type: ignore[union-attr]  # it gave the place
             del live[request]
-            gauges[shm_counters.IN_FLIGHT] = len(live)
+            gauges[IN_FLIGHT] = len(live)
             if not request.over and request.answering is None:
                 self._finish_unanswered(request)
         if request.answering is not None:
             self.stuck.discard(request)
-            gauges[shm_counters.STUCK] = len(self.stuck)
+            gauges[STUCK] = len(self.stuck)
             await end_of(request, error)
         request.task = None  # it holds the context that holds the request
 
@@ -192,11 +193,6 @@ class Requests:
         if not _has_hung_up(request):
             await self.app(request.scope, receive, request.send)
 
-    def _leave_place(self, request: Request) -> None:
-        request.holds_place = False
-        assert self.permits is not None
-        self.permits.release()
-
     async def _other(self, scope: Any, receive: Any, send: Any) -> None:
         """Runs the app for a WebSocket, which is counted, or for the lifespan."""
         if scope["type"] != "websocket":
@@ -207,14 +203,14 @@ class Requests:
         current.set(request)
         if self._bind is not None:
             self._bind(request_id=request.id)
-        self.gauges[shm_counters.WEBSOCKETS] += 1
+        self.gauges[WEBSOCKETS] += 1
         try:
             await self.app(scope, receive, handshake.send)
         except Exception:
             await handshake.fail()
             raise
         finally:
-            self.gauges[shm_counters.WEBSOCKETS] -= 1
+            self.gauges[WEBSOCKETS] -= 1
             if handshake.status != SWITCHING_PROTOCOLS:  # counted and logged like any answer
                 request.start = {"status": handshake.status}
                 self.finish(request)
@@ -226,9 +222,11 @@ class Requests:
         """
         request.over = True
         if request.holds_place and request.answering is None:
-            self._leave_place(request)
+            request.holds_place = False
+            self.permits.release()  # type: ignore[union-attr]  # it gave the place
         seconds = perf_counter() - request.begun
-        status = request.start["status"] if request.start is not None else 500
+        start = request.start
+        status = start["status"] if start is not None else 500
         if last is not None and _is_of_another_length(request, last):
             status = 500
         self._answered(request.scope["method"], status, seconds)
@@ -255,11 +253,11 @@ class Requests:
         return self.deadlines.allowed(request)
 
     def _set_waiting(self, count: int) -> None:
-        self.gauges[shm_counters.QUEUED] = count
+        self.gauges[QUEUED] = count
 
     def _add_stuck(self, request: Request) -> None:
         self.stuck.add(request)
-        self.gauges[shm_counters.STUCK] = len(self.stuck)
+        self.gauges[STUCK] = len(self.stuck)
         self.recycle("stuck")
 
     @property
@@ -313,14 +311,14 @@ def _is_of_another_length(request: Request, last: Message) -> bool:
     h11 has a public name for what is left.
     """
     cycle: Any = getattr(request.out, "__self__", None)
-    if cycle is None or request.scope["method"] == "HEAD":
-        return False
-    if (connection := getattr(cycle, "conn", None)) is not None:  # h11's
+    if getattr(cycle, "chunked_encoding", None) is False:
+        left = cycle.expected_content_length
+    else:  # maybe h11's
+        connection = getattr(cycle, "conn", None)
         left = getattr(getattr(connection, "_writer", None), "_length", None)
-    else:
-        chunked = getattr(cycle, "chunked_encoding", True) is not False
-        left = None if chunked else cycle.expected_content_length
-    return left is not None and left != len(last.get("body", b""))
+    if left is None or left == len(last.get("body", b"")):
+        return False
+    return bool(request.scope["method"] != "HEAD")
 
 
 def current_is_over() -> bool:

@@ -95,3 +95,34 @@ def test_a_follower_that_nothing_comes_for_is_let_go_after_its_patience() -> Non
 
 def test_the_bounds_are_what_the_readme_says() -> None:
     assert (buffer.LINES, buffer.BYTES) == (1000, 256 * 1024)
+
+
+def test_lines_that_come_together_have_a_number_each() -> None:
+    found = LogBuffer()
+    add(found, "a", b"1")
+    add(found, "a", b"2\n3\n4")
+    add(found, "b", b"5")
+    add(found, "a", b"6\n7")
+    lines = found.after(0)[0]
+    assert [(line.number, line.text) for line in lines] == [(n, b"%d" % n) for n in range(1, 8)]
+    assert texts(found, 2) == [b"3", b"4", b"5", b"6", b"7"]
+    assert texts(found, 3, "a") == [b"4", b"6", b"7"]
+    assert [line.text for line in found.tail(3)] == [b"5", b"6", b"7"]
+    assert [line.text for line in found.tail(2, ["a"])] == [b"6", b"7"]
+
+
+def test_lines_that_come_together_are_bounded_as_others_are() -> None:
+    found, alone = LogBuffer(), LogBuffer()
+    for block in range(20):
+        numbers = range(block * 170, (block + 1) * 170)
+        add(found, "busy", b"\n".join(b"%d" % number for number in numbers))
+        for number in numbers:
+            add(alone, "busy", b"%d" % number)
+        assert found.after(0) == alone.after(0)
+    for size in (1, 3, 400):
+        add(found, "big", b"\n".join([b"x" * 1000] * size))
+        kept = texts(found, 0, "big")
+        assert sum(map(len, kept)) <= BYTES
+    assert len(kept) > BYTES // 1000 - 2
+    add(found, "big", b"y\n" + b"y" * (3 * BYTES))
+    assert texts(found, 0, "big") == [b"y" * (3 * BYTES)]

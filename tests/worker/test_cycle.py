@@ -1,0 +1,278 @@
+"""Answers of servd's cycle beside Uvicorn's, byte by byte, on the same apps and requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, cast
+from weakref import WeakSet
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from servd.worker.cycle import LeanCycle
+from servd.worker.drain import Drain
+from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
+
+Pair = tuple[Any, Any]
+
+START = "http.response.start"
+BODY = "http.response.body"
+DATE = (b"date", b"Sat, 31 Jan 2026 12:00:00 GMT")
+
+
+class _Wire(asyncio.Transport):
+    """Notes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += b"" if self.closed else bytes(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def _connected(base: Any, app: Any, defaults: list[Pair]) -> tuple[Any, ServerState, _Wire]:
+    """A connection, the state of its server, and what it writes to."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", interface="asgi3"
+    )
+    config.load()
+    state = ServerState()
+    state.default_headers = defaults
+
+    class Protocol(base):  # type: ignore[misc]
+        idle = IdleConnections(state.connections, 5.0)
+        head_limit = 65536
+
+    made = Protocol(config, state, {}, asyncio.get_running_loop())
+    wire = _Wire()
+    made.connection_made(wire)
+    return made, state, wire
+
+
+async def _talk(base: Any, app: Any, requests: bytes, defaults: list[Pair]) -> tuple[bytes, bool]:
+    """What a client reads, and whether the connection is closed."""
+    made, state, wire = _connected(base, app, defaults)
+    made.data_received(requests)
+    while state.tasks:
+        await asyncio.wait(list(state.tasks), timeout=0.01)
+    return wire.written, wire.closed
+
+
+def both(app: Any, requests: bytes, defaults: list[Pair] | None = None) -> list[tuple[bytes, bool]]:
+    """Uvicorn's conversation, and servd's: twice, since it remembers fields."""
+    bases = [HttpToolsProtocol, ThriftyProtocol, ThriftyProtocol]
+    given = [DATE] if defaults is None else defaults
+    return [asyncio.run(_talk(base, app, requests, given)) for base in bases]
+
+
+def answering(status: int, fields: Any, *parts: bytes) -> Any:
+    """An app that sends `parts` as the body."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": START, "status": status, "headers": fields})
+        for part in parts[:-1]:
+            await send({"type": BODY, "body": part, "more_body": True})
+        await send({"type": BODY, "body": parts[-1] if parts else b""})
+
+    return app
+
+
+def asking(method: bytes = b"GET", version: bytes = b"1.1", fields: bytes = b"") -> bytes:
+    return method + b" /a%20b?c=d HTTP/" + version + b"\r\nHost: x\r\n" + fields + b"\r\n"
+
+
+HEADERS: list[Any] = [
+    [],
+    [(b"content-length", b"5")],
+    [(b"Content-Length", b"5"), (b"X-Odd", b"\xff tab\t")],
+    [(b"content-length", b"5"), (b"content-length", b"5")],
+    [(b"content-length", b"4")],
+    [(b"content-length", b"6")],
+    [(b"content-length", b" 5")],
+    [(b"content-length", b"\xb2")],
+    [(b"content-length", b"-5")],
+    [(b"content-length", b"5x")],
+    [(b"content-length", b"")],
+    [(b"content-length", b"5\r\nx: y")],
+    [(b"transfer-encoding", b"Chunked")],
+    [(b"Transfer-Encoding", b"gzip"), (b"content-length", b"5")],
+    [(b"transfer-encoding", b"chunked"), (b"content-length", b"9")],
+    [(b"content-length", b"9"), (b"transfer-encoding", b"chunked")],
+    [(b"connection", b"keep-alive, Close"), (b"content-length", b"5")],
+    [(b"Connection", b"keep-alive")],
+    [(b"x", b"a\r\nset-cookie: b")],
+    [(b"x", b"a\nb")],
+    [(b"x", b"a\x00b")],
+    [(b"x\r\ny", b"a")],
+    [(b"x y", b"a")],
+    [(b"x:", b"a")],
+    [[b"x", b"a"], [b"content-length", b"5"]],
+    [(bytearray(b"X"), bytearray(b"a")), (b"content-length", bytearray(b"5"))],
+    [("x", "a")],
+    [("content-length", "5")],
+    [(b"content-length", "5")],
+    [(b"x", b"y" * 10_000)],
+    iter([(b"x", b"y")]),
+    None,
+]
+
+
+@pytest.mark.parametrize("fields", HEADERS, ids=lambda fields: repr(fields)[:40])
+def test_heads_and_bodies_are_sent_as_uvicorn_sends_them(fields: Any) -> None:
+    fields = list(fields) if fields is not None and not isinstance(fields, list) else fields
+    for status in (200, 304):
+        app = answering(status, fields, b"hel", b"lo")
+        for method in (b"GET", b"HEAD"):
+            for version in (b"1.1", b"1.0"):
+                uvicorns, first, second = both(app, asking(method, version))
+                assert first == uvicorns
+                assert second == uvicorns
+
+
+@pytest.mark.parametrize("parts", [(), (b"",), (b"hello",), (b"", b"hello", b""), (b"he", b"llo")])
+def test_bodies_are_framed_as_uvicorn_frames_them(parts: tuple[bytes, ...]) -> None:
+    for fields in ([], [(b"content-length", b"5")], [(b"content-length", b"0")]):
+        uvicorns, first, _ = both(answering(200, fields, *parts), asking() + asking(b"HEAD"))
+        assert first == uvicorns
+
+
+async def _raises(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError
+
+
+async def _raises_late(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": START, "status": 200})
+    raise ValueError
+
+
+async def _forgets(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+async def _stops_short(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": START, "status": 200})
+
+
+async def _returns(scope: Any, receive: Any, send: Any) -> Any:
+    await answering(200, [], b"hello")(scope, receive, send)
+    return 5
+
+
+async def _starts_twice(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": START, "status": 200})
+    await send({"type": START, "status": 200})
+
+
+async def _begins_with_the_body(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": BODY, "body": b"x"})
+
+
+async def _sends_more(scope: Any, receive: Any, send: Any) -> None:
+    await answering(200, [], b"hello")(scope, receive, send)
+    await send({"type": BODY, "body": b"x"})
+
+
+async def _has_an_odd_status(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": START, "status": 1000})
+
+
+async def _echoes(scope: Any, receive: Any, send: Any) -> None:
+    """Says what it was asked, and what it received until the client is gone."""
+    told = repr({name: scope[name] for name in sorted(scope) if name != "state"}).encode()
+    while (message := await receive())["more_body"]:
+        told += repr(message).encode()
+    told += repr(message).encode()
+    await send({"type": START, "status": 200})
+    await send({"type": BODY, "body": told})
+    assert (await receive())["type"] == "http.disconnect"
+
+
+ODD_APPS = [
+    *(_raises, _raises_late, _forgets, _stops_short, _returns, _starts_twice),
+    *(_begins_with_the_body, _sends_more, _has_an_odd_status, _echoes),
+]
+
+
+@pytest.mark.parametrize("app", ODD_APPS)
+def test_apps_that_break_the_rules_get_the_same_answers(app: Any) -> None:
+    body = asking(b"POST", fields=b"Content-Length: 5\r\n") + b"hello"
+    chunked = asking(b"POST", fields=b"Transfer-Encoding: chunked\r\n") + b"2\r\nhe\r\n0\r\n\r\n"
+    expecting = asking(b"POST", fields=b"Expect: 100-continue\r\nContent-Length: 1\r\n") + b"x"
+    closing = asking(fields=b"Connection: close\r\n")
+    for requests in (body, chunked, expecting, closing, body + chunked, asking(version=b"1.0")):
+        uvicorns, first, second = both(app, requests)
+        assert first == uvicorns
+        assert second == uvicorns
+
+
+def test_default_fields_are_checked_and_acted_on() -> None:
+    app = answering(200, [(b"content-length", b"0")])
+    for field in (b"connection", b"close"), (b"x", b"a\nb"), (b"X-Served-By", b"me"):
+        uvicorns, first, second = both(app, asking(), [DATE, field])
+        assert first == uvicorns
+        assert second == uvicorns
+
+
+def test_what_was_checked_is_kept_within_bounds() -> None:
+    from servd.worker import cycle
+
+    fields = [(b"x", b"%d" % number) for number in range(2 * cycle._MOST_FIELDS)]
+    app = answering(200, [*fields, (b"Connection", b"x"), (b"y", b"z" * 1000)])
+    asyncio.run(_talk(ThriftyProtocol, app, asking(), [DATE]))
+    assert 0 < len(cycle._fields) <= cycle._MOST_FIELDS
+    assert not {name.lower() for name, _ in cycle._fields} & cycle._ACTED_ON
+    assert all(len(line) <= cycle._LONGEST_FIELD for line in cycle._fields.values())
+
+
+async def _two_wait() -> None:
+    loop = asyncio.get_running_loop()
+    made, _, _ = _connected(ThriftyProtocol, _forgets, [])
+    made.on_message_begin()
+    one = LeanCycle(made, False, True)
+    tasks = [loop.create_task(one.receive()) for _ in range(2)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    assert not tasks[1].done()
+    one.set()
+    assert (await tasks[1])["type"] == "http.request"
+
+
+def test_the_cancellation_of_one_that_waits_for_the_request_leaves_the_other() -> None:
+    asyncio.run(_two_wait())
+
+
+async def _cancelled_before_it_begins() -> None:
+    made, state, _ = _connected(ThriftyProtocol, _echoes, [])
+    made.data_received(asking())
+    (task,) = state.tasks
+    task.cancel()
+    made.connection_lost(None)
+    drain = Drain(state, WeakSet(), cast("Any", _NoRequests), 0.0, lambda _: None)
+    drain.begin(3600.0)
+    assert await drain.finish()
+
+
+class _NoRequests:
+    streams = ()
+    given_up: ClassVar[set[Any]] = set()
+
+
+def test_a_request_that_is_cancelled_before_it_begins_holds_up_no_drain() -> None:
+    asyncio.run(_cancelled_before_it_begins())
