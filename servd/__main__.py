@@ -52,6 +52,7 @@ def open_missing_stdio() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode))
 
 

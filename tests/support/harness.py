@@ -81,6 +81,15 @@ _ENDS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
 """What the daemon says at the end of whatever changes what runs."""
 
 
+def is_template(process: psutil.Process) -> bool:
+    """Whether workers are forked from this process."""
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return command.startswith("servd: template") or "servd.worker.template" in command
+
+
 class ServdProcess:
     """A daemon under test, with its log as it is written."""
 
@@ -328,16 +337,20 @@ class ServdProcess:
         """One sample; None where there is none."""
         return self.samples().get((name, frozenset(labels.items())))
 
-    def descendants(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
         """Every process that the daemon or one of its children started."""
         try:
             return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
+    def descendants(self) -> list[psutil.Process]:
+        """Its family without the templates that workers are forked from."""
+        return [process for process in self.family() if not is_template(process)]
+
     def remember(self) -> None:
         """Takes note of the present processes, so that `leftovers` can look for them."""
-        self.known |= {process.pid: process for process in self.descendants()}
+        self.known |= {process.pid: process for process in self.family()}
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

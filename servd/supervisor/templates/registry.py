@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -55,8 +56,9 @@ class Templates:
         if early is not None:
             started, variables = early
             self._early = _key(ARGV, variables)
-            self._keep(self._early, Template(*started, self._on_change))
-            self._drop_later()
+            with contextlib.suppress(OSError):  # it has ended already
+                self._keep(self._early, Template(*started, self._on_change))
+                self._drop_later()
 
     def key_of(self, plan: ServicePlan) -> TemplateKey | None:
         """Returns what a template for a service needs; None if it should have none: it pays for
@@ -89,10 +91,10 @@ class Templates:
         if template is None or not template.is_alive:
             try:
                 started = start(key.argv, dict(key.variables))
+                template = Template(*started, self._on_change)
             except OSError:
                 self._failures[key] += 1
                 return True, None
-            template = Template(*started, self._on_change)
             self._keep(key, template)
         return template.is_ready, template
 

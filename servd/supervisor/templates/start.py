@@ -56,7 +56,7 @@ def start(
     environment: Mapping[str, str],
     *,
     stdout: int = subprocess.DEVNULL,
-    stderr: int | None = None,
+    stderr: int = subprocess.DEVNULL,
     directory: str = "/",
     **identity: Any,
 ) -> StartedTemplate:

@@ -86,7 +86,7 @@ def test_an_app_that_no_longer_starts_leaves_the_old_daemon_in_place(
 
     assert under_load(client_of(daemon), fail).lost == []
     assert daemon.pids("web") == pids
-    assert [child.pid for child in psutil.Process(daemon.pid).children()] == pids
+    assert [child.pid for child in daemon.descendants()] == pids
     servd.write(main_py=PLAIN)
     replaced(daemon)
     assert daemon.stop() == 0
