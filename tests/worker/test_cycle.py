@@ -128,7 +128,7 @@ HEADERS: list[Any] = [
     [("content-length", "5")],
     [(b"content-length", "5")],
     [(b"x", b"y" * 10_000)],
-    iter([(b"x", b"y")]),
+    ((b"x", b"y"),),
     None,
 ]
 
