@@ -14,7 +14,7 @@ from servd.wire.worker_spec import AppSpec
 from servd.worker.load_app import AppLoadError, load
 
 
-class Loaded:
+class LoadedApp:
     """What became of loading an app: the app, or the error that each worker reports."""
 
     def __init__(self, app: Any = None, error: AppLoadError | None = None) -> None:
@@ -29,19 +29,19 @@ class Loaded:
         return self._app
 
 
-def load_once(spec: AppSpec) -> Loaded:
+def load_once(spec: AppSpec) -> LoadedApp:
     """Loads the app, and exempts it from the garbage collector: a collection would write to its
     pages, which the workers share. An app that has started threads cannot be forked.
     """
     try:
-        loaded = Loaded(load(spec, 0))
+        loaded = LoadedApp(load(spec, 0))
     except AppLoadError as error:
-        loaded = Loaded(error=error)
+        loaded = LoadedApp(error=error)
     else:
         if names := _threads():
             reason = f"{spec.app} has started threads ({', '.join(names)}), which a fork would lose"
             advice = "start them in the lifespan of the app, or write preload = false"
-            loaded = Loaded(error=AppLoadError(f"preload: {reason}: {advice}"))
+            loaded = LoadedApp(error=AppLoadError(f"preload: {reason}: {advice}"))
     if "anyio" in sys.modules:
         with contextlib.suppress(ImportError):  # each worker would import it, in its own memory
             importlib.import_module("anyio._backends._asyncio")

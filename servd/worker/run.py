@@ -26,11 +26,11 @@ from servd.worker.runtime import import_runtime
 
 if TYPE_CHECKING:
     from servd.worker.load_app import AppLoadError
-    from servd.worker.loaded import Loaded
+    from servd.worker.loaded import LoadedApp
 
 
 def run(
-    channel: Channel, numbers: Mapping[int, int] | None = None, loaded: Loaded | None = None
+    channel: Channel, numbers: Mapping[int, int] | None = None, loaded: LoadedApp | None = None
 ) -> None:
     """Runs the worker; exits 3 when its app cannot be imported or started. A forked worker has its
     descriptors under other `numbers` than the daemon, and maybe its app `loaded`.
@@ -107,7 +107,7 @@ def _serve(
     context: ssl.SSLContext | None,
     reporter: Reporter,
     watch: DaemonWatch,
-    loaded: Loaded | None,
+    loaded: LoadedApp | None,
 ) -> None:
     from servd.worker import telemetry
     from servd.worker.load_app import AppLoadError, load

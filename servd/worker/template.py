@@ -21,7 +21,7 @@ from servd.wire.worker_spec import WorkerSpec
 from servd.worker.channel import Channel, die_with_parent
 from servd.worker.events import EventWriter, configure_logging
 from servd.worker.fork import fork
-from servd.worker.loaded import Loaded, load_once, native_threads
+from servd.worker.loaded import LoadedApp, load_once, native_threads
 from servd.worker.process_area import ProcessArea
 from servd.worker.run import run
 from servd.worker.runtime import import_runtime
@@ -43,7 +43,7 @@ class TemplateServer:
 
     def __init__(self, sock: socket.socket, area: ProcessArea) -> None:
         self.area = area
-        self.loaded: Loaded | None = None
+        self.loaded: LoadedApp | None = None
         self._socket = sock
 
     def serve(self) -> _Fork | None:
