@@ -26,8 +26,8 @@ _ACTED_ON = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _fields: dict[tuple[bytes, bytes], bytes] = {}
 """Fields that were checked, as they are sent; none of `_ACTED_ON`."""
 
-_error_log = logging.getLogger("uvicorn.error")
-_access_log = logging.getLogger("uvicorn.access")
+_errors = logging.getLogger("uvicorn.error")
+_accesses = logging.getLogger("uvicorn.access")
 
 
 def _nothing() -> None:
@@ -44,7 +44,7 @@ class LeanCycle(RequestResponseCycle):
     `tasks` are those of the server, with its own among them while it runs.
     """
 
-    logger = _error_log
+    logger = _errors
 
     def __init__(  # all attributes: those of a class take longer to read
         self, connection: Any, expect_100_continue: bool, keep_alive: bool
@@ -84,7 +84,7 @@ class LeanCycle(RequestResponseCycle):
         try:
             result = await app(self.scope, self.receive, self.send)
         except BaseException as error:
-            _error_log.error("Exception in ASGI application\n", exc_info=error)
+            _errors.error("Exception in ASGI application\n", exc_info=error)
             if not self.response_started:
                 await self.send_500_response()
             else:
@@ -101,15 +101,15 @@ class LeanCycle(RequestResponseCycle):
         """Ends an answer that the app has left incomplete, or returned instead of sending it."""
         if result is not None:
             message = "ASGI callable should return None, but returned '%s'."
-            _error_log.error(message, result)
+            _errors.error(message, result)
             self.transport.close()
         elif self.disconnected:
             return
         elif not self.response_started:
-            _error_log.error("ASGI callable returned without starting response.")
+            _errors.error("ASGI callable returned without starting response.")
             await self.send_500_response()
         else:
-            _error_log.error("ASGI callable returned without completing response.")
+            _errors.error("ASGI callable returned without completing response.")
             self.transport.close()
 
     async def send(self, message: Any) -> None:
@@ -188,7 +188,7 @@ class LeanCycle(RequestResponseCycle):
 
     def _log(self, status: int) -> None:
         """Writes Uvicorn's own access log, which an app may have turned on."""
-        _access_log.info(
+        _accesses.info(
             '%s - "%s %s HTTP/%s" %d',
             get_client_addr(self.scope),
             self.scope["method"],
