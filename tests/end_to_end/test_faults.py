@@ -4,6 +4,7 @@ goes on, it is said, and it passes by itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -22,7 +23,14 @@ import pytest
 
 from support.apps import PID
 from support.faults import idling, without_processes
-from support.harness import Servd, ServdProcess, python_for_others, servd_for_others, wait_until
+from support.harness import (
+    Servd,
+    ServdProcess,
+    is_template,
+    python_for_others,
+    servd_for_others,
+    wait_until,
+)
 
 TWO_WORKERS = """
     [services.web]
@@ -59,7 +67,10 @@ def test_where_no_process_can_be_started_it_is_tried_on_and_said(
     daemon = servd.run("--config", "servd.toml", **options).ready()
     first, second = (daemon.workers("web")[worker] for worker in (0, 1))
     daemon.metric("servd_workers", service="web", state="ready")  # what answers is imported now
-    with without_processes(daemon.pid), idling(daemon.pid):
+    templates = [process.pid for process in daemon.family() if is_template(process)]
+    with contextlib.ExitStack() as without, idling(daemon.pid):
+        for pid in (daemon.pid, *templates):
+            without.enter_context(without_processes(pid))
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(daemon.find("worker exited", reason=NO_PROCESS)) >= 5, "it is tried")
         assert daemon.get("web").text == str(second)
@@ -244,7 +255,7 @@ def test_a_clock_that_is_set_by_a_day_is_said_and_ends_nothing(
 
 def everything_stands_still(daemon: ServdProcess, seconds: float) -> None:
     """As when a machine or a container is paused: nobody has slept longer than the others."""
-    pids = [daemon.pid, *(process.pid for process in daemon.descendants())]
+    pids = [daemon.pid, *(process.pid for process in daemon.family())]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(seconds)  # for which time itself stands still
