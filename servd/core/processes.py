@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 4
+"""A flag of a process that ends (linux/sched.h)."""
 
 
 class ProcessStat(NamedTuple):
-    """A process: state ("Z": it has exited), parent, group, session, and start (clock ticks since
-    boot), which distinguishes it from a later process with the same pid.
+    """A process: state ("Z": it has exited), parent, group, session, start (clock ticks since
+    boot), which distinguishes it from a later process with the same pid, and flags of the kernel.
     """
 
     state: str
@@ -23,6 +25,7 @@ class ProcessStat(NamedTuple):
     group: int
     session: int
     started: int
+    flags: int
 
     @property
     def is_dead(self) -> bool:
@@ -35,8 +38,9 @@ def stat_of(pid: int) -> ProcessStat | None:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
-        state, parent, group, session = fields[:4]
-        return ProcessStat(state, int(parent), int(group), int(session), int(fields[19]))
+        state = fields[0]
+        parent, group, session, _, _, flags = map(int, fields[1:7])
+        return ProcessStat(state, parent, group, session, int(fields[19]), flags)
     except (OSError, ValueError, IndexError):
         return None
 
@@ -51,6 +55,12 @@ def is_dead(pid: int) -> bool:
     """Whether a process has exited and waits to be reaped."""
     found = stat_of(pid)
     return found is not None and found.is_dead
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has exited, or has begun to: its connections end before that shows."""
+    found = stat_of(pid)
+    return found is not None and (found.is_dead or bool(found.flags & _PF_EXITING))
 
 
 def children_of(pid: int) -> list[int]:

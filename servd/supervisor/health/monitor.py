@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from servd.core.processes import is_ending
 from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health import memory
@@ -110,6 +111,8 @@ class HealthMonitor:
                 continue
             if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
                 continue  # nor for the daemon's own delay
+            if reason and is_ending(process.pid):
+                return  # its end is noticed in a moment
             failures = failures + 1 if reason else 0
             if failures >= plan.failures and not process.stopping:
                 process.unwell = reason
