@@ -76,7 +76,12 @@ def never_fewer_than(daemon: ServdProcess, workers: int) -> None:
 def test_max_requests_recycles_workers_by_turns_without_losing_a_request(servd: Servd) -> None:
     daemon = serve(servd, "max_requests = 60, max_requests_jitter = 20")
     before = daemon.pids("web")
-    tally = load_until(daemon, lambda: len(recycled(daemon, "max_requests")) >= 4)
+
+    def all_recycled() -> bool:
+        done = {event["pid"] for event in recycled(daemon, "max_requests")}
+        return len(done) >= 4 and done.issuperset(before)
+
+    tally = load_until(daemon, all_recycled)
     assert tally.lost == []
     wait_until(lambda: len(daemon.service("web")["processes"]) == 2, "all have settled")
     assert set(before).isdisjoint(daemon.pids("web"))
