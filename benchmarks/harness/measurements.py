@@ -247,10 +247,11 @@ def loaded(
 
     def once(one: Running) -> Mapping[str, float]:
         url, others = f"http://127.0.0.1:{one.port}/ping", one.others()
-        before = proc.cpu_seconds(one.workers), proc.cpu_seconds(others)
+        before = proc.cpu_seconds(one.workers), proc.cpu_of_each(others)
         load = wrk.load(url, plan.seconds, connections, cpus)
-        after = proc.cpu_seconds(one.workers), proc.cpu_seconds(others)
-        spent, beside = (b - a for a, b in zip(before, after, strict=True))
+        spent = proc.cpu_seconds(one.workers) - before[0]
+        after = proc.cpu_of_each(others)  # one that is not needed any more may have ended
+        beside = sum(after.get(pid, seconds) - seconds for pid, seconds in before[1].items())
         return {
             "per_second": load.per_second,
             "cpu": spent / load.requests * 1e6,

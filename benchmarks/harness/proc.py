@@ -22,6 +22,15 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(ticks(pid) for pid in pids) / TICKS
 
 
+def cpu_of_each(pids: Iterable[int]) -> dict[int, float]:
+    """CPU time of those processes that there are."""
+    found: dict[int, float] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = ticks(pid) / TICKS
+    return found
+
+
 def pss_mib(pids: Iterable[int]) -> float:
     """What processes have in memory (MiB): their own, and their share of what several have."""
     return sum(pss_kib(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids) / 1024
