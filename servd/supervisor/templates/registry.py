@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servd.plan.model import ServicePlan
-from servd.supervisor.templates.start import ARGV, MODULE, start, take_early, variables_at_start
+from servd.supervisor.templates.start import (
+    ARGV,
+    MODULE,
+    StartedTemplate,
+    start,
+    take_early,
+    variables_at_start,
+)
 from servd.supervisor.templates.template import Template
 
 _START_SECONDS = 10.0
@@ -56,8 +62,7 @@ class Templates:
         if early is not None:
             started, variables = early
             self._early = _key(ARGV, variables)
-            with contextlib.suppress(OSError):  # it has ended already
-                self._keep(self._early, Template(*started, self._on_change))
+            if self._adopt(self._early, started) is not None:
                 self._drop_later()
 
     def key_of(self, plan: ServicePlan) -> TemplateKey | None:
@@ -89,19 +94,33 @@ class Templates:
             return True, None
         template = self._running.get(key)
         if template is None or not template.is_alive:
-            try:
-                started = start(key.argv, dict(key.variables))
-                template = Template(*started, self._on_change)
-            except OSError:
-                self._failures[key] += 1
+            template = self._start(key)
+            if template is None:
                 return True, None
-            self._keep(key, template)
         return template.is_ready, template
 
-    def _keep(self, key: TemplateKey, template: Template) -> None:
+    def _start(self, key: TemplateKey) -> Template | None:
+        try:
+            return self._adopt(key, start(key.argv, dict(key.variables)))
+        except OSError:
+            self._failures[key] += 1
+            return None
+
+    def _adopt(self, key: TemplateKey, started: StartedTemplate) -> Template | None:
+        """Looks after a template from now on; returns None if it has ended, or the kernel lacks
+        pidfd_open(2).
+        """
+        try:
+            template = Template(*started, self._on_change)
+        except OSError:
+            self._failures[key] += 1
+            started.process.kill()
+            started.process.wait()
+            return None
         self._running[key] = template
         loop = asyncio.get_running_loop()
         self._timers[key] = loop.call_later(_START_SECONDS, self._check_started, template)
+        return template
 
     def _check_started(self, template: Template) -> None:
         if not template.is_ready:

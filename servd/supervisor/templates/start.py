@@ -87,6 +87,8 @@ def start_early(*, inherits_all: bool) -> None:
     the variables that every worker inherits, or (`servd serve`) all of the daemon's.
     """
     global _early
+    if sys.platform != "linux":
+        return
     environment = {
         name: value
         for name, value in variables_at_start(os.environ).items()

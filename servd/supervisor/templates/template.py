@@ -24,7 +24,7 @@ from servd.wire.fork_request import (
     send,
 )
 
-FORK_SECONDS = 5.0
+FORK_SECONDS = 2.0
 """Time limit for a fork, which takes some milliseconds; the daemon waits for it."""
 
 
