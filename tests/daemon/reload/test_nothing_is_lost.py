@@ -260,7 +260,7 @@ def test_a_worker_killed_in_the_middle_of_a_roll_undoes_it(servd: Servd) -> None
         asked = asyncio.ensure_future(asyncio.to_thread(daemon.reload, config))
 
         def strangers() -> set[int]:
-            return {p.pid for p in daemon.descendants()} - set(pids)
+            return {event["pid"] for event in daemon.find("worker started", generation=2)}
 
         new = await asyncio.to_thread(wait_until, strangers, "a new worker")
         os.kill(min(new), signal.SIGKILL)
