@@ -87,7 +87,10 @@ class FileWatch:
         self._choose(read, running)
         contents = self._contents()
         if contents is not None:
-            self._seen = {**contents, **self._seen}
+            # what only a pattern finds has come since the files were read
+            read_now = self._config.files | self._certificates.files
+            known = {path: content for path, content in contents.items() if path in read_now}
+            self._seen = {**known, **self._seen}
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         elif self._wanted != self._watching:

@@ -106,6 +106,21 @@ async def test_what_changes_while_it_is_read_is_asked_for_once_it_is_quiet(tmp_p
 
 
 @in_loop
+async def test_a_file_that_comes_while_others_are_read_is_asked_for(tmp_path: Path) -> None:
+    """Only a pattern finds it: the reader has not."""
+    watched = Watched(tmp_path)
+    pattern = str(tmp_path / "*.toml")
+    read = dataclasses.replace(watched.loaded, patterns=(pattern,))
+    watched.watch.look_at(read, watched.loaded)
+    watched.watch.about_to_read()
+    watched.write(**{"job.toml": ""})
+    watched.watch.look_at(read, watched.loaded)
+    watched.clock.advance(1.1)
+    assert watched.asked == [ReloadRequest("a file changed")]
+    await watched.watch.stop()
+
+
+@in_loop
 async def test_nothing_is_asked_for_after_the_end(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.write(**{"web.env": "A=1"})
