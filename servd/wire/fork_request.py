@@ -7,8 +7,10 @@ from __future__ import annotations
 import array
 import json
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from servd.core.quick_dataclass import dataclass
 
 FORK, LOAD = "fork", "load"
 """What the daemon asks for: to fork a worker (`ForkRequest`, with `reply`, stdout, stderr, channel

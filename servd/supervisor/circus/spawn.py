@@ -8,8 +8,9 @@ import resource
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import IdentityPlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.notify_socket import NotifySocket
@@ -105,8 +106,6 @@ class _Process:
         stdio = [self.writing["stdout"], self.writing["stderr"]]
         passed = [*stdio, self.channel, *descriptors]
         try:
-            if not template.can_fork(request, passed):
-                raise TemplateError(0, "too much to pass to the template of preload")
             return template.fork(request, passed)
         except TemplateError:
             if plan.preloads:

@@ -100,6 +100,7 @@ class PreloadedApp:
             return False
         if not template.is_alive:
             self._raise_failure(template)
+            return False  # it is killed, and not reaped yet
         if template.loaded is False:
             self._loop.call_soon(self._drop, template)
         return template.loaded is not None
@@ -117,10 +118,10 @@ class PreloadedApp:
             reading, writing = open_pipes(launch.streams, undo, handed)
             os.set_blocking(writing["events"], False)
             started = self._fork(launch, base, writing) or self._start(launch, writing)
+            self.template = Template(*started, self._has_changed)
             undo.pop_all()
             self._events = os.dup(writing["events"])
         self._spec = launch.template_spec().to_json()
-        self.template = Template(*started, self._has_changed)
         self._limiter.enter(self)
         self._seconds = plan.startup
         self._overdue = self._loop.call_later(plan.startup, self._abort)

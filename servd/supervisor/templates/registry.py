@@ -6,8 +6,8 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
 from servd.supervisor.templates.start import (
     ARGV,

@@ -69,19 +69,17 @@ class Template:
         """
         send(self._socket, json.dumps({"do": LOAD, "spec": spec}), [events])
 
-    @staticmethod
-    def can_fork(request: ForkRequest, descriptors: Sequence[int]) -> bool:
-        """Whether a request fits into a datagram."""
-        return len(descriptors) < MAX_DESCRIPTORS and len(request.to_json()) < MAX_BYTES
-
     def fork(self, request: ForkRequest, descriptors: Sequence[int]) -> ForkedProcess:
         """Forks; `descriptors` are stdout, stderr, and those of the process. Raises
         `TemplateError`, or the OSError of what the process did before it was ready to begin.
         """
+        text = request.to_json()
+        if len(descriptors) >= MAX_DESCRIPTORS or len(text) >= MAX_BYTES:
+            raise TemplateError(0, "too much to pass to a template")
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             try:
-                send(self._socket, request.to_json(), [writing, *descriptors])
+                send(self._socket, text, [writing, *descriptors])
             except OSError as error:
                 raise TemplateError(error.errno, "the template does not take requests") from None
             finally:
