@@ -15,7 +15,7 @@ from circus.process import RUNNING, UNEXISTING, Process
 from servd.config.service import ServiceLog
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.remains import Remains
-from servd.supervisor.circus.spawn import raise_limits, spawn
+from servd.supervisor.circus.spawn import raise_limits, read_outputs, spawn
 from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.io.output import LastLines, OutputPipe
@@ -128,30 +128,17 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             raise
 
     def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
-        identity = {
-            "service": self.launch.plan.name,
-            "worker": self.slot,
-            "pid": self.pid,
-            "generation": self.launch.generation,
-        }
-        context = self.launch.context
-        plan = self.launch.plan
+        context, plan = self.launch.context, self.launch.plan
         self._rate = context.rates.of(plan.name, plan.definition.log.max_rate)
         self._file = context.print_files.acquire(plan.definition.log, plan.identity.account)
-        self._pipes = [
-            OutputPipe(
-                descriptor,
-                identity,
-                stream,
-                last=self.last_lines,
-                sink=context.sink,
-                now=context.now,
-                rate=self._rate,
-                budget=context.budget,
-                file=self._file,
-            )
-            for stream, descriptor in descriptors.items()
-        ]
+        self._pipes = read_outputs(
+            self.launch,
+            descriptors,
+            self.last_lines,
+            self._file,
+            worker=self.slot,
+            pid=self.pid,
+        )
 
     def print_to(self, options: ServiceLog | None) -> None:
         """What it prints goes to the file of `options` from now on, if they name one."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.launch import Launch
-from servd.supervisor.circus.spawn import fork_request, open_pipes
+from servd.supervisor.circus.spawn import fork_request, open_pipes, read_outputs
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.exit_text import describe
 from servd.supervisor.io.output import LastLines, OutputPipe
@@ -125,21 +125,7 @@ class PreloadedApp:
         self._limiter.enter(self)
         self._seconds = plan.startup
         self._overdue = self._loop.call_later(plan.startup, self._abort)
-        context = launch.context
-        identity = {"service": plan.name, "pid": self.template.pid, "generation": launch.generation}
-        self._pipes = [
-            OutputPipe(
-                descriptor,
-                identity,
-                stream,
-                last=LastLines(),
-                sink=context.sink,
-                now=context.now,
-                rate=context.rates.of(plan.name, plan.definition.log.max_rate),
-                budget=context.budget,
-            )
-            for stream, descriptor in reading.items()
-        ]
+        self._pipes = read_outputs(launch, reading, LastLines(), pid=self.template.pid)
 
     @staticmethod
     def _fork(
