@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import servd
@@ -97,7 +99,9 @@ def test_embedding_loads_no_command_line() -> None:
 
 def modules_before_a_worker(folder: Path, config: str) -> set[str]:
     """Modules that a daemon has imported when it asks its template for the first worker."""
-    (folder / "servd.toml").write_text(config)
+    # root's default folder would stay: the daemon ends without cleaning up
+    runtime = tempfile.mkdtemp(prefix="si", dir="/tmp")
+    (folder / "servd.toml").write_text(f'daemon.runtime_dir = "{runtime}"\n{config}')
     code = (
         "import json, os, sys\n"
         "def look(event, _):\n"
@@ -116,6 +120,7 @@ def modules_before_a_worker(folder: Path, config: str) -> set[str]:
         capture_output=True,
         text=True,
     )
+    shutil.rmtree(runtime)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
