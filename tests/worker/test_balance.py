@@ -83,20 +83,27 @@ def test_a_burst_is_spread_over_all_workers(servd: Servd, kind: str) -> None:
 
 
 def test_one_by_one_each_goes_to_the_worker_with_the_fewest(servd: Servd) -> None:
+    """The median is of workers that got no processor: whoever runs takes what they left."""
     config = CONFIG.format(workers=2, folder=servd.folder)
     daemon = servd(config, main_py=APP).ready()
-    with contextlib.ExitStack() as stack:
-        kept = [stack.enter_context(connected(daemon, "tcp")) for _ in range(8)]
-        of = {client: pid_of(client) for client in kept}
-        first = of[kept[0]]
-        ended = [client for client in kept if of[client] == first]
-        for client in ended:
-            client.shutdown(socket.SHUT_WR)
-            assert client.recv(1) == b""  # the worker has seen it
-        counts = Counter(
-            pid_of(stack.enter_context(connected(daemon, "tcp"))) for _ in range(len(ended))
-        )
-    assert counts[first] >= len(ended) - 1
+    most = []
+    for _ in range(7):
+        with contextlib.ExitStack() as stack:
+            kept = [stack.enter_context(connected(daemon, "tcp")) for _ in range(8)]
+            of = {client: pid_of(client) for client in kept}
+            ended = [client for client in kept if of[client] == of[kept[0]]]
+            for client in ended:
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""  # the worker has seen it
+                del of[client]
+            for _ in ended:
+                client = stack.enter_context(connected(daemon, "tcp"))
+                of[client] = pid_of(client)
+            most.append(max(Counter(of.values()).values()))
+            for client in of:
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""
+    assert statistics.median(most) <= 5, most
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
