@@ -94,7 +94,7 @@ def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
         text = _FILE_REFERENCE.sub(
             lambda found: f"${{file:{moved(node.place.file, found[1])}}}", node.value
         )
-        return replace(node, value=text)
+        return node if text == node.value else replace(node, value=text)
 
     def relative(file: str) -> str:
         return os.path.relpath(folder_of(file), target)
@@ -112,6 +112,8 @@ def map_paths(root: Node, move: Callable[[str, str], str]) -> Node:
         if not isinstance(node.value, str) or not node.value:
             return node
         text = _moved(path, node.value, lambda each: move(node.place.file, each))
+        if text == node.value:
+            return node
         return replace(node, value=UntypedText(text) if type(node.value) is UntypedText else text)
 
     return map_scalars(root, change)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _AT = re.compile(r"(?s)(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 _TWICE = re.compile(r"Cannot (overwrite|declare|mutate|redefine)")
 _PAIR = re.compile(r"\s*[\w.\"'-]+\s*=\s*\S")
+_PLAIN_TEXT = re.compile(r'"[^"\\\x00-\x1f]*"')
+_PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _QUOTED = re.compile(r"\"(\\.|[^\"\\])*\"|'[^']*'|#.*")
 _MAX_MISTAKES = 50
 
@@ -226,8 +228,10 @@ class _Builder:
 
 
 def _scalar(text: str) -> str | int | float | bool:
-    if re.fullmatch(r'"[^"\\\x00-\x1f]*"', text):
+    if _PLAIN_TEXT.fullmatch(text):
         return text[1:-1]
+    if _PLAIN_NUMBER.fullmatch(text):
+        return int(text)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -246,6 +250,8 @@ def _with_values(value: Any, near: Node) -> Node:
         found = tuple(map(_with_values, value, places))
     elif not isinstance(value, str | int | float | bool):
         found = str(value)
+    elif type(value) is type(near.value) and value == near.value:
+        return near
     return Node(found, near.place, near.key_place, written=near.written)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -113,13 +114,15 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
 
 
 def map_scalars(node: Node, change: Callable[[Path, Node], Node], path: Path = ()) -> Node:
-    """Returns the tree with `change` applied to every scalar."""
-    if isinstance(node.value, dict):
-        entries = node.value.items()
-        return replace(node, value={k: map_scalars(v, change, (*path, k)) for k, v in entries})
-    if isinstance(node.value, tuple):
-        listed = enumerate(node.value)
-        return replace(node, value=tuple(map_scalars(v, change, (*path, i)) for i, v in listed))
+    """Returns the tree with `change` applied to every scalar. What stays the same is shared."""
+    before = node.value
+    if isinstance(before, dict):
+        table = {key: map_scalars(each, change, (*path, key)) for key, each in before.items()}
+        same = all(map(operator.is_, table.values(), before.values()))
+        return node if same else replace(node, value=table)
+    if isinstance(before, tuple):
+        items = tuple(map_scalars(each, change, (*path, i)) for i, each in enumerate(before))
+        return node if all(map(operator.is_, items, before)) else replace(node, value=items)
     return change(path, node)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
+ANY_CHILD = -1
 _PF_EXITING = 4
 """A flag of a process that ends (linux/sched.h)."""
 
@@ -61,6 +62,17 @@ def is_ending(pid: int) -> bool:
     """Whether a process has exited, or has begun to: its connections end before that shows."""
     found = stat_of(pid)
     return found is not None and (found.is_dead or bool(found.flags & _PF_EXITING))
+
+
+def ended_child() -> int | None:
+    """Returns the pid of a child of this process that has ended and is not reaped; `ANY_CHILD` if
+    the kernel knows no children, so that others have reaped them.
+    """
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return ANY_CHILD
+    return found.si_pid if found is not None else None
 
 
 def children_of(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ import structlog
 from servd.core import bind
 from servd.core.events import Event
 from servd.core.orphans import OrphanedWorker
-from servd.core.processes import children_of, is_dead
+from servd.core.processes import children_of, ended_child, is_dead
 from servd.plan.model import Plan
 from servd.wire.graces import ORPHAN_SECONDS
 
@@ -105,4 +105,5 @@ class ZombieReaper:
 
 
 def _children() -> list[int]:
-    return children_of(os.getpid())
+    """Returns the daemon's children; none while no child has ended, which costs one call."""
+    return children_of(os.getpid()) if ended_child() is not None else []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Hashable, Mapping, Set
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,11 +21,13 @@ def fingerprint(key: bytes, *values: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Returns the value as lists and scalars, whose text is complete and in a fixed order."""
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, BaseModel):
         return [type(value).__name__, _plain(dict(value))]
-    if dataclasses.is_dataclass(value):
-        compared = (field.name for field in dataclasses.fields(value) if field.compare)
-        return [type(value).__name__, *(_plain(getattr(value, name)) for name in compared)]
+    kind: type = type(value)
+    if (names := _compared(kind)) is not None:
+        return [kind.__name__, *(_plain(getattr(value, name)) for name in names)]
     if isinstance(value, Mapping):
         return sorted((str(key), _plain(each)) for key, each in value.items())
     if isinstance(value, Set):
@@ -32,3 +35,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value
+
+
+@functools.cache
+def _compared(kind: Hashable) -> tuple[str, ...] | None:
+    """Returns the names of what is compared of a dataclass."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field.name for field in dataclasses.fields(kind) if field.compare)

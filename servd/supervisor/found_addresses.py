@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import math
 import os
 import stat
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 from servd.core.events import Event
 from servd.core.processes import descendants_of
@@ -25,13 +26,10 @@ from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.worker_registry import WorkerRegistry
 
 _FIRST_SECONDS = 0.5
-_LONGEST_SECONDS = 60.0
-"""Age of a worker at the first look at it, and the longest time between two: each is twice as long
-as the one before.
+_LONGEST_SECONDS = 300.0
+"""Age of a worker at the first look at its service, and the longest time between two: each is twice
+as long as the one before.
 """
-
-_IDLE_SECONDS = 10.0
-"""Time after which workers are gone through again, although none was started."""
 
 _FORGET_SECONDS = 30.0
 """What was found is forgotten when workers of that age have nothing of it."""
@@ -51,37 +49,45 @@ class AddressFinder:
         registry: WorkerRegistry,
     ) -> None:
         self._registry = registry
-        self._started = 0
-        self._next = 0.0
         self._services = services
         self._pool = pool
         self._temporary = os.path.realpath(tempfile.gettempdir())
         self._chosen_ports = chosen_ports()
         self._shareable: dict[str, bool] = {}
         self._last: dict[str, tuple[set[int], set[str]]] = {}
-        self._due: WeakKeyDictionary[WorkerProcess, float] = WeakKeyDictionary()
+        self._due: dict[str, float] = {}
+        """When each service is looked at next."""
+        self._schedule: list[tuple[float, str]] = []
+        """A heap of these times, and of some that count no more."""
 
     async def look_at_due(self) -> None:
-        """Looks at the workers whose time has come. Costs nothing while none can have come."""
-        now, started = asyncio.get_running_loop().time(), self._registry.started
-        if now < self._next and started == self._started:
-            return
-        due, wait = set(), _IDLE_SECONDS
-        for service in self._programs:
-            for process in service.current.workers.processes if service.current else ():
-                left = self._due.setdefault(process, _FIRST_SECONDS) - process.lived
-                if left <= 0 and process.is_alive() and process.was_ready:
-                    due.add(process)
-                    self._due[process] = process.lived + min(process.lived, _LONGEST_SECONDS)
-                    left = self._due[process] - process.lived
-                wait = min(wait, left)
-        self._next, self._started = now + wait, started
-        if due:
-            await self._look([s for s in self._programs if due.intersection(_processes(s))])
+        """Looks at the services whose time has come. Those whose time has not cost nothing."""
+        now = asyncio.get_running_loop().time()
+        for name in self._registry.take_started():
+            self._look_at(now + _FIRST_SECONDS, name)
+        due: list[ManagedService] = []
+        while self._schedule and self._schedule[0][0] <= now:
+            at, name = heapq.heappop(self._schedule)
+            if self._due.get(name) != at:
+                continue
+            del self._due[name]
+            service = self._services.get(name)
+            if service is not None and _is_program(service) and service.processes:
+                youngest = min(process.lived for process in service.processes)
+                pause = min(max(youngest, _FIRST_SECONDS), _LONGEST_SECONDS)
+                self._look_at(now + pause, name)
+                due.append(service)
+        await self._look(due)
 
-    async def look(self) -> None:
-        """Looks at all."""
-        await self._look(self._programs)
+    def _look_at(self, at: float, name: str) -> None:
+        if at < self._due.get(name, math.inf):
+            self._due[name] = at
+            heapq.heappush(self._schedule, (at, name))
+
+    async def look(self, names: Container[str] | None = None) -> bool:
+        """Looks at the services of these names, or at all. Returns whether anything is new."""
+        services = (s for name, s in self._services.items() if names is None or name in names)
+        return await self._look([service for service in services if _is_program(service)])
 
     def with_found(self, plan: Plan) -> Plan:
         """Returns a plan with what was found of its services."""
@@ -89,28 +95,26 @@ class AddressFinder:
         services = (replace(s, found=found.get(s.name, s.found)) for s in plan.services)
         return replace(plan, services=tuple(services))
 
-    @property
-    def _programs(self) -> list[ManagedService]:
-        return [
-            service
-            for service in self._services.values()
-            if service.plan.command and not (service.plan.is_task or service.plan.binds_itself)
-        ]
-
-    async def _look(self, services: Collection[ManagedService]) -> None:
-        """Never raises: what is not found changes nothing."""
-        ours = [os.fstat(item.sock.fileno()).st_ino for item in self._pool.bound.values()]
+    async def _look(self, services: Collection[ManagedService]) -> bool:
+        """Returns whether anything is new. Never raises: what is not found changes nothing."""
         looks = [_Look(s, s.current, _processes(s)) for s in services if s.current is not None]
+        if not looks:
+            return False
+        ours = [os.fstat(item.sock.fileno()).st_ino for item in self._pool.bound.values()]
         try:
             found = await asyncio.to_thread(lambda: [look.see(ours) for look in looks])
         except (OSError, RuntimeError):  # no descriptor, no thread: the next look comes
-            return
+            return False
+        learned = False
         for look, (by_worker, texts) in zip(looks, found, strict=True):
             if look.service.current is look.generation:  # else it was replaced meanwhile
-                self._learn(look, by_worker, texts)
+                learned |= self._learn(look, by_worker, texts)
+        return learned
 
-    def _learn(self, look: _Look, by_worker: list[set[str]], texts: list[str]) -> None:
-        """Keeps what was found until something else is, or nothing for a while."""
+    def _learn(self, look: _Look, by_worker: list[set[str]], texts: list[str]) -> bool:
+        """Keeps what was found until something else is, or nothing for a while. Returns whether it
+        is new.
+        """
         plan = look.service.plan
         everything: set[str] = set().union(*by_worker)
         again = self._had_before(plan.name, look.pids, everything)
@@ -118,7 +122,7 @@ class AddressFinder:
         found = found_addresses(everything, plan, self._chosen_ports, self._temporary, again, texts)
         found = self._in_the_way(plan, found, by_worker)
         if found == plan.found or (not everything and look.youngest < _FORGET_SECONDS):
-            return
+            return False
         held = plan.held
         look.service.learn(found)
         plan = look.service.plan
@@ -126,6 +130,7 @@ class AddressFinder:
             fixed = [item.address for item in plan.held]
             alone = {"error": one_worker_reason(fixed)} if plan.workers > 1 else {}
             look.service.log.warning(Event.BINDS_ITSELF, addresses=fixed, **alone)
+        return True
 
     def _in_the_way(
         self, plan: ServicePlan, found: tuple[FoundAddress, ...], by_worker: list[set[str]]
@@ -192,6 +197,12 @@ def _texts_of(plan: ServicePlan) -> list[str]:
                 with open(path, encoding="utf-8", errors="replace") as file:
                     found.append(file.read())
     return found
+
+
+def _is_program(service: ManagedService) -> bool:
+    """Whether the service may bind what its configuration does not say."""
+    plan = service.plan
+    return bool(plan.command) and not (plan.is_task or plan.binds_itself)
 
 
 def _processes(service: ManagedService) -> list[WorkerProcess]:

@@ -28,12 +28,11 @@ log = structlog.get_logger()
 
 class WorkerRegistry:
     """The list of one daemon, in a `folder` that it shares with daemons that are ending. It is
-    written shortly after every change; without a folder it is not written. `started` counts all
-    workers so far.
+    written shortly after every change; without a folder it is not written.
     """
 
     def __init__(self, folder: str = "") -> None:
-        self.started = 0
+        self._started: set[str] = set()
         self._path = os.path.join(folder, f"workers-{os.getpid()}.json") if folder else ""
         self._guardian = Guardian(self._path)
         self._known: dict[int, OrphanedWorker] = {}
@@ -43,7 +42,7 @@ class WorkerRegistry:
 
     def add(self, pid: int, plan: ServicePlan, notify_path: str) -> None:
         """A worker was started."""
-        self.started += 1
+        self._started.add(plan.name)
         started = started_at(pid)
         if started is not None:
             self._known[pid] = OrphanedWorker(pid, started, plan.stop_seconds, notify_path)
@@ -55,6 +54,11 @@ class WorkerRegistry:
         """A worker has been reaped."""
         if self._known.pop(pid, None) is not None:
             self._write_soon()
+
+    def take_started(self) -> set[str]:
+        """Returns the services of which workers have been started since the last call."""
+        started, self._started = self._started, set()
+        return started
 
     def knows(self, pid: int) -> bool:
         """Whether the process is a worker that has not been reaped."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from typing import Any, cast
 
 import pytest
@@ -135,6 +137,23 @@ async def test_orphans_end_with_the_daemon() -> None:
     await clean.stop()
     await settle()
     assert [orphan.lives for orphan in left] == [False, False]
+
+
+def test_children_are_looked_at_only_when_one_has_ended() -> None:
+    script = """
+import os, subprocess
+from servd.daemon.orphans import _children
+lives, ends = subprocess.Popen(["sleep", "1000"]), subprocess.Popen(["sleep", "1000"])
+assert _children() == []
+ends.kill()
+os.waitid(os.P_PID, ends.pid, os.WEXITED | os.WNOWAIT)
+assert set(_children()) == {lives.pid, ends.pid}
+ends.wait()
+assert _children() == []
+lives.kill()
+lives.wait()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @in_loop

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 
 from servd.host.listening import chosen_ports, listening
+from servd.supervisor.found_addresses import AddressFinder
+from servd.supervisor.sockets.pool import SocketPool
+from servd.supervisor.worker_registry import WorkerRegistry
 
 from support.harness import Servd, ServdProcess, free_port, wait_until
+from support.virtual_time import virtual_time
 
 LATE = """
 import http.server, os, time
@@ -118,6 +125,54 @@ def test_it_is_found_shown_interrupted_and_has_one_worker(servd: Servd) -> None:
     wait_until(lambda: daemon.service("late")["state"] == "ready", "it runs under the new daemon")
     assert httpx.get(f"http://127.0.0.1:{late}/").status_code == 200
     assert daemon.stop() == 0
+
+
+@virtual_time
+async def test_only_services_whose_time_has_come_are_looked_at() -> None:
+    """Twice as late each time; the start of one worker concerns its own service alone."""
+    services = {name: _Program(name) for name in ("old", "new")}
+    registry = WorkerRegistry()
+    finder = AddressFinder(cast("Any", services), SocketPool(), registry)
+    looks: list[tuple[float, str]] = []
+
+    async def look(due: list[_Program]) -> bool:
+        looks.extend((asyncio.get_running_loop().time(), service.plan.name) for service in due)
+        return False
+
+    finder._look = look  # type: ignore[assignment, method-assign]  # it would read /proc
+    began = asyncio.get_running_loop().time()
+
+    def started(name: str) -> None:
+        services[name].begin()
+        registry.add(0, cast("Any", services[name].plan), "")
+
+    started("old")
+    for tick in range(40):
+        if tick == 20:
+            started("new")
+        await finder.look_at_due()
+        await asyncio.sleep(0.5)
+    seen = [(at - began, name) for at, name in looks]
+    assert [at for at, name in seen if name == "old"] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
+    assert [at for at, name in seen if name == "new"] == [10.5, 11.0, 12.0, 14.0, 18.0]
+
+
+class _Program:
+    """A service whose command binds nothing of which the configuration tells."""
+
+    def __init__(self, name: str) -> None:
+        self.plan = SimpleNamespace(
+            name=name, app=None, command=("x",), is_task=False, binds_itself=False
+        )
+        self.processes: list[SimpleNamespace] = []
+
+    def begin(self) -> None:
+        self._began = asyncio.get_running_loop().time()
+        self.processes = [self]  # type: ignore[list-item]  # its only worker
+
+    @property
+    def lived(self) -> float:
+        return asyncio.get_running_loop().time() - self._began
 
 
 CHANCE = """

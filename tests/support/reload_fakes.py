@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,6 +27,19 @@ ROLL = Change("web", "roll")
 BEGUN = "at the start"
 
 
+class FakeAddresses(AddressFinder):
+    """Writes down whose addresses are looked at; each of `finds` is the outcome of a look."""
+
+    def __init__(self) -> None:
+        super().__init__({}, SocketPool(), WorkerRegistry())
+        self.looks: list[Container[str] | None] = []
+        self.finds: list[bool] = []
+
+    async def look(self, names: Container[str] | None = None) -> bool:
+        self.looks.append(names)
+        return bool(self.finds and self.finds.pop(0))
+
+
 class FakeRoom:
     """Everything around one reloader. `told` is what happened, in order; what stands in `fails`
     under the name of a call is raised by it.
@@ -46,7 +59,7 @@ class FakeRoom:
         self.plan = Plan()
         self.context = SimpleNamespace(stopping=asyncio.Event())
         self.queue = ReloadQueue(self.context.stopping, self.now)
-        self.addresses = AddressFinder({}, SocketPool(), WorkerRegistry())
+        self.addresses = FakeAddresses()
         self._time = 0
         first = DesiredState(loaded(Config()), Plan(), {}, Plan(runtime_dir="/run/x"), BEGUN)
         self.reloader = Reloader(

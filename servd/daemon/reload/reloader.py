@@ -168,8 +168,7 @@ class Reloader:
         """Returns what a reload would do now, or one that replaces every service (`roll`). Raises
         `ConfigError`.
         """
-        await self._supervisor.addresses.look()
-        return await asyncio.to_thread(self._plan, ReloadRequest("plan", roll_all=roll))
+        return await self._planned(ReloadRequest("plan", roll_all=roll), tag=True)
 
     def settings(self, after: Loaded) -> tuple[SettingRow, ...]:
         """Returns what `after` changes of the settings in force."""
@@ -179,8 +178,26 @@ class Reloader:
         """Returns the keys of `after` that differ from the settings in force and need a restart."""
         return needs_restart(changed_keys(self.desired.loaded.config, after))
 
-    def _plan(self, request: ReloadRequest) -> Planned:
-        """Raises `ConfigError` and `RefusedError`."""
+    async def _planned(self, request: ReloadRequest, *, tag: bool) -> Planned:
+        """Plans with what the programs that would change bind now: how each is replaced depends on
+        it. The others are not looked at. Raises as `_plan`.
+        """
+        addresses = self._supervisor.addresses
+        try:
+            planned = await asyncio.to_thread(self._plan, request, tag=tag)
+        except ServdError:
+            if not await addresses.look():
+                raise
+        else:
+            if not await addresses.look({change.service for change in planned.changes}):
+                return planned
+        return await asyncio.to_thread(self._plan, request, tag=tag)
+
+    def _plan(self, request: ReloadRequest, *, tag: bool) -> Planned:
+        """Plans, with the plan's tag only on demand: it is made of the whole configuration.
+
+        Raises `ConfigError` and `RefusedError`.
+        """
         plan = self._supervisor.addresses.with_found(self.desired.plan)
         desired = replace(self.desired, plan=plan)
         loaded = desired.loaded
@@ -188,10 +205,12 @@ class Reloader:
             self._seen = self._read()
             loaded = self._seen.require()
         planned = self._planner.next(loaded, desired, request)
+        if not tag:
+            return planned
         kinds = [(change.service, change.kind) for change in planned.changes]
         values = (planned.desired.plan, loaded.config, loaded.digest, kinds)
-        tag = f"{self._revision_of(desired)}.{fingerprint(self._key, *values)}"
-        return replace(planned, tag=tag)
+        made_of = fingerprint(self._key, *values)
+        return replace(planned, tag=f"{self._revision_of(desired)}.{made_of}")
 
     async def _told_already(self, request: ReloadRequest) -> ReloadReport | None:
         """Returns the report of the reload that the request came into, if that is its answer."""
@@ -243,9 +262,8 @@ class Reloader:
     async def _outcome(self, request: ReloadRequest) -> ReloadReport:
         """Plans and applies. Raises `RefusedError` and `OutdatedError`."""
         report = ReloadReport("rolled_back", self._now(), request.why)
-        await self._supervisor.addresses.look()
         try:
-            planned = await asyncio.to_thread(self._plan, request)
+            planned = await self._planned(request, tag=request.seen is not None)
         except RefusedError:
             raise
         except ServdError as error:

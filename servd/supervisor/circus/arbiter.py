@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +12,17 @@ from circus.arbiter import Arbiter
 from tornado.ioloop import IOLoop
 
 from servd.core.events import Event
+from servd.core.processes import ended_child
 from servd.supervisor.circus.faults import NoController, quiet_logging, without_name_lookup
 from servd.supervisor.circus.watcher import ServiceWatcher
 
 BACKSTOP_SECONDS = 1.0
-"""Interval of a second look for dead workers, in case a SIGCHLD is lost."""
+"""How often the kernel is asked for dead workers, in case a SIGCHLD is lost."""
 
 _WHOLE_LOOKS = 10
-"""Every such look is at each worker, in case one was reaped by other code in the daemon."""
-
-_ANY = -1
+"""Every such look is at each worker, in case one was reaped by other code in the daemon, and at
+each slot.
+"""
 
 log = structlog.get_logger()
 
@@ -32,8 +32,8 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
 
     watchers: list[ServiceWatcher]
 
-    def __init__(self, ended_child: Callable[[], int | None] | None = None) -> None:
-        self._ended_child = ended_child or _ended_child
+    def __init__(self, ended: Callable[[], int | None] | None = None) -> None:
+        self._ended_child = ended or ended_child
         quiet_logging()
         with without_name_lookup():
             super().__init__([], "", "", check_delay=BACKSTOP_SECONDS, loop=IOLoop.current())
@@ -61,6 +61,8 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
             await asyncio.sleep(self.check_delay)
             if look % _WHOLE_LOOKS == 0:
                 self._look_at_all()
+            elif self._ended_child() is None:
+                continue
             self.manage_watchers()
 
     def add(self, watcher: ServiceWatcher) -> None:
@@ -110,17 +112,6 @@ class ServdArbiter(Arbiter):  # type: ignore[misc]  # Circus has no types
         self._running = False
         if self._backstop is not None:
             self._backstop.cancel()
-
-
-def _ended_child() -> int | None:
-    """Returns the pid of a child that has ended and is not reaped; `_ANY` if the kernel knows no
-    children, so that others have reaped them.
-    """
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return _ANY
-    return found.si_pid if found is not None else None
 
 
 def _guarded(watcher: ServiceWatcher, act: Callable[[], None]) -> None:

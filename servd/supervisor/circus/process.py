@@ -59,11 +59,11 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     """A worker as Circus knows it, started and ended by servd's rules.
 
     Futures tell what has happened: `exited` (reaped, with the exit status), `notified_ready`
-    (READY=1 came), `ready` (it counts as ready), `stopped_accepting` (STOPPING=1 came) and
-    `channel_closed` (a command became its program). `last_sign` is the loop's time of the last
-    WATCHDOG=1, `asked_at` that of the request to end. Reasons: `unwell` (it is not healthy),
-    `kill_reason` (servd killed it), `stop_reason` (it is asked to stop), `recycle_reason` (it asks
-    to be replaced).
+    (READY=1 came), `ready` (it counts as ready), `stopped_accepting` (STOPPING=1 came), `signed`
+    (WATCHDOG=1 came) and `channel_closed` (a command became its program). `last_sign` is the loop's
+    time of the last WATCHDOG=1, `asked_at` that of the request to end. Reasons: `unwell` (it is not
+    healthy), `kill_reason` (servd killed it), `stop_reason` (it is asked to stop), `recycle_reason`
+    (it asks to be replaced).
     """
 
     _worker: Child
@@ -78,6 +78,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.ready: asyncio.Future[None] = loop.create_future()
         self.stopped_accepting: asyncio.Future[None] = loop.create_future()
         self.channel_closed: asyncio.Future[None] = loop.create_future()
+        self.signed: asyncio.Future[None] = loop.create_future()
         self.last_lines = LastLines()
         self.report = WorkerReport()
         self.was_ready = False
@@ -153,6 +154,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.report.take(fields)
         if fields.get("WATCHDOG") == "1":
             self.last_sign = self._loop.time()
+            _set(self.signed)
         if fields.get("READY") == "1":
             _set(self.notified_ready)
         if fields.get("STOPPING") == "1":

@@ -82,17 +82,20 @@ class HealthMonitor:
         command from its first sign on.
         """
         process, loop = self.process, asyncio.get_running_loop()
-        if process.last_sign is not None:
+        if process.last_sign is None:
+            await asyncio.wait({process.signed})
+        else:
             process.last_sign = loop.time()
         while not process.stopping:
             last = process.last_sign
-            due = (last if last is not None else loop.time()) + seconds
+            assert last is not None
+            due = last + seconds
             await asyncio.sleep(due - loop.time())
             late = loop.time() - due
             process.read_notifications()
             if process.stopping:  # its drain has its own deadline
                 return
-            if process.last_sign != last or last is None:
+            if process.last_sign != last:
                 continue
             if was_held_up(late, seconds):
                 process.last_sign = loop.time()

@@ -53,6 +53,29 @@ async def test_what_is_planned_is_brought_into_force_in_order() -> None:
 
 
 @in_loop
+async def test_only_what_would_change_is_looked_at_and_planned_again_if_it_binds_more() -> None:
+    room = FakeRoom()
+    room.changes = (ROLL,)
+    await reloaded(room)
+    assert room.addresses.looks == [{"web"}]
+    room.addresses.finds = [True]
+    assert (await reloaded(room)).outcome == "applied"
+    assert room.told == [*ALL_OF_IT[:3], *ALL_OF_IT[1:]]
+
+
+@in_loop
+async def test_what_a_plan_was_refused_for_is_looked_at_again() -> None:
+    room = FakeRoom()
+    room.fails["plan"] = ConfigError([Diagnostic(Place("servd.toml", 1, 1), "it binds itself")])
+    assert (await reloaded(room)).outcome == "invalid"
+    assert room.addresses.looks == [None]
+    assert room.told.count("plan") == 1
+    room.addresses.finds = [True]
+    assert (await reloaded(room)).outcome == "invalid"
+    assert room.told.count("plan") == 2
+
+
+@in_loop
 async def test_a_reload_without_a_change_keeps_the_revision_and_its_time() -> None:
     room = FakeRoom()
     report = await reloaded(room)
