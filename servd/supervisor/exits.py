@@ -45,7 +45,7 @@ def exit_of(process: WorkerProcess, status: int, environ: Mapping[str, str]) -> 
             f' add env_passthrough = ["{missing}"])'
         )
     proven = process.was_ready and process.lived >= process.launch.plan.restart.reset_after
-    last_lines = () if proven else tuple(process.last_lines.text())
+    last_lines = () if proven else tuple(process.outputs.last.text())
     return WorkerExit(process.slot, process.pid, status, reason, last_lines)
 
 

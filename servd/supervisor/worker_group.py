@@ -251,7 +251,8 @@ class WorkerGroup:
         self.learn(plan)
         self._context.workers.rates.of(plan.name, plan.definition.log.max_rate)
         for process in (*self.processes, *self.leaving):
-            process.print_to(plan.definition.log)
+            process.outputs.print_to(plan.definition.log)
+        self.watcher.source.print_to(plan.definition.log)
         await self._each(lambda process: update(process, before, plan))
         if (plan.health, plan.watchdog) != (before.health, before.watchdog):
             self._recycler.renew()

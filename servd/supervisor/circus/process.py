@@ -12,14 +12,12 @@ from typing import Any, Protocol
 
 from circus.process import RUNNING, UNEXISTING, Process
 
-from servd.config.service import ServiceLog
 from servd.supervisor.circus.launch import Launch
+from servd.supervisor.circus.outputs import ProcessOutputs
 from servd.supervisor.circus.remains import Remains
-from servd.supervisor.circus.spawn import raise_limits, read_outputs, spawn
+from servd.supervisor.circus.spawn import raise_limits, spawn
 from servd.supervisor.io.channel import WorkerChannel
 from servd.supervisor.io.messages import WorkerMessage
-from servd.supervisor.io.output import LastLines, OutputPipe
-from servd.supervisor.io.print_file import PrintFile
 from servd.supervisor.templates.forked import Child
 from servd.wire.graces import IMMORTAL_SECONDS
 from servd.wire.shm_counters import CounterView
@@ -79,7 +77,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.stopped_accepting: asyncio.Future[None] = loop.create_future()
         self.channel_closed: asyncio.Future[None] = loop.create_future()
         self.signed: asyncio.Future[None] = loop.create_future()
-        self.last_lines = LastLines()
+        self.outputs = ProcessOutputs(launch)
         self.report = WorkerReport()
         self.was_ready = False
         self.unwell = ""
@@ -92,8 +90,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.since = launch.context.now()
         self._listener = listener
         self._loop = loop
-        self._pipes: list[OutputPipe] = []
-        self._file: PrintFile | None = None
         self._remains: Remains | None = None
         self._end_rest: asyncio.TimerHandle | None = None
         self._killed_at: float | None = None
@@ -118,7 +114,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         launch.context.registry.add(self.pid, launch.plan, self.notify.path)
         budget = launch.context.budget
         self._channel = WorkerChannel(started.channel, self._said, self._hung_up, budget)
-        self._open_pipes(started.outputs)
+        self.outputs.open(started.outputs, worker=self.slot, pid=self.pid)
         try:
             raise_limits(self.pid, launch.plan.identity)
             spec = launch.spec(self.slot, started.seat, started.inherited)
@@ -127,28 +123,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             self.signal_group(signal.SIGKILL)
             self._finish(self._worker.wait())
             raise
-
-    def _open_pipes(self, descriptors: Mapping[str, int]) -> None:
-        context, plan = self.launch.context, self.launch.plan
-        self._rate = context.rates.of(plan.name, plan.definition.log.max_rate)
-        self._file = context.print_files.acquire(plan.definition.log, plan.identity.account)
-        self._pipes = read_outputs(
-            self.launch,
-            descriptors,
-            self.last_lines,
-            self._file,
-            worker=self.slot,
-            pid=self.pid,
-        )
-
-    def print_to(self, options: ServiceLog | None) -> None:
-        """What it prints goes to the file of `options` from now on, if they name one."""
-        files, before = self.launch.context.print_files, self._file
-        account = self.launch.plan.identity.account
-        self._file = files.acquire(options, account) if options is not None else None
-        for pipe in self._pipes:
-            pipe.file = self._file
-        files.release(before)
 
     def _notified(self, fields: dict[str, str]) -> None:
         self.report.take(fields)
@@ -266,8 +240,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
                 steps.callback(
                     self.launch.context.counters.close, self.launch.plan.name, self.counters
                 )
-            steps.callback(self._rate.report)
-            steps.callback(self.print_to, None)
             if self._remains is not None:
                 steps.callback(self._remains.close)
             if self._end_rest is not None:
@@ -275,9 +247,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             steps.callback(self.notify.close)
             steps.callback(self.notify.read)
             steps.callback(self._channel.close)
-            for pipe in reversed(self._pipes):
-                steps.callback(pipe.close)
-                steps.callback(pipe.drain)
+            steps.callback(self.outputs.close)
 
     def _has_exited(self, status: int) -> None:
         self.counters = None

@@ -7,15 +7,13 @@ import os
 import resource
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import field
 
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import IdentityPlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.notify_socket import NotifySocket
-from servd.supervisor.io.output import LastLines, OutputPipe
-from servd.supervisor.io.print_file import PrintFile
 from servd.supervisor.templates.forked import Child
 from servd.supervisor.templates.template import Template, TemplateError
 from servd.wire.fork_request import ForkRequest
@@ -83,32 +81,6 @@ def open_pipes(
         undo.callback(os.close, reading[stream])
         handed.callback(os.close, writing[stream])
     return reading, writing
-
-
-def read_outputs(
-    launch: Launch,
-    reading: Mapping[str, int],
-    last: LastLines,
-    file: PrintFile | None = None,
-    **identity: int,
-) -> list[OutputPipe]:
-    """Logs what a process of `launch` writes, as events with its `identity`."""
-    plan, context = launch.plan, launch.context
-    whole = {"service": plan.name, **identity, "generation": launch.generation}
-    return [
-        OutputPipe(
-            descriptor,
-            whole,
-            stream,
-            last=last,
-            sink=context.sink,
-            now=context.now,
-            rate=context.rates.of(plan.name, plan.definition.log.max_rate),
-            budget=context.budget,
-            file=file,
-        )
-        for stream, descriptor in reading.items()
-    ]
 
 
 @dataclass(frozen=True, slots=True)

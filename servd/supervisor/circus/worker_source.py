@@ -12,12 +12,13 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from servd.config.service import ServiceLog
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.launch import Launch
-from servd.supervisor.circus.spawn import fork_request, open_pipes, read_outputs
+from servd.supervisor.circus.outputs import ProcessOutputs
+from servd.supervisor.circus.spawn import fork_request, open_pipes
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.exit_text import describe
-from servd.supervisor.io.output import LastLines, OutputPipe
 from servd.supervisor.templates.registry import TemplateKey, Templates
 from servd.supervisor.templates.start import MODULE, StartedTemplate, start
 from servd.supervisor.templates.template import Template, TemplateError
@@ -35,6 +36,9 @@ class WorkerSource(Protocol):
         """Returns whether a worker can be started now; otherwise begins what it needs. Raises
         OSError, once, when that has failed.
         """
+
+    def print_to(self, options: ServiceLog) -> None:
+        """What is printed goes to the file of `options` from now on, if they name one."""
 
     def close(self) -> None:
         """No more workers are started."""
@@ -63,6 +67,9 @@ class SharedRuntime:
         can_start, self.template = self._templates.get(self._key)
         return can_start
 
+    def print_to(self, options: ServiceLog) -> None:
+        """Implements `WorkerSource`."""
+
     def close(self) -> None:
         """Implements `WorkerSource`."""
         self._templates.leave(self._key)
@@ -82,7 +89,7 @@ class PreloadedApp:
         self._limiter = limiter
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._pipes: list[OutputPipe] = []
+        self._outputs: ProcessOutputs | None = None
         self._events = -1
         self._spec = ""
         self._overdue: asyncio.TimerHandle | None = None
@@ -125,7 +132,8 @@ class PreloadedApp:
         self._limiter.enter(self)
         self._seconds = plan.startup
         self._overdue = self._loop.call_later(plan.startup, self._abort)
-        self._pipes = read_outputs(launch, reading, LastLines(), pid=self.template.pid)
+        self._outputs = ProcessOutputs(launch)
+        self._outputs.open(reading, pid=self.template.pid)
 
     @staticmethod
     def _fork(
@@ -210,10 +218,14 @@ class PreloadedApp:
             os.close(self._events)
             self._events = -1
         template.kill()
-        for pipe in self._pipes:
-            pipe.drain()
-            pipe.close()
-        self._pipes = []
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
+
+    def print_to(self, options: ServiceLog) -> None:
+        """Implements `WorkerSource`."""
+        if self._outputs is not None:
+            self._outputs.print_to(options)
 
     def close(self) -> None:
         """Implements `WorkerSource`."""

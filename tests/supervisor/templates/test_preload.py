@@ -74,6 +74,21 @@ def test_workers_are_forked_from_one_import(servd: Servd) -> None:
     assert asked["worker"] in (0, 1, 2)
 
 
+def test_what_the_import_prints_goes_to_the_file_of_the_service(servd: Servd) -> None:
+    file = servd.folder / "web.log"
+    daemon = servd(f"{CONFIG}\nlog.file = 'web.log'\n", main_py=APP).ready()
+    importer = daemon.get("web").json()["imported_by"]
+    wait_until(lambda: f"imported by {importer}" in file.read_text(), "it is printed there")
+    config = f"{CONFIG}\nlog.file = 'other.log'\n"
+    assert daemon.reload(config)["outcome"] == "applied"
+    assert daemon.get("web").json()["imported_by"] == importer
+    other = servd.folder / "other.log"
+    os.kill(importer, signal.SIGKILL)
+    for pid in daemon.pids("web"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: other.exists() and "imported by" in other.read_text(), "it is printed there")
+
+
 def test_a_killed_worker_is_forked_again_and_a_roll_imports_anew(servd: Servd) -> None:
     daemon = servd(CONFIG, main_py=APP).ready()
     before = daemon.get("web").json()["imported_by"]
