@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -46,6 +47,18 @@ def fork(request: ForkRequest, descriptors: list[int], area: ProcessArea) -> lis
     _answer(reply)
     os.close(reply)
     return own
+
+
+def prove_fork() -> None:
+    """Forks, and waits for the end of the fork. A hook of the app that hangs in a fork
+    (`os.register_at_fork`) does so now, within the limit for the start, and not while the daemon
+    waits for a worker.
+    """
+    with contextlib.suppress(OSError):  # workers are tried later, and report it
+        proof = os.fork()
+        if proof == 0:
+            os._exit(0)
+        os.waitpid(proof, 0)
 
 
 def _become(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -> None:

@@ -20,7 +20,7 @@ from servd.wire.fork_request import LOAD, LOADED, READY, ForkRequest, receive, s
 from servd.wire.worker_spec import WorkerSpec
 from servd.worker.channel import Channel, die_with_parent
 from servd.worker.events import EventWriter, configure_logging
-from servd.worker.fork import fork
+from servd.worker.fork import fork, prove_fork
 from servd.worker.loaded import LoadedApp, load_once, native_threads
 from servd.worker.process_area import ProcessArea
 from servd.worker.run import run
@@ -81,6 +81,7 @@ class TemplateServer:
         if self.loaded.error is None and (count := native_threads()) > 0:
             message = "the app's import has started threads of libraries, which forks do not have"
             writer.event("warning", message, threads=count)
+        prove_fork()
         writer.close()
         os.close(events)
         send(self._socket, json.dumps({LOADED: self.loaded.error is None}))

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import psutil
+import pytest
 
 from support.harness import Servd, wait_until
 
@@ -167,6 +168,21 @@ def test_an_import_that_takes_too_long_says_where_it_is(servd: Servd) -> None:
     failed = daemon.wait_for("worker exited", pid=0)
     assert failed["reason"] == "could not be started: the app was not imported within 1 s"
     assert any("in stuck" in str(event.get("event")) for event in daemon.events)
+
+
+@pytest.mark.parametrize("app", ["", "async def app(scope, receive, send): ..."])
+@pytest.mark.parametrize("when", ["before", "after_in_child", "after_in_parent"])
+def test_a_hook_that_hangs_keeps_no_one_else_waiting(servd: Servd, when: str, app: str) -> None:
+    """It counts as a start that takes too long, and the traceback names the hook."""
+    hook = "def stuck():\n    time.sleep(3600)\n"
+    main = f"import os, time\n{hook}os.register_at_fork({when}=stuck)\n{app}\n"
+    config = CONFIG + '    timeouts = { startup = "1s" }\n'
+    daemon = servd(config, main_py=main)
+    failed = daemon.wait_for("worker exited", pid=0)
+    assert failed["reason"] == "could not be started: the app was not imported within 1 s"
+    shown = "in stuck" if when != "after_in_child" else "in prove_fork"
+    assert any(shown in str(event.get("event")) for event in daemon.events)
+    assert not daemon.lines("the template does not answer")
 
 
 def test_an_app_with_an_interpreter_of_its_own_is_preloaded_there(servd: Servd) -> None:
