@@ -13,7 +13,7 @@ from dataclasses import field
 
 from servd.bento.describe_client import MODULE, Description, DescriptionError
 from servd.config.bento.components import Expansion
-from servd.config.bento.declared import DeclaredGraph, component_paths
+from servd.config.bento.declared import DeclaredGraph, GivenAddress, component_paths
 from servd.config.check import check
 from servd.config.files import check_files_of
 from servd.config.load import Loaded
@@ -45,9 +45,12 @@ class _Answer:
 
 @dataclass(slots=True)
 class Discovery:
-    """Caches declarations until a source file changes. `begun`: a query started early."""
+    """Caches declarations until a source file changes. `begun`: a query started early. `address`:
+    what a command line gives instead of `listen`.
+    """
 
     begun: Description | None = None
+    address: GivenAddress | None = None
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
     _asking: set[Description] = field(default_factory=set)
     _given_up: bool = False
@@ -92,7 +95,7 @@ class Discovery:
                 path = ("services", name, "bento")
                 mistake = checked.problem(path, str(error), severity=severity, code="code")
                 found.append(dataclasses.replace(mistake, trace=error.trace))
-        expansion = Expansion(checked, graphs)
+        expansion = Expansion(checked, graphs, self.address)
         components = component_paths(expansion.parts)
         whole = ValidationContext(expansion.config, loaded.layers, component_paths=components)
         found += [*loaded.diagnostics, *expansion.diagnostics, *check(whole)]

@@ -15,6 +15,7 @@ from servd.wire.names import HANDOVER
 
 if TYPE_CHECKING:
     from servd.bento.describe_client import Description
+    from servd.config.bento.declared import GivenAddress
     from servd.config.load import Loaded
     from servd.daemon.upgrade.old_daemon import OldDaemon
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
     """How to run the daemon. `load` reads the configuration, which determines the runtime folder
-    unless `runtime_dir` is set. `begun` is a query that was started earlier. `needs_import`: the
-    daemon exits if an app cannot be imported.
+    unless `runtime_dir` is set. `begun` is a query that was started earlier, `address` what a
+    command line says of the address of a BentoML service. `needs_import`: the daemon exits if an
+    app cannot be imported.
     """
 
     load: Callable[[], Loaded]
@@ -31,6 +33,7 @@ class LaunchOptions:
     watches_sources: bool = False
     runtime_dir: str | None = None
     begun: Description | None = None
+    address: GivenAddress | None = None
     needs_import: bool = False
 
 
@@ -55,7 +58,7 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
 
-        discovery = Discovery(start.begun)
+        discovery = Discovery(start.begun, start.address)
         early.give_up = discovery.give_up
         completed = discovery.begin(start.load().require(), os.environ)
         from servd.admin.server import AdminServer

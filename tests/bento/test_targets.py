@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,40 @@ def test_serve_with_port_and_api_workers(servd: Servd) -> None:
     assert len(daemon.pids("writer")) == 2
     assert httpx.post(f"http://127.0.0.1:{port}/count", json={"upto": 2}).text == "0 1 "
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("given", ["", "--host", "--port"])
+def test_serve_listens_where_the_code_says_unless_an_option_says_otherwise(
+    servd: Servd, given: str
+) -> None:
+    port, another = free_port(), free_port()
+    code = f"""
+        import bentoml
+
+        @bentoml.service(http={{"host": "127.0.0.1", "port": {port}}})
+        class Here:
+            @bentoml.api
+            def where(self) -> str:
+                return "here"
+    """
+    (servd.folder / "service.py").write_text(textwrap.dedent(code))
+    options, host = {
+        "": ([], "127.0.0.1"),
+        "--host": (["--host", "127.0.0.2"], "127.0.0.2"),
+        "--port": (["--port", str(another)], "127.0.0.1"),
+    }[given]
+    port = another if given == "--port" else port
+    argv = ["serve", "service:Here", *options]
+    shown = subprocess.run(
+        [PYTHON, "-m", "servd", *argv, "--print-config"],
+        cwd=servd.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert f'listen = "{host}:{port}"' in shown.stdout, shown.stderr
+    daemon = servd.run(*argv, interpreter=PYTHON, environ=environ(servd.folder)).ready()
+    assert daemon.service("here")["listen"] == [f"http://{host}:{port}"]
+    assert httpx.post(f"http://{host}:{port}/where", json={}, timeout=DEADLINE).text == "here"
 
 
 def test_serve_with_reload_and_development(servd: Servd) -> None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import click
 
-from servd.bento.describe_client import MODULE, Description
+from servd.bento.describe_client import MODULE, Description, DescriptionError
 from servd.cli.bento_target import is_bento, source_of
 from servd.cli.launch import LaunchOptions, launch
+from servd.config.bento.declared import Declared, DeclaredGraph, GivenAddress
+from servd.core.address import EVERY_V4, AddressError, parse_address
 from servd.core.errors import UsageError
 
 SOURCE = "<servd serve>"
-EVERY_V4 = "0.0.0.0"  # noqa: S104  # what `bentoml serve` listens on
+_SECONDS = 60.0
+"""Longest import of the code of a BentoML service whose configuration is printed."""
+
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
 """Names, and Python's numbers of PROTOCOL_TLS and PROTOCOL_TLS_SERVER: the newest of both sides."""
@@ -30,8 +34,8 @@ class ServeOptions:
 
     target: str
     bento: bool
-    host: str
-    port: int
+    host: str | None
+    port: int | None
     backlog: int | None
     workers: str | None
     timeout: str | None
@@ -68,14 +72,36 @@ class ServeOptions:
         atexit.register(begun.drop)
         return begun
 
-    def tables(self) -> dict[str, Any]:
-        """Returns the equivalent configuration."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        bento = self.is_bento
+    @property
+    def address(self) -> GivenAddress:
+        """What is given of the address; the code of a BentoML service, or a default, has the rest.
+        Raises `UsageError`.
+        """
+        given = GivenAddress(self.host, self.port)
+        try:
+            parse_address(str(Declared("").address(given)))
+        except AddressError as error:
+            raise UsageError(f"--host {self.host}: {error}") from None
+        return given
+
+    def declared(self) -> Declared:
+        """Waits for what the code of a BentoML service declares; nothing if it is not imported."""
+        begun = self.begin_description()
+        try:
+            graph = DeclaredGraph.from_document(begun.document(_SECONDS)) if begun else None
+        except (DescriptionError, KeyError, TypeError):
+            graph = None
+        return graph.services[graph.entry] if graph is not None else Declared("")
+
+    def tables(self, declared: Declared | None = None) -> dict[str, Any]:
+        """Returns the equivalent configuration. The address of a BentoML service is left out unless
+        it is known what its code has `declared`.
+        """
+        bento, address = self.is_bento, (declared or Declared("")).address(self.address)
         workers = "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
         service = _given(
             **{"bento" if bento else "app": self.target},
-            listen=f"{host}:{self.port}",
+            listen=None if bento and declared is None else str(address),
             directory=self.directory,
             factory=self.factory or None,
             interface=self.interface,
@@ -143,21 +169,17 @@ def _absolute(path: str | None) -> str | None:
 @click.option("--bento", is_flag=True, help="Treat TARGET as a BentoML service, if not detected.")
 @click.option(
     "--host",
-    default=EVERY_V4,
     envvar="BENTOML_HOST",
-    show_default=True,
     metavar="HOST",
-    help="Address to listen on.",
+    help=f"Address to listen on.  [default: that of the code, or {EVERY_V4}]",
 )
 @click.option(
     "--port",
     "-p",
-    default=3000,
     envvar="BENTOML_PORT",
-    show_default=True,
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Port to listen on; 0 for a free port.",
+    help="Port to listen on; 0 for a free port.  [default: that of the code, or 3000]",
 )
 @click.option(
     "--backlog", type=int, metavar="N", help="Maximum of pending connections.  [default: 2048]"
@@ -223,7 +245,8 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     begun = None if print_config else given.begin_description()
     from servd.config.dump import to_text
 
-    text = to_text(given.tables(), "toml")
+    declared = given.declared() if print_config and given.is_bento else None
+    text = to_text(given.tables(declared), "toml")
     if print_config:
         click.echo(text, nl=False)
         return 0
@@ -240,6 +263,12 @@ def command(print_config: bool, reload: bool, production: bool, **options: Any) 
     private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
     return launch(
         LaunchOptions(
-            written, options["development"], reload, private, begun, needs_import=not reload
+            load=written,
+            development=options["development"],
+            watches_sources=reload,
+            runtime_dir=private,
+            begun=begun,
+            address=given.address if given.is_bento else None,
+            needs_import=not reload,
         )
     )

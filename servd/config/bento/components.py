@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
-from servd.config.bento.declared import SHARED_KEYS, Declared, DeclaredGraph, Part
+from servd.config.bento.declared import SHARED_KEYS, Declared, DeclaredGraph, GivenAddress, Part
 from servd.config.connections import Tls
 from servd.config.explain import did_you_mean
 from servd.config.model import Config
@@ -35,10 +35,18 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 
 
 class Expansion:
-    """A configuration with the components of its BentoML services."""
+    """A configuration with the components of its BentoML services. `address` is what a command line
+    gives instead of `listen`.
+    """
 
-    def __init__(self, checked: ValidationContext, graphs: Mapping[str, DeclaredGraph]) -> None:
+    def __init__(
+        self,
+        checked: ValidationContext,
+        graphs: Mapping[str, DeclaredGraph],
+        address: GivenAddress | None = None,
+    ) -> None:
         self.checked = checked
+        self._address = address
         self.parts: dict[str, Part] = {}
         self.diagnostics: list[Diagnostic] = []
         services = dict(checked.config.services)
@@ -61,8 +69,10 @@ class Expansion:
 
     def _expanded(self, name: str, given: Service, graph: DeclaredGraph) -> dict[str, Service]:
         if not graph.services:
-            self.parts[name] = Part(Declared(name), True, {name: name}, True, True, unknown=True)
-            return {name: given.model_copy(update={"components": {}})}
+            unknown = Declared(name)
+            self.parts[name] = Part(unknown, True, {name: name}, True, True, unknown=True)
+            listen = self._listen(given, unknown, name)
+            return {name: given.model_copy(update={"components": {}, "listen": listen})}
         self.diagnostics += self._unknown(name, given, graph)
         names = {each: component_name(name, each, graph.entry) for each in graph.services}
         taken: dict[str, str] = {}
@@ -80,9 +90,12 @@ class Expansion:
             is_set = functools.partial(_sets, self.checked, own)
             needs = [Dependency(service=names[other]) for other in declared.depends]
             made = _with_declared(base, declared, is_set, is_entry=is_entry)
-            depends_on = (*(base.depends_on if is_entry else ()), *needs)
             # components are services now
-            made = made.model_copy(update={"depends_on": depends_on, "components": {}})
+            update: dict[str, Any] = {"components": {}}
+            update["depends_on"] = (*(base.depends_on if is_entry else ()), *needs)
+            if is_entry:
+                update["listen"] = self._listen(made, declared, name)
+            made = made.model_copy(update=update)
             services[names[each]] = made
             self.parts[names[each]] = Part(
                 declared=declared,
@@ -94,6 +107,11 @@ class Expansion:
                 tag=graph.tag,
             )
         return services
+
+    def _listen(self, given: Service, declared: Declared, name: str) -> tuple[Address, ...]:
+        address = declared.address(self._address)
+        is_set = _sets(self.checked, ("services", name), "listen")
+        return given.listen if is_set or address is None else (address,)
 
     def _component(self, given: Service, own: Defaults | None) -> Service:
         """Returns a component without the declarations of its code."""
@@ -156,11 +174,8 @@ def _with_declared(
         new["timeouts"] = base.timeouts.model_copy(update={"request": None})
     if code.max_concurrency is not None and not is_set("limits") and base.limits is not None:
         new["limits"] = base.limits.model_copy(update={"concurrency": 0, "queue": 0})
-    if is_entry:
-        if code.port is not None and not is_set("listen"):
-            new["listen"] = (Address("tcp", host=code.host or "0.0.0.0", port=code.port),)  # noqa: S104
-        if code.tls is not None and not is_set("tls"):
-            new["tls"] = Tls.model_validate(dict(code.tls))
+    if is_entry and code.tls is not None and not is_set("tls"):
+        new["tls"] = Tls.model_validate(dict(code.tls))
     return base.model_copy(update=new)
 
 

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
+from servd.core.address import EVERY_V4, Address
 from servd.core.quick_dataclass import dataclass
+
+_PORT = 3000
+"""What BentoML listens on, on every interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAddress:
+    """What a command line says of the address of its only service; None leaves it to the code."""
+
+    host: str | None = None
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,18 @@ class Declared:
     tls: Mapping[str, str] | None = None
     env: Mapping[str, str | None] = field(default_factory=dict)
     command: bool = False
+
+    def address(self, given: GivenAddress | None = None) -> Address | None:
+        """Returns the address of the service in `given`, in the code, or BentoML's; None if neither
+        asks for one.
+        """
+        if given is None:
+            if self.port is None and not self.host:
+                return None
+            given = GivenAddress()
+        port = self.port if given.port is None else given.port
+        host = given.host or self.host or EVERY_V4
+        return Address("tcp", host=host, port=_PORT if port is None else port)
 
 
 SHARED_KEYS = (
