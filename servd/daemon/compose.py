@@ -23,7 +23,7 @@ from servd.daemon.reload.own_settings import OwnSettings, start_limit
 from servd.daemon.reload.planner import Planner
 from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.reloader import Reloader
-from servd.daemon.reload.request import ReloadRequest
+from servd.daemon.reload.replanning import Replanning
 from servd.daemon.surroundings import Surroundings
 from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
@@ -124,10 +124,6 @@ def _supervisor(
     queue: ReloadQueue,
 ) -> Supervisor:
     folder = resources.folder
-
-    def replan(service: str) -> None:
-        queue.ask(ReloadRequest(f"the code of {service} can be imported now"))
-
     arbiter = ServdArbiter()
     limit = start_limit(options.loaded.config, planner.usable_cpus)
     templates = Templates(arbiter.manage_watchers)
@@ -138,7 +134,7 @@ def _supervisor(
         notify_folder=folder.notify,
         environ=planner.environ,
         registry=WorkerRegistry(folder.private),
-        replan=replan,
+        replan=Replanning(queue.ask).ask,
         sources=Sources() if options.watches_sources else None,
         needs_import=options.needs_import,
         print_files=resources.router.print_files,

@@ -6,6 +6,7 @@ import sys
 
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, load_app
+from servd.worker.metrics_folder import own_metrics_folder
 
 
 def main() -> None:
@@ -13,7 +14,8 @@ def main() -> None:
     target, directory, factory, interface = sys.argv[1:5]
     sys.argv[1:] = []
     try:
-        load_app(target, factory=factory == "factory", directory=directory, interface=interface)
+        with own_metrics_folder():
+            load_app(target, factory=factory == "factory", directory=directory, interface=interface)
     except AppLoadError as error:
         print(users_traceback(error.__cause__) if error.__cause__ else error, file=sys.stderr)
         sys.exit(1)

@@ -6,8 +6,10 @@ import concurrent.futures
 import os
 import signal
 import sys
+import tempfile
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -195,6 +197,45 @@ def test_code_that_is_broken_at_the_start_is_planned_once_it_is_mended(servd: Se
         "gw", "gw.tokenizer", "gw.scorer", "other",
     }  # fmt: skip
     assert rate(daemon)["words"] == 4.0
+
+
+def test_code_that_makes_metrics_when_it_is_imported_is_served(servd: Servd) -> None:
+    code = """
+        import bentoml
+        from bentoml.metrics import Counter
+        from prometheus_client import Gauge
+
+        CALLS = Counter("calls", "Calls")
+        GAUGE = Gauge("depth", "Depth", multiprocess_mode="max")
+
+        @bentoml.service
+        class Gateway:
+            @bentoml.api
+            def rate(self, text: str) -> str:
+                CALLS.inc()
+                return text
+    """
+    (servd.folder / "service.py").write_text(textwrap.dedent(code))
+    before = set(Path(tempfile.gettempdir()).glob("servd-*"))
+    daemon = graph(servd).ready()
+    assert not daemon.lines("config warning")
+    assert httpx_post(daemon, "/rate", {"text": "a"}).text == "a"
+    wait_until(lambda: daemon.metric("calls_total", service="gw") == 1, "it is collected")
+    checked = daemon.cli("check", "--imports")
+    assert checked.returncode == 0, checked.stderr
+    assert set(Path(tempfile.gettempdir()).glob("servd-*")) <= before
+
+
+def test_code_that_only_workers_can_import_is_said_once(servd: Servd) -> None:
+    copied("graph", servd.folder)
+    code = (servd.folder / "service.py").read_text()
+    fails = "import sys\nif 'describe' in str(sys.orig_argv):\n    raise RuntimeError('not here')\n"
+    (servd.folder / "service.py").write_text(code + fails)
+    soon = 'restart = { backoff = "10ms", backoff_max = "20ms", give_up_after = 0 }\n'
+    daemon = graph(servd, GATEWAY + soon)
+    wait_until(lambda: len(daemon.lines("reload finished")) >= 3, "it is tried again and again")
+    (warning,) = daemon.lines("config warning")
+    assert "not here" in warning["warning"]
 
 
 SLOW = """

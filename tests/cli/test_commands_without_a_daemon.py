@@ -113,6 +113,10 @@ def test_check_imports_tries_each_app_in_a_process_of_its_own(folder: Path) -> N
     assert "services.web: cannot import the app" in done.stderr
     assert "No module named 'not_installed_anywhere'" in done.stderr
     assert "servd/worker" not in done.stderr
+    makes = "from prometheus_client import Counter\nCounter('calls', 'Calls')\n"
+    (folder / "main.py").write_text(f"{makes}async def app(scope, receive, send): ...\n")
+    done = command("check", "--imports", folder=folder)
+    assert done.returncode == 0, done.stderr
 
 
 def test_show_is_the_effective_config_with_secrets_masked(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from servd.config.load import Loaded
 from servd.config.model import Config
+from servd.core.diagnostics import Diagnostic
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned
 from servd.daemon.reload.queue import ReloadQueue
@@ -50,6 +51,7 @@ class FakeRoom:
         self.fails: dict[str, BaseException] = {}
         self.config = Config()
         self.changes: tuple[Change, ...] = ()
+        self.diagnostics: tuple[Diagnostic, ...] = ()
         self.requests: list[ReloadRequest] = []
         self.modes: list[ApplyMode] = []
         self.applied: list[Collection[Change]] = []
@@ -88,7 +90,7 @@ class FakeRoom:
 
     def read(self) -> Loaded:
         self.tell("read")
-        return loaded(self.config)
+        return dataclasses.replace(loaded(self.config), diagnostics=self.diagnostics)
 
     def next(self, seen: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
         self.tell("plan")

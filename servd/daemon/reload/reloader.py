@@ -279,6 +279,10 @@ class Reloader:
             return replace(report, error=str(error), service=error.service, last_lines=lines)
         except ServdError as error:
             return replace(report, error=str(error))
+        told = self.desired.loaded.warnings if request.is_retry else ()
+        for warning in planned.desired.loaded.warnings:
+            if warning not in told:
+                log_warning(warning)
         return self._bring_into_force(planned, replace(report, drains=tuple(drains)))
 
     async def _apply(self, planned: Planned, mode: ApplyMode) -> list[asyncio.Task[Any]]:
@@ -296,8 +300,6 @@ class Reloader:
     def _bring_into_force(self, planned: Planned, report: ReloadReport) -> ReloadReport:
         """Makes the planned state the desired one."""
         loaded, before = planned.desired.loaded, self.desired
-        for warning in loaded.warnings:
-            log_warning(warning)
         changed_settings = changed_keys(before.loaded.config, loaded.config)
         restart = needs_restart(changed_settings)
         settings = setting_rows(before.loaded, loaded)

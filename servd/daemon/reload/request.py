@@ -25,6 +25,7 @@ class ReloadRequest:
     another would come of the files, nothing is done.
 
     A caller waits for the outcome if it `wants_report`; `asked` is when the request was made.
+    Nobody asked for one that `is_retry`: it logs only warnings that are new.
     """
 
     why: str
@@ -35,6 +36,7 @@ class ReloadRequest:
     act: ManualAction | None = None
     seen: frozenset[str] | None = None
     wants_report: bool = False
+    is_retry: bool = False
     asked: float = field(default_factory=time.monotonic, compare=False)
 
     def joins(self, other: ReloadRequest) -> bool:
@@ -68,6 +70,7 @@ class ReloadRequest:
             roll=self.roll | other.roll,
             roll_all=self.roll_all or other.roll_all,
             wants_report=self.wants_report or other.wants_report,
+            is_retry=self.is_retry and other.is_retry,
             asked=max(self.asked, other.asked),
         )
 

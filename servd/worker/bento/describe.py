@@ -17,6 +17,7 @@ from servd.core import gc_tuning
 from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, in_one_line
+from servd.worker.metrics_folder import own_metrics_folder
 
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _DEFAULT_BACKLOG = 2048
@@ -35,7 +36,8 @@ def main() -> None:
     os.dup2(2, 1)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     try:
-        found = describe(load_service(identifier, directory), identifier, directory)
+        with own_metrics_folder():
+            found = describe(load_service(identifier, directory), identifier, directory)
     except AppLoadError as error:
         code = "bentoml" if isinstance(error, NoBentoMLError) else "import"
         trace = users_traceback(error.__cause__) if code == "import" else ""

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from servd.config.model import Config
 from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError, ServdError, StartError
+from servd.core.events import Event
 from servd.daemon.reload.request import OutdatedError, ReloadReport, ReloadRequest
 from servd.plan.model import Plan
 from servd.plan.overrides import RefusedError, ScaleService
@@ -73,6 +74,25 @@ async def test_what_a_plan_was_refused_for_is_looked_at_again() -> None:
     room.addresses.finds = [True]
     assert (await reloaded(room)).outcome == "invalid"
     assert room.told.count("plan") == 2
+
+
+@in_loop
+async def test_a_retry_logs_only_new_warnings() -> None:
+    room = FakeRoom()
+    at = Place("servd.toml", 1, 1)
+    room.diagnostics = (Diagnostic(at, "old", severity="warning"),)
+    retry = dataclasses.replace(HANGUP, is_retry=True)
+    told = []
+    for request in (HANGUP, HANGUP, retry):
+        with capture_logs() as logged:
+            await reloaded(room, request)
+        told.append([e["warning"] for e in logged if e["event"] == Event.CONFIG_WARNING])
+    assert [len(each) for each in told] == [1, 1, 0]
+    room.diagnostics = (*room.diagnostics, Diagnostic(at, "new", severity="warning"))
+    with capture_logs() as logged:
+        await reloaded(room, retry)
+    (warning,) = [e["warning"] for e in logged if e["event"] == Event.CONFIG_WARNING]
+    assert "new" in warning
 
 
 @in_loop

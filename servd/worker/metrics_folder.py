@@ -1,0 +1,26 @@
+"""A folder for the metrics of a process that imports an app but does not serve it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from servd.wire.names import PROMETHEUS_FOLDER
+
+
+@contextlib.contextmanager
+def own_metrics_folder() -> Iterator[None]:
+    """Gives this process a folder of its own for the metrics that an import makes, which are files
+    from their first moment on where workers share them (prometheus_client). It is removed; without
+    one, the metrics stay in memory.
+    """
+    if os.environ.pop(PROMETHEUS_FOLDER, None) is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            folder = tempfile.TemporaryDirectory(prefix="servd-", ignore_cleanup_errors=True)
+            os.environ[PROMETHEUS_FOLDER] = stack.enter_context(folder)
+        yield
