@@ -58,7 +58,7 @@ class Discovery:
     def begin(self, loaded: Loaded, environ: Mapping[str, str]) -> Callable[[], Loaded]:
         """Starts `complete` in a thread, and returns a function that waits for its result."""
         if any(service.bento for service in loaded.config.services.values()):
-            longest = max(s.timeouts.startup for s in loaded.config.services.values())
+            longest = max(s.startup_seconds for s in loaded.config.services.values())
             extension = f"EXTEND_TIMEOUT_USEC={int((longest + _STARTUP_MARGIN_SECONDS) * 1e6)}"
             notify("STATUS=Reading the declarations of BentoML services", extension)
         pool = ThreadPoolExecutor(1)

@@ -33,7 +33,9 @@ class Timeouts(Table):
     """Time limits for workers and requests."""
 
     startup: Duration = Field(
-        60.0, description="Time from the start of a worker until it is ready. Then it is killed."
+        60.0,
+        description="Time from the start of a worker until it is ready. Then it is killed. "
+        "A BentoML service has no such limit unless it is set.",
     )
     request: DurationOrNone = Field(
         None,

@@ -337,6 +337,10 @@ class Defaults(ServiceBase):
     """Default values for every service."""
 
 
+BENTO_STARTUP_SECONDS = 7 * 24 * 3600.0
+"""In practice without end, and yet a number that every timer takes."""
+
+
 class Service(ServiceBase):
     """A service: what runs, where it listens, how many workers it has, and what it depends on."""
 
@@ -358,3 +362,11 @@ class Service(ServiceBase):
     components: dict[str, Defaults] = Field(
         {}, description="Settings of the components of a BentoML service, by class name."
     )
+
+    @property
+    def startup_seconds(self) -> float:
+        """How long a worker may take to be ready: a BentoML service, which may load models, as long
+        as it takes unless a limit is set.
+        """
+        is_open = self.bento and "startup" not in self.timeouts.model_fields_set
+        return BENTO_STARTUP_SECONDS if is_open else self.timeouts.startup

@@ -217,7 +217,7 @@ class _Draft:
                 for variable, text in (self.config.defaults.env | given.env).items()
                 if environment.get(variable) == text
             },
-            startup=given.timeouts.startup,
+            startup=given.startup_seconds,
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
             stop_command=resolve(given.stop_command, names) if given.command else (),

@@ -8,7 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servd.config.bento.components import Expansion
+from servd.config.bento.declared import Declared, DeclaredGraph
+from servd.config.layers import Layers, of_file
 from servd.config.model import Config
+from servd.config.service import BENTO_STARTUP_SECONDS
+from servd.config.tree import empty
+from servd.config.validation_context import ValidationContext
 from servd.plan.build import build, internal_path
 from servd.plan.host import Account, Host
 from servd.plan.model import Plan, ServicePlan
@@ -187,3 +193,28 @@ def test_what_makes_a_command_ready() -> None:
     assert mode(command=("x",), ready="notify") == "notify"
     assert mode(command=("x",), ready="port") == "started"
     assert mode(app="m:a") == "notify"
+
+
+def test_a_bentoml_service_may_start_for_as_long_as_it_takes_unless_a_limit_is_set() -> None:
+    assert only({"app": "m:a"}).startup == 60
+    bento = {"bento": "service:Model"}
+    assert only(bento).startup == BENTO_STARTUP_SECONDS
+    assert only({**bento, "timeouts": {"drain": "3s"}}).startup == BENTO_STARTUP_SECONDS
+    assert only({**bento, "timeouts": {"startup": "3s"}}).startup == 3
+    config = {"services": {"web": bento}, "defaults": {"timeouts": {"startup": "4s"}}}
+    loaded = Config.model_validate(of_file(config))
+    assert build(loaded, HOST, "/run/x").service("web").startup == 4
+
+
+def test_a_component_has_the_start_limit_of_its_service() -> None:
+    graph = DeclaredGraph("Gateway", {n: Declared(n) for n in ("Gateway", "Model")})
+
+    def startup(timeouts: dict[str, str]) -> list[float]:
+        file = {"services": {"gw": {"bento": "service:Gateway", "timeouts": timeouts}}}
+        config = Config.model_validate(file)
+        checked = ValidationContext(config, Layers(empty("<environment>"), empty("servd.toml")))
+        services = Expansion(checked, {"gw": graph}).config.services
+        return [services[name].startup_seconds for name in ("gw", "gw.model")]
+
+    assert startup({}) == [BENTO_STARTUP_SECONDS] * 2
+    assert startup({"startup": "5s"}) == [5, 5]

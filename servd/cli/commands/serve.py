@@ -48,6 +48,7 @@ class ServeOptions:
     ssl_cert_reqs: str | None
     ssl_version: str | None
     ssl_ciphers: str | None
+    timeout_startup: str | None
     timeout_keep_alive: str | None
     timeout_graceful_shutdown: str | None
     factory: bool
@@ -109,6 +110,7 @@ class ServeOptions:
             workers=1 if self.development else workers,
             env_passthrough=["*"],
             timeouts=_given(
+                startup=_number(self.timeout_startup),
                 request=_number(self.timeout),
                 keep_alive=_number(self.timeout_keep_alive),
                 drain=_number(self.timeout_graceful_shutdown),
@@ -217,6 +219,11 @@ def _absolute(path: str | None) -> str | None:
 )
 @click.option("--ssl-version", metavar="VERSION", help="Minimum TLS version: TLSv1.2 or TLSv1.3.")
 @click.option("--ssl-ciphers", metavar="LIST", help="OpenSSL cipher list.")
+@click.option(
+    "--timeout-startup",
+    metavar="DURATION",
+    help="Time until a worker is ready.  [default: 60s, or no limit for a BentoML service]",
+)
 @click.option(
     "--timeout-keep-alive",
     metavar="DURATION",

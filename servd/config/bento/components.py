@@ -118,7 +118,8 @@ class Expansion:
         shared = self.checked.config.defaults
         values: dict[str, Any] = {name: getattr(shared, name) for name in Defaults.model_fields}
         values |= {name: getattr(given, name) for name in SHARED_KEYS}
-        kept = {name: getattr(given.timeouts, name) for name in SHARED_TIMEOUTS}
+        is_set = given.timeouts.model_fields_set
+        kept = {name: getattr(given.timeouts, name) for name in SHARED_TIMEOUTS if name in is_set}
         if "keep_alive" not in shared.timeouts.model_fields_set:
             kept["keep_alive"] = _KEEP_ALIVE_SECONDS
         values["timeouts"] = shared.timeouts.model_copy(update=kept)
