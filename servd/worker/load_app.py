@@ -12,6 +12,8 @@ from typing import Any
 from servd.wire.worker_spec import AppSpec
 from servd.worker.interface import NotAnAppError, interface_of
 
+_MESSAGE_CHARACTERS = 2000
+
 
 class AppLoadError(Exception):
     """The app cannot be loaded; the reason in one line. `__cause__` is the app's own exception."""
@@ -129,6 +131,8 @@ def _from_file(path: str) -> ModuleType:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Returns the error's type and the first line of its message."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    """Returns the error's type and its message, whose lines follow one another."""
+    text = " ".join(str(error).split())
+    if len(text) > _MESSAGE_CHARACTERS:
+        text = text[:_MESSAGE_CHARACTERS] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

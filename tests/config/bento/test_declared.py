@@ -40,6 +40,25 @@ def test_a_mistake_is_shown_where_it_stands(servd: Servd, text: str, message: st
     assert any(line.startswith(places) and message in line for line in lines), lines
 
 
+def test_the_whole_reason_why_bentoml_refuses_a_setting_is_shown(servd: Servd) -> None:
+    """Its message has a line for each table on the way to the value."""
+    code = """
+        import bentoml
+
+        @bentoml.service(resources={"gpu": "all"})
+        class Gateway:
+            @bentoml.api
+            def rate(self) -> str:
+                return ""
+    """
+    servd.write(servd_toml=GATEWAY, service_py=code)
+    done = command("check", "--imports", folder=servd.folder, environ=environ(servd.folder))
+    assert done.returncode == 78
+    (line,) = [line for line in done.stderr.splitlines() if "invalid configuration" in line]
+    for part in ("Key 'resources' error:", "Key 'gpu' error:", "'all' should be instance of"):
+        assert part in line
+
+
 def test_a_variable_that_the_code_needs_is_asked_for(servd: Servd) -> None:
     copied("graph", servd.folder)
     code = (servd.folder / "service.py").read_text()
