@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from servd.control.client import AdminClient, Answer, NoDaemonError
@@ -30,12 +32,14 @@ def serve(
     *,
     threaded: bool = False,
     bento_identifier: str | None = None,
+    args: Mapping[str, Any] | None = None,
     start_timeout: float = 60.0,
     **options: Any,
 ) -> Server:
     """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
     keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
-    `bento_identifier` is BentoML's name for the target. Returns when the daemon has exited; with
+    `bento_identifier` is BentoML's name for the target, `args` are the arguments of its code, any
+    values that JSON has. Returns when the daemon has exited; with
     `threaded`, as soon as every service is ready. Raises `StartError` with the log if a service
     cannot start, or is not ready within `start_timeout` seconds.
     """
@@ -45,7 +49,10 @@ def serve(
     target = bento_identifier if config_or_target is None else config_or_target
     if target is None:
         raise UsageError("missing target: use servd.serve('servd.toml') or servd.serve('main:app')")
-    server = Server(arguments(os.fspath(target), options, bento=is_bento), quiet=threaded)
+    given = arguments(os.fspath(target), options, bento=is_bento)
+    if args and given[0] != "serve":
+        raise UsageError("args need a target, not a configuration: set bento_args there")
+    server = Server(given, quiet=threaded, bento_args=args)
     if threaded:
         server.until_ready(start_timeout)
     else:
@@ -78,9 +85,20 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
 class Server:
     """A daemon in the background. Call `stop`, or use a `with` block."""
 
-    def __init__(self, arguments: list[str], *, quiet: bool = True) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        quiet: bool = True,
+        bento_args: Mapping[str, Any] | None = None,
+    ) -> None:
         """Starts the daemon; with `quiet`, its output goes only to `log`."""
         self._folder = tempfile.mkdtemp(prefix="servd-")
+        if bento_args:  # not on the command line, which every user of the machine can read
+            file = os.path.join(self._folder, "args.json")
+            with open(file, "w", encoding="utf-8") as opened:
+                json.dump(dict(bento_args), opened)
+            arguments = [*arguments, "--arg-file", file]
         self._log = os.path.join(self._folder, "log")
         runtime_dir = os.path.join(self._folder, "run")
         self._admin = AdminClient(os.path.join(runtime_dir, "admin.sock"))

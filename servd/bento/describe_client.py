@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from servd.wire.names import BENTO_ARGUMENTS
+
 MODULE = "servd.worker.bento.describe"
 
 
@@ -26,17 +28,24 @@ class Description:
     """A query in a child process, started by the constructor."""
 
     def __init__(
-        self, argv: Sequence[str], folder: str, environ: Mapping[str, str], **options: Any
+        self,
+        argv: Sequence[str],
+        folder: str,
+        environ: Mapping[str, str],
+        arguments: str = "",
+        **options: Any,
     ) -> None:
-        """`options` of Popen set the user of the process. Raises `DescriptionError`."""
-        self.argv = tuple(argv)
-        self.folder = folder
+        """`arguments` are those of the code, as JSON; `options` of Popen set the process's user.
+        Raises `DescriptionError`.
+        """
+        self.about = (tuple(argv), folder, arguments)
+        given = {BENTO_ARGUMENTS: arguments} if arguments else {}
         lifeline, self._lifeline = os.pipe()  # the process ends when its other end is closed
         try:
             self._process = subprocess.Popen(
-                self.argv,
+                argv,
                 cwd=folder,
-                env=dict(environ),
+                env={**environ, **given},
                 stdin=lifeline,
                 start_new_session=True,
                 stdout=subprocess.PIPE,
@@ -47,7 +56,7 @@ class Description:
             )
         except OSError as error:
             os.close(self._lifeline)
-            reason = f"cannot run {self.argv[0]}: {error.strerror}"
+            reason = f"cannot run {argv[0]}: {error.strerror}"
             raise DescriptionError(reason, is_mistake=True) from None
         finally:
             os.close(lifeline)

@@ -144,8 +144,9 @@ class Discovery:
         argv = (*service.argv_of(MODULE), service.definition.bento, service.directory)
         identity = running_as(service.identity.account, service.identity.gid)
         begun, self.begun = self.begun, None
-        if begun is None or (begun.argv, begun.folder) != (argv, service.directory) or identity:
-            begun = Description(argv, service.directory, service.environment, **identity)
+        about = (argv, service.directory, service.definition.bento_arguments)
+        if begun is None or begun.about != about or identity:
+            begun = Description(*about[:2], service.environment, about[2], **identity)
         self._asking.add(begun)
         try:
             if self._given_up:
@@ -160,7 +161,8 @@ class Discovery:
 def _key(service: ServicePlan) -> tuple[object, ...]:
     """Returns what determines the answer in addition to the code."""
     environment = tuple(sorted(service.environment.items()))
-    return (service.definition.bento, service.directory, service.python, environment)
+    given = service.definition
+    return (given.bento, given.bento_arguments, service.directory, service.python, environment)
 
 
 def _file_states(files: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:

@@ -79,6 +79,9 @@ def bentos_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if service.components and not service.bento:
             message = "only a BentoML service can have components"
             yield checked.problem((*path, "components"), message, at_key=True)
+        if service.bento_args and not service.bento:
+            message = "only a BentoML service has such arguments"
+            yield checked.problem((*path, "bento_args"), message, at_key=True)
         for key in ("factory", "interface", "preload"):
             if service.bento and checked.is_own((*path, key)):
                 message = "does not apply to a BentoML service, whose class is the app"

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from servd.config.arguments import Arguments
+from servd.config.bento.declared import arguments_text
 from servd.config.connections import Proxy, SocketOptions, Timeouts, Tls, UvicornOptions
 from servd.config.network import Listen, OptionalAddress
 from servd.config.rlimits import ResourceLimits
@@ -351,6 +353,9 @@ class Service(ServiceBase):
         "It runs without a shell.",
     )
     bento: Text = Field("", description="BentoML service: import string, folder or tag.")
+    bento_args: Arguments = Field(
+        {}, description="Arguments of the code of a BentoML service (`bentoml.use_arguments`)."
+    )
     listen: Listen = Field(
         (INTERNAL,),
         description='Addresses: ":3000", "unix:/run/x.sock", "fd:NAME", or a list of these. '
@@ -362,6 +367,11 @@ class Service(ServiceBase):
     components: dict[str, Defaults] = Field(
         {}, description="Settings of the components of a BentoML service, by class name."
     )
+
+    @property
+    def bento_arguments(self) -> str:
+        """The arguments of its BentoML code, as JSON; "" for none."""
+        return arguments_text(self.bento_args)
 
     @property
     def startup_seconds(self) -> float:

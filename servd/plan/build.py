@@ -372,6 +372,7 @@ class _Draft:
             folder=self._folder("b", self.name),
             development=part.development,
             unknown=part.unknown,
+            arguments=self.given.bento_arguments,
         )
 
 

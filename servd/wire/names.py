@@ -13,6 +13,9 @@ LISTEN_FDS = "LISTEN_FDS"
 LISTEN_PID = "LISTEN_PID"
 LISTEN_FDNAMES = "LISTEN_FDNAMES"
 
+BENTO_ARGUMENTS = "SERVD_BENTO_ARGUMENTS"
+"""The arguments of a BentoML service, as JSON, for the process that describes its code."""
+
 PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Folder of the metrics of an app (prometheus_client's multiprocess mode)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from servd.core.quick_dataclass import dataclass
@@ -32,7 +33,7 @@ class BentoSpec:
     """Settings of a worker of a BentoML service. `service` is the name in the code ("": the entry),
     `reached_at` maps such names to addresses. `workers` share the limits in the code. `keeps_*`
     keep BentoML's `traffic.timeout` and `max_concurrency`. `folder` outlives a worker. `unknown`:
-    the code could not be imported at planning.
+    the code could not be imported at planning. `arguments` are those of the code, as JSON.
     """
 
     service: str
@@ -43,6 +44,7 @@ class BentoSpec:
     folder: str
     development: bool = False
     unknown: bool = False
+    arguments: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

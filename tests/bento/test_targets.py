@@ -121,6 +121,109 @@ def test_serve_with_port_and_api_workers(servd: Servd) -> None:
     assert daemon.stop() == 0
 
 
+ARGUMENTS = """
+    import bentoml
+    from pydantic import BaseModel
+
+    class Arguments(BaseModel):
+        name: str
+        count: int = 1
+        secret_token: str = ""
+        many: list[str] = []
+
+    ARGUMENTS = bentoml.use_arguments(Arguments)
+
+    @bentoml.service
+    class Helper:
+        @bentoml.api
+        def name(self) -> str:
+            return ARGUMENTS.name
+
+    @bentoml.service(workers=ARGUMENTS.count)
+    class Gateway:
+        helper = bentoml.depends(Helper)
+
+        @bentoml.api
+        def all(self) -> str:
+            return f"{ARGUMENTS.name} {ARGUMENTS.count} {ARGUMENTS.many} {self.helper.name()}"
+"""
+
+
+def test_arguments_of_the_file_reach_the_code_and_a_change_is_a_roll(servd: Servd) -> None:
+    config = f"""
+        [services.gw]
+        bento = "service:Gateway"
+        listen = "127.0.0.1:0"
+        python = "{PYTHON}"
+        bento_args = {{ name = "one", count = 2, many = ["a", "b"], secret_token = "hunter2" }}
+    """
+    daemon = servd(config, service_py=ARGUMENTS, environ=environ(servd.folder)).ready()
+    url = daemon.url("gw")
+    assert httpx.post(f"{url}/all", json={}, timeout=DEADLINE).text == "one 2 ['a', 'b'] one"
+    assert len(daemon.pids("gw")) == 2
+    shown = daemon.cli("show").stdout
+    assert 'name = "one"' in shown
+    assert "hunter2" not in shown
+    daemon.edit(config.replace('"one"', '"two"').replace("hunter2", "hunter3"))
+    plan = daemon.cli("plan").stdout
+    assert "bento_args" in plan
+    assert "hunter" not in plan
+    assert daemon.reload()["outcome"] == "applied"
+    assert httpx.post(f"{url}/all", json={}, timeout=DEADLINE).text == "two 2 ['a', 'b'] two"
+    argv = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemon.pids("gw")]
+    assert not any(b"hunter" in each for each in argv)
+    refused = daemon.reload(config.replace("count = 2", 'count = "many"'))
+    assert refused["outcome"] in ("invalid", "rolled_back")
+    assert httpx.post(f"{url}/all", json={}, timeout=DEADLINE).text == "two 2 ['a', 'b'] two"
+
+
+def test_arguments_of_the_command_line_outrank_those_of_its_file(servd: Servd) -> None:
+    servd.write(service_py=ARGUMENTS, args_yaml="name: file\nmany: [x]\n")
+    port = free_port()
+    argv = ["serve", "service:Gateway", f"--port={port}", "--arg", "name=line"]
+    argv += ["--arg-file", "args.yaml"]
+    daemon = servd.run(*argv, interpreter=PYTHON, environ=environ(servd.folder)).ready()
+    answer = httpx.post(f"http://127.0.0.1:{port}/all", json={}, timeout=DEADLINE)
+    assert answer.text == "line 1 ['x'] line"
+    assert daemon.stop() == 0
+
+
+def test_arguments_of_a_call_are_any_values_and_on_no_command_line(servd: Servd) -> None:
+    servd.write(service_py=ARGUMENTS)
+    arguments = {"name": "call", "many": ["x"], "secret_token": "hunter2"}
+    code = f"""
+import httpx, psutil, servd
+with servd.serve(
+    bento_identifier="service:Gateway", port={free_port()}, args={arguments}, threaded=True
+) as server:
+    lines = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    assert not any("hunter" in str(each.cmdline()) for each in lines)
+    print(httpx.post(server.url() + "/all", json={{}}, timeout=60).text)
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", code],
+        cwd=servd.folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ(servd.folder)},
+        timeout=DEADLINE,
+    )
+    assert done.stdout == "call 1 ['x'] call\n", done.stderr
+
+
+def test_arguments_that_are_none_are_refused(servd: Servd) -> None:
+    servd.write(bad_yaml="a: [", list_yaml="- a\n")
+    for given, message in (
+        ("--arg=name", "--arg name: expected KEY=VALUE"),
+        ("--arg==x", "expected KEY=VALUE"),
+        ("--arg-file=no.yaml", "cannot read no.yaml: No such file or directory"),
+        ("--arg-file=bad.yaml", "bad.yaml:"),
+        ("--arg-file=list.yaml", "list.yaml:1:1: expected a table"),
+    ):
+        done = command("serve", "service:X", "--bento", given, folder=servd.folder)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.parametrize("given", ["", "--host", "--port"])
 def test_serve_listens_where_the_code_says_unless_an_option_says_otherwise(
     servd: Servd, given: str

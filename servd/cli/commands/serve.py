@@ -15,7 +15,8 @@ import click
 from servd.bento.describe_client import MODULE, Description, DescriptionError
 from servd.cli.bento_target import is_bento, source_of
 from servd.cli.launch import LaunchOptions, launch
-from servd.config.bento.declared import Declared, DeclaredGraph, GivenAddress
+from servd.config.bento.declared import Declared, DeclaredGraph, GivenAddress, arguments_text
+from servd.config.tree import plain
 from servd.core.address import EVERY_V4, AddressError, parse_address
 from servd.core.errors import UsageError
 
@@ -53,6 +54,8 @@ class ServeOptions:
     timeout_graceful_shutdown: str | None
     factory: bool
     interface: str | None
+    arg: tuple[str, ...]
+    arg_file: str | None
 
     @property
     def directory(self) -> str:
@@ -69,9 +72,22 @@ class ServeOptions:
         if not self.is_bento or not os.path.isdir(self.directory):
             return None
         argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
-        begun = Description(argv, self.directory, os.environ)
+        begun = Description(argv, self.directory, os.environ, arguments_text(self.arguments))
         atexit.register(begun.drop)
         return begun
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a BentoML service; the command line outranks the file. Raises
+        `UsageError`.
+        """
+        found = _in_file(self.arg_file) if self.arg_file is not None else {}
+        for item in self.arg:
+            key, equals, value = item.partition("=")
+            if not equals or not key:
+                raise UsageError(f"--arg {item}: expected KEY=VALUE")
+            found[key] = value
+        return found
 
     @property
     def address(self) -> GivenAddress:
@@ -102,6 +118,7 @@ class ServeOptions:
         workers = "auto" if self.workers in ("auto", "cpu_count") else _number(self.workers)
         service = _given(
             **{"bento" if bento else "app": self.target},
+            bento_args=self.arguments,
             listen=None if bento and declared is None else str(address),
             directory=self.directory,
             factory=self.factory or None,
@@ -148,6 +165,21 @@ class ServeOptions:
             stem = file.removesuffix(".py").rpartition(".")[2].lower()
         name = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-")
         return name[:63] if name[:1].isalpha() else "web"
+
+
+def _in_file(path: str) -> dict[str, Any]:
+    """Returns the table in a YAML or JSON file. Raises `UsageError`."""
+    from servd.config.parse_yaml import parse_yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            parsed = parse_yaml(file.read(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read {path}: {reason}") from None
+    for mistake in parsed.diagnostics:
+        raise UsageError(mistake.summary())
+    return dict(plain(parsed.root))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -240,6 +272,18 @@ def _absolute(path: str | None) -> str | None:
     type=click.Choice(["auto", "asgi3", "asgi2", "wsgi"]),
     metavar="NAME",
     help="auto, asgi3, asgi2 or wsgi.  [default: auto]",
+)
+@click.option(
+    "--arg",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument of a BentoML service; may be repeated.",
+)
+@click.option(
+    "--arg-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="YAML or JSON file with arguments of a BentoML service.",
 )
 @click.option("--print-config", is_flag=True, help="Print the equivalent configuration and exit.")
 def command(print_config: bool, reload: bool, production: bool, **options: Any) -> int:

@@ -124,7 +124,7 @@ class Expansion:
             kept["keep_alive"] = _KEEP_ALIVE_SECONDS
         values["timeouts"] = shared.timeouts.model_copy(update=kept)
         values |= {"tls": None, "health": None, "root_path": "", "public_url": ""}
-        values |= {"bento": given.bento, "kind": "service"}
+        values |= {"bento": given.bento, "bento_args": given.bento_args, "kind": "service"}
         component = Service.model_construct(**values)
         return component if own is None else overlaid(component, own)
 

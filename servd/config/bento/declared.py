@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -11,6 +12,11 @@ from servd.core.quick_dataclass import dataclass
 
 _PORT = 3000
 """What BentoML listens on, on every interface."""
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> str:
+    """Returns the arguments of the code as JSON, in a fixed order; "" for none."""
+    return json.dumps(arguments, sort_keys=True) if arguments else ""
 
 
 @dataclass(frozen=True, slots=True)

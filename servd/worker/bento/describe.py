@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 from servd.core import gc_tuning
+from servd.wire.names import BENTO_ARGUMENTS
 from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, in_one_line
@@ -37,7 +38,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     try:
         with own_metrics_folder():
-            found = describe(load_service(identifier, directory), identifier, directory)
+            root = load_service(identifier, directory, os.environ.pop(BENTO_ARGUMENTS, ""))
+            found = describe(root, identifier, directory)
     except AppLoadError as error:
         code = "bentoml" if isinstance(error, NoBentoMLError) else "import"
         trace = users_traceback(error.__cause__) if code == "import" else ""

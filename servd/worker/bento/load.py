@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -34,10 +35,11 @@ class NoBentoMLError(AppLoadError):
     """BentoML is missing in this interpreter, or too old."""
 
 
-def load_service(identifier: str, directory: str) -> Any:
+def load_service(identifier: str, directory: str, arguments: str = "") -> Any:
     """Loads the BentoML service that an import string, a folder, or a built Bento's path or tag
-    names, and changes to the directory of its code, as `bentoml serve` does. Raises `AppLoadError`;
-    its `__cause__` is the exception of the user's code, if there was one.
+    names, and changes to the directory of its code, as `bentoml serve` does. `arguments` of the
+    code are JSON; those of a built Bento stand in it. Raises `AppLoadError`; its `__cause__` is the
+    exception of the user's code, if there was one.
     """
     if importlib.util.find_spec("bentoml") is None:
         raise NoBentoMLError(
@@ -52,6 +54,8 @@ def load_service(identifier: str, directory: str) -> Any:
     except ImportError as error:
         what = "unsupported version of bentoml (servd supports 1.4)"
         raise NoBentoMLError(f"{what}: {in_one_line(error)}") from error
+    if arguments:
+        _set_arguments(arguments)
     if directory not in sys.path:
         sys.path.insert(0, directory)
     try:
@@ -71,6 +75,14 @@ def load_service(identifier: str, directory: str) -> Any:
             f"{identifier} is not a service of BentoML 1.2 or newer (a class with @bentoml.service)"
         )
     return service
+
+
+def _set_arguments(arguments: str) -> None:
+    try:
+        from bentoml._internal.utils.args import set_arguments
+    except ImportError as error:
+        raise NoBentoMLError("this version of bentoml has no arguments (bento_args)") from error
+    set_arguments(json.loads(arguments))
 
 
 _BOTH_WAYS = re.compile(r"importing by python module path: '(.+)'\.?$", re.DOTALL)
@@ -115,7 +127,7 @@ def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
 
 def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
     """Returns the ASGI app of a BentoML service for this worker index. Raises `AppLoadError`."""
-    root = load_service(identifier, directory)
+    root = load_service(identifier, directory, spec.arguments)
     if spec.unknown:
         raise LoadsNowError("its code can be imported now: servd plans its services again")
     from bentoml._internal.configuration.containers import BentoMLContainer
