@@ -79,6 +79,11 @@ class Balance:
     def _free(self) -> int | None:
         return None if self.places is None else self.places() - len(self.claims)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other worker of the service accepts."""
+        return not self._seat.others()
+
     def publish(self) -> None:
         """Tells the siblings the number of connections and of free places, while it accepts."""
         if self._accepts:

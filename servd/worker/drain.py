@@ -1,7 +1,8 @@
 """Drains the connections of a Uvicorn server without losing a request.
 
 Uvicorn closes idle connections immediately, which resets requests that are arriving. Here answers
-say `Connection: close`, and idle connections reach their keep-alive timeout. At the deadline,
+say `Connection: close`, and idle connections reach their keep-alive timeout; where no other worker
+of the service accepts, they are closed after a moment if nothing else is left. At the deadline,
 WebSockets are closed with 1012, event streams are ended, other connections are aborted.
 """
 
@@ -18,6 +19,7 @@ from weakref import WeakSet
 from uvicorn.server import ServerState
 
 from servd.worker.asgi.requests import Requests
+from servd.worker.slow_clients import NOTHING
 
 logger = logging.getLogger("servd.worker")
 
@@ -25,6 +27,8 @@ CLOSE = (b"connection", b"close")
 DrainCounts = dict[str, int]
 _MIN_POLL_SECONDS = 0.02
 _MAX_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 1.0
+"""A client that takes an idle connection again later than this may find it closed."""
 _DISCONNECT_SECONDS = 0.2
 """Time for apps to end by themselves after their connection was closed."""
 _CANCEL_SECONDS = 1.0
@@ -46,7 +50,9 @@ class Drain:
     keep_alive: float
     report: Callable[[DrainCounts], None]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    is_last: Callable[[], bool] = lambda: False
     deadline: float = 0.0
+    _idle: dict[Any, tuple[object, float]] = field(default_factory=dict)
     _forced: asyncio.Event = field(default_factory=asyncio.Event)
     _handshakes_until: float = 0.0
 
@@ -114,6 +120,8 @@ class Drain:
             counts = self.counts()
             if counts != reported:
                 self.report(reported := counts)
+            if counts.keys() == {"idle connection"} and self.is_last():
+                self._close_idle()
             remaining = self.deadline - self.loop.time()
             if remaining <= 0 or self._forced.is_set():
                 await self._cut()
@@ -122,6 +130,22 @@ class Drain:
                 await asyncio.wait_for(self._forced.wait(), min(pause, remaining))
             pause = min(pause * 1.5, _MAX_POLL_SECONDS)
         return True
+
+    def _close_idle(self) -> None:
+        """Closes what has been idle for a moment since its last answer, or since nothing else is
+        left. A request that is arriving is awaited.
+        """
+        now, before = self.loop.time(), self._idle
+        self._idle = {}
+        connections: set[Any] = self.state.connections
+        for connection in connections:
+            if not _is_idle(connection):
+                continue
+            last, since = before.get(connection, (None, now))
+            self._idle[connection] = connection.cycle, since if last is connection.cycle else now
+        for connection, (_, since) in self._idle.items():
+            if now - since >= _GRACE_SECONDS:
+                connection.transport.close()
 
     def _tasks(self) -> set[asyncio.Task[None]]:
         """Those that run: one that was cancelled before it began is still among the server's."""
@@ -159,6 +183,11 @@ def _end_websocket(connection: Any) -> None:
         connection.shutdown()
     except Exception:
         connection.transport.abort()
+
+
+def _is_idle(connection: Any) -> bool:
+    awaited = connection.awaited
+    return awaited is None or awaited.what == NOTHING
 
 
 def _is_websocket(connection: Any) -> bool:

@@ -216,7 +216,14 @@ class WorkerServer(BaseServer):
             sock.close()
         limits, report = self.spec.timeouts, self.reporter.draining
         state, accepted = self.server_state, self._accepted
-        self._drain = Drain(state, accepted, self.requests, limits.keep_alive, report)
+        self._drain = Drain(
+            state,
+            accepted,
+            self.requests,
+            limits.keep_alive,
+            report,
+            is_last=lambda: self._balance.is_alone,
+        )
         self._drain.begin(limits.drain)
         notify("STOPPING=1")
         ticking = asyncio.get_running_loop().create_task(self._tick())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -153,6 +154,38 @@ def test_a_kept_connection_hears_of_the_end_instead_of_being_reset(servd: Servd)
         (daemon.folder / "go").touch()
         thread.join()
     assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_idle_connections_hold_no_stop_up(servd: Servd, http: str) -> None:
+    """Nothing else is left: they are closed after a moment. What is arriving is answered."""
+    config = f"""
+        [services.web]
+        app = "slow:app"
+        listen = "127.0.0.1:0"
+        workers = 2
+        timeouts = {{ keep_alive = "1h", drain = "1h" }}
+        uvicorn.http = "{http}"
+    """
+    daemon = servd(config, slow_py=SLOW).ready()
+    host, port = daemon.url("web").removeprefix("http://").split(":")
+    request = b"GET /?0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(6)]
+        for client in kept:
+            client.settimeout(DEADLINE)
+            client.sendall(request)
+            assert b"done" in _answer(client)
+        unused = stack.enter_context(socket.create_connection((host, int(port))))
+        unused.settimeout(DEADLINE)
+        kept[0].sendall(request[:10])
+        daemon.send(signal.SIGTERM)
+        for client in (*kept[1:], unused):
+            assert client.recv(1) == b""
+        kept[0].sendall(request[10:])
+        assert b"connection: close" in _answer(kept[0]).lower()
+    assert daemon.wait() == 0
+    assert daemon.find("servd stopped", graceful=True)
 
 
 def _answer(sock: socket.socket) -> bytes:
