@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from servd.wire.worker_spec import AppSpec
@@ -47,9 +46,8 @@ def as_asgi3(app: Any, spec: AppSpec) -> Any:
     if interface == "wsgi":
         from servd.worker.wsgi import WSGIAdapter
 
-        tracked = spec.timeouts.request is not None or spec.timeouts.request_total is not None
-        pool = TrackingExecutor if tracked else ThreadPoolExecutor
-        return WSGIAdapter(app, pool(spec.threads, "servd-thread"), current_is_over)
+        pool = TrackingExecutor(spec.threads, "servd-thread")
+        return WSGIAdapter(app, pool, current_is_over)
     if interface == "asgi2":
         from uvicorn.middleware.asgi2 import ASGI2Middleware
 

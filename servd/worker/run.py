@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import faulthandler
 import fcntl
 import os
@@ -122,6 +124,7 @@ def _serve(
     from servd.worker.application import build_application
     from servd.worker.control import Control
     from servd.worker.server import WorkerServer
+    from servd.worker.threads import outlast_their_requests
 
     application = build_application(app, app_spec, reporter, traces)
     server = WorkerServer(application, spec, _listeners(spec, context), reporter)
@@ -135,14 +138,19 @@ def _serve(
         watch.hand_to(lambda message: loop.call_soon_threadsafe(control.begin, message))
         await server.serve()
 
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+    runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
+    with contextlib.ExitStack() as ends:
+        ends.callback(runner.close)
         runner.run(serve())
+        if outlasts := outlast_their_requests():
+            ends.pop_all()  # closing a loop waits for threads
     if traces is not None:
         traces.end()
     writer.close()
     if watch.daemon_is_gone:
         kill_group()
-    if application.requests.stuck:
+    if outlasts or application.requests.stuck:
+        atexit._run_exitfuncs()
         os._exit(0)  # the interpreter would wait for their threads
 
 

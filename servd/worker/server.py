@@ -109,7 +109,7 @@ class WorkerServer(BaseServer):
         """Starts the app, accepts unless the daemon decides when, and sends READY=1."""
         loop = asyncio.get_running_loop()
         self.requests.loop = loop
-        size_pools(loop, self.spec.threads, track=bool(self.requests.deadlines.timers))
+        size_pools(loop, self.spec.threads)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)

@@ -1,5 +1,6 @@
 """Thread pools for sync code: their size, and which request each thread works for. When a request
-is given up, its task ends and its threads, which cannot be ended, continue.
+is given up, its task ends and its threads, which cannot be ended, continue. Nobody needs what they
+do: they keep no worker.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from servd.worker.asgi.request import current
+from servd.worker.asgi.request import Request, current
+
+_running: dict[object, Request] = {}
+"""What runs in threads, and the request that each works for."""
+
+
+def outlast_their_requests() -> bool:
+    """Whether a thread still works for a request that has been answered."""
+    return any(request.over for request in list(_running.values()))
 
 
 def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,20 +28,23 @@ def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:
     request = current.get()
     if request is None:
         return work
-    threads = request.threads = request.threads or set()
+    request.threads = request.threads or set()
+    return functools.partial(_run, request, request.threads, work)
 
-    @functools.wraps(work)
-    def run(*args: Any, **options: Any) -> Any:
-        if request.answering is not None:
-            raise RuntimeError("the request was aborted before a thread was free")
-        token = object()
-        threads.add(token)  # adding to a set and discarding from it are atomic
-        try:
-            return work(*args, **options)
-        finally:
-            threads.discard(token)
 
-    return run
+def _run(
+    request: Request, threads: set[object], work: Callable[..., Any], *args: Any, **options: Any
+) -> Any:
+    if request.answering is not None:
+        raise RuntimeError("the request was aborted before a thread was free")
+    token = object()
+    threads.add(token)  # each step here is atomic
+    _running[token] = request
+    try:
+        return work(*args, **options)
+    finally:
+        del _running[token]
+        threads.discard(token)
 
 
 class TrackingExecutor(ThreadPoolExecutor):
@@ -43,16 +55,15 @@ class TrackingExecutor(ThreadPoolExecutor):
         return super().submit(_tracked(fn), *args, **kwargs)
 
 
-def size_pools(loop: asyncio.AbstractEventLoop, threads: int, *, track: bool) -> None:
-    """Sets the size of asyncio's and anyio's pools. With `track`, requests track their threads."""
-    pool = TrackingExecutor if track else ThreadPoolExecutor
-    loop.set_default_executor(pool(threads, "servd-thread"))
+def size_pools(loop: asyncio.AbstractEventLoop, threads: int) -> None:
+    """Sets the size of asyncio's and anyio's pools, and has requests track their threads."""
+    loop.set_default_executor(TrackingExecutor(threads, "servd-thread"))
     if "anyio" not in sys.modules:
         return
     from anyio import to_thread
 
     to_thread.current_default_thread_limiter().total_tokens = threads
-    if track and not hasattr(to_thread.run_sync, "__wrapped__"):
+    if not hasattr(to_thread.run_sync, "__wrapped__"):
         to_thread.run_sync = _tracking(to_thread.run_sync)  # type: ignore[assignment]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import textwrap
 import threading
 import time
 
@@ -154,6 +155,59 @@ def test_a_kept_connection_hears_of_the_end_instead_of_being_reset(servd: Servd)
         (daemon.folder / "go").touch()
         thread.join()
     assert daemon.wait() == 0
+
+
+NEVER_RETURN = {
+    "anyio": """
+        from fastapi import FastAPI
+        app = FastAPI()
+
+        @app.get("/")
+        def never():
+            wait()
+    """,
+    "asyncio": """
+        import asyncio
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            await asyncio.to_thread(wait)
+    """,
+    "wsgi": """
+        def app(environ, start_response):
+            wait()
+    """,
+    "its own answer": """
+        import asyncio
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            asyncio.get_running_loop().run_in_executor(None, wait)
+            await send({"type": "http.response.start", "status": 504, "headers": []})
+            await send({"type": "http.response.body"})
+    """,
+}
+WAIT = """
+    import atexit, time
+    atexit.register(lambda: open("at the exit", "w").close())
+    def wait():
+        time.sleep(100000)
+"""
+
+
+@pytest.mark.parametrize("kind", NEVER_RETURN)
+def test_a_thread_whose_request_was_answered_holds_no_stop_up(servd: Servd, kind: str) -> None:
+    config = """
+        [services.web]
+        app = "never:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "1h", request = "500ms" }
+    """
+    daemon = servd(
+        config, never_py=textwrap.dedent(WAIT) + textwrap.dedent(NEVER_RETURN[kind])
+    ).ready()
+    assert daemon.get("web").status_code == 504
+    assert daemon.stop() == 0
+    assert daemon.find("servd stopped", graceful=True)
+    assert (servd.folder / "at the exit").exists()
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
