@@ -27,7 +27,7 @@ from servd.daemon.log import journald
 from servd.daemon.log.console import console_renderer
 from servd.daemon.log.event import LogEvent, TakeEvent
 from servd.daemon.log.file import LogFile
-from servd.daemon.log.stream import LogStream, RawStream
+from servd.daemon.log.stream import LogStream, RawStream, whole
 from servd.plan.host import Account
 from servd.wire.graces import LOG_SECONDS
 
@@ -102,7 +102,7 @@ class LogSink:
     def say(self, text: str) -> None:
         """Writes a text that is no event, where a person reads the log on a terminal."""
         if self._console is not None and self._stream.raw.isatty():
-            self.put(LogEvent.by_worker("", text.encode()))
+            self.put(LogEvent.by_worker("", text.encode(), text.count("\n") + 1))
 
     def put(self, line: LogEvent) -> None:
         """Queues one event, or lines that go together."""
@@ -156,17 +156,20 @@ class LogSink:
         taken when another replaces it is queued for that one.
         """
         if console is None:
-            shown = [text for line in lines for text in line.json.split(b"\n")]
+            shown = [line.json for line in lines]
         else:
             lines = [one for line in lines for one in line.each()]
             shown = [console(line) for line in lines]
-        done, error = stream.write(
+        left, error = stream.write(
             shown, lambda: stream is self._stream and time.monotonic() < self._end
         )
-        self._works = done == len(shown)
+        self._works = not left
         if self._works:
             return
-        lines = [one for line in lines for one in line.each()]
+        if console is None:
+            lines = [one for line in lines for one in line.each()]
+            shown = [line.json for line in lines]
+        done = whole(shown, left)
         with self._wake:
             if stream is not self._stream:
                 self._waiting.extendleft(reversed(lines[done:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -32,38 +33,60 @@ class LogStream:
         self.raw = raw
         self._torn = False
         self._may_block = _may_block(raw)
+        self._takes_all = True
 
     def write(self, lines: Sequence[bytes], patient: Callable[[], bool]) -> tuple[int, str]:
-        """Writes lines, waiting while `patient` returns True. Returns how many were written whole
-        and, if not all, why ("": `patient` returned False).
+        """Writes lines, waiting while `patient` returns True. Returns how many bytes were not
+        written, newlines included, and why ("": `patient` returned False).
         """
         content = b"\n".join([*([b""] if self._torn else []), *lines, b""])
         view = memoryview(content)
         error = ""
         try:
-            while view and (not self._may_block or self._writable(patient)):
-                view = view[
-                    self.raw.write(view[:_PIPE_WRITE_BYTES] if self._may_block else view) or 0 :
-                ]
+            while view:
+                done = self._put(view)
+                view = view[done:]
+                if not done and not self._wait(patient):
+                    break
         except (OSError, ValueError) as failure:
             error = str(getattr(failure, "strerror", None) or failure)
-        done = len(content) - len(view)
-        if done:
-            self._torn = content[done - 1 : done] != b"\n"
-        if not view:
-            return len(lines), ""
-        return _whole(lines, done - (len(content) - sum(map(len, lines)) - len(lines))), error
+        left = len(view)
+        if left < len(content):
+            self._torn = content[-left - 1 : -left or None] != b"\n"
+        return left, error
 
-    def _writable(self, patient: Callable[[], bool]) -> bool:
+    def _put(self, content: memoryview) -> int:
+        """Writes what can be written without a wait; returns how much. Not by O_NONBLOCK, which
+        would change the descriptors of others too.
+        """
+        if not self._may_block:
+            return self.raw.write(content) or 0
+        if self._takes_all:
+            try:
+                return os.pwritev(self.raw.fileno(), [content], -1, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE):
+                    raise
+                self._takes_all = False  # a terminal, a FIFO, or an older kernel
+        if not self._is_writable(0):
+            return 0
+        return self.raw.write(content[:_PIPE_WRITE_BYTES]) or 0
+
+    def _wait(self, patient: Callable[[], bool]) -> bool:
         """Waits until something can be written; False when `patient` returns False. A thread
         blocked in write(2) could not learn that another stream has replaced this one.
         """
-        poll = select.poll()
-        poll.register(self.raw, select.POLLOUT)
-        while not poll.poll(_POLL_SECONDS * 1000):
+        while not self._is_writable(_POLL_SECONDS):
             if not patient():
                 return False
         return True
+
+    def _is_writable(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.raw, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
 
     def close(self) -> None:
         """Closes the stream."""
@@ -78,8 +101,11 @@ def _may_block(raw: RawStream) -> bool:
         return False
 
 
-def _whole(lines: Sequence[bytes], size: int) -> int:
-    """Returns how many of `lines` are whole within their first `size` bytes, newlines included."""
+def whole(lines: Sequence[bytes], left: int) -> int:
+    """Returns how many of `lines` are whole where their last `left` bytes are missing, newlines
+    included.
+    """
+    size = sum(map(len, lines)) + len(lines) - left
     for number, line in enumerate(lines):
         size -= len(line) + 1
         if size < 0:
