@@ -285,7 +285,7 @@ class Fakes:
         arbiter, pool = ServdArbiter(lambda: -1), SocketPool()  # not of the kernel's children
         self.pools.append(pool)
         workers = WorkerContext(
-            sink=lambda service, line: None,
+            sink=lambda service, line, count: None,
             now=lambda: "2026-01-01T00:00:00Z",
             notify_folder=self.folder,
             environ={},

@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from servd.daemon.log.event import LogEvent, TakeEvent
@@ -30,74 +31,67 @@ FOLLOW_PAUSE_SECONDS = 0.05
 
 
 class Line(NamedTuple):
-    """One event as JSON: its number, its service ("" for none) and its text."""
+    """One event as JSON: its number, its service ("" for none) and its text. Several `lines` that
+    came together have one entry, under the number of the last.
+    """
 
     number: int
     service: str
     text: bytes
+    lines: int = 1
 
     def each(self) -> list[Line]:
-        """Returns the lines of which this is the last, where several came together."""
-        if b"\n" not in self.text:
+        """Returns the lines, oldest first."""
+        if self.lines == 1:
             return [self]
-        texts = self.text.split(b"\n")
-        first = self.number - len(texts) + 1
-        return [Line(first + index, self.service, text) for index, text in enumerate(texts)]
+        first = self.number - self.lines + 1
+        texts = enumerate(self.text.split(b"\n"), first)
+        return [Line(number, self.service, text) for number, text in texts]
 
 
 class _Ring:
-    """The last lines of one service. `forgotten` is the number of the last line dropped."""
+    """The last lines of one service. What came together is parted, and bounded exactly, only when
+    somebody reads it. `forgotten` is the number of the last line that is known to be dropped.
+    """
 
     def __init__(self) -> None:
-        self.lines: deque[Line] = deque()
-        """Those that came together have one entry, under the number of the last."""
+        self.entries: deque[Line] = deque()
         self.forgotten = 0
-        self._count = self._bytes = 0
+        self._count = self._bytes = self._most = 0
 
-    def add(self, line: Line, count: int, most: int) -> None:
-        """Keeps lines that came together, and as many earlier ones as fit in `most` bytes."""
-        self.lines.append(line)
-        self._count += count
-        self._bytes += len(line.text)
-        while self._count > LINES or (self._bytes > most and self._count > 1):
-            self._drop(self._count - LINES, self._bytes - most)
+    def add(self, entry: Line, most: int) -> None:
+        """Keeps lines, and of earlier ones at least what fits in `most` bytes."""
+        self._most = most
+        self.entries.extend(entry.each() if len(entry.text) > most // 2 else [entry])
+        self._count += entry.lines
+        self._bytes += len(entry.text)
+        while len(self.entries) > 1:
+            oldest = self.entries[0]
+            count, size = self._count - oldest.lines, self._bytes - len(oldest.text)
+            if count < LINES and size < most:
+                break
+            self._count, self._bytes = count, size
+            self.forgotten = self.entries.popleft().number
 
-    def _drop(self, lines: int, most_bytes: int) -> None:
-        """Drops of the oldest entry so many lines and bytes, but not the newest line of all."""
-        number, service, text = self.lines.popleft()
-        start = text.find(b"\n", max(0, most_bytes - 1)) + 1 if most_bytes > 0 else 0
-        if most_bytes > 0 and not start:
-            start = len(text)
-        if lines > 0:
-            parts = text.split(b"\n", lines)
-            start = max(start, len(text) - len(parts[-1]) if len(parts) > lines else len(text))
-        if start >= len(text) and not self.lines:
-            start = text.rfind(b"\n") + 1
-        rest = text[start:]
-        left = rest.count(b"\n") + 1 if rest else 0
-        self._count -= text.count(b"\n") + 1 - left
-        self._bytes -= len(text) - len(rest)
-        self.forgotten = number - left
-        if left:
-            self.lines.appendleft(Line(number, service, rest))
+    def newest_first(self) -> Iterator[Line]:
+        """Yields the last `LINES`, as far as they fit; the newest always."""
+        count = size = 0
+        for entry in reversed(self.entries):
+            for line in reversed(entry.each()):
+                count += 1
+                size += len(line.text)
+                if count > LINES or (size > self._most and count > 1):
+                    self.forgotten = max(self.forgotten, line.number)
+                    return
+                yield line
 
     def after(self, number: int) -> list[Line]:
         """Returns the lines with a greater number, oldest first."""
-        found: list[Line] = []
-        for line in reversed(self.lines):
-            if line.number <= number:
-                break
-            found += [one for one in reversed(line.each()) if one.number > number]
-        return found[::-1]
+        return [*takewhile(lambda line: line.number > number, self.newest_first())][::-1]
 
     def tail(self, count: int) -> list[Line]:
         """Returns the last `count` lines, oldest first."""
-        found: list[Line] = []
-        for line in reversed(self.lines):
-            if len(found) >= count:
-                break
-            found += reversed(line.each())
-        return found[:count][::-1]
+        return [*islice(self.newest_first(), count)][::-1]
 
 
 class LogBuffer:
@@ -124,7 +118,7 @@ class LogBuffer:
             self.newest += count
             ring = self._rings.get(service) or self._add_ring(service)
             most = min(BYTES, BYTES_OF_ALL // len(self._rings))
-            ring.add(Line(self.newest, service, text), count, most)
+            ring.add(Line(self.newest, service, text, count), most)
             if not self._waiting or self._waking or self._loop is None:
                 return
             self._waking = True
@@ -133,7 +127,7 @@ class LogBuffer:
 
     def _add_ring(self, service: str) -> _Ring:
         if len(self._rings) >= MOST_SERVICES:
-            oldest = min(self._rings, key=lambda name: self._rings[name].lines[-1].number)
+            oldest = min(self._rings, key=lambda name: self._rings[name].entries[-1].number)
             del self._rings[oldest]
         return self._rings.setdefault(service, _Ring())
 
@@ -203,9 +197,11 @@ class LogRouter:
         self.boot = secrets.token_hex(4)
         self._subscribers: tuple[TakeEvent, ...] = ()
 
-    def by_worker(self, service: str, line: bytes | Mapping[str, Any]) -> None:
-        """Takes a line of a service's worker: finished JSON, or the fields of text."""
-        self._log(LogEvent.by_worker(service, line))
+    def by_worker(self, service: str, line: bytes | Mapping[str, Any], count: int = 1) -> None:
+        """Takes a line of a service's worker, finished JSON or the fields of text; or `count`
+        finished lines together.
+        """
+        self._log(LogEvent.by_worker(service, line, count))
 
     def by_daemon(self, event: LogEvent) -> None:
         """Takes an event of the daemon."""

@@ -15,6 +15,8 @@ class LogEvent:
         """`service` is its subject ("" for none); `logged`: it belongs in the log."""
         self.service = service
         self.logged = logged
+        self.count = 1
+        """Number of its lines."""
 
     @classmethod
     def by_daemon(cls, fields: Mapping[str, Any], *, logged: bool = True) -> LogEvent:
@@ -24,25 +26,21 @@ class LogEvent:
         return event
 
     @classmethod
-    def by_worker(cls, service: str, line: bytes | Mapping[str, Any]) -> LogEvent:
+    def by_worker(cls, service: str, line: bytes | Mapping[str, Any], count: int = 1) -> LogEvent:
         """Makes an event of a worker's line: finished (without newline), or the fields of text.
-        Several finished lines, with newlines between them, may go together: `each` parts them.
+        `count` finished lines, with newlines between them, may go together: `each` parts them.
         """
         event = cls(service)
+        event.count = count
         if isinstance(line, bytes):
             event.json = line
         else:
             event.fields = line
         return event
 
-    @cached_property
-    def count(self) -> int:
-        """Number of its lines."""
-        return self.json.count(b"\n") + 1
-
     def each(self) -> list[LogEvent]:
         """Returns an event for each of its lines."""
-        if b"\n" not in self.json:
+        if self.count == 1:
             return [self]
         return [self.by_worker(self.service, line) for line in self.json.split(b"\n")]
 

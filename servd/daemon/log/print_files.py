@@ -34,12 +34,12 @@ class _File:
         self.sink: LogSink | None = None
         self._tried = -math.inf
 
-    def put(self, line: bytes) -> None:
-        """Queues a line."""
+    def put(self, line: bytes, count: int = 1) -> None:
+        """See `PrintFile`."""
         if self.sink is None and time.monotonic() - self._tried >= _AGAIN_SECONDS:
             self.open()
         if self.sink is not None:
-            self.sink.put(LogEvent.by_worker("", line))
+            self.sink.put(LogEvent.by_worker("", line, count))
 
     def open(self) -> str:
         """Opens it, or opens it again; returns why that is not possible, which is logged."""

@@ -19,7 +19,7 @@ from servd.supervisor.io.messages import FinishedEvent, split_events
 from servd.supervisor.io.print_file import PrintFile
 from servd.supervisor.io.rate_limit import LineRate
 from servd.supervisor.io.reader import BoundedReader, ReadBudget
-from servd.wire.names import EVENT_MARK
+from servd.supervisor.io.rest import Rest
 
 READ_BYTES = 65536
 LAST_LINES = 50
@@ -32,14 +32,14 @@ _REQUEST = {"event": "request"}
 _SHOWN_FIELDS = frozenset({"event", "error", "exception"})
 _LINES_PER_STEP = 64
 
-_REST_SECONDS = 0.01
-"""Pause between two reads of a worker's events while more come: what it says meanwhile is passed on
-together. It lies in the pipe, so that a killed worker does not lose it.
+_REST_SECONDS = 0.1
+"""Longest pause between two reads of a worker's events while more come: what it says meanwhile is
+passed on together. It lies in the pipe, so that a killed worker does not lose it.
 """
 
-Sink = Callable[[str, bytes | Mapping[str, Any]], None]
+Sink = Callable[[str, bytes | Mapping[str, Any], int], None]
 """Receives the name of a service, and an event: its fields, or finished JSON without a newline at
-its end; also several, with newlines between them.
+its end; also several, with newlines between them, and their number.
 """
 
 
@@ -116,17 +116,23 @@ class OutputPipe:
         self._finished = FinishedEvent(identity) if stream == "events" else None
         self._partial = b""
         self._part = 0
+        self._is_empty = False
         self._lines: collections.deque[bytes] = collections.deque()
         os.set_blocking(descriptor, False)
-        rest = _REST_SECONDS if stream == "events" else 0.0
+        rest = Rest(descriptor, _REST_SECONDS) if stream == "events" else None
         self._reader = BoundedReader(descriptor, self._step, budget, rest)
 
-    def _step(self) -> bool:
-        """Logs some of the lines that were read, or reads more."""
-        if not self._lines and not self._read():
-            return False
+    def _step(self) -> int:
+        """Logs some of the lines that were read, or reads more; returns how much, 0 at the end."""
+        taken = 1
+        if not self._lines:
+            if self._is_empty:
+                self._is_empty = False
+                return 0
+            taken = self._read()
+            self._is_empty = 0 < taken < READ_BYTES
         self._log_some()
-        return True
+        return taken
 
     def _log_some(self) -> None:
         for _ in range(min(_LINES_PER_STEP, len(self._lines))):
@@ -198,26 +204,27 @@ class OutputPipe:
             self._log_text(line, **part)
 
     def _line(self, line: bytes) -> None:
-        if self._finished is not None and line.startswith(EVENT_MARK):
-            if b"\n" in line:
-                self._requests(line, self._finished.requests(line))
+        if self._finished is not None:
+            count = line.count(b"\n") + 1
+            if count > 1:
+                self.last.add_requests(count)
+                self._pass_on(self._finished.requests(line), count)
                 return
-            found = self._finished.read(line[1:])
+            found = self._finished.read(line)
             if found is not None:
                 event, fields = found
                 self.last.add(fields)
-                self._print([event])
-                self.sink(self.identity["service"], event)
+                self._pass_on(event, 1)
                 return
         if line:
             if self._finished is not None:
                 self._print([line])
             self._log_text(line)
 
-    def _requests(self, lines: bytes, finished: bytes) -> None:
-        self.last.add_requests(lines.count(b"\n") + 1)
-        self._print([finished])
-        self.sink(self.identity["service"], finished)
+    def _pass_on(self, finished: bytes, count: int) -> None:
+        if self.file is not None:
+            self.file.put(finished, count)
+        self.sink(self.identity["service"], finished, count)
 
     def _log_text(self, line: bytes, **details: Any) -> None:
         text = _text_of(line)
@@ -230,7 +237,7 @@ class OutputPipe:
             **details,
             **self.identity,
         }
-        self.sink(self.identity["service"], event)
+        self.sink(self.identity["service"], event, 1)
 
     def close(self) -> None:
         """Stops reading; a last line without a newline counts too."""

@@ -11,8 +11,8 @@ from servd.plan.host import Account
 class PrintFile(Protocol):
     """One file, which workers of one service or of several share."""
 
-    def put(self, line: bytes) -> None:
-        """Queues a line without its newline, or several with newlines between them."""
+    def put(self, line: bytes, count: int = 1) -> None:
+        """Queues a line without its newline, or `count` lines with newlines between them."""
 
 
 class PrintFiles(Protocol):

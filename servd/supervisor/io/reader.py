@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable
 
+from servd.supervisor.io.rest import Rest
+
 SLICE_SECONDS = 0.005
 """Time that one descriptor may take of the loop in a turn."""
 
@@ -30,12 +32,12 @@ class ReadBudget:
 
 class BoundedReader:
     """Calls `step` while the descriptor is readable. `step` does a small piece of work, and returns
-    whether there may be more. While the reader pauses, a pipe fills up and its writer waits. With
-    `rest` (seconds), what comes sooner after the last turn waits for the rest of that time.
+    the bytes that it took, or whether there may be more. While the reader pauses, a pipe fills up
+    and its writer waits. With a `rest`, what comes soon after the last turn waits for its end.
     """
 
     def __init__(
-        self, descriptor: int, step: Callable[[], bool], budget: ReadBudget, rest: float = 0.0
+        self, descriptor: int, step: Callable[[], int], budget: ReadBudget, rest: Rest | None = None
     ) -> None:
         self._descriptor = descriptor
         self._step = step
@@ -50,21 +52,28 @@ class BoundedReader:
 
     def _turn(self) -> None:
         began = time.monotonic()
-        more = worked = False
+        more = worked = 0
         try:
             while more := self._step():
-                worked = True
+                worked += more
                 if time.monotonic() >= began + SLICE_SECONDS:
                     break
         finally:  # also after a fault: the descriptor goes on being read
             if more:
                 self._pause()
-            elif worked and began - self._worked_at < 2 * self._rest and not self._is_busy:
-                self._wait(self._rest)
+            elif worked and self._rest is not None and not self._is_busy:
+                self._rest_after(self._rest, worked, began)
             else:
                 self._resume()
             if worked:
                 self._worked_at = began
+
+    def _rest_after(self, rest: Rest, worked: int, began: float) -> None:
+        rest.took(worked)
+        if began - self._worked_at < 2 * rest.seconds:
+            self._wait(rest.left(self._loop.time()))
+        else:
+            self._resume()
 
     def _pause(self) -> None:
         if not self._is_busy and not self._closed:

@@ -7,7 +7,6 @@ import random
 from collections.abc import Collection
 from time import time
 
-from servd.wire.names import EVENT_MARK
 from servd.worker.asgi.request import Request
 from servd.worker.events import EventWriter
 
@@ -17,7 +16,7 @@ _MAX_CACHED_CLIENTS = 1024
 
 class AccessLog:
     """Writes an event per request; `sample` is the share that is logged, of 5xx always all. Those
-    of one turn of the loop are rendered together, without a JSON encoder: half the cost.
+    of one turn of the loop are rendered together, in the form of `servd.wire.request_line`.
     """
 
     def __init__(self, writer: EventWriter, skip_paths: Collection[str], sample: float) -> None:
@@ -25,7 +24,6 @@ class AccessLog:
         self.skip_paths = frozenset(skip_paths)
         self.sample = sample
         self._pending: list[tuple[Request, int, float, float]] = []
-        self._head = f'{EVENT_MARK.decode()}{{"timestamp": "'
         self._clients: dict[str, str] = {}
 
     def add(self, request: Request, status: int, seconds: float) -> None:
@@ -37,7 +35,7 @@ class AccessLog:
 
     def _lines(self) -> list[str]:
         pending, self._pending = self._pending, []
-        head, text = self._head, self.writer.clock.text
+        text = self.writer.clock.text
         skipped, sample, clients = self.skip_paths, self.sample, self._clients
         lines: list[str] = []
         for request, status, seconds, moment in pending:
@@ -51,18 +49,16 @@ class AccessLog:
             address = client[0] if client else ""
             shown = clients.get(address) or self._client(address)
             request_id, trace = request.identity()
-            traced = f', "trace_id": {_quoted(trace)}' if trace else ""
+            traced = f"\x08{_quoted(trace)[1:-1]}" if trace else ""
             lines.append(
-                f'{head}{text(moment)}", "level": "info", '
-                f'"event": "request", "http.request.method": {_quoted(scope["method"])}, '
-                f'"url.path": {_quoted(path)}, "http.response.status_code": {status}, '
-                f'"client.address": {shown}, "duration_ms": {seconds * 1000:.3f}, '
-                f'"request_id": {_quoted(request_id)}{traced}}}\n'
+                f"\x01{text(moment)}\x02{_quoted(scope['method'])[1:-1]}"
+                f"\x03{_quoted(path)[1:-1]}\x04{status}\x05{shown}\x06{seconds * 1000:.3f}"
+                f"\x07{_quoted(request_id)[1:-1]}{traced}\n"
             )
         return lines
 
     def _client(self, address: str) -> str:
         if len(self._clients) >= _MAX_CACHED_CLIENTS:
             self._clients.clear()
-        shown = self._clients[address] = _quoted(address)
+        shown = self._clients[address] = _quoted(address)[1:-1]
         return shown

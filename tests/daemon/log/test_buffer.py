@@ -11,7 +11,7 @@ from servd.daemon.log.event import LogEvent
 
 
 def add(journal: LogBuffer, service: str, line: bytes) -> None:
-    journal.add(LogEvent.by_worker(service, line))
+    journal.add(LogEvent.by_worker(service, line, line.count(b"\n") + 1))
 
 
 def texts(journal: LogBuffer, after: int = 0, *services: str) -> list[bytes]:
@@ -124,5 +124,7 @@ def test_lines_that_come_together_are_bounded_as_others_are() -> None:
         kept = texts(found, 0, "big")
         assert sum(map(len, kept)) <= BYTES
     assert len(kept) > BYTES // 1000 - 2
+    assert found.after(0, ["big"])[1]
+    assert not found.after(found.newest - len(kept), ["big"])[1]
     add(found, "big", b"y\n" + b"y" * (3 * BYTES))
     assert texts(found, 0, "big") == [b"y" * (3 * BYTES)]

@@ -5,62 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any
 
 import pytest
 
-from servd.daemon.log.event import LogEvent
-from servd.supervisor.io.output import LAST_LINES, LONGEST_LINE_BYTES, LastLines, OutputPipe
-from servd.supervisor.io.rate_limit import LineRate
+from servd.supervisor.io.output import LAST_LINES, LONGEST_LINE_BYTES
 from servd.supervisor.io.reader import SLICE_SECONDS, BoundedReader, ReadBudget
+from servd.supervisor.io.rest import Rest
 
-
-class Reading:
-    """What came out of a pipe for chunks written one after the other."""
-
-    def __init__(self, *chunks: bytes, stream: str = "stdout", rate: int = 0) -> None:
-        self.events: list[bytes] = []
-        self.dropped: list[int] = []
-        self.last = LastLines()
-        asyncio.run(self._read(chunks, stream, rate))
-
-    async def _read(self, chunks: tuple[bytes, ...], stream: str, rate: int) -> None:
-        reading, writing = os.pipe()
-        limit = LineRate(rate, self.dropped.append, lambda: 0.0)
-        pipe = OutputPipe(
-            reading,
-            {"service": "web", "pid": 7},
-            stream,
-            last=self.last,
-            sink=lambda service, line: self.events.append(LogEvent.by_worker(service, line).json),
-            now=lambda: "now",
-            rate=limit,
-            budget=ReadBudget(),
-        )
-        os.set_blocking(writing, False)
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                try:
-                    view = view[os.write(writing, view) :]
-                except BlockingIOError:  # the pipe is read in this very thread
-                    await asyncio.sleep(0.001)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        os.close(writing)
-        pipe.drain()
-        pipe.close()
-        limit.report()
-
-    @property
-    def fields(self) -> list[dict[str, Any]]:
-        """The events, read."""
-        return [json.loads(event) for event in self.events]
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts of the events."""
-        return [event["event"] for event in self.fields]
+from support.worker_output import Reading
 
 
 def test_a_printed_line_becomes_an_event_of_its_service() -> None:
@@ -116,59 +68,6 @@ def test_whatever_a_program_marks_as_an_event_is_text_unless_it_is_one(
     assert reading.texts[-1] == "next"
     assert all(event["stream"] == stream for event in reading.fields)
     assert reading.last.text()[-1] == "next"
-
-
-def _request(path: str, more: str = "", event: str = "request") -> bytes:
-    """A line of the access log, as workers write it."""
-    return (
-        f'\x1e{{"timestamp": "2026-01-31T12:00:00.123456Z", "level": "info", "event": "{event}", '
-        f'"http.request.method": "GET", "url.path": {json.dumps(path)}, '
-        '"http.response.status_code": 200, "client.address": "127.0.0.1", '
-        f'"duration_ms": 0.123, "request_id": "abc"{more}}}\n'
-    ).encode()
-
-
-def test_lines_of_the_access_log_are_passed_on_together() -> None:
-    lines = [_request(f"/{number}", ', "trace_id": "0f"' * (number % 2)) for number in range(5)]
-    reading = Reading(b"".join(lines), stream="events")
-    (together,) = reading.events
-    found = [json.loads(line) for line in together.split(b"\n")]
-    assert found == [{**json.loads(line[1:]), "service": "web", "pid": 7} for line in lines]
-    assert reading.last.text() == []
-
-
-def test_what_stands_between_lines_of_the_access_log_keeps_its_place() -> None:
-    parts = [
-        *(_request("/1"), _request("/2"), b'\x1e{"event": "said"}\n', _request("/3")),
-        *(_request('/"odd"'), _request("/ä"), _request("/4"), b"text\n", _request("/5")),
-    ]
-    for size in (7, 100, 100_000):
-        content = b"".join(parts)
-        chunks = [content[start : start + size] for start in range(0, len(content), size)]
-        reading = Reading(*chunks, stream="events")
-        found = [json.loads(line) for event in reading.events for line in event.split(b"\n")]
-        shown = [event.get("url.path", event["event"]) for event in found]
-        assert shown == ["/1", "/2", "said", "/3", '/"odd"', "/ä", "/4", "text", "/5"]
-        assert all((event["service"], event["pid"]) == ("web", 7) for event in found)
-        assert reading.last.text() == ["said", "text"]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [', "service": "other"', ', "trace_id": "0f", "service": "other"', ', "pid": 1', ', "a": [5'],
-)
-def test_no_line_of_the_access_log_says_whose_it_is(more: str) -> None:
-    forged = _request("/1", more)
-    events = Reading(_request("/0"), forged, forged + _request("/2"), stream="events").events
-    found = [json.loads(line) for event in events for line in event.split(b"\n")]
-    assert len(found) == 4
-    assert all((event["service"], event["pid"]) == ("web", 7) for event in found)
-
-
-def test_many_last_requests_count_as_last_lines() -> None:
-    said = b'\x1e{"event": "said"}\n'
-    assert Reading(said + _request("/") * 49, stream="events").last.text() == ["said"]
-    assert Reading(said + _request("/") * LAST_LINES, stream="events").last.text() == []
 
 
 def test_lines_are_put_together_from_parts_and_the_last_needs_no_end() -> None:
@@ -268,7 +167,7 @@ def test_what_comes_soon_after_another_is_read_a_little_later_and_together() -> 
                 return False
             return True
 
-        reader = BoundedReader(reading, step, ReadBudget(), rest=3600.0)
+        reader = BoundedReader(reading, step, ReadBudget(), rest=Rest(reading, 3600.0))
         os.write(writing, b"a")
         while not seen:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -301,7 +200,7 @@ def test_a_reader_that_rests_goes_on_and_ends_its_rest() -> None:
             return True
 
         budget = ReadBudget()
-        reader = BoundedReader(reading, step, budget, rest=0.001)
+        reader = BoundedReader(reading, step, budget, rest=Rest(reading, 0.001))
         for number in range(1, 200):
             os.write(writing, b"x")
             while len(seen) < number and number % 3:  # noqa: ASYNC110
