@@ -53,11 +53,11 @@ def read_message(line: bytes) -> WorkerMessage | None:
         return None
 
 
-_TEXT = rb"[ !#-\[\]-~]*+"
 _REQUESTS = re.compile(
-    rb"(?:\x01[0-9T:.\-Z]{20,32}+\x02" + _TEXT + rb"\x03" + _TEXT + rb"\x04[1-9][0-9]{2}"
-    rb"\x05" + _TEXT + rb"\x06(?:0|[1-9][0-9]{0,9})\.[0-9]{3}\x07" + _TEXT + rb"(?:\x08"
-    rb"" + _TEXT + rb")?\n){1,256}+"
+    rb"(?:\x01[0-9T:.\-Z]{20,32}+\x02TEXT\x03TEXT\x04[1-9][0-9]{2}\x05TEXT"
+    rb"\x06(?:0|[1-9][0-9]{0,9})\.[0-9]{3}\x07TEXT(?:\x08TEXT)?\n){1,256}+".replace(
+        b"TEXT", rb'"[ !#-\[\]-~]*+"'
+    )
 )
 """Lines of the access log without anything that JSON escapes: most of what workers say, checked
 without reading each. So many that what is made of them is not large."""

@@ -49,16 +49,16 @@ class AccessLog:
             address = client[0] if client else ""
             shown = clients.get(address) or self._client(address)
             request_id, trace = request.identity()
-            traced = f"\x08{_quoted(trace)[1:-1]}" if trace else ""
+            traced = f"\x08{_quoted(trace)}" if trace else ""
             lines.append(
-                f"\x01{text(moment)}\x02{_quoted(scope['method'])[1:-1]}"
-                f"\x03{_quoted(path)[1:-1]}\x04{status}\x05{shown}\x06{seconds * 1000:.3f}"
-                f"\x07{_quoted(request_id)[1:-1]}{traced}\n"
+                f"\x01{text(moment)}\x02{_quoted(scope['method'])}"
+                f"\x03{_quoted(path)}\x04{status}\x05{shown}\x06{seconds * 1000:.3f}"
+                f"\x07{_quoted(request_id)}{traced}\n"
             )
         return lines
 
     def _client(self, address: str) -> str:
         if len(self._clients) >= _MAX_CACHED_CLIENTS:
             self._clients.clear()
-        shown = self._clients[address] = _quoted(address)[1:-1]
+        shown = self._clients[address] = _quoted(address)
         return shown

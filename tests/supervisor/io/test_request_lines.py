@@ -124,7 +124,7 @@ def test_what_stands_between_them_keeps_its_place() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("mark", [b"\x02", b"\x03", b"\x05", b"\x07"])
 def test_no_line_says_whose_it_is(value: bytes, mark: bytes) -> None:
-    forged = of("/1").replace(mark, mark + value)
+    forged = of("/1").replace(mark + b'"', mark + b'"' + value)
     for chunk in (forged, of("/0") + forged + forged + of("/2")):
         lines = Reading(chunk, stream="events").lines
         assert len(lines) >= chunk.count(b"\n")
@@ -137,11 +137,12 @@ def test_no_line_says_whose_it_is(value: bytes, mark: bytes) -> None:
         (b"\x04200", b"\x04"), (b"\x04200", b"\x040200"), (b"\x04200", b"\x04NaN"),
         (b"\x04200", b'\x04200, "a": ['), (b"\x0612.300", b"\x06012.300"),
         (b"\x0612.300", b"\x0612."), (b"\x0612.300", b"\x06"), (b"\x0612.300", b"\x06inf"),
-        (b"\x07abc", b"\x07abc\\"), (b"\x07abc", b"\x07\xff"), (b"\x07abc", b"\x07\x00"),
-        (b"\x07abc", b"\x07a\tb"), (b"\x07abc", b""), (b"\x07abc", b"\x07abc\x07abc"),
-        (b"\x07abc", b"\x07abc\x08a\x08b"), (b"\x03", b""), (b"\x03", b"\x02"),
-        (b"\x01", b"\x01\x01"), (b"\x01", b"\x02"), (b"\x01", b""), (b"\x01", b"\x1e"),
-        (b"\x02GET", b"\x02\x7f"), (b"\x02GET\x03/\x04", b"\x04200\x03/\x02"),
+        (b'abc"', b'abc\\"'), (b'abc"', b'abc'), (b'"abc', b'abc'), (b"abc", b"\xff"),
+        (b"abc", b"\x00"), (b"abc", b"a\tb"), (b'\x07"abc"', b""), (b"\x07", b"\x07\x07"),
+        (b'\x07"abc"', b'\x07"abc"\x07"abc"'), (b'"abc"', b'"abc"\x08"a"\x08b'),
+        (b"\x03", b""), (b"\x03", b"\x02"), (b"\x01", b"\x01\x01"), (b"\x01", b"\x02"),
+        (b"\x01", b""), (b"\x01", b"\x1e"), (b"GET", b"\x7f"), (b'"GET"', b"GET"),
+        (b'\x02"GET"\x03"/"\x04', b'\x04200\x03"/"\x02'), (b"\x012", b'\x01"2'),
     ],
 )  # fmt: skip
 def test_whatever_is_not_one_is_text_or_an_event_and_spoils_no_other(
