@@ -69,9 +69,8 @@ class BoundedReader:
                 self._worked_at = began
 
     def _rest_after(self, rest: Rest, worked: int, began: float) -> None:
-        rest.took(worked)
         if began - self._worked_at < 2 * rest.seconds:
-            self._wait(rest.left(self._loop.time()))
+            self._wait(rest.after(worked, self._loop.time()))
         else:
             self._resume()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 
-LARGEST_PIPE = 256 * 1024
-"""Bytes that a pipe is given which fills up while it rests."""
+LARGE_PIPE = 256 * 1024
+"""Bytes that a pipe is given which rests: a burst of a worker must fit."""
 
-_SHORTEST = 1 / 16
-"""Of the longest rest: in a pipe that cannot grow and fills up faster."""
+SHORTEST_SECONDS = 0.005
 
 
 class Rest:
@@ -19,31 +19,23 @@ class Rest:
     def __init__(self, descriptor: int, longest: float) -> None:
         self.seconds = self._longest = longest
         self._descriptor = descriptor
-        self._measure()
+        self._most = 0
 
-    def _measure(self) -> None:
-        # Writers may leave half of each page empty: a pipe can be full at half its size.
-        self._size = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
-        self._most = self._size * 3 // 8
-
-    def took(self, size: int) -> None:
-        """Fits it to the bytes that were read at once."""
-        if size > self._most and not self._grow():
-            self.seconds = max(self.seconds / 2, self._longest * _SHORTEST)
+    def after(self, size: int, now: float) -> float:
+        """Returns the seconds from `now` to the next read, after one of so many bytes."""
+        if not self._most:
+            self._measure()
+        if size > self._most:
+            self.seconds = max(self.seconds / 2, SHORTEST_SECONDS)
         elif size < self._most // 3:
             self.seconds = min(self.seconds * 2, self._longest)
-
-    def _grow(self) -> bool:
-        """Makes the pipe larger; False when it is large enough, or the user has too many."""
-        if self._size >= LARGEST_PIPE:
-            return False
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, LARGEST_PIPE)
-        except OSError:
-            return False
-        self._measure()
-        return True
-
-    def left(self, now: float) -> float:
-        """Seconds until the end of the rest that goes on at `now`."""
         return self.seconds - now % self.seconds
+
+    def _measure(self) -> None:
+        with contextlib.suppress(OSError):  # the user has too many
+            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
+        size = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+        self._longest *= min(1.0, size / LARGE_PIPE)
+        self.seconds = self._longest = max(self._longest, SHORTEST_SECONDS)
+        # Writers may leave half of each page empty: a pipe can be full at half its size.
+        self._most = size * 3 // 8

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servd.supervisor.io import output
 from servd.supervisor.io.messages import FinishedEvent, split_events
 from servd.supervisor.io.output import LAST_LINES
 from servd.worker.asgi.access_log import AccessLog
@@ -169,3 +171,10 @@ def test_many_last_requests_count_as_last_lines() -> None:
     said = b'\x1e{"event": "said"}\n'
     assert Reading(said + of() * 49, stream="events").last.text() == ["said"]
     assert Reading(said + of() * LAST_LINES, stream="events").last.text() == []
+
+
+def test_what_lies_in_a_resting_pipe_is_not_lost_with_its_worker() -> None:
+    with mock.patch.object(output, "_REST_SECONDS", 3600.0):
+        reading = Reading(*(of(f"/{number}") for number in range(20)), stream="events")
+    assert [line["url.path"] for line in reading.lines] == [f"/{number}" for number in range(20)]
+    assert len(reading.events) < 20

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from servd.supervisor.io.rest import LARGEST_PIPE, Rest
+from servd.supervisor.io.rest import LARGE_PIPE, SHORTEST_SECONDS, Rest
 
 
 @pytest.fixture
@@ -20,34 +20,39 @@ def pipe() -> Iterator[int]:
     os.close(writing)
 
 
-def test_a_pipe_that_fills_up_is_made_larger_and_then_rests_shorter(pipe: int) -> None:
-    rest = Rest(pipe, 0.08)
-    rest.took(20_000)
-    assert rest.seconds == 0.08
-    rest.took(60_000)
-    assert (rest.seconds, fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)) == (0.08, LARGEST_PIPE)
-    rest.took(90_000)
-    assert rest.seconds == 0.08
-    rest.took(100_000)
-    rest.took(100_000)
-    assert rest.seconds == 0.02
-    rest.took(50_000)
-    assert rest.seconds == 0.02
-    for _ in range(5):
-        rest.took(1)
-    assert rest.seconds == 0.08
+def after(rest: Rest, *sizes: int) -> float:
+    for size in sizes:
+        rest.after(size, 0.0)
+    return rest.seconds
 
 
-def test_one_that_cannot_grow_rests_shorter_but_not_at_no_time_at_all(pipe: int) -> None:
+def test_a_pipe_that_rests_is_made_larger_and_one_that_fills_up_rests_shorter(pipe: int) -> None:
     rest = Rest(pipe, 0.08)
-    with mock.patch.object(fcntl, "fcntl", side_effect=PermissionError):
-        for _ in range(9):
-            rest.took(40_000)
-    assert rest.seconds == 0.005
+    assert after(rest, 90_000) == 0.08
+    assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == LARGE_PIPE
+    assert after(rest, 100_000, 100_000) == 0.02
+    assert after(rest, 50_000) == 0.02
+    assert after(rest, *[1] * 5) == 0.08
+    assert after(rest, *[LARGE_PIPE] * 20) == SHORTEST_SECONDS
+
+
+def test_one_that_cannot_grow_rests_shorter_from_the_first(pipe: int) -> None:
+    real = fcntl.fcntl
+
+    def refused(descriptor: int, command: int, *more: int) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError
+        return real(descriptor, command, *more)
+
+    rest = Rest(pipe, 0.08)
+    with mock.patch.object(fcntl, "fcntl", refused):
+        assert after(rest, 1) == 0.02
+    assert after(rest, 20_000) == 0.02
+    assert after(rest, 30_000) == 0.01
 
 
 def test_rests_of_a_length_end_together(pipe: int) -> None:
     one, other = Rest(pipe, 0.1), Rest(pipe, 0.1)
     for now, later in ((17.32, 17.39), (17.31, 17.399)):
-        assert now + one.left(now) == pytest.approx(later + other.left(later))
-    assert one.left(17.35) == pytest.approx(0.05)
+        assert now + one.after(1, now) == pytest.approx(later + other.after(1, later))
+    assert one.after(1, 17.35) == pytest.approx(0.05)
