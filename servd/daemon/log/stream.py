@@ -33,7 +33,7 @@ class LogStream:
         self.raw = raw
         self._torn = False
         self._may_block = _may_block(raw)
-        self._takes_all = True
+        self._takes_all = hasattr(os, "RWF_NOWAIT")  # Linux
 
     def write(self, lines: Sequence[bytes], patient: Callable[[], bool]) -> tuple[int, str]:
         """Writes lines, waiting while `patient` returns True. Returns how many bytes were not

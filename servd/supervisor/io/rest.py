@@ -8,6 +8,8 @@ import fcntl
 LARGE_PIPE = 256 * 1024
 """Bytes that a pipe is given which rests: a burst of a worker must fit."""
 
+_USUAL_PIPE = 64 * 1024
+
 SHORTEST_SECONDS = 0.005
 
 
@@ -32,9 +34,11 @@ class Rest:
         return self.seconds - now % self.seconds
 
     def _measure(self) -> None:
-        with contextlib.suppress(OSError):  # the user has too many
-            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
-        size = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+        size = _USUAL_PIPE
+        with contextlib.suppress(AttributeError):  # not Linux
+            with contextlib.suppress(OSError):  # the user has too many
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
+            size = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
         self._longest *= min(1.0, size / LARGE_PIPE)
         self.seconds = self._longest = max(self._longest, SHORTEST_SECONDS)
         # Writers may leave half of each page empty: a pipe can be full at half its size.

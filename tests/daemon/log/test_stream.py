@@ -63,6 +63,12 @@ def test_more_than_fits_is_written_as_it_is_read(
     os.close(reading)
 
 
+@pytest.fixture(params=["Linux", "another system"], autouse=True)
+def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "Linux":
+        monkeypatch.delattr(os, "RWF_NOWAIT")
+
+
 @pytest.mark.parametrize("make", [a_pipe, a_socket, a_fifo])
 def test_what_nobody_reads_is_known_as_missing(
     make: Callable[[Path], Ends], tmp_path: Path

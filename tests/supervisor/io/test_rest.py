@@ -51,6 +51,16 @@ def test_one_that_cannot_grow_rests_shorter_from_the_first(pipe: int) -> None:
     assert after(rest, 30_000) == 0.01
 
 
+def test_where_the_size_of_a_pipe_is_not_known_it_is_taken_to_be_the_usual(
+    pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(fcntl, "F_SETPIPE_SZ")
+    monkeypatch.delattr(fcntl, "F_GETPIPE_SZ")
+    rest = Rest(pipe, 0.08)
+    assert after(rest, 20_000) == 0.02
+    assert after(rest, 30_000) == 0.01
+
+
 def test_rests_of_a_length_end_together(pipe: int) -> None:
     one, other = Rest(pipe, 0.1), Rest(pipe, 0.1)
     for now, later in ((17.32, 17.39), (17.31, 17.399)):
