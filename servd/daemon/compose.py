@@ -39,11 +39,14 @@ from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor
-from servd.supervisor.templates.registry import Templates
+from servd.supervisor.templates.registry import IDLE_SECONDS, Templates
 from servd.supervisor.worker_registry import WorkerRegistry, orphaned_workers
 
 _ADDRESS_SECONDS = 0.5
 """How often servd checks which workers are due for a look at what they bind."""
+
+_DEVELOPMENT_SECONDS = 3600.0
+"""How long a template may be idle where each saved file starts workers."""
 
 
 def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
@@ -126,7 +129,8 @@ def _supervisor(
     folder = resources.folder
     arbiter = ServdArbiter()
     limit = start_limit(options.loaded.config, planner.usable_cpus)
-    templates = Templates(arbiter.manage_watchers)
+    idle_seconds = _DEVELOPMENT_SECONDS if options.watches_sources else IDLE_SECONDS
+    templates = Templates(arbiter.manage_watchers, idle_seconds=idle_seconds)
     templates.adopt_early()
     workers = WorkerContext(
         sink=resources.router.by_worker,

@@ -59,22 +59,30 @@ def unprivileged(servd: Servd) -> Iterator[tuple[Servd, dict[str, Any]]]:
             yield maker, {"interpreter": python, "user": pwd.getpwnam("nobody").pw_uid}
 
 
+@pytest.mark.parametrize("preload", ["false", "true"])
 def test_where_no_process_can_be_started_it_is_tried_on_and_said(
-    unprivileged: tuple[Servd, dict[str, Any]],
+    unprivileged: tuple[Servd, dict[str, Any]], preload: str
 ) -> None:
     servd, options = unprivileged
-    servd.write(servd_toml=TWO_WORKERS, main_py=PID)
+    config = TWO_WORKERS.replace("workers = 2", f"workers = 2\npreload = {preload}")
+    servd.write(servd_toml=config, main_py=PID)
     daemon = servd.run("--config", "servd.toml", **options).ready()
     first, second = (daemon.workers("web")[worker] for worker in (0, 1))
     daemon.metric("servd_workers", service="web", state="ready")  # what answers is imported now
-    templates = [process.pid for process in daemon.family() if is_template(process)]
+    templates: list[int] = []
+
+    def others_have_ended() -> bool:
+        templates[:] = [process.pid for process in daemon.family() if is_template(process)]
+        return len(templates) == (preload == "true")
+
+    wait_until(others_have_ended, "the templates have ended that only wait")
     with contextlib.ExitStack() as without, idling(daemon.pid):
         for pid in (daemon.pid, *templates):
             without.enter_context(without_processes(pid))
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(daemon.find("worker exited", reason=NO_PROCESS)) >= 5, "it is tried")
         assert daemon.get("web").text == str(second)
-        daemon.edit(TWO_WORKERS.replace("workers = 2", "workers = 3"))
+        daemon.edit(config.replace("workers = 2", "workers = 3"))
         daemon.send(signal.SIGHUP)
         failed = daemon.wait_for("reload failed")
         assert failed["outcome"] == "rolled_back"

@@ -60,7 +60,6 @@ class SharedRuntime:
         self.template: Template | None = None
         self._templates = templates
         self._key = key
-        templates.use(key)
 
     def prepare(self, launch: Launch) -> bool:
         """Implements `WorkerSource`."""
@@ -72,8 +71,6 @@ class SharedRuntime:
 
     def close(self) -> None:
         """Implements `WorkerSource`."""
-        self._templates.leave(self._key)
-        self._key = None
 
 
 class PreloadedApp:
@@ -95,7 +92,6 @@ class PreloadedApp:
         self._overdue: asyncio.TimerHandle | None = None
         self._is_late = False
         self._seconds = 0.0
-        self._key: TemplateKey | None = None
 
     def prepare(self, launch: Launch) -> bool:
         """Implements `WorkerSource`."""
@@ -114,10 +110,7 @@ class PreloadedApp:
 
     def _base(self, launch: Launch) -> tuple[bool, Template | None]:
         """A template that imports the runtime is the shortest way to one that loads the app."""
-        if self._key is None:
-            self._key = self._templates.key_of(launch.plan)
-            self._templates.use(self._key)
-        return self._templates.get(self._key)
+        return self._templates.get(self._templates.key_of(launch.plan))
 
     def _begin(self, launch: Launch, base: Template | None) -> None:
         plan = launch.plan
@@ -182,9 +175,7 @@ class PreloadedApp:
             self._changed()
 
     def _is_over(self) -> None:
-        """It has loaded the app, or will not: the one that it was forked from is not needed."""
-        self._templates.leave(self._key)
-        self._key = None
+        """It has loaded the app, or will not."""
         self._limiter.leave(self)
         if self._overdue is not None:
             self._overdue.cancel()

@@ -23,8 +23,10 @@ _START_SECONDS = 10.0
 _MAX_FAILURES = 3
 """Templates that ended by themselves, after which workers are started without one."""
 
-_KEPT_SECONDS = 5.0
-"""Time that a template which no service needs is kept: a reload may need it again."""
+IDLE_SECONDS = 5.0
+"""Time without a start of a worker after which a template ends: it would only hold memory, and the
+next start waits some tenths of a second for another one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +42,24 @@ def _key(argv: tuple[str, ...], environment: Mapping[str, str]) -> TemplateKey:
 
 
 class Templates:
-    """Starts templates where they pay, and ends those that nobody uses. `changed` is called when
-    one can be used, or no longer.
+    """Starts templates where they pay, and ends those that have been idle for `idle_seconds`.
+    `changed` is called when one can be used, or no longer.
     """
 
     def __init__(
-        self, changed: Callable[[], object] = lambda: None, *, enabled: bool = True
+        self,
+        changed: Callable[[], object] = lambda: None,
+        *,
+        enabled: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._changed = changed
+        self._idle_seconds = idle_seconds
         self._enabled = enabled and sys.platform == "linux"
         self._running: dict[TemplateKey, Template] = {}
         self._timers: dict[TemplateKey, asyncio.TimerHandle] = {}
-        self._users: Counter[TemplateKey] = Counter()
         self._failures: Counter[TemplateKey] = Counter()
         self._early: TemplateKey | None = None
-        self._dropping: asyncio.TimerHandle | None = None
 
     def adopt_early(self) -> None:
         """Takes over the template that was started before the daemon's loop."""
@@ -62,8 +67,7 @@ class Templates:
         if early is not None:
             started, variables = early
             self._early = _key(ARGV, variables)
-            if self._adopt(self._early, started) is not None:
-                self._drop_later()
+            self._adopt(self._early, started)
 
     def key_of(self, plan: ServicePlan) -> TemplateKey | None:
         """Returns what a template for a service needs; None if it should have none: it pays for
@@ -74,17 +78,6 @@ class Templates:
         key = _key(tuple(plan.argv_of(MODULE)), plan.environment)
         pays = key == self._early or plan.workers > 1 or key in self._running
         return key if pays else None
-
-    def use(self, key: TemplateKey | None) -> None:
-        """Keeps the template of `key` until `leave`."""
-        if key is not None:
-            self._users[key] += 1
-
-    def leave(self, key: TemplateKey | None) -> None:
-        """Allows the end of the template of `key`."""
-        if key is not None:
-            self._users[key] -= 1
-            self._drop_later()
 
     def get(self, key: TemplateKey | None) -> tuple[bool, Template | None]:
         """Returns whether a worker can be started now, and the template to fork it from, if any.
@@ -97,13 +90,14 @@ class Templates:
             template = self._start(key)
             if template is None:
                 return True, None
+        elif template.is_ready:
+            self._look_in(self._idle_seconds, key)
         return template.is_ready, template
 
     def _start(self, key: TemplateKey) -> Template | None:
         try:
             return self._adopt(key, start(key.argv, dict(key.variables)))
         except OSError:
-            self._failures[key] += 1
             return None
 
     def _adopt(self, key: TemplateKey, started: StartedTemplate) -> Template | None:
@@ -118,13 +112,21 @@ class Templates:
             started.process.wait()
             return None
         self._running[key] = template
-        loop = asyncio.get_running_loop()
-        self._timers[key] = loop.call_later(_START_SECONDS, self._check_started, template)
+        self._look_in(_START_SECONDS, key)
         return template
 
-    def _check_started(self, template: Template) -> None:
-        if not template.is_ready:
-            template.kill()
+    def _look_in(self, seconds: float, key: TemplateKey) -> None:
+        if (before := self._timers.get(key)) is not None:
+            before.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._look, key)
+
+    def _look(self, key: TemplateKey) -> None:
+        """Ends a template that nobody has used since, or that does not get ready."""
+        if self._running[key].is_ready:
+            del self._timers[key]
+            self._running.pop(key).close()
+        else:
+            self._running[key].kill()
 
     def _on_change(self) -> None:
         for key, template in list(self._running.items()):
@@ -134,22 +136,9 @@ class Templates:
                 self._failures[key] += not template.is_ready
         self._changed()
 
-    def _drop_later(self) -> None:
-        if self._dropping is None:
-            loop = asyncio.get_running_loop()
-            self._dropping = loop.call_later(_KEPT_SECONDS, self._drop_unused)
-
-    def _drop_unused(self) -> None:
-        self._dropping = None
-        for key in [key for key in self._running if self._users[key] <= 0]:
-            self._timers.pop(key).cancel()
-            self._running.pop(key).close()
-
     def close(self) -> None:
         """Ends all of them."""
         self._enabled = False
-        if self._dropping is not None:
-            self._dropping.cancel()
         for key in list(self._running):
             self._timers.pop(key).cancel()
             self._running.pop(key).end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import psutil
 from servd.supervisor.templates.start import variables_at_start
 
 from support.apps import PID
-from support.harness import Servd, ServdProcess, wait_until
+from support.harness import Servd, ServdProcess, is_template, wait_until
 
 CONFIG = """
     [services.web]
@@ -22,22 +23,16 @@ CONFIG = """
 
 
 def templates_of(daemon: ServdProcess) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process(daemon.pid).children()
-        if process.cmdline()[:1] == ["servd: template"]
-    ]
+    return [process for process in psutil.Process(daemon.pid).children() if is_template(process)]
 
 
 def test_workers_are_forked_and_show_who_they_are(servd: Servd) -> None:
     daemon = servd(CONFIG, main_py=PID).ready()
-    (template,) = templates_of(daemon)
     for number, pid in enumerate(daemon.pids("web")):
         worker = psutil.Process(pid)
         assert worker.ppid() == daemon.pid
         assert worker.cmdline()[0] == f"servd: worker {number} of web"
         assert worker.environ()["NOTIFY_SOCKET"].startswith(str(daemon.runtime))
-    assert psutil.Process(template.pid).num_threads() == 1
 
 
 def test_a_worker_with_variables_that_an_interpreter_reads_is_started_anew(servd: Servd) -> None:
@@ -59,15 +54,38 @@ def test_a_worker_with_variables_that_an_interpreter_reads_is_started_anew(servd
     assert daemon.get("web").text == first
 
 
+def test_an_idle_template_ends_and_another_one_starts_when_a_worker_is_missing(
+    servd: Servd,
+) -> None:
+    daemon = servd(CONFIG, main_py=PID).ready()
+    wait_until(lambda: not templates_of(daemon), "the template has ended")
+    assert len(kill_and_find_templates(daemon)) == 1
+    wait_until(lambda: not templates_of(daemon), "the template has ended")
+
+
 def test_a_template_that_was_killed_is_replaced(servd: Servd) -> None:
     daemon = servd(CONFIG, main_py=PID).ready()
-    (template,) = templates_of(daemon)
-    template.kill()
-    template.wait(60)
-    victim = daemon.pids("web")[0]
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(set(daemon.pids("web")) - {victim}) == 2, "another worker")
+    for template in kill_and_find_templates(daemon):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            template.kill()
+            template.wait(60)
+    kill_and_find_templates(daemon)
     wait_until(lambda: daemon.service("web")["state"] == "ready", "it is ready")
+
+
+def kill_and_find_templates(daemon: ServdProcess) -> list[psutil.Process]:
+    """Kills a worker; returns the templates that there were until another worker took its place."""
+    victim = daemon.pids("web")[0]
+    found: dict[int, psutil.Process] = {}
+    os.kill(victim, signal.SIGKILL)
+
+    def is_replaced() -> bool:
+        found.update({template.pid: template for template in templates_of(daemon)})
+        return bool(found) and len(set(daemon.pids("web")) - {victim}) == 2
+
+    wait_until(is_replaced, "another worker")
+    # a worker looks like its template until it has shown its own title
+    return [template for pid, template in found.items() if pid not in daemon.pids("web")]
 
 
 def test_a_daemon_without_apps_keeps_no_template(servd: Servd) -> None:
