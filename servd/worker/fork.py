@@ -9,10 +9,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 from servd.wire.fork_request import ForkRequest
 from servd.worker.process_area import ProcessArea
 
+_libc = ctypes.CDLL(None)
 _PR_SET_DUMPABLE = 4
 _ADOPTION_SECONDS = 1.0
 _PAUSE_SECONDS = 0.0005
@@ -77,14 +79,22 @@ def _become(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), sys.executable)
     if sys.platform == "linux":
         # a change of user ends it, exec brings it back: without it /proc/PID belongs to root
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     for descriptor, target in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    os.environ.clear()
-    os.environ.update(request.environment)
+    _set_environment(request.environment)
     time.tzset()
     area.show(request.title, request.environment)
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    """Changes only the variables that differ: each change writes to memory that forks share."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _wait_for_adoption(between: int, parent: int) -> None:

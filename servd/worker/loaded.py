@@ -31,7 +31,8 @@ class LoadedApp:
 
 def load_once(spec: AppSpec) -> LoadedApp:
     """Loads the app, and exempts it from the garbage collector: a collection would write to its
-    pages, which the workers share. An app that has started threads cannot be forked.
+    pages, which the workers share. Nor is there one before: the holes that it leaves in these pages
+    would be filled in each worker. An app that has started threads cannot be forked.
     """
     try:
         loaded = LoadedApp(load(spec, 0))
@@ -47,7 +48,6 @@ def load_once(spec: AppSpec) -> LoadedApp:
             importlib.import_module("anyio._backends._asyncio")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    gc.collect()
     gc.freeze()
     return loaded
 
