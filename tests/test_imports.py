@@ -55,6 +55,7 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
     assert leaves == {
         "servd.core.context",
         "servd.core.gc_tuning",
+        "servd.core.lean_import",
         "servd.core.quick_dataclass",
     }
 

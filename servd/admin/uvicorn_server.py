@@ -7,9 +7,9 @@ import socket
 from typing import Any
 
 import structlog
-import uvicorn
 
 from servd.http.base_server import BaseServer
+from servd.http.lean_uvicorn import uvicorn
 from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 from servd.worker.slow_clients import SlowClients
 

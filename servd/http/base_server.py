@@ -7,13 +7,14 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import TYPE_CHECKING, Any
 
 from servd.http.acceptor import Acceptor, Say
 from servd.http.balance import Balance
+from servd.http.lean_uvicorn import uvicorn
+
+if TYPE_CHECKING:
+    from uvicorn.server import ServerState
 
 ServerSocket = tuple[socket.socket, ssl.SSLContext | None]
 """A listening socket and the TLS context of its connections."""
