@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fnmatch
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -15,14 +16,12 @@ from servd.config.load import Loaded
 from servd.core.events import Event
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch.debounce import ClockTimer, Debounce, TimerClock
+from servd.daemon.watch.folder_events import FolderEvents
 from servd.daemon.watch.paths import WatchList, of_certificates, of_config
 
-_BACKSTOP_SECONDS = 10.0
+_BACKSTOP_SECONDS = 10.0 if sys.platform == "linux" else 1.0
 """Polling interval without kernel events: network file systems send none, nor does a folder that
-was replaced."""
-
-_CATCH_UP_SECONDS = 0.2
-"""Delay before the check for changes made while a watch was being set up."""
+was replaced, nor do other systems than Linux."""
 
 _RETRY_SECONDS = 2.0
 
@@ -61,7 +60,7 @@ class FileWatch:
         self._certificates = WatchList()
         self._seen: dict[str, bytes] = {}
         self._quiet = 0.3
-        self._watching: tuple[frozenset[str], float] | None = None
+        self._watching: frozenset[str] | None = None
         self._again = asyncio.Event()
         self._clock: TimerClock = clock or asyncio.get_running_loop()
         self._debounce = Debounce(self.check, self._clock)
@@ -105,8 +104,8 @@ class FileWatch:
         self._quiet = max(0.01, options.watch_debounce)
 
     @property
-    def _wanted(self) -> tuple[frozenset[str], float]:
-        return self._config.folders | self._certificates.folders, self._quiet
+    def _wanted(self) -> frozenset[str]:
+        return self._config.folders | self._certificates.folders
 
     def _contents(self) -> dict[str, bytes] | None:
         """Returns None, and looks again later, while files cannot be read for lack of resources."""
@@ -119,38 +118,33 @@ class FileWatch:
             return None
 
     async def _run(self) -> None:
-        from watchfiles import awatch
-
-        loop = asyncio.get_running_loop()
         while True:
             self._again.clear()
-            self._watching = folders, seconds = self._wanted
-            if not folders:
+            self._watching = self._wanted
+            if not self._watching:
                 await self._again.wait()
                 continue
-            catching_up = loop.call_later(_CATCH_UP_SECONDS, self._look)
             try:
-                async for changes in awatch(
-                    *sorted(folders),
-                    stop_event=self._again,
-                    rust_timeout=int(_BACKSTOP_SECONDS * 1000),
-                    yield_on_timeout=True,
-                    recursive=False,
-                    watch_filter=None,
-                ):
-                    if not changes:
+                with contextlib.closing(FolderEvents(sorted(self._watching), self._react)):
+                    self._look()  # it may have changed before
+                    while not await self._is_asked_within(_BACKSTOP_SECONDS):
                         self._look()
-                        continue
-                    self._debounce.trigger(seconds)
-                    if self._wanted != self._watching:
-                        break  # a link leads elsewhere now
-            except (OSError, RuntimeError) as error:  # a folder is gone, or inotify is exhausted
+            except OSError as error:  # a folder is gone, or inotify is exhausted
                 self._trouble.say(error)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), _RETRY_SECONDS)
+                await self._is_asked_within(_RETRY_SECONDS)
                 self._look()
-            finally:
-                catching_up.cancel()
+
+    async def _is_asked_within(self, seconds: float) -> bool:
+        """Waits until other folders are to be watched."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # `wait_for` may swallow a cancellation
+                await self._again.wait()
+        return self._again.is_set()
+
+    def _react(self) -> None:
+        self._debounce.trigger(self._quiet)
+        if self._wanted != self._watching:
+            self._again.set()  # a link leads elsewhere now
 
     def _look(self) -> None:
         """Finds changes that caused no event."""
@@ -191,6 +185,5 @@ class FileWatch:
         if self._looking is not None:
             self._looking.cancel()
         if self._task is not None:
-            self._again.set()
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 from collections.abc import Mapping
@@ -160,4 +161,15 @@ async def test_another_configuration_is_watched_from_when_it_was_looked_at(tmp_p
     other = dataclasses.replace(watched.loaded, read=(str(tmp_path / "secret"),))
     watched.watch.look_at(other, watched.loaded)
     assert watched.checked({"secret": "x"}) == [ReloadRequest("a file changed")]
+    await watched.watch.stop()
+
+
+@in_loop
+async def test_a_watch_ends_when_it_has_just_been_asked_for_other_folders(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.watch.look_at(watched.loaded, watched.loaded)
+    await asyncio.sleep(0)  # it waits for what the kernel reports
+    (tmp_path / "more").mkdir()
+    other = dataclasses.replace(watched.loaded, patterns=(str(tmp_path / "more" / "*.toml"),))
+    watched.watch.look_at(other, watched.loaded)
     await watched.watch.stop()
