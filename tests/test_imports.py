@@ -136,12 +136,13 @@ def test_a_daemon_imports_what_its_configuration_needs_before_its_first_worker(
     top = {name.partition(".")[0] for name in loaded}
     assert "circus" in top, "the process was a worker"
     assert not top & {
-        "anyio", "bentoml", "colorlog", "cryptography", "dotenv", "email", "fastapi", "httpx",
-        "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich", "ruamel",
+        "anyio", "bentoml", "colorlog", "cryptography", "dotenv", "email", "fastapi", "greenlet",
+        "html", "httpx", "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich", "ruamel",
         "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
     }  # fmt: skip
     assert not loaded & {
         "circus.commands", "circus.controller", "circus.plugins", "importlib.metadata",
+        "logging.config", "logging.handlers",
         "servd.admin.app", "servd.admin.uvicorn_server", "servd.config.settings",
         "servd.daemon.metrics.prometheus", "servd.daemon.status",
     }  # fmt: skip
@@ -154,6 +155,8 @@ def test_what_circus_does_without_can_be_imported_later() -> None:
         "import circus.controller, circus.plugins, psutil, zmq.utils.jsonapi\n"
         "assert before.isdisjoint({'circus.controller', 'psutil', 'yaml', 'zmq'})\n"
         "assert zmq.Context and psutil.Popen and circus.controller.Controller.dispatch\n"
+        "import html, logging.config, logging.handlers\n"
+        "assert html.escape('<') and logging.config.dictConfig and logging.handlers.SysLogHandler\n"
         "assert circus.plugins.get_plugin_cmd and zmq.utils.jsonapi.dumps({}) == b'{}'"
     )
     assert "zmq.ssh" not in modules_after("import servd.supervisor.circus.arbiter")

@@ -63,7 +63,8 @@ def quiet_logging() -> None:
 def import_circus() -> None:
     """Fault: `import circus.arbiter` imports ZeroMQ, psutil, PyYAML, the commands of `circusctl`
     and the loaders of its plugins, whatever is used of them: servd uses none. They would take two
-    thirds of the import's time and memory. All of them can still be imported later.
+    thirds of the import's time and memory. All of them can still be imported later, as can modules
+    of the standard library that it and Tornado import for functions that nobody calls here.
     """
     jsonapi = _module("zmq.utils.jsonapi")
     utils = _module("zmq.utils", jsonapi=jsonapi)
@@ -80,6 +81,7 @@ def import_circus() -> None:
         _module("circus.controller", Controller=NoController),
         _module("circus.plugins", get_plugin_cmd=None),
         _module("psutil", Popen=None, Process=None, **errors, **words),
+        *map(_module, ("html", "logging.config", "logging.handlers")),
     ]
     with stand_ins({"yaml": None, **{module.__name__: module for module in absent}}):
         importlib.import_module("circus.arbiter")
