@@ -137,8 +137,8 @@ def test_a_daemon_imports_what_its_configuration_needs_before_its_first_worker(
     assert "circus" in top, "the process was a worker"
     assert not top & {
         "anyio", "bentoml", "colorlog", "cryptography", "dotenv", "email", "fastapi", "greenlet",
-        "html", "httpx", "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich", "ruamel",
-        "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
+        "html", "httpx", "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich",
+        "ruamel", "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
     }  # fmt: skip
     assert not loaded & {
         "circus.commands", "circus.controller", "circus.plugins", "importlib.metadata",
