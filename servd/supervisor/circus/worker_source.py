@@ -60,17 +60,26 @@ class SharedRuntime:
         self.template: Template | None = None
         self._templates = templates
         self._key = key
+        self._keeps = False
 
     def prepare(self, launch: Launch) -> bool:
         """Implements `WorkerSource`."""
+        self._keep(wanted=launch.plan.workers == 1)
         can_start, self.template = self._templates.get(self._key)
         return can_start
+
+    def _keep(self, *, wanted: bool) -> None:
+        if wanted != self._keeps:
+            self._keeps = wanted
+            act = self._templates.keep if wanted else self._templates.let_go
+            act(self._key)
 
     def print_to(self, options: ServiceLog) -> None:
         """Implements `WorkerSource`."""
 
     def close(self) -> None:
         """Implements `WorkerSource`."""
+        self._keep(wanted=False)
 
 
 class PreloadedApp:

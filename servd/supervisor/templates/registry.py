@@ -25,7 +25,8 @@ _MAX_FAILURES = 3
 
 IDLE_SECONDS = 5.0
 """Time without a start of a worker after which a template ends: it would only hold memory, and the
-next start waits some tenths of a second for another one.
+next start waits some tenths of a second for another one. Where a service has only one worker, its
+clients would wait too: such a service keeps its template.
 """
 
 
@@ -59,6 +60,7 @@ class Templates:
         self._running: dict[TemplateKey, Template] = {}
         self._timers: dict[TemplateKey, asyncio.TimerHandle] = {}
         self._failures: Counter[TemplateKey] = Counter()
+        self._kept_by: Counter[TemplateKey] = Counter()
         self._early: TemplateKey | None = None
 
     def adopt_early(self) -> None:
@@ -78,6 +80,20 @@ class Templates:
         key = _key(tuple(plan.argv_of(MODULE)), plan.environment)
         pays = key == self._early or plan.workers > 1 or key in self._running
         return key if pays else None
+
+    def keep(self, key: TemplateKey | None) -> None:
+        """Lets a template be idle for as long as it is kept."""
+        if key is not None:
+            self._kept_by[key] += 1
+
+    def let_go(self, key: TemplateKey | None) -> None:
+        """Takes back one `keep`."""
+        if key is None:
+            return
+        self._kept_by[key] -= 1
+        template = self._running.get(key)
+        if template is not None and template.is_ready:
+            self._look_in(self._idle_seconds, key)
 
     def get(self, key: TemplateKey | None) -> tuple[bool, Template | None]:
         """Returns whether a worker can be started now, and the template to fork it from, if any.
@@ -123,8 +139,9 @@ class Templates:
     def _look(self, key: TemplateKey) -> None:
         """Ends a template that nobody has used since, or that does not get ready."""
         if self._running[key].is_ready:
-            del self._timers[key]
-            self._running.pop(key).close()
+            if not self._kept_by[key]:
+                del self._timers[key]
+                self._running.pop(key).close()
         else:
             self._running[key].kill()
 

@@ -8,6 +8,7 @@ import signal
 import sys
 
 import psutil
+import pytest
 
 from servd.supervisor.templates.start import variables_at_start
 
@@ -61,6 +62,19 @@ def test_an_idle_template_ends_and_another_one_starts_when_a_worker_is_missing(
     wait_until(lambda: not templates_of(daemon), "the template has ended")
     assert len(kill_and_find_templates(daemon)) == 1
     wait_until(lambda: not templates_of(daemon), "the template has ended")
+
+
+def test_a_service_of_one_worker_keeps_its_template_which_others_do_without(servd: Servd) -> None:
+    one = CONFIG.replace("workers = 2", "workers = 1")
+    daemon = servd(one, main_py=PID).ready()
+    (template,) = templates_of(daemon)
+    assert daemon.reload(CONFIG.replace("[services.web]", "[services.other]"))
+    wait_until(lambda: not templates_of(daemon), "nobody needs it")
+    assert daemon.reload(one)["outcome"] == "applied"
+    (another,) = templates_of(daemon)
+    with pytest.raises(psutil.TimeoutExpired):
+        another.wait(6)
+    assert template.pid != another.pid
 
 
 def test_a_template_that_was_killed_is_replaced(servd: Servd) -> None:
