@@ -25,6 +25,15 @@ COMMANDS = (
 )  # fmt: skip
 
 
+_ALIASES = {"serve-http": "serve"}
+"""Names that other tools have for commands; help does not list them."""
+
+_ELSEWHERE = {
+    "serve-grpc": "servd serves HTTP. Run gRPC as a program:"
+    ' command = ["bentoml", "serve-grpc", "service:svc", "--port", "{port}"]',
+}
+"""Commands of other tools that servd does not have, and what to do instead."""
+
 _NO_CIRCUS = (
     "servd: files of the package circus are missing. Uninstalling kantoku, BentoML's fork with the"
     f" same file names, removes them. Reinstall: {sys.executable} -m pip install"
@@ -68,6 +77,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         found: click.Command = importlib.import_module(f"servd.cli.commands.{cmd_name}").command
@@ -78,6 +88,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggests the closest name for an unknown command."""
         if args and self.get_command(ctx, args[0]) is None:
+            if args[0] in _ELSEWHERE:
+                ctx.fail(_ELSEWHERE[args[0]])
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f' Did you mean "{close[0]}"?' if close else ""
             ctx.fail(f'unknown command "{args[0]}".{hint}')

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -117,6 +118,28 @@ def test_check_imports_tries_each_app_in_a_process_of_its_own(folder: Path) -> N
     (folder / "main.py").write_text(f"{makes}async def app(scope, receive, send): ...\n")
     done = command("check", "--imports", folder=folder)
     assert done.returncode == 0, done.stderr
+
+
+def test_serve_takes_the_general_options_and_names_of_bentoml(tmp_path: Path) -> None:
+    def printed(*options: str) -> dict[str, Any]:
+        done = command(*options, "main:app", "--print-config", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        return tomllib.loads(done.stdout)
+
+    plain = printed("serve")
+    assert printed("serve-http") == printed("serve", "--do-not-track") == plain
+    for option, level in (("-q", "error"), ("--quiet", "error"), ("--debug", "debug")):
+        told = printed("serve", option)
+        assert told["daemon"]["log"]["level"] == told["services"]["main"]["log"]["level"] == level
+    for option, message in (("--context", "no BentoCloud"), ("--env", "in that environment")):
+        done = command("serve", "main:app", "--print-config", option, "x", folder=tmp_path)
+        assert tomllib.loads(done.stdout) == plain
+        assert f"{option} has no effect" in done.stderr
+        assert message in done.stderr
+    done = command("serve-grpc", "service:svc", folder=tmp_path)
+    assert done.returncode == 2
+    assert "servd serves HTTP. Run gRPC as a program: command = " in done.stderr
+    assert "serve-http" not in command("--help", folder=tmp_path).stdout
 
 
 def test_show_is_the_effective_config_with_secrets_masked(folder: Path) -> None:

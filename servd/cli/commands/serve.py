@@ -56,6 +56,7 @@ class ServeOptions:
     interface: str | None
     arg: tuple[str, ...]
     arg_file: str | None
+    verbosity: str | None
 
     @property
     def directory(self) -> str:
@@ -132,12 +133,16 @@ class ServeOptions:
                 keep_alive=_number(self.timeout_keep_alive),
                 drain=_number(self.timeout_graceful_shutdown),
             ),
-            log={"level": "debug"} if self.development else {},
+            log=_given(level=self._level),
             tls=self._tls(),
         )
-        log = {"format": "console", "level": "debug"} if self.development else None
+        log = _given(format="console" if self.development else None, level=self._level)
         daemon = _given(on_start_failure="exit", log=log)
         return {"daemon": daemon, "services": {self._name(bento=bento): service}}
+
+    @property
+    def _level(self) -> str | None:
+        return self.verbosity or ("debug" if self.development else None)
 
     def _tls(self) -> dict[str, Any]:
         reqs, version = self.ssl_cert_reqs, self.ssl_version
@@ -285,13 +290,34 @@ def _absolute(path: str | None) -> str | None:
     metavar="FILE",
     help="YAML or JSON file with arguments of a BentoML service.",
 )
+@click.option(
+    "-q", "--quiet", "verbosity", flag_value="error", help="Log errors only, as `bentoml -q`."
+)
+@click.option(
+    "--verbose", "--debug", "verbosity", flag_value="debug", help="Log details for debugging."
+)
+@click.option("--do-not-track", is_flag=True, hidden=True, help="servd sends no usage data.")
+@click.option("--context", "cloud_context", hidden=True, help="No effect: there is no BentoCloud.")
+@click.option("--env", "environment", hidden=True, help="No effect: run servd there.")
 @click.option("--print-config", is_flag=True, help="Print the equivalent configuration and exit.")
-def command(print_config: bool, reload: bool, production: bool, **options: Any) -> int:
+def command(
+    print_config: bool,
+    reload: bool,
+    production: bool,
+    do_not_track: bool,
+    cloud_context: str | None,
+    environment: str | None,
+    **options: Any,
+) -> int:
     """Serve one app or BentoML service without a config file.
 
     TARGET is an app ("module:app", "path/file.py:app") or a BentoML service ("service:MyService", a
     folder, the tag of a Bento).
     """
+    if cloud_context is not None:
+        click.echo("servd: --context has no effect: servd uses no BentoCloud", err=True)
+    if environment is not None:
+        click.echo("servd: --env has no effect: run servd in that environment", err=True)
     given = ServeOptions(**options)
     begun = None if print_config else given.begin_description()
     from servd.config.dump import to_text
