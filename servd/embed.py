@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from servd.control.client import AdminClient, Answer, NoDaemonError
@@ -28,31 +28,40 @@ _POLL_SECONDS = 0.02
 
 
 def serve(
-    config_or_target: str | os.PathLike[str] | None = None,
+    config_or_target: str | os.PathLike[str] | Any = None,
     *,
     threaded: bool = False,
-    bento_identifier: str | None = None,
+    blocking: bool | None = None,
+    bento_identifier: str | Any = None,
     args: Mapping[str, Any] | None = None,
+    bentoml_home: str | os.PathLike[str] | None = None,
     start_timeout: float = 60.0,
     **options: Any,
 ) -> Server:
     """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
     keywords: `port=3000`, `workers=4`, `working_dir="."`, `ssl_certfile="cert.pem"`...
-    `bento_identifier` is BentoML's name for the target, `args` are the arguments of its code, any
-    values that JSON has. Returns when the daemon has exited; with
-    `threaded`, as soon as every service is ready. Raises `StartError` with the log if a service
-    cannot start, or is not ready within `start_timeout` seconds.
+    A service, a Bento or a tag of BentoML is a target too; `bento_identifier` is BentoML's name for
+    it, `args` are the arguments of its code, any values that JSON has, `bentoml_home` is where
+    BentoML keeps its Bentos. Returns when the daemon has exited; with `threaded` (or
+    `blocking=False`), as soon as every service is ready. Raises `StartError` with the log if a
+    service cannot start, or is not ready within `start_timeout` seconds, and `TypeError` for a
+    keyword that `servd serve` does not have.
     """
+    threaded = threaded if blocking is None else not blocking
     is_bento = bento_identifier is not None
     if is_bento and config_or_target is not None:
         raise UsageError("expected a configuration or target, or a bento_identifier, not both")
     target = bento_identifier if config_or_target is None else config_or_target
     if target is None:
         raise UsageError("missing target: use servd.serve('servd.toml') or servd.serve('main:app')")
+    if not isinstance(target, str | os.PathLike):
+        is_bento, (target, folder) = True, _target_of(target)
+        options = {"working_dir": folder or None, **options}
     given = arguments(os.fspath(target), options, bento=is_bento)
     if args and given[0] != "serve":
         raise UsageError("args need a target, not a configuration: set bento_args there")
-    server = Server(given, quiet=threaded, bento_args=args)
+    environ = {} if bentoml_home is None else {"BENTOML_HOME": os.path.abspath(bentoml_home)}
+    server = Server(given, quiet=threaded, bento_args=args, environ=environ)
     if threaded:
         server.until_ready(start_timeout)
     else:
@@ -60,8 +69,22 @@ def serve(
     return server
 
 
+def _target_of(thing: Any) -> tuple[str, str]:
+    """Returns the target that stands for a service, a Bento or a tag of BentoML, and the working
+    directory of its code, or "". Raises `TypeError`.
+    """
+    module = type(thing).__module__
+    if not module.startswith(("bentoml", "_bentoml")):
+        raise TypeError(f"expected a configuration or a target, got {type(thing).__name__}")
+    if hasattr(thing, "import_string"):
+        return thing.import_string, str(thing.working_dir)
+    return str(getattr(thing, "tag", thing)), ""
+
+
 def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> list[str]:
-    """Returns the command line of a configuration, target or Bento. Raises `UsageError`."""
+    """Returns the command line of a configuration, target or Bento. Raises `UsageError`, or
+    `TypeError` for an unknown option.
+    """
     if bento:
         options = {"bento": True, **options}
         if "development_mode" in options:  # the name in `serve_http_production`
@@ -73,13 +96,35 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
             )
         return ["--config", target]
     found = ["serve", target]
+    known = _flags()
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
+        if flag not in known:
+            raise TypeError(f"serve() got an unexpected keyword argument {name!r}")
         if value is True:
             found.append(flag)
         elif value is not False and value is not None:
             found += [flag, str(value)]
     return found
+
+
+def _flags() -> set[str]:
+    from servd.cli.commands.serve import command
+
+    return {flag for option in command.params for flag in option.opts}
+
+
+class ServiceUrl(str):
+    """The URL of the only service that listens, "" if there are several; called with a name, that
+    of another service.
+    """
+
+    __slots__ = ("_of",)
+    _of: Callable[[str | None], str]
+
+    def __call__(self, name: str | None = None) -> str:
+        """Returns the URL of a service, or of the only one. Raises `ServdError` if it has none."""
+        return self._of(name)
 
 
 class Server:
@@ -91,8 +136,11 @@ class Server:
         *,
         quiet: bool = True,
         bento_args: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts the daemon; with `quiet`, its output goes only to `log`."""
+        """Starts the daemon, with `environ` added to the environment of this process; with `quiet`,
+        its output goes only to `log`.
+        """
         self._folder = tempfile.mkdtemp(prefix="servd-")
         if bento_args:  # not on the command line, which every user of the machine can read
             file = os.path.join(self._folder, "args.json")
@@ -110,7 +158,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log if quiet else None,
                 stderr=log if quiet else None,
-                env={**os.environ, **own},
+                env={**os.environ, **(environ or {}), **own},
                 pass_fds=[theirs],
                 start_new_session=quiet,
             )
@@ -121,6 +169,11 @@ class Server:
     def pid(self) -> int:
         """The process id of the daemon."""
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon runs."""
+        return self._process.poll() is None
 
     @property
     def log(self) -> str:
@@ -162,8 +215,21 @@ class Server:
         """Returns the answer of `GET /v1/status`. Raises `NoDaemonError` after an exit."""
         return self._admin.status()
 
-    def url(self, name: str | None = None) -> str:
-        """Returns the URL of a service, or of the only one. Raises `ServdError` if it has none."""
+    @property
+    def url(self) -> ServiceUrl:
+        """The URL of the only service; `url(name)` is that of any."""
+        services = [service for service in self._admin.services() if service["listen"]]
+        found = ServiceUrl(self._url() if len(services) == 1 else "")
+        found._of = self._url
+        return found
+
+    def get_client(self) -> Any:
+        """Returns BentoML's client of the only service."""
+        from bentoml import SyncHTTPClient
+
+        return SyncHTTPClient(str(self.url))
+
+    def _url(self, name: str | None = None) -> str:
         services = self._admin.services([name] if name is not None else [])
         if len(services) > 1:
             services = [s for s in services if s["listen"]] or services

@@ -71,7 +71,7 @@ def test_a_configuration_is_served_reloaded_and_stopped(folder: Path) -> None:
         with pytest.raises(servd.ServdError, match='did you mean "workers"'):
             server.reload()
         assert httpx.get(server.url("web")).text == "two"
-        assert server.url() == server.url("web"), "the only one that listens outside"
+        assert server.url() == server.url("web") == server.url, "the only one that listens outside"
         with pytest.raises(servd.ServdError, match="has no `listen` address"):
             server.url("inner")
         with pytest.raises(
@@ -172,3 +172,10 @@ def test_the_fixture_is_there_wherever_servd_is_installed(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_what_serve_does_not_have_is_an_unexpected_keyword() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'wrokers'"):
+        servd.serve("main:app", wrokers=2)
+    with pytest.raises(TypeError, match="expected a configuration or a target, got int"):
+        servd.serve(5)

@@ -211,6 +211,47 @@ with servd.serve(
     assert done.stdout == "call 1 ['x'] call\n", done.stderr
 
 
+@pytest.mark.parametrize("target", ["service.Plain", "Tag('plain', 'one')", "get('plain:one')"])
+def test_the_python_call_takes_what_bentoml_takes_and_gives_what_it_gives(
+    servd: Servd, target: str
+) -> None:
+    code = """
+        import bentoml
+
+        @bentoml.service
+        class Plain:
+            @bentoml.api
+            def hello(self) -> str:
+                return "hello"
+    """
+    servd.write(service_py=code, bentofile_yaml="service: service:Plain\n")
+    there = {**os.environ, **environ(servd.folder)}
+    build = [PYTHON, "-m", "bentoml", "build", "--version", "one"]
+    done = subprocess.run(build, cwd=servd.folder, env=there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    del there["BENTOML_HOME"]
+    code = f"""
+import os
+os.environ["BENTOML_HOME"] = {str(servd.folder)!r}
+import bentoml, servd, service
+from bentoml import Tag, get
+target = {target}
+del os.environ["BENTOML_HOME"]
+with servd.serve(
+    target, port={free_port()}, blocking=False, bentoml_home={str(servd.folder)!r}
+) as server:
+    assert server.running
+    assert server.url.startswith("http://localhost:")
+    with server.get_client() as client:
+        print(client.hello())
+assert not server.running
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", code], cwd=servd.folder, env=there, capture_output=True, text=True
+    )
+    assert done.stdout == "hello\n", done.stderr
+
+
 def test_arguments_that_are_none_are_refused(servd: Servd) -> None:
     servd.write(bad_yaml="a: [", list_yaml="- a\n")
     for given, message in (
