@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class LaunchOptions:
     """How to run the daemon. `load` reads the configuration, which determines the runtime folder
     unless `runtime_dir` is set. `begun` is a query that was started earlier, `address` what a
-    command line says of the address of a BentoML service. `needs_import`: the daemon exits if an
-    app cannot be imported.
+    command line says of the address of a BentoML service. `needs_app`: the daemon exits if an app
+    cannot be imported, or fails at its startup.
     """
 
     load: Callable[[], Loaded]
@@ -34,7 +34,7 @@ class LaunchOptions:
     runtime_dir: str | None = None
     begun: Description | None = None
     address: GivenAddress | None = None
-    needs_import: bool = False
+    needs_app: bool = False
 
 
 def launch(start: LaunchOptions) -> int:
@@ -81,7 +81,7 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
                 early,
                 start.runtime_dir,
                 watches_sources=start.watches_sources,
-                needs_import=start.needs_import,
+                needs_app=start.needs_app,
                 give_up=discovery.give_up,
                 previous=previous,
             )

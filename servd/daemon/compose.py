@@ -140,7 +140,7 @@ def _supervisor(
         registry=WorkerRegistry(folder.private),
         replan=Replanning(queue.ask).ask,
         sources=Sources() if options.watches_sources else None,
-        needs_import=options.needs_import,
+        needs_app=options.needs_app,
         print_files=resources.router.print_files,
         templates=templates,
     )

@@ -15,7 +15,7 @@ from servd.daemon.upgrade.old_daemon import OldDaemon
 class DaemonOptions:
     """`loaded` is the configuration, `read` reads it again, `give_up` cancels a read. `admin` makes
     the admin API from the path of the runtime folder, which is `runtime_dir` unless configured.
-    `watches_sources` is for development. `needs_import`: see `WorkerContext`. `previous` is the
+    `watches_sources` is for development. `needs_app`: see `WorkerContext`. `previous` is the
     daemon that this one replaces.
     """
 
@@ -25,6 +25,6 @@ class DaemonOptions:
     early: EarlySignals
     runtime_dir: str | None = None
     watches_sources: bool = False
-    needs_import: bool = False
+    needs_app: bool = False
     give_up: Callable[[], None] = lambda: None
     previous: OldDaemon | None = None

@@ -65,7 +65,7 @@ class WorkerEventRecorder:
             team.refresh()
             return
         team.record.start_failures += not process.was_ready
-        team.record.not_loaded = process.report.not_loaded
+        team.record.app_failed = process.report.app_failed
         exit_ = exit_of(process, status, team.launch.context.environ)
         self._lost(exit_, history, restart_reason(process, status))
 

@@ -192,7 +192,7 @@ class WorkerGroup:
         while not self._are_ready(wanted) and not self.exited:
             late = loop.time() >= deadline
             given_up = self.given_up if wanted is None else self.watcher.gives_up(wanted)
-            hopeless = self.record.not_loaded and self._context.workers.needs_import
+            hopeless = self.record.app_failed and self._context.workers.needs_app
             if given_up or hopeless or (late and self.record.start_failures):
                 raise self.record.failure()
             if not self.watcher.is_active():

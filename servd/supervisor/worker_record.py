@@ -10,13 +10,13 @@ from servd.supervisor.exits import FailedStartError, WorkerExit
 @dataclass(slots=True)
 class WorkerRecord:
     """`completed`: a task succeeded. `start_failures`: workers that exited before they were ready.
-    `not_loaded`: the app could not be imported.
+    `app_failed`: the app could not be imported, or failed at its startup.
     `last_exit`: the latest unexpected exit.
     """
 
     completed: bool = False
     start_failures: int = 0
-    not_loaded: bool = False
+    app_failed: bool = False
     last_exit: WorkerExit | None = None
 
     def failure(self) -> FailedStartError:

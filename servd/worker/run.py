@@ -163,7 +163,7 @@ def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> 
     fields = {"exception": users_traceback(cause)} if cause is not None else {}
     message = {
         "failed": str(error),
-        "not_loaded": True,
+        "app_failed": True,
         "missing_variable": missing_variable(cause),
         "loads_now": isinstance(error, LoadsNowError),
     }

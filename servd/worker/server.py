@@ -112,6 +112,7 @@ class WorkerServer(BaseServer):
         size_pools(loop, self.spec.threads)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
+            self.reporter.channel.send(failed="the app failed at its startup", app_failed=True)
             sys.exit(STARTUP_FAILURE)
         self.servers = []
         self._take_signals()  # the app's startup may have set its own

@@ -346,6 +346,6 @@ def command(
             runtime_dir=private,
             begun=begun,
             address=given.address if given.is_bento else None,
-            needs_import=not reload,
+            needs_app=not reload,
         )
     )

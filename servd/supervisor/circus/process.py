@@ -33,7 +33,7 @@ class WorkerReport:
     """What a process reported over its channel."""
 
     failed: str = ""
-    not_loaded: bool = False
+    app_failed: bool = False
     missing_variable: str | None = None
     draining: dict[str, int] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
             context.sources.note(service, message.sources)
         elif message.failed is not None:
             self.report.failed = message.reason or self.report.failed
-            self.report.not_loaded = message.not_loaded
+            self.report.app_failed = message.app_failed
             self.report.missing_variable = message.missing_variable
             if message.loads_now:
                 context.replan(service)

@@ -19,8 +19,8 @@ from servd.supervisor.worker_registry import WorkerRegistry
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
     """`environ` is the daemon's environment. `replan` asks for a reload when a worker can import
-    what the daemon could not examine. `sources` are noted in development only. `needs_import`: an
-    app that cannot be imported fails its start at once, instead of being tried again.
+    what the daemon could not examine. `sources` are noted in development only. `needs_app`: an app
+    that cannot be imported, or fails at its startup, is not tried again.
     """
 
     sink: Sink
@@ -30,7 +30,7 @@ class WorkerContext:
     registry: WorkerRegistry
     replan: Callable[[str], object]
     sources: Sources | None = None
-    needs_import: bool = False
+    needs_app: bool = False
     templates: Templates = field(default_factory=lambda: Templates(enabled=False))
     print_files: PrintFiles = field(default_factory=NoPrintFiles)
     counters: CounterRegistry = field(default_factory=CounterRegistry)

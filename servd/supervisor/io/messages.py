@@ -36,7 +36,7 @@ class WorkerMessage(BaseModel):
     sources: list[str] | None = Field(None, max_length=_MOST_FILES)
     failed: str | None = None
     missing_variable: str | None = None
-    not_loaded: bool = False
+    app_failed: bool = False
     loads_now: bool = False
 
     @property

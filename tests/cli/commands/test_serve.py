@@ -150,3 +150,19 @@ def test_the_shutdown_timeout_caps_a_stop(servd: Servd) -> None:
     daemon.wait_for_line("up")
     assert daemon.stop() == 0
     assert daemon.find("shutdown timeout: killing remaining workers")
+
+
+def test_an_app_that_fails_at_its_startup_ends_it_after_one_attempt(servd: Servd) -> None:
+    code = """
+        async def app(scope, receive, send):
+            assert scope["type"] == "lifespan"
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+    """
+    servd.write(main_py=code)
+    daemon = servd.run("serve", "main:app", "--host=127.0.0.1", "--port=0")
+    assert daemon.wait() == 3
+    assert len(daemon.lines("worker started")) == 1
+    failed = daemon.wait_for("service cannot start")
+    assert failed["error"] == "worker 0: the app failed at its startup"
+    assert any("no database" in line for line in failed["last_lines"])
