@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -225,9 +226,7 @@ class Server:
 
     def get_client(self) -> Any:
         """Returns BentoML's client of the only service."""
-        from bentoml import SyncHTTPClient
-
-        return SyncHTTPClient(str(self.url))
+        return importlib.import_module("bentoml").SyncHTTPClient(str(self.url))
 
     def _url(self, name: str | None = None) -> str:
         services = self._admin.services([name] if name is not None else [])
