@@ -191,7 +191,9 @@ def test_a_new_connection_claims_a_place_until_its_request_comes(
         places[0][0] = 2
         ended = asyncio.Event()
         monkeypatch.setattr(first, "publish", ended.set)
-        await asyncio.wait_for(ended.wait(), DEADLINE)
+        while "silent" in first.claims:  # the timer was set for an earlier one
+            await asyncio.wait_for(ended.wait(), DEADLINE)
+            ended.clear()
         monkeypatch.undo()
         first.publish()
         assert set(first.claims) == {"handshake"}
