@@ -100,7 +100,7 @@ def test_each_event_is_emitted_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.expr):
                 found.update(named(node))
-    text = (ROOT / "servd/worker/asgi/access_log.py").read_text()
+    text = (ROOT / "servd/wire/request_line.py").read_text()
     assert '"event": "request"' in text
     assert set(Event) - found - {Event.REQUEST} == set()
 
