@@ -124,7 +124,7 @@ def _serve(
     from servd.worker.application import build_application
     from servd.worker.control import Control
     from servd.worker.server import WorkerServer
-    from servd.worker.threads import outlast_their_requests
+    from servd.worker.threads import only_useless_work_is_left
 
     application = build_application(app, app_spec, reporter, traces)
     server = WorkerServer(application, spec, _listeners(spec, context), reporter)
@@ -142,14 +142,14 @@ def _serve(
     with contextlib.ExitStack() as ends:
         ends.callback(runner.close)
         runner.run(serve())
-        if outlasts := outlast_their_requests():
+        if useless := only_useless_work_is_left():
             ends.pop_all()  # closing a loop waits for threads
     if traces is not None:
         traces.end()
     writer.close()
     if watch.daemon_is_gone:
         kill_group()
-    if outlasts or application.requests.stuck:
+    if useless or application.requests.stuck:
         atexit._run_exitfuncs()
         os._exit(0)  # the interpreter would wait for their threads
 

@@ -8,19 +8,35 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from servd.worker.asgi.request import Request, current
 
+_GATEWAY_TIMEOUT = 504
+_PAUSE_SECONDS = 0.02
+
 _running: dict[object, Request] = {}
 """What runs in threads, and the request that each works for."""
 
 
-def outlast_their_requests() -> bool:
-    """Whether a thread still works for a request that has been answered."""
-    return any(request.over for request in list(_running.values()))
+def only_useless_work_is_left() -> bool:
+    """Whether threads still work, all of them for requests that were given up: answered with 504,
+    or cut. Beside such threads it waits for others, which the end of a loop or of the interpreter
+    does only together with them.
+    """
+    while useless := [_is_given_up(request) for request in list(_running.values())]:
+        if all(useless) or not any(useless):
+            return all(useless)
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
+def _is_given_up(request: Request) -> bool:
+    is_timeout = request.start is not None and request.start["status"] == _GATEWAY_TIMEOUT
+    return request.answering is not None or is_timeout
 
 
 def _tracked(work: Callable[..., Any]) -> Callable[..., Any]:

@@ -210,6 +210,41 @@ def test_a_thread_whose_request_was_answered_holds_no_stop_up(servd: Servd, kind
     assert (servd.folder / "at the exit").exists()
 
 
+def test_a_thread_that_works_on_after_an_answer_is_waited_for(servd: Servd) -> None:
+    """Nobody knows that its work is useless, also where another thread's is."""
+    later = """
+        import asyncio, os, time
+
+        def work():
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            open("done", "w").close()
+
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            loop = asyncio.get_running_loop()
+            if scope["path"] == "/never":
+                await loop.run_in_executor(None, time.sleep, 100000)
+            loop.run_in_executor(None, work)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"accepted"})
+    """
+    config = """
+        [services.web]
+        app = "later:app"
+        listen = "127.0.0.1:0"
+        timeouts = { drain = "1h", request = "500ms" }
+    """
+    daemon = servd(config, later_py=later).ready()
+    assert daemon.get("web", "/never").status_code == 504
+    assert daemon.get("web").text == "accepted"
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("worker draining")
+    (servd.folder / "go").touch()
+    assert daemon.wait() == 0
+    assert (servd.folder / "done").exists()
+
+
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 def test_idle_connections_hold_no_stop_up(servd: Servd, http: str) -> None:
     """Nothing else is left: they are closed after a moment. What is arriving is answered."""
