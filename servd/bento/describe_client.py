@@ -14,6 +14,9 @@ from servd.wire.names import BENTO_ARGUMENTS
 
 MODULE = "servd.worker.bento.describe"
 
+_END_SECONDS = 0.5
+"""Time for a process that is not needed to end by itself."""
+
 
 class DescriptionError(Exception):
     """The query failed. `trace` is the traceback of the code. `is_mistake`: the code is missing."""
@@ -40,7 +43,8 @@ class Description:
         """
         self.about = (tuple(argv), folder, arguments)
         given = {BENTO_ARGUMENTS: arguments} if arguments else {}
-        lifeline, self._lifeline = os.pipe()  # the process ends when its other end is closed
+        lifeline, ours = os.pipe()  # the process ends when its other end is closed
+        self._lifeline = [ours]
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -55,7 +59,7 @@ class Description:
                 **options,
             )
         except OSError as error:
-            os.close(self._lifeline)
+            self._let_go()
             reason = f"cannot run {argv[0]}: {error.strerror}"
             raise DescriptionError(reason, is_mistake=True) from None
         finally:
@@ -72,7 +76,7 @@ class Description:
                 f"the import of its code took longer than {seconds:g} s"
             ) from None
         finally:
-            os.close(self._lifeline)
+            self._let_go()
         try:
             found: dict[str, Any] = json.loads(said)
             if "error" not in found:
@@ -84,8 +88,16 @@ class Description:
         trace = found.get("trace") or ""
         raise DescriptionError(found["error"], trace, is_mistake=not trace)
 
+    def _let_go(self) -> None:
+        """Has the process end, if it still runs."""
+        with contextlib.suppress(IndexError):  # done already
+            os.close(self._lifeline.pop())  # by one thread of two
+
     def drop(self) -> None:
-        """Kills the query's process group."""
+        """Ends the query's process group, which may remove its files first."""
+        self._let_go()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from servd.wire.names import PROMETHEUS_FOLDER
 
+_own: list[tempfile.TemporaryDirectory[str]] = []
+
 
 @contextlib.contextmanager
 def own_metrics_folder() -> Iterator[None]:
@@ -23,4 +25,11 @@ def own_metrics_folder() -> Iterator[None]:
         with contextlib.suppress(OSError):
             folder = tempfile.TemporaryDirectory(prefix="servd-", ignore_cleanup_errors=True)
             os.environ[PROMETHEUS_FOLDER] = stack.enter_context(folder)
+            _own.append(folder)
         yield
+
+
+def remove_own_metrics_folder() -> None:
+    """Removes it at the end of a process that ends in the middle of an import."""
+    for folder in _own:
+        folder.cleanup()

@@ -6,10 +6,8 @@ import concurrent.futures
 import os
 import signal
 import sys
-import tempfile
 import textwrap
 import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -216,14 +214,15 @@ def test_code_that_makes_metrics_when_it_is_imported_is_served(servd: Servd) -> 
                 return text
     """
     (servd.folder / "service.py").write_text(textwrap.dedent(code))
-    before = set(Path(tempfile.gettempdir()).glob("servd-*"))
-    daemon = graph(servd).ready()
+    temporary = servd.folder / "tmp"
+    temporary.mkdir()
+    daemon = graph(servd, f'{GATEWAY}\nenv.TMPDIR = "{temporary}"\n').ready()
     assert not daemon.lines("config warning")
     assert httpx_post(daemon, "/rate", {"text": "a"}).text == "a"
     wait_until(lambda: daemon.metric("calls_total", service="gw") == 1, "it is collected")
     checked = daemon.cli("check", "--imports")
     assert checked.returncode == 0, checked.stderr
-    assert set(Path(tempfile.gettempdir()).glob("servd-*")) <= before
+    assert list(temporary.glob("servd-*")) == []
 
 
 def test_code_that_only_workers_can_import_is_said_once(servd: Servd) -> None:
@@ -262,11 +261,15 @@ def asked(servd: Servd) -> psutil.Process:
 
 def test_a_daemon_that_ends_while_it_asks_leaves_nobody_behind(servd: Servd) -> None:
     (servd.folder / "slow").touch()
-    daemon = servd(GATEWAY, service_py=SLOW, environ=environ(servd.folder))
+    temporary = servd.folder / "tmp"
+    temporary.mkdir()
+    config = f'{GATEWAY}\nenv.TMPDIR = "{temporary}"\n'
+    daemon = servd(config, service_py=SLOW, environ=environ(servd.folder))
     process = asked(servd)
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0
     wait_until(lambda: not alive([process]), "who was asked has ended")
+    assert list(temporary.glob("servd-*")) == []
 
 
 def test_a_stop_does_not_wait_for_code_that_is_being_asked(servd: Servd) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -18,7 +19,7 @@ from servd.wire.names import BENTO_ARGUMENTS
 from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, in_one_line
-from servd.worker.metrics_folder import own_metrics_folder
+from servd.worker.metrics_folder import own_metrics_folder, remove_own_metrics_folder
 
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _DEFAULT_BACKLOG = 2048
@@ -52,9 +53,14 @@ def main() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exits when the caller does: it holds the write end of stdin, a pipe without data."""
+    """Exits when the caller does, or lets go: it holds the write end of stdin, a pipe without data.
+    What the code has started ends too.
+    """
     with contextlib.suppress(OSError):
         os.read(0, 1)
+    remove_own_metrics_folder()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
