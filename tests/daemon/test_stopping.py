@@ -253,7 +253,7 @@ def test_idle_connections_hold_no_stop_up(servd: Servd, http: str) -> None:
         app = "slow:app"
         listen = "127.0.0.1:0"
         workers = 2
-        timeouts = {{ keep_alive = "1h", drain = "1h" }}
+        timeouts = {{ keep_alive = "1h", drain = "1h", headers = "1h" }}
         uvicorn.http = "{http}"
     """
     daemon = servd(config, slow_py=SLOW).ready()
