@@ -59,7 +59,7 @@ class Description:
                 **options,
             )
         except OSError as error:
-            self._let_go()
+            self.let_go()
             reason = f"cannot run {argv[0]}: {error.strerror}"
             raise DescriptionError(reason, is_mistake=True) from None
         finally:
@@ -76,7 +76,7 @@ class Description:
                 f"the import of its code took longer than {seconds:g} s"
             ) from None
         finally:
-            self._let_go()
+            self.let_go()
         try:
             found: dict[str, Any] = json.loads(said)
             if "error" not in found:
@@ -88,14 +88,14 @@ class Description:
         trace = found.get("trace") or ""
         raise DescriptionError(found["error"], trace, is_mistake=not trace)
 
-    def _let_go(self) -> None:
-        """Has the process end, if it still runs."""
+    def let_go(self) -> None:
+        """Asks the process to end, if it still runs, and does not wait."""
         with contextlib.suppress(IndexError):  # done already
             os.close(self._lifeline.pop())  # by one thread of two
 
     def drop(self) -> None:
         """Ends the query's process group, which may remove its files first."""
-        self._let_go()
+        self.let_go()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         if self._process.returncode is None:

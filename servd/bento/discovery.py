@@ -69,7 +69,10 @@ class Discovery:
     def give_up(self) -> None:
         """Kills running and later queries."""
         self._given_up = True
-        for description in list(self._asking):
+        asking = list(self._asking)
+        for description in asking:
+            description.let_go()  # all at once: each has a moment to end
+        for description in asking:
             description.drop()
 
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
