@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servd.wire.names import BENTO_ARGUMENTS
+from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS
 
-MODULE = "servd.worker.bento.describe"
+_LONGEST_SECONDS = 3600.0
+"""Longest wait at a time: select(2) and its like take no number of any size."""
 
 _END_SECONDS = 0.5
 """Time for a process that is not needed to end by itself."""
@@ -28,7 +32,10 @@ class DescriptionError(Exception):
 
 
 class Description:
-    """A query in a child process, started by the constructor."""
+    """A query in a child process, started by the constructor. One that `stays` can become the first
+    worker of the service (`servd.supervisor.templates.described`), until it is dropped; `socket`
+    takes the request.
+    """
 
     def __init__(
         self,
@@ -36,27 +43,37 @@ class Description:
         folder: str,
         environ: Mapping[str, str],
         arguments: str = "",
-        **options: Any,
+        *,
+        stays: bool = False,
+        **identity: Any,
     ) -> None:
-        """`arguments` are those of the code, as JSON; `options` of Popen set the process's user.
-        Raises `DescriptionError`.
+        """`arguments` are those of the code, as JSON; `identity` are the options of Popen for the
+        process's user. Raises `DescriptionError`.
         """
         self.about = (tuple(argv), folder, arguments)
+        self.environment = dict(environ)
+        self.identity = identity
+        self.socket: socket.socket | None = None
         given = {BENTO_ARGUMENTS: arguments} if arguments else {}
+        theirs: list[socket.socket] = []
+        if stays:
+            self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.append(other)
+            given[AREA] = "." * AREA_BYTES
         lifeline, ours = os.pipe()  # the process ends when its other end is closed
         self._lifeline = [ours]
+        self._said: tuple[str, str] | None = None
         try:
             self._process = subprocess.Popen(
-                argv,
+                [*argv, *(str(each.fileno()) for each in theirs)],
                 cwd=folder,
                 env={**environ, **given},
                 stdin=lifeline,
                 start_new_session=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                **options,
+                pass_fds=[each.fileno() for each in theirs],
+                **identity,
             )
         except OSError as error:
             self.let_go()
@@ -64,29 +81,82 @@ class Description:
             raise DescriptionError(reason, is_mistake=True) from None
         finally:
             os.close(lifeline)
+            for each in theirs:
+                each.close()
 
     def document(self, seconds: float) -> dict[str, Any]:
         """Waits up to `seconds`, and returns the declarations. Raises `DescriptionError`."""
         try:
-            said, complained = self._process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
+            if self._said is None:
+                self._said = self._read(seconds)
+        except TimeoutError:
             self.drop()
-            self._process.communicate()
+            self._process.wait()
             raise DescriptionError(
                 f"the import of its code took longer than {seconds:g} s"
             ) from None
-        finally:
+        except BaseException:
             self.let_go()
+            raise
+        said, complained = self._said
         try:
             found: dict[str, Any] = json.loads(said)
+            if not found.pop("stays", False):
+                self.let_go()
+                self._process.wait()
             if "error" not in found:
                 return found
         except ValueError:
+            self.let_go()
+            self._process.wait()
             status = f"exit status {self._process.returncode}"
             last = (complained.strip().splitlines() or [status])[-1]
             raise DescriptionError(last) from None
         trace = found.get("trace") or ""
         raise DescriptionError(found["error"], trace, is_mistake=not trace)
+
+    def _read(self, seconds: float) -> tuple[str, str]:
+        """Reads both outputs to their ends. Raises `TimeoutError`."""
+        end = time.monotonic() + seconds
+        heard: dict[int, bytes] = {}
+        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
+            for pipe in (self._process.stdout, self._process.stderr):
+                assert pipe is not None
+                heard[pipe.fileno()] = b""
+                selector.register(opened.enter_context(pipe), selectors.EVENT_READ)
+            while selector.get_map():
+                if (left := end - time.monotonic()) <= 0:
+                    raise TimeoutError
+                for key, _ in selector.select(min(left, _LONGEST_SECONDS)):
+                    content = os.read(key.fd, 65536)
+                    heard[key.fd] += content
+                    if not content:
+                        selector.unregister(key.fileobj)
+        said, complained = heard.values()
+        return said.decode(errors="replace"), complained.decode(errors="replace")
+
+    @property
+    def waits(self) -> bool:
+        """Whether its process has described the code and waits to become a worker."""
+        return self.socket is not None and self._said is not None and bool(self._lifeline)
+
+    def hand_over(self) -> None:
+        """The process is a worker now: somebody else waits for its end."""
+        self._process.returncode = 0
+        self.let_go()
+        self._close()
+
+    def _close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def is_service(self, seconds: float) -> bool:
+        """Waits up to `seconds`, and returns whether there is a BentoML service."""
+        try:
+            return bool(self.document(seconds))
+        except DescriptionError:
+            return False
 
     def let_go(self) -> None:
         """Asks the process to end, if it still runs, and does not wait."""
@@ -96,6 +166,7 @@ class Description:
     def drop(self) -> None:
         """Ends the query's process group, which may remove its files first."""
         self.let_go()
+        self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         if self._process.returncode is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 
-from servd.bento.describe_client import MODULE, Description, DescriptionError
+from servd.bento.describe_client import Description, DescriptionError
 from servd.config.bento.components import Expansion
 from servd.config.bento.declared import DeclaredGraph, GivenAddress, component_paths
 from servd.config.check import check
@@ -24,6 +24,7 @@ from servd.host.facts import inspect_host
 from servd.host.identity import running_as
 from servd.plan.build import build
 from servd.plan.model import ServicePlan
+from servd.wire.names import DESCRIBE_MODULE
 from servd.wire.notify import notify
 
 _MAX_QUERIES = 4
@@ -46,11 +47,14 @@ class _Answer:
 @dataclass(slots=True)
 class Discovery:
     """Caches declarations until a source file changes. `begun`: a query started early. `address`:
-    what a command line gives instead of `listen`.
+    what a command line gives instead of `listen`. With `stays`, the processes that describe code
+    can become workers, until they are taken (`take_waiting`) for that, or given up.
     """
 
     begun: Description | None = None
     address: GivenAddress | None = None
+    stays: bool = False
+    _waiting: list[Description] = field(default_factory=list)
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
     _asking: set[Description] = field(default_factory=set)
     _given_up: bool = False
@@ -69,11 +73,17 @@ class Discovery:
     def give_up(self) -> None:
         """Kills running and later queries."""
         self._given_up = True
-        asking = list(self._asking)
+        asking = [*self._asking, *self.take_waiting()]
         for description in asking:
             description.let_go()  # all at once: each has a moment to end
         for description in asking:
             description.drop()
+
+    def take_waiting(self) -> list[Description]:
+        """Returns the processes that wait to become workers. Later ones end by themselves."""
+        self.stays = False
+        found, self._waiting = self._waiting, []
+        return found
 
     def complete(self, loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
         """Returns `loaded` with the components of its BentoML services and the mistakes in their
@@ -135,26 +145,33 @@ class Discovery:
             return known.graph
         for _ in range(_MAX_ATTEMPTS):
             begun = time.time_ns() - _FILE_TIME_LAG_NS
-            graph = self._ask(service)
+            graph, asked = self._ask(service)
             seen = _file_states(graph.files)
             if all(state is not None and state[0] < begun for state in seen.values()):
                 self._known[_key(service)] = _Answer(graph, seen)
-                break  # otherwise a file was written during the query
+                if asked.waits:
+                    self._waiting.append(asked)
+                break
+            if asked.waits:  # a file was written during the query
+                asked.drop()
         return graph
 
-    def _ask(self, service: ServicePlan) -> DeclaredGraph:
-        """Returns the declarations, by the query `begun` if it fits. Raises `DescriptionError`."""
-        argv = (*service.argv_of(MODULE), service.definition.bento, service.directory)
+    def _ask(self, service: ServicePlan) -> tuple[DeclaredGraph, Description]:
+        """Returns the declarations, by the query `begun` if it fits, and the query. Raises
+        `DescriptionError`.
+        """
+        argv = (*service.argv_of(DESCRIBE_MODULE), service.definition.bento, service.directory)
         identity = running_as(service.identity.account, service.identity.gid)
         begun, self.begun = self.begun, None
         about = (argv, service.directory, service.definition.bento_arguments)
         if begun is None or begun.about != about or identity:
-            begun = Description(*about[:2], service.environment, about[2], **identity)
+            stays = self.stays and not service.preloads
+            begun = Description(*about[:2], service.environment, about[2], stays=stays, **identity)
         self._asking.add(begun)
         try:
             if self._given_up:
                 begun.drop()
-            return DeclaredGraph.from_document(begun.document(service.startup))
+            return DeclaredGraph.from_document(begun.document(service.startup)), begun
         except (KeyError, TypeError) as error:
             raise DescriptionError(f"unexpected answer of its code: {error!r}") from None
         finally:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
 
 _FOLDER_FILES = ("bentofile.yaml", "bento.yaml", "service.py")
 _MAX_IMPORT_DEPTH = 5
 
+_MODULES = {"bentoml", "bentoml.legacy"}
+_MAKERS = {"service", "Service"}
+"""What makes a service, as a decorator or by a call, and the modules of BentoML that have it."""
 
-def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
-    """Whether `target` is the import string of a class with `@bentoml.service`, a folder with such
-    a service, or a Bento in BentoML's store. The module's source decides; its imports are followed
-    within the working directory. (A worker refuses to run an undetected service as an app.)
+
+def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool | None:
+    """Whether `target` is the import string of a BentoML service, a folder with one, or a Bento in
+    BentoML's store. The module's source decides; its imports are followed within the working
+    directory. None: only an import can tell. What is nowhere is left to BentoML, which says so.
     """
     folder = os.path.join(working_dir, os.path.expanduser(target))
     if os.path.isdir(folder):
@@ -21,9 +26,15 @@ def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool:
     module, _, attribute = target.partition(":")
     source = source_of(module, working_dir)
     if source is not None:
-        return _Module(source, working_dir).has(attribute.partition(".")[0])
+        name, dot, _ = attribute.partition(".")
+        found = _Module(source, working_dir).verdict(name)
+        return None if found and dot else found
     home = environ.get("BENTOML_HOME") or os.path.expanduser("~/bentoml")
-    return os.path.exists(os.path.join(home, "bentos", module, attribute or "latest"))
+    if os.path.exists(os.path.join(home, "bentos", module, attribute or "latest")):
+        return True
+    top = module.partition(".")[0]
+    is_nowhere = not module.endswith(".py") and PathFinder.find_spec(top) is None
+    return is_nowhere and PathFinder.find_spec("bentoml") is not None
 
 
 def source_of(module: str, folder: str) -> str | None:
@@ -49,12 +60,74 @@ class _Module:
             body = []
         self.statements = [node for statement in body for node in _at_top(statement)]
         self.modules: set[str] = set()
-        self.decorators: set[str] = set()
+        self.makers: set[str] = set()
+        """Names of what makes a service, and of the modules that have it."""
         for node in self.statements:
             if isinstance(node, ast.Import):
-                self.modules |= {n.asname or n.name for n in node.names if n.name == "bentoml"}
-            elif isinstance(node, ast.ImportFrom) and node.module == "bentoml":
-                self.decorators |= {n.asname or n.name for n in node.names if n.name == "service"}
+                for item in node.names:
+                    if item.name.partition(".")[0] == "bentoml":
+                        self.modules.add(item.asname or "bentoml")
+            elif isinstance(node, ast.ImportFrom) and node.module in _MODULES and not node.level:
+                for item in node.names:
+                    if item.name in _MAKERS:
+                        self.makers.add(item.asname or item.name)
+                    elif item.name == "legacy":
+                        self.modules.add(item.asname or item.name)
+
+    def verdict(self, name: str) -> bool | None:
+        """Whether `name` is a service; None where the source leaves that open."""
+        if self.has(name):
+            return True
+        return None if self._uses_bentoml() and not self._is_plain(name) else False
+
+    def _classes(self, name: str) -> list[ast.ClassDef]:
+        return [n for n in self.statements if isinstance(n, ast.ClassDef) and n.name == name]
+
+    def _uses_bentoml(self) -> bool:
+        """Whether the module, or one of the working directory that it imports, uses BentoML."""
+        if self.modules or self.makers:
+            return True
+        for _, module, level in self._imported():
+            other = self._other(module, level)
+            if module.partition(".")[0] == "bentoml":
+                return True
+            if other is not None and other._uses_bentoml():
+                return True
+        return False
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether `name` is a function, a class without a decorator, or an object of a library:
+        `app = FastAPI()`.
+        """
+        found = any(not each.decorator_list for each in self._classes(name))
+        for node in self.statements:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+                return True
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(to, ast.Name) and to.id == name for to in targets):
+                    found = self._is_of_library(node.value.func)
+        return found
+
+    def _is_of_library(self, node: ast.expr) -> bool:
+        """Whether an expression is imported from outside the working directory."""
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        for name, module, level in self._imported():
+            if isinstance(node, ast.Name) and name == node.id:
+                is_bentoml = module.partition(".")[0] == "bentoml"
+                return not is_bentoml and self._other(module, level) is None
+        return False
+
+    def _imported(self) -> Iterator[tuple[str, str, int]]:
+        """Yields each imported name, with its module and the dots before it."""
+        for node in self.statements:
+            if isinstance(node, ast.Import):
+                for item in node.names:
+                    yield item.asname or item.name.partition(".")[0], item.name, 0
+            elif isinstance(node, ast.ImportFrom):
+                for item in node.names:
+                    yield item.asname or item.name, node.module or "", node.level
 
     def has(self, name: str) -> bool:
         """Whether `name` is a service; with an empty name, whether there is any."""
@@ -84,14 +157,17 @@ class _Module:
         return name in names or "*" in names
 
     def _makes(self, node: ast.expr) -> bool:
-        """Whether the expression is `bentoml.service`, or a call of it."""
+        """Whether the expression is `bentoml.service`, `bentoml.Service`, `bentoml.legacy.Service`,
+        or a call of it.
+        """
         while isinstance(node, ast.Call):
             node = node.func
-        if isinstance(node, ast.Attribute):
-            value = node.value
-            is_module = isinstance(value, ast.Name) and value.id in self.modules
-            return is_module and node.attr == "service"
-        return isinstance(node, ast.Name) and node.id in self.decorators
+        if isinstance(node, ast.Attribute) and node.attr in _MAKERS:
+            module = node.value
+            if isinstance(module, ast.Attribute) and module.attr == "legacy":
+                module = module.value
+            return isinstance(module, ast.Name) and module.id in self.modules
+        return isinstance(node, ast.Name) and node.id in self.makers
 
     def _is(self, node: ast.expr, name: str) -> bool:
         """Whether the expression is another name for a service: `Foo`, or `pack.module.Foo`."""
@@ -112,13 +188,18 @@ class _Module:
 
     def _has_in(self, module: str, level: int, name: str) -> bool:
         """Whether another module has the service; `level` counts the dots before its name."""
+        other = self._other(module, level)
+        return other is not None and other.has(name)
+
+    def _other(self, module: str, level: int) -> _Module | None:
+        """Returns another module of the working directory."""
         folder = self.path if level else self.working_dir
         for _ in range(level):
             folder = os.path.dirname(folder)
         source = source_of(module, folder)
         if source is None or self.depth >= _MAX_IMPORT_DEPTH:
-            return False
-        return _Module(source, self.working_dir, self.depth + 1).has(name)
+            return None
+        return _Module(source, self.working_dir, self.depth + 1)
 
 
 def _at_top(node: ast.stmt) -> list[ast.stmt]:

@@ -58,7 +58,7 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
 
-        discovery = Discovery(start.begun, start.address)
+        discovery = Discovery(start.begun, start.address, stays=previous is None)
         early.give_up = discovery.give_up
         completed = discovery.begin(start.load().require(), os.environ)
         from servd.admin.server import AdminServer
@@ -84,5 +84,6 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
                 needs_app=start.needs_app,
                 give_up=discovery.give_up,
                 previous=previous,
+                described=discovery.take_waiting,
             )
         )

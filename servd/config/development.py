@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
+from typing import Any
 
 from servd.config.load import Loaded
 from servd.config.service import Service
@@ -13,13 +15,27 @@ def developed(loaded: Loaded) -> Loaded:
     config = loaded.config
     log = config.daemon.log.model_copy(update={"format": "console", "level": "debug", "file": ""})
     daemon = config.daemon.model_copy(update={"log": log})
-    services = {name: _developed(service) for name, service in config.services.items()}
-    parts = {name: dataclasses.replace(p, development=True) for name, p in loaded.parts.items()}
+    parts = {
+        name: dataclasses.replace(part, development=True)
+        for name, part in loaded.parts.items()
+        if not part.declared.runner  # BentoML embeds it in its API server
+    }
+    embedded = loaded.parts.keys() - parts.keys()
+    services = {
+        name: _developed(service, embedded)
+        for name, service in config.services.items()
+        if name not in embedded
+    }
     config = config.model_copy(update={"daemon": daemon, "services": services})
     return dataclasses.replace(loaded, config=config, parts=parts)
 
 
-def _developed(service: Service) -> Service:
+def _developed(service: Service, embedded: Set[str]) -> Service:
     workers = min(1, service.workers) if service.workers != "auto" else 1
-    log = service.log.model_copy(update={"level": "debug"})
-    return service.model_copy(update={"workers": workers, "env_passthrough": ("*",), "log": log})
+    update: dict[str, Any] = {
+        "workers": workers,
+        "env_passthrough": ("*",),
+        "log": service.log.model_copy(update={"level": "debug"}),
+        "depends_on": tuple(each for each in service.depends_on if each.service not in embedded),
+    }
+    return service.model_copy(update=update)

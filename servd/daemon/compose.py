@@ -132,6 +132,7 @@ def _supervisor(
     idle_seconds = _DEVELOPMENT_SECONDS if options.watches_sources else IDLE_SECONDS
     templates = Templates(arbiter.manage_watchers, idle_seconds=idle_seconds)
     templates.adopt_early()
+    templates.add_described(options.described())
     workers = WorkerContext(
         sink=resources.router.by_worker,
         now=now,

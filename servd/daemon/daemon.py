@@ -166,8 +166,12 @@ class Daemon:
         return runs
 
     async def _start_all(self) -> dict[str, str]:
-        await self.reloader.begin(FIRST_START)
-        return await self.supervisor.settled()
+        templates = self.supervisor.context.workers.templates
+        try:
+            await self.reloader.begin(FIRST_START)
+            return await self.supervisor.settled()
+        finally:
+            templates.end_described()
 
     async def _take_over(self) -> bool:
         """Replaces the previous daemon; returns False if that one continues."""

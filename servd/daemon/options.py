@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from servd.config.load import Loaded
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.admin_protocol import Admin
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.upgrade.old_daemon import OldDaemon
+from servd.supervisor.templates.described import Describing
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class DaemonOptions:
     """`loaded` is the configuration, `read` reads it again, `give_up` cancels a read. `admin` makes
     the admin API from the path of the runtime folder, which is `runtime_dir` unless configured.
     `watches_sources` is for development. `needs_app`: see `WorkerContext`. `previous` is the
-    daemon that this one replaces.
+    daemon that this one replaces. `described` are processes that can become workers.
     """
 
     loaded: Loaded
@@ -28,3 +29,4 @@ class DaemonOptions:
     needs_app: bool = False
     give_up: Callable[[], None] = lambda: None
     previous: OldDaemon | None = None
+    described: Callable[[], Sequence[Describing]] = tuple

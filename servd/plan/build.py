@@ -20,6 +20,7 @@ from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
+from servd.plan.gpus import VISIBLE
 from servd.plan.host import Host
 from servd.plan.model import (
     USER_MARK,
@@ -373,6 +374,17 @@ class _Draft:
             development=part.development,
             unknown=part.unknown,
             arguments=self.given.bento_arguments,
+            environments=self._environments(part),
+        )
+
+    def _environments(self, part: Part) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """Returns what the code wants for each worker, without what the file sets itself."""
+        written = {*self.config.defaults.env, *self.given.env}
+        if not part.keeps_gpus:
+            written.add(VISIBLE)
+        return tuple(
+            tuple((name, value) for name, value in each if name not in written)
+            for each in part.declared.environments
         )
 
 

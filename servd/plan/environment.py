@@ -22,7 +22,7 @@ BASE = (
 _OF_PROGRAMS = {"PYTHONUNBUFFERED": "1"}
 """Variables of commands: output of Python programs arrives at once and is not lost at exit."""
 
-_OWN = (
+OWN = (
     "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",
     "WATCHDOG_*",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def build_environment(
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value
         for variable, value in host.environ.items()
-        if matches_any(variable, patterns) and not matches_any(variable, _OWN)
+        if matches_any(variable, patterns) and not matches_any(variable, OWN)
     }
     environment = {n: v for n, v in declared.items() if v is not None} | environment
     if service.command:

@@ -16,6 +16,9 @@ LISTEN_FDNAMES = "LISTEN_FDNAMES"
 BENTO_ARGUMENTS = "SERVD_BENTO_ARGUMENTS"
 """The arguments of a BentoML service, as JSON, for the process that describes its code."""
 
+DESCRIBE_MODULE = "servd.worker.bento.describe"
+"""The program that describes the code of a BentoML service, and can become its first worker."""
+
 PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Folder of the metrics of an app (prometheus_client's multiprocess mode)."""
 
@@ -40,6 +43,9 @@ HANDOVER = "SERVD_HANDOVER_FD"
 
 AREA = "SERVD_AREA"
 """Takes room in the environment that a template is started with."""
+
+AREA_BYTES = 8192
+"""Room for the environments that forks show (`servd.worker.process_area`)."""
 
 LIFELINE = "SERVD_LIFELINE_FD"
 """Descriptor that reaches end of file when the process that started the daemon has ended."""

@@ -34,6 +34,7 @@ class BentoSpec:
     `reached_at` maps such names to addresses. `workers` share the limits in the code. `keeps_*`
     keep BentoML's `traffic.timeout` and `max_concurrency`. `folder` outlives a worker. `unknown`:
     the code could not be imported at planning. `arguments` are those of the code, as JSON.
+    `environments` has the variables that the code wants for each worker.
     """
 
     service: str
@@ -45,6 +46,7 @@ class BentoSpec:
     development: bool = False
     unknown: bool = False
     arguments: str = field(default="", repr=False)
+    environments: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

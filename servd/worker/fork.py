@@ -29,7 +29,7 @@ def fork(request: ForkRequest, descriptors: list[int], area: ProcessArea) -> lis
     try:
         between = os.fork()
     except OSError as error:
-        _answer(reply, error)
+        answer(reply, error)
         between = -1
     if between:
         for descriptor in descriptors:
@@ -44,9 +44,9 @@ def fork(request: ForkRequest, descriptors: list[int], area: ProcessArea) -> lis
         _become(request, stdout, stderr, area)
         _wait_for_adoption(between, request.parent)
     except BaseException as error:
-        _answer(reply, error)
+        answer(reply, error)
         os._exit(1)
-    _answer(reply)
+    answer(reply)
     os.close(reply)
     return own
 
@@ -65,9 +65,7 @@ def prove_fork() -> None:
 
 def _become(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -> None:
     """Does what `subprocess.Popen` does between fork and exec, in its order."""
-    os.chdir(request.directory)
-    if request.umask >= 0:
-        os.umask(request.umask)
+    enter(request)
     os.setsid()
     if request.groups is not None:
         os.setgroups(request.groups)
@@ -80,6 +78,18 @@ def _become(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -
     if sys.platform == "linux":
         # a change of user ends it, exec brings it back: without it /proc/PID belongs to root
         _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    take_on(request, stdout, stderr, area)
+
+
+def enter(request: ForkRequest) -> None:
+    """Sets folder and umask. Raises OSError."""
+    os.chdir(request.directory)
+    if request.umask >= 0:
+        os.umask(request.umask)
+
+
+def take_on(request: ForkRequest, stdout: int, stderr: int, area: ProcessArea) -> None:
+    """Sets the streams, the environment and what ps(1) shows."""
     for descriptor, target in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -108,7 +118,8 @@ def _wait_for_adoption(between: int, parent: int) -> None:
         raise ChildProcessError
 
 
-def _answer(reply: int, error: BaseException | None = None) -> None:
+def answer(reply: int, error: BaseException | None = None) -> None:
+    """Tells the daemon the pid of this process, or why it cannot begin."""
     message: dict[str, object] = {"pid": os.getpid()}
     if error is not None:
         message = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from servd.wire.names import PROMETHEUS_FOLDER
 
@@ -13,20 +13,20 @@ _own: list[tempfile.TemporaryDirectory[str]] = []
 
 
 @contextlib.contextmanager
-def own_metrics_folder() -> Iterator[None]:
+def own_metrics_folder() -> Iterator[Callable[[], bool]]:
     """Gives this process a folder of its own for the metrics that an import makes, which are files
     from their first moment on where workers share them (prometheus_client). It is removed; without
-    one, the metrics stay in memory.
+    one, the metrics stay in memory. Yields what tells whether there are any.
     """
     if os.environ.pop(PROMETHEUS_FOLDER, None) is None:
-        yield
+        yield lambda: False
         return
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             folder = tempfile.TemporaryDirectory(prefix="servd-", ignore_cleanup_errors=True)
             os.environ[PROMETHEUS_FOLDER] = stack.enter_context(folder)
             _own.append(folder)
-        yield
+        yield lambda: any(os.listdir(each.name) for each in _own)
 
 
 def remove_own_metrics_folder() -> None:

@@ -23,6 +23,14 @@ FILES = {
     "typed.py": "import bentoml as b\nYes: object = b.service(name='x')(int)\n",
     "others.py": "# bentoml\n@registry.service\nclass app: ...\nservice = registry.service(1)\n",
     "mounts.py": "import bentoml\nfrom fastapi import FastAPI\napp = FastAPI()\n",
+    "old.py": "import bentoml\nsvc = bentoml.legacy.Service('old')\napp = svc.asgi_app\n",
+    "older.py": "from bentoml.legacy import Service as S\nsvc = S('old', runners=[])\n",
+    "module.py": "from bentoml import legacy\nsvc = legacy.Service('old')\n",
+    "program.py": "import bentoml\nweb = bentoml.Service(name='web', cmd=['serve'])\n",
+    "made.py": "import bentoml, os\ndef make(): return bentoml.service(int)\nYes = make()\n"
+    "if os.environ.get('A'):\n    Maybe = make()\nelse:\n    Maybe = bentoml.service(int)\n"
+    "@wrapped\nclass Wrapped: ...\ndef app(scope): ...\nclass Plain: ...\n",
+    "uses.py": "from made import make\nYes = make()\n",
     "plain.py": "async def app(scope, receive, send): ...\n",
     "broken.py": "import bentoml\ndef (:\n",
     "folder/service.py": "import bentoml\n@bentoml.service\nclass Yes: ...\n",
@@ -34,12 +42,14 @@ YES = [
     "decorated:Yes", "decorated.py:Yes", "decorated", "bare:Yes", "assigned:Yes", "again:Yes",
     "again:Other", "pack:Yes", "pack.inner:Yes", "folder", "./folder", "iris:one", "iris:latest",
     "iris", "pack.sub.up:Up", "alias:Yes", "alias:Other", "starred:Yes", "starred:Mine",
-    "tried:Yes", "typed:Yes",
+    "tried:Yes", "typed:Yes", "old:svc", "older:svc", "module:svc", "program:web", "made:Maybe",
 ]  # fmt: skip
 NO = [
-    "decorated:No", "again:No", "mounts:app", "plain:app", "plain", "broken:Yes", "nowhere:app",
-    "empty", "iris:two", "others:app", "others:service",
+    "decorated:No", "mounts:app", "plain:app", "plain", "broken:Yes", "nowhere:app",
+    "empty", "iris:two", "others:app", "others:service", "made:app", "made:Plain",
 ]  # fmt: skip
+UNSURE = ["made:Yes", "made:Wrapped", "uses:Yes", "old:app", "old:svc.asgi_app", "again:No"]
+"""What only an import can tell."""
 
 
 @pytest.fixture
@@ -52,8 +62,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [(t, True) for t in YES] + [(t, False) for t in NO]
+    ("target", "expected"),
+    [(t, True) for t in YES] + [(t, False) for t in NO] + [(t, None) for t in UNSURE],
 )
-def test_a_target_is_told_from_its_source(folder: Path, target: str, expected: bool) -> None:
+def test_a_target_is_told_from_its_source(folder: Path, target: str, expected: bool | None) -> None:
     environ = {"BENTOML_HOME": str(folder / "home")}
     assert is_bento(target, str(folder), environ) is expected

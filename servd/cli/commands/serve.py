@@ -12,17 +12,21 @@ from typing import Any
 
 import click
 
-from servd.bento.describe_client import MODULE, Description, DescriptionError
+from servd.bento.describe_client import Description, DescriptionError
 from servd.cli.bento_target import is_bento, source_of
 from servd.cli.launch import LaunchOptions, launch
 from servd.config.bento.declared import Declared, DeclaredGraph, GivenAddress, arguments_text
 from servd.config.tree import plain
 from servd.core.address import EVERY_V4, AddressError, parse_address
 from servd.core.errors import UsageError
+from servd.wire.names import DESCRIBE_MODULE, PROMETHEUS_FOLDER
 
 SOURCE = "<servd serve>"
 _SECONDS = 60.0
 """Longest import of the code of a BentoML service whose configuration is printed."""
+
+_LONGEST_SECONDS = 7 * 24 * 3600.0
+"""Longest import that has to tell whether there is a service."""
 
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
@@ -57,6 +61,7 @@ class ServeOptions:
     arg: tuple[str, ...]
     arg_file: str | None
     verbosity: str | None
+    print_config: bool
 
     @property
     def directory(self) -> str:
@@ -65,15 +70,25 @@ class ServeOptions:
 
     @cached_property
     def is_bento(self) -> bool:
-        """Whether the target is a BentoML service."""
-        return self.bento or is_bento(self.target, self.directory, os.environ)
+        """Whether the target is a BentoML service: from its source, or else by an import."""
+        found = self.bento or is_bento(self.target, self.directory, os.environ)
+        if found is None:
+            asked = self._description
+            found = asked is not None and asked.is_service(_LONGEST_SECONDS)
+        return found
 
     def begin_description(self) -> Description | None:
         """Starts the slow query of what a BentoML service declares, in parallel."""
-        if not self.is_bento or not os.path.isdir(self.directory):
+        return self._description if self.is_bento else None
+
+    @cached_property
+    def _description(self) -> Description | None:
+        if not os.path.isdir(self.directory):
             return None
-        argv = [sys.executable, "-P", "-m", MODULE, self.target, self.directory]
-        begun = Description(argv, self.directory, os.environ, arguments_text(self.arguments))
+        argv = [sys.executable, "-P", "-m", DESCRIBE_MODULE, self.target, self.directory]
+        environ = {**os.environ, PROMETHEUS_FOLDER: os.devnull}  # each process has its own
+        given = arguments_text(self.arguments)
+        begun = Description(argv, self.directory, environ, given, stays=not self.print_config)
         atexit.register(begun.drop)
         return begun
 
@@ -301,7 +316,6 @@ def _absolute(path: str | None) -> str | None:
 @click.option("--env", "environment", hidden=True, help="No effect: run servd there.")
 @click.option("--print-config", is_flag=True, help="Print the equivalent configuration and exit.")
 def command(
-    print_config: bool,
     reload: bool,
     production: bool,
     do_not_track: bool,
@@ -319,12 +333,12 @@ def command(
     if environment is not None:
         click.echo("servd: --env has no effect: run servd in that environment", err=True)
     given = ServeOptions(**options)
-    begun = None if print_config else given.begin_description()
+    begun = None if given.print_config else given.begin_description()
     from servd.config.dump import to_text
 
-    declared = given.declared() if print_config and given.is_bento else None
+    declared = given.declared() if given.print_config and given.is_bento else None
     text = to_text(given.tables(declared), "toml")
-    if print_config:
+    if given.print_config:
         click.echo(text, nl=False)
         return 0
     from servd.config.find import Disk, Source

@@ -29,6 +29,9 @@ _KEEP_ALIVE_SECONDS = 75.0
 """Keep-alive of a component. BentoML's client and Uvicorn both close idle connections after 5 s;
 the server must not close first."""
 
+_RUNNER_KEEP_ALIVE_SECONDS = 1860.0
+"""The same for a runner: BentoML's API server keeps idle connections for 1800 s."""
+
 T = TypeVar("T", bound=Table)
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
@@ -86,7 +89,7 @@ class Expansion:
         for each, declared in graph.services.items():
             is_entry = each == graph.entry
             own: Path = ("services", name) if is_entry else ("services", name, "components", each)
-            base = given if is_entry else self._component(given, given.components.get(each))
+            base = given if is_entry else self._component(given, declared)
             is_set = functools.partial(_sets, self.checked, own)
             needs = [Dependency(service=names[other]) for other in declared.depends]
             made = _with_declared(base, declared, is_set, is_entry=is_entry)
@@ -104,6 +107,7 @@ class Expansion:
                 keeps_timeout=made.timeouts.request is None,
                 keeps_concurrency=made.limits is None or not made.limits.concurrency,
                 gpus=0.0 if is_set("gpus") else declared.gpus,
+                keeps_gpus=not is_set("gpus"),
                 tag=graph.tag,
             )
         return services
@@ -113,7 +117,7 @@ class Expansion:
         is_set = _sets(self.checked, ("services", name), "listen")
         return given.listen if is_set or address is None else (address,)
 
-    def _component(self, given: Service, own: Defaults | None) -> Service:
+    def _component(self, given: Service, declared: Declared) -> Service:
         """Returns a component without the declarations of its code."""
         shared = self.checked.config.defaults
         values: dict[str, Any] = {name: getattr(shared, name) for name in Defaults.model_fields}
@@ -121,11 +125,13 @@ class Expansion:
         is_set = given.timeouts.model_fields_set
         kept = {name: getattr(given.timeouts, name) for name in SHARED_TIMEOUTS if name in is_set}
         if "keep_alive" not in shared.timeouts.model_fields_set:
-            kept["keep_alive"] = _KEEP_ALIVE_SECONDS
+            is_runner = declared.runner
+            kept["keep_alive"] = _RUNNER_KEEP_ALIVE_SECONDS if is_runner else _KEEP_ALIVE_SECONDS
         values["timeouts"] = shared.timeouts.model_copy(update=kept)
         values |= {"tls": None, "health": None, "root_path": "", "public_url": ""}
         values |= {"bento": given.bento, "bento_args": given.bento_args, "kind": "service"}
         component = Service.model_construct(**values)
+        own = given.components.get(declared.name)
         return component if own is None else overlaid(component, own)
 
     def _unknown(self, name: str, given: Service, graph: DeclaredGraph) -> Iterator[Diagnostic]:

@@ -31,7 +31,8 @@ class GivenAddress:
 class Declared:
     """The declarations of one class with `@bentoml.service`; None, 0 and "" are undeclared.
     `workers` may be "cpu_count". `gpus` is for all its workers together. `env` maps names to values
-    (None: required, without default). `command`: a separate program serves it.
+    (None: required, without default). `command`: a separate program serves it. `runner`: it is one
+    of a legacy service. `environments` has the variables that its strategy wants for each worker.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Declared:
     tls: Mapping[str, str] | None = None
     env: Mapping[str, str | None] = field(default_factory=dict)
     command: bool = False
+    runner: bool = False
+    environments: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     def address(self, given: GivenAddress | None = None) -> Address | None:
         """Returns the address of the service in `given`, in the code, or BentoML's; None if neither
@@ -79,18 +82,22 @@ class DeclaredGraph:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> DeclaredGraph:
         """Reads the output of `servd.worker.bento.describe`. Raises KeyError or TypeError."""
-        services = {
-            item["name"]: Declared(**{**item, "depends": tuple(item["depends"])})
-            for item in document["services"]
-        }
+        services = {item["name"]: Declared(**_tuples(item)) for item in document["services"]}
         return cls(document["entry"], services, tuple(document["files"]), document["tag"])
+
+
+def _tuples(value: Any) -> Any:
+    """Returns a JSON value with tuples for its lists, also within objects."""
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """The role of a service in the code of a BentoML service. `graph` maps names in the code to
-    services. `keeps_*`: BentoML's limits apply, not servd's. `gpus` are for all workers together.
-    `tag` is the Bento of the code. `unknown`: the code could not be imported so far.
+    services. `keeps_*`: what BentoML does applies, not what servd does. `gpus` are for all workers
+    together. `tag` is the Bento of the code. `unknown`: the code could not be imported so far.
     """
 
     declared: Declared
@@ -98,6 +105,7 @@ class Part:
     graph: Mapping[str, str]
     keeps_timeout: bool
     keeps_concurrency: bool
+    keeps_gpus: bool = True
     gpus: float = 0.0
     tag: str = ""
     unknown: bool = False

@@ -14,8 +14,8 @@ from servd.core.quick_dataclass import dataclass
 from servd.plan.model import IdentityPlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.notify_socket import NotifySocket
-from servd.supervisor.templates.forked import Child
-from servd.supervisor.templates.template import Template, TemplateError
+from servd.supervisor.templates.forked import Child, Forking
+from servd.supervisor.templates.template import TemplateError
 from servd.wire.fork_request import ForkRequest
 from servd.wire.shm_counters import CounterView
 
@@ -38,7 +38,7 @@ class Spawned:
 def spawn(
     launch: Launch,
     slot: int,
-    template: Template | None,
+    template: Forking | None,
     notified: Callable[[dict[str, str]], None],
 ) -> Spawned:
     """Starts the worker in `slot`, which waits for its spec. Raises OSError with the cause."""
@@ -91,7 +91,7 @@ class _Process:
     channel: int
     writing: dict[str, int]
 
-    def fork(self, template: Template | None, descriptors: list[int]) -> Child | None:
+    def fork(self, template: Forking | None, descriptors: list[int]) -> Child | None:
         """Forks it; returns None where that cannot be done, and running a program can."""
         if template is None:
             return None

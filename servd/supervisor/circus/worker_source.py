@@ -19,6 +19,7 @@ from servd.supervisor.circus.outputs import ProcessOutputs
 from servd.supervisor.circus.spawn import fork_request, open_pipes
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.exit_text import describe
+from servd.supervisor.templates.forked import Forking
 from servd.supervisor.templates.registry import TemplateKey, Templates
 from servd.supervisor.templates.start import MODULE, StartedTemplate, start
 from servd.supervisor.templates.template import Template, TemplateError
@@ -28,9 +29,11 @@ _ABORT_SECONDS = 1.0
 
 
 class WorkerSource(Protocol):
-    """Provides the template that the next worker is forked from."""
+    """Provides what the next worker is forked from."""
 
-    template: Template | None
+    @property
+    def template(self) -> Forking | None:
+        """The template."""
 
     def prepare(self, launch: Launch) -> bool:
         """Returns whether a worker can be started now; otherwise begins what it needs. Raises
@@ -54,10 +57,12 @@ def worker_source(
 
 
 class SharedRuntime:
-    """A template that has imported what all workers need; or none, for programs."""
+    """A template that has imported what all workers need; or none, for programs. The process that
+    has described the code of a BentoML service is better still, for one worker.
+    """
 
     def __init__(self, templates: Templates, key: TemplateKey | None) -> None:
-        self.template: Template | None = None
+        self.template: Forking | None = None
         self._templates = templates
         self._key = key
         self._keeps = False
@@ -65,6 +70,9 @@ class SharedRuntime:
     def prepare(self, launch: Launch) -> bool:
         """Implements `WorkerSource`."""
         self._keep(wanted=launch.plan.workers == 1)
+        if (described := self._templates.described(launch)) is not None:
+            self.template = described
+            return True
         can_start, self.template = self._templates.get(self._key)
         return can_start
 

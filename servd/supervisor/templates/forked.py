@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from typing import Protocol
+
+from servd.wire.fork_request import ForkRequest
 
 
 class Child(Protocol):
@@ -22,6 +25,13 @@ class Child(Protocol):
 
     def kill(self) -> None:
         """Kills the process."""
+
+
+class Forking(Protocol):
+    """What makes a process faster than running its program does."""
+
+    def fork(self, request: ForkRequest, descriptors: Sequence[int]) -> Child:
+        """Makes it; `descriptors` are stdout, stderr, and those of the process. Raises OSError."""
 
 
 class ForkedProcess:

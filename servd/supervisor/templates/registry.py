@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
+from servd.supervisor.templates.described import DescribedCode, Describing
 from servd.supervisor.templates.start import (
     ARGV,
     MODULE,
@@ -18,6 +20,9 @@ from servd.supervisor.templates.start import (
     variables_at_start,
 )
 from servd.supervisor.templates.template import Template
+
+if TYPE_CHECKING:
+    from servd.supervisor.circus.launch import Launch
 
 _START_SECONDS = 10.0
 _MAX_FAILURES = 3
@@ -62,6 +67,7 @@ class Templates:
         self._failures: Counter[TemplateKey] = Counter()
         self._kept_by: Counter[TemplateKey] = Counter()
         self._early: TemplateKey | None = None
+        self._described: list[DescribedCode] = []
 
     def adopt_early(self) -> None:
         """Takes over the template that was started before the daemon's loop."""
@@ -70,6 +76,20 @@ class Templates:
             started, variables = early
             self._early = _key(ARGV, variables)
             self._adopt(self._early, started)
+
+    def add_described(self, processes: Iterable[Describing]) -> None:
+        """Takes over processes that have described the code of BentoML services."""
+        self._described += map(DescribedCode, processes)
+
+    def described(self, launch: Launch) -> DescribedCode | None:
+        """Returns one that can become a worker of `launch`."""
+        return next((each for each in self._described if each.fits(launch)), None)
+
+    def end_described(self) -> None:
+        """Ends those that have not become workers."""
+        described, self._described = self._described, []
+        for each in described:
+            each.end()
 
     def key_of(self, plan: ServicePlan) -> TemplateKey | None:
         """Returns what a template for a service needs; None if it should have none: it pays for
@@ -156,6 +176,7 @@ class Templates:
     def close(self) -> None:
         """Ends all of them."""
         self._enabled = False
+        self.end_described()
         for key in list(self._running):
             self._timers.pop(key).cancel()
             self._running.pop(key).end()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from servd.supervisor.templates.forked import Child
-from servd.wire.names import AREA
+from servd.wire.names import AREA, AREA_BYTES
 
 MODULE = "servd.worker.template"
 ARGV = (sys.executable, "-P", "-m", MODULE)
@@ -24,9 +24,6 @@ _AT_START_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "LC_")
 _INHERITED = frozenset({"LANG", "HOME"})
 _INHERITED_PREFIXES = ("LC_",)
 """Those that every worker inherits from the daemon (`servd.plan.environment.BASE`)."""
-
-_AREA_BYTES = 8192
-"""Room for the environments that forks show (`servd.worker.process_area`)."""
 
 
 class StartedTemplate(NamedTuple):
@@ -70,7 +67,7 @@ def start(
             stderr=stderr,
             pass_fds=[theirs.fileno()],
             cwd=directory,
-            env={**environment, AREA: "." * _AREA_BYTES},
+            env={**environment, AREA: "." * AREA_BYTES},
             start_new_session=True,
             **identity,
         )

@@ -32,6 +32,47 @@ class TemplateError(OSError):
     """A template cannot fork; the message says why."""
 
 
+class NoAnswerError(TemplateError):
+    """It has ended, or hangs."""
+
+
+def ask(sock: socket.socket, request: ForkRequest, descriptors: Sequence[int]) -> ForkedProcess:
+    """Asks for the process of `request` at the other end of `sock`. See `Template.fork`; raises
+    `NoAnswerError` too.
+    """
+    text = request.to_json()
+    if len(descriptors) >= MAX_DESCRIPTORS or len(text) >= MAX_BYTES:
+        raise TemplateError(0, "too much to pass to a template")
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            send(sock, text, [writing, *descriptors])
+        except OSError as error:
+            raise TemplateError(error.errno, "the template does not take requests") from None
+        finally:
+            os.close(writing)
+        found = _answer(reading)
+    finally:
+        os.close(reading)
+    if "pid" in found:
+        return ForkedProcess(found["pid"])
+    if not found["errno"]:
+        raise TemplateError(0, found["text"])
+    file = [found["file"]] if found["file"] else []
+    raise OSError(found["errno"], found["text"], *file)
+
+
+def _answer(reading: int) -> dict[str, Any]:
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    ready = poll.poll(FORK_SECONDS * 1000)
+    content = os.read(reading, 65536) if ready else b""
+    if not content:
+        raise NoAnswerError(0, "the template has ended" if ready else "it does not answer")
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
 class Template:
     """Forks processes. `changed` is called when it gets ready, has loaded an app, or has ended."""
 
@@ -73,37 +114,11 @@ class Template:
         """Forks; `descriptors` are stdout, stderr, and those of the process. Raises
         `TemplateError`, or the OSError of what the process did before it was ready to begin.
         """
-        text = request.to_json()
-        if len(descriptors) >= MAX_DESCRIPTORS or len(text) >= MAX_BYTES:
-            raise TemplateError(0, "too much to pass to a template")
-        reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            try:
-                send(self._socket, text, [writing, *descriptors])
-            except OSError as error:
-                raise TemplateError(error.errno, "the template does not take requests") from None
-            finally:
-                os.close(writing)
-            answer = self._answer(reading)
-        finally:
-            os.close(reading)
-        if "pid" in answer:
-            return ForkedProcess(answer["pid"])
-        if not answer["errno"]:
-            raise TemplateError(0, answer["text"])
-        file = [answer["file"]] if answer["file"] else []
-        raise OSError(answer["errno"], answer["text"], *file)
-
-    def _answer(self, reading: int) -> dict[str, Any]:
-        poll = select.poll()
-        poll.register(reading, select.POLLIN)
-        found = poll.poll(FORK_SECONDS * 1000)
-        content = os.read(reading, 65536) if found else b""
-        if not content:
+            return ask(self._socket, request, descriptors)
+        except NoAnswerError:
             self.kill()
-            raise TemplateError(0, "the template has ended" if found else "it does not answer")
-        answer: dict[str, Any] = json.loads(content)
-        return answer
+            raise
 
     def _hear(self) -> None:
         try:

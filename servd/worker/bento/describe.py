@@ -1,6 +1,10 @@
-"""`python -P -m servd.worker.bento.describe IDENTIFIER DIRECTORY`: prints what a BentoML service
-declares in its code, as one JSON document on stdout (the code's own output goes to stderr), or
-`{"error": "...", "code": "bentoml" | "import", "trace": "..."}` when it cannot be loaded.
+"""`python -P -m servd.worker.bento.describe IDENTIFIER DIRECTORY [FD]`: prints what a BentoML
+service declares in its code, as one JSON document on stdout (the code's own output goes to stderr),
+or `{"error": "...", "code": "bentoml" | "import", "trace": "..."}` when it cannot be loaded.
+
+With a socket FD it then waits there for a request (`servd.wire.fork_request`) to become the first
+worker of the service: its code, which may load models, is imported once on the way to the first
+answer. The document says so by `"stays": true`.
 """
 
 from __future__ import annotations
@@ -10,46 +14,96 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from typing import Any
 
 from servd.core import gc_tuning
-from servd.wire.names import BENTO_ARGUMENTS
+from servd.wire.fork_request import ForkRequest, receive
+from servd.wire.names import AREA, BENTO_ARGUMENTS
+from servd.worker.bento.declared_settings import server_settings, unless_default
+from servd.worker.bento.legacy import described_legacy, is_legacy
 from servd.worker.bento.load import NoBentoMLError, load_service
+from servd.worker.channel import Channel
 from servd.worker.events import users_traceback
+from servd.worker.fork import answer, enter, take_on
 from servd.worker.load_app import AppLoadError, in_one_line
 from servd.worker.metrics_folder import own_metrics_folder, remove_own_metrics_folder
-
-_DEFAULT_TIMEOUT_SECONDS = 60.0
-_DEFAULT_BACKLOG = 2048
-"""BentoML's defaults: such a value counts as undeclared."""
+from servd.worker.process_area import ProcessArea
 
 _BUILD_FILES = ("bentofile.yaml", "pyproject.toml", "service.py", "bento.yaml")
 
 
+_becomes_worker = threading.Event()
+
+
 def main() -> None:
-    """Prints the document; exits 1 if the service cannot be loaded."""
+    """Prints the document; exits 1 if the service cannot be loaded. Returns at the end of the
+    worker that it has become.
+    """
     gc_tuning.pause()
-    identifier, directory = sys.argv[1:3]
+    identifier, directory, *descriptor = sys.argv[1:]
     sys.argv[1:] = []
+    area = ProcessArea()
+    os.environ.pop(AREA, None)
+    heir = socket.socket(fileno=int(descriptor[0])) if descriptor else None
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     document = os.dup(1)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    found = _found(identifier, directory, is_worker=heir is not None)
+    with open(document, "w", encoding="utf-8") as file:
+        json.dump(found, file)
+    sys.stdout.flush()
+    if heir is None or "stays" not in found:
+        os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
+    _become(heir, area)
+
+
+def _found(identifier: str, directory: str, *, is_worker: bool) -> dict[str, Any]:
+    """Returns the document. What `is_worker` imports the code as the first worker does."""
     try:
-        with own_metrics_folder():
-            root = load_service(identifier, directory, os.environ.pop(BENTO_ARGUMENTS, ""))
+        with own_metrics_folder() as has_metrics:
+            arguments = os.environ.pop(BENTO_ARGUMENTS, "")
+            root = load_service(identifier, directory, arguments, worker=0 if is_worker else None)
             found = describe(root, identifier, directory)
+            if is_worker and not has_metrics():  # their files are those of this process
+                found["stays"] = True
+            return found
     except AppLoadError as error:
         code = "bentoml" if isinstance(error, NoBentoMLError) else "import"
         trace = users_traceback(error.__cause__) if code == "import" else ""
         lead = "" if code == "bentoml" else f"cannot load {identifier}: "
-        found = {"error": lead + str(error), "code": code, "trace": trace}
-    with open(document, "w", encoding="utf-8") as file:
-        json.dump(found, file)
-    sys.stdout.flush()
-    os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
+        return {"error": lead + str(error), "code": code, "trace": trace}
+
+
+def _become(heir: socket.socket, area: ProcessArea) -> None:
+    """Waits for the request to become a worker, and does so; exits when none comes."""
+    sys.stderr.flush()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):  # the daemon reads both to their end
+        os.dup2(nothing, stream)
+    try:
+        message, descriptors = receive(heir)
+    except ConnectionError:
+        message = None
+    if message is None:
+        os._exit(0)
+    _becomes_worker.set()
+    request = ForkRequest.read(message)
+    reply, stdout, stderr, channel, *own = descriptors
+    logging.root.handlers.clear()
+    enter(request)
+    take_on(request, stdout, stderr, area)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    heir.close()
+    answer(reply)
+    os.close(reply)
+    from servd.worker.run import run
+
+    run(Channel(channel), dict(zip(request.numbers, own, strict=True)))
 
 
 def _exit_with_parent() -> None:
@@ -58,6 +112,8 @@ def _exit_with_parent() -> None:
     """
     with contextlib.suppress(OSError):
         os.read(0, 1)
+    if _becomes_worker.is_set():
+        return
     remove_own_metrics_folder()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
@@ -66,33 +122,36 @@ def _exit_with_parent() -> None:
 
 def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
     """Returns the graph of `root`, without services behind a URL. Raises `AppLoadError`."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
     try:
-        services = root.all_services(exclude_urls=True)
-        root.inject_config()
+        services = described_legacy(root) if is_legacy(root) else _all_described(root)
+    except AppLoadError:
+        raise
     except Exception as error:
         raise AppLoadError(f"invalid configuration: {in_one_line(error)}") from None
-    configured = BentoMLContainer.config.services.get()
     folder = os.path.join(directory, identifier)
     return {
         "entry": root.name,
         # only for a Bento in BentoML's store; with the current version of "latest"
         "tag": "" if root.bento is None or os.path.isdir(folder) else str(root.bento.tag),
         "files": _files(root, identifier, directory),
-        "services": [_described(service, configured[name]) for name, service in services.items()],
+        "services": services,
     }
 
 
+def _all_described(root: Any) -> list[dict[str, Any]]:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    services = root.all_services(exclude_urls=True)
+    root.inject_config()
+    configured = BentoMLContainer.config.services.get()
+    return [_described(service, configured[name]) for name, service in services.items()]
+
+
 def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns what one service declares; None or nothing for what it leaves open. `config` has
-    BentoML's defaults too, `service.config` only what the code says.
+    """Returns what one service declares. `config` has BentoML's defaults too, `service.config` only
+    what the code says.
     """
     declared = service.config
-    traffic, own = config.get("traffic") or {}, declared.get("traffic") or {}
-    timeout, backlog = traffic.get("timeout"), config.get("backlog")
-    http, address = config.get("http") or {}, declared.get("http") or {}
-    host = address.get("host") or _unless_default(http.get("host"), "0.0.0.0")  # noqa: S104
     return {
         "name": service.name,
         "depends": [
@@ -100,46 +159,16 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
             for dependency in service.dependencies.values()
             if dependency.on is not None and not dependency.url and not dependency.deployment
         ],
-        "workers": declared.get("workers") or _unless_default(config.get("workers"), 1),
+        "workers": declared.get("workers") or unless_default(config.get("workers"), 1),
         "gpus": float((config.get("resources") or {}).get("gpu") or 0),
-        "timeout": timeout if timeout != _DEFAULT_TIMEOUT_SECONDS or "timeout" in own else None,
-        "max_concurrency": traffic.get("max_concurrency"),
-        "backlog": backlog if backlog != _DEFAULT_BACKLOG or "backlog" in declared else None,
-        "host": str(host or ""),
-        "port": address.get("port") or _unless_default(http.get("port"), 3000),
-        "tls": _tls(config.get("ssl") or {}),
         "env": {
             item.name: str(item.value) if item.value else None
             for item in service.envs
             if item.stage != "build"
         },
         "command": bool(service.has_custom_command()),
+        **server_settings(config, declared),
     }
-
-
-def _unless_default(value: Any, default: Any) -> Any:
-    """Returns `value` if BentoML's own configuration changed it, else None."""
-    return value if value is not None and value != default else None
-
-
-def _tls(ssl: dict[str, Any]) -> dict[str, str] | None:
-    """Returns paths and policies under servd's names. BentoML's default ciphers count as unset."""
-    if not (ssl.get("enabled") or ssl.get("certfile")):
-        return None
-    reqs = ("none", "optional", "required")[int(ssl.get("cert_reqs") or 0)]
-    ciphers = ssl.get("ciphers") or ""
-    return {
-        "certfile": _absolute(ssl.get("certfile")),
-        "keyfile": _absolute(ssl.get("keyfile")),
-        "keyfile_password": ssl.get("keyfile_password") or "",
-        "ca_certs": _absolute(ssl.get("ca_certs")),
-        "client_auth": reqs,
-        "ciphers": "" if ciphers == "TLSv1" else ciphers,
-    }
-
-
-def _absolute(path: str | None) -> str:
-    return os.path.abspath(path) if path else ""
 
 
 def _files(root: Any, identifier: str, directory: str) -> list[str]:

@@ -5,18 +5,17 @@ The private names of BentoML 1.4 used here are those that `bentoml serve` uses.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from servd.wire.worker_spec import BentoSpec
+from servd.worker.bento.first_worker import first_of_all
+from servd.worker.bento.legacy import is_legacy, legacy_app, set_variables
 from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
 
 RESULTS = "BENTOML_RESULT_STORE"
@@ -27,18 +26,18 @@ _LONG_SESSIONS = {"max_requests": sys.maxsize, "max_age": float("inf")}
 while requests are in flight, which end with 500 (`SessionManager.get_session`). Local sockets need
 no new sessions. An explicit setting of the user stays."""
 
-_RECORDED_GENERATIONS = 20
-"""Generations kept, in addition to the newest, in the file that records who was deployed."""
-
 
 class NoBentoMLError(AppLoadError):
     """BentoML is missing in this interpreter, or too old."""
 
 
-def load_service(identifier: str, directory: str, arguments: str = "") -> Any:
+def load_service(
+    identifier: str, directory: str, arguments: str = "", *, worker: int | None = None
+) -> Any:
     """Loads the BentoML service that an import string, a folder, or a built Bento's path or tag
     names, and changes to the directory of its code, as `bentoml serve` does. `arguments` of the
-    code are JSON; those of a built Bento stand in it. Raises `AppLoadError`; its `__cause__` is the
+    code are JSON; those of a built Bento stand in it. In a `worker`, all that is imported has to be
+    there (`bentoml.importing`). Raises `AppLoadError`; its `__cause__` is the
     exception of the user's code, if there was one.
     """
     if importlib.util.find_spec("bentoml") is None:
@@ -50,10 +49,13 @@ def load_service(identifier: str, directory: str, arguments: str = "") -> Any:
     try:
         from _bentoml_impl.loader import load
         from _bentoml_sdk import Service
+        from bentoml._internal.context import server_context
         from bentoml.exceptions import BentoMLException
     except ImportError as error:
         what = "unsupported version of bentoml (servd supports 1.4)"
         raise NoBentoMLError(f"{what}: {in_one_line(error)}") from error
+    if worker is not None:
+        server_context.worker_index = worker + 1  # BentoML counts from 1
     if arguments:
         _set_arguments(arguments)
     if directory not in sys.path:
@@ -70,10 +72,8 @@ def load_service(identifier: str, directory: str, arguments: str = "") -> Any:
         if isinstance(error, PermissionError) and "BENTOML_HOME" not in os.environ:
             hint = " (set BENTOML_HOME to a folder that the user of the service can write to)"
         raise AppLoadError(in_one_line(error) + hint) from error
-    if not isinstance(service, Service):
-        raise AppLoadError(
-            f"{identifier} is not a service of BentoML 1.2 or newer (a class with @bentoml.service)"
-        )
+    if not isinstance(service, Service) and not is_legacy(service):
+        raise AppLoadError(f"{identifier} is not a service of BentoML (a class @bentoml.service)")
     return service
 
 
@@ -127,39 +127,45 @@ def _from_users_frames(trace: TracebackType | None) -> TracebackType | None:
 
 def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) -> Any:
     """Returns the ASGI app of a BentoML service for this worker index. Raises `AppLoadError`."""
-    root = load_service(identifier, directory, spec.arguments)
+    set_variables(spec, worker)
+    root = load_service(identifier, directory, spec.arguments, worker=worker)
     if spec.unknown:
         raise LoadsNowError("its code can be imported now: servd plans its services again")
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.context import server_context
-    from bentoml._internal.utils.uri import join_paths
 
     BentoMLContainer.remote_runner_mapping.set(dict(spec.reached_at))
-    server_context.worker_index = worker + 1  # BentoML counts from 1
+    BentoMLContainer.development_mode.set(spec.development)
+    tag = root.bento.tag if root.bento is not None else None
+    server_context.bento_name = tag.name if tag is not None else root.name
+    server_context.bento_version = (tag.version if tag is not None else "") or "not available"
     try:
-        service = root.find_dependent_by_name(spec.service) if spec.service else root
-        server_context.service_type = "service" if spec.service else "entry_service"
-        server_context.service_name = service.name
-        server_context.service_routes = [
-            join_paths(service.path_prefix, api.route) for api in service.apis.values()
-        ]
-        tag = service.bento.tag if service.bento is not None else None
-        server_context.bento_name = tag.name if tag is not None else service.name
-        server_context.bento_version = (tag.version if tag is not None else "") or "not available"
-        BentoMLContainer.development_mode.set(spec.development)
-        service.inject_config()
-        _configure(service.name, spec)
-        if service.needs_task_db():
-            os.environ.setdefault(RESULTS, os.path.join(spec.folder, "task_result.db"))
-        with _first_of_all(spec) as is_first:
-            if is_first:
-                _deploy(service)
-        from _bentoml_impl.server.app import ServiceAppFactory
-
-        return ServiceAppFactory(service, is_main=not spec.service)()
+        make = legacy_app if is_legacy(root) else _app
+        return make(root, spec, worker)
     except (Exception, SystemExit) as error:
         name = spec.service or identifier
         raise AppLoadError(f"cannot set up {name}: {in_one_line(error)}") from error
+
+
+def _app(root: Any, spec: BentoSpec, _: int) -> Any:
+    from _bentoml_impl.server.app import ServiceAppFactory
+    from bentoml._internal.context import server_context
+    from bentoml._internal.utils.uri import join_paths
+
+    service = root.find_dependent_by_name(spec.service) if spec.service else root
+    server_context.service_type = "service" if spec.service else "entry_service"
+    server_context.service_name = service.name
+    server_context.service_routes = [
+        join_paths(service.path_prefix, api.route) for api in service.apis.values()
+    ]
+    service.inject_config()
+    _configure(service.name, spec)
+    if service.needs_task_db():
+        os.environ.setdefault(RESULTS, os.path.join(spec.folder, "task_result.db"))
+    with first_of_all(spec) as is_first:
+        if is_first:
+            _deploy(service)
+    return ServiceAppFactory(service, is_main=not spec.service)()
 
 
 def _configure(name: str, spec: BentoSpec) -> None:
@@ -178,21 +184,6 @@ def _configure(name: str, spec: BentoSpec) -> None:
     for other in dict(spec.reached_at):
         whole["services"].get(other, {}).setdefault("runner_connection", _LONG_SESSIONS)
     BentoMLContainer.config.set(whole)
-
-
-@contextlib.contextmanager
-def _first_of_all(spec: BentoSpec) -> Iterator[bool]:
-    """Yields whether this worker is first in its generation. Others wait; one follows a failure."""
-    generation = os.environ.get("SERVD_GENERATION", "0")
-    path = os.path.join(spec.folder, "deployed")
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        done = file.read().split()
-        yield generation not in done
-        if generation not in done:
-            file.seek(0)
-            file.truncate()
-            file.write(" ".join([*done[-_RECORDED_GENERATIONS:], generation]))
 
 
 def _deploy(service: Any) -> None:

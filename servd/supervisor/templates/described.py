@@ -1,0 +1,99 @@
+"""The process that has described the code of a BentoML service, as the source of its first worker:
+the code, which may load models, is imported once on the way to the first answer.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from servd.plan.environment import OWN, matches_any
+from servd.supervisor.templates.forked import ForkedProcess
+from servd.supervisor.templates.template import TemplateError, ask
+from servd.wire.fork_request import ForkRequest
+from servd.wire.names import DESCRIBE_MODULE, PROMETHEUS_FOLDER
+
+if TYPE_CHECKING:
+    from servd.supervisor.circus.launch import Launch
+
+
+class Describing(Protocol):
+    """The process (`servd.bento.describe_client`): what it was started with, and its socket."""
+
+    socket: socket.socket | None
+
+    @property
+    def about(self) -> tuple[tuple[str, ...], str, str]:
+        """Its command line, folder, and arguments of the code."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Its environment."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The options of Popen for its user."""
+
+    def hand_over(self) -> None:
+        """It is a worker now."""
+
+    def drop(self) -> None:
+        """It is not needed: ends it."""
+
+
+class DescribedCode:
+    """Becomes one worker. That is no fork: threads, locks and devices of the import stay whole."""
+
+    def __init__(self, process: Describing) -> None:
+        self._process = process
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not become a worker yet."""
+        return self._process.socket is not None
+
+    def fits(self, launch: Launch) -> bool:
+        """Whether a worker of `launch` would have imported the code in the same way."""
+        plan, process = launch.plan, self._process
+        if plan.app is None or plan.app.bento is None or plan.preloads or plan.gpus:
+            return False
+        given = plan.definition
+        argv = (*plan.argv_of(DESCRIBE_MODULE), given.bento, plan.directory)
+        identity = launch.identity_options()
+        del identity["umask"]
+        return (
+            self.is_there
+            and not plan.app.bento.unknown
+            and not plan.app.bento.environments
+            and process.about == (argv, plan.directory, given.bento_arguments)
+            and dict(process.identity) == identity
+            and _of_code(process.environment) == _of_code(plan.environment)
+        )
+
+    def fork(self, request: ForkRequest, descriptors: Sequence[int]) -> ForkedProcess:
+        """Becomes the process of `request`. Raises `TemplateError`, or an OSError of its start."""
+        process = self._process
+        if process.socket is None:
+            raise TemplateError(0, "the process is a worker already")
+        try:
+            child = ask(process.socket, request, descriptors)
+        except OSError:
+            self.end()
+            raise
+        process.hand_over()
+        return child
+
+    def end(self) -> None:
+        """Ends it, if it has not become a worker."""
+        if self.is_there:
+            self._process.drop()
+
+
+def _of_code(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that the import of code may see, without those of one process."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not matches_any(name, OWN) and name != PROMETHEUS_FOLDER
+    }

@@ -1,0 +1,147 @@
+"""The process that describes the code of a BentoML service becomes its first worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
+from support.with_bentoml import GATEWAY, PYTHON, copied, environ
+
+CODE = """
+    import os, signal, sys, threading
+    with open("importers", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    locked = threading.Lock()
+    beats = threading.Event()
+    threading.Thread(target=beats.wait, daemon=True).start()  # a fork would lose it
+    import bentoml
+
+    @bentoml.service
+    class One:
+        @bentoml.api
+        def about(self) -> dict:
+            return {
+                "pid": os.getpid(), "threads": threading.active_count() > 1,
+                "argv": sys.argv[1:], "main": os.environ.get("SERVD_SERVICE", ""),
+                "area": os.environ.get("SERVD_AREA", ""), "stdin": os.read(0, 1).decode(),
+                "folder": os.getcwd(), "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
+            }
+
+        @bentoml.api
+        def say(self) -> str:
+            print("said by the code")
+            return "said"
+"""
+CONFIG = f"""
+    [services.one]
+    bento = "service:One"
+    listen = "127.0.0.1:0"
+    python = "{PYTHON}"
+"""
+
+
+def started(servd: Servd, config: str = CONFIG, code: str = CODE) -> ServdProcess:
+    (servd.folder / "service.py").write_text(textwrap.dedent(code))
+    return servd(config, environ=environ(servd.folder)).ready()
+
+
+def importers(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "importers").read_text().split()]
+
+
+def about(url: str) -> dict[str, object]:
+    answer = httpx.post(f"{url}/about", json={}, timeout=DEADLINE)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def test_code_is_imported_once_on_the_way_to_the_first_answer(servd: Servd) -> None:
+    daemon = started(servd)
+    (pid,) = daemon.pids("one")
+    assert importers(servd.folder) == [pid]
+    metrics = about(daemon.url("one")).pop("metrics")
+    assert about(daemon.url("one")) == {
+        "pid": pid, "threads": True, "argv": [], "main": "one", "area": "", "stdin": "",
+        "folder": str(servd.folder), "metrics": metrics,
+    }  # fmt: skip
+    assert httpx.post(f"{daemon.url('one')}/say", json={}, timeout=DEADLINE).text == "said"
+    wait_until(lambda: "said by the code" in daemon.output, "what it prints is logged")
+    title = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+    assert title == "servd: worker 0 of one"
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+
+
+def test_it_is_supervised_like_any_other(servd: Servd) -> None:
+    daemon = started(servd)
+    (first,) = daemon.pids("one")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: daemon.pids("one") not in ([], [first]), "another worker")
+    (second,) = daemon.pids("one")
+    wait_until(lambda: importers(servd.folder) == [first, second], "that imports the code itself")
+    assert daemon.reload(CONFIG + 'env = { SHADE = "red" }\n')["outcome"] == "applied"
+    (third,) = daemon.pids("one")
+    assert about(daemon.url("one"))["pid"] == third
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+
+
+def test_serve_imports_it_once(servd: Servd) -> None:
+    (servd.folder / "service.py").write_text(textwrap.dedent(CODE))
+    port = str(free_port())
+    daemon = servd.run(
+        "serve", "service:One", "--port", port, "--workers", "2",
+        interpreter=PYTHON, environ=environ(servd.folder),
+    ).ready()  # fmt: skip
+    workers = daemon.pids("one")
+    assert len(workers) == 2
+    assert sorted(importers(servd.folder)) == sorted(workers)
+
+
+@pytest.mark.parametrize(
+    ("config", "added"),
+    [
+        ("", "import prometheus_client\nprometheus_client.Counter('made_at_import', 'x').inc()\n"),
+        ('env = { SHADE = "red" }\n[services.one.log]\nlevel = "info"\n', ""),
+        ("preload = true\n", ""),
+    ],
+    ids=["metrics", "tables", "preload"],
+)
+def test_where_it_cannot_be_one_the_worker_imports_the_code(
+    servd: Servd, config: str, added: str
+) -> None:
+    code = added + textwrap.dedent(CODE)
+    if "preload" in config:
+        code = code.replace("threading.Thread(target=beats.wait, daemon=True).start()", "")
+    daemon = started(servd, CONFIG + config, code)
+    (pid,) = daemon.pids("one")
+    assert about(daemon.url("one"))["pid"] == pid
+    if added:
+        assert pid in importers(servd.folder)
+        wait_until(
+            lambda: "made_at_import_total 1.0" in httpx.get(f"{daemon.url('one')}/metrics").text,
+            "the metric of the import is the worker's",
+        )
+    assert daemon.leftovers() == [] or daemon.stop() == 0
+
+
+@pytest.fixture
+def graph(servd: Servd) -> Iterator[ServdProcess]:
+    copied("graph", servd.folder)
+    code = (servd.folder / "service.py").read_text()
+    noting = "import os\nwith open('importers', 'a') as f:\n    f.write(f'{os.getpid()}\\n')\n"
+    (servd.folder / "service.py").write_text(code.replace("import os\n", noting, 1))
+    yield servd(GATEWAY, environ=environ(servd.folder)).ready()
+
+
+def test_of_a_graph_one_worker_has_the_first_import(servd: Servd, graph: ServdProcess) -> None:
+    workers = [p for name in ("gw", "gw.tokenizer", "gw.scorer") for p in graph.pids(name)]
+    assert sorted(importers(servd.folder)) == sorted(workers)
