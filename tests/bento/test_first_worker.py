@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -111,17 +110,13 @@ def test_serve_imports_it_once(servd: Servd) -> None:
     [
         ("", "import prometheus_client\nprometheus_client.Counter('made_at_import', 'x').inc()\n"),
         ('env = { SHADE = "red" }\n[services.one.log]\nlevel = "info"\n', ""),
-        ("preload = true\n", ""),
     ],
-    ids=["metrics", "tables", "preload"],
+    ids=["metrics", "tables"],
 )
 def test_where_it_cannot_be_one_the_worker_imports_the_code(
     servd: Servd, config: str, added: str
 ) -> None:
-    code = added + textwrap.dedent(CODE)
-    if "preload" in config:
-        code = code.replace("threading.Thread(target=beats.wait, daemon=True).start()", "")
-    daemon = started(servd, CONFIG + config, code)
+    daemon = started(servd, CONFIG + config, added + textwrap.dedent(CODE))
     (pid,) = daemon.pids("one")
     assert about(daemon.url("one"))["pid"] == pid
     if added:
@@ -130,18 +125,15 @@ def test_where_it_cannot_be_one_the_worker_imports_the_code(
             lambda: "made_at_import_total 1.0" in httpx.get(f"{daemon.url('one')}/metrics").text,
             "the metric of the import is the worker's",
         )
-    assert daemon.leftovers() == [] or daemon.stop() == 0
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
 
 
-@pytest.fixture
-def graph(servd: Servd) -> Iterator[ServdProcess]:
+def test_of_a_graph_one_worker_has_the_first_import(servd: Servd) -> None:
     copied("graph", servd.folder)
     code = (servd.folder / "service.py").read_text()
     noting = "import os\nwith open('importers', 'a') as f:\n    f.write(f'{os.getpid()}\\n')\n"
     (servd.folder / "service.py").write_text(code.replace("import os\n", noting, 1))
-    yield servd(GATEWAY, environ=environ(servd.folder)).ready()
-
-
-def test_of_a_graph_one_worker_has_the_first_import(servd: Servd, graph: ServdProcess) -> None:
-    workers = [p for name in ("gw", "gw.tokenizer", "gw.scorer") for p in graph.pids(name)]
+    daemon = servd(GATEWAY, environ=environ(servd.folder)).ready()
+    workers = [p for name in ("gw", "gw.tokenizer", "gw.scorer") for p in daemon.pids(name)]
     assert sorted(importers(servd.folder)) == sorted(workers)

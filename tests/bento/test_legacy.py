@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from support.harness import DEADLINE, Servd, ServdProcess, free_port
+from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 from support.with_bentoml import PYTHON, copied, environ
 
 CONFIG = f"""
@@ -59,7 +59,7 @@ def shades(daemon: ServdProcess) -> dict[int, tuple[str, str]]:
     found: dict[int, tuple[str, str]] = {}
     workers = set(daemon.pids("old.doubler"))
     while found.keys() != workers:
-        about = asked(daemon.url("old"), "/about", None)
+        about = asked(daemon.url("old"), "/about", "")
         assert about["server"] in daemon.pids("old")
         found[about["pid"]] = (about["shade"], about["gpu"])
     return found
@@ -130,10 +130,11 @@ def test_serve_tells_it_from_an_app_and_development_embeds_the_runners(servd: Se
     daemon = servd.run(
         "serve", "service:svc", "--port", port, "--development",
         interpreter=PYTHON, environ=environ(servd.folder),
-    ).ready()  # fmt: skip
+    )  # fmt: skip
+    wait_until(lambda: "servd ready" in daemon.output, "the daemon is ready")
     assert [s["name"] for s in daemon.status()["services"]] == ["svc"]
     assert asked(f"http://127.0.0.1:{port}", "/double", 4)[0] == 8
-    about = asked(f"http://127.0.0.1:{port}", "/about", None)
+    about = asked(f"http://127.0.0.1:{port}", "/about", "")
     assert about["pid"] == about["server"]
 
 

@@ -136,23 +136,23 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
 
     BentoMLContainer.remote_runner_mapping.set(dict(spec.reached_at))
     BentoMLContainer.development_mode.set(spec.development)
-    tag = root.bento.tag if root.bento is not None else None
-    server_context.bento_name = tag.name if tag is not None else root.name
-    server_context.bento_version = (tag.version if tag is not None else "") or "not available"
+    is_old = is_legacy(root)
     try:
-        make = legacy_app if is_legacy(root) else _app
-        return make(root, spec, worker)
+        service = root.find_dependent_by_name(spec.service) if spec.service and not is_old else root
+        tag = service.bento.tag if service.bento is not None else None
+        server_context.bento_name = tag.name if tag is not None else service.name
+        server_context.bento_version = (tag.version if tag is not None else "") or "not available"
+        return legacy_app(service, spec, worker) if is_old else _app(service, spec)
     except (Exception, SystemExit) as error:
         name = spec.service or identifier
         raise AppLoadError(f"cannot set up {name}: {in_one_line(error)}") from error
 
 
-def _app(root: Any, spec: BentoSpec, _: int) -> Any:
+def _app(service: Any, spec: BentoSpec) -> Any:
     from _bentoml_impl.server.app import ServiceAppFactory
     from bentoml._internal.context import server_context
     from bentoml._internal.utils.uri import join_paths
 
-    service = root.find_dependent_by_name(spec.service) if spec.service else root
     server_context.service_type = "service" if spec.service else "entry_service"
     server_context.service_name = service.name
     server_context.service_routes = [

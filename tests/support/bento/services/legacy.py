@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import time
 import typing as t
 
 import bentoml
@@ -21,7 +21,7 @@ class TwoShades(bentoml.legacy.Strategy):
 
     @classmethod
     def get_worker_env(cls, *given: t.Any) -> dict[str, t.Any]:
-        return {"SHADE": f"shade-{given[-1]}", "CUDA_VISIBLE_DEVICES": given[-1]}
+        return {"SHADE": f"shade-{given[-1]}", "CUDA_VISIBLE_DEVICES": str(given[-1])}
 
 
 class Doubler(bentoml.legacy.Runnable):
@@ -29,13 +29,13 @@ class Doubler(bentoml.legacy.Runnable):
     SUPPORTS_CPU_MULTI_THREADING = True
 
     @bentoml.legacy.Runnable.method(batchable=True)
-    async def double(self, numbers: list[int]) -> list[list[int]]:
-        await asyncio.sleep(0.02)
+    def double(self, numbers: list[int]) -> list[list[int]]:
+        time.sleep(0.02)
         return [[2 * number, len(numbers)] for number in numbers]
 
     @bentoml.legacy.Runnable.method(batchable=False)
     def about(self, name: str) -> dict[str, t.Any]:
-        return {"pid": os.getpid(), "shade": SHADE, "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+        return {"pid": os.getpid(), "shade": SHADE, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
     @bentoml.legacy.Runnable.method()
     async def count(self, upto: int) -> t.AsyncGenerator[str, None]:
