@@ -88,14 +88,13 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
     """
     if bento:
         options = {"bento": True, **options}
-        if "development_mode" in options:  # the name in `serve_http_production`
-            options["development"] = options.pop("development_mode")
     elif os.path.isdir(target) or target.endswith(_CONFIG_SUFFIXES):
         if options:
             raise UsageError(
                 f"options need a target, not a configuration: {', '.join(sorted(options))}"
             )
         return ["--config", target]
+    options = _of_bentoml(options)
     found = ["serve", target]
     known = _flags()
     for name, value in options.items():
@@ -107,6 +106,31 @@ def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> l
         elif value is not False and value is not None:
             found += [flag, str(value)]
     return found
+
+
+_OF_GRPC = {
+    "enable_reflection", "enable_channelz", "max_concurrent_streams", "grpc_protocol_version",
+}  # fmt: skip
+
+
+def _of_bentoml(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `servd serve` for keywords of `bentoml.serve` and
+    `serve_http_production`. Raises `TypeError` for gRPC, which servd does not serve.
+    """
+    found = dict(options)
+    if (kind := found.pop("server_type", "http")) not in ("http", None):
+        raise TypeError(f"server_type={kind!r}: {_GRPC_ADVICE}")
+    for name in _OF_GRPC & found.keys():
+        if found.pop(name) is not None:
+            raise TypeError(f"{name} is for gRPC: {_GRPC_ADVICE}")
+    if "development_mode" in found:
+        found["development"] = found.pop("development_mode")
+    if "production" in found:
+        found["development"] = found.pop("production") is False or found.get("development")
+    return found
+
+
+_GRPC_ADVICE = 'run it as a program: command = ["bentoml", "serve-grpc", ...]'
 
 
 def _flags() -> set[str]:
