@@ -1,4 +1,4 @@
-"""Every option of `bentoml serve`, and every keyword of its functions in Python, is one of servd."""
+"""Every option of `bentoml serve`, and every keyword of its functions, is one of servd."""
 
 from __future__ import annotations
 
