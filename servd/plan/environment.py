@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from servd.config.bento.declared import Part
 from servd.config.model import Config
 from servd.plan.host import Host
-from servd.wire.names import DEPENDENCIES, PROMETHEUS_FOLDER, SERVICE
+from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, PROMETHEUS_FOLDER, SERVICE
 
 BASE = (
     "PATH", "HOME", "USER", "LANG", "LC_*", "TZ", "SSL_CERT_*",
     "*_PROXY", "*_proxy", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", f"{DEPENDENCY_PREFIX}*",
 )  # fmt: skip
-"""Variables that every worker inherits from the daemon, with those that limit the daemon."""
+"""Variables that every worker inherits from the daemon, with those that limit the daemon, and the
+addresses of dependencies, which a container's environment sets."""
 
 _OF_PROGRAMS = {"PYTHONUNBUFFERED": "1"}
 """Variables of commands: output of Python programs arrives at once and is not lost at exit."""
 
-OWN = (
+_OWN = (
     "SERVD_*", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET",
     "WATCHDOG_*",
 )  # fmt: skip
@@ -52,7 +53,7 @@ def build_environment(
     environment = {"PATH": _DEFAULT_PATH} | {
         variable: value
         for variable, value in host.environ.items()
-        if matches_any(variable, patterns) and not matches_any(variable, OWN)
+        if matches_any(variable, patterns) and not is_own(variable)
     }
     environment = {n: v for n, v in declared.items() if v is not None} | environment
     if service.command:
@@ -69,6 +70,11 @@ def build_environment(
     reached = json.dumps({n: dict(a) for n, a in sorted(dependencies.items()) if a})
     environment |= {SERVICE: name, DEPENDENCIES: reached}
     return dict(sorted(environment.items()))
+
+
+def is_own(variable: str) -> bool:
+    """Returns whether a variable is of one process, and never inherited."""
+    return matches_any(variable, _OWN) and not variable.startswith(DEPENDENCY_PREFIX)
 
 
 @functools.lru_cache(8192)  # the services of a daemon ask the same

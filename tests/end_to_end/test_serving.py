@@ -77,7 +77,12 @@ def test_a_worker_gets_its_environment_and_nothing_of_the_daemons(servd: Servd) 
     """
     daemon = servd(
         config,
-        environ={"PASSED_ON": "yes", "KEPT": "no", "LISTEN_FDNAMES": "not-ours"},
+        environ={
+            "PASSED_ON": "yes",
+            "KEPT": "no",
+            "LISTEN_FDNAMES": "not-ours",
+            "SERVD_DEP_PRICES": "http://prices:8000",
+        },
         main_py=APP,
         shared_env="A=shared\nC=shared\n",
         own_env="B=own-file\nC=own-file\nD=own-file\n",
@@ -91,6 +96,7 @@ def test_a_worker_gets_its_environment_and_nothing_of_the_daemons(servd: Servd) 
     )
     assert environ["PASSED_ON"] == "yes"
     assert "KEPT" not in environ
+    assert environ["SERVD_DEP_PRICES"] == "http://prices:8000"
     assert environ["SERVD_SERVICE"] == "web"
     assert environ["SERVD_GENERATION"] == "1"
     assert environ["LISTEN_FDS"] == "1"

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from servd.plan.environment import OWN, matches_any
+from servd.plan.environment import is_own
 from servd.supervisor.templates.forked import ForkedProcess
 from servd.supervisor.templates.template import TemplateError, ask
 from servd.wire.fork_request import ForkRequest
@@ -95,5 +95,5 @@ def _of_code(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if not matches_any(name, OWN) and name != PROMETHEUS_FOLDER
+        if not is_own(name) and name != PROMETHEUS_FOLDER
     }
