@@ -108,6 +108,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "exit": "Exit with status 3.",
     },
     "DaemonConfig.shutdown_timeout": {"auto": "The longest chain of drains plus 10 s."},
+    "DaemonConfig.stop_delay": {"none": "The drain begins at once."},
     "DaemonConfig.gpus": {"auto": "All GPUs that are found."},
     "Hook.on": {
         "service_failed": "A service failed and is not restarted.",

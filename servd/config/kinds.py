@@ -41,8 +41,8 @@ SERVICE_KINDS = _by_key(_SERVICE_KEYS)
 _DAEMON_KEYS: Mapping[DaemonKind, str] = {
     "restart": "daemon.runtime_dir",
     "live": """version include defaults services hooks daemon.watch daemon.watch_debounce
-        daemon.shutdown_timeout daemon.start_concurrency daemon.on_start_failure daemon.gpus
-        daemon.log admin""",
+        daemon.shutdown_timeout daemon.stop_delay daemon.start_concurrency daemon.on_start_failure
+        daemon.gpus daemon.log admin""",
 }
 DAEMON_KINDS = _by_key(_DAEMON_KEYS)
 

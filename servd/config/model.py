@@ -11,6 +11,7 @@ from servd.config.scalars import (
     ONE_OR_MANY,
     Duration,
     DurationOrAuto,
+    DurationOrNone,
     GpusOrAuto,
     SizeOrNone,
     Text,
@@ -70,6 +71,11 @@ class DaemonConfig(Table):
         "auto",
         description="Time limit for stopping everything. auto: the longest chain of drains plus "
         "10 s.",
+    )
+    stop_delay: DurationOrNone = Field(
+        None,
+        description="Time between a request to stop and the drain. /readyz answers 503 meanwhile, "
+        "and everything is served: a load balancer that asks there sends nothing more.",
     )
     start_concurrency: int = Field(
         0,

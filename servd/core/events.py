@@ -34,7 +34,7 @@ class Event(StrEnum):
         "The daemon has read its configuration and starts the services.")
     SERVD_READY = ("servd ready", "status failed?",
         "The first start is complete; `failed` names the services that did not start.")
-    STOPPING = ("stopping", "signal? reason?", "The daemon received a request to stop.")
+    STOPPING = ("stopping", "signal? reason? delay?", "The daemon received a request to stop.")
     STOPPING_AT_ONCE = ("stopping immediately", "signal",
         "The daemon received a second signal and kills the workers.")
     SHUTDOWN_TIMEOUT = ("shutdown timeout: killing remaining workers", "seconds",

@@ -280,12 +280,16 @@ class Daemon:
     def _stop_requested(self, number: signal.Signals) -> None:
         if self._lifecycle.is_told_to_stop:
             log.warning(Event.STOPPING_AT_ONCE, signal=number.name)
+            self._lifecycle.stopping.set()
             self.supervisor.kill()
             if self._takeover is not None:
                 self._takeover.force_stop()
             return
-        log.info(Event.STOPPING, signal=number.name)
-        self._lifecycle.stop()
+        delay = self.config.daemon.stop_delay
+        log.info(Event.STOPPING, signal=number.name, **({"delay": delay} if delay else {}))
+        if delay:
+            self._resources.systemd.stopping(delay + self._stop_seconds + MANAGER_SECONDS)
+        self._lifecycle.stop(delay)
 
     def _reopen_logs(self) -> None:
         errors = self.router.print_files.reopen()
@@ -303,9 +307,7 @@ class Daemon:
     async def _stop(self) -> None:
         self._lifecycle.stopping.set()
         self._options.give_up()
-        configured = self.config.daemon.shutdown_timeout
-        budget = stop_budget(self.supervisor.plan)
-        timeout = budget if configured == "auto" else float(configured)
+        timeout = self._stop_seconds
         self._resources.systemd.stopping(timeout + MANAGER_SECONDS)
         await self.upgrades.stop()
         await self._surroundings.stop()
@@ -331,6 +333,12 @@ class Daemon:
         self.supervisor.context.workers.templates.close()
         # a signal must not change the exit status when the loop has restored the default actions
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+
+    @property
+    def _stop_seconds(self) -> float:
+        configured = self.config.daemon.shutdown_timeout
+        budget = stop_budget(self.supervisor.plan)
+        return budget if configured == "auto" else float(configured)
 
     async def _stop_services(self, end: float) -> bool:
         """Undoes a reload that is under way, then ends everything; both until `end`."""

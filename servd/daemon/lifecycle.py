@@ -17,11 +17,16 @@ class Lifecycle:
     @property
     def phase(self) -> Literal["starting", "running", "stopping"]:
         """The phase of the daemon, apart from reloads."""
-        if self.stopping.is_set():
+        if self.stopping.is_set() or self.is_told_to_stop:
             return "stopping"
         return "running" if self.has_started else "starting"
 
-    def stop(self) -> None:
-        """Requests that the daemon stops."""
+    def stop(self, delay: float | None = None) -> None:
+        """Requests that the daemon stops. A daemon that has started goes on serving for `delay`
+        seconds; load balancers see meanwhile that it is not ready.
+        """
         self.is_told_to_stop = True
-        self.stopping.set()
+        if delay and self.has_started:
+            asyncio.get_running_loop().call_later(delay, self.stopping.set)
+        else:
+            self.stopping.set()

@@ -80,7 +80,7 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        *_process(plan, installed, sockets, as_root=as_root),
+        *_process(config, plan, installed, sockets, as_root=as_root),
         "",
         f"RuntimeDirectory={installed.name}",
         "RuntimeDirectoryMode=0711" if as_root else "RuntimeDirectoryMode=0700",
@@ -100,7 +100,7 @@ def _service(config: Config, plan: Plan, installed: Installation) -> str:
 
 
 def _process(
-    plan: Plan, installed: Installation, sockets: list[str], *, as_root: bool
+    config: Config, plan: Plan, installed: Installation, sockets: list[str], *, as_root: bool
 ) -> Iterator[str]:
     """Yields how the daemon starts, reloads, stops and restarts."""
     yield "Type=notify"
@@ -113,7 +113,7 @@ def _process(
     if not as_root:
         yield f"Group={installed.user}"
     yield "TimeoutStartSec=60"
-    yield f"TimeoutStopSec={_stop_seconds(plan):g}"
+    yield f"TimeoutStopSec={_stop_seconds(config, plan):g}"
     yield "WatchdogSec=30"
     yield f"FileDescriptorStoreMax={_STORED_FDS}"
     yield f"Environment=FDSTORE={_STORED_FDS}"  # systemd before 254 does not set it
@@ -176,10 +176,12 @@ def _capabilities(config: Config, *, as_root: bool) -> list[str]:
     return [*(["CAP_NET_BIND_SERVICE"] if low else []), *(AS_ROOT if as_root else ())]
 
 
-def _stop_seconds(plan: Plan) -> float:
+def _stop_seconds(config: Config, plan: Plan) -> float:
     """Returns a limit for the longest drain plus the time until the daemon sets its own limit."""
-    return _BEFORE_DRAIN_SECONDS + max(
-        (service.stop_seconds for service in plan.services), default=0.0
+    return (
+        (config.daemon.stop_delay or 0.0)
+        + _BEFORE_DRAIN_SECONDS
+        + max((service.stop_seconds for service in plan.services), default=0.0)
     )
 
 

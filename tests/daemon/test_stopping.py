@@ -358,3 +358,47 @@ def test_a_signal_at_the_very_end_does_not_change_how_it_ends(
         time.sleep(0.002)  # as fast as a person who is out of patience
     assert daemon.wait() == 0
     assert daemon.leftovers() == []
+
+
+def test_a_delay_lets_load_balancers_look_away_first(servd: Servd) -> None:
+    """Until it is over, everything is served and supervised; only /readyz says otherwise."""
+    config = """
+        [daemon]
+        stop_delay = "1h"
+        [admin]
+        metrics = "127.0.0.1:0"
+        [services.web]
+        app = "slow:app"
+        listen = "127.0.0.1:0"
+    """
+    daemon = servd(config, slow_py=SLOW).ready()
+    assert daemon.ask("GET", "/readyz").status_code == 200
+    daemon.send(signal.SIGTERM)
+    wait_until(lambda: daemon.ask("GET", "/readyz").status_code == 503, "it says that it stops")
+    assert daemon.wait_for("stopping")["delay"] == 3600
+    assert daemon.status()["state"] == "stopping"
+    assert daemon.get("web").text == "done"
+    (before,) = daemon.pids("web")
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: daemon.pids("web") not in ([], [before]), "a worker that dies comes back")
+    assert daemon.get("web").text == "done"
+    assert not daemon.lines("service stopping")
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == 0, "a second signal ends it"
+    assert daemon.find("stopping immediately")
+
+
+def test_the_drain_follows_the_delay(servd: Servd) -> None:
+    config = """
+        [daemon]
+        stop_delay = "200ms"
+        [services.web]
+        app = "slow:app"
+        listen = "127.0.0.1:0"
+    """
+    daemon = servd(config, slow_py=SLOW).ready()
+    with daemon.asking("web", "/?1", times=2) as answers:
+        wait_until(lambda: len(daemon.lines("asked")) == 2, "two requests in flight")
+        assert daemon.stop() == 0
+        assert [answer.result().text for answer in answers] == ["done"] * 2
+    assert daemon.leftovers() == []
