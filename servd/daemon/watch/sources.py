@@ -176,7 +176,7 @@ class SourceWatch:
         A file belongs to the BentoML services that BentoML would restart, but a module not if it is
         another service's alone.
         """
-        exact = self._sources.who_loaded(path)
+        exact = self._sources.who_loaded(path) if path.endswith(_MODULES) else set[str]()
         families = {name.partition(".")[0] for name in exact}
         found: set[str] = set()
         for service in self._plan.services:
