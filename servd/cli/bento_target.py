@@ -30,11 +30,20 @@ def is_bento(target: str, working_dir: str, environ: Mapping[str, str]) -> bool 
         found = _Module(source, working_dir).verdict(name)
         return None if found and dot else found
     home = environ.get("BENTOML_HOME") or os.path.expanduser("~/bentoml")
-    if os.path.exists(os.path.join(home, "bentos", module, attribute or "latest")):
+    if _is_stored(os.path.join(home, "bentos", module), attribute):
         return True
     top = module.partition(".")[0]
     is_nowhere = not module.endswith(".py") and PathFinder.find_spec(top) is None
     return is_nowhere and PathFinder.find_spec("bentoml") is not None
+
+
+def _is_stored(folder: str, version: str) -> bool:
+    """Whether BentoML's store has this version of a Bento, which may be shortened, or any."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return False
+    return any(version in ("", "latest") or name.startswith(version) for name in names)
 
 
 def source_of(module: str, folder: str) -> str | None:

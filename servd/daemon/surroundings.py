@@ -47,7 +47,8 @@ class Surroundings:
         self.files.look_at(seen, desired.loaded)
         if self.sources is not None:
             config = (*desired.loaded.files, *desired.loaded.read)
-            self.sources.look_at(desired.declared, config)
+            logs = (desired.loaded.config.daemon.log.file,)
+            self.sources.look_at(desired.declared, config, logs)
 
     async def stop(self) -> None:
         """Stops watching."""

@@ -117,9 +117,17 @@ def _serve(
     writer = reporter.writer
     import_runtime(app_spec.uvicorn)
     traces = telemetry.begin(spec.service, writer) if telemetry.is_wanted(os.environ) else None
+    sources = None
+    if spec.tells_sources:
+        from servd.worker.sources import reported
+
+        sources = reported(app_spec.directory, app_spec.app)
+        sources.begin(reporter.channel.send)
     try:
         app = loaded.app if loaded is not None else load(app_spec, spec.worker)
     except AppLoadError as error:
+        if sources is not None:
+            sources.report(error.__cause__)
         _fail_to_load(spec, error, reporter)
     from servd.worker.application import build_application
     from servd.worker.control import Control
@@ -134,13 +142,16 @@ def _serve(
         loop = asyncio.get_running_loop()
         writer.attach(loop)
         watch.loop = loop
-        _send_sources(spec, reporter.channel)
+        if sources is not None:
+            sources.follow(loop)
         watch.hand_to(lambda message: loop.call_soon_threadsafe(control.begin, message))
         await server.serve()
 
     runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
     with contextlib.ExitStack() as ends:
         ends.callback(runner.close)
+        if sources is not None:
+            ends.callback(sources.report)  # what a failed startup has loaded
         runner.run(serve())
         if useless := only_useless_work_is_left():
             ends.pop_all()  # closing a loop waits for threads
@@ -159,7 +170,6 @@ def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> 
 
     assert spec.app is not None
     cause = error.__cause__
-    _send_sources(spec, reporter.channel, cause)
     fields = {"exception": users_traceback(cause)} if cause is not None else {}
     message = {
         "failed": str(error),
@@ -168,13 +178,3 @@ def _fail_to_load(spec: WorkerSpec, error: AppLoadError, reporter: Reporter) -> 
         "loads_now": isinstance(error, LoadsNowError),
     }
     _fail(reporter, message, f"cannot load {spec.app.app}", error=str(error), **fields)
-
-
-def _send_sources(spec: WorkerSpec, channel: Channel, error: BaseException | None = None) -> None:
-    """In development: sends the files that the app, or the failed attempt, was loaded from."""
-    if not spec.tells_sources or spec.app is None:
-        return
-    from servd.worker.sources import loaded_files
-
-    for files in loaded_files(spec.app.directory, error):
-        channel.send(sources=files)

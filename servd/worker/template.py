@@ -77,6 +77,10 @@ class TemplateServer:
         faulthandler.enable()
         configure_logging(writer, spec.app.log.level)
         import_runtime(spec.app.uvicorn)
+        if spec.tells_sources:
+            from servd.worker.sources import reported
+
+            reported(spec.app.directory, spec.app.app)
         self.loaded = load_once(spec.app)
         if self.loaded.error is None and (count := native_threads()) > 0:
             message = "the app's import has started threads of libraries, which forks do not have"

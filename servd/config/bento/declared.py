@@ -72,18 +72,23 @@ SHARED_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class DeclaredGraph:
-    """A BentoML service with its dependencies. No `services`: the code cannot be imported."""
+    """A BentoML service with its dependencies. No `services`: the code cannot be imported. `tag` is
+    the Bento in BentoML's store; `latest` the file there that names its latest version, if that is
+    what is asked for.
+    """
 
     entry: str = ""
     services: Mapping[str, Declared] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     tag: str = ""
+    latest: str = ""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> DeclaredGraph:
         """Reads the output of `servd.worker.bento.describe`. Raises KeyError or TypeError."""
         services = {item["name"]: Declared(**_tuples(item)) for item in document["services"]}
-        return cls(document["entry"], services, tuple(document["files"]), document["tag"])
+        tag, latest = document["tag"], document["latest"]
+        return cls(document["entry"], services, tuple(document["files"]), tag, latest)
 
 
 def _tuples(value: Any) -> Any:
@@ -97,7 +102,8 @@ def _tuples(value: Any) -> Any:
 class Part:
     """The role of a service in the code of a BentoML service. `graph` maps names in the code to
     services. `keeps_*`: what BentoML does applies, not what servd does. `gpus` are for all workers
-    together. `tag` is the Bento of the code. `unknown`: the code could not be imported so far.
+    together. `tag` is the Bento of the code, and `latest` the file that tells when there is a newer
+    one, if that is wanted. `unknown`: the code could not be imported so far.
     """
 
     declared: Declared
@@ -108,6 +114,7 @@ class Part:
     keeps_gpus: bool = True
     gpus: float = 0.0
     tag: str = ""
+    latest: str = ""
     unknown: bool = False
     development: bool = False
 

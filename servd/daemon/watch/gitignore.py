@@ -6,14 +6,13 @@ import os
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from servd.daemon.watch.folders import folders_below
+
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 _ALWAYS = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 """Folders that never hold sources, like hidden ones."""
-
-_MOST_FOLDERS = 5000
-"""A larger tree is watched only in part: the kernel limits watches."""
 
 
 class Ignored:
@@ -57,13 +56,7 @@ class Ignored:
 
     def folders(self, root: str) -> list[str]:
         """Returns `root` and the folders below it that are not ignored."""
-        found = [root]
-        for folder, names, _ in os.walk(root):
-            names[:] = [n for n in names if not self(os.path.join(folder, n), is_folder=True)]
-            found += [os.path.join(folder, name) for name in names]
-            if len(found) > _MOST_FOLDERS:
-                break
-        return found[:_MOST_FOLDERS]
+        return folders_below(root, lambda folder: self(folder, is_folder=True))
 
 
 def _repository_of(folder: str) -> str:

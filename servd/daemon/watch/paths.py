@@ -29,7 +29,7 @@ class WatchList:
         (Kubernetes swaps a ConfigMap's link), or the nearest existing folder above.
         """
         paths = (*self.files, *self.patterns)
-        return frozenset(_there(folder) for path in paths for folder in folders_of(path))
+        return frozenset(nearest_folder(folder) for path in paths for folder in folders_of(path))
 
     def contents(self) -> dict[str, bytes]:
         """Returns a digest of each file, or why it cannot be read. Raises OSError at exhaustion."""
@@ -87,7 +87,7 @@ def folders_of(path: str) -> set[str]:
     return found
 
 
-def _there(folder: str) -> str:
+def nearest_folder(folder: str) -> str:
     """Returns the folder, or the nearest existing one above it."""
     while not os.path.isdir(folder) and folder != "/":
         folder = os.path.dirname(folder)

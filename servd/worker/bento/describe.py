@@ -128,11 +128,12 @@ def describe(root: Any, identifier: str, directory: str) -> dict[str, Any]:
         raise
     except Exception as error:
         raise AppLoadError(f"invalid configuration: {in_one_line(error)}") from None
-    folder = os.path.join(directory, identifier)
+    is_stored = root.bento is not None and not os.path.isdir(os.path.join(directory, identifier))
     return {
         "entry": root.name,
         # only for a Bento in BentoML's store; with the current version of "latest"
-        "tag": "" if root.bento is None or os.path.isdir(folder) else str(root.bento.tag),
+        "tag": str(root.bento.tag) if is_stored else "",
+        "latest": _latest(root, identifier) if is_stored else "",
         "files": _files(root, identifier, directory),
         "services": services,
     }
@@ -169,6 +170,13 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
         "command": bool(service.has_custom_command()),
         **server_settings(config, declared),
     }
+
+
+def _latest(root: Any, identifier: str) -> str:
+    """Returns the file that names the latest version, unless a certain one is asked for."""
+    version = identifier.partition(":")[2]
+    is_asked = version in ("", "latest")
+    return os.path.join(os.path.dirname(str(root.bento.path)), "latest") if is_asked else ""
 
 
 def _files(root: Any, identifier: str, directory: str) -> list[str]:

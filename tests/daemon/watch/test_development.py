@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import sys
 from pathlib import Path
+
+import pytest
 
 from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
 
@@ -194,3 +197,111 @@ def test_every_service_has_a_colour_of_its_own_on_a_terminal(servd: Servd, tmp_p
     }
     assert len(leads["one"]) == len(leads["two"]) == 1
     assert leads["one"] != leads["two"]
+
+
+WSGI = """
+    import {module}
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [{module}.WORD.encode()]
+"""
+
+
+def reasons(daemon: ServdProcess) -> set[str]:
+    """The files whose changes led to reloads."""
+    found = re.findall(r"reload started.*reason='?(.*?) changed", daemon.output)
+    return {name for reason in found for name in reason.split(", ")}
+
+
+def test_a_module_that_nobody_has_loaded_starts_nothing(servd: Servd) -> None:
+    servd.write(web_py=WSGI.format(module="of_web"), of_web_py='WORD = "a"')
+    daemon = dev(servd, config(one="", web=""), one_py=app("of_one"), of_one_py='WORD = "a"')
+    (servd.folder / "env" / "lib").mkdir(parents=True)
+    (servd.folder / "env" / "pyvenv.cfg").write_text("")
+    before = daemon.pids("one"), daemon.pids("web")
+    for word in ("b", "c"):
+        servd.write(
+            nobody_py=f"X = {word!r}", test_one_py="import one", of_web_py=f"WORD = {word!r}"
+        )
+        (servd.folder / "env" / "lib" / "of_one.py").write_text(f"X = {word!r}")
+        wait_until(lambda word=word: page(daemon, "web") == word, "the edit is served")  # type: ignore[misc]
+    assert reasons(daemon) == {"of_web.py"}
+    assert daemon.pids("one") == before[0]
+    servd.write(of_one_py='WORD = "d"')
+    wait_until(lambda: page(daemon, "one") == "d", "the other one has its edit")
+    assert daemon.pids("web") != before[1]
+    assert reasons(daemon) == {"of_web.py", "of_one.py"}
+
+
+@pytest.mark.parametrize("keys", ["", "preload = true"])
+def test_what_an_app_imports_when_it_is_asked_belongs_to_it_too(servd: Servd, keys: str) -> None:
+    asked = """
+        async def app(scope, receive, send):
+            assert scope["type"] == "http"
+            from late import WORD
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": WORD.encode()})
+    """
+    daemon = dev(servd, config(one=keys), one_py=asked, late_py='WORD = "a"')
+    before = daemon.pids("one")
+    servd.write(late_py='WORD = "b"')  # nobody has loaded it yet
+    assert page(daemon, "one") == "b"
+    servd.write(late_py='WORD = "c"')
+    wait_until(lambda: page(daemon, "one") == "c", "the edit is served")
+    assert daemon.pids("one") != before
+    servd.write(late_py="import nowhere")
+    wait_until(lambda: page(daemon, "one") == "Internal Server Error", "it is started anew")
+    servd.write(nowhere_py="", late_py='import nowhere\nWORD = "d"')
+    wait_until(lambda: page(daemon, "one") == "d", "it is mended")
+
+
+@pytest.mark.parametrize("kind", [APP, WSGI])
+@pytest.mark.parametrize("keys", ["", "preload = true"])
+def test_what_was_missing_at_the_start_is_noticed_when_it_comes(
+    servd: Servd, kind: str, keys: str
+) -> None:
+    servd.write(servd_toml=config(one=keys), one_py=kind.format(module="pack.word"))
+    daemon = servd.run("dev")
+    wait_until(lambda: "No module named 'pack'" in daemon.output, "the traceback is shown")
+    (servd.folder / "pack").mkdir()  # a namespace package
+    (servd.folder / "pack" / "word.py").write_text("from pack.more import WORD")
+    wait_until(lambda: "No module named 'pack.more'" in daemon.output, "it was tried again")
+    (servd.folder / "pack" / "other.py").write_text("")
+    (servd.folder / "pack" / "more.py").write_text('WORD = "a"')
+    wait_until(lambda: daemon.service("one")["state"] == "ready", "it is ready")
+    assert page(daemon, "one").endswith("a")
+
+
+def test_a_module_that_an_app_can_do_without_is_loaded_once_it_is_there(servd: Servd) -> None:
+    servd.write(
+        word_py="""
+            try:
+                from local_words import WORD
+            except ImportError:
+                WORD = "a"
+        """
+    )
+    daemon = dev(servd, config(one=""), one_py=app("word"))
+    assert page(daemon, "one") == "a"
+    servd.write(local_words_py='WORD = "b"')
+    wait_until(lambda: page(daemon, "one") == "b", "it is there")
+    (servd.folder / "local_words.py").unlink()
+    wait_until(lambda: page(daemon, "one") == "a", "it is gone")
+
+
+def test_code_that_ends_the_process_is_mended(servd: Servd) -> None:
+    daemon = dev(servd, config(one=""), one_py=app("word"), word_py='WORD = "a"')
+    servd.write(end_py="import os\nos._exit(7)", word_py="import end\nWORD = 'b'")
+    wait_until(lambda: "reload failed" in daemon.output, "the edit was refused")
+    servd.write(end_py="")
+    wait_until(lambda: page(daemon, "one") == "b", "it is mended")
+
+
+def test_an_app_that_ends_at_its_first_start_is_mended(servd: Servd) -> None:
+    servd.write(servd_toml=config(one=""), one_py="import os\nos._exit(7)", other_py="")
+    daemon = servd.run("dev")
+    wait_until(lambda: "exit_status=7" in daemon.output, "it ends")
+    servd.write(one_py=app("word"), word_py='WORD = "a"')
+    wait_until(lambda: daemon.service("one")["state"] == "ready", "it is ready")
+    assert page(daemon, "one") == "a"
