@@ -109,6 +109,7 @@ class Expansion:
                 gpus=0.0 if is_set("gpus") else declared.gpus,
                 keeps_gpus=not is_set("gpus"),
                 tag=graph.tag,
+                entry_env={} if is_entry else graph.services[graph.entry].env,
             )
         return services
 

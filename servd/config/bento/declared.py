@@ -98,6 +98,7 @@ class Part:
     """The role of a service in the code of a BentoML service. `graph` maps names in the code to
     services. `keeps_*`: what BentoML does applies, not what servd does. `gpus` are for all workers
     together. `tag` is the Bento of the code. `unknown`: the code could not be imported so far.
+    `entry_env` has what the entry declares in `env`, for its dependencies.
     """
 
     declared: Declared
@@ -110,6 +111,7 @@ class Part:
     tag: str = ""
     unknown: bool = False
     development: bool = False
+    entry_env: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def component_paths(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
