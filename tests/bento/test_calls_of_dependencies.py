@@ -106,8 +106,9 @@ def test_the_request_id_reaches_dependencies_of_tasks_and_no_batch_has_that_of_a
 
 STREAMS = """
     import asyncio
+    import time
     from pathlib import Path
-    from typing import AsyncGenerator
+    from typing import AsyncGenerator, Generator
 
     import bentoml
 
@@ -143,6 +144,15 @@ STREAMS = """
                 closed("inner-flood")
 
         @bentoml.api
+        def threaded(self) -> Generator[str, None, None]:
+            try:
+                while True:
+                    yield "more "
+                    time.sleep(0.01)
+            finally:
+                closed("inner-threaded")
+
+        @bentoml.api
         async def whole(self) -> AsyncGenerator[str, None]:
             for number in range(100):
                 yield f"{number} "
@@ -165,6 +175,10 @@ STREAMS = """
         async def flood(self) -> AsyncGenerator[str, None]:
             async for part in self.inner.flood():
                 yield part
+
+        @bentoml.api
+        def threaded(self) -> Generator[str, None, None]:
+            yield from self.inner.threaded()
 
         @bentoml.api
         async def first(self) -> str:
@@ -201,7 +215,7 @@ def none_in_flight(daemon: ServdProcess) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["endless", "silent", "flood"])
+@pytest.mark.parametrize("path", ["endless", "silent", "flood", "threaded"])
 def test_a_stream_whose_client_has_gone_ends_in_the_dependency_too(servd: Servd, path: str) -> None:
     daemon = servd(GATEWAY, service_py=STREAMS, environ=environ(servd.folder)).ready()
     closed = servd.folder / f"inner-{path}.closed"

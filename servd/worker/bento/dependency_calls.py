@@ -1,9 +1,10 @@
-"""What BentoML's clients lack in calls of dependencies (`bentoml.depends`): the request id of the
-caller, and an end for streams that nobody reads any more.
+"""What BentoML lacks in calls of dependencies (`bentoml.depends`): the request id of the caller,
+and ends of streams that nobody reads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, MutableMapping
@@ -15,12 +16,14 @@ _NAME = REQUEST_ID.decode()
 
 
 def complete_calls() -> None:
-    """Completes BentoML's clients, once in a process, before it handles requests."""
+    """Completes BentoML's clients and streams, once in a process, before it handles requests."""
     from _bentoml_impl.client.http import HTTPClient
+    from _bentoml_impl.server.app import ServiceAppFactory
     from bentoml._internal.marshal.dispatcher import CorkDispatcher
 
     HTTPClient._build_request = _identified(HTTPClient._build_request)
     CorkDispatcher.controller = _of_no_request(CorkDispatcher.controller)
+    ServiceAppFactory._to_thread = _ending(ServiceAppFactory._to_thread)
     with contextlib.suppress(ImportError):  # before BentoML 1.4.29
         from _bentoml_impl.client.proxy2 import AsyncClient
 
@@ -58,6 +61,27 @@ def _closing(parse: Any) -> Any:
             response.close()
 
     return closing
+
+
+def _ending(run_in_thread: Any) -> Any:
+    """Fault: the exception of the cancelled task of a stream is part of a cycle, so that only the
+    garbage collector closes the generator of a stream in threads, some time after its client has
+    gone.
+    """
+
+    @functools.wraps(run_in_thread)
+    async def ending(self: Any, function: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return await run_in_thread(self, function, *args, **options)
+        except asyncio.CancelledError:
+            if function is next:
+                import anyio
+
+                with anyio.CancelScope(shield=True):
+                    await run_in_thread(self, args[0].close)
+            raise
+
+    return ending
 
 
 def _of_no_request(control: Any) -> Any:
