@@ -42,12 +42,13 @@ def build_environment(
 ) -> dict[str, str]:
     """Returns the environment of a service's workers, without variables of single workers. Later
     wins: values in the code of a BentoML service (`part`), BASE, env_passthrough and the names in
-    that code, the account of `user`, defaults.env_file, defaults.env, env_file, env, servd's own.
-    `app_metrics` is the folder of prometheus_client ("": none); the config overrides it.
+    that code, values in the code of a dependency, the account of `user`, defaults.env_file,
+    defaults.env, env_file, env, servd's own. `app_metrics` is the folder of prometheus_client ("":
+    none); the config overrides it.
     """
     service, shared = config.services[name], config.defaults
     patterns = (*BASE, *service.env_passthrough)
-    declared = part.declared.env if part is not None and service.bento else {}
+    declared, of_dependency = _declared(part) if service.bento else ({}, {})
     if service.bento:
         patterns = (*patterns, "BENTOML_*", *declared)
     environment = {"PATH": _DEFAULT_PATH} | {
@@ -55,7 +56,7 @@ def build_environment(
         for variable, value in host.environ.items()
         if matches_any(variable, patterns) and not is_own(variable)
     }
-    environment = {n: v for n, v in declared.items() if v is not None} | environment
+    environment = {n: v for n, v in declared.items() if v is not None} | environment | of_dependency
     if service.command:
         environment = _OF_PROGRAMS | environment
     account = host.accounts.get(service.user)
@@ -75,6 +76,18 @@ def build_environment(
 def is_own(variable: str) -> bool:
     """Returns whether a variable is of one process, and never inherited."""
     return matches_any(variable, _OWN) and not variable.startswith(DEPENDENCY_PREFIX)
+
+
+def _declared(part: Part | None) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Returns the variables in the code for a service, and the values that outrank the daemon's
+    variables, as `bentoml serve` has it: a dependency has the variables of the entry, and its own
+    values for others.
+    """
+    if part is None:
+        return {}, {}
+    own = {n: v for n, v in part.declared.env.items() if n not in part.entry_env}
+    stronger = {} if part.is_entry else {n: v for n, v in own.items() if v is not None}
+    return {**part.entry_env, **own}, stronger
 
 
 @functools.lru_cache(8192)  # the services of a daemon ask the same

@@ -48,21 +48,24 @@ def copied(name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def bentoml_serve(target: str, folder: Path) -> Iterator[str]:
-    """`bentoml serve`, once it is ready; gives its URL."""
+def bentoml_serve(
+    target: str, folder: Path, *options: str, scheme: str = "http", **variables: str
+) -> Iterator[str]:
+    """`bentoml serve` with these variables, once it is ready; gives its URL."""
     port = free_port()
     home = folder / "home-of-bentoml"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     with open(folder / "bentoml.log", "wb") as log:
+        argv = [PYTHON, "-m", "bentoml", "serve", target, *options]
         server = subprocess.Popen(
-            [PYTHON, "-m", "bentoml", "serve", target, "--host=127.0.0.1", f"--port={port}"],
+            [*argv, "--host=127.0.0.1", f"--port={port}"],
             cwd=folder,
-            env={**os.environ, **environ(home)},
+            env={**os.environ, **environ(home), **variables},
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"{scheme}://127.0.0.1:{port}"
     try:
         wait_until(lambda: answers(url), "bentoml serve is ready")
         yield url
@@ -80,7 +83,7 @@ def bentoml_serve(target: str, folder: Path) -> Iterator[str]:
 def answers(url: str) -> bool:
     """Whether the service there is ready."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=DEADLINE).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=DEADLINE, verify=False).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -110,6 +110,7 @@ class Expansion:
                 keeps_gpus=not is_set("gpus"),
                 tag=graph.tag,
                 latest=graph.latest,
+                entry_env={} if is_entry else graph.services[graph.entry].env,
             )
         return services
 

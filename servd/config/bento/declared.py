@@ -104,6 +104,7 @@ class Part:
     services. `keeps_*`: what BentoML does applies, not what servd does. `gpus` are for all workers
     together. `tag` is the Bento of the code, and `latest` the file that tells when there is a newer
     one, if that is wanted. `unknown`: the code could not be imported so far.
+    `entry_env` has what the entry declares in `env`, for its dependencies.
     """
 
     declared: Declared
@@ -117,6 +118,7 @@ class Part:
     latest: str = ""
     unknown: bool = False
     development: bool = False
+    entry_env: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def component_paths(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from servd.wire.worker_spec import BentoSpec
+from servd.worker.bento.dependency_calls import complete_calls
 from servd.worker.bento.first_worker import first_of_all
 from servd.worker.bento.legacy import is_legacy, legacy_app, set_variables
 from servd.worker.load_app import AppLoadError, LoadsNowError, in_one_line
@@ -134,6 +135,7 @@ def load_bento(identifier: str, directory: str, spec: BentoSpec, worker: int) ->
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.context import server_context
 
+    complete_calls()
     BentoMLContainer.remote_runner_mapping.set(dict(spec.reached_at))
     BentoMLContainer.development_mode.set(spec.development)
     is_old = is_legacy(root)
