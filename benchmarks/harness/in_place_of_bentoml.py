@@ -1,0 +1,43 @@
+"""A plugin of pytest: servd serves in place of BentoML, and nothing else changes.
+
+`bentoml.serve(...)` becomes `servd.serve(..., threaded=True)`, for BentoML's returns as soon as its
+server runs as well; `python -m bentoml serve ...` becomes `python -m servd serve ...`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+STARTS_BENTOML = ["-m", "bentoml", "serve"]
+
+
+def in_place(argv: Any) -> Any:
+    """Returns a command that starts BentoML's server as one that starts servd; others as they
+    are.
+    """
+    if isinstance(argv, Sequence) and list(argv[1:4]) == STARTS_BENTOML:
+        return [argv[0], "-m", "servd", *argv[3:]]
+    return argv
+
+
+class Popen(subprocess.Popen[Any]):
+    """What starts a program."""
+
+    def __init__(self, args: Any, *more: Any, **options: Any) -> None:
+        super().__init__(in_place(args), *more, **options)
+
+
+def pytest_configure() -> None:
+    """Replaces both before a test is imported."""
+    import servd
+
+    bentoml: Any = importlib.import_module("bentoml")
+
+    def serve(*given: Any, **options: Any) -> Any:
+        return servd.serve(*given, threaded=True, **options)
+
+    bentoml.serve = serve
+    subprocess.Popen = Popen  # type: ignore[misc]
