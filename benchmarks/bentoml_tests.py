@@ -71,11 +71,12 @@ def main() -> None:
     options = parsed()
     with contextlib.ExitStack() as stack:
         sources = stack.enter_context(bentoml_sources(options))
+        facts = about(options)
         columns = {
             server: tested(server, sources, options.python, options.select)
             for server in options.servers
         }
-        text = page(columns, about(options))
+        text = page(columns, facts)
     print(text, end="")
     if options.out is not None:
         options.out.write_text(text)

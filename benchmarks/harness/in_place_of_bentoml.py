@@ -1,7 +1,8 @@
 """A plugin of pytest: servd serves in place of BentoML, and nothing else changes.
 
-`bentoml.serve(...)` becomes `servd.serve(..., threaded=True)`, for BentoML's returns as soon as its
-server runs as well; `python -m bentoml serve ...` becomes `python -m servd serve ...`.
+`bentoml.serve(...)` becomes `servd.serve(..., threaded=True)`: both return while the server runs,
+BentoML's before it is ready, so that the machine may be slow. `python -m bentoml serve ...` becomes
+`python -m servd serve ...`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+START_SECONDS = 600.0
 STARTS_BENTOML = ["-m", "bentoml", "serve"]
 
 
@@ -37,7 +39,7 @@ def pytest_configure() -> None:
     bentoml: Any = importlib.import_module("bentoml")
 
     def serve(*given: Any, **options: Any) -> Any:
-        return servd.serve(*given, threaded=True, **options)
+        return servd.serve(*given, threaded=True, start_timeout=START_SECONDS, **options)
 
     bentoml.serve = serve
     subprocess.Popen = Popen  # type: ignore[misc]
