@@ -57,6 +57,7 @@ INTRODUCTION = (
     "`benchmarks/bentoml_tests.py` writes this page. It runs the end-to-end tests for HTTP of"
     " BentoML's repository, unchanged, with BentoML's server and with servd in its place:"
     " `servd.serve(...)` for `bentoml.serve(...)`, and `servd serve` for `bentoml serve`."
+    " `test_asgi`, `test_service_init_checks` and `test_dunder_string` start no server."
 )
 
 TAGS = {"error": "error", "failure": "failed", "skipped": "skipped"}
