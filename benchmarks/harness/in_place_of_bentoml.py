@@ -15,6 +15,9 @@ from typing import Any
 START_SECONDS = 600.0
 STARTS_BENTOML = ["-m", "bentoml", "serve"]
 
+_started: list[str] = []
+"""How, for each time that servd was started."""
+
 
 def in_place(argv: Any) -> Any:
     """Returns a command that starts BentoML's server as one that starts servd; others as they
@@ -29,7 +32,10 @@ class Popen(subprocess.Popen[Any]):
     """What starts a program."""
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
-        super().__init__(in_place(args), *more, **options)
+        replaced = in_place(args)
+        if replaced is not args:
+            _started.append("servd serve")
+        super().__init__(replaced, *more, **options)
 
 
 def pytest_configure() -> None:
@@ -39,7 +45,14 @@ def pytest_configure() -> None:
     bentoml: Any = importlib.import_module("bentoml")
 
     def serve(*given: Any, **options: Any) -> Any:
+        _started.append("servd.serve")
         return servd.serve(*given, threaded=True, start_timeout=START_SECONDS, **options)
 
     bentoml.serve = serve
     subprocess.Popen = Popen  # type: ignore[misc]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says how often servd was in BentoML's place."""
+    for way in sorted(set(_started)):
+        terminalreporter.write_line(f"{way} in place of BentoML's: {_started.count(way)} times")
