@@ -72,14 +72,33 @@ def serve(
 
 def _target_of(thing: Any) -> tuple[str, str]:
     """Returns the target that stands for a service, a Bento or a tag of BentoML, and the working
-    directory of its code, or "". Raises `TypeError`.
+    directory of its code, or "". Raises `TypeError`, or `UsageError` for one in no module.
     """
     module = type(thing).__module__
     if not module.startswith(("bentoml", "_bentoml")):
         raise TypeError(f"expected a configuration or a target, got {type(thing).__name__}")
+    if hasattr(thing, "get_service_import_origin"):
+        return _variable_of(thing), str(thing._working_dir)
     if hasattr(thing, "import_string"):
         return thing.import_string, str(thing.working_dir)
     return str(getattr(thing, "tag", thing)), ""
+
+
+def _variable_of(service: Any) -> str:
+    """Returns the import string of a service of BentoML 1.1, whose own `get_service_import_origin`
+    searches the wrong module unless BentoML has loaded it. Raises `UsageError`.
+    """
+    if service._import_str:
+        return str(service._import_str)
+    # a module comes after the first one that imports it; the program that runs comes last here
+    newest_first = reversed(list(sys.modules.items()))
+    modules = sorted(newest_first, key=lambda item: item[0] == "__main__")
+    for module_name, module in modules:
+        found = [name for name, each in getattr(module, "__dict__", {}).items() if each is service]
+        source = module_name if module_name != "__main__" else getattr(module, "__file__", None)
+        if found and source:
+            return f"{source}:{found[0]}"
+    raise UsageError(f"{service.name} is no variable of a module, where workers could import it")
 
 
 def arguments(target: str, options: dict[str, Any], *, bento: bool = False) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from harness import machine, proc, servers, stats, tables, wrk
+import bentoml_tests
+from harness import in_place_of_bentoml, machine, proc, servers, stats, tables, wrk
 from harness.tables import Column, Line, Result
 
 BENCHMARKS = sys.path.pop()  # its files are named like packages, which others import
@@ -142,3 +143,49 @@ def test_what_is_not_installed_is_left_out_with_a_word(tmp_path: Path) -> None:
     assert names[0] == "servd"
     assert "granian" not in names
     assert any(line.startswith("left out: granian (python is not installed") for line in said)
+
+
+REPORT = """
+<testsuites><testsuite name="pytest">
+  <testcase classname="tests.e2e.http.tests.test_io" name="test_json[standalone]" time="1"/>
+  <testcase classname="tests.e2e.sdk.test_asgi" name="test_a"><failure message="m"/></testcase>
+  <testcase classname="tests.e2e.sdk.test_asgi" name="test_b"><error message="m"/></testcase>
+  <testcase classname="tests.e2e.sdk.test_asgi" name="test_c"><skipped message="m"/></testcase>
+</testsuite></testsuites>
+"""
+
+
+def test_a_report_of_pytest_says_what_came_of_each_test() -> None:
+    assert bentoml_tests.outcomes(REPORT) == {
+        "e2e/http: test_io.test_json[standalone]": "passed",
+        "e2e/sdk: test_asgi.test_a": "failed",
+        "e2e/sdk: test_asgi.test_b": "error",
+        "e2e/sdk: test_asgi.test_c": "skipped",
+    }
+
+
+def test_what_passes_with_bentoml_has_to_pass_with_servd() -> None:
+    columns = {
+        "BentoML": {"a": "passed", "b": "passed", "c": "failed", "d": "passed"},
+        "servd": {"a": "passed", "b": "failed", "c": "failed"},
+    }
+    assert bentoml_tests.worse(columns) == ["b", "d"]
+    assert bentoml_tests.worse({"servd": {"a": "failed"}}) == []
+    lines = bentoml_tests.page(columns, ["Commit x"]).splitlines()
+    assert "- Commit x" in lines
+    assert lines[-6:] == [
+        "|---|---|---|",
+        "| a | passed | passed |",
+        "| b | passed | failed |",
+        "| c | failed | failed |",
+        "| d | passed | not run |",
+        "| **passed** | 3 of 4 | 1 of 4 |",
+    ]
+
+
+def test_only_the_command_of_bentomls_server_is_replaced() -> None:
+    in_place = in_place_of_bentoml.in_place
+    argv = ["python", "-m", "bentoml", "serve", "--port", "1", "service:svc"]
+    assert in_place(argv) == ["python", "-m", "servd", "serve", "--port", "1", "service:svc"]
+    for other in (["python", "-m", "bentoml", "serve-grpc"], ["python", "train.py"], "true"):
+        assert in_place(other) == other

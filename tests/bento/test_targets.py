@@ -396,6 +396,43 @@ print(json.dumps([text, workers]))
     assert json.loads(done.stdout) == ["0 1 ", 2]
 
 
+def test_the_python_call_with_a_service_of_bentoml_1_1(tmp_path: Path) -> None:
+    copied("legacy", tmp_path)
+    code = f"""
+import os, sys, servd, httpx
+sys.path.insert(0, os.getcwd())
+from service import svc
+os.chdir("/")
+with servd.serve(svc, port={free_port()}, host="127.0.0.1", threaded=True) as server:
+    print(httpx.post(f"{{server.url}}/repeat", content="hi", timeout=90).text.split()[0])
+print(server.running)
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **environ(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["hi", "False"]
+
+
+def test_the_python_call_refuses_a_service_that_no_worker_can_import(tmp_path: Path) -> None:
+    code = "import bentoml, servd\nsvc = bentoml.legacy.Service('typed')\nservd.serve(svc)"
+    done = subprocess.run(
+        [PYTHON, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **environ(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 1
+    assert "UsageError: typed is no variable of a module" in done.stderr
+
+
 @pytest.fixture
 def shared() -> Iterator[Servd]:
     yield from servd_for_others("sdb")
