@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ def serve(
     bento_identifier: str | Any = None,
     args: Mapping[str, Any] | None = None,
     bentoml_home: str | os.PathLike[str] | None = None,
-    start_timeout: float = 60.0,
+    start_timeout: float | None = None,
     **options: Any,
 ) -> Server:
     """Runs a configuration (a file or folder), or one target with the options of `servd serve` as
@@ -45,7 +46,8 @@ def serve(
     it, `args` are the arguments of its code, any values that JSON has, `bentoml_home` is where
     BentoML keeps its Bentos. Returns when the daemon has exited; with `threaded` (or
     `blocking=False`), as soon as every service is ready. Raises `StartError` with the log if a
-    service cannot start, or is not ready within `start_timeout` seconds, and `TypeError` for a
+    service cannot start, or is not ready within `start_timeout` seconds (None: its own limits
+    decide, and BentoML services have none), and `TypeError` for a
     keyword that `servd serve` does not have.
     """
     threaded = threaded if blocking is None else not blocking
@@ -226,9 +228,9 @@ class Server:
             return file.read()
         return ""
 
-    def until_ready(self, seconds: float) -> None:
+    def until_ready(self, seconds: float | None = None) -> None:
         """Waits until every service is ready; else stops the daemon and raises `StartError`."""
-        end = time.monotonic() + seconds
+        end = math.inf if seconds is None else time.monotonic() + seconds
         while not self._is_ready():
             why = self._why_never(end)
             if why:
