@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS
+from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS, METRICS_NEAR
 
 _LONGEST_SECONDS = 3600.0
 """Longest wait at a time: select(2) and its like take no number of any size."""
@@ -44,11 +44,12 @@ class Description:
         environ: Mapping[str, str],
         arguments: str = "",
         *,
-        stays: bool = False,
+        near: str | None = None,
         **identity: Any,
     ) -> None:
         """`arguments` are those of the code, as JSON; `identity` are the options of Popen for the
-        process's user. Raises `DescriptionError`.
+        process's user. It stays with `near`, a folder above that of a worker's metrics. Raises
+        `DescriptionError`.
         """
         self.about = (tuple(argv), folder, arguments)
         self.environment = dict(environ)
@@ -56,10 +57,10 @@ class Description:
         self.socket: socket.socket | None = None
         given = {BENTO_ARGUMENTS: arguments} if arguments else {}
         theirs: list[socket.socket] = []
-        if stays:
+        if near is not None:
             self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.append(other)
-            given[AREA] = "." * AREA_BYTES
+            given |= {AREA: "." * AREA_BYTES, METRICS_NEAR: near}
         lifeline, ours = os.pipe()  # the process ends when its other end is closed
         self._lifeline = [ours]
         self._said: tuple[str, str] | None = None

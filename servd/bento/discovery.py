@@ -47,13 +47,14 @@ class _Answer:
 @dataclass(slots=True)
 class Discovery:
     """Caches declarations until a source file changes. `begun`: a query started early. `address`:
-    what a command line gives instead of `listen`. With `stays`, the processes that describe code
-    can become workers, until they are taken (`take_waiting`) for that, or given up.
+    what a command line gives instead of `listen`. With `near`, a folder above that of the metrics,
+    the processes that describe code can become workers, until they are taken (`take_waiting`) for
+    that, or given up.
     """
 
     begun: Description | None = None
     address: GivenAddress | None = None
-    stays: bool = False
+    near: str | None = None
     _waiting: list[Description] = field(default_factory=list)
     _known: dict[tuple[object, ...], _Answer] = field(default_factory=dict)
     _asking: set[Description] = field(default_factory=set)
@@ -81,7 +82,7 @@ class Discovery:
 
     def take_waiting(self) -> list[Description]:
         """Returns the processes that wait to become workers. Later ones end by themselves."""
-        self.stays = False
+        self.near = None
         found, self._waiting = self._waiting, []
         return found
 
@@ -165,8 +166,8 @@ class Discovery:
         begun, self.begun = self.begun, None
         about = (argv, service.directory, service.definition.bento_arguments)
         if begun is None or begun.about != about or identity:
-            stays = self.stays and not service.preloads
-            begun = Description(*about[:2], service.environment, about[2], stays=stays, **identity)
+            near = self.near if not service.preloads else None
+            begun = Description(*about[:2], service.environment, about[2], near=near, **identity)
         self._asking.add(begun)
         try:
             if self._given_up:

@@ -57,10 +57,16 @@ def launch(start: LaunchOptions) -> int:
 def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early:
         from servd.bento.discovery import Discovery
+        from servd.core.paths import runtime_dir_of
 
-        discovery = Discovery(start.begun, start.address, stays=previous is None)
+        discovery = Discovery(start.begun, start.address)
         early.give_up = discovery.give_up
-        completed = discovery.begin(start.load().require(), os.environ)
+        loaded = start.load().require()
+        if previous is None:
+            configured = loaded.config.daemon.runtime_dir
+            runtime_dir = runtime_dir_of(configured, loaded.path, start.runtime_dir)
+            discovery.near = os.path.dirname(runtime_dir)
+        completed = discovery.begin(loaded, os.environ)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
         from servd.daemon.options import DaemonOptions

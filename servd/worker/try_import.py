@@ -6,7 +6,7 @@ import sys
 
 from servd.worker.events import users_traceback
 from servd.worker.load_app import AppLoadError, load_app
-from servd.worker.metrics_folder import own_metrics_folder
+from servd.worker.metrics_folder import OwnMetricsFolder
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     target, directory, factory, interface = sys.argv[1:5]
     sys.argv[1:] = []
     try:
-        with own_metrics_folder():
+        with OwnMetricsFolder():
             load_app(target, factory=factory == "factory", directory=directory, interface=interface)
     except AppLoadError as error:
         print(users_traceback(error.__cause__) if error.__cause__ else error, file=sys.stderr)

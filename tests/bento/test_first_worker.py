@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -105,26 +106,50 @@ def test_serve_imports_it_once(servd: Servd) -> None:
     assert sorted(importers(servd.folder)) == sorted(workers)
 
 
-@pytest.mark.parametrize(
-    ("config", "added"),
-    [
-        ("", "import prometheus_client\nprometheus_client.Counter('made_at_import', 'x').inc()\n"),
-        ('env = { SHADE = "red" }\n[services.one.log]\nlevel = "info"\n', ""),
-    ],
-    ids=["metrics", "tables"],
-)
-def test_where_it_cannot_be_one_the_worker_imports_the_code(
-    servd: Servd, config: str, added: str
-) -> None:
-    daemon = started(servd, CONFIG + config, added + textwrap.dedent(CODE))
+COUNTED = """
+    import prometheus_client
+    prometheus_client.Counter("made_at_import", "Imports.").inc()
+"""
+
+
+def counted(daemon: ServdProcess) -> bool:
+    shown = httpx.get(f"{daemon.url('one')}/metrics", timeout=DEADLINE).text
+    return "made_at_import_total 1.0" in shown
+
+
+def test_metrics_of_the_import_are_those_of_the_worker(servd: Servd) -> None:
+    daemon = started(servd, CONFIG, COUNTED + CODE)
     (pid,) = daemon.pids("one")
-    assert about(daemon.url("one"))["pid"] == pid
-    if added:
-        assert pid in importers(servd.folder)
-        wait_until(
-            lambda: "made_at_import_total 1.0" in httpx.get(f"{daemon.url('one')}/metrics").text,
-            "the metric of the import is the worker's",
-        )
+    assert importers(servd.folder) == [pid]
+    assert counted(daemon)
+    folder = about(daemon.url("one"))["metrics"]
+    assert Path(f"{folder}/counter_{pid}.db").exists()
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+
+
+def test_metrics_that_cannot_be_moved_are_made_again(servd: Servd, tmp_path: Path) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs another file system")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        config = f'{CONFIG}\nenv = {{ PROMETHEUS_MULTIPROC_DIR = "{folder}" }}\n'
+        daemon = started(servd, config, COUNTED + CODE)
+        (pid,) = daemon.pids("one")
+        first, second = importers(servd.folder)
+        assert second == pid != first
+        assert Path(f"{folder}/counter_{pid}.db").exists()
+        assert daemon.stop() == 0
+
+
+def test_code_with_variables_of_its_own_is_imported_with_them(servd: Servd) -> None:
+    code = CODE.replace(
+        "@bentoml.service\n", '@bentoml.service(envs=[{"name": "OWN", "value": "x"}])\n'
+    )
+    daemon = started(servd, CONFIG, code)
+    (pid,) = daemon.pids("one")
+    first, second = importers(servd.folder)
+    assert second == pid != first
     assert daemon.stop() == 0
     assert daemon.leftovers() == []
 

@@ -88,9 +88,18 @@ class ServeOptions:
         argv = [sys.executable, "-P", "-m", DESCRIBE_MODULE, self.target, self.directory]
         environ = {**os.environ, PROMETHEUS_FOLDER: os.devnull}  # each process has its own
         given = arguments_text(self.arguments)
-        begun = Description(argv, self.directory, environ, given, stays=not self.print_config)
+        near = os.path.dirname(self.runtime_dir) if not self.print_config else None
+        begun = Description(argv, self.directory, environ, given, near=near)
         atexit.register(begun.drop)
         return begun
+
+    @property
+    def runtime_dir(self) -> str:
+        """The daemon's folder, for this process alone."""
+        from servd.core.paths import default_runtime_dir
+
+        is_root = os.geteuid() == 0
+        return default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -343,21 +352,18 @@ def command(
         return 0
     from servd.config.find import Disk, Source
     from servd.config.load import Loaded, load_sources
-    from servd.core.paths import default_runtime_dir
 
     source = Source(SOURCE, text.replace("$", "$$").encode())  # its text contains no references
 
     def written() -> Loaded:
         return load_sources([source], SOURCE, os.environ, Disk())
 
-    is_root = os.geteuid() == 0
-    private = default_runtime_dir(f"serve-{os.getpid()}", os.environ, is_root=is_root)
     return launch(
         LaunchOptions(
             load=written,
             development=options["development"],
             watches_sources=reload,
-            runtime_dir=private,
+            runtime_dir=given.runtime_dir,
             begun=begun,
             address=given.address if given.is_bento else None,
             needs_app=not reload,

@@ -21,7 +21,7 @@ from typing import Any
 
 from servd.core import gc_tuning
 from servd.wire.fork_request import ForkRequest, receive
-from servd.wire.names import AREA, BENTO_ARGUMENTS
+from servd.wire.names import AREA, BENTO_ARGUMENTS, METRICS_NEAR, PROMETHEUS_FOLDER
 from servd.worker.bento.declared_settings import server_settings, unless_default
 from servd.worker.bento.legacy import described_legacy, is_legacy
 from servd.worker.bento.load import NoBentoMLError, load_service
@@ -29,7 +29,7 @@ from servd.worker.channel import Channel
 from servd.worker.events import users_traceback
 from servd.worker.fork import answer, enter, take_on
 from servd.worker.load_app import AppLoadError, in_one_line
-from servd.worker.metrics_folder import own_metrics_folder, remove_own_metrics_folder
+from servd.worker.metrics_folder import OwnMetricsFolder
 from servd.worker.process_area import ProcessArea
 
 _BUILD_FILES = ("bentofile.yaml", "pyproject.toml", "service.py", "bento.yaml")
@@ -48,29 +48,30 @@ def main() -> None:
     area = ProcessArea()
     os.environ.pop(AREA, None)
     heir = socket.socket(fileno=int(descriptor[0])) if descriptor else None
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    metrics = OwnMetricsFolder(os.environ.pop(METRICS_NEAR, ""))
+    threading.Thread(target=_exit_with_parent, args=[metrics], daemon=True).start()
     document = os.dup(1)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    found = _found(identifier, directory, is_worker=heir is not None)
+    found = _found(identifier, directory, 0 if heir is not None else None)
+    stays = heir is not None and "error" not in found and not metrics.is_missing
+    found |= {"stays": True} if stays else {}
     with open(document, "w", encoding="utf-8") as file:
         json.dump(found, file)
     sys.stdout.flush()
-    if heir is None or "stays" not in found:
-        os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
-    _become(heir, area)
+    if heir is not None and stays:
+        _become(heir, area, metrics)
+        return
+    metrics.remove()
+    os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
 
 
-def _found(identifier: str, directory: str, *, is_worker: bool) -> dict[str, Any]:
-    """Returns the document. What `is_worker` imports the code as the first worker does."""
+def _found(identifier: str, directory: str, worker: int | None) -> dict[str, Any]:
+    """Returns the document. The code is imported as a `worker` does, or as `bentoml serve`."""
     try:
-        with own_metrics_folder() as has_metrics:
-            arguments = os.environ.pop(BENTO_ARGUMENTS, "")
-            root = load_service(identifier, directory, arguments, worker=0 if is_worker else None)
-            found = describe(root, identifier, directory)
-            if is_worker and not has_metrics():  # their files are those of this process
-                found["stays"] = True
-            return found
+        arguments = os.environ.pop(BENTO_ARGUMENTS, "")
+        root = load_service(identifier, directory, arguments, worker=worker)
+        return describe(root, identifier, directory)
     except AppLoadError as error:
         code = "bentoml" if isinstance(error, NoBentoMLError) else "import"
         trace = users_traceback(error.__cause__) if code == "import" else ""
@@ -78,7 +79,7 @@ def _found(identifier: str, directory: str, *, is_worker: bool) -> dict[str, Any
         return {"error": lead + str(error), "code": code, "trace": trace}
 
 
-def _become(heir: socket.socket, area: ProcessArea) -> None:
+def _become(heir: socket.socket, area: ProcessArea, metrics: OwnMetricsFolder) -> None:
     """Waits for the request to become a worker, and does so; exits when none comes."""
     sys.stderr.flush()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -89,6 +90,7 @@ def _become(heir: socket.socket, area: ProcessArea) -> None:
     except ConnectionError:
         message = None
     if message is None:
+        metrics.remove()
         os._exit(0)
     _becomes_worker.set()
     request = ForkRequest.read(message)
@@ -99,6 +101,12 @@ def _become(heir: socket.socket, area: ProcessArea) -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     heir.close()
+    try:
+        metrics.move_to(os.environ.get(PROMETHEUS_FOLDER, ""))
+    except OSError as error:
+        metrics.remove()
+        answer(reply, ChildProcessError(f"its metrics cannot be moved: {error.strerror}"))
+        os._exit(1)
     answer(reply)
     os.close(reply)
     from servd.worker.run import run
@@ -106,7 +114,7 @@ def _become(heir: socket.socket, area: ProcessArea) -> None:
     run(Channel(channel), dict(zip(request.numbers, own, strict=True)))
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(metrics: OwnMetricsFolder) -> None:
     """Exits when the caller does, or lets go: it holds the write end of stdin, a pipe without data.
     What the code has started ends too.
     """
@@ -114,7 +122,7 @@ def _exit_with_parent() -> None:
         os.read(0, 1)
     if _becomes_worker.is_set():
         return
-    remove_own_metrics_folder()
+    metrics.remove()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
