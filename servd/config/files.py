@@ -59,6 +59,7 @@ def check_files_of(
         found += _env_files(checked, (*path, "env_file"), service.env_file)
         found += _accounts(checked, path, service)
         found += _cpus(checked, (*path, "cpu_affinity"), service)
+        found += _inputs(checked, (*path, "inputs"), service.inputs)
         found += _log_file(checked, (*path, "log", "file"), service.log.file)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
@@ -149,6 +150,14 @@ def _env_files(
             yield checked.problem(item, f"cannot read {file.path}: {reason}", code="file")
         except EnvFileError as error:
             yield checked.problem(item, str(error), code="file")
+
+
+def _inputs(checked: ValidationContext, path: Path, inputs: Iterable[str]) -> Iterator[Diagnostic]:
+    """What is missing may come later: that is a change."""
+    for index, each in enumerate(inputs):
+        if not os.path.lexists(each):
+            message = f"file not found: {each}"
+            yield checked.problem((*path, index), message, severity="warning", code="file")
 
 
 def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:

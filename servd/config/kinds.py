@@ -31,9 +31,9 @@ _SERVICE_KEYS: Mapping[ServiceKind, str] = {
         log.level log.max_rate log.file log.max_size log.keep
         tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
     "roll": """app command bento bento_args components factory interface directory python kind
-        threads preload gpus cpu_affinity depends_on timeouts limits ready activation stop_signal
-        stop_command env env_file env_passthrough user group umask rlimits log proxy root_path
-        uvicorn tls.ca_certs tls.min_version tls.ciphers""",
+        threads preload inputs gpus cpu_affinity depends_on timeouts limits ready activation
+        stop_signal stop_command env env_file env_passthrough user group umask rlimits log proxy
+        root_path uvicorn tls.ca_certs tls.min_version tls.ciphers""",
 }
 SERVICE_KINDS = _by_key(_SERVICE_KEYS)
 

@@ -13,7 +13,7 @@ from servd.core.diagnostics import Diagnostic
 PATH_KEYS = frozenset({
     ("daemon", "runtime_dir"), ("daemon", "log", "file"), ("admin", "token_file"),
     ("services", "directory"), ("services", "env_file"), ("services", "env_file", "path"),
-    ("services", "log", "file"), ("services", "tls", "certfile"),
+    ("services", "log", "file"), ("services", "inputs"), ("services", "tls", "certfile"),
     ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
 })  # fmt: skip
 """Keys whose value is a path; those of services also apply to `[defaults]`."""

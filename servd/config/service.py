@@ -264,6 +264,11 @@ class ServiceBase(Table):
         40, ge=1, le=10000, description="Number of threads for synchronous endpoints."
     )
     preload: bool = Field(False, description="Import the app once and fork the workers from it.")
+    inputs: Annotated[tuple[Text, ...], BeforeValidator(one_or_many), ONE_OR_MANY] = Field(
+        (),
+        description="Files, folders or links whose change replaces the workers once it is "
+        "complete: the weights of a model, for example.",
+    )
     gpus: Gpus = Field(
         0,
         description="GPUs for each worker: a number, a share of one GPU such as 0.5, or a list of "

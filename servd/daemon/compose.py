@@ -30,6 +30,7 @@ from servd.daemon.upgrade.upgrader import Upgrades
 from servd.daemon.watch.certificates import CertificateWatch
 from servd.daemon.watch.clock import ClockWatch
 from servd.daemon.watch.config_files import FileWatch
+from servd.daemon.watch.inputs import InputWatch
 from servd.daemon.watch.runtime_folder import RuntimeFolderWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.host.other_servd import advice, other_servd
@@ -69,7 +70,14 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     files.has_read(loaded)
     sources = SourceWatch(queue.ask, workers.sources) if workers.sources is not None else None
     surroundings = Surroundings(
-        lifecycle, supervisor, files, sources, certificates, resources.systemd, resources.store
+        lifecycle=lifecycle,
+        supervisor=supervisor,
+        files=files,
+        inputs=InputWatch(queue.ask),
+        sources=sources,
+        certificates=certificates,
+        systemd=resources.systemd,
+        store=resources.store,
     )
     reloader = Reloader(
         desired=desired,

@@ -12,6 +12,7 @@ from servd.daemon.reload.desired import DesiredState
 from servd.daemon.systemd import Systemd
 from servd.daemon.watch.certificates import CertificateWatch
 from servd.daemon.watch.config_files import FileWatch
+from servd.daemon.watch.inputs import InputWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.supervisor.supervisor import Supervisor
 
@@ -23,6 +24,7 @@ class Surroundings:
     lifecycle: Lifecycle
     supervisor: Supervisor
     files: FileWatch
+    inputs: InputWatch
     sources: SourceWatch | None
     certificates: CertificateWatch
     systemd: Systemd
@@ -45,6 +47,8 @@ class Surroundings:
     def watch(self, seen: Loaded, desired: DesiredState) -> None:
         """Watches the files of what was read last, and of what is in force."""
         self.files.look_at(seen, desired.loaded)
+        watches = desired.loaded.config.daemon.watch
+        self.inputs.look_at(desired.plan, wanted=watches)
         if self.sources is not None:
             config = (*desired.loaded.files, *desired.loaded.read)
             logs = (desired.loaded.config.daemon.log.file,)
@@ -53,5 +57,6 @@ class Surroundings:
     async def stop(self) -> None:
         """Stops watching."""
         await self.files.stop()
+        await self.inputs.stop()
         if self.sources is not None:
             await self.sources.stop()

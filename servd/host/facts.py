@@ -15,6 +15,7 @@ from servd.config.model import Config
 from servd.core.errors import StartError
 from servd.core.exhaustion import is_exhaustion
 from servd.host.identity import account, group_id
+from servd.host.inputs import states_of
 from servd.plan.host import Host
 
 
@@ -48,6 +49,7 @@ def inspect_host(
         env_files={file: _variables(file) for file in files},
         ports=_free_ports(config, known_ports or {}) if ports else {},
         pem_files=read_texts(pem_files),
+        inputs=states_of({path for service in services for path in service.inputs}),
         python=sys.executable,
     )
 

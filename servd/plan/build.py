@@ -233,6 +233,7 @@ class _Draft:
             app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
             part=self.part,
+            inputs=tuple((path, self.host.inputs.get(path, "")) for path in given.inputs),
         )
 
     def _folder(self, kind: str, name: str) -> str:

@@ -308,6 +308,13 @@ def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
         yield KeyChange("gpus", shown[0], shown[1])
 
 
+def _inputs(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    before = dict(old.inputs)
+    for path, state in new.inputs:
+        if state != before.get(path, state):
+            yield KeyChange("inputs", f"{path}: {before[path]}", state)
+
+
 _ADDRESS_KEYS = ("listen", "app", "command", "bento", "activation")
 _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("depends_on",), _values("depends_on", lambda plan: plan.environment.get(DEPENDENCIES, ""),
@@ -316,6 +323,7 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     ((*_ADDRESS_KEYS, "socket"), _socket_owners),
     (_ADDRESS_KEYS, _values("command", lambda p: (p.command, p.addresses), "new port")),
     ((), _tls),
+    (("inputs",), _inputs),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
         "the account or the CPUs of this machine changed")),

@@ -24,6 +24,7 @@ class Host:
     """Facts about this machine and process. `cpus` are the ids that this process may run on,
     `usable_cpus` their number within the cgroup's quota. `ports` are free ones by service.
     `pem_files` is the text of certificates and keys, read before workers drop their privileges.
+    `inputs` are the states of what services take in.
     """
 
     cpus: tuple[int, ...]
@@ -35,4 +36,5 @@ class Host:
     env_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     python: str = ""

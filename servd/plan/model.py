@@ -146,6 +146,8 @@ class ServicePlan:
     part: Part | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker, in turn; empty: none requested."""
+    inputs: tuple[tuple[str, str], ...] = ()
+    """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
     """Undeclared addresses that the running program binds."""
     declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)

@@ -291,6 +291,17 @@ def test_outside_development_a_new_build_waits_for_a_reload(
     assert word(daemon) == "two"
 
 
+def test_outside_development_the_stores_file_is_an_input(
+    servd: Servd, store: Path, project: Path
+) -> None:
+    build(project, store, "one", "one")
+    latest = f'inputs = "{store}/bentos/it/latest"\n'
+    servd.watching = True
+    daemon = servd(config("it") + latest, environ=environ(store)).ready()
+    build(project, store, "two", "two")
+    wait_until(lambda: word(daemon) == "two", "the new build is served")
+
+
 def test_check_and_serve_agree_with_bentoml_about_what_a_tag_names(
     servd: Servd, store: Path, project: Path
 ) -> None:
