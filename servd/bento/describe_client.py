@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
 
 from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS, METRICS_NEAR
 
@@ -20,6 +20,19 @@ _LONGEST_SECONDS = 3600.0
 
 _END_SECONDS = 0.5
 """Time for a process that is not needed to end by itself."""
+
+
+_MOST_PRINTED_BYTES = 32 * 1024
+"""What an import prints and is kept: the last of it fits into a pipe."""
+
+
+def _has_stayed(said: bytes) -> bool:
+    """Whether this is the whole document of a process that stays."""
+    if not said.endswith(b"\n"):
+        return False
+    with contextlib.suppress(ValueError):
+        return bool(json.loads(said).get("stays"))
+    return False
 
 
 class DescriptionError(Exception):
@@ -34,7 +47,8 @@ class DescriptionError(Exception):
 class Description:
     """A query in a child process, started by the constructor. One that `stays` can become the first
     worker of the service (`servd.supervisor.templates.described`), until it is dropped; `socket`
-    takes the request.
+    takes the request. `printed` is what the import printed; `is_current` tells whether the files of
+    the code are still the same.
     """
 
     def __init__(
@@ -63,6 +77,8 @@ class Description:
             given |= {AREA: "." * AREA_BYTES, METRICS_NEAR: near}
         lifeline, ours = os.pipe()  # the process ends when its other end is closed
         self._lifeline = [ours]
+        self.printed = b""
+        self.is_current: Callable[[], bool] = lambda: True
         self._said: tuple[str, str] | None = None
         try:
             self._process = subprocess.Popen(
@@ -117,15 +133,18 @@ class Description:
         raise DescriptionError(found["error"], trace, is_mistake=not trace)
 
     def _read(self, seconds: float) -> tuple[str, str]:
-        """Reads both outputs to their ends. Raises `TimeoutError`."""
+        """Reads both outputs to their ends, or up to the document of a process that stays: what the
+        code has started may hold them open. Raises `TimeoutError`.
+        """
         end = time.monotonic() + seconds
         heard: dict[int, bytes] = {}
+        said, complained = (pipe.fileno() for pipe in self._pipes)
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
-            for pipe in (self._process.stdout, self._process.stderr):
-                assert pipe is not None
+            for pipe in self._pipes:
                 heard[pipe.fileno()] = b""
+                os.set_blocking(pipe.fileno(), False)
                 selector.register(opened.enter_context(pipe), selectors.EVENT_READ)
-            while selector.get_map():
+            while selector.get_map() and not _has_stayed(heard[said]):
                 if (left := end - time.monotonic()) <= 0:
                     raise TimeoutError
                 for key, _ in selector.select(min(left, _LONGEST_SECONDS)):
@@ -133,8 +152,23 @@ class Description:
                     heard[key.fd] += content
                     if not content:
                         selector.unregister(key.fileobj)
-        said, complained = heard.values()
-        return said.decode(errors="replace"), complained.decode(errors="replace")
+            with contextlib.suppress(BlockingIOError):
+                while complained in selector.get_map() and (more := os.read(complained, 65536)):
+                    heard[complained] += more
+        self.printed = heard[complained][-_MOST_PRINTED_BYTES:]
+        texts = (heard[each].decode(errors="replace") for each in (said, complained))
+        return next(texts), next(texts)
+
+    @property
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        return self._process.stdout, self._process.stderr
+
+    @property
+    def pid(self) -> int:
+        """The pid of its process."""
+        return self._process.pid
 
     @property
     def waits(self) -> bool:

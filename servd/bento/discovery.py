@@ -5,6 +5,7 @@ the code: the interpreter of the service does, as its user and in its environmen
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -151,6 +152,7 @@ class Discovery:
             if all(state is not None and state[0] < begun for state in seen.values()):
                 self._known[_key(service)] = _Answer(graph, seen)
                 if asked.waits:
+                    asked.is_current = functools.partial(_is_current, seen)
                     self._waiting.append(asked)
                 break
             if asked.waits:  # a file was written during the query
@@ -177,6 +179,10 @@ class Discovery:
             raise DescriptionError(f"unexpected answer of its code: {error!r}") from None
         finally:
             self._asking.discard(begun)
+
+
+def _is_current(seen: dict[str, tuple[int, int] | None]) -> bool:
+    return _file_states(tuple(seen)) == seen
 
 
 def _key(service: ServicePlan) -> tuple[object, ...]:

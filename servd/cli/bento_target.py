@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
@@ -62,12 +63,7 @@ class _Module:
         self.path = path
         self.working_dir = working_dir
         self.depth = depth
-        try:
-            with open(path, "rb") as file:
-                body = ast.parse(file.read()).body
-        except (OSError, SyntaxError, ValueError):
-            body = []
-        self.statements = [node for statement in body for node in _at_top(statement)]
+        self.statements = _statements(path)
         self.modules: set[str] = set()
         self.makers: set[str] = set()
         """Names of what makes a service, and of the modules that have it."""
@@ -87,22 +83,34 @@ class _Module:
         """Whether `name` is a service; None where the source leaves that open."""
         if self.has(name):
             return True
-        return None if self._uses_bentoml() and not self._is_plain(name) else False
+        return None if self._may_make(name) and not self._is_plain(name) else False
 
     def _classes(self, name: str) -> list[ast.ClassDef]:
         return [n for n in self.statements if isinstance(n, ast.ClassDef) and n.name == name]
 
-    def _uses_bentoml(self) -> bool:
-        """Whether the module, or one of the working directory that it imports, uses BentoML."""
-        if self.modules or self.makers:
+    def _may_make(self, name: str) -> bool:
+        """Whether the module uses BentoML, or one of the working directory that makes `name`."""
+        imported = list(self._imported())
+        if self.modules or any(
+            module.partition(".")[0] == "bentoml" for _, _, module, _ in imported
+        ):
             return True
-        for _, module, level in self._imported():
-            other = self._other(module, level)
-            if module.partition(".")[0] == "bentoml":
-                return True
-            if other is not None and other._uses_bentoml():
+        used = {name, *self._used_for(name)}
+        for alias, original, module, level in imported:
+            other = self._other(module, level) if alias in used else None
+            if other is not None and other._may_make(original):
                 return True
         return False
+
+    def _used_for(self, name: str) -> set[str]:
+        """Returns the names in what defines `name`."""
+        found: list[ast.expr] = [d for each in self._classes(name) for d in each.decorator_list]
+        for node in self.statements:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(to, ast.Name) and to.id == name for to in targets):
+                    found.append(node.value)
+        return {n.id for each in found for n in ast.walk(each) if isinstance(n, ast.Name)}
 
     def _is_plain(self, name: str) -> bool:
         """Whether `name` is a function, a class without a decorator, or an object of a library:
@@ -122,21 +130,21 @@ class _Module:
         """Whether an expression is imported from outside the working directory."""
         while isinstance(node, ast.Attribute):
             node = node.value
-        for name, module, level in self._imported():
+        for name, _, module, level in self._imported():
             if isinstance(node, ast.Name) and name == node.id:
                 is_bentoml = module.partition(".")[0] == "bentoml"
                 return not is_bentoml and self._other(module, level) is None
         return False
 
-    def _imported(self) -> Iterator[tuple[str, str, int]]:
-        """Yields each imported name, with its module and the dots before it."""
+    def _imported(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yields each imported name, its name there, and its module with the dots before it."""
         for node in self.statements:
             if isinstance(node, ast.Import):
                 for item in node.names:
-                    yield item.asname or item.name.partition(".")[0], item.name, 0
+                    yield item.asname or item.name.partition(".")[0], "", item.name, 0
             elif isinstance(node, ast.ImportFrom):
                 for item in node.names:
-                    yield item.asname or item.name, node.module or "", node.level
+                    yield item.asname or item.name, item.name, node.module or "", node.level
 
     def has(self, name: str) -> bool:
         """Whether `name` is a service; with an empty name, whether there is any."""
@@ -209,6 +217,17 @@ class _Module:
         if source is None or self.depth >= _MAX_IMPORT_DEPTH:
             return None
         return _Module(source, self.working_dir, self.depth + 1)
+
+
+@functools.cache  # a module is imported by many
+def _statements(path: str) -> list[ast.stmt]:
+    """Returns the statements at the top of a module; none of one that cannot be parsed."""
+    try:
+        with open(path, "rb") as file:
+            body = ast.parse(file.read()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node for statement in body for node in _at_top(statement)]
 
 
 def _at_top(node: ast.stmt) -> list[ast.stmt]:

@@ -59,6 +59,8 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
     supervisor = _supervisor(options, resources, planner, lifecycle, queue)
+    templates = supervisor.context.workers.templates
+    templates.add_described(options.described(), desired.plan.services)
     context, workers = supervisor.context, supervisor.context.workers
     admin = options.admin(folder.path)
     path = os.path.abspath(loaded.path)
@@ -140,7 +142,6 @@ def _supervisor(
     idle_seconds = _DEVELOPMENT_SECONDS if options.watches_sources else IDLE_SECONDS
     templates = Templates(arbiter.manage_watchers, idle_seconds=idle_seconds)
     templates.adopt_early()
-    templates.add_described(options.described())
     workers = WorkerContext(
         sink=resources.router.by_worker,
         now=now,

@@ -96,6 +96,7 @@ class Daemon:
         self._duties = _duties(components)
         self._started_at = now()
         self._signals: frozenset[signal.Signals] = frozenset()
+        self._ending: asyncio.Future[None] | None = None
 
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
@@ -285,10 +286,11 @@ class Daemon:
             if self._takeover is not None:
                 self._takeover.force_stop()
             return
-        delay = self.config.daemon.stop_delay
+        delay = self.config.daemon.stop_delay if self._lifecycle.has_started else None
         log.info(Event.STOPPING, signal=number.name, **({"delay": delay} if delay else {}))
         if delay:
             self._resources.systemd.stopping(delay + self._stop_seconds + MANAGER_SECONDS)
+            self._ending = asyncio.ensure_future(self.upgrades.stop())
         self._lifecycle.stop(delay)
 
     def _reopen_logs(self) -> None:

@@ -88,6 +88,11 @@ class EventWriter:
         if lines:
             self._put(lines)
 
+    def resume(self, held: bytes) -> None:
+        """Writes what a `HeldEvents` has kept."""
+        with self._writing:
+            self._write(held + self._pending)
+
     def _put(self, lines: list[str]) -> None:
         with self._writing:
             if len(self._pending) > MAX_PENDING_BYTES:
@@ -122,6 +127,21 @@ class EventWriter:
             while self._pending and (remaining := end - time.monotonic()) > 0:
                 select.select([], [self._descriptor], [], remaining)
                 self._write(self._pending)
+
+
+class HeldEvents(EventWriter):
+    """Keeps events for the writer of a worker that this process may become."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, lambda _: None)
+
+    @property
+    def content(self) -> bytes:
+        """The events so far."""
+        return self._pending
+
+    def _write(self, content: bytes) -> None:
+        self._pending = content
 
 
 class EventHandler(logging.Handler):

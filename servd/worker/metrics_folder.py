@@ -44,6 +44,7 @@ class OwnMetricsFolder:
     def move_to(self, folder: str) -> None:
         """Moves the files, which stay in use. Raises OSError, for another file system for one."""
         if self._folder is not None:
+            os.listdir(folder)  # raises for a missing one
             for name in os.listdir(self._folder.name):
                 os.rename(os.path.join(self._folder.name, name), os.path.join(folder, name))
         self.remove()

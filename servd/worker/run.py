@@ -27,15 +27,19 @@ from servd.worker.restrict import ConfineError, confine
 from servd.worker.runtime import import_runtime
 
 if TYPE_CHECKING:
+    from servd.worker.events import HeldEvents
     from servd.worker.load_app import AppLoadError
     from servd.worker.loaded import LoadedApp
 
 
 def run(
-    channel: Channel, numbers: Mapping[int, int] | None = None, loaded: LoadedApp | None = None
+    channel: Channel,
+    numbers: Mapping[int, int] | None = None,
+    loaded: LoadedApp | None = None,
+    held: HeldEvents | None = None,
 ) -> None:
     """Runs the worker; exits 3 when its app cannot be imported or started. A forked worker has its
-    descriptors under other `numbers` than the daemon, and maybe its app `loaded`.
+    descriptors under other `numbers` than the daemon, maybe its app `loaded`, and events `held`.
     """
     text = channel.receive()
     if text is None:
@@ -57,6 +61,8 @@ def run(
     watch.explain = lambda: _explain(reporter, watch.loop)
     faulthandler.enable()
     configure_logging(reporter.writer, spec.app.log.level)
+    if held is not None:
+        reporter.writer.resume(held.content)
     try:
         confine(spec.rlimits, spec.cpus, no_new_privs=spec.no_new_privs)
     except ConfineError as error:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from support.harness import DEADLINE, Servd, ServdProcess, free_port, wait_until
@@ -152,6 +153,49 @@ def test_code_with_variables_of_its_own_is_imported_with_them(servd: Servd) -> N
     assert second == pid != first
     assert daemon.stop() == 0
     assert daemon.leftovers() == []
+
+
+LOUD = """
+    import logging
+    import sys
+    from multiprocessing import shared_memory
+
+    held = shared_memory.SharedMemory(create=True, size=16)  # its tracker keeps stderr open
+    print("printed at import")
+    logging.getLogger("mine").error("logged at import")
+    notes = logging.FileHandler("notes.log")
+    logging.getLogger().addHandler(notes)
+    main = sys.modules["__main__"]
+    if hasattr(main, "answer"):
+        main.answer = lambda reply, error=None: os.write(reply, b'{"pid": 1}')
+
+    import os
+"""
+
+
+def test_what_the_import_says_and_sets_stays(servd: Servd) -> None:
+    """And what it starts holds nothing up; what it says of its pid is not believed."""
+    code = LOUD + CODE.replace('print("said by the code")', 'logging.error("said by the code")')
+    daemon = started(servd, CONFIG, code)
+    (pid,) = daemon.pids("one")
+    assert importers(servd.folder) == [pid]
+    daemon.wait_for_line("printed at import")
+    assert [line["pid"] for line in daemon.lines("logged at import")] == [pid]
+    assert httpx.post(f"{daemon.url('one')}/say", json={}, timeout=DEADLINE).text == "said"
+    assert "said by the code" in (servd.folder / "notes.log").read_text()
+    daemon.wait_for_line("said by the code", pid=pid)
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+
+
+@pytest.mark.parametrize("key", ["cpu_affinity = [0]", "rlimits = { nofile = 512 }"])
+def test_a_worker_with_fewer_rights_imports_the_code_itself(servd: Servd, key: str) -> None:
+    daemon = started(servd, CONFIG + key + "\n")
+    (pid,) = daemon.pids("one")
+    first, second = importers(servd.folder)
+    assert second == pid != first
+    wait_until(lambda: not psutil.pid_exists(first), "the other process has ended")
+    assert daemon.stop() == 0
 
 
 def test_of_a_graph_one_worker_has_the_first_import(servd: Servd) -> None:

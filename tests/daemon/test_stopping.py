@@ -402,3 +402,19 @@ def test_the_drain_follows_the_delay(servd: Servd) -> None:
         assert daemon.stop() == 0
         assert [answer.result().text for answer in answers] == ["done"] * 2
     assert daemon.leftovers() == []
+
+
+def test_a_stop_during_an_upgrade_ends_it_also_with_a_delay(servd: Servd) -> None:
+    config = """
+        [daemon]
+        stop_delay = "1s"
+        [services.web]
+        app = "slow:app"
+        listen = "127.0.0.1:0"
+    """
+    daemon = servd(config, slow_py=SLOW).ready()
+    daemon.send(signal.SIGUSR2)
+    daemon.wait_for("upgrade started")
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert daemon.leftovers() == []

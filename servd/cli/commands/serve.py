@@ -19,7 +19,7 @@ from servd.config.bento.declared import Declared, DeclaredGraph, GivenAddress, a
 from servd.config.tree import plain
 from servd.core.address import EVERY_V4, AddressError, parse_address
 from servd.core.errors import UsageError
-from servd.wire.names import DESCRIBE_MODULE, PROMETHEUS_FOLDER
+from servd.wire.names import DESCRIBE_MODULE, HANDOVER, PROMETHEUS_FOLDER
 
 SOURCE = "<servd serve>"
 _SECONDS = 60.0
@@ -88,7 +88,8 @@ class ServeOptions:
         argv = [sys.executable, "-P", "-m", DESCRIBE_MODULE, self.target, self.directory]
         environ = {**os.environ, PROMETHEUS_FOLDER: os.devnull}  # each process has its own
         given = arguments_text(self.arguments)
-        near = os.path.dirname(self.runtime_dir) if not self.print_config else None
+        stays = not self.print_config and HANDOVER not in os.environ
+        near = os.path.dirname(self.runtime_dir) if stays else None
         begun = Description(argv, self.directory, environ, given, near=near)
         atexit.register(begun.drop)
         return begun

@@ -70,7 +70,7 @@ class SharedRuntime:
     def prepare(self, launch: Launch) -> bool:
         """Implements `WorkerSource`."""
         self._keep(wanted=launch.plan.workers == 1)
-        if (described := self._templates.described(launch)) is not None:
+        if (described := self._templates.described(launch.plan)) is not None:
             self.template = described
             return True
         can_start, self.template = self._templates.get(self._key)

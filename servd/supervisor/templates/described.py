@@ -4,24 +4,29 @@ the code, which may load models, is imported once on the way to the first answer
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from servd.plan.environment import is_own
+from servd.plan.model import ServicePlan
 from servd.supervisor.templates.forked import ForkedProcess
 from servd.supervisor.templates.template import TemplateError, ask
 from servd.wire.fork_request import ForkRequest
 from servd.wire.names import DESCRIBE_MODULE, PROMETHEUS_FOLDER
-
-if TYPE_CHECKING:
-    from servd.supervisor.circus.launch import Launch
 
 
 class Describing(Protocol):
     """The process (`servd.bento.describe_client`): what it was started with, and its socket."""
 
     socket: socket.socket | None
+    is_current: Callable[[], bool]
+
+    @property
+    def pid(self) -> int:
+        """The pid."""
 
     @property
     def about(self) -> tuple[tuple[str, ...], str, str]:
@@ -34,6 +39,10 @@ class Describing(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """The options of Popen for its user."""
+
+    @property
+    def printed(self) -> bytes:
+        """What the import printed."""
 
     def hand_over(self) -> None:
         """It is a worker now."""
@@ -53,22 +62,21 @@ class DescribedCode:
         """Whether it has not become a worker yet."""
         return self._process.socket is not None
 
-    def fits(self, launch: Launch) -> bool:
-        """Whether a worker of `launch` would have imported the code in the same way."""
-        plan, process = launch.plan, self._process
-        if plan.app is None or plan.app.bento is None or plan.preloads or plan.gpus:
+    def fits(self, plan: ServicePlan) -> bool:
+        """Whether a worker would have imported the code in the same way, with the same rights."""
+        process, given = self._process, plan.definition
+        if plan.app is None or (bento := plan.app.bento) is None or plan.preloads or plan.gpus:
             return False
-        given = plan.definition
+        if bento.unknown or bento.environments or process.identity or _is_confined(plan):
+            return False
         argv = (*plan.argv_of(DESCRIBE_MODULE), given.bento, plan.directory)
-        identity = launch.identity_options()
-        del identity["umask"]
         return (
             self.is_there
-            and not plan.app.bento.unknown
-            and not plan.app.bento.environments
             and process.about == (argv, plan.directory, given.bento_arguments)
-            and dict(process.identity) == identity
+            and (PROMETHEUS_FOLDER in process.environment)
+            == (PROMETHEUS_FOLDER in plan.environment)
             and _of_code(process.environment) == _of_code(plan.environment)
+            and process.is_current()
         )
 
     def fork(self, request: ForkRequest, descriptors: Sequence[int]) -> ForkedProcess:
@@ -77,17 +85,30 @@ class DescribedCode:
         if process.socket is None:
             raise TemplateError(0, "the process is a worker already")
         try:
-            child = ask(process.socket, request, descriptors)
+            ask(process.socket, request, descriptors)
         except OSError:
             self.end()
             raise
+        with contextlib.suppress(OSError):
+            os.write(descriptors[1], process.printed)
         process.hand_over()
-        return child
+        return ForkedProcess(process.pid)  # whatever its code has answered
 
     def end(self) -> None:
         """Ends it, if it has not become a worker."""
         if self.is_there:
             self._process.drop()
+
+
+def _is_confined(plan: ServicePlan) -> bool:
+    """Whether a worker has fewer rights, which the threads of the import would not lose."""
+    identity = plan.identity
+    return bool(
+        identity.account is not None
+        or identity.gid is not None
+        or identity.rlimits
+        or identity.affinity
+    )
 
 
 def _of_code(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
@@ -20,9 +19,6 @@ from servd.supervisor.templates.start import (
     variables_at_start,
 )
 from servd.supervisor.templates.template import Template
-
-if TYPE_CHECKING:
-    from servd.supervisor.circus.launch import Launch
 
 _START_SECONDS = 10.0
 _MAX_FAILURES = 3
@@ -77,13 +73,20 @@ class Templates:
             self._early = _key(ARGV, variables)
             self._adopt(self._early, started)
 
-    def add_described(self, processes: Iterable[Describing]) -> None:
-        """Takes over processes that have described the code of BentoML services."""
-        self._described += map(DescribedCode, processes)
+    def add_described(self, processes: Iterable[Describing], plans: Sequence[ServicePlan]) -> None:
+        """Takes over processes that have described the code of BentoML services; ends those that
+        fit none of the `plans`: they may hold a model, and a device.
+        """
+        for process in processes:
+            code = DescribedCode(process)
+            if self._enabled and any(map(code.fits, plans)):
+                self._described.append(code)
+            else:
+                code.end()
 
-    def described(self, launch: Launch) -> DescribedCode | None:
-        """Returns one that can become a worker of `launch`."""
-        return next((each for each in self._described if each.fits(launch)), None)
+    def described(self, plan: ServicePlan) -> DescribedCode | None:
+        """Returns one that can become a worker by `plan`."""
+        return next((each for each in self._described if each.fits(plan)), None)
 
     def end_described(self) -> None:
         """Ends those that have not become workers."""

@@ -69,8 +69,21 @@ def _answer(reading: int) -> dict[str, Any]:
     content = os.read(reading, 65536) if ready else b""
     if not content:
         raise NoAnswerError(0, "the template has ended" if ready else "it does not answer")
-    found: dict[str, Any] = json.loads(content)
-    return found
+    with contextlib.suppress(ValueError):
+        found: dict[str, Any] = json.loads(content)
+        if isinstance(found.get("pid"), int) or {"errno", "text", "file"} <= found.keys():
+            return found
+    raise NoAnswerError(0, "it answers what is no answer")
+
+
+def _require_child(pid: int) -> None:
+    """Raises `NoAnswerError` for a process that is not this one's child: code of an app, which runs
+    in its template, could name any.
+    """
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (OSError, OverflowError):
+        raise NoAnswerError(0, "it names a process that is none of servd's") from None
 
 
 class Template:
@@ -115,10 +128,12 @@ class Template:
         `TemplateError`, or the OSError of what the process did before it was ready to begin.
         """
         try:
-            return ask(self._socket, request, descriptors)
+            forked = ask(self._socket, request, descriptors)
+            _require_child(forked.pid)
         except NoAnswerError:
             self.kill()
             raise
+        return forked
 
     def _hear(self) -> None:
         try:

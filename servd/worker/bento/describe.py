@@ -26,7 +26,7 @@ from servd.worker.bento.declared_settings import server_settings, unless_default
 from servd.worker.bento.legacy import described_legacy, is_legacy
 from servd.worker.bento.load import NoBentoMLError, load_service
 from servd.worker.channel import Channel
-from servd.worker.events import users_traceback
+from servd.worker.events import HeldEvents, configure_logging, users_traceback
 from servd.worker.fork import answer, enter, take_on
 from servd.worker.load_app import AppLoadError, in_one_line
 from servd.worker.metrics_folder import OwnMetricsFolder
@@ -48,19 +48,26 @@ def main() -> None:
     area = ProcessArea()
     os.environ.pop(AREA, None)
     heir = socket.socket(fileno=int(descriptor[0])) if descriptor else None
+    held = HeldEvents()
     metrics = OwnMetricsFolder(os.environ.pop(METRICS_NEAR, ""))
     threading.Thread(target=_exit_with_parent, args=[metrics], daemon=True).start()
     document = os.dup(1)
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    if heir is None:
+        logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    else:
+        heir.set_inheritable(False)
+        configure_logging(held, "info")
     found = _found(identifier, directory, 0 if heir is not None else None)
     stays = heir is not None and "error" not in found and not metrics.is_missing
     found |= {"stays": True} if stays else {}
+    if stays:
+        _silence()
     with open(document, "w", encoding="utf-8") as file:
-        json.dump(found, file)
+        file.write(json.dumps(found) + "\n")
     sys.stdout.flush()
     if heir is not None and stays:
-        _become(heir, area, metrics)
+        _become(heir, area, metrics, held)
         return
     metrics.remove()
     os._exit(1 if "error" in found else 0)  # without waiting for threads of the code
@@ -79,12 +86,20 @@ def _found(identifier: str, directory: str, worker: int | None) -> dict[str, Any
         return {"error": lead + str(error), "code": code, "trace": trace}
 
 
-def _become(heir: socket.socket, area: ProcessArea, metrics: OwnMetricsFolder) -> None:
-    """Waits for the request to become a worker, and does so; exits when none comes."""
-    sys.stderr.flush()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (1, 2):  # the daemon reads both to their end
+def _silence() -> None:
+    """The daemon reads no more of what the import prints; threads of it may print on."""
+    for text in (sys.stdout, sys.stderr):
+        text.flush()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
         os.dup2(nothing, stream)
+    os.close(nothing)
+
+
+def _become(
+    heir: socket.socket, area: ProcessArea, metrics: OwnMetricsFolder, held: HeldEvents
+) -> None:
+    """Waits for the request to become a worker, and does so; exits when none comes."""
     try:
         message, descriptors = receive(heir)
     except ConnectionError:
@@ -95,9 +110,9 @@ def _become(heir: socket.socket, area: ProcessArea, metrics: OwnMetricsFolder) -
     _becomes_worker.set()
     request = ForkRequest.read(message)
     reply, stdout, stderr, channel, *own = descriptors
-    logging.root.handlers.clear()
     enter(request)
     take_on(request, stdout, stderr, area)
+    nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     heir.close()
@@ -111,7 +126,7 @@ def _become(heir: socket.socket, area: ProcessArea, metrics: OwnMetricsFolder) -
     os.close(reply)
     from servd.worker.run import run
 
-    run(Channel(channel), dict(zip(request.numbers, own, strict=True)))
+    run(Channel(channel), dict(zip(request.numbers, own, strict=True)), held=held)
 
 
 def _exit_with_parent(metrics: OwnMetricsFolder) -> None:
