@@ -50,16 +50,20 @@ class InputWatch:
         while True:
             self._again.clear()
             try:
-                with contextlib.closing(FolderEvents(_folders(self._known), self._changed.set)):
-                    await self._follow()
+                folders = await self._folders()
+                with contextlib.closing(FolderEvents(folders, self._changed.set)):
+                    await self._follow(folders)
             except OSError as error:  # a folder is gone, or inotify is exhausted
                 self._trouble.say(error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _follow(self) -> None:
+    async def _folders(self) -> list[str]:
+        """Returns the folders to watch; a tree of weights may be on a slow file system."""
+        return await asyncio.to_thread(_folders, self._known)
+
+    async def _follow(self, folders: list[str]) -> None:
         """Returns when other folders are to be watched."""
-        folders = _folders(self._known)
-        while not self._again.is_set() and folders == _folders(self._known):
+        while not self._again.is_set() and folders == await self._folders():
             self._changed.clear()
             await self._look()
             events = {asyncio.ensure_future(e.wait()) for e in (self._changed, self._again)}
