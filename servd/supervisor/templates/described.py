@@ -84,13 +84,16 @@ class DescribedCode:
         process = self._process
         if process.socket is None:
             raise TemplateError(0, "the process is a worker already")
+        _, stderr, *_ = descriptors
+        os.set_blocking(stderr, False)  # the kernel may have made a small pipe
+        with contextlib.suppress(OSError):
+            os.write(stderr, process.printed)
+        os.set_blocking(stderr, True)
         try:
             ask(process.socket, request, descriptors)
         except OSError:
             self.end()
             raise
-        with contextlib.suppress(OSError):
-            os.write(descriptors[1], process.printed)
         process.hand_over()
         return ForkedProcess(process.pid)  # whatever its code has answered
 
