@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS, METRICS_NEAR
+from servd.wire.names import AREA, AREA_BYTES, BENTO_ARGUMENTS, DESCRIBE_LEVEL, METRICS_NEAR
 
 _LONGEST_SECONDS = 3600.0
 """Longest wait at a time: select(2) and its like take no number of any size."""
@@ -59,11 +59,12 @@ class Description:
         arguments: str = "",
         *,
         near: str | None = None,
+        level: str = "info",
         **identity: Any,
     ) -> None:
         """`arguments` are those of the code, as JSON; `identity` are the options of Popen for the
-        process's user. It stays with `near`, a folder above that of a worker's metrics. Raises
-        `DescriptionError`.
+        process's user. It stays with `near`, a folder above that of a worker's metrics, and logs
+        what has `level`. Raises `DescriptionError`.
         """
         self.about = (tuple(argv), folder, arguments)
         self.environment = dict(environ)
@@ -74,7 +75,8 @@ class Description:
         if near is not None:
             self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.append(other)
-            given |= {AREA: "." * AREA_BYTES, METRICS_NEAR: near}
+            area = "." * AREA_BYTES
+            given |= {AREA: area, METRICS_NEAR: near, DESCRIBE_LEVEL: level}
         lifeline, ours = os.pipe()  # the process ends when its other end is closed
         self._lifeline = [ours]
         self.printed = b""

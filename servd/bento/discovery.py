@@ -169,7 +169,14 @@ class Discovery:
         about = (argv, service.directory, service.definition.bento_arguments)
         if begun is None or begun.about != about or identity:
             near = self.near if not service.preloads else None
-            begun = Description(*about[:2], service.environment, about[2], near=near, **identity)
+            begun = Description(
+                *about[:2],
+                service.environment,
+                about[2],
+                near=near,
+                level=service.definition.log.level,
+                **identity,
+            )
         self._asking.add(begun)
         try:
             if self._given_up:

@@ -19,6 +19,9 @@ BENTO_ARGUMENTS = "SERVD_BENTO_ARGUMENTS"
 DESCRIBE_MODULE = "servd.worker.bento.describe"
 """The program that describes the code of a BentoML service, and can become its first worker."""
 
+DESCRIBE_LEVEL = "SERVD_DESCRIBE_LEVEL"
+"""The lowest level that the process logs which describes code, and may become a worker."""
+
 METRICS_NEAR = "SERVD_METRICS_NEAR"
 """A folder above the one for the metrics that the process that describes code has as a worker."""
 

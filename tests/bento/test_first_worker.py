@@ -163,6 +163,7 @@ LOUD = """
     held = shared_memory.SharedMemory(create=True, size=16)  # its tracker keeps stderr open
     print("printed at import")
     logging.getLogger("mine").error("logged at import")
+    logging.getLogger("mine").info("details of the import")
     notes = logging.FileHandler("notes.log")
     logging.getLogger().addHandler(notes)
     main = sys.modules["__main__"]
@@ -176,10 +177,11 @@ LOUD = """
 def test_what_the_import_says_and_sets_stays(servd: Servd) -> None:
     """And what it starts holds nothing up; what it says of its pid is not believed."""
     code = LOUD + CODE.replace('print("said by the code")', 'logging.error("said by the code")')
-    daemon = started(servd, CONFIG, code)
+    daemon = started(servd, CONFIG + 'log = { level = "warning" }\n', code)
     (pid,) = daemon.pids("one")
     assert importers(servd.folder) == [pid]
     daemon.wait_for_line("printed at import")
+    assert not daemon.lines("details of the import")
     assert [line["pid"] for line in daemon.lines("logged at import")] == [pid]
     assert httpx.post(f"{daemon.url('one')}/say", json={}, timeout=DEADLINE).text == "said"
     assert "said by the code" in (servd.folder / "notes.log").read_text()

@@ -90,7 +90,9 @@ class ServeOptions:
         given = arguments_text(self.arguments)
         stays = not self.print_config and HANDOVER not in os.environ
         near = os.path.dirname(self.runtime_dir) if stays else None
-        begun = Description(argv, self.directory, environ, given, near=near)
+        begun = Description(
+            argv, self.directory, environ, given, near=near, level=self._level or "info"
+        )
         atexit.register(begun.drop)
         return begun
 

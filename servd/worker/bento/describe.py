@@ -21,7 +21,13 @@ from typing import Any
 
 from servd.core import gc_tuning
 from servd.wire.fork_request import ForkRequest, receive
-from servd.wire.names import AREA, BENTO_ARGUMENTS, METRICS_NEAR, PROMETHEUS_FOLDER
+from servd.wire.names import (
+    AREA,
+    BENTO_ARGUMENTS,
+    DESCRIBE_LEVEL,
+    METRICS_NEAR,
+    PROMETHEUS_FOLDER,
+)
 from servd.worker.bento.declared_settings import server_settings, unless_default
 from servd.worker.bento.legacy import described_legacy, is_legacy
 from servd.worker.bento.load import NoBentoMLError, load_service
@@ -57,7 +63,7 @@ def main() -> None:
         logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     else:
         heir.set_inheritable(False)
-        configure_logging(held, "info")
+        configure_logging(held, os.environ.pop(DESCRIBE_LEVEL, "info"))
     found = _found(identifier, directory, 0 if heir is not None else None)
     stays = heir is not None and "error" not in found and not metrics.is_missing
     found |= {"stays": True} if stays else {}
