@@ -88,6 +88,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def all_children_of(pid: int) -> set[int]:
+    """Returns the children of a process, also while some of them end: one look may lack others then
+    (proc(5), /proc/pid/task/tid/children).
+    """
+    return {*children_of(pid), *children_of(pid)}
+
+
 def descendants_of(pids: Collection[int]) -> Iterator[int]:
     """Yields processes and everything that they started."""
     waiting = list(pids)

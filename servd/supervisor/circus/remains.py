@@ -30,7 +30,7 @@ class Remains:
     def look(self, known: Callable[[int], bool]) -> dict[int, str]:
         """Returns the names of those that live now, by pid. `known` tells a worker's own pid."""
         self._forget_ended()
-        orphans = [pid for pid in processes.children_of(os.getpid()) if not known(pid)]
+        orphans = [pid for pid in processes.all_children_of(os.getpid()) if not known(pid)]
         ours = [
             pid for pid in orphans if processes.was_started_by(pid, self._leader, self._notify_path)
         ]
