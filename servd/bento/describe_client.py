@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -20,7 +21,6 @@ _LONGEST_SECONDS = 3600.0
 
 _END_SECONDS = 0.5
 """Time for a process that is not needed to end by itself."""
-
 
 _MOST_PRINTED_BYTES = 32 * 1024
 """What an import prints and is kept: the last of it fits into a pipe."""
@@ -188,10 +188,10 @@ class Description:
             self.socket.close()
             self.socket = None
 
-    def is_service(self, seconds: float) -> bool:
-        """Waits up to `seconds`, and returns whether there is a BentoML service."""
+    def is_service(self) -> bool:
+        """Waits for the answer, and returns whether there is a BentoML service."""
         try:
-            return bool(self.document(seconds))
+            return bool(self.document(math.inf))
         except DescriptionError:
             return False
 

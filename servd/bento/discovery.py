@@ -167,7 +167,10 @@ class Discovery:
         identity = running_as(service.identity.account, service.identity.gid)
         begun, self.begun = self.begun, None
         about = (argv, service.directory, service.definition.bento_arguments)
-        if begun is None or begun.about != about or identity:
+        if begun is not None and (begun.about != about or identity):
+            begun.drop()
+            begun = None
+        if begun is None:
             near = self.near if not service.preloads else None
             begun = Description(
                 *about[:2],

@@ -70,7 +70,7 @@ class _Module:
         for node in self.statements:
             if isinstance(node, ast.Import):
                 for item in node.names:
-                    if item.name.partition(".")[0] == "bentoml":
+                    if _is_of_bentoml(item.name):
                         self.modules.add(item.asname or "bentoml")
             elif isinstance(node, ast.ImportFrom) and node.module in _MODULES and not node.level:
                 for item in node.names:
@@ -91,9 +91,7 @@ class _Module:
     def _may_make(self, name: str) -> bool:
         """Whether the module uses BentoML, or one of the working directory that makes `name`."""
         imported = list(self._imported())
-        if self.modules or any(
-            module.partition(".")[0] == "bentoml" for _, _, module, _ in imported
-        ):
+        if any(_is_of_bentoml(module) for _, _, module, _ in imported):
             return True
         used = {name, *self._used_for(name)}
         for alias, original, module, level in imported:
@@ -104,26 +102,29 @@ class _Module:
 
     def _used_for(self, name: str) -> set[str]:
         """Returns the names in what defines `name`."""
-        found: list[ast.expr] = [d for each in self._classes(name) for d in each.decorator_list]
+        decorators = [d for each in self._classes(name) for d in each.decorator_list]
+        found = [*decorators, *self._values(name)]
+        return {n.id for each in found for n in ast.walk(each) if isinstance(n, ast.Name)}
+
+    def _values(self, name: str) -> Iterator[ast.expr]:
+        """Yields what is assigned to `name`."""
         for node in self.statements:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if any(isinstance(to, ast.Name) and to.id == name for to in targets):
-                    found.append(node.value)
-        return {n.id for each in found for n in ast.walk(each) if isinstance(n, ast.Name)}
+                    yield node.value
 
     def _is_plain(self, name: str) -> bool:
         """Whether `name` is a function, a class without a decorator, or an object of a library:
         `app = FastAPI()`.
         """
-        found = any(not each.decorator_list for each in self._classes(name))
         for node in self.statements:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
                 return True
-            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                if any(isinstance(to, ast.Name) and to.id == name for to in targets):
-                    found = self._is_of_library(node.value.func)
+        found = any(not each.decorator_list for each in self._classes(name))
+        for value in self._values(name):
+            if isinstance(value, ast.Call):
+                found = self._is_of_library(value.func)
         return found
 
     def _is_of_library(self, node: ast.expr) -> bool:
@@ -132,8 +133,7 @@ class _Module:
             node = node.value
         for name, _, module, level in self._imported():
             if isinstance(node, ast.Name) and name == node.id:
-                is_bentoml = module.partition(".")[0] == "bentoml"
-                return not is_bentoml and self._other(module, level) is None
+                return not _is_of_bentoml(module) and self._other(module, level) is None
         return False
 
     def _imported(self) -> Iterator[tuple[str, str, str, int]]:
@@ -149,16 +149,14 @@ class _Module:
     def has(self, name: str) -> bool:
         """Whether `name` is a service; with an empty name, whether there is any."""
         for node in self.statements:
-            if isinstance(node, ast.ClassDef):
-                if name in ("", node.name) and any(map(self._makes, node.decorator_list)):
-                    return True
-            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                named = any(isinstance(to, ast.Name) and to.id == name for to in targets)
-                if name and named and (self._makes(node.value) or self._is(node.value, name)):
+            if isinstance(node, ast.ClassDef) and name in ("", node.name):
+                decorators = node.decorator_list
+                if any(map(self._makes, decorators)):
                     return True
         if not name:
             return False
+        if any(self._makes(value) or self._is(value, name) for value in self._values(name)):
+            return True
         # a name missing in a module that uses BentoML: BentoML reports the error
         return self._imports(name) or (bool(self.modules) and not self._may_define(name))
 
@@ -217,6 +215,10 @@ class _Module:
         if source is None or self.depth >= _MAX_IMPORT_DEPTH:
             return None
         return _Module(source, self.working_dir, self.depth + 1)
+
+
+def _is_of_bentoml(module: str) -> bool:
+    return module.partition(".")[0] == "bentoml"
 
 
 @functools.cache  # a module is imported by many

@@ -22,11 +22,11 @@ class Lifecycle:
         return "running" if self.has_started else "starting"
 
     def stop(self, delay: float | None = None) -> None:
-        """Requests that the daemon stops. A daemon that has started goes on serving for `delay`
-        seconds; load balancers see meanwhile that it is not ready.
+        """Requests that the daemon stops, after it has gone on serving for `delay` seconds; load
+        balancers see meanwhile that it is not ready.
         """
         self.is_told_to_stop = True
-        if delay and self.has_started:
+        if delay:
             asyncio.get_running_loop().call_later(delay, self.stopping.set)
         else:
             self.stopping.set()

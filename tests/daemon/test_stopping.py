@@ -360,18 +360,18 @@ def test_a_signal_at_the_very_end_does_not_change_how_it_ends(
     assert daemon.leftovers() == []
 
 
+DELAYED = """
+    [daemon]
+    stop_delay = "{}"
+    [services.web]
+    app = "slow:app"
+    listen = "127.0.0.1:0"
+"""
+
+
 def test_a_delay_lets_load_balancers_look_away_first(servd: Servd) -> None:
     """Until it is over, everything is served and supervised; only /readyz says otherwise."""
-    config = """
-        [daemon]
-        stop_delay = "1h"
-        [admin]
-        metrics = "127.0.0.1:0"
-        [services.web]
-        app = "slow:app"
-        listen = "127.0.0.1:0"
-    """
-    daemon = servd(config, slow_py=SLOW).ready()
+    daemon = servd(DELAYED.format("1h"), slow_py=SLOW).ready()
     assert daemon.ask("GET", "/readyz").status_code == 200
     daemon.send(signal.SIGTERM)
     wait_until(lambda: daemon.ask("GET", "/readyz").status_code == 503, "it says that it stops")
@@ -389,14 +389,7 @@ def test_a_delay_lets_load_balancers_look_away_first(servd: Servd) -> None:
 
 
 def test_the_drain_follows_the_delay(servd: Servd) -> None:
-    config = """
-        [daemon]
-        stop_delay = "200ms"
-        [services.web]
-        app = "slow:app"
-        listen = "127.0.0.1:0"
-    """
-    daemon = servd(config, slow_py=SLOW).ready()
+    daemon = servd(DELAYED.format("200ms"), slow_py=SLOW).ready()
     with daemon.asking("web", "/?1", times=2) as answers:
         wait_until(lambda: len(daemon.lines("asked")) == 2, "two requests in flight")
         assert daemon.stop() == 0
@@ -405,14 +398,7 @@ def test_the_drain_follows_the_delay(servd: Servd) -> None:
 
 
 def test_a_stop_during_an_upgrade_ends_it_also_with_a_delay(servd: Servd) -> None:
-    config = """
-        [daemon]
-        stop_delay = "1s"
-        [services.web]
-        app = "slow:app"
-        listen = "127.0.0.1:0"
-    """
-    daemon = servd(config, slow_py=SLOW).ready()
+    daemon = servd(DELAYED.format("1s"), slow_py=SLOW).ready()
     daemon.send(signal.SIGUSR2)
     daemon.wait_for("upgrade started")
     daemon.send(signal.SIGTERM)

@@ -25,9 +25,6 @@ SOURCE = "<servd serve>"
 _SECONDS = 60.0
 """Longest import of the code of a BentoML service whose configuration is printed."""
 
-_LONGEST_SECONDS = 7 * 24 * 3600.0
-"""Longest import that has to tell whether there is a service."""
-
 _CLIENT_AUTH = {"0": "none", "1": "optional", "2": "required"}
 _VERSIONS = {"TLSv1.2": "TLSv1.2", "TLSv1.3": "TLSv1.3", "2": "TLSv1.2", "17": "TLSv1.2"}
 """Names, and Python's numbers of PROTOCOL_TLS and PROTOCOL_TLS_SERVER: the newest of both sides."""
@@ -74,7 +71,7 @@ class ServeOptions:
         found = self.bento or is_bento(self.target, self.directory, os.environ)
         if found is None:
             asked = self._description
-            found = asked is not None and asked.is_service(_LONGEST_SECONDS)
+            found = asked is not None and asked.is_service()
         return found
 
     def begin_description(self) -> Description | None:

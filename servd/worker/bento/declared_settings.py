@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from servd.wire.worker_spec import BentoSpec
+
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _DEFAULT_BACKLOG = 2048
 """BentoML's defaults: such a value counts as undeclared."""
@@ -26,6 +28,18 @@ def server_settings(config: dict[str, Any], declared: dict[str, Any]) -> dict[st
         "port": address.get("port") or unless_default(http.get("port"), 3000),
         "tls": _tls(config.get("ssl") or {}),
     }
+
+
+def leave_to_servd(config: dict[str, Any], spec: BentoSpec) -> None:
+    """Turns off what servd does for a server: the access log; deadlines and limits unless `spec`
+    keeps them.
+    """
+    config.setdefault("logging", {}).setdefault("access", {})["enabled"] = False
+    traffic = config.setdefault("traffic", {})
+    if not spec.keeps_timeout:
+        traffic["timeout"] = None
+    if not spec.keeps_concurrency:
+        traffic["max_concurrency"] = None
 
 
 def unless_default(value: Any, default: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from servd.wire.worker_spec import BentoSpec
-from servd.worker.bento.declared_settings import server_settings
+from servd.worker.bento.declared_settings import leave_to_servd, server_settings
 from servd.worker.bento.first_worker import first_of_all
 from servd.worker.load_app import AppLoadError
 
@@ -105,13 +105,8 @@ def _configure(spec: BentoSpec) -> None:
 
     whole = BentoMLContainer.config.get()
     parts = [whole["runners" if spec.service else "api_server"]]
-    parts[0]["logging"]["access"]["enabled"] = False
     if spec.service in parts[0]:
         parts.append(parts[0][spec.service])
     for part in parts:
-        traffic = part.setdefault("traffic", {})
-        if not spec.keeps_timeout:
-            traffic["timeout"] = None
-        if not spec.keeps_concurrency:
-            traffic["max_concurrency"] = None
+        leave_to_servd(part, spec)
     BentoMLContainer.config.set(whole)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from servd.wire.worker_spec import BentoSpec
+from servd.worker.bento.declared_settings import leave_to_servd
 from servd.worker.bento.dependency_calls import complete_calls
 from servd.worker.bento.first_worker import first_of_all
 from servd.worker.bento.legacy import is_legacy, legacy_app, set_variables
@@ -177,11 +178,7 @@ def _configure(name: str, spec: BentoSpec) -> None:
     whole = BentoMLContainer.config.get()
     service, server = whole["services"][name], whole["api_server"]
     for part in (service, server):
-        part["logging"]["access"]["enabled"] = False
-        if not spec.keeps_timeout:
-            part["traffic"]["timeout"] = None
-        if not spec.keeps_concurrency:
-            part["traffic"]["max_concurrency"] = None
+        leave_to_servd(part, spec)
     service["workers"] = spec.workers  # each takes its share of max_concurrency
     for other in dict(spec.reached_at):
         whole["services"].get(other, {}).setdefault("runner_connection", _LONG_SESSIONS)
