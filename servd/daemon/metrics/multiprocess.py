@@ -1,7 +1,8 @@
 """Apps' own metrics (prometheus_client's multiprocess mode): each process of a service writes files
 into the service's folder, and all are shown as one. Files of services are not trusted: each is
 checked and copied into a private folder before it is read. Those of ended processes are folded into
-one per type, so that counters stay and the folder does not grow; their gauges vanish.
+one per type, so that counters stay and the folder does not grow; their gauges vanish. A copy of the
+fold is in the service's folder: an app that shows its metrics by itself counts on, too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
 from servd.core.quick_dataclass import dataclass
-from servd.daemon.metrics.folder import FOLDED, files, lives
+from servd.daemon.metrics.folder import FOLDED, files, lives, publish
 
 BUDGET_BYTES = 16 * 2**20
 """Bytes of all files of one service that are read; files beyond them are left out."""
@@ -87,14 +88,15 @@ class AppMetrics:
             content = _content(path, BUDGET_BYTES)
             ended_left -= len(content or b"")
             if content is not None:
-                self._fold(os.path.join(self.private, service), kind, content)
+                self._fold(service, kind, content)
             for file in (path, os.path.join(self.private, service, os.path.basename(path))):
                 with contextlib.suppress(OSError):
                     os.unlink(file)
 
-    def _fold(self, folder: str, kind: str, content: bytes) -> None:
+    def _fold(self, service: str, kind: str, content: bytes) -> None:
         if kind.startswith("gauge"):
             return
+        folder = os.path.join(self.private, service)
         os.makedirs(folder, 0o700, exist_ok=True)
         file = os.path.join(folder, f"{kind}_{FOLDED}.db")
         sums: dict[str, _Entry] = {}
@@ -109,9 +111,11 @@ class AppMetrics:
                 sums[entry.key] = entry
                 size += len(entry.content)
         # written, not mapped: a full disk is an error then, not a SIGBUS
+        folded_content = _file_of(sums.values())
         with open(f"{file}.new", "wb") as fresh:
-            fresh.write(_file_of(sums.values()))
+            fresh.write(folded_content)
         os.replace(f"{file}.new", file)
+        publish(self.folder, service, kind, folded_content)
 
 
 def _content(path: str, most: int) -> bytes | None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from servd.daemon.metrics.multiprocess import AppMetrics
 
@@ -51,12 +52,48 @@ def test_the_dead_are_folded_into_one_file_and_counted_on(
         written(folder / f"gauge_all_{pid}.db", level=5)
     assert total(metrics, "seen") == 41
     assert total(metrics, "level") == 0
-    assert [path.name for path in folder.iterdir()] == [f"counter_{os.getpid()}.db"]
+    left = {path.name for path in folder.iterdir()}
+    assert left == {f"counter_{os.getpid()}.db", "counter_0.db"}
     assert total(metrics, "seen") == 41
     written(folder / f"counter_{DEAD}.db", seen=3)
     metrics.fold("web")
     assert not (folder / f"counter_{DEAD}.db").exists()
     assert total(metrics, "seen") == 44
+
+
+def by_itself(folder: Path) -> dict[str, float]:
+    """What an app shows that reads its folder by itself, as prometheus_client documents it."""
+    files = [str(path) for path in folder.glob("*.db")]
+    families = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    return {s.name: s.value for family in families for s in family.samples}
+
+
+def test_an_app_that_shows_its_metrics_by_itself_counts_on(
+    metrics: AppMetrics, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m" / "web"
+    written(folder / f"counter_{os.getpid()}.db", seen=1)
+    for pid in range(DEAD, DEAD + 3):
+        written(folder / f"counter_{pid}.db", seen=2)
+        metrics.fold("web")
+        metrics.fold("web")
+    assert by_itself(folder) == {"seen_total": 7}
+    (folder / "counter_0.db").unlink()
+    (folder / "counter_0.db").symlink_to(tmp_path / "elsewhere")
+    (folder / ".counter_0.db").symlink_to(tmp_path / "elsewhere")
+    written(folder / f"counter_{DEAD}.db", seen=2)
+    metrics.fold("web")
+    assert by_itself(folder) == {"seen_total": 9}
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_refuses_the_sums_of_the_dead_harms_only_itself(
+    metrics: AppMetrics, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m" / "web"
+    (folder / ".counter_0.db").mkdir(parents=True)
+    written(folder / f"counter_{DEAD}.db", seen=2)
+    assert total(metrics, "seen") == 2
 
 
 @settings(
