@@ -141,7 +141,8 @@ def given_up(daemon: ServdProcess, said: str, count: int) -> dict[str, float]:
         seconds = {event["request_id"]: after(event) for event in found}
         return seconds if len(seconds) >= count else None
 
-    return wait_until(look, f"{count} lines: {said}")
+    seconds: dict[str, float] = wait_until(look, f"{count} lines: {said}")
+    return seconds
 
 
 def test_a_request_that_takes_too_long_is_answered_504_in_time(served: ServdProcess) -> None:
