@@ -29,10 +29,13 @@ def test_the_pages_are_what_the_code_says() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+RUNNERS = ("command", "bento", "app", "external")
+
+
 def config_with(section: str, key: str, example: dict[str, Any]) -> dict[str, Any]:
     """A configuration in which the example stands where its key belongs."""
     if section == "service":
-        runs: dict[str, Any] = {} if key in ("command", "bento", "app") else {"app": "main:app"}
+        runs: dict[str, Any] = {} if key in RUNNERS else {"app": "main:app"}
         return {"services": {"web": {**runs, **example}}}
     table = key.split(".", maxsplit=1)[0]
     if table == "hooks":

@@ -89,6 +89,8 @@ async def livez() -> str:
     "/readyz",
     response_class=PlainTextResponse,
     summary="Whether every service is ready",
+    description="Services that run elsewhere are shown, and do not count: they would take every"
+    " host out of a load balancer at once. What needs one waits for it at its start.",
     responses={
         503: {"description": "Not ready", "content": {"text/plain": {}}},
         **documented(_422="Invalid"),
@@ -101,7 +103,8 @@ async def readyz(
 ) -> PlainTextResponse:
     services = daemon.supervisor.services.values()
     counted = [s for s in services if s.plan.workers and s.plan.name not in (exclude or ())]
-    ready = daemon.state != "stopping" and all(s.state in WELL for s in counted)
+    here = [s for s in counted if s.plan.external is None]  # others do not take this host out
+    ready = daemon.state != "stopping" and all(s.state in WELL for s in here)
     text = (
         ""
         if verbose is None

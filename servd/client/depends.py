@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from servd.core.client_tls import client_context
 from servd.core.errors import DependencyError
 from servd.core.quick_dataclass import dataclass
 from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, SERVICE
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DependencyAddress:
-    """The base URL of a dependency, and its unix socket if it has one."""
+    """The base URL of a dependency, its unix socket if it has one, and for https:// the files that
+    verify it and that the client shows of itself.
+    """
 
     url: str
     uds: str | None = None
+    ca_certs: str = ""
+    certfile: str = ""
+    keyfile: str = ""
 
     @property
     def label(self) -> str:
@@ -43,7 +49,8 @@ def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:
     except ValueError:
         raise DependencyError(f"{DEPENDENCIES} is not JSON") from None
     if name in known:
-        return DependencyAddress(known[name]["url"], known[name].get("uds"))
+        fields = DependencyAddress.__dataclass_fields__
+        return DependencyAddress(**{k: v for k, v in known[name].items() if k in fields})
     if service := environ.get(SERVICE):
         raise DependencyError(
             f'"{name}" is not a dependency of service "{service}": add it to depends_on'
@@ -89,7 +96,9 @@ def depends_sync(name: str) -> Client:
 
 @cache
 def _client(name: str, address: DependencyAddress, *, sync: bool) -> Any:
-    """Returns the client. Raises `DependencyError` if httpx is not installed."""
+    """Returns the client. Raises `DependencyError` if httpx is not installed, or a certificate
+    cannot be used.
+    """
     try:
         import httpx
 
@@ -98,6 +107,13 @@ def _client(name: str, address: DependencyAddress, *, sync: bool) -> Any:
         raise DependencyError("servd.depends needs httpx: install it in this environment") from None
     common: dict[str, Any] = {"base_url": address.url, "timeout": transport.TIMEOUT}
     pool: dict[str, Any] = {"uds": address.uds, "limits": transport.LIMITS}
+    if address.url.startswith("https:"):
+        try:
+            pool["verify"] = client_context(address.ca_certs, address.certfile, address.keyfile)
+        except (OSError, ValueError) as error:
+            raise DependencyError(
+                f'the certificates for "{name}" cannot be used: {error}'
+            ) from None
     if sync:
         inner = httpx.HTTPTransport(**pool)
         sender = transport.DependencyTransport(name, address.label, inner)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from servd.config.check_external import autoscale_makes_sense, externals_are_elsewhere
 from servd.config.check_runners import (
     app_is_a_target,
     apps_are_asked_over_http,
@@ -190,7 +191,7 @@ def internal_stands_alone(checked: ValidationContext) -> Iterator[Diagnostic]:
 def tls_is_complete(checked: ValidationContext) -> Iterator[Diagnostic]:
     """TLS has a certificate, and authorities if it asks for client certificates."""
     for name, service in checked.config.services.items():
-        if service.tls is None or service.command:
+        if service.tls is None or service.command or service.external:
             continue
         path: Path = ("services", name, "tls")
         node, written = checked.layers.nearest((*path, "certfile"))
@@ -253,7 +254,7 @@ def dependencies_run(checked: ValidationContext) -> Iterator[Diagnostic]:
 
 RULES: tuple[Rule, ...] = (
     something_to_run, app_is_a_target, bentos_make_sense, commands_make_sense, keys_fit_what_runs,
-    preload_makes_sense,
+    preload_makes_sense, externals_are_elsewhere, autoscale_makes_sense,
     times_make_sense, urls_are_some,
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,

@@ -20,19 +20,19 @@ _NOT_OF_COMPONENTS = (
     "kind", "run", "ready", "activation", "stop_signal", "stop_command", "socket",
     "public_url", "proxy", "root_path", "tls",
 )  # fmt: skip
-_RUNNERS = ("app", "command", "bento")
+_RUNNERS = ("app", "command", "bento", "external")
 _APP = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def something_to_run(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A service has exactly one of app, command and bento."""
+    """A service has exactly one of app, command, bento and external."""
     for name in checked.config.services.keys() - checked.component_paths.keys():
         path: Path = ("services", name)
         given = [key for key in _RUNNERS if checked.is_written((*path, key))]
         unknown = checked.layers.nearest(path)[0].table.keys() - Service.model_fields.keys()
         if not given and not checked.damaged and not unknown:  # such as `comand`
-            hint = 'set app = "module:app", command or bento'
+            hint = 'set app = "module:app", command, bento or external'
             yield checked.problem(path, "nothing to run", hint, at_key=True)
         for key in given:
             if checked.layers.nearest((*path, key))[0].value in ("", ()):
@@ -198,7 +198,8 @@ def apps_are_asked_over_http(checked: ValidationContext) -> Iterator[Diagnostic]
         for key in ("tcp", "command"):
             path: Path = ("services", name, "health", key)
             asked = service.health is not None and getattr(service.health, key)
-            if asked and not service.command and checked.is_own(path):
+            of_app = not (service.command or service.external)
+            if asked and of_app and checked.is_own(path):
                 message = (
                     "applies to commands only: workers of apps are probed over HTTP (health.path)"
                 )

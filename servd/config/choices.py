@@ -122,6 +122,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
 
 TITLES: Mapping[str, str] = {
     "AdminConfig": "Admin API",
+    "Autoscale": "Autoscaling",
     "DaemonConfig": "Daemon",
     "DaemonLog": "Daemon log",
     "Defaults": "Defaults of all services",

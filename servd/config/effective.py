@@ -12,7 +12,7 @@ from servd.config.table import Switchable
 from servd.core.errors import ServdError
 from servd.core.secrets import mask_values
 
-_RUNNERS = ("app", "command", "bento")
+_RUNNERS = ("app", "command", "bento", "external")
 _SWITCHED = tuple(
     name for name, field in ServiceBase.model_fields.items() if Switchable in field.metadata
 )
@@ -21,6 +21,7 @@ _SWITCHED = tuple(
 
 _NOT_OF_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("health",),
+    ("autoscale",),
     *((key,) for key in NOT_OF_COMMANDS),
     *(("limits", key) for key in REQUEST_LIMITS),
 )
@@ -85,17 +86,20 @@ def _leave_out(loaded: Loaded, services: dict[str, Any]) -> None:
 
 
 def _all(config: Config, said: dict[str, Any]) -> dict[str, Any]:
-    """Returns every key, except those of the other runners, and those of BentoML services and
-    `[defaults]`, which would override the code.
+    """Returns every key, except those of the other runners, those that BentoML services and
+    `[defaults]` do not set, which would override the code, and those that do not apply to services
+    which run elsewhere.
     """
     dumped = config.model_dump(mode="json", exclude={"include"})
     dumped["defaults"] = said.get("defaults", {})
     for name, service in config.services.items():
-        if service.bento:
+        if service.bento or service.external:
             dumped["services"][name] = said["services"][name]
             continue
         table = dumped["services"][name]
         dumped["services"][name] = {
-            key: value for key, value in table.items() if key not in _RUNNERS or value
+            key: value
+            for key, value in table.items()
+            if (key not in _RUNNERS or value) and not (key == "workers" and service.autoscale)
         }
     return dumped

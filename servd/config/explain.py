@@ -10,8 +10,9 @@ from servd.config.model_paths import keys_at, table_at
 from servd.config.neighbours import neighbours_key, neighbours_value
 from servd.config.redact import redact
 from servd.config.scalars import joined, shown
-from servd.config.service import HOST_HEADER, URL_PATH, ServiceBase
+from servd.config.service import ServiceBase
 from servd.config.tree import Node, Path, dotted
+from servd.config.worker_tables import HOST_HEADER, URL_PATH
 from servd.config.wrong_place import right_place
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import MASK, is_secret_name

@@ -209,11 +209,12 @@ def _tls(checked: ValidationContext, path: Path, tls: Tls, now: datetime) -> Ite
         for problem in _readable(checked, (*path, key), getattr(tls, key))
     ]
     yield from unreadable
-    if unreadable or not tls.certfile:
+    if unreadable:
         return
-    found = [*_pair(checked, path, tls, now), *_openssl_reads(checked, path, tls)]
+    pair = _pair(checked, path, tls, now) if tls.certfile else ()
+    found = [*pair, *_openssl_reads(checked, path, tls)]
     yield from found
-    if not any(problem.severity == "error" for problem in found):
+    if tls.certfile and not any(problem.severity == "error" for problem in found):
         yield from _openssl_takes(checked, path, tls)
 
 

@@ -27,13 +27,13 @@ _SERVICE_KEYS: Mapping[ServiceKind, str] = {
     "scale": "workers",
     "rebind": "listen",
     "switch": "tls tls.client_auth",
-    "live": """run socket backlog public_url timeouts.startup health watchdog restart rollout
-        log.level log.max_rate log.file log.max_size log.keep
+    "live": """run autoscale socket backlog public_url timeouts.startup health watchdog restart
+        rollout log.level log.max_rate log.file log.max_size log.keep
         tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
-    "roll": """app command bento bento_args components factory interface directory python kind
-        threads preload inputs gpus cpu_affinity depends_on timeouts limits ready activation
-        stop_signal stop_command env env_file env_passthrough user group umask rlimits log proxy
-        root_path uvicorn tls.ca_certs tls.min_version tls.ciphers""",
+    "roll": """app command bento external bento_args components factory interface directory
+        python kind threads preload inputs gpus cpu_affinity depends_on timeouts limits ready
+        activation stop_signal stop_command env env_file env_passthrough user group umask rlimits
+        log proxy root_path uvicorn tls.ca_certs tls.min_version tls.ciphers""",
 }
 SERVICE_KINDS = _by_key(_SERVICE_KEYS)
 

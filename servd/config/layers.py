@@ -25,6 +25,13 @@ _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__(.+)", re.IGNORECASE)
 _NOT_INHERITED = ("env", "env_file")
 """The plan layers these: a service's env_file overrides the env of `[defaults]`."""
 
+OF_EXTERNAL: Mapping[str, tuple[str, ...]] = {
+    "external": (), "public_url": (), "directory": (), "timeouts": ("startup",),
+    "health": ("path", "host", "interval", "timeout", "failures"),
+    "tls": ("ca_certs", "certfile", "keyfile"),
+}  # fmt: skip
+"""Keys of a service that runs elsewhere; of tables, their keys."""
+
 _NO_PLUGINS = {"pydantic.plugin._loader": ModuleType("pydantic.plugin._loader")}
 vars(_NO_PLUGINS["pydantic.plugin._loader"])["get_plugins"] = tuple
 """In place of pydantic's search through every installed distribution for plugins of its own."""
@@ -126,7 +133,24 @@ def inherited(state: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(shared, dict) or not isinstance(services, dict):
         return {}
     values = {key: value for key, value in shared.items() if key not in _NOT_INHERITED}
-    return dict.fromkeys((n for n, each in services.items() if isinstance(each, dict)), values)
+    return {n: _of_kind(values, each) for n, each in services.items() if isinstance(each, dict)}
+
+
+def _of_kind(shared: dict[str, Any], service: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a service takes over: one that runs elsewhere has no workers, and a fixed number
+    of workers is in place of one that follows the load.
+    """
+    if "external" in service:
+        tables = {key: shared.get(key) for key in ("health", "timeouts")}
+        return {
+            key: {each: table[each] for each in table if each in OF_EXTERNAL[key]}
+            for key, table in tables.items()
+            if isinstance(table, dict)
+        }
+    other = "autoscale" if "workers" in service else "workers"
+    if "workers" in service or isinstance(service.get("autoscale"), dict):
+        return {key: value for key, value in shared.items() if key != other}
+    return shared
 
 
 def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Diagnostic]]:

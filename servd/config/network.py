@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
@@ -53,6 +54,30 @@ Listen = Annotated[
     Field(min_length=1),
     any_of(TEXT_SCHEMA, _PORT, _ADDRESSES),
 ]
+
+
+def _parse_url(value: object) -> str:
+    """Returns the URL of a service that runs elsewhere, without a slash at its end."""
+    if value == "":
+        return ""
+    if not isinstance(value, str):
+        raise wrong(f'expected a URL such as "http://host2:8000", got {shown(value)}')
+    if re.fullmatch(r"[\w.\-]+:\d{1,5}", value):
+        raise wrong(f'{shown(value)} is not a URL: write "http://{value}"')
+    try:
+        url = urlsplit(value)
+        host, _ = url.hostname, url.port  # raises for an invalid port
+    except ValueError as error:
+        raise wrong(f"{shown(value)} is not a URL: {error}") from None
+    if url.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", value):
+        raise wrong(f'{shown(value)} is not a URL: write "http://host2:8000"')
+    if url.username is not None or url.query or url.fragment:
+        raise wrong('must be "http://HOST:PORT" or "https://HOST:PORT/PATH", and no more')
+    return value.rstrip("/")
+
+
+ExternalUrl = Annotated[str, *spelled_as(_parse_url, unchanged, TEXT_SCHEMA)]
+"""Where a service that runs elsewhere answers."""
 
 
 def _parse_peer(value: object) -> str:

@@ -23,6 +23,8 @@ _SWITCH_WORDS = words_of(("true", "false", "yes", "no", "on", "off"), "title", "
 _OFF_WORDS = words_of(("off", "no", "none", "false"))
 _POLICY_WORDS = words_of(("unless-stopped", "no"))
 
+_SWITCHABLE = ("Limits", "Health", "Tls", "Autoscale")
+
 _PART_OF_A_TABLE = {"type": "object", "additionalProperties": True}
 """A rule about some keys of a table with other keys, explicit for strict editors."""
 
@@ -43,7 +45,7 @@ def json_schema() -> Schema:
             _allow_references(value)
             _describe_choices(value, _choices_of(model, name))
             _join_patterns(value)
-    _allow_false(definitions, [{"$ref": f"#/$defs/{name}"} for name in ("Limits", "Health", "Tls")])
+    _allow_false(definitions, [{"$ref": f"#/$defs/{name}"} for name in _SWITCHABLE])
     _allow_a_policy(definitions)
     definitions["Service"] |= _what_runs()
     head = {"$schema": _DRAFT, "$id": _ID, "title": "Configuration of servd"}
@@ -196,10 +198,10 @@ def _allow_a_policy(definitions: Schema) -> None:
 
 
 def _what_runs() -> Schema:
-    """Returns the rule that a service has one of app, command and bento: one branch for each, so
-    that editors show one message.
+    """Returns the rule that a service has one of app, command, bento and external: one branch for
+    each, so that editors show one message.
     """
-    runners = ("command", "bento", "app")
+    runners = ("command", "bento", "external", "app")
 
     def only(wanted: str) -> Schema:
         properties: Schema = {each: {} if each == wanted else False for each in runners}
@@ -209,7 +211,7 @@ def _what_runs() -> Schema:
         given = {**_PART_OF_A_TABLE, "required": [first], "properties": {first: {}}}
         return {**_PART_OF_A_TABLE, "if": given, "then": only(first), "else": otherwise}
 
-    whole = branch("command", branch("bento", only("app")))
+    whole = branch("command", branch("bento", branch("external", only("app"))))
     return {key: whole[key] for key in ("if", "then", "else")}
 
 

@@ -19,7 +19,7 @@ from servd.core.quick_dataclass import dataclass
 LISTEN = "127.0.0.1:8000"
 """Where the service of the configuration listens."""
 
-_RUNNERS = {"app", "command", "bento"}
+_RUNNERS = {"app", "command", "bento", "external"}
 _OF_COMMANDS = {"ready", "activation", "stop_signal", "stop_command"}
 _OF_APPS = {"factory", "interface", "preload"}
 _ELSEWHERE = {

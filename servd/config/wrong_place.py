@@ -12,7 +12,7 @@ from servd.config.scalars import joined
 from servd.config.service import Service
 from servd.config.tree import Node, Path, dotted
 
-_RUNNERS = ("app", "command", "bento")
+_RUNNERS = ("app", "command", "bento", "external")
 
 
 def right_place(path: Path, node: Node) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servd.config.scalars import parse_duration
-from servd.config.service import Restart
+from servd.config.worker_tables import Restart
 
 
 class Left(NamedTuple):

@@ -13,25 +13,26 @@ from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
 from servd.config.load import Loaded
 from servd.config.model import Config
-from servd.config.service import Limits, Restart, Service
+from servd.config.service import Service
 from servd.config.table import Table
 from servd.config.tree import Path
+from servd.config.worker_tables import Limits, Restart
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
 from servd.plan.command import placeholders, resolve
 from servd.plan.environment import build_environment
+from servd.plan.external import external_service, reached_at
 from servd.plan.gpus import VISIBLE
 from servd.plan.host import Host
 from servd.plan.model import (
     USER_MARK,
     DependencyPlan,
-    HealthPlan,
     IdentityPlan,
     Plan,
-    ReadyPlan,
     ServicePlan,
     SocketPlan,
 )
+from servd.plan.probes import health_plan, ready_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -131,6 +132,8 @@ class _Draft:
 
     def reachable(self) -> dict[str, str]:
         """Returns its entry in SERVD_DEPENDENCIES; empty if it has no address."""
+        if self.given.external:
+            return reached_at(self.given, self.host)
         if self.is_app:
             return {"url": f"http://{self.name}", "uds": self.internal.path}
         addresses = self.own_addresses() if self.binds_itself else self.listens
@@ -192,6 +195,8 @@ class _Draft:
     def service(self, dependencies: dict[str, dict[str, str]]) -> ServicePlan:
         """Returns the plan of the service."""
         given = self.given
+        if given.external:
+            return external_service(self.name, given, self.host)
         sockets = self.sockets()
         addresses = self.own_addresses() if self.binds_itself else self.listens
         names = placeholders(self.name, addresses, sockets)
@@ -226,8 +231,8 @@ class _Draft:
             rollout=given.rollout,
             limits=given.limits or _NO_LIMITS,
             watchdog=given.watchdog if given.kind != "task" else None,
-            ready=self._ready(addresses, sockets),
-            health=self._health(addresses, sockets),
+            ready=ready_plan(self.name, given, addresses, sockets),
+            health=health_plan(self.name, given, addresses, sockets),
             definition=given,
             tls=self._tls(),
             app=self._app() if self.is_app else None,
@@ -287,58 +292,6 @@ class _Draft:
             affinity=affinity,
         )
 
-    def _ready(self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]) -> ReadyPlan:
-        given, health = self.given, self.given.health
-        patience = health.start_failures * health.interval if health is not None else None
-        if self.is_app:
-            return ReadyPlan("notify", patience=patience)
-        address = _first_address(addresses, sockets)
-        if given.kind == "task":
-            return ReadyPlan("exit")
-        if not isinstance(given.ready, str):
-            return ReadyPlan("started", address, proof=given.ready)
-        mode = given.ready
-        asked = self._health(addresses, sockets)
-        if mode in ("auto", "http") and asked is not None and (asked.tcp or asked.command):
-            return ReadyPlan("http", address, patience=patience, health=asked)
-        if mode == "auto" and not self.binds_itself:
-            mode = "started"  # another worker or the socket's queue may answer
-        elif mode == "auto":
-            mode = "http" if health is not None else "port"
-        if address is None and mode in ("http", "port"):
-            mode = "started"
-        if health is None:
-            return ReadyPlan(mode, address)
-        return ReadyPlan(mode, address, health.path, health.host, health.timeout, patience)
-
-    def _health(
-        self, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
-    ) -> HealthPlan | None:
-        """Returns None for a task and for a program without an address: neither can be probed."""
-        health = self.given.health
-        if health is None or self.given.kind == "task":
-            return None
-        address = _first_address(addresses, sockets)
-        if self.is_app:
-            address = None
-        elif health.command or health.tcp is not None:
-            names = placeholders(self.name, addresses, sockets)
-            return HealthPlan(
-                health.tcp,
-                "",
-                "",
-                health.interval,
-                health.timeout,
-                health.failures,
-                tcp=health.tcp is not None,
-                command=resolve(health.command, names),
-            )
-        elif address is None or not (address.path or address.port):
-            return None
-        return HealthPlan(
-            address, health.path, health.host, health.interval, health.timeout, health.failures
-        )
-
     def _app(self) -> AppSpec:
         given = self.given
         return AppSpec(
@@ -387,10 +340,3 @@ class _Draft:
             tuple((name, value) for name, value in each if name not in written)
             for each in part.declared.environments
         )
-
-
-def _first_address(
-    addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
-) -> Address | None:
-    """Returns the first address of a program, or None."""
-    return next(iter((*addresses, *(socket.address for socket in sockets))), None)

@@ -323,6 +323,8 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     ((*_ADDRESS_KEYS, "socket"), _socket_owners),
     (_ADDRESS_KEYS, _values("command", lambda p: (p.command, p.addresses), "new port")),
     ((), _tls),
+    (("external", "tls"), _values("external", lambda plan: plan.external,
+        "new content of certificates")),
     (("inputs",), _inputs),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,

@@ -9,8 +9,9 @@ from typing import Literal
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
-from servd.config.service import Limits, Restart, Rollout, Service
+from servd.config.service import Service
 from servd.config.tree import Path
+from servd.config.worker_tables import Limits, Restart, Rollout
 from servd.core.address import Address
 from servd.core.quick_dataclass import dataclass
 from servd.plan.host import Account
@@ -91,6 +92,19 @@ class DependencyPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalPlan:
+    """A service that runs elsewhere: its URL, and the files that its TLS needs, with a `version`
+    that changes with their content.
+    """
+
+    url: str
+    ca_certs: str = ""
+    certfile: str = ""
+    keyfile: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityPlan:
     """User, group, umask, rlimits and CPU affinity of a worker process."""
 
@@ -115,7 +129,8 @@ class FoundAddress:
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
     """One service with all but generation and worker resolved. `definition` is the config, for
-    showing differences. Exactly one of `app` and `command` is set. Times in seconds. `app_metrics`
+    showing differences. Exactly one of `app`, `command` and `external` is set. Times in seconds.
+    `app_metrics`
     is the folder for the app's metrics ("": none); `part` is its role in BentoML code.
     """
 
@@ -143,6 +158,7 @@ class ServicePlan:
     tls: TlsSpec | None = field(default=None, repr=False)
     app: AppSpec | None = None
     command: tuple[str, ...] = ()
+    external: ExternalPlan | None = None
     part: Part | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker, in turn; empty: none requested."""
@@ -154,8 +170,10 @@ class ServicePlan:
     """Variables with the values of the `env` tables; others come from files or from the daemon."""
 
     @property
-    def kind(self) -> Literal["app", "command"]:
-        """Whether servd's worker runs it ("app") or it is a separate program."""
+    def kind(self) -> Literal["app", "command", "external"]:
+        """Whether servd's worker runs it ("app"), it is a separate program, or runs elsewhere."""
+        if self.external is not None:
+            return "external"
         return "app" if self.app is not None else "command"
 
     def argv_of(self, module: str) -> list[str]:
@@ -205,6 +223,8 @@ class ServicePlan:
     @property
     def urls(self) -> tuple[str, ...]:
         """Its addresses as URLs, without `internal`."""
+        if self.external is not None:
+            return (self.external.url,)
         outside = (address for address in self.addresses if address.kind != "internal")
         return tuple(url_of(address, tls=self.tls is not None) for address in outside)
 

@@ -139,6 +139,8 @@ def needed(name: str, plan: Plan) -> list[str]:
 
 def _scaled(overrides: Overrides, act: ScaleService, declared: Plan) -> dict[str, Override]:
     service = declared.service(act.service)
+    if service.external is not None:
+        raise RefusedError(f"{service.name} runs elsewhere, so its workers cannot be set here")
     if service.is_task:
         raise RefusedError(
             f"{service.name} is a task, which runs in one process and cannot be scaled"

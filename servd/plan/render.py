@@ -11,6 +11,8 @@ from servd.plan.model import Plan, ServicePlan
 
 def summary(service: ServicePlan) -> str:
     """Returns where a service listens and its number of workers, as text."""
+    if service.external is not None:
+        return f"external, {service.external.url}"
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
     where = ", ".join(service.urls) or ("internal" if service.app else "command")
     return f"{where}, {workers}"

@@ -13,6 +13,7 @@ from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import WorkerExit
+from servd.supervisor.external_target import ExternalTarget
 from servd.supervisor.no_workers import NoWorkers
 from servd.supervisor.respawn import RestartHistory
 from servd.supervisor.sockets.pool import Bound, Listener
@@ -93,10 +94,14 @@ class Generation:
 
     async def begin(
         self, *, accept: bool = True, probation: bool = False, slots: int | None = None
-    ) -> WorkerGroup:
+    ) -> None:
         """Starts the workers (the first `slots` of them), without waiting for them. Without
         `accept` they get ready and wait for `accept()`; on `probation` none is started again.
         """
+        if self.plan.external is not None:
+            self.workers = target = ExternalTarget(self.plan, self)
+            target.start()
+            return
         make_app_folders(self.plan)
         sockets = tuple(
             (SocketSpec(plan.name, 0, plan.tls, plan.address.path), sock)
@@ -107,7 +112,6 @@ class Generation:
         launch = Launch(self.plan, self.number, sockets, self.context.workers, accept)
         self.workers = group = WorkerGroup(launch, self, self.context, probation=probation)
         await group.start(slots)
-        return group
 
     async def until_ready(self, slots: Iterable[int] | None = None) -> None:
         """Waits for every worker (of `slots`). Raises `FailedStartError`."""
@@ -131,7 +135,7 @@ class Generation:
     @property
     def serves(self) -> bool:
         """Whether a client would be answered."""
-        return self.workers.accepts and any(p.was_ready for p in self.workers.processes)
+        return self.workers.serves
 
     @property
     def grows(self) -> bool:

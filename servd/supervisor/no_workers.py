@@ -12,7 +12,8 @@ from servd.supervisor.worker_record import WorkerRecord
 class NoWorkers:
     """Stands for a `WorkerGroup` before the first worker: empty, and its commands do nothing."""
 
-    has_begun = accepts = pausing = given_up = exited = has_ended = False
+    has_begun = has_started = accepts = serves = False
+    pausing = given_up = exited = has_ended = False
     growing = ready_count = 0
     unwell = ""
     processes: Sequence[WorkerProcess] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from servd.config.service import Restart
+from servd.config.worker_tables import Restart
 from servd.core.quick_dataclass import dataclass
 
 JITTER = 0.1

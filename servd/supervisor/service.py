@@ -102,7 +102,7 @@ class ManagedService:
         if current is None:
             return False
         if condition == "started":
-            return bool(current.workers.processes) or current.completed
+            return current.workers.has_started or current.completed
         if current.plan.is_task:
             return current.completed
         return self._once_ready and current.workers.ready_count > 0

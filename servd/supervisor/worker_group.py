@@ -84,6 +84,16 @@ class WorkerGroup:
         return sorted(self.watcher.staying, key=lambda process: process.slot)
 
     @property
+    def has_started(self) -> bool:
+        """Whether a worker runs."""
+        return bool(self.watcher.staying)
+
+    @property
+    def serves(self) -> bool:
+        """Whether a client would be answered."""
+        return self.accepts and any(p.was_ready for p in self.watcher.staying)
+
+    @property
     def leaving(self) -> Sequence[WorkerProcess]:
         """The workers that drain."""
         return [p for p in self.watcher.processes.values() if p.stopping]

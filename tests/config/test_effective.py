@@ -63,6 +63,7 @@ TABLES = {
     "proxy": table(headers=[False, True], trusted=[["127.0.0.1", "::1"], ["*"], []]),
     "uvicorn": table(http=["auto", "h11"], ws_ping_interval=["20s", "none"]),
     "socket": table(mode=["0600", "0660"]),
+    "autoscale": table(min=[1, 2], max=[8], up_after=["10s"]),
 }  # fmt: skip
 
 
@@ -74,6 +75,11 @@ def _with(more: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 DEFAULTS = _with({})
 APP = _with({"listen": [":0", ["127.0.0.1:0", "unix:a.sock"]]})
 COMMAND = _with({})
+EXTERNALS: list[dict[str, Any]] = [
+    {"external": "http://host2:8000"},
+    {"external": "https://host2/api", "tls": {}, "timeouts": {"startup": "5s"}},
+    {"external": "http://[::1]:80", "health": {"path": "/x"}},
+]
 OWN = {
     "daemon": table(watch=[True, False], shutdown_timeout=["90s", "5s"], gpus=["auto", 0]),
     "admin": table(token=["", "secret-of-ours"], metrics=["", "127.0.0.1:0"]),
@@ -89,6 +95,8 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         services["app"]["depends_on"] = draw(
             st.sampled_from([[], ["cmd"], [{"service": "cmd", "condition": "started"}]])
         )
+    if draw(st.booleans()):
+        services["far"] = draw(st.sampled_from(EXTERNALS))
     own = {key: draw(strategy) for key, strategy in OWN.items()}
     return {**own, "defaults": defaults, "services": services}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servd.config.service import Restart
+from servd.config.worker_tables import Restart
 from servd.supervisor.respawn import Death, RestartHistory, after_death
 
 CRASH = Death(status=-9, was_ready=True, lived=5.0)

@@ -305,7 +305,9 @@ class Fakes:
         generation = ManagedService(plan, context, lambda: 1).new_generation(plan)
         context.arbiter.begin()
         generation.bind()
-        return generation, await generation.begin(accept=accept, probation=probation)
+        await generation.begin(accept=accept, probation=probation)
+        assert isinstance(generation.workers, WorkerGroup)
+        return generation, generation.workers
 
     # while it runs
 

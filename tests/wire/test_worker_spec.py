@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from servd.config import connections, service
+from servd.config import connections, service, worker_tables
 from servd.config.table import Table
 from servd.plan.build import spec_of
 from servd.wire import worker_spec as wire
@@ -15,7 +15,7 @@ from servd.wire.worker_spec import AppSpec, BentoSpec, SocketSpec, TlsSpec, Work
 
 TABLES: list[tuple[type[Any], type[Table]]] = [
     (wire.TimeoutSpec, connections.Timeouts),
-    (wire.LimitSpec, service.Limits),
+    (wire.LimitSpec, worker_tables.Limits),
     (wire.LogSpec, service.ServiceLog),
     (wire.ProxySpec, connections.Proxy),
     (wire.UvicornSpec, connections.UvicornOptions),
@@ -45,7 +45,7 @@ def test_the_tables_stand_under_the_names_of_the_configuration() -> None:
 def test_a_spec_survives_its_journey_as_json() -> None:
     tables = {
         "timeouts": spec_of(wire.TimeoutSpec, connections.Timeouts(request=1.5)),
-        "limits": spec_of(wire.LimitSpec, service.Limits(concurrency=3, body=1)),
+        "limits": spec_of(wire.LimitSpec, worker_tables.Limits(concurrency=3, body=1)),
         "log": spec_of(wire.LogSpec, service.ServiceLog(skip_paths=("/a", "/b"))),
         "proxy": spec_of(wire.ProxySpec, connections.Proxy(headers=True)),
         "uvicorn": spec_of(wire.UvicornSpec, connections.UvicornOptions()),

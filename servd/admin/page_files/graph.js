@@ -158,7 +158,7 @@ class Graph {
     const { ready, desired } = service.workers;
     const level = severity(service, history);
     const share = errorShare(history);
-    const text = service.kind === "task" || !desired ? stateWord(service) : `${stateWord(service)} ${ready}/${desired}`;
+    const text = ["task", "external"].includes(service.kind) || !desired ? stateWord(service) : `${stateWord(service)} ${ready}/${desired}`;
     const errors = share >= NOTABLE_ERRORS ? ` · ${percent(share, 1)} 5xx` : "";
     const rate = !errors && service.rps ? ` · ${figure(service.rps)} req/s` : "";
     say(node.sub, text + errors + rate);

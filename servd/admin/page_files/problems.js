@@ -65,7 +65,7 @@ function problemsOf(service, history) {
 function notesOf(service) {
   const notes = [];
   if (service.by_hand) notes.push(`${many(service.by_hand.workers, "worker")} (set manually; the config says ${service.by_hand.file})`);
-  if (service.coming) notes.push(`Generation ${service.coming.generation} is starting: ${service.coming.ready} of ${service.coming.desired} ready`);
+  if (service.coming && service.kind !== "external") notes.push(`Generation ${service.coming.generation} is starting: ${service.coming.ready} of ${service.coming.desired} ready`);
   for (const drain of service.draining) notes.push(`Generation ${drain.generation} is draining ${many(drain.pids.length, "worker")}, waiting for ${drain.waiting_for}`);
   return notes;
 }

@@ -17,7 +17,7 @@ function figuresOf(service) {
   const sum = (key) => service.processes.reduce((total, process) => total + (process[key] || 0), 0);
   const app = service.kind === "app";
   return {
-    ready: service.kind === "task" ? "task" : `${service.workers.ready}/${service.workers.desired}`,
+    ready: ["task", "external"].includes(service.kind) ? service.kind : `${service.workers.ready}/${service.workers.desired}`,
     rps: app ? figure(service.rps) : "",
     errors: app ? percent(service.rps_5xx, service.rps) : "",
     p99: app && service.p99_ms !== null ? `${figure(service.p99_ms)} ms` : app ? "–" : "",
@@ -87,7 +87,7 @@ class Row {
     this.stop.hidden = stopped;
     this.restart.hidden = stopped || FAILED.includes(service.state);
     this.start.hidden = !stopped && !["failed", "backoff", "degraded"].includes(service.state);
-    this.scale.hidden = service.kind === "task";
+    this.scale.hidden = service.kind === "task" || service.kind === "external";
     if (this.open) this.showDetails();
   }
 

@@ -82,9 +82,11 @@ def memory(service: ServiceRow) -> int:
 
 
 def ready_cell(service: ServiceRow) -> Span:
-    """Returns `2/3`: its workers that are ready, of those wanted. Tasks have no such number."""
-    if service["kind"] == "task":
-        return Span("task", "dim")
+    """Returns `2/3`: its workers that are ready, of those wanted. Tasks, and services that run
+    elsewhere, have no such number.
+    """
+    if service["kind"] in ("task", "external"):
+        return Span(service["kind"], "dim")
     ready, desired = service["workers"]["ready"], service["workers"]["desired"]
     return Span(f"{ready}/{desired}", "yellow" if ready < desired else "")
 

@@ -151,7 +151,15 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         "Resident memory of a worker.",
         labels=["service", "worker", "generation"],
     )
+    external = GaugeMetricFamily(
+        "servd_external_up",
+        "Whether a service that runs elsewhere answers its probes.",
+        labels=["service"],
+    )
     for sample in snapshot.services:
+        if sample.answers is not None:
+            external.add_metric([sample.name], sample.answers)
+            continue
         for state, count in sample.workers.items():
             workers.add_metric([sample.name, state], count)
         for (worker, generation), size in sorted(sample.memory.items()):
@@ -162,6 +170,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     for (name, reason), count in sorted(snapshot.restarts.items()):
         restarts.add_metric([name, reason], count)
     yield workers
+    yield external
     yield memory
     yield restarts
 

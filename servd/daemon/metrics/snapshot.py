@@ -14,12 +14,15 @@ from servd.wire.shm_counters import Totals
 
 @dataclass(frozen=True, slots=True)
 class ServiceSample:
-    """A service: workers by state, bytes by (worker index, generation), certificate (PEM or "")."""
+    """A service: workers by state, bytes by (worker index, generation), certificate (PEM or ""),
+    and for one that runs elsewhere whether it `answers`.
+    """
 
     name: str
     workers: dict[str, int]
     memory: dict[tuple[int, int], int]
     certificate: str
+    answers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +89,5 @@ def _service_sample(service: ManagedService) -> ServiceSample:
         workers=states,
         memory=used,
         certificate=service.plan.tls.certificate if service.plan.tls is not None else "",
+        answers=service.is_ready if service.plan.external is not None else None,
     )

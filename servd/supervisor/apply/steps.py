@@ -112,7 +112,9 @@ class Batches(Replace):
         assert current is not None
         assert isinstance(current.workers, WorkerGroup)
         old, generation = current.workers, self._next()
-        new = await generation.begin(probation=True, slots=0)
+        await generation.begin(probation=True, slots=0)
+        new = generation.workers
+        assert isinstance(new, WorkerGroup)
         self._groups = old, new
         self.service.refresh()
         slots, size = list(range(self.after.workers)), self.change.batch

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from servd.core.address import Address
 from servd.core.exhaustion import is_exhaustion
@@ -13,14 +16,17 @@ from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.io.channel import UnansweredError
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def connect_to(address: Address) -> Connection:
+async def connect_to(address: Address, tls: SSLContext | None = None) -> Connection:
     """A connection to `address`. Raises OSError."""
     if address.kind == "unix":
         return await asyncio.open_unix_connection(address.path)
-    return await asyncio.open_connection(address.from_here.host, address.port)
+    return await asyncio.open_connection(address.from_here.host, address.port, ssl=tls)
 
 
 async def connect_privately(process: WorkerProcess) -> Connection:
@@ -44,7 +50,21 @@ async def why_unwell(process: WorkerProcess, plan: HealthPlan) -> str:
         return await _why_command_fails(process, plan)
     if plan.tcp:
         return await _why_it_does_not_accept(plan)
-    return await _why_it_does_not_answer(process, plan)
+    address = plan.address
+    if address is None:
+        return await _why_it_does_not_answer(plan, lambda: connect_privately(process))
+    return await _why_it_does_not_answer(plan, lambda: connect_to(address))
+
+
+async def why_unreachable(plan: HealthPlan, tls: SSLContext | None = None) -> str:
+    """The reason why a service that runs elsewhere does not answer; "" when it does. Raises OSError
+    when the daemon lacks the resources to ask.
+    """
+    address = plan.address
+    assert address is not None
+    if plan.tcp:
+        return await _why_it_does_not_accept(plan, tls)
+    return await _why_it_does_not_answer(plan, lambda: connect_to(address, tls))
 
 
 async def _why_command_fails(process: WorkerProcess, plan: HealthPlan) -> str:
@@ -60,29 +80,29 @@ async def _why_command_fails(process: WorkerProcess, plan: HealthPlan) -> str:
     return f"{what} exited with status {status}" if status else ""
 
 
-async def _why_it_does_not_accept(plan: HealthPlan) -> str:
+async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = None) -> str:
     assert plan.address is not None
     what = f"a connection to {plan.address}"
     try:
         async with asyncio.timeout(plan.timeout):
-            _, writer = await connect_to(plan.address)
+            _, writer = await connect_to(plan.address, tls)
             writer.close()
     except TimeoutError:
         return f"{what} was not accepted within {plan.timeout:g} s"
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {error.strerror or error}"
+        return f"{what} failed: {_reason(error)}"
     return ""
 
 
-async def _why_it_does_not_answer(process: WorkerProcess, plan: HealthPlan) -> str:
+async def _why_it_does_not_answer(
+    plan: HealthPlan, connect: Callable[[], Awaitable[Connection]]
+) -> str:
     what = f"GET {plan.path}"
     try:
         async with asyncio.timeout(plan.timeout):
-            reader, writer = await (
-                connect_to(plan.address) if plan.address is not None else connect_privately(process)
-            )
+            reader, writer = await connect()
             try:
                 status = await _status(plan, reader, writer)
             finally:
@@ -94,10 +114,18 @@ async def _why_it_does_not_answer(process: WorkerProcess, plan: HealthPlan) -> s
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {error.strerror or error}"
+        return f"{what} failed: {_reason(error)}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"
     return "" if 200 <= status < 400 else f"{what} returned {status}"
+
+
+def _reason(error: OSError) -> str:
+    """The system's text: asyncio puts one of its own in its place for a refused connection."""
+    if verify := getattr(error, "verify_message", ""):
+        return f"the certificate is not trusted: {verify}"
+    known = error.errno is not None and "Connect call failed" in str(error)
+    return os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
 
 
 async def _status(

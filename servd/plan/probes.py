@@ -1,0 +1,92 @@
+"""How workers, and services that run elsewhere, are asked whether they are ready and healthy."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from servd.config.check_runners import binds_itself
+from servd.config.service import Service
+from servd.core.address import Address
+from servd.plan.command import placeholders, resolve
+from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan
+
+_HTTP_PORTS = {"http": 80, "https": 443}
+
+
+def ready_plan(
+    name: str, given: Service, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+) -> ReadyPlan:
+    """Returns when a worker is ready. `addresses` are its own, `sockets` those that servd binds."""
+    health = given.health
+    patience = health.start_failures * health.interval if health is not None else None
+    if given.app or given.bento:
+        return ReadyPlan("notify", patience=patience)
+    address = _first_address(addresses, sockets)
+    if given.kind == "task":
+        return ReadyPlan("exit")
+    if not isinstance(given.ready, str):
+        return ReadyPlan("started", address, proof=given.ready)
+    mode = given.ready
+    asked = health_plan(name, given, addresses, sockets)
+    if mode in ("auto", "http") and asked is not None and (asked.tcp or asked.command):
+        return ReadyPlan("http", address, patience=patience, health=asked)
+    if mode == "auto" and not binds_itself(given):
+        mode = "started"  # another worker or the socket's queue may answer
+    elif mode == "auto":
+        mode = "http" if health is not None else "port"
+    if address is None and mode in ("http", "port"):
+        mode = "started"
+    if health is None:
+        return ReadyPlan(mode, address)
+    return ReadyPlan(mode, address, health.path, health.host, health.timeout, patience)
+
+
+def health_plan(
+    name: str, given: Service, addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+) -> HealthPlan | None:
+    """Returns None for a task and for a program without an address: neither can be probed."""
+    health = given.health
+    if health is None or given.kind == "task":
+        return None
+    address = _first_address(addresses, sockets)
+    if given.app or given.bento:
+        address = None
+    elif health.command or health.tcp is not None:
+        names = placeholders(name, addresses, sockets)
+        return HealthPlan(
+            health.tcp,
+            "",
+            "",
+            health.interval,
+            health.timeout,
+            health.failures,
+            tcp=health.tcp is not None,
+            command=resolve(health.command, names),
+        )
+    elif address is None or not (address.path or address.port):
+        return None
+    return HealthPlan(
+        address, health.path, health.host, health.interval, health.timeout, health.failures
+    )
+
+
+def external_health(given: Service, defaults: HealthPlan) -> HealthPlan:
+    """Returns how a service that runs elsewhere is asked: over HTTP, with the host of its URL
+    unless the file names one, or (without `health`) by a connection, as in `defaults`.
+    """
+    url = urlsplit(given.external)
+    address = Address("tcp", host=url.hostname or "", port=url.port or _HTTP_PORTS[url.scheme])
+    health = given.health
+    if health is None:
+        return HealthPlan(
+            address, "", "", defaults.interval, defaults.timeout, defaults.failures, tcp=True
+        )
+    host = health.host if "host" in health.model_fields_set else url.netloc
+    return HealthPlan(address, health.path, host, health.interval, health.timeout, health.failures)
+
+
+def _first_address(
+    addresses: tuple[Address, ...], sockets: tuple[SocketPlan, ...]
+) -> Address | None:
+    """Returns the first address of a program, or None."""
+    return next(iter((*addresses, *(socket.address for socket in sockets))), None)
