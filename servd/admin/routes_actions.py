@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,8 +65,8 @@ class ScaleBody(Waiting):
 
     cascade: bool = Field(False, description="With 0 workers: stop dependents too.")
 
-    workers: int = Field(
-        ge=0, le=MAX_WORKERS, strict=True, description="Number of workers; 0 stops the service."
+    workers: Annotated[int, Field(ge=0, le=MAX_WORKERS, strict=True)] | Literal["auto"] = Field(
+        description="Number of workers; 0 stops the service, auto leaves it to the configuration."
     )
 
 
@@ -178,10 +178,11 @@ async def stop(
 )
 async def scale(name: str, body: ScaleBody, daemon: CurrentDaemon, by: Called) -> ReloadStatus:
     require_service(daemon, name)
-    act = ScaleService(name, body.workers, body.cascade)
-    body.wait_drained = body.wait_drained or not body.workers
+    workers = None if body.workers == "auto" else body.workers
+    act = ScaleService(name, workers, body.cascade)
+    body.wait_drained = body.wait_drained or workers == 0
     request = ReloadRequest(f"scale of {name}", read=False, act=act)
-    return await _apply(daemon, request, body, by, name if body.workers else None)
+    return await _apply(daemon, request, body, by, name if workers != 0 else None)
 
 
 def _unwell(daemon: DaemonView, name: str) -> frozenset[str]:

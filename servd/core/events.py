@@ -148,6 +148,8 @@ A change of the service stops it before it starts it again.")
         "A worker has failed three times in a row.")
     DRAIN_CUT_SHORT = ("drain cut short", "service generation",
         "Three generations were draining; servd stopped the oldest.")
+    WORKERS_AUTOSCALED = ("workers autoscaled", "service workers before in_flight",
+        "The number of workers follows the load: `in_flight` requests on average.")
     CERTIFICATE_EXPIRING = ("certificate expiring", "service expires_at days",
         "The certificate expires within 14 days, or within a third of its lifetime.")
     CERTIFICATE_EXPIRED = ("certificate expired", "service expires_at days",

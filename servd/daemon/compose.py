@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from servd.core.diagnostics import Diagnostic, Place
+from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
 from servd.daemon.hooks import Hooks
@@ -96,6 +97,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     )
     components = DaemonComponents(resources, lifecycle, queue, supervisor, reloader, admin)
     compactor = MetricsCompactor(folder)
+    autoscaler = Autoscaler(lambda: reloader.desired, workers.counters, queue.ask)
     rates = RequestRates(workers.counters)
     history = RateHistory()
 
@@ -114,12 +116,14 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         parent=parent,
         hooks=hooks,
         rates=rates,
+        autoscaler=autoscaler,
         history=history,
         cpu=CpuMeter(),
         compactor=compactor,
         periodics=(
             compactor.sweeps,
             rates.readings,
+            autoscaler.looks,
             Periodic(INTERVAL_SECONDS, sample, later=True),
             certificates.looks,
             ClockWatch().looks,
@@ -174,7 +178,8 @@ def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState
     """Returns the state desired at the start, and warnings. Raises `LoadError`."""
     loaded = options.loaded
     if options.previous is None:
-        return planner.first(loaded, {}, {}, revision=1)
+        return planner.first(loaded, {}, {}, {}, revision=1)
     state = options.previous.state
     revision = state.generation + (loaded.digest != state.digest)
-    return planner.first(loaded, state.overrides(loaded.config), state.ports, revision)
+    overrides = state.overrides(loaded.config)
+    return planner.first(loaded, overrides, state.ports, state.workers, revision)

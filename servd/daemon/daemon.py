@@ -19,6 +19,7 @@ from servd.core.diagnostics import Diagnostic
 from servd.core.errors import Exit, StartError
 from servd.core.events import Event
 from servd.daemon.admin_protocol import api_address
+from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
@@ -69,6 +70,7 @@ class Daemon:
         parent: ParentWatch,
         hooks: Hooks,
         rates: RequestRates,
+        autoscaler: Autoscaler,
         history: RateHistory,
         cpu: CpuMeter,
         compactor: MetricsCompactor,
@@ -90,6 +92,7 @@ class Daemon:
         self._parent = parent
         self._hooks = hooks
         self._rates = rates
+        self._autoscaler = autoscaler
         self._cpu = cpu
         self._compactor = compactor
         self._periodics = periodics
@@ -251,7 +254,7 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        view = View(self._cpu, self._rates, self.reloader.desired.declared.by_name)
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found

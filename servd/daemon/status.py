@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from servd.core.quick_dataclass import dataclass
+from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
+from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadReport
 from servd.daemon.watch.certificates import validity
+from servd.plan.autoscale import scaling_of
 from servd.plan.model import ServicePlan
 from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
@@ -102,6 +105,18 @@ class WorkersOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoscaleStatus:
+    """The limits of a number of workers that follows the load, the wanted mean of the requests in
+    flight of a worker, and the mean of all workers together; null if nothing follows it now.
+    """
+
+    min: int
+    max: int
+    target_in_flight: float
+    in_flight: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Coming:
     """A new generation that is starting."""
 
@@ -135,6 +150,7 @@ class ServiceStatus:
     draining: list[DrainStatus]
     coming: Coming | None
     by_hand: WorkersOverride | None
+    autoscale: AutoscaleStatus | None
     crash_loop: bool
     kind: str
     requests: int | None
@@ -191,11 +207,12 @@ def reload_status(report: ReloadReport) -> ReloadStatus:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the status of a service needs in addition to it; `declared` are the declared plans."""
+    """What the status of a service needs in addition to it."""
 
     cpu: CpuMeter
     traffic: RequestRates
-    declared: Mapping[str, ServicePlan]
+    autoscaler: Autoscaler
+    desired: DesiredState
 
 
 def service_status(service: ManagedService, view: View) -> ServiceStatus:
@@ -205,7 +222,6 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
     rate = view.traffic.service(plan.name) if counters is not None else NOT_COUNTED
     workers = current.workers if current is not None else None
     leaving = [*service.draining, *([current] if current is not None else [])]
-    declared = view.declared.get(plan.name)
     return ServiceStatus(
         name=plan.name,
         state=service.state,
@@ -224,9 +240,8 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
         if upcoming is not None
         else None,
-        by_hand=WorkersOverride(plan.workers, declared.workers)
-        if declared is not None and declared.workers != plan.workers
-        else None,
+        by_hand=_by_hand(plan, view.desired),
+        autoscale=_autoscale(plan, view),
         crash_loop=service.crash_loop,
         kind="task" if plan.is_task else plan.kind,
         requests=counters.answers(plan.name).total if counters is not None else None,
@@ -241,6 +256,26 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         last_exit=service.last_exit,
         error=service.error or rate.trouble or None,
     )
+
+
+def _by_hand(plan: ServicePlan, desired: DesiredState) -> WorkersOverride | None:
+    declared = desired.declared.by_name.get(plan.name)
+    if declared is None:
+        return None
+    differs = declared.workers != plan.workers
+    return (
+        WorkersOverride(plan.workers, declared.workers)
+        if (differs or plan.name in desired.overrides)
+        else None
+    )
+
+
+def _autoscale(plan: ServicePlan, view: View) -> AutoscaleStatus | None:
+    scale = scaling_of(plan)
+    if scale is None:
+        return None
+    in_flight = view.autoscaler.in_flight(plan)
+    return AutoscaleStatus(scale.min, scale.max, scale.target_in_flight, in_flight)
 
 
 def _expires_at(plan: ServicePlan) -> str | None:

@@ -248,6 +248,8 @@ class _Draft:
         return os.path.join(self.runtime_dir, kind, f"{name}{owner}")
 
     def _workers(self) -> int:
+        if self.is_app and self.given.autoscale is not None:
+            return self.given.autoscale.min
         if self.given.workers == "auto":
             return 1 if self.given.kind == "task" else self.host.usable_cpus
         return self.given.workers

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from servd.core import graph
 from servd.core.errors import ServdError
 from servd.core.quick_dataclass import dataclass
+from servd.plan.autoscale import scaling_of
 from servd.plan.model import Plan, ServicePlan
 
 
@@ -38,10 +39,10 @@ class RefusedError(ServdError):
 
 @dataclass(frozen=True, slots=True)
 class ScaleService:
-    """Sets the number of workers; 0 stops the service."""
+    """Sets the number of workers; 0 stops the service, None leaves it to the file again."""
 
     service: str
-    workers: int
+    workers: int | None
     cascade: bool = False
 
 
@@ -60,6 +61,14 @@ class StartService:
     service: str
 
 
+@dataclass(frozen=True, slots=True)
+class FollowLoad:
+    """Gives a service the number of workers that its load calls for; fewer where GPUs lack."""
+
+    service: str
+    workers: int
+
+
 ManualAction = ScaleService | StopService | StartService
 """An action requested by a person."""
 
@@ -70,7 +79,7 @@ def acted(overrides: Overrides, act: ManualAction, declared: Plan) -> dict[str, 
         raise RefusedError(f'service "{act.service}" no longer exists')
     if isinstance(act, StartService):
         return _started(overrides, act.service, declared)
-    if isinstance(act, ScaleService) and act.workers:
+    if isinstance(act, ScaleService) and act.workers != 0:
         return _scaled(overrides, act, declared)
     return _stopped(overrides, act, declared)
 
@@ -97,6 +106,8 @@ def surviving(overrides: Overrides, before: Plan, after: Plan) -> dict[str, Over
 
 
 def _workers_agree(old: ServicePlan, new: ServicePlan) -> bool:
+    if old.definition.autoscale != new.definition.autoscale:
+        return False
     return old.workers == new.workers or old.definition.workers == new.definition.workers
 
 
@@ -124,11 +135,17 @@ def ended(
 
 
 def effective_overrides(overrides: Overrides, declared: Plan) -> dict[str, Override]:
-    """Returns the overrides that differ from the `declared` plan."""
+    """Returns the overrides that differ from the `declared` plan, and those that keep a number
+    from following the load.
+    """
     return {
         s.name: overrides[s.name]
         for s in declared.services
-        if s.name in overrides and overrides[s.name].workers_of(s) != s.workers
+        if s.name in overrides
+        and (
+            overrides[s.name].workers_of(s) != s.workers
+            or (overrides[s.name].workers is not None and scaling_of(s) is not None)
+        )
     }
 
 
@@ -145,7 +162,7 @@ def _scaled(overrides: Overrides, act: ScaleService, declared: Plan) -> dict[str
         raise RefusedError(
             f"{service.name} is a task, which runs in one process and cannot be scaled"
         )
-    if service.binds_itself and act.workers > 1:
+    if service.binds_itself and (act.workers or 0) > 1:
         hint = "let servd bind the address ({fd} or LISTEN_FDS) for more workers"
         raise RefusedError(
             f"{service.name} binds its own address and can have only one worker", hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 from types import SimpleNamespace
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import RequestRates
+from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadReport
 from servd.daemon.status import (
     Coming,
@@ -27,7 +30,7 @@ from servd.plan.change import Change
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.counters import CounterRegistry
 
-from support.config_texts import plan_text
+from support.config_texts import loaded_text, plan_text
 
 PLAN = plan_text(
     """
@@ -117,8 +120,10 @@ def service(name: str = "web", current: Any = None, **more: Any) -> Any:
 
 
 def shown(of: Any, file: Plan = PLAN) -> ServiceStatus:
-    rates = RequestRates(of.context.workers.counters)
-    return service_status(of, View(CpuMeter(), rates, file.by_name))
+    counters = of.context.workers.counters
+    desired = DesiredState(loaded_text(""), file, {}, file, "then")
+    follows = Autoscaler(lambda: desired, counters, lambda _: asyncio.Future())
+    return service_status(of, View(CpuMeter(), RequestRates(counters), follows, desired))
 
 
 def test_a_service_that_was_never_started_shows_what_it_should_be() -> None:

@@ -26,8 +26,9 @@ def service(name: str, workers: int = 1, **more: Any) -> dict[str, Any]:
         "listen": [], "bound_by": "servd", "binds_itself": [], "public_url": "", "depends_on": [],
         "workers": {"desired": workers, "ready": workers},
         "processes": [worker(index) for index in range(workers)], "draining": [], "coming": None,
-        "by_hand": None, "crash_loop": False, "kind": "app", "requests": 0, "rps": 0.0,
-        "rps_4xx": 0.0, "rps_5xx": 0.0, "error_rate": None, "p50_ms": None, "p99_ms": None,
+        "by_hand": None, "autoscale": None, "crash_loop": False, "kind": "app",
+        "requests": 0, "rps": 0.0, "rps_4xx": 0.0, "rps_5xx": 0.0, "error_rate": None,
+        "p50_ms": None, "p99_ms": None,
         "certificate_expires_at": None, "restarts": 0, "last_exit": None, "error": None,
     }  # fmt: skip
     return {**found, **more}

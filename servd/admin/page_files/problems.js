@@ -64,7 +64,9 @@ function problemsOf(service, history) {
 /** What else is worth knowing, but needs no attention. */
 function notesOf(service) {
   const notes = [];
-  if (service.by_hand) notes.push(`${many(service.by_hand.workers, "worker")} (set manually; the config says ${service.by_hand.file})`);
+  const scale = service.autoscale;
+  if (service.by_hand) notes.push(`${many(service.by_hand.workers, "worker")} (set manually; ${scale ? "autoscale waits" : `the config says ${service.by_hand.file}`})`);
+  else if (scale && scale.in_flight !== null) notes.push(`${scale.min} to ${scale.max} workers for ${figure(scale.target_in_flight)} requests in flight each, now ${figure(scale.in_flight)} in all`);
   if (service.coming && service.kind !== "external") notes.push(`Generation ${service.coming.generation} is starting: ${service.coming.ready} of ${service.coming.desired} ready`);
   for (const drain of service.draining) notes.push(`Generation ${drain.generation} is draining ${many(drain.pids.length, "worker")}, waiting for ${drain.waiting_for}`);
   return notes;

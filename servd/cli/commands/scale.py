@@ -21,13 +21,14 @@ from servd.core.errors import Exit, UsageError
 def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int:
     """Set the number of workers of services.
 
-    The number holds until the configuration changes `workers`. NAME=0 stops the service.
+    The number holds until the configuration changes `workers`. NAME=0 stops the service, NAME=auto
+    leaves it to the configuration again.
     """
     statuses = [
         act(
-            replace(options, wait_drained=options.wait_drained or not workers),
+            replace(options, wait_drained=options.wait_drained or workers == 0),
             service_route(name, "scale"),
-            f"{name} already has {count_of(workers)}" if workers else f"{name} is already stopped",
+            _already(name, workers),
             workers=workers,
             cascade=cascade,
         )
@@ -36,16 +37,24 @@ def command(options: ActOptions, targets: tuple[str, ...], cascade: bool) -> int
     return next(filter(None, statuses), Exit.OK)
 
 
-def _wanted(targets: tuple[str, ...]) -> dict[str, int]:
-    """Parses `web=2 api=3`, or `web 2`, to workers by name. Raises `UsageError`."""
+def _already(name: str, workers: int | str) -> str:
+    if workers == "auto":
+        return f"{name} already has what the configuration says"
+    if not workers:
+        return f"{name} is already stopped"
+    return f"{name} already has {count_of(int(workers))}"
+
+
+def _wanted(targets: tuple[str, ...]) -> dict[str, int | str]:
+    """Parses `web=2 api=auto`, or `web 2`, to workers by name. Raises `UsageError`."""
     if len(targets) == 2 and "=" not in targets[0]:
         targets = (f"{targets[0]}={targets[1]}",)
-    found: dict[str, int] = {}
+    found: dict[str, int | str] = {}
     for target in targets:
         name, _, number = target.partition("=")
-        if not (number.isascii() and number.isdecimal()):
+        if number != "auto" and not (number.isascii() and number.isdecimal()):
             raise UsageError(f"scale {target}: expected NAME=N, such as web=4")
         if not name:
             raise UsageError("service name is missing")
-        found[name] = int(number)
+        found[name] = number if number == "auto" else int(number)
     return found

@@ -188,7 +188,13 @@ def notes(service: ServiceRow, now: datetime) -> Iterator[Span]:
     """Yields what is out of the ordinary, but no error."""
     if by_hand := service["by_hand"]:
         count = workers_of(by_hand["workers"])
-        yield Span(f"{count} (set manually; the config says {by_hand['file']})", "yellow")
+        scale = service.get("autoscale")  # missing in an older daemon
+        instead = "autoscale waits" if scale else f"the config says {by_hand['file']}"
+        yield Span(f"{count} (set manually; {instead})", "yellow")
+    elif (scale := service.get("autoscale")) and scale["in_flight"] is not None:
+        limits = f"{scale['min']} to {scale['max']} workers"
+        wanted = f"{scale['target_in_flight']:g} requests in flight each"
+        yield Span(f"{limits} for {wanted}, now {scale['in_flight']:g} in all", "dim")
     if coming := service["coming"]:
         ready = f"{coming['ready']} of {coming['desired']} workers ready"
         yield Span(f"generation {coming['generation']} is starting: {ready}", "cyan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadRequest
 from servd.host.facts import inspect_host, read_quota, read_texts, usable_cpus, usable_ids
 from servd.host.gpus import equip_at_start, equipped, gpu_diagnostic
+from servd.plan.autoscale import autoscaled
 from servd.plan.build import build_loaded
 from servd.plan.change import Change
 from servd.plan.diff import diff
@@ -22,6 +24,7 @@ from servd.plan.gpus import GpuError
 from servd.plan.model import Plan, ServicePlan
 from servd.plan.overrides import (
     EndedOverride,
+    FollowLoad,
     Override,
     RefusedError,
     acted,
@@ -60,23 +63,38 @@ class Planner:
         loaded: Loaded,
         overrides: Mapping[str, Override],
         ports: Mapping[str, int],
+        numbers: Mapping[str, int],
         revision: int,
     ) -> tuple[DesiredState, list[Diagnostic]]:
-        """Returns the first desired state, and warnings. `overrides`, and the `ports` of commands
-        that bind themselves, come from the previous daemon.
+        """Returns the first desired state, and warnings. `overrides`, the `ports` of commands that
+        bind themselves, and the `numbers` of workers that follow the load come from the previous
+        daemon.
 
         Raises `LoadError` when more GPUs are requested than exist.
         """
-        declared = self._declared(loaded, ports)
+        declared = autoscaled(self._declared(loaded, ports), numbers)
         overrides = effective_overrides(overrides, declared)
         plan, warnings = equip_at_start(loaded, with_overrides(declared, overrides), self.environ)
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
     def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
-        """Plans what `request` makes of `desired` with the configuration `loaded`.
+        """Plans what `request` makes of `desired` with the configuration `loaded`. Where GPUs lack
+        for what a load calls for, the largest number of workers that they allow is planned.
 
         Raises `ConfigError` and `RefusedError`.
         """
+        act = request.act
+        if not isinstance(act, FollowLoad) or act.service not in desired.declared.by_name:
+            return self._next(loaded, desired, request)
+        before = desired.declared.service(act.service).workers
+        for workers in range(act.workers, before + 1, -1):
+            with contextlib.suppress(RefusedError):
+                fewer = replace(request, act=replace(act, workers=workers))
+                return self._next(loaded, desired, fewer)
+        last = replace(act, workers=min(act.workers, before + 1))
+        return self._next(loaded, desired, replace(request, act=last))
+
+    def _next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
         running = desired.plan
         declared = desired.declared
         if request.read:
@@ -84,11 +102,15 @@ class Planner:
         elif request.certificates:
             declared = with_new_certificates(declared)
         declared = with_found(declared, running)
+        numbers = {s.name: s.workers for s in desired.declared.services}
+        if isinstance(request.act, FollowLoad):
+            numbers[request.act.service] = request.act.workers
+        declared = autoscaled(declared, numbers)
         overrides = surviving(desired.overrides, desired.declared, declared)
         gone = request.roll - declared.by_name.keys()
         if gone and not request.read:
             raise RefusedError(f'service "{min(gone)}" no longer exists')
-        if request.act is not None:
+        if request.act is not None and not isinstance(request.act, FollowLoad):
             overrides = acted(overrides, request.act, declared)
         overrides = effective_overrides(overrides, declared)
         plan = with_overrides(declared, overrides)

@@ -26,7 +26,7 @@ from servd.daemon.reload.untold import UntoldReport
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.fingerprint import fingerprint
-from servd.plan.overrides import RefusedError
+from servd.plan.overrides import FollowLoad, RefusedError
 from servd.plan.render_changes import SettingRow
 from servd.supervisor.apply.mode import MANUAL, RELOAD, ApplyMode
 from servd.supervisor.apply.transaction import ApplyError
@@ -249,7 +249,9 @@ class Reloader:
 
     def _record(self, request: ReloadRequest, report: ReloadReport) -> None:
         """Keeps the report, and logs it."""
-        if request.by_hand:
+        if isinstance(request.act, FollowLoad):
+            pass  # nobody's act
+        elif request.by_hand:
             self.last_act = report
         else:
             if report.outcome != "unchanged" or self.last is None:

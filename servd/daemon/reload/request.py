@@ -10,7 +10,7 @@ from typing import Any, Literal
 from servd.core.errors import ServdError
 from servd.core.quick_dataclass import dataclass
 from servd.plan.change import Change
-from servd.plan.overrides import EndedOverride, ManualAction
+from servd.plan.overrides import EndedOverride, FollowLoad, ManualAction
 from servd.plan.render_changes import SettingRow
 
 Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
@@ -19,7 +19,8 @@ Outcome = Literal["applied", "unchanged", "invalid", "rolled_back"]
 @dataclass(frozen=True, slots=True)
 class ReloadRequest:
     """What a reload does: read the configuration again, or only `certificates`; replace
-    unchanged services too (those in `roll`, or all); apply a manual action (`act`).
+    unchanged services too (those in `roll`, or all); apply a manual action, or follow the load
+    (`act`).
 
     `seen` are the tags that the caller knows, of what runs or of a plan: if another is in force, or
     another would come of the files, nothing is done.
@@ -33,7 +34,7 @@ class ReloadRequest:
     certificates: bool = False
     roll: frozenset[str] = frozenset()
     roll_all: bool = False
-    act: ManualAction | None = None
+    act: ManualAction | FollowLoad | None = None
     seen: frozenset[str] | None = None
     wants_report: bool = False
     is_retry: bool = False

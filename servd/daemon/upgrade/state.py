@@ -5,6 +5,7 @@ process inherits, and what the configuration does not say. Pure.
 from __future__ import annotations
 
 import functools
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from servd.config.model import Config
@@ -32,7 +33,8 @@ class UpgradeState:
     """The document. `runtime_dir_setting` is the configured folder; `made` are folders to remove at
     the end; `chosen` are ports of addresses without one, `ports` those of commands that bind
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
-    systemd; `generation` (the revision) and `digest` are the configuration's.
+    systemd; `workers` are the numbers of services that follow their load; `generation` (the
+    revision) and `digest` are the configuration's.
     """
 
     pid: int
@@ -52,6 +54,7 @@ class UpgradeState:
     numbers: dict[str, int]
     services: dict[str, InheritedService]
     by_hand: dict[str, OverrideRecord]
+    workers: dict[str, int] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> list[int]:

@@ -19,6 +19,7 @@ from servd.daemon.log.sink import now
 from servd.daemon.reload.planner import ports_of
 from servd.daemon.upgrade.new_daemon import NewDaemon, Ready, UpgradeError
 from servd.daemon.upgrade.state import OverrideRecord, UpgradeState
+from servd.plan.autoscale import scaling_of
 from servd.plan.overrides import RefusedError
 from servd.supervisor.apply.inherit import inherited_service
 from servd.supervisor.supervisor import Supervisor, start_budget
@@ -230,4 +231,5 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
             for name, override in desired.overrides.items()
             if name in config.services
         },
+        workers={s.name: s.workers for s in desired.declared.services if scaling_of(s)},
     )

@@ -51,7 +51,7 @@ def planner() -> Planner:
 
 def first(said: str = "", overrides: dict[str, Override] | None = None) -> DesiredState:
     """What runs, and is declared by the text `said`."""
-    return planner().first(loaded_text(said or text()).require(), overrides or {}, {}, 1)[0]
+    return planner().first(loaded_text(said or text()).require(), overrides or {}, {}, {}, 1)[0]
 
 
 def manually(desired: DesiredState, act: ScaleService | StopService | StartService) -> Planned:
@@ -75,7 +75,7 @@ def in_brief(planned: Planned) -> list[tuple[str, str]]:
 def test_a_first_start_has_what_the_file_says_and_what_the_previous_daemon_leaves() -> None:
     loaded = loaded_text(text()).require()
     given = {"web": Override(5), "model": Override(1)}
-    desired, warnings = planner().first(loaded, given, {"own": 4321}, 7)
+    desired, warnings = planner().first(loaded, given, {"own": 4321}, {}, 7)
     assert warnings == []
     assert desired.overrides == {"web": Override(5)}  # one worker is what the file says of `model`
     assert workers(desired.plan)["web"] == 5
@@ -196,7 +196,7 @@ def test_new_certificates_change_only_the_services_that_rotate_theirs(tmp_path: 
     )
     (tmp_path / "cert.pem").write_text("one")
     (tmp_path / "key.pem").write_text("key one")
-    desired = planner().first(loaded_text(said), {}, {}, 1)[0]
+    desired = planner().first(loaded_text(said), {}, {}, {}, 1)[0]
     (tmp_path / "cert.pem").write_text("two")
     (tmp_path / "key.pem").write_text("key two")
     request = ReloadRequest("a certificate changed", read=False, certificates=True)
