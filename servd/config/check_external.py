@@ -66,3 +66,23 @@ def autoscale_makes_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if scale.min > scale.max:
             message = f"must not be more than max, {scale.max}"
             yield checked.problem((*path, "min"), message)
+        yield from _target_can_be_reached(checked, path, service)
+
+
+def _target_can_be_reached(
+    checked: ValidationContext, path: Path, service: Service
+) -> Iterator[Diagnostic]:
+    """Workers are added when the load is a tenth above the target: a worker must be able to have
+    as many requests.
+    """
+    scale, limits = service.autoscale, service.limits
+    if scale is None or limits is None or not limits.concurrency:
+        return
+    most = limits.concurrency + limits.queue
+    if scale.target_in_flight * 1.1 >= most:
+        message = (
+            f"is never exceeded: a worker has at most {most} requests"
+            " (limits.concurrency and queue), and no workers are added"
+        )
+        hint = f"write less than {most / 1.1:.3g}, or raise limits.queue"
+        yield checked.problem((*path, "target_in_flight"), message, hint, severity="warning")

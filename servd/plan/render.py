@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from servd.core import graph
+from servd.plan.autoscale import scaling_of
 from servd.plan.model import Plan, ServicePlan
 
 
@@ -14,6 +15,8 @@ def summary(service: ServicePlan) -> str:
     if service.external is not None:
         return f"external, {service.external.url}"
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
+    if (scale := scaling_of(service)) is not None:
+        workers = f"{service.workers} to {scale.max} workers"
     where = ", ".join(service.urls) or ("internal" if service.app else "command")
     return f"{where}, {workers}"
 

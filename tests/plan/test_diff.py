@@ -248,7 +248,7 @@ def services(draw: st.DrawFn) -> dict[str, Any]:
         earlier = [other for other in order[:index] if other in found]
         needs = draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else []
         service: dict[str, Any] = {
-            "depends_on": tuple(needs),
+            "depends_on": tuple(sorted(needs)),  # their order has no meaning
             "workers": draw(st.integers(0, 3)),
             "threads": draw(st.integers(1, 3)),
             "backlog": draw(st.integers(1, 3)),

@@ -257,8 +257,10 @@ def _is_of_bentoml(service: ServicePlan) -> bool:
 
 def _root_of(service: ServicePlan) -> str | None:
     """Returns the folder whose files are watched, that of the code; None for a Bento in BentoML's
-    store, whose files never change.
+    store, whose files never change, and for what runs elsewhere.
     """
+    if service.external is not None:
+        return None
     folder = _folder_of(service)
     if folder is None and service.part is not None and service.part.tag:
         return None
