@@ -239,3 +239,7 @@ def test_metrics_are_told_to_no_page_of_a_stranger(servd: Servd) -> None:
     for host, status in (("evil.example", 421), (f"{here}.example", 200), ("127.0.0.1", 200)):
         url = f"http://127.0.0.1:{port}/metrics"
         assert httpx.get(url, headers={"host": host}).status_code == status
+    for path in ("/readyz", "/metrics"):  # as a load balancer asks that speaks HTTP/1.0
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as plain:
+            plain.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            assert plain.makefile("rb").readline().split()[1] == b"200"
