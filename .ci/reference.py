@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -323,6 +323,28 @@ def json_type(schema: dict[str, Any]) -> str:
     return str(schema.get("type", "any"))
 
 
+def exports() -> str:
+    """Returns the page of what other engines are given."""
+    from servd.export.carried import ROWS
+    from servd.export.fate import ENGINES, TITLES, Engine, Fate
+
+    def shown(fate: Fate) -> str:
+        words = {"carried": "", "inside": "inside", "lost": "**not**: ", "refused": "**refused**: "}
+        return cell(f"{words[fate.kind]}{fate.text}")
+
+    def line(name: str, fates: Mapping[Engine, Fate]) -> str:
+        cells = [shown(fates[each]) if each in fates else "as above" for each in ENGINES]
+        return f"| {' | '.join([name, *cells])} |"
+
+    parts = [f"| Key | {' | '.join(TITLES[each] for each in ENGINES)} |"]
+    parts.append("| --- |" + " --- |" * len(ENGINES))
+    for row in ROWS:
+        names = " ".join(f"`{key}`" for key in row.keys)
+        parts.append(line(names, row.fates))
+        parts += [line(f"{names}: {cell(each.of)}", each.fates) for each in row.cases]
+    return "\n".join([*parts, ""])
+
+
 def pages() -> dict[str, str]:
     """Returns the generated pages by name."""
     from servd.core.events import reference
@@ -332,6 +354,7 @@ def pages() -> dict[str, str]:
         "commands.md": commands,
         "metrics.md": metrics,
         "admin-api.md": admin_api,
+        "exports.md": exports,
     }
     found = {
         name: (PROSE / name).read_text().replace("<!-- generated -->", make().strip())
