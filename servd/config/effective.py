@@ -39,6 +39,13 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
     BentoML code. With `everything`, keys that are not set have their default, unless that would
     change the meaning.
     """
+    result = mask_values(unmasked(loaded, everything=everything), (), loaded.secrets)
+    assert isinstance(result, dict)
+    return result
+
+
+def unmasked(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
+    """Returns the effective configuration with its secrets, which must not be shown."""
     dumped = _said(loaded.config)
     if everything:
         dumped = _all(loaded.config, dumped)
@@ -47,9 +54,7 @@ def effective(loaded: Loaded, *, everything: bool = False) -> dict[str, Any]:
         for key in _SWITCHED:
             if key in table and table[key] is None:
                 table[key] = False
-    result = mask_values(dumped, (), loaded.secrets)
-    assert isinstance(result, dict)
-    return result
+    return dumped
 
 
 def of_service(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity, in_order
 from servd.core.quick_dataclass import dataclass
 from servd.export.carried import fate_of
-from servd.export.fate import TITLES, Engine
+from servd.export.fate import TITLES, Engine, Fate
 
 CODE = "not-carried"
+LOST = ("lost", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,24 @@ class SetKey:
     value: Any
 
 
+def fate_in(each: SetKey, engine: Engine, *, whole: bool = False) -> Fate:
+    """Returns what becomes of a key. `whole`: all services are in one container of that engine, so
+    what one container carries over is carried over.
+    """
+    fate = fate_of(each.key, engine, each.value)
+    if not whole or fate.kind not in LOST:
+        return fate
+    inside = fate_of(each.key, "dockerfile", each.value)
+    return fate if inside.kind in LOST else inside
+
+
+def is_carried(each: SetKey, engine: Engine, *, whole: bool = False) -> bool:
+    """Returns whether a key has its effect in another engine."""
+    return fate_in(each, engine, whole=whole).kind not in LOST
+
+
 def not_carried(
-    loaded: Loaded, engine: Engine, services: Iterable[str] | None = None
+    loaded: Loaded, engine: Engine, services: Iterable[str] | None = None, *, whole: bool = False
 ) -> list[Diagnostic]:
     """Returns what is not carried over, in the order of the files: warnings for what is lost, and
     errors for what is refused. With `services`, of these and of servd's own settings.
@@ -39,8 +56,8 @@ def not_carried(
     checked = context_of(loaded)
     found: list[Diagnostic] = []
     for each in set_keys(loaded, services):
-        fate = fate_of(each.key, engine, each.value)
-        if fate.kind not in ("lost", "refused"):
+        fate = fate_in(each, engine, whole=whole)
+        if fate.kind not in LOST:
             continue
         severity: Severity = "error" if fate.kind == "refused" else "warning"
         message = f"not carried over to {TITLES[engine]}: {fate.text}"

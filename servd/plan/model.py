@@ -12,6 +12,7 @@ from servd.config.check_runners import binds_itself
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.worker_tables import Limits, Restart, Rollout
+from servd.core import graph
 from servd.core.address import Address
 from servd.core.quick_dataclass import dataclass
 from servd.plan.host import Account
@@ -251,6 +252,17 @@ class Plan:
     def graph(self) -> dict[str, list[str]]:
         """Each service with its dependencies."""
         return {s.name: [d.service for d in s.depends_on] for s in self.services}
+
+    @property
+    def stop_seconds(self) -> float:
+        """Time for the longest chain of drains, dependents first."""
+        longest: dict[str, float] = {}
+        needs, services = self.graph, self.by_name
+        wanted_by = graph.dependents(needs)
+        for name in reversed(graph.order(needs)):
+            waits = max((longest[other] for other in wanted_by[name]), default=0.0)
+            longest[name] = waits + services[name].stop_seconds
+        return max(longest.values(), default=0.0)
 
 
 def url_of(address: Address, *, tls: bool) -> str:

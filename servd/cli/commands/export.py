@@ -1,55 +1,30 @@
-"""`servd export`: writes the plan for another engine."""
+"""`servd export ENGINE`: writes the configuration for another engine."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
+import importlib
 
 import click
 
-from servd.cli.source import config_option, config_path, load_whole
-from servd.core.errors import UsageError
+ENGINES = ("kubernetes", "systemd")
 
 
-@click.command("export")
-@click.argument("engine", type=click.Choice(["systemd"]))
-@config_option
-@click.option(
-    "--user", default="servd", show_default=True, metavar="USER", help="User of the unit."
-)
-@click.option(
-    "--name", default="servd", show_default=True, metavar="NAME", help="Name of the unit."
-)
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False),
-    metavar="FOLDER",
-    help="Write the files to this folder instead of stdout.",
-)
-def command(engine: str, config: str | None, user: str, name: str, output: str | None) -> None:
-    """Write systemd units for the configuration."""
-    del engine  # systemd is the only one
-    for option, given in (("--name", name), ("--user", user)):
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", given):
-            raise UsageError(f"{option} {given}: expected letters, digits and _ . @ -")
-    path = os.path.abspath(config_path(config))
-    loaded = load_whole(config)
-    from servd.export.systemd import Installation, units
-    from servd.host.facts import inspect_host
-    from servd.plan.build import build_loaded
+class EngineGroup(click.Group):
+    """Imports the command of an engine when it runs: `command` in `export_ENGINE`."""
 
-    plan = build_loaded(loaded, inspect_host(loaded.config, os.environ), "/nonexistent")
-    program = os.path.join(os.path.dirname(sys.executable), "servd")
-    started = (program,) if os.path.exists(program) else (sys.executable, "-m", "servd")
-    installed = Installation(started, path, os.path.realpath(sys.executable), user, name)
-    files = units(loaded.config, plan, installed)
-    if output is None:
-        for file, text in files.items():
-            click.echo(f"# {file}\n{text}", nl=len(files) > 1)
-        return
-    os.makedirs(output, exist_ok=True)
-    for file, text in files.items():
-        with open(os.path.join(output, file), "w", encoding="utf-8") as written:
-            written.write(text)
-        click.echo(os.path.join(output, file))
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the engines."""
+        return list(ENGINES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command."""
+        if cmd_name not in ENGINES:
+            return None
+        module = importlib.import_module(f"servd.cli.commands.export_{cmd_name}")
+        found: click.Command = module.command
+        return found
+
+
+@click.group("export", cls=EngineGroup)
+def command() -> None:
+    """Write the configuration for another engine."""

@@ -1,0 +1,56 @@
+"""What the exporters share: the configuration with its plan, and the report of what is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servd.cli.render.output import say
+from servd.cli.source import config_path, load_config
+from servd.core.errors import ServdError
+
+if TYPE_CHECKING:
+    from servd.core.diagnostics import Diagnostic
+    from servd.export.kubernetes.options import ExportSource
+
+
+class NotCarriedError(ServdError):
+    """Something is not carried over that must be."""
+
+
+def export_source(config: str | None) -> ExportSource:
+    """Loads a configuration for an export. Raises `ConfigError` if it is invalid."""
+    from servd.bento.discovery import Discovery
+    from servd.config.load import folder_of
+    from servd.export.kubernetes.options import ExportSource
+    from servd.host.facts import inspect_host
+    from servd.plan.build import build_loaded
+
+    path = config_path(config)
+    folder = os.path.abspath(path) if os.path.isdir(path) else folder_of(path)
+    written = load_config(config).require()
+    loaded = Discovery().complete(written, os.environ).require()
+    host = inspect_host(loaded.config, os.environ)
+    return ExportSource(written, loaded, build_loaded(loaded, host, "/nonexistent"), host, folder)
+
+
+def report(source: ExportSource, found: Sequence[Diagnostic], *, strict: bool) -> None:
+    """Prints what is not carried over. Raises `NotCarriedError` if that may not be."""
+    from servd.core.diagnostics import errors_in, render
+
+    for each in found:
+        say(render(each, source.loaded.texts))
+    wrong = list(found) if strict else errors_in(found)
+    if wrong:
+        keys = "1 key is" if len(wrong) == 1 else f"{len(wrong)} keys are"
+        raise NotCarriedError(f"nothing was written: {keys} not carried over")
+
+
+def strict_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--strict`."""
+    return click.option(
+        "--strict", is_flag=True, help="Fail if anything is not carried over, and write nothing."
+    )(command)

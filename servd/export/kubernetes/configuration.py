@@ -1,0 +1,166 @@
+"""The configuration that servd has in a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from servd.config.dump import escaped, to_text
+from servd.config.effective import unmasked
+from servd.config.model import Config
+from servd.config.service import ServiceBase
+from servd.config.tree import Path
+from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.options import (
+    APP_FOLDER,
+    RUNTIME_FOLDER,
+    TLS_FOLDER,
+    ExportSource,
+    KubernetesOptions,
+)
+from servd.export.kubernetes.pods import PodPlan, listens_of
+from servd.export.kubernetes.secrets import IN_SERVD, SecretFinder, SecretKey
+from servd.export.report import is_carried, set_keys
+
+_TLS_FILES = {"certfile": "tls.crt", "keyfile": "tls.key", "ca_certs": "ca.crt"}
+
+_OWN_WAYS = ("listen", "gpus", "env_passthrough", "depends_on.condition")
+"""Keys of which only some values are lost, and the rest is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodConfiguration:
+    """The text of a pod's servd.toml, and the variables that it refers to."""
+
+    text: str
+    secrets: tuple[SecretKey, ...]
+
+
+def configuration_of(
+    pod: PodPlan, source: ExportSource, options: KubernetesOptions
+) -> PodConfiguration:
+    """Returns the configuration of a pod."""
+    loaded = source.as_written
+    finder = SecretFinder(source, IN_SERVD)
+    values = unmasked(loaded)
+    services = {name: values["services"][name] for name in pod.services}
+    whole = {
+        "daemon": values.get("daemon", {}),
+        "admin": values.get("admin", {}),
+        "hooks": values.get("hooks", []),
+        "services": services,
+    }
+    for each in set_keys(loaded, pod.services):
+        if each.key not in _OWN_WAYS and not is_carried(each, "kubernetes", whole=options.whole):
+            _remove(whole, each.path)
+    written: dict[str, Any] = {
+        "daemon": _daemon(whole["daemon"], loaded.config, options),
+        "admin": {**whole["admin"], "metrics": f":{pod.metrics}"},
+        "hooks": finder.replaced(whole["hooks"], ("hooks",)),
+        "services": {
+            name: _service(name, table, pod, source, finder) for name, table in services.items()
+        },
+    }
+    for name in ("daemon", "admin"):
+        written[name] = finder.replaced(written[name], (name,))
+    kept = {key: value for key, value in written.items() if value}
+    text = to_text(in_the_image(kept, source.folder), "toml")
+    return PodConfiguration(text, finder.keys)
+
+
+def _daemon(table: Mapping[str, Any], config: Config, options: KubernetesOptions) -> dict[str, Any]:
+    found = {**table, "runtime_dir": RUNTIME_FOLDER, "watch": options.live_config}
+    if options.has_sleep:
+        found.pop("stop_delay", None)  # the preStop sleep is as long
+    else:
+        found["stop_delay"] = options.pre_stop_seconds(config)
+    return {**found, "log": {**table.get("log", {}), "format": "json"}}
+
+
+def _service(
+    name: str, table: Mapping[str, Any], pod: PodPlan, source: ExportSource, finder: SecretFinder
+) -> dict[str, Any]:
+    path: Path = ("services", name)
+    apart = ("env", "env_file", "env_passthrough", "listen", "depends_on", "tls")
+    found = {
+        key: finder.replaced(value, (*path, key))
+        for key, value in table.items()
+        if key not in apart
+    }
+    if name in (addresses := listens_of(pod)):
+        found["listen"] = addresses[name]
+    if len(pod.services) > 1 or not pod.reached:
+        inside = [d for d in table.get("depends_on", ()) if d["service"] in pod.services]
+        found |= {"depends_on": inside} if inside else {}
+    if table.get("workers") == 0 and len(pod.services) == 1:
+        found["workers"] = 1  # and no replicas
+    if table.get("tls"):
+        found["tls"] = _tls(name, table["tls"], finder)
+    if environment := environment_of(name, source, finder):
+        found["env"] = {
+            variable: finder.reference((*path, "env", variable))
+            if value is None
+            else escaped(value)
+            for variable, value in environment.items()
+        }
+    if passed := passed_names(name, source):
+        found["env_passthrough"] = passed
+        for variable in passed:
+            finder.add(variable, optional=True)
+    return found
+
+
+def _tls(name: str, table: Mapping[str, Any], finder: SecretFinder) -> dict[str, Any]:
+    found: dict[str, Any] = finder.replaced(table, ("services", name, "tls"))
+    for key, file in _TLS_FILES.items():
+        if found.get(key) or key == "keyfile":
+            found[key] = f"{TLS_FOLDER}/{name}/{file}"
+    return found
+
+
+def environment_of(name: str, source: ExportSource, finder: SecretFinder) -> dict[str, str | None]:
+    """Returns the variables that the configuration sets for a service, None for secrets: those of
+    an `env_file` may all be some.
+    """
+    config = source.as_written.config
+    found: dict[str, str | None] = {}
+    ways: list[tuple[Path, ServiceBase]] = [
+        (("defaults",), config.defaults),
+        (("services", name), config.services[name]),
+    ]
+    for way, table in ways:
+        for file in table.env_file:
+            found |= dict.fromkeys(source.host.env_files.get(file.path, {}))
+        for variable, value in table.env.items():
+            is_secret = finder.is_secret(value, (*way, "env", variable))
+            found[variable] = None if is_secret else value
+    return dict(sorted(found.items()))
+
+
+def passed_names(name: str, source: ExportSource) -> list[str]:
+    """Returns the variables of the container that a service takes over, without globs."""
+    passed = source.as_written.config.services[name].env_passthrough
+    return [variable for variable in passed if not set(variable) & set("*?[")]
+
+
+def _remove(values: dict[str, Any], path: Path) -> None:
+    """Removes the value at `path`, if it is there."""
+    *way, last = path
+    table: Any = values
+    for step in way:
+        if not isinstance(table, dict) or step not in table:
+            return
+        table = table[step]
+    if isinstance(table, dict):
+        table.pop(last, None)
+
+
+def in_the_image(value: Any, folder: str) -> Any:
+    """Returns values with the paths below `folder` as they are in the image."""
+    if isinstance(value, dict):
+        return {key: in_the_image(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [in_the_image(item, folder) for item in value]
+    if isinstance(value, str) and (value == folder or value.startswith(f"{folder}/")):
+        return f"{APP_FOLDER}{value[len(folder) :]}"
+    return value

@@ -1,0 +1,197 @@
+"""The container of a pod: servd with the pod's configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from servd.export.kubernetes.options import (
+    CONFIG_FILE,
+    CONFIG_FOLDER,
+    MARGIN_SECONDS,
+    RUNTIME_FOLDER,
+    TLS_FOLDER,
+    USER,
+    ExportSource,
+    KubernetesObject,
+    KubernetesOptions,
+)
+from servd.export.kubernetes.pods import PodPlan
+from servd.export.kubernetes.secrets import SecretKey
+from servd.plan.model import ServicePlan
+
+_MIB = 2**20
+_DAEMON_BYTES = 128 * _MIB
+
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def secret_name(pod: PodPlan) -> str:
+    """Returns the name of the Secret with a pod's variables."""
+    return f"{pod.name}-secrets"
+
+
+def tls_secret_name(pod: PodPlan, service: str) -> str:
+    """Returns the name of the Secret with a service's certificate."""
+    return f"{pod.name}-tls" if len(pod.services) == 1 else f"{pod.name}-{service}-tls"
+
+
+def pod_spec(
+    pod: PodPlan,
+    source: ExportSource,
+    options: KubernetesOptions,
+    config_name: str,
+    secrets: Sequence[SecretKey],
+) -> KubernetesObject:
+    """Returns the specification of a pod that servd runs in."""
+    config = source.as_written.config
+    pre_stop = options.pre_stop_seconds(config)
+    tls = [name for name in pod.services if config.services[name].tls is not None]
+    container: KubernetesObject = {
+        "name": pod.name,
+        "image": options.image,
+        "args": ["--config", CONFIG_FILE],
+        **({"env": env} if (env := environment(pod, secrets)) else {}),
+        "ports": [
+            *({"name": port.name, "containerPort": port.number} for port in pod.ports),
+            {"name": "metrics", "containerPort": pod.metrics},
+        ],
+        **probes(pod),
+        **(
+            {"lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}}}
+            if options.has_sleep
+            else {}
+        ),
+        "resources": resources(pod.plan.services),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            *(
+                {"name": f"tls-{number}", "mountPath": f"{TLS_FOLDER}/{name}", "readOnly": True}
+                for number, name in enumerate(tls)
+            ),
+            {"name": "run", "mountPath": RUNTIME_FOLDER},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # in the pod
+        ],
+    }
+    return {
+        **common(),
+        "terminationGracePeriodSeconds": grace_seconds(pod, source, pre_stop),
+        "containers": [container],
+        "volumes": [
+            {"name": "config", "configMap": {"name": config_name}},
+            *(
+                {"name": f"tls-{number}", "secret": {"secretName": tls_secret_name(pod, name)}}
+                for number, name in enumerate(tls)
+            ),
+            {"name": "run", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+
+
+def pre_stop_sleep(seconds: int) -> KubernetesObject:
+    """Returns the handler that lets endpoints learn of the end of a pod before it drains."""
+    return {"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}}
+
+
+def common() -> KubernetesObject:
+    """Returns what every pod has: no token, and no variables about unrelated Services."""
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+    }
+
+
+def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesObject]:
+    """Returns the variables of the container: addresses of dependencies, and secrets."""
+    found: list[KubernetesObject] = []
+    for each in pod.reached:
+        found.append({"name": each.host_variable, "value": each.host})
+        found.append({"name": each.url_variable, "value": each.url})
+    for secret in secrets:
+        reference: dict[str, Any] = {"name": secret_name(pod), "key": secret.variable}
+        if secret.optional:
+            reference["optional"] = True
+        found.append({"name": secret.variable, "valueFrom": {"secretKeyRef": reference}})
+    return found
+
+
+def probes(pod: PodPlan) -> KubernetesObject:
+    """Returns the probes. Liveness asks servd alone, which replaces sick workers itself."""
+    startup = max((each.startup for each in pod.plan.services), default=0.0)
+    attempts = math.ceil(startup / 2) + 5
+
+    def get(path: str, **limits: int) -> KubernetesObject:
+        return {"httpGet": {"path": path, "port": "metrics"}, **limits}
+
+    return {
+        "startupProbe": get(
+            "/readyz",
+            periodSeconds=2,
+            timeoutSeconds=2,
+            failureThreshold=attempts,
+        ),
+        "readinessProbe": get("/readyz", periodSeconds=5, timeoutSeconds=2, failureThreshold=2),
+        "livenessProbe": get("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
+    }
+
+
+def grace_seconds(pod: PodPlan, source: ExportSource, pre_stop: int) -> int:
+    """Returns the time from the decision to end a pod until it is killed."""
+    limit = source.as_written.config.daemon.shutdown_timeout
+    longest = pod.plan.stop_seconds
+    ends = longest if limit == "auto" else min(longest, float(limit))
+    return math.ceil(pre_stop + ends + MARGIN_SECONDS)
+
+
+def resources(services: Sequence[ServicePlan]) -> KubernetesObject:
+    """Returns requests and limits: a CPU for each worker, and memory where each service has a
+    limit; old and new workers run at the same time while servd replaces one.
+    """
+    workers = sum(_workers(each) for each in services)
+    requests: KubernetesObject = {"cpu": str(max(1, workers))}
+    limits: KubernetesObject = {}
+    if any(each.definition.workers == "auto" for each in services):
+        limits["cpu"] = requests["cpu"]
+    memory = [(_workers(each), each.limits.memory) for each in services if _workers(each)]
+    if memory and all(size is not None for _, size in memory):
+        total = sum(number * (size or 0) for number, size in memory)
+        requests["memory"] = quantity(total + _DAEMON_BYTES)
+        limits["memory"] = quantity(2 * total + _DAEMON_BYTES)
+    if gpus := _gpus(services):
+        limits["nvidia.com/gpu"] = str(gpus)
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _workers(service: ServicePlan) -> int:
+    """Returns the number of workers; "auto" is one for each CPU of the limit."""
+    return 1 if service.definition.workers in ("auto", 0) else service.workers
+
+
+def _gpus(services: Sequence[ServicePlan]) -> int:
+    total = 0.0
+    for each in services:
+        asked = each.definition.gpus or (each.part.gpus if each.part is not None else 0)
+        if isinstance(asked, int | float):
+            total += asked * _workers(each)
+        elif isinstance(asked, tuple):
+            total += len(asked)
+    return math.ceil(total)
+
+
+def quantity(size: int) -> str:
+    """Returns a number of bytes as Kubernetes spells it."""
+    return f"{size // _MIB}Mi" if size % _MIB == 0 else str(size)

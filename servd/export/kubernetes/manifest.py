@@ -1,0 +1,145 @@
+"""The export: every object of every pod, what has to be created by hand, and what is lost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from servd.core.diagnostics import Diagnostic, in_order
+from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.configuration import configuration_of
+from servd.export.kubernetes.container import secret_name, tls_secret_name
+from servd.export.kubernetes.names import clashes
+from servd.export.kubernetes.network import policy, service, service_monitor
+from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
+from servd.export.kubernetes.pods import PodPlan, pods_of
+from servd.export.kubernetes.scaling import disruption_budget, fewest_pods
+from servd.export.kubernetes.secrets import SecretKey
+from servd.export.kubernetes.workload import deployment, job, with_digest
+from servd.export.report import context_of, not_carried
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPod:
+    """The objects of one pod, without those that Kustomize generates. `config` is the text of its
+    servd.toml ("": a task has none), `secrets` the variables of its Secret.
+    """
+
+    pod: PodPlan
+    objects: tuple[KubernetesObject, ...]
+    config_name: str
+    config: str
+    secrets: tuple[SecretKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesExport:
+    """All pods, and what is not carried over."""
+
+    pods: tuple[ExportedPod, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    secret_commands: tuple[str, ...]
+
+    @property
+    def objects(self) -> list[KubernetesObject]:
+        """Every object, each after what it refers to."""
+        return [one for pod in self.pods for one in pod.objects]
+
+
+def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport:
+    """Returns what Kubernetes needs to run a configuration."""
+    checked = context_of(source.loaded)
+    found = not_carried(source.loaded, "kubernetes", whole=options.whole)
+    if not options.whole:
+        found += clashes(checked, source.as_written.config.services)
+    pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
+    commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
+    return KubernetesExport(pods, tuple(in_order(found)), commands)
+
+
+def _exported(pod: PodPlan, source: ExportSource, options: KubernetesOptions) -> ExportedPod:
+    if pod.is_task:
+        one, secrets = job(pod, source, options)
+        return ExportedPod(pod, (_placed(one, options),), "", "", secrets)
+    configuration = configuration_of(pod, source, options)
+    config_name = with_digest(pod.name, configuration.text)
+    if options.live_config:
+        config_name = f"{pod.name}-config"
+    objects = [
+        config_map(pod, config_name, configuration.text, options),
+        deployment(pod, source, options, config_name, configuration.secrets),
+        *_around(pod, source, options),
+    ]
+    placed = tuple(_placed(one, options) for one in objects)
+    return ExportedPod(pod, placed, config_name, configuration.text, configuration.secrets)
+
+
+def config_map(pod: PodPlan, name: str, text: str, options: KubernetesOptions) -> KubernetesObject:
+    """Returns the ConfigMap. It never changes: a change has another name, so it is a rollout that
+    can be undone.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": pod.labels},
+        **({} if options.live_config else {"immutable": True}),
+        "data": {"servd.toml": text},
+    }
+
+
+def _around(
+    pod: PodPlan, source: ExportSource, options: KubernetesOptions
+) -> Iterator[KubernetesObject]:
+    if pod.ports or options.service_monitor:
+        yield service(pod, metrics=options.service_monitor)
+    yield policy(pod)
+    if fewest_pods(pod, source) > 1:
+        yield disruption_budget(pod)
+    if options.service_monitor:
+        yield service_monitor(pod)
+
+
+def _placed(one: KubernetesObject, options: KubernetesOptions) -> KubernetesObject:
+    """Returns an object in the namespace of the options."""
+    if not options.namespace:
+        return one
+    metadata = {"name": one["metadata"]["name"], "namespace": options.namespace}
+    return {**one, "metadata": metadata | one["metadata"]}
+
+
+def _secret_commands(
+    each: ExportedPod, source: ExportSource, options: KubernetesOptions
+) -> Iterator[str]:
+    """Yields the commands that create the Secrets: names alone, values come from the shell and
+    from files.
+    """
+    where = ["--namespace", options.namespace] if options.namespace else []
+    if each.secrets:
+        yield _command(
+            ["kubectl", "create", "secret", "generic", secret_name(each.pod), *where],
+            [
+                f"--from-file={one.variable}={shlex.quote(one.file)}"
+                if one.file
+                else f'--from-literal={one.variable}="${one.variable}"'
+                for one in each.secrets
+            ],
+        )
+    for name in each.pod.services:
+        tls = source.as_written.config.services[name].tls
+        if tls is not None:
+            files = {"tls.crt": tls.certfile, "tls.key": tls.key_source, "ca.crt": tls.ca_certs}
+            yield _command(
+                ["kubectl", "create", "secret", "generic", tls_secret_name(each.pod, name), *where],
+                [
+                    "--type=kubernetes.io/tls",
+                    *(
+                        f"--from-file={key}={shlex.quote(file)}"
+                        for key, file in files.items()
+                        if file
+                    ),
+                ],
+            )
+
+
+def _command(words: Sequence[str], options: Sequence[str]) -> str:
+    return f"{shlex.join(words)} {' '.join(options)}"

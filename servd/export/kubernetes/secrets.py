@@ -1,0 +1,106 @@
+"""Values that must not be written: recognised as `servd show` masks them, and referred to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from servd.config.dump import escaped
+from servd.config.tree import Path, nearest
+from servd.core.quick_dataclass import dataclass
+from servd.core.secrets import mask_values
+from servd.export.kubernetes.names import variable
+from servd.export.kubernetes.options import ExportSource
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SecretKey:
+    """A variable whose value is in a Secret. `file`: the file that it came from. `optional`: the
+    pod starts without it.
+    """
+
+    variable: str
+    file: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How texts that are no references, and references to variables, are spelled somewhere."""
+
+    literal: Callable[[Any], Any]
+    reference: Callable[[str], str]
+
+
+IN_SERVD = Spelling(escaped, "${{{}}}".format)
+"""In a configuration of servd."""
+
+IN_KUBERNETES = Spelling(
+    lambda value: value.replace("$(", "$$(") if isinstance(value, str) else value, "$({})".format
+)
+"""In the command and the environment of a container."""
+
+
+class SecretFinder:
+    """Replaces secrets by references, and keeps what was found."""
+
+    def __init__(self, source: ExportSource, spelling: Spelling) -> None:
+        self.found: dict[str, SecretKey] = {}
+        self._secrets = source.loaded.secrets | source.as_written.secrets
+        self._layers = source.as_written.layers
+        self._spelling = spelling
+
+    @property
+    def keys(self) -> tuple[SecretKey, ...]:
+        """What was found, by name."""
+        return tuple(sorted(self.found.values()))
+
+    def is_secret(self, value: Any, path: Path) -> bool:
+        """Returns whether any part of a value is masked where it is shown."""
+        return bool(mask_values(value, path, self._secrets) != _without_none(value))
+
+    def add(self, name: str, path: Path = (), *, optional: bool = False) -> None:
+        """Remembers a variable, and the file of the value at `path` if there is one."""
+        self.found.setdefault(name, SecretKey(name, self._file_of(path), optional))
+
+    def replaced(self, value: Any, path: Path) -> Any:
+        """Returns values as they are spelled, secrets as references with names for their keys."""
+        if isinstance(value, dict):
+            return {key: self.replaced(entry, (*path, key)) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            masked = mask_values(list(value), path, self._secrets)
+            return [
+                self.reference((*path, index))
+                if isinstance(item, str) and item != shown
+                else self.replaced(item, (*path, index))
+                for index, (item, shown) in enumerate(zip(value, masked, strict=True))
+            ]
+        if isinstance(value, str) and value and self.is_secret(value, path):
+            return self.reference(path)
+        return self._spelling.literal(value)
+
+    def reference(self, path: Path) -> str:
+        """Returns the reference to a secret: to TLS_KEYFILE_PASSWORD for that key of a service, to
+        KEY for `env.KEY`; a second one has the name of its service before it.
+        """
+        steps = path[2:] if path[0] == "services" else path
+        name = variable("_".join(str(step) for step in steps if step != "env"))
+        if name in self.found:
+            name = variable("_".join(str(step) for step in path if step not in ("env", "services")))
+        self.add(name, path)
+        return self._spelling.reference(name)
+
+    def _file_of(self, path: Path) -> str:
+        if self._layers is None or not path:
+            return ""
+        for way in (path, ("defaults", *path[2:])):
+            node, exact = nearest(self._layers.file, way)
+            files = [each for each in node.references if each.written.startswith("${file:")]
+            if exact and len(files) == 1 and files[0].text == node.value:
+                return files[0].written.removeprefix("${file:").removesuffix("}")
+        return ""
+
+
+def _without_none(value: Any) -> Any:
+    """As `mask_values` leaves what has no secret."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,137 @@
+"""What runs pods: a Deployment, or a Job for a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+
+from servd.config.service import Rollout
+from servd.export.kubernetes.configuration import (
+    environment_of,
+    in_the_image,
+    passed_names,
+)
+from servd.export.kubernetes.container import (
+    CONTAINER_SECURITY,
+    common,
+    environment,
+    pod_spec,
+    resources,
+)
+from servd.export.kubernetes.names import LONGEST
+from servd.export.kubernetes.options import (
+    ExportSource,
+    KubernetesObject,
+    KubernetesOptions,
+)
+from servd.export.kubernetes.pods import PodPlan
+from servd.export.kubernetes.scaling import replicas
+from servd.export.kubernetes.secrets import IN_KUBERNETES, SecretFinder, SecretKey
+
+_JOB_KEPT_SECONDS = 24 * 3600
+_PROGRESS_SECONDS = 600
+_DIGEST_LENGTH = 10
+
+
+def digest(text: str) -> str:
+    """Returns a short digest for a name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def with_digest(name: str, text: str) -> str:
+    """Returns a name for what has this content."""
+    return f"{name[: LONGEST - _DIGEST_LENGTH - 1].rstrip('-')}-{digest(text)}"
+
+
+def deployment(
+    pod: PodPlan,
+    source: ExportSource,
+    options: KubernetesOptions,
+    config_name: str,
+    secrets: Sequence[SecretKey],
+) -> KubernetesObject:
+    """Returns the Deployment of a pod."""
+    startup = max((each.startup for each in pod.plan.services), default=0.0)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": pod.name, "labels": pod.labels},
+        "spec": {
+            **replicas(pod, source),
+            "progressDeadlineSeconds": math.ceil(max(_PROGRESS_SECONDS, startup + 60)),
+            "selector": {"matchLabels": pod.labels},
+            "strategy": strategy(pod),
+            "template": {
+                "metadata": {"labels": pod.labels},
+                "spec": pod_spec(pod, source, options, config_name, secrets),
+            },
+        },
+    }
+
+
+def strategy(pod: PodPlan) -> KubernetesObject:
+    """Returns how a Deployment replaces pods: as the service replaces its workers. With all
+    services in one pod, a new pod always comes before the old one goes.
+    """
+    is_whole = len(pod.services) > 1
+    rollout = Rollout.unset() if is_whole else pod.plan.service(pod.services[0]).rollout
+    if rollout.strategy == "recreate":
+        return {"type": "Recreate"}
+    surge: int | str = 1 if rollout.strategy == "one-by-one" else rollout.max_surge
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}}
+
+
+def job(
+    pod: PodPlan, source: ExportSource, options: KubernetesOptions
+) -> tuple[KubernetesObject, tuple[SecretKey, ...]]:
+    """Returns the Job of a task and the secrets that it needs. It runs the program itself: a Job is
+    over when its container ends, and servd goes on. A change makes another Job.
+    """
+    (name,) = pod.services
+    plan = pod.plan.service(name)
+    finder = SecretFinder(source, IN_KUBERNETES)
+    words = finder.replaced(list(plan.command), ("services", name, "command"))
+    literal: list[KubernetesObject] = []
+    for variable, value in environment_of(name, source, finder).items():
+        if value is None:
+            finder.add(variable, ("services", name, "env", variable))
+        else:
+            literal.append({"name": variable, "value": IN_KUBERNETES.literal(value)})
+    for variable in passed_names(name, source):
+        finder.add(variable, optional=True)
+    variables = [*environment(pod, finder.keys), *literal]
+    container: KubernetesObject = {
+        "name": pod.name,
+        "image": options.image,
+        "command": [word.replace("{worker}", "0") for word in words],
+        "workingDir": in_the_image(plan.directory, source.folder),
+        **({"env": variables} if variables else {}),
+        "resources": resources(pod.plan.services),
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # in the pod
+    }
+    is_retried = plan.restart.policy == "on-failure"
+    spec: KubernetesObject = {
+        "backoffLimit": (plan.restart.give_up_after or 6) if is_retried else 0,
+        "ttlSecondsAfterFinished": _JOB_KEPT_SECONDS,
+        "template": {
+            "metadata": {"labels": pod.labels},
+            "spec": {
+                **common(),
+                "restartPolicy": "Never",
+                "activeDeadlineSeconds": math.ceil(plan.startup),
+                "terminationGracePeriodSeconds": math.ceil(plan.stop_seconds),
+                "containers": [container],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            },
+        },
+    }
+    content = json.dumps(spec, sort_keys=True)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": with_digest(pod.name, content), "labels": pod.labels},
+        "spec": spec,
+    }, finder.keys
