@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from servd.cli.source import config_path, load_config
 from servd.core.errors import ServdError
 
 if TYPE_CHECKING:
+    from servd.config.load import Loaded
     from servd.core.diagnostics import Diagnostic
     from servd.export.kubernetes.options import ExportSource
 
@@ -31,17 +33,35 @@ def export_source(config: str | None) -> ExportSource:
 
     path = config_path(config)
     folder = os.path.abspath(path) if os.path.isdir(path) else folder_of(path)
-    written = load_config(config).require()
-    loaded = Discovery().complete(written, os.environ).require()
+    written = _elsewhere(load_config(config)).require()
+    loaded = _elsewhere(Discovery().complete(written, os.environ)).require()
     host = inspect_host(loaded.config, os.environ)
     return ExportSource(written, loaded, build_loaded(loaded, host, "/nonexistent"), host, folder)
 
 
+_OF_THIS_MACHINE = ("file", "tls", "user")
+"""Codes of mistakes in what surrounds a configuration, which another machine may have."""
+
+
+def _elsewhere(loaded: Loaded) -> Loaded:
+    """Returns what is loaded with warnings about what is missing on this machine. An `env_file`
+    must be there: its names are needed.
+    """
+    diagnostics = tuple(
+        replace(each, severity="warning")
+        if each.code in _OF_THIS_MACHINE and "env_file" not in each.path
+        else each
+        for each in loaded.diagnostics
+    )
+    return replace(loaded, diagnostics=diagnostics)
+
+
 def report(source: ExportSource, found: Sequence[Diagnostic], *, strict: bool) -> None:
     """Prints what is not carried over. Raises `NotCarriedError` if that may not be."""
-    from servd.core.diagnostics import errors_in, render
+    from servd.core.diagnostics import errors_in, in_order, render
 
-    for each in found:
+    missing = [each for each in source.loaded.warnings if each.code in _OF_THIS_MACHINE]
+    for each in in_order([*missing, *found]):
         say(render(each, source.loaded.texts))
     wrong = list(found) if strict else errors_in(found)
     if wrong:

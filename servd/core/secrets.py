@@ -36,6 +36,12 @@ def is_secret_name(name: str) -> bool:
     )
 
 
+_PAIR_OF_WORDS = re.compile(
+    r"""(?P<before>["'](?P<name>--?[A-Za-z][\w\-]*)["']\s*,\s*)(?:"(?:[^"\\]|\\.)*"?|'[^']*'?)"""
+)
+"""Two words of a list, the first of which is an option: `"--password", "X"`."""
+
+
 def mask_line(line: str, path: str = "") -> str:
     """Returns a line of a config file, for the dotted `path`, with secrets masked."""
     key = path.rpartition(".")[2].partition("[")[0]
@@ -48,6 +54,10 @@ def mask_line(line: str, path: str = "") -> str:
         shown = MASK if is_secret_name(match["key"]) else mask_text(match["value"])
         return f"{match['key']}{match['sep']}{shown}"
 
+    line = _PAIR_OF_WORDS.sub(
+        lambda match: f"{match['before']}{MASK}" if is_secret_name(match["name"]) else match[0],
+        line,
+    )
     return re.sub(  # a quoted value, or one up to a delimiter
         r"(?P<key>[A-Za-z0-9_\-]+)(?P<sep>[\"']?\s*[=:]\s*)"
         r"(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}\]]+)",

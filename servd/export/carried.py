@@ -328,7 +328,17 @@ ROWS: tuple[CarriedRow, ...] = (
     ),
     row("log.file log.max_size log.keep", kubernetes=_STDERR, compose=_STDERR, dockerfile=_STDERR,
         ray=lost("Ray has a log of its own")),
-    row("proxy.headers proxy.trusted", ray=lost("Ray's proxy sets no X-Forwarded headers")),
+    row("proxy.headers", ray=lost("Ray's proxy sets no X-Forwarded headers")),
+    row(
+        "proxy.trusted",
+        case(
+            '`"unix"`',
+            lambda value: "unix" in value,
+            kubernetes=lost("callers come by TCP: name the network of the pods"),
+            compose=lost("callers come by TCP: name the network of the containers"),
+        ),
+        ray=lost("Ray's proxy sets no X-Forwarded headers"),
+    ),
     row(
         "uvicorn.http uvicorn.loop uvicorn.ws uvicorn.ws_max_size uvicorn.ws_ping_interval"
         " uvicorn.ws_ping_timeout",

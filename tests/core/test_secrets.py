@@ -37,6 +37,10 @@ def test_other_names_are_not_taken_for_secrets(name: str) -> None:
         ),
         ('{"password": "hunter2"}', f'{{"password": {MASK}}}'),
         ('url = "postgres://me:hunter2@db/x"', f'url = "postgres://me:{MASK}@db/x"'),
+        (
+            """command = ["x", "--password", "hun\\"ter2", '-p', 'y']""",
+            f"""command = ["x", "--password", {MASK}, '-p', 'y']""",
+        ),
         ('app = "main:app"', 'app = "main:app"'),
         ('url = "https://x/?token=a&b=c"', f'url = "https://x/?token={MASK}&b=c"'),
         ('command = "x --password=hunter2 -v"', f'command = "x --password={MASK} -v"'),

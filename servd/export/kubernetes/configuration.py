@@ -24,7 +24,7 @@ from servd.export.report import is_carried, set_keys
 
 _TLS_FILES = {"certfile": "tls.crt", "keyfile": "tls.key", "ca_certs": "ca.crt"}
 
-_OWN_WAYS = ("listen", "gpus", "env_passthrough", "depends_on.condition")
+_OWN_WAYS = ("listen", "gpus", "env_passthrough", "depends_on.condition", "proxy.trusted")
 """Keys of which only some values are lost, and the rest is written."""
 
 

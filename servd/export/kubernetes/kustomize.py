@@ -9,6 +9,9 @@ from servd.export.kubernetes.manifest import ExportedPod, KubernetesExport
 from servd.export.kubernetes.options import KubernetesObject, KubernetesOptions
 from servd.export.kubernetes.yaml_text import yaml_text
 
+_CALLERS = ("Deployment", "Job")
+_NAMES = "names.yaml"
+
 
 def kustomization_files(exported: KubernetesExport, options: KubernetesOptions) -> dict[str, str]:
     """Returns the text of each file by name. Kustomize makes the ConfigMaps and names them by their
@@ -22,6 +25,8 @@ def kustomization_files(exported: KubernetesExport, options: KubernetesOptions) 
         if each.config:
             files[f"{name}.toml"] = each.config
     resources = [file for file in files if file.endswith(".yaml")]
+    if any(each.pod.reached for each in exported.pods):
+        files[_NAMES] = yaml_text([_name_references()])
     files["kustomization.yaml"] = yaml_text([_kustomization(exported, options, resources)])
     return files
 
@@ -56,24 +61,36 @@ def _kustomization(
             {"name": _generated(each), "files": [f"servd.toml={each.pod.name}.toml"]}
             for each in generated
         ],
-        "generatorOptions": {"disableNameSuffixHash": True}
-        if options.live_config
-        else {"immutable": True},
+        "generatorOptions": (
+            {"disableNameSuffixHash": True} if options.live_config else {"immutable": True}
+        ),
     }
     replacements = [one for each in exported.pods for one in _replacements(each)]
-    return {**found, **({"replacements": replacements} if replacements else {})}
+    if replacements:
+        found |= {"replacements": replacements, "configurations": [_NAMES]}
+    return found
 
 
 def _replacements(each: ExportedPod) -> Iterator[dict[str, Any]]:
     """Yields what writes the names of Services into the variables of the pods that call them."""
+    (caller,) = (one for one in each.objects if one["kind"] in _CALLERS)
+    path = f"spec.template.spec.containers.[name={each.pod.name}].env"
     for reached in each.pod.reached:
-        container = f"spec.template.spec.containers.[name={each.pod.name}]"
         yield {
             "source": {"kind": "Service", "name": reached.host, "fieldPath": "metadata.name"},
             "targets": [
                 {
-                    "select": {"kind": "Deployment", "name": each.pod.name},
-                    "fieldPaths": [f"{container}.env.[name={reached.host_variable}].value"],
+                    "select": {"kind": caller["kind"], "name": caller["metadata"]["name"]},
+                    "fieldPaths": [f"{path}.[name={reached.host_variable}].value"],
                 }
             ],
         }
+
+
+def _name_references() -> dict[str, Any]:
+    """Returns what tells Kustomize that those variables are names of Services: overlays that set a
+    prefix too then change both. Replacements are made before that.
+    """
+    path = "spec/template/spec/containers/env/value"
+    specs = [{"path": path, "kind": kind} for kind in _CALLERS]
+    return {"nameReference": [{"kind": "Service", "version": "v1", "fieldSpecs": specs}]}

@@ -9,6 +9,7 @@ from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
 from servd.export.kubernetes.configuration import configuration_of
 from servd.export.kubernetes.container import secret_name, tls_secret_name
+from servd.export.kubernetes.fitness import addresses_of_this_machine, callers_of_tls
 from servd.export.kubernetes.names import clashes
 from servd.export.kubernetes.network import policy, service, service_monitor
 from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
@@ -52,6 +53,7 @@ def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport
     found = not_carried(source.loaded, "kubernetes", whole=options.whole)
     if not options.whole:
         found += clashes(checked, source.as_written.config.services)
+        found += [*addresses_of_this_machine(source), *callers_of_tls(source)]
     pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
     commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
     return KubernetesExport(pods, tuple(in_order(found)), commands)

@@ -1,0 +1,55 @@
+"""What a graph says that does not hold once its services run in pods of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from servd.config.tree import Path
+from servd.core.diagnostics import Diagnostic
+from servd.export.kubernetes.names import variable
+from servd.export.kubernetes.options import ExportSource
+from servd.export.report import CODE, context_of
+
+_HERE = re.compile(r"(?<![\w.-])(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})(?!\d)")
+
+
+def addresses_of_this_machine(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each text with the address of another service on this machine, such as
+    `redis://127.0.0.1:6379`: in a pod nobody answers there.
+    """
+    config, checked = source.as_written.config, context_of(source.loaded)
+    listening = {
+        address.port: name
+        for name, service in config.services.items()
+        for address in service.listen
+        if address.kind == "tcp" and address.port
+    }
+    for name, service in config.services.items():
+        texts: list[tuple[Path, str]] = [
+            (("services", name, "env", key), value)
+            for key, value in (config.defaults.env | service.env).items()
+        ]
+        texts += [(("services", name, "command"), word) for word in service.command]
+        for path, text in texts:
+            for found in _HERE.finditer(text):
+                other = listening.get(int(found[1]), name)
+                if other != name:
+                    message = f'{found[0]} is service "{other}", which runs in another pod'
+                    hint = f"take the address from SERVD_DEP_{variable(other)}, or use --whole"
+                    yield checked.problem(path, message, hint, severity="warning", code=CODE)
+
+
+def callers_of_tls(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each dependency that terminates TLS: within one servd its dependents
+    reach it without.
+    """
+    config, checked = source.as_written.config, context_of(source.loaded)
+    for name, service in config.services.items():
+        for index, each in enumerate(service.depends_on):
+            other = config.services.get(each.service)
+            if other is not None and other.tls is not None:
+                path: Path = ("services", name, "depends_on", index)
+                message = f'service "{each.service}" is reached by HTTPS: its certificate must'
+                message += " be valid for the name of its Service, and known to this pod"
+                yield checked.problem(path, message, severity="warning", code=CODE)

@@ -1,0 +1,267 @@
+"""What the keys of a configuration become, and what the options of the command change."""
+
+from __future__ import annotations
+
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from support.exports import IMAGE, Exported, documents, export, export_sample
+from support.manifests import Object, container_of, of_kind, problems
+
+APP = '[services.web]\napp = "main:app"\nlisten = ":8000"\n'
+
+
+def exported(folder: Path, text: str, *options: str, status: int = 0) -> Exported:
+    (folder / "main.py").touch()
+    (folder / "servd.toml").write_text(textwrap.dedent(text))
+    done = export(folder, "kubernetes", "--image", IMAGE, *options)
+    assert done.status == status, done.told
+    return done
+
+
+def objects_of(folder: Path, text: str, *options: str) -> list[Object]:
+    objects = exported(folder, text, *options).objects
+    assert problems(objects) == []
+    for each in objects:
+        if "k8s.io" in each["apiVersion"] or "." not in each["apiVersion"]:
+            kubernetes_validate.validate(each, "1.37", strict=True)
+    return objects
+
+
+def only(objects: list[Object], kind: str) -> Any:
+    (found,) = of_kind(objects, kind)
+    return found
+
+
+def config_of(objects: list[Object]) -> dict[str, Any]:
+    return tomllib.loads(only(objects, "ConfigMap")["data"]["servd.toml"])
+
+
+def pod_of(objects: list[Object]) -> Any:
+    return only(objects, "Deployment")["spec"]["template"]["spec"]
+
+
+def test_the_grace_holds_the_sleep_and_everything_that_servd_waits_for(tmp_path: Path) -> None:
+    text = APP + 'timeouts = { drain = "100s", shutdown = "7s" }\n'
+    objects = objects_of(tmp_path, text)
+    assert pod_of(objects)["terminationGracePeriodSeconds"] == 5 + 100 + 7 + 3 + 5
+    delayed = objects_of(tmp_path, f'[daemon]\nstop_delay = "12s"\n{text}')
+    assert pod_of(delayed)["terminationGracePeriodSeconds"] == 12 + 100 + 7 + 3 + 5
+    container = container_of(only(delayed, "Deployment"))
+    assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 12}}}
+    assert "stop_delay" not in config_of(delayed)["daemon"]
+
+
+def test_where_the_kubelet_cannot_sleep_servd_waits(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, APP, "--kubernetes", "1.29")
+    assert "lifecycle" not in container_of(only(objects, "Deployment"))
+    assert config_of(objects)["daemon"]["stop_delay"] == 5
+    assert pod_of(objects)["terminationGracePeriodSeconds"] == 5 + 30 + 5 + 3 + 5
+    wrong = exported(tmp_path, APP, "--kubernetes", "new", status=2)
+    assert "expected a version from 1.25" in wrong.told
+
+
+def test_resources_are_those_of_all_workers(tmp_path: Path) -> None:
+    text = APP + 'workers = 3\nlimits.memory = "1GiB"\ngpus = 1\n'
+    assert container_of(only(objects_of(tmp_path, text), "Deployment"))["resources"] == {
+        "requests": {"cpu": "3", "memory": "3200Mi"},
+        "limits": {"memory": "6272Mi", "nvidia.com/gpu": "3"},
+    }
+    auto = container_of(only(objects_of(tmp_path, APP + 'workers = "auto"\n'), "Deployment"))
+    assert auto["resources"] == {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}
+
+
+def test_a_service_that_is_off_has_no_pods(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, APP + "workers = 0\n")
+    assert only(objects, "Deployment")["spec"]["replicas"] == 0
+    assert config_of(objects)["services"]["web"]["workers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rollout", "strategy"),
+    [
+        ('{ strategy = "recreate" }', {"type": "Recreate"}),
+        ('{ strategy = "one-by-one" }', {"maxSurge": 1, "maxUnavailable": 0}),
+        ("{ max_surge = 2 }", {"maxSurge": 2, "maxUnavailable": 0}),
+        ('{ max_surge = "50%" }', {"maxSurge": "50%", "maxUnavailable": 0}),
+    ],
+)
+def test_a_rollout_is_that_of_the_service(
+    tmp_path: Path, rollout: str, strategy: dict[str, Any]
+) -> None:
+    objects = objects_of(tmp_path, f"{APP}rollout = {rollout}\n")
+    found = only(objects, "Deployment")["spec"]["strategy"]
+    assert found == strategy or found.get("rollingUpdate") == strategy
+
+
+def test_ports_that_need_rights_are_others_in_the_pod(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, APP.replace('":8000"', '["0.0.0.0:80", "127.0.0.1:9464"]'))
+    ports = only(objects, "Service")["spec"]["ports"]
+    assert [port["port"] for port in ports] == [80, 9464]
+    inside = container_of(only(objects, "Deployment"))["ports"]
+    assert [port["containerPort"] for port in inside] == [8080, 9464, 9465]
+    assert config_of(objects)["services"]["web"]["listen"] == [":8080", ":9464"]
+    assert config_of(objects)["admin"]["metrics"] == ":9465"
+
+
+GRAPH = """\
+[services.web]
+app = "main:app"
+listen = ":8000"
+depends_on = ["a_b", "store"]
+
+[services.a_b]
+app = "main:app"
+
+[services.store]
+command = ["store", "--port", "{port}"]
+
+[services.loner]
+command = ["consume"]
+"""
+
+
+def test_internal_services_are_reached_by_their_callers_alone(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, GRAPH)
+    policies = {
+        p["metadata"]["name"]: p["spec"]["ingress"] for p in of_kind(objects, "NetworkPolicy")
+    }
+    metrics = {"port": "metrics", "protocol": "TCP"}
+    callers = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "web"}}}]
+    assert policies == {
+        "web": [{"ports": [metrics, {"port": "http", "protocol": "TCP"}]}],
+        "a-b": [
+            {"ports": [metrics]},
+            {"from": callers, "ports": [{"port": "http", "protocol": "TCP"}]},
+        ],
+        "store": [
+            {"ports": [metrics]},
+            {"from": callers, "ports": [{"port": "tcp", "protocol": "TCP"}]},
+        ],
+        "loner": [{"ports": [metrics]}],
+    }
+    assert {one["metadata"]["name"] for one in of_kind(objects, "Service")} == {
+        "web",
+        "a-b",
+        "store",
+    }
+    (web,) = [d for d in of_kind(objects, "Deployment") if d["metadata"]["name"] == "web"]
+    assert [each["name"] for each in container_of(web)["env"]] == [
+        "HOST_OF_A_B", "SERVD_DEP_A_B", "HOST_OF_STORE", "SERVD_DEP_STORE",
+    ]  # fmt: skip
+
+
+def test_names_that_are_one_in_kubernetes_are_refused(tmp_path: Path) -> None:
+    text = '[services.a_b]\napp = "main:app"\n[services.a-b]\napp = "main:app"\n'
+    done = exported(tmp_path, text, status=1)
+    assert 'servd.toml:3:11: services.a-b: the name "a-b" in Kubernetes is also' in done.told
+    assert done.text == ""
+
+
+def test_strict_writes_nothing_where_something_is_lost(tmp_path: Path) -> None:
+    text = APP + 'user = "root"\n'
+    done = exported(tmp_path, text)
+    assert "servd.toml:4:1: warning: services.web.user: not carried over to Kubernetes" in done.told
+    assert "user" not in config_of(done.objects)["services"]["web"]
+    strict = exported(tmp_path, text, "--strict", "--kustomize", "out", status=1)
+    assert strict.text == ""
+    assert not (tmp_path / "out").exists()
+    assert "nothing was written: 1 key is not carried over" in strict.told
+    assert exported(tmp_path, APP, "--strict").objects
+
+
+def test_what_is_refused_is_an_error_without_strict_too(tmp_path: Path) -> None:
+    done = exported(tmp_path, APP + 'gpus = ["0"]\n', status=1)
+    assert done.text == ""
+    assert "services.web.gpus: not carried over to Kubernetes: the scheduler" in done.told
+
+
+def test_a_task_is_a_job_that_runs_the_program_itself(tmp_path: Path) -> None:
+    text = """\
+    [services.migrate]
+    kind = "task"
+    command = ["python3", "migrate.py", "--as", "$$(whoami)"]
+    env = { STEP = "1", DB_PASSWORD = "hunter2" }
+    timeouts = { startup = "3m" }
+
+    [services.web]
+    app = "main:app"
+    depends_on = [{ service = "migrate", condition = "completed" }]
+    """
+    done = exported(tmp_path, text)
+    assert "hunter2" not in done.text + done.told
+    assert "nothing waits for a Job" in done.told
+    job = only(done.objects, "Job")
+    container = container_of(job)
+    assert container["command"] == ["python3", "migrate.py", "--as", "$$(whoami)"]
+    assert container["workingDir"] == "/app"
+    assert container["env"] == [
+        {
+            "name": "DB_PASSWORD",
+            "valueFrom": {"secretKeyRef": {"name": "migrate-secrets", "key": "DB_PASSWORD"}},
+        },
+        {"name": "STEP", "value": "1"},
+    ]
+    assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 180
+    assert problems(done.objects) == []
+    changed = exported(tmp_path, text.replace('STEP = "1"', 'STEP = "2"'))
+    assert only(changed.objects, "Job")["metadata"]["name"] != job["metadata"]["name"]
+
+
+def test_with_whole_one_pod_keeps_sockets_order_and_tasks(tmp_path: Path) -> None:
+    objects = export_sample("gateway", tmp_path, "--whole", "--namespace", "shop").objects
+    assert problems(objects) == []
+    assert [one["kind"] for one in objects] == [
+        "ConfigMap",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+    ]
+    assert {one["metadata"]["namespace"] for one in objects} == {"shop"}
+    services = config_of(objects)["services"]
+    assert [d["service"] for d in services["gateway"]["depends_on"]] == ["tokenizer", "ranker"]
+    assert services["gateway"]["listen"] == [":3000"]
+    assert services["tokenizer"].get("listen", ["internal"]) == ["internal"]
+    assert "env" not in container_of(only(objects, "Deployment"))
+    assert pod_of(objects)["terminationGracePeriodSeconds"] == 5 + 2 * (10 + 5 + 3) + 5
+
+
+def test_a_live_configuration_keeps_its_name_and_is_watched(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, APP, "--live-config")
+    one = only(objects, "ConfigMap")
+    assert (one["metadata"]["name"], one.get("immutable")) == ("web-config", None)
+    assert config_of(objects)["daemon"]["watch"] is True
+
+
+def test_a_change_of_the_configuration_is_another_configmap(tmp_path: Path) -> None:
+    names = [
+        only(objects_of(tmp_path, text), "ConfigMap")["metadata"]["name"]
+        for text in (APP, APP, APP + "workers = 2\n")
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_service_monitor_finds_the_port_of_metrics(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, APP, "--service-monitor")
+    monitor = only(objects, "ServiceMonitor")
+    service = only(objects, "Service")
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    ports = [port["name"] for port in service["spec"]["ports"]]
+    assert monitor["spec"]["endpoints"][0]["port"] in ports
+
+
+def test_readers_of_both_yaml_versions_read_the_same(tmp_path: Path) -> None:
+    """`on` and `1e3` are no texts in some of them."""
+    words = ["on", "1e3", "0o17", "12:30", "", "~", "two\nlines\n", "é", "y", "=", "0x1f"]
+    text = f'[services.on]\nkind = "task"\ncommand = {["say", *words]!r}\n'.replace("'", '"')
+    done = exported(tmp_path, text)
+    assert container_of(only(done.objects, "Job"))["command"][1:] == words
+    assert list(yaml.safe_load_all(done.text)) == documents(done.text)

@@ -1,0 +1,90 @@
+"""Exports of samples and of texts, by the command itself.
+
+`PYTHONPATH=tests .venv/bin/python -m support.exports` writes the expected manifests of the samples
+again (`tests/export/kubernetes/golden`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from support.harness import DEADLINE
+from support.manifests import Object
+from support.with_bentoml import PYTHON as WITH_BENTOML
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "sample-configs"
+NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/servd.toml"))
+GOLDEN = ROOT / "tests" / "export" / "kubernetes" / "golden"
+IMAGE = "registry.example.com/app:1"
+_CHOSEN = ("CELERY", "PORT", "REDIS_PORT", "METRICS_PORT", "BEAT_SCHEDULE")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export prints, and ends with."""
+
+    status: int
+    text: str
+    told: str
+
+    @property
+    def objects(self) -> list[Object]:
+        """The documents on stdout."""
+        return documents(self.text)
+
+
+def documents(text: str) -> list[Object]:
+    """The documents of a YAML text."""
+    return [one for one in YAML(typ="safe", pure=True).load_all(text) if one is not None]
+
+
+def export(
+    folder: Path, engine: str, *options: str, interpreter: str = sys.executable,
+    environ: dict[str, str] | None = None,
+) -> Exported:  # fmt: skip
+    """Runs `servd export ENGINE` in a folder."""
+    around = {name: text for name, text in os.environ.items() if name not in _CHOSEN}
+    done = subprocess.run(
+        [interpreter, "-m", "servd", "export", engine, *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env={**around, **(environ or {})},
+    )
+    return Exported(done.returncode, done.stdout, done.stderr)
+
+
+def export_sample(name: str, folder: Path, *options: str) -> Exported:
+    """Exports a copy of a sample, with the certificates that its README makes."""
+    copy = folder / name
+    if not copy.exists():
+        shutil.copytree(SAMPLES / name, copy, ignore=shutil.ignore_patterns("__pycache__", "run"))
+    if (copy / "make-certs.sh").exists():
+        subprocess.run(["sh", "make-certs.sh"], cwd=copy, check=True, capture_output=True)
+    interpreter = WITH_BENTOML if name == "bentoml" else sys.executable
+    given = ("-c", "servd.toml", "--image", IMAGE, *options)
+    return export(copy, "kubernetes", *given, interpreter=interpreter)
+
+
+def main() -> None:
+    """Writes the expected manifests."""
+    GOLDEN.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="golden-") as folder:
+        for name in NAMES:
+            exported = export_sample(name, Path(folder))
+            assert exported.status == 0, exported.told
+            (GOLDEN / f"{name}.yaml").write_text(exported.text)
+
+
+if __name__ == "__main__":
+    main()
