@@ -68,7 +68,6 @@ ROWS: tuple[CarriedRow, ...] = (
         compose=carried("stop_grace_period"),
         ray=_NO_DAEMON,
     ),
-    row("daemon.start_concurrency", ray=_NO_DAEMON),
     row("daemon.on_start_failure", ray=lost("a deployment fails after three attempts")),
     row(
         "daemon.gpus",
@@ -77,7 +76,7 @@ ROWS: tuple[CarriedRow, ...] = (
         ray=_NO_DAEMON,
     ),
     row("daemon.log.format", kubernetes=carried("json"), compose=carried("json"), ray=_NO_DAEMON),
-    row("daemon.log.level", ray=_NO_DAEMON),
+    row("daemon.log.level daemon.start_concurrency admin.enabled", ray=_NO_DAEMON),
     row(
         "daemon.log.file daemon.log.max_size daemon.log.keep",
         kubernetes=_STDERR,
@@ -85,7 +84,6 @@ ROWS: tuple[CarriedRow, ...] = (
         dockerfile=_STDERR,
         ray=_NO_DAEMON,
     ),
-    row("admin.enabled", ray=_NO_DAEMON),
     row(
         "admin.listen admin.token admin.token_file",
         kubernetes=lost("the admin API answers on the socket in the pod (`kubectl exec`)"),
@@ -111,6 +109,12 @@ ROWS: tuple[CarriedRow, ...] = (
         ray=carried("an application for each component"),
     ),
     row("command", ray=_PROGRAMS),
+    row(
+        "external",
+        kubernetes=carried("in the configuration of each pod that needs it"),
+        compose=carried("in the configuration of each container that needs it"),
+        ray=carried("SERVD_DEP_NAME"),
+    ),
     row(
         "directory",
         kubernetes=carried("below /app in the image"),
@@ -176,6 +180,16 @@ ROWS: tuple[CarriedRow, ...] = (
         ),
         kubernetes=carried("in the pod; the request for CPUs"),
         ray=carried("num_replicas"),
+    ),
+    row(
+        "autoscale.min autoscale.max autoscale.target_in_flight",
+        kubernetes=carried("an autoscaler of pods with one worker each (`--hpa`)"),
+        ray=carried("autoscaling_config"),
+    ),
+    row(
+        "autoscale.up_after autoscale.down_after",
+        kubernetes=carried("stabilizationWindowSeconds of the autoscaler"),
+        ray=carried("upscale_delay_s, downscale_delay_s"),
     ),
     row("preload", ray=lost("each replica imports the app")),
     row(

@@ -155,7 +155,8 @@ def _stops_in_time(container: Object, pod: Object, objects: list[Object]) -> Ite
         if one["metadata"]["name"] not in mounted:
             continue
         config = tomllib.loads(one["data"]["servd.toml"])
-        tables = [service.get("timeouts", {}) for service in config["services"].values()]
+        services = [one for one in config["services"].values() if "external" not in one]
+        tables = [service.get("timeouts", {}) for service in services]
         drain = max(_seconds(table.get("drain", "30s")) for table in tables)
         delay = _seconds(config["daemon"].get("stop_delay", "0s"))
         if pod.get("terminationGracePeriodSeconds", 30) < sleep + delay + drain:

@@ -18,7 +18,7 @@ from servd.export.kubernetes.options import (
     ExportSource,
     KubernetesOptions,
 )
-from servd.export.kubernetes.pods import PodPlan, listens_of
+from servd.export.kubernetes.pods import PodPlan, ReachedService, listens_of
 from servd.export.kubernetes.secrets import IN_SERVD, SecretFinder, SecretKey
 from servd.export.report import is_carried, set_keys
 
@@ -43,14 +43,15 @@ def configuration_of(
     loaded = source.as_written
     finder = SecretFinder(source, IN_SERVD)
     values = unmasked(loaded)
-    services = {name: values["services"][name] for name in pod.services}
+    named = (*pod.services, *pod.external)
+    services = {name: values["services"][name] for name in named}
     whole = {
         "daemon": values.get("daemon", {}),
         "admin": values.get("admin", {}),
         "hooks": values.get("hooks", []),
         "services": services,
     }
-    for each in set_keys(loaded, pod.services):
+    for each in set_keys(loaded, named):
         if each.key not in _OWN_WAYS and not is_carried(each, "kubernetes", whole=options.whole):
             _remove(whole, each.path)
     written: dict[str, Any] = {
@@ -58,7 +59,9 @@ def configuration_of(
         "admin": {**whole["admin"], "metrics": f":{pod.metrics}"},
         "hooks": finder.replaced(whole["hooks"], ("hooks",)),
         "services": {
-            name: _service(name, table, pod, source, finder) for name, table in services.items()
+            **{n: _service(n, services[n], pod, source, finder) for n in pod.services},
+            **{n: finder.replaced(services[n], ("services", n)) for n in pod.external},
+            **{each.service: _elsewhere(each) for each in pod.reached},
         },
     }
     for name in ("daemon", "admin"):
@@ -89,11 +92,11 @@ def _service(
     }
     if name in (addresses := listens_of(pod)):
         found["listen"] = addresses[name]
-    if len(pod.services) > 1 or not pod.reached:
-        inside = [d for d in table.get("depends_on", ()) if d["service"] in pod.services]
-        found |= {"depends_on": inside} if inside else {}
-    if table.get("workers") == 0 and len(pod.services) == 1:
-        found["workers"] = 1  # and no replicas
+    if needed := _dependencies(table, pod):
+        found["depends_on"] = needed
+    if len(pod.services) == 1 and (table.get("workers") == 0 or table.get("autoscale")):
+        found["workers"] = 1  # and no pod, or as many as an autoscaler wants
+        found.pop("autoscale", None)
     if table.get("tls"):
         found["tls"] = _tls(name, table["tls"], finder)
     if environment := environment_of(name, source, finder):
@@ -108,6 +111,25 @@ def _service(
         for variable in passed:
             finder.add(variable, optional=True)
     return found
+
+
+def _dependencies(table: Mapping[str, Any], pod: PodPlan) -> list[dict[str, str]]:
+    """Returns what a service waits for: what is in its pod, and what was elsewhere before. It does
+    not wait for other pods, which Kubernetes starts in any order, and replaces meanwhile.
+    """
+    given: list[dict[str, str]] = list(table.get("depends_on", ()))
+    kept = [each for each in given if each["service"] in (*pod.services, *pod.external)]
+    others = {each.service for each in pod.reached}
+    return kept + [
+        {"service": each["service"], "condition": "started"}
+        for each in given
+        if each["service"] in others
+    ]
+
+
+def _elsewhere(reached: ReachedService) -> dict[str, str]:
+    """Returns a dependency in another pod; its address is a variable of the container."""
+    return {"external": f"${{{reached.url_variable}}}"}
 
 
 def _tls(name: str, table: Mapping[str, Any], finder: SecretFinder) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servd.export.kubernetes.options import (
@@ -73,7 +73,7 @@ def pod_spec(
             if options.has_sleep
             else {}
         ),
-        "resources": resources(pod.plan.services),
+        "resources": resources(pod),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
@@ -157,36 +157,44 @@ def grace_seconds(pod: PodPlan, source: ExportSource, pre_stop: int) -> int:
     return math.ceil(pre_stop + ends + MARGIN_SECONDS)
 
 
-def resources(services: Sequence[ServicePlan]) -> KubernetesObject:
+def resources(pod: PodPlan) -> KubernetesObject:
     """Returns requests and limits: a CPU for each worker, and memory where each service has a
     limit; old and new workers run at the same time while servd replaces one.
     """
-    workers = sum(_workers(each) for each in services)
+    services = pod.plan.services
+    numbers = {each.name: _workers(each, pod) for each in services}
+    workers = sum(numbers.values())
     requests: KubernetesObject = {"cpu": str(max(1, workers))}
     limits: KubernetesObject = {}
     if any(each.definition.workers == "auto" for each in services):
         limits["cpu"] = requests["cpu"]
-    memory = [(_workers(each), each.limits.memory) for each in services if _workers(each)]
+    memory = [(numbers[each.name], each.limits.memory) for each in services if numbers[each.name]]
     if memory and all(size is not None for _, size in memory):
         total = sum(number * (size or 0) for number, size in memory)
         requests["memory"] = quantity(total + _DAEMON_BYTES)
         limits["memory"] = quantity(2 * total + _DAEMON_BYTES)
-    if gpus := _gpus(services):
+    if gpus := _gpus(services, numbers):
         limits["nvidia.com/gpu"] = str(gpus)
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _workers(service: ServicePlan) -> int:
-    """Returns the number of workers; "auto" is one for each CPU of the limit."""
-    return 1 if service.definition.workers in ("auto", 0) else service.workers
+def _workers(service: ServicePlan, pod: PodPlan) -> int:
+    """Returns the number of workers in a pod; "auto" is one for each CPU of the limit, and an
+    autoscaler of pods has them with one each.
+    """
+    given = service.definition
+    if given.autoscale is not None:
+        return 1 if len(pod.services) == 1 else given.autoscale.min
+    is_off = given.workers == 0 and len(pod.services) == 1
+    return 1 if given.workers == "auto" or is_off else service.workers
 
 
-def _gpus(services: Sequence[ServicePlan]) -> int:
+def _gpus(services: Sequence[ServicePlan], workers: Mapping[str, int]) -> int:
     total = 0.0
     for each in services:
         asked = each.definition.gpus or (each.part.gpus if each.part is not None else 0)
         if isinstance(asked, int | float):
-            total += asked * _workers(each)
+            total += asked * workers[each.name]
         elif isinstance(asked, tuple):
             total += len(asked)
     return math.ceil(total)

@@ -9,12 +9,21 @@ from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
 from servd.export.kubernetes.configuration import configuration_of
 from servd.export.kubernetes.container import secret_name, tls_secret_name
-from servd.export.kubernetes.fitness import addresses_of_this_machine, callers_of_tls
+from servd.export.kubernetes.fitness import (
+    addresses_of_this_machine,
+    callers_of_tls,
+    certificates_of_others,
+)
 from servd.export.kubernetes.names import clashes
 from servd.export.kubernetes.network import policy, service, service_monitor
 from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
 from servd.export.kubernetes.pods import PodPlan, pods_of
-from servd.export.kubernetes.scaling import disruption_budget, fewest_pods
+from servd.export.kubernetes.scaling import (
+    autoscale_of,
+    autoscaler,
+    disruption_budget,
+    fewest_pods,
+)
 from servd.export.kubernetes.secrets import SecretKey
 from servd.export.kubernetes.workload import deployment, job, with_digest
 from servd.export.report import context_of, not_carried
@@ -52,8 +61,10 @@ def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport
     checked = context_of(source.loaded)
     found = not_carried(source.loaded, "kubernetes", whole=options.whole)
     if not options.whole:
-        found += clashes(checked, source.as_written.config.services)
+        services = source.as_written.config.services
+        found += clashes(checked, [name for name, each in services.items() if not each.external])
         found += [*addresses_of_this_machine(source), *callers_of_tls(source)]
+    found += certificates_of_others(source)
     pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
     commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
     return KubernetesExport(pods, tuple(in_order(found)), commands)
@@ -95,6 +106,9 @@ def _around(
     if pod.ports or options.service_monitor:
         yield service(pod, metrics=options.service_monitor)
     yield policy(pod)
+    scale = autoscale_of(pod, source)
+    if scale is not None:
+        yield autoscaler(pod, scale, options)
     if fewest_pods(pod, source) > 1:
         yield disruption_budget(pod)
     if options.service_monitor:

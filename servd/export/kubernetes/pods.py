@@ -58,7 +58,9 @@ class ReachedService:
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """A pod: `services` are those of the configuration, `plan` has their components too."""
+    """A pod: `services` are those of the configuration that run in it, `external` those elsewhere
+    that they need; `plan` has the components too.
+    """
 
     name: str
     services: tuple[str, ...]
@@ -67,6 +69,7 @@ class PodPlan:
     metrics: int
     reached: tuple[ReachedService, ...] = ()
     callers: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
 
     @property
     def is_task(self) -> bool:
@@ -82,9 +85,10 @@ class PodPlan:
 def pods_of(source: ExportSource, options: KubernetesOptions) -> list[PodPlan]:
     """Returns the pods, those of dependencies first."""
     config = source.as_written.config
+    here = {name: each for name, each in config.services.items() if not each.external}
     needs = {
-        name: [each.service for each in service.depends_on if each.service in config.services]
-        for name, service in config.services.items()
+        name: [each.service for each in service.depends_on if each.service in here]
+        for name, service in here.items()
     }
     order = graph.order(needs)
     if options.whole:
@@ -112,9 +116,16 @@ def _pod(source: ExportSource, name: str, services: Sequence[str]) -> PodPlan:
         for service in services
         for port in ports.of(service, config.services[service], alone=len(services) == 1)
     )
+    external = {
+        each.service
+        for name in services
+        for each in config.services[name].depends_on
+        if each.service in config.services and config.services[each.service].external
+    }
     metrics = config.admin.metrics
     wanted = metrics.port if metrics is not None and metrics.kind == "tcp" else 0
-    return PodPlan(name, tuple(services), plan, found, ports.free(wanted or METRICS_PORT))
+    port = ports.free(wanted or METRICS_PORT)
+    return PodPlan(name, tuple(services), plan, found, port, external=tuple(sorted(external)))
 
 
 def _connected(
@@ -131,7 +142,7 @@ def _connected(
         if other.ports
     )
     names = tuple(sorted(other.name for other in callers))
-    return PodPlan(pod.name, pod.services, pod.plan, pod.ports, pod.metrics, reached, names)
+    return replace(pod, reached=reached, callers=names)
 
 
 class _Ports:

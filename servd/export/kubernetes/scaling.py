@@ -2,20 +2,98 @@
 
 from __future__ import annotations
 
-from servd.export.kubernetes.options import ExportSource, KubernetesObject
+import math
+
+from servd.config.worker_tables import Autoscale
+from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
 from servd.export.kubernetes.pods import PodPlan
+
+_CPU_PERCENT = 70
+"""Wanted use of the requested CPUs, which leaves room until a new pod is ready."""
+
+_PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
+"""The address that the operator of Prometheus gives it in the namespace of its chart."""
+
+
+def autoscale_of(pod: PodPlan, source: ExportSource) -> Autoscale | None:
+    """Returns the limits between which pods follow the load; None where servd does that inside, and
+    where their number is fixed.
+    """
+    if len(pod.services) > 1:
+        return None
+    return source.as_written.config.services[pod.services[0]].autoscale
 
 
 def fewest_pods(pod: PodPlan, source: ExportSource) -> int:
     """Returns the number of pods below which nothing scales."""
-    services = source.as_written.config.services
-    is_off = len(pod.services) == 1 and services[pod.services[0]].workers == 0
-    return 0 if is_off else 1  # TODO(autoscale): autoscale.min
+    scale = autoscale_of(pod, source)
+    if scale is not None:
+        return scale.min
+    is_off = len(pod.services) == 1 and not pod.plan.service(pod.services[0]).workers
+    return 0 if is_off else 1
 
 
 def replicas(pod: PodPlan, source: ExportSource) -> KubernetesObject:
     """Returns the number of pods of a Deployment; nothing where an autoscaler decides."""
+    if autoscale_of(pod, source) is not None:
+        return {}
     return {"replicas": fewest_pods(pod, source)}
+
+
+def autoscaler(pod: PodPlan, scale: Autoscale, options: KubernetesOptions) -> KubernetesObject:
+    """Returns what makes the number of pods follow the load. Each has one worker."""
+    windows = {
+        "scaleUp": {"stabilizationWindowSeconds": math.ceil(scale.up_after)},
+        "scaleDown": {"stabilizationWindowSeconds": math.ceil(scale.down_after)},
+    }
+    if options.scaling == "keda":
+        return _scaled_object(pod, scale, windows)
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": pod.name}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": pod.name, "labels": pod.labels},
+        "spec": {
+            "scaleTargetRef": target,
+            "minReplicas": scale.min,
+            "maxReplicas": scale.max,
+            "metrics": [_metric(scale, options)],
+            "behavior": windows,
+        },
+    }
+
+
+def _metric(scale: Autoscale, options: KubernetesOptions) -> KubernetesObject:
+    if options.scaling == "cpu":
+        wanted = {"type": "Utilization", "averageUtilization": _CPU_PERCENT}
+        return {"type": "Resource", "resource": {"name": "cpu", "target": wanted}}
+    average = {"type": "AverageValue", "averageValue": f"{scale.target_in_flight * 1000:.0f}m"}
+    metric = {"name": "servd_requests_in_flight"}
+    return {"type": "Pods", "pods": {"metric": metric, "target": average}}
+
+
+def _scaled_object(pod: PodPlan, scale: Autoscale, windows: KubernetesObject) -> KubernetesObject:
+    query = f'sum(servd_requests_in_flight{{service="{pod.services[0]}"}})'
+    trigger = {
+        "type": "prometheus",
+        "metadata": {
+            "serverAddress": _PROMETHEUS,
+            "query": query,
+            "threshold": f"{scale.target_in_flight:g}",
+        },
+    }
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {"name": pod.name, "labels": pod.labels},
+        "spec": {
+            "scaleTargetRef": {"name": pod.name},
+            "minReplicaCount": scale.min,
+            "maxReplicaCount": scale.max,
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": windows}},
+            "triggers": [trigger],
+        },
+    }
 
 
 def disruption_budget(pod: PodPlan) -> KubernetesObject:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from servd.config.service import Rollout
+from servd.config.worker_tables import Rollout
 from servd.export.kubernetes.configuration import (
     environment_of,
     in_the_image,
@@ -108,7 +108,7 @@ def job(
         "command": [word.replace("{worker}", "0") for word in words],
         "workingDir": in_the_image(plan.directory, source.folder),
         **({"env": variables} if variables else {}),
-        "resources": resources(pod.plan.services),
+        "resources": resources(pod),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # in the pod
     }

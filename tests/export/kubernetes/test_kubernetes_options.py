@@ -43,6 +43,16 @@ def config_of(objects: list[Object]) -> dict[str, Any]:
     return tomllib.loads(only(objects, "ConfigMap")["data"]["servd.toml"])
 
 
+def services_of(objects: list[Object]) -> dict[str, dict[str, Any]]:
+    """The services of the configuration of each pod."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/name"]: tomllib.loads(
+            one["data"]["servd.toml"]
+        )["services"]
+        for one in of_kind(objects, "ConfigMap")
+    }
+
+
 def pod_of(objects: list[Object]) -> Any:
     return only(objects, "Deployment")["spec"]["template"]["spec"]
 
@@ -155,6 +165,73 @@ def test_internal_services_are_reached_by_their_callers_alone(tmp_path: Path) ->
     assert [each["name"] for each in container_of(web)["env"]] == [
         "HOST_OF_A_B", "SERVD_DEP_A_B", "HOST_OF_STORE", "SERVD_DEP_STORE",
     ]  # fmt: skip
+
+
+def test_dependencies_are_external_at_the_address_that_the_pod_is_given(tmp_path: Path) -> None:
+    objects = objects_of(tmp_path, GRAPH)
+    maps = {
+        o["metadata"]["labels"]["app.kubernetes.io/name"]: o for o in of_kind(objects, "ConfigMap")
+    }
+    web = tomllib.loads(maps["web"]["data"]["servd.toml"])["services"]
+    assert web["a_b"] == {"external": "${SERVD_DEP_A_B}"}
+    assert web["store"] == {"external": "${SERVD_DEP_STORE}"}
+    assert {each["condition"] for each in web["web"]["depends_on"]} == {"started"}
+
+
+def test_what_is_external_stays_so(tmp_path: Path) -> None:
+    text = (
+        GRAPH.replace('"store"]', '"store", "far"]')
+        + """
+    [services.far]
+    external = "http://far.example.com:8000"
+    health.path = "/ready"
+    """.replace("    ", "")
+    )
+    objects = objects_of(tmp_path, text)
+    assert len(of_kind(objects, "Deployment")) == 4
+    maps = {
+        o["metadata"]["labels"]["app.kubernetes.io/name"]: o for o in of_kind(objects, "ConfigMap")
+    }
+    services = {
+        name: tomllib.loads(o["data"]["servd.toml"])["services"] for name, o in maps.items()
+    }
+    assert [name for name, each in services.items() if "far" in each] == ["web"]
+    assert services["web"]["far"]["external"] == "http://far.example.com:8000"
+    assert services["web"]["far"]["health"] == {"path": "/ready"}
+    assert {"service": "far"} in services["web"]["web"]["depends_on"]
+
+
+@pytest.mark.parametrize(
+    ("hpa", "metric"),
+    [
+        ("cpu", {"type": "Utilization", "averageUtilization": 70}),
+        ("in-flight", {"type": "AverageValue", "averageValue": "2500m"}),
+        ("keda", None),
+    ],
+)
+def test_an_autoscaler_has_pods_with_one_worker(
+    tmp_path: Path, hpa: str, metric: dict[str, Any] | None
+) -> None:
+    scale = '{ min = 2, max = 5, target_in_flight = 2.5, up_after = "20s", down_after = "10m" }'
+    objects = objects_of(tmp_path, f"{APP}autoscale = {scale}\n", "--hpa", hpa)
+    assert config_of(objects)["services"]["web"]["workers"] == 1
+    assert "autoscale" not in config_of(objects)["services"]["web"]
+    assert "replicas" not in only(objects, "Deployment")["spec"]
+    assert only(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    windows = {
+        "scaleUp": {"stabilizationWindowSeconds": 20},
+        "scaleDown": {"stabilizationWindowSeconds": 600},
+    }
+    if metric is None:
+        spec = only(objects, "ScaledObject")["spec"]
+        assert spec["triggers"][0]["metadata"]["threshold"] == "2.5"
+        assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == windows
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 5)
+        return
+    spec = only(objects, "HorizontalPodAutoscaler")["spec"]
+    (found,) = spec["metrics"]
+    assert found.get("resource", found.get("pods"))["target"] == metric
+    assert (spec["minReplicas"], spec["maxReplicas"], spec["behavior"]) == (2, 5, windows)
 
 
 def test_names_that_are_one_in_kubernetes_are_refused(tmp_path: Path) -> None:
