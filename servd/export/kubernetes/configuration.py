@@ -24,6 +24,8 @@ from servd.export.report import is_carried, set_keys
 
 _TLS_FILES = {"certfile": "tls.crt", "keyfile": "tls.key", "ca_certs": "ca.crt"}
 
+_PATIENCE = "7d"
+
 _OWN_WAYS = ("listen", "gpus", "env_passthrough", "depends_on.condition", "proxy.trusted")
 """Keys of which only some values are lost, and the rest is written."""
 
@@ -61,7 +63,7 @@ def configuration_of(
         "services": {
             **{n: _service(n, services[n], pod, source, finder) for n in pod.services},
             **{n: finder.replaced(services[n], ("services", n)) for n in pod.external},
-            **{each.service: _elsewhere(each) for each in pod.reached},
+            **{each.service: _elsewhere(each, loaded.config) for each in pod.reached},
         },
     }
     for name in ("daemon", "admin"):
@@ -127,9 +129,13 @@ def _dependencies(table: Mapping[str, Any], pod: PodPlan) -> list[dict[str, str]
     ]
 
 
-def _elsewhere(reached: ReachedService) -> dict[str, str]:
-    """Returns a dependency in another pod; its address is a variable of the container."""
-    return {"external": f"${{{reached.url_variable}}}"}
+def _elsewhere(reached: ReachedService, config: Config) -> dict[str, Any]:
+    """Returns a dependency in another pod; its address is a variable of the container. A pod does
+    not end because another comes late.
+    """
+    ends = config.daemon.on_start_failure == "exit"
+    patience = {"timeouts": {"startup": _PATIENCE}} if ends else {}
+    return {"external": f"${{{reached.url_variable}}}", **patience}
 
 
 def _tls(name: str, table: Mapping[str, Any], finder: SecretFinder) -> dict[str, Any]:
