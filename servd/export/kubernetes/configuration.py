@@ -120,7 +120,8 @@ def _dependencies(table: Mapping[str, Any], pod: PodPlan) -> list[dict[str, str]
     not wait for other pods, which Kubernetes starts in any order, and replaces meanwhile.
     """
     given: list[dict[str, str]] = list(table.get("depends_on", ()))
-    kept = [each for each in given if each["service"] in (*pod.services, *pod.external)]
+    here = (*pod.services, *pod.external)
+    kept = [each for each in given if each["service"].partition(".")[0] in here]
     others = {each.service for each in pod.reached}
     return kept + [
         {"service": each["service"], "condition": "started"}

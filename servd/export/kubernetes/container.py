@@ -21,6 +21,8 @@ from servd.export.kubernetes.pods import PodPlan
 from servd.export.kubernetes.secrets import SecretKey
 from servd.plan.model import ServicePlan
 
+_BENTOML_HOME = "/tmp/bentoml"  # noqa: S108  # in the pod
+
 _MIB = 2**20
 _DAEMON_BYTES = 128 * _MIB
 
@@ -118,6 +120,8 @@ def common() -> KubernetesObject:
 def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesObject]:
     """Returns the variables of the container: addresses of dependencies, and secrets."""
     found: list[KubernetesObject] = []
+    if _writes_at_home(pod):
+        found.append({"name": "BENTOML_HOME", "value": _BENTOML_HOME})
     for each in pod.reached:
         found.append({"name": each.host_variable, "value": each.host})
         found.append({"name": each.url_variable, "value": each.url})
@@ -127,6 +131,14 @@ def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesOb
             reference["optional"] = True
         found.append({"name": secret.variable, "valueFrom": {"secretKeyRef": reference}})
     return found
+
+
+def _writes_at_home(pod: PodPlan) -> bool:
+    """Returns whether BentoML would make its folder in a home that it may not write to: not where
+    that folder, with a Bento in it, is part of the image.
+    """
+    parts = [each.part for each in pod.plan.services if each.definition.bento]
+    return bool(parts) and not any(part is not None and part.tag for part in parts)
 
 
 def probes(pod: PodPlan) -> KubernetesObject:

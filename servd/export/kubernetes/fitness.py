@@ -40,19 +40,34 @@ def addresses_of_this_machine(source: ExportSource) -> Iterator[Diagnostic]:
                     yield checked.problem(path, message, hint, severity="warning", code=CODE)
 
 
-def callers_of_tls(source: ExportSource) -> Iterator[Diagnostic]:
-    """Yields a warning for each dependency that terminates TLS: within one servd its dependents
-    reach it without.
+def dependencies_out_of_reach(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each dependency that is reached in another way than within one servd: by
+    HTTPS where it terminates TLS, and not at all where it is a component.
     """
     config, checked = source.as_written.config, context_of(source.loaded)
     for name, service in config.services.items():
         for index, each in enumerate(service.depends_on):
             other = config.services.get(each.service)
-            if other is not None and other.tls is not None:
-                path: Path = ("services", name, "depends_on", index)
+            if other is None and each.service.partition(".")[0] != name:
+                message = f'component "{each.service}" is reached in its own pod only: use --whole'
+            elif other is not None and other.tls is not None and not other.external:
                 message = f'service "{each.service}" is reached by HTTPS: its certificate must'
                 message += " be valid for the name of its Service, and known to this pod"
-                yield checked.problem(path, message, severity="warning", code=CODE)
+            else:
+                continue
+            path: Path = ("services", name, "depends_on", index)
+            yield checked.problem(path, message, severity="warning", code=CODE)
+
+
+def folders_elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each folder of code that is not below that of the configuration."""
+    checked = context_of(source.loaded)
+    for name, service in source.as_written.config.services.items():
+        folder = service.directory
+        if not (service.external or f"{folder}/".startswith(f"{source.folder.rstrip('/')}/")):
+            path: Path = ("services", name, "directory")
+            message = f"{folder} is not below {source.folder}: the image must have it there"
+            yield checked.problem(path, message, severity="warning", code=CODE)
 
 
 def certificates_of_others(source: ExportSource) -> Iterator[Diagnostic]:

@@ -25,8 +25,7 @@ def kustomization_files(exported: KubernetesExport, options: KubernetesOptions) 
         if each.config:
             files[f"{name}.toml"] = each.config
     resources = [file for file in files if file.endswith(".yaml")]
-    if any(each.pod.reached for each in exported.pods):
-        files[_NAMES] = yaml_text([_name_references()])
+    files[_NAMES] = yaml_text([_name_references()])
     files["kustomization.yaml"] = yaml_text([_kustomization(exported, options, resources)])
     return files
 
@@ -57,6 +56,7 @@ def _kustomization(
         "kind": "Kustomization",
         **({"namespace": options.namespace} if options.namespace else {}),
         "resources": resources,
+        "configurations": [_NAMES],
         "configMapGenerator": [
             {"name": _generated(each), "files": [f"servd.toml={each.pod.name}.toml"]}
             for each in generated
@@ -66,9 +66,7 @@ def _kustomization(
         ),
     }
     replacements = [one for each in exported.pods for one in _replacements(each)]
-    if replacements:
-        found |= {"replacements": replacements, "configurations": [_NAMES]}
-    return found
+    return {**found, **({"replacements": replacements} if replacements else {})}
 
 
 def _replacements(each: ExportedPod) -> Iterator[dict[str, Any]]:
@@ -88,9 +86,15 @@ def _replacements(each: ExportedPod) -> Iterator[dict[str, Any]]:
 
 
 def _name_references() -> dict[str, Any]:
-    """Returns what tells Kustomize that those variables are names of Services: overlays that set a
-    prefix too then change both. Replacements are made before that.
+    """Returns what tells Kustomize which fields are names of other objects, so that overlays which
+    set a prefix change both: replacements are made before that, and it does not know KEDA.
     """
     path = "spec/template/spec/containers/env/value"
-    specs = [{"path": path, "kind": kind} for kind in _CALLERS]
-    return {"nameReference": [{"kind": "Service", "version": "v1", "fieldSpecs": specs}]}
+    services = [{"path": path, "kind": kind} for kind in _CALLERS]
+    scaled = [{"path": "spec/scaleTargetRef/name", "kind": "ScaledObject"}]
+    return {
+        "nameReference": [
+            {"kind": "Service", "version": "v1", "fieldSpecs": services},
+            {"kind": "Deployment", "group": "apps", "fieldSpecs": scaled},
+        ]
+    }

@@ -11,8 +11,9 @@ from servd.export.kubernetes.configuration import configuration_of
 from servd.export.kubernetes.container import secret_name, tls_secret_name
 from servd.export.kubernetes.fitness import (
     addresses_of_this_machine,
-    callers_of_tls,
     certificates_of_others,
+    dependencies_out_of_reach,
+    folders_elsewhere,
 )
 from servd.export.kubernetes.names import clashes
 from servd.export.kubernetes.network import policy, service, service_monitor
@@ -63,8 +64,8 @@ def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport
     if not options.whole:
         services = source.as_written.config.services
         found += clashes(checked, [name for name, each in services.items() if not each.external])
-        found += [*addresses_of_this_machine(source), *callers_of_tls(source)]
-    found += certificates_of_others(source)
+        found += [*addresses_of_this_machine(source), *dependencies_out_of_reach(source)]
+    found += [*certificates_of_others(source), *folders_elsewhere(source)]
     pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
     commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
     return KubernetesExport(pods, tuple(in_order(found)), commands)

@@ -9,6 +9,8 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
+from servd.config.load import load
+
 from support.exports import GOLDEN, NAMES, documents, export_sample
 from support.manifests import Object, container_of, of_kind, problems
 
@@ -47,6 +49,20 @@ def test_the_schemas_of_kubernetes_accept_every_object(name: str, version: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_objects_fit_together(name: str) -> None:
     assert problems(golden(name)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_servd_accepts_the_configuration_of_every_pod(tmp_path: Path, name: str) -> None:
+    maps = of_kind(golden(name), "ConfigMap")
+    assert maps
+    given = {"SERVD_DEP_REDIS": "http://redis:1", "SERVD_DEP_API": "http://api:1", "REDIS_URL": "x"}
+    for one in maps:
+        config = tmp_path / "servd.toml"
+        config.write_text(one["data"]["servd.toml"])
+        environ = {**given, "SERVD_DEP_TOKENIZER": "http://t:1", "SERVD_DEP_RANKER": "http://r:1"}
+        loaded = load(str(config), environ)
+        of_this_machine = ("file", "tls")
+        assert [each for each in loaded.errors if each.code not in of_this_machine] == []
 
 
 def deployment(objects: list[Object], name: str = "gateway") -> Object:

@@ -241,6 +241,39 @@ def test_names_that_are_one_in_kubernetes_are_refused(tmp_path: Path) -> None:
     assert done.text == ""
 
 
+def test_what_does_not_hold_in_pods_of_their_own_is_told(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "here").mkdir()
+    text = """\
+    [services.store]
+    command = ["store"]
+    listen = "127.0.0.1:6379"
+
+    [services.web]
+    app = "main:app"
+    directory = "../code"
+    env = { STORE = "redis://localhost:6379/0", OTHER = "http://127.0.0.1:63790" }
+    depends_on = ["secure"]
+    proxy = { headers = true, trusted = ["unix"] }
+
+    [services.secure]
+    app = "main:app"
+    listen = ":8443"
+    tls = { certfile = "c.pem" }
+    """
+    told = exported(tmp_path / "here", text).told
+    assert f"7:13: warning: services.web.directory: {tmp_path}/code is not below" in told
+    assert '8:17: warning: services.web.env.STORE: localhost:6379 is service "store"' in told
+    assert "63790 is" not in told
+    assert '9:15: warning: services.web.depends_on[0]: service "secure" is reached by HTTPS' in told
+    assert "services.web.proxy.trusted: not carried over to Kubernetes" in told
+    whole = exported(tmp_path / "here", text, "--whole").told
+    assert "is not below" in whole
+    assert "localhost:6379 is" not in whole
+    assert "by HTTPS" not in whole
+    assert "trusted" not in whole
+
+
 def test_strict_writes_nothing_where_something_is_lost(tmp_path: Path) -> None:
     text = APP + 'user = "root"\n'
     done = exported(tmp_path, text)
