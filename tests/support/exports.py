@@ -25,7 +25,9 @@ SAMPLES = ROOT / "sample-configs"
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/servd.toml"))
 GOLDEN = ROOT / "tests" / "export" / "kubernetes" / "golden"
 IMAGE = "registry.example.com/app:1"
-_CHOSEN = ("CELERY", "PORT", "REDIS_PORT", "METRICS_PORT", "BEAT_SCHEDULE")
+_CHOSEN = (
+    "ADDRESS", "BALANCER", "BEAT_SCHEDULE", "CELERY", "METRICS_PORT", "PORT", "REDIS_PORT",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import httpx
 from support.exports import documents
 from support.harness import DEADLINE, wait_until
 from support.manifests import Object, container_of, of_kind
+from support.networks import add_bridge, add_host, inside
 
 _NETWORK = "10.213.7"
 _VOLUMES = """
@@ -36,31 +36,6 @@ shift
 exec "$@"
 """
 """An emptyDir belongs to root and is open to everybody."""
-
-
-def isolated(*argv: str) -> list[str]:
-    """A command line that runs in a network of its own, without daemons of this machine."""
-    script = 'mount -t tmpfs -o mode=0755 none /run && ip link set lo up && exec "$@"'
-    return ["unshare", "-nm", "sh", "-c", script, "sh", *argv]
-
-
-def why_not() -> str:
-    """Why no pods can run here; "" if they can."""
-    if os.geteuid() != 0:
-        return "needs root"
-    if shutil.which("ip") is None or shutil.which("unshare") is None:
-        return "needs ip and unshare"
-    trial = (
-        "ip link add br9 type bridge && ip netns add x && ip link add v type veth peer w netns x"
-    )
-    if subprocess.run(isolated("sh", "-c", trial), capture_output=True).returncode:
-        return "no network namespaces here"
-    return ""
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (command, done.stderr)
 
 
 @dataclass(slots=True)
@@ -83,14 +58,7 @@ class Pod:
 
     def prepare(self, config: str) -> None:
         """Makes its network and its files; the code is where it is here, not in /app."""
-        run("ip", "netns", "add", self.name)
-        peer = ["type", "veth", "peer", "name", "eth0", "netns", self.name]
-        run("ip", "link", "add", f"v-{self.name}", *peer)
-        run("ip", "link", "set", f"v-{self.name}", "master", "pods", "up")
-        inside = ["ip", "-n", self.name]
-        run(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
-        for device in ("eth0", "lo"):
-            run(*inside, "link", "set", device, "up")
+        add_host(self.name, self.address)
         self.folder.mkdir(parents=True)
         text = re.sub(r'"/app\b', lambda _: f'"{self.code}', config)
         (self.folder / "servd.toml").write_text(text)
@@ -109,7 +77,7 @@ class Pod:
             program = [*as_user, *program]
         script = ["sh", "-c", _VOLUMES, "sh", str(hosts)]
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *script, *program],
+            inside(self.name, *script, *program),
             cwd=self.code,
             env={"PATH": os.environ["PATH"], **variables(container)},
             stdout=(self.folder / "log").open("wb"),
@@ -153,9 +121,7 @@ def variables(container: Object) -> dict[str, str]:
 @contextlib.contextmanager
 def cluster(objects: list[Object], code: Path, folder: Path) -> Iterator[tuple[list[Pod], Path]]:
     """A pod of each Deployment, not started, and the file with the names of the Services."""
-    run("ip", "link", "add", "pods", "type", "bridge")
-    run("ip", "addr", "add", f"{_NETWORK}.1/24", "dev", "pods")
-    run("ip", "link", "set", "pods", "up")
+    add_bridge(f"{_NETWORK}.1")
     maps = {
         one["metadata"]["name"]: one["data"]["servd.toml"] for one in of_kind(objects, "ConfigMap")
     }

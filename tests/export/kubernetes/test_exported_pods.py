@@ -15,7 +15,7 @@ import pytest
 
 from support.exports import ROOT, SAMPLES, export_sample
 from support.harness import DEADLINE, Servd, free_port
-from support.pods import isolated, why_not
+from support.networks import isolated, why_not
 
 ASK = "/search?q=why+does+bread+rise&limit=2"
 

@@ -16,7 +16,7 @@ from support.manifests import Object, container_of, of_kind, problems
 
 VERSIONS = ("1.35", "1.36", "1.37")
 OBJECTS = {
-    "bentoml": 4, "celery": 10, "container": 4, "gateway": 12, "minimal": 4, "nginx": 8,
+    "bentoml": 4, "celery": 10, "container": 4, "gateway": 12, "hosts": 8, "minimal": 4, "nginx": 8,
     "socket-activation": 4, "tls": 4,
 }  # fmt: skip
 
