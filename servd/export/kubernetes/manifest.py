@@ -134,12 +134,7 @@ def _secret_commands(
     if each.secrets:
         yield _command(
             ["kubectl", "create", "secret", "generic", secret_name(each.pod), *where],
-            [
-                f"--from-file={one.variable}={shlex.quote(one.file)}"
-                if one.file
-                else f'--from-literal={one.variable}="${one.variable}"'
-                for one in each.secrets
-            ],
+            [one.option for one in each.secrets],
         )
     for name in each.pod.services:
         tls = source.as_written.config.services[name].tls

@@ -13,9 +13,10 @@ LONGEST = 63
 
 
 def label(name: str) -> str:
-    """Returns a name as a DNS label."""
-    found = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:LONGEST].strip("-")
-    return found or "servd"
+    """Returns a name as a DNS label that begins with a letter, as those of Services must."""
+    found = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+    found = f"servd-{found}" if found[:1].isdigit() else found
+    return found[:LONGEST].strip("-") or "servd"
 
 
 def is_label(name: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from servd.config.dump import escaped
@@ -15,13 +18,21 @@ from servd.export.kubernetes.options import ExportSource
 
 @dataclass(frozen=True, slots=True, order=True)
 class SecretKey:
-    """A variable whose value is in a Secret. `file`: the file that it came from. `optional`: the
-    pod starts without it.
+    """A variable whose value is in a Secret. It came from a `file`, or from the variable `shell`.
+    `optional`: the pod starts without it.
     """
 
     variable: str
     file: str = ""
+    shell: str = ""
     optional: bool = False
+
+    @property
+    def option(self) -> str:
+        """The option of `kubectl create secret` that gives it its value."""
+        if self.file:
+            return f"--from-file={self.variable}={shlex.quote(self.file)}"
+        return f'--from-literal={self.variable}="${self.shell or self.variable}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +71,9 @@ class SecretFinder:
         return bool(mask_values(value, path, self._secrets) != _without_none(value))
 
     def add(self, name: str, path: Path = (), *, optional: bool = False) -> None:
-        """Remembers a variable, and the file of the value at `path` if there is one."""
-        self.found.setdefault(name, SecretKey(name, self._file_of(path), optional))
+        """Remembers a variable, and where the value at `path` came from if it is known."""
+        key = self._key(name, self._written(path))
+        self.found.setdefault(name, replace(key, optional=optional))
 
     def replaced(self, value: Any, path: Path) -> Any:
         """Returns values as they are spelled, secrets as references with names for their keys."""
@@ -90,15 +102,22 @@ class SecretFinder:
         self.add(name, path)
         return self._spelling.reference(name)
 
-    def _file_of(self, path: Path) -> str:
+    def _written(self, path: Path) -> str:
+        """Returns the one reference that the value at `path` consists of, or ""."""
         if self._layers is None or not path:
             return ""
         for way in (path, ("defaults", *path[2:])):
             node, exact = nearest(self._layers.file, way)
-            files = [each for each in node.references if each.written.startswith("${file:")]
-            if exact and len(files) == 1 and files[0].text == node.value:
-                return files[0].written.removeprefix("${file:").removesuffix("}")
+            if exact and [each.text for each in node.references] == [node.value]:
+                return node.references[0].written
         return ""
+
+    @staticmethod
+    def _key(name: str, written: str) -> SecretKey:
+        if written.startswith("${file:"):
+            return SecretKey(name, file=written.removeprefix("${file:").removesuffix("}"))
+        of_shell = re.match(r"\$\{(\w+)", written)
+        return SecretKey(name, shell=of_shell[1] if of_shell else "")
 
 
 def _without_none(value: Any) -> Any:

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 
 from servd.config.load import load
+from servd.export.kubernetes.names import is_label, label
 
 from support.exports import GOLDEN, NAMES, documents, export_sample
 from support.manifests import Object, container_of, of_kind, problems
@@ -51,18 +52,45 @@ def test_objects_fit_together(name: str) -> None:
     assert problems(golden(name)) == []
 
 
+ADDRESSES = {
+    f"SERVD_DEP_{name}": f"http://{name.lower()}:8000"
+    for name in ("API", "RANKER", "REDIS", "TOKENIZER")
+}
+
+
+def assert_servd_accepts(objects: list[Object], folder: Path) -> None:
+    maps = of_kind(objects, "ConfigMap")
+    assert maps
+    for one in maps:
+        config = folder / "servd.toml"
+        config.write_text(one["data"]["servd.toml"])
+        secrets = dict.fromkeys(("REDIS_URL", "WORKER_REDIS_URL"), "redis://redis:6379")
+        loaded = load(str(config), ADDRESSES | secrets)
+        assert [each for each in loaded.errors if each.code not in ("file", "tls")] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_servd_accepts_the_configuration_of_every_pod(tmp_path: Path, name: str) -> None:
-    maps = of_kind(golden(name), "ConfigMap")
-    assert maps
-    given = {"SERVD_DEP_REDIS": "http://redis:1", "SERVD_DEP_API": "http://api:1", "REDIS_URL": "x"}
-    for one in maps:
-        config = tmp_path / "servd.toml"
-        config.write_text(one["data"]["servd.toml"])
-        environ = {**given, "SERVD_DEP_TOKENIZER": "http://t:1", "SERVD_DEP_RANKER": "http://r:1"}
-        loaded = load(str(config), environ)
-        of_this_machine = ("file", "tls")
-        assert [each for each in loaded.errors if each.code not in of_this_machine] == []
+    assert_servd_accepts(golden(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_services_fit_in_one_pod(tmp_path: Path, name: str) -> None:
+    exported = export_sample(name, tmp_path, "--whole")
+    assert exported.status == 0, exported.told
+    assert problems(exported.objects) == []
+    assert len(of_kind(exported.objects, "Deployment")) == 1
+    assert_servd_accepts(exported.objects, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a_b", "a-b"), ("My Shop!", "my-shop"), ("2024-shop", "servd-2024-shop"), ("--", "servd"),
+     ("x" * 70, "x" * 63)],
+)  # fmt: skip
+def test_names_become_dns_labels(name: str, shown: str) -> None:
+    assert label(name) == shown
+    assert is_label(shown)
 
 
 def deployment(objects: list[Object], name: str = "gateway") -> Object:

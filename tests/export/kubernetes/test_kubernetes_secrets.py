@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from servd.cli.commands.export_kubernetes import command
 from servd.config.load import load
 
 from support.exports import IMAGE, Exported, export
@@ -36,6 +37,7 @@ listen = ":8000"
 env_file = ".env"
 env_passthrough = ["DATABASE_URL", "AWS_*"]
 tls = { certfile = "c.pem", keyfile_password = "password-value-5" }
+autoscale = { min = 2 }
 
 [services.web.env]
 FROM_FILE = "${file:token.txt}"
@@ -55,8 +57,14 @@ command = ["work", "--token=task-value-12"]
 OPTIONS = (
     (), ("--whole",), ("--live-config",), ("--service-monitor",), ("--kubernetes", "1.28"),
     ("--namespace", "shop"), ("--kustomize", "out"), ("--kustomize", "out", "--whole"),
-    ("--hpa", "keda"), ("--strict",),
+    ("--hpa", "keda"), ("--hpa", "in-flight"), ("--strict",),
 )  # fmt: skip
+
+
+def test_every_option_of_the_command_is_tried() -> None:
+    tried = {word for options in OPTIONS for word in options if word.startswith("--")}
+    known = {name for each in command.params for name in each.opts if name.startswith("--")}
+    assert known - tried == {"--config", "--image"}
 
 
 @pytest.fixture
@@ -95,10 +103,11 @@ def test_names_are_given_by_reference_and_the_commands_that_make_them_told(shop:
     ]  # fmt: skip
     assert {each["name"] for each in names.values()} == {"web-secrets"}
     assert [name for name, each in names.items() if each.get("optional")] == ["DATABASE_URL"]
-    command = next(line for line in done.told.splitlines() if "generic web-secrets" in line)
-    assert command.startswith("# create once: kubectl create secret generic web-secrets --from-")
-    assert '--from-literal=API_KEY="$API_KEY"' in command
-    assert "--from-file=FROM_FILE=token.txt" in command
+    line = next(each for each in done.told.splitlines() if "generic web-secrets" in each)
+    assert line.startswith("# create once: kubectl create secret generic web-secrets --from-")
+    assert '--from-literal=API_KEY="$API_KEY"' in line
+    assert "--from-file=FROM_FILE=token.txt" in line
+    assert '--from-literal=FROM_SHELL="$SHELL_VALUE"' in line
     assert (
         "kubectl create secret generic web-tls --type=kubernetes.io/tls"
         f" --from-file=tls.crt={shop}/c.pem --from-file=tls.key={shop}/c.pem" in done.told
