@@ -71,19 +71,20 @@ class RolledPod:
 
     template: PodTemplate
     port: int = 0
+    metrics: int = 0
     process: asyncio.subprocess.Process | None = None
     folder: str = ""
 
     async def start(self) -> RolledPod:
         """Returns when the readiness probe succeeds. Raises RuntimeError if it does not."""
         self.folder = tempfile.mkdtemp(prefix="pod-")
-        self.port, metrics = free_port(), free_port()
+        self.port, self.metrics = free_port(), free_port()
         text = self.template.config
         for old, new in (
             ('"/app"', f'"{self.template.code}"'),
             ('"/run/servd"', f'"{self.folder}/run"'),
             (f'":{self.template.port}"', f'"127.0.0.1:{self.port}"'),
-            (f'":{self.template.metrics}"', f'"127.0.0.1:{metrics}"'),
+            (f'":{self.template.metrics}"', f'"127.0.0.1:{self.metrics}"'),
         ):
             assert old in text, old
             text = text.replace(old, new)
@@ -97,7 +98,7 @@ class RolledPod:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
                 while self.process.returncode is None:
-                    if await _status(metrics, self.template.readiness) == 200:
+                    if await _status(self.metrics, self.template.readiness) == 200:
                         return self
                     await asyncio.sleep(_POLL_SECONDS)
         raise RuntimeError(Path(self.folder, "log").read_text()[-2000:])
