@@ -101,13 +101,16 @@ class RolledPod:
                     if await _status(self.metrics, self.template.readiness) == 200:
                         return self
                     await asyncio.sleep(_POLL_SECONDS)
-        raise RuntimeError(Path(self.folder, "log").read_text()[-2000:])
+        said = Path(self.folder, "log").read_text()[-2000:]
+        await self.stop(0)
+        raise RuntimeError(said)
 
     async def stop(self, pre_stop: float) -> bool:
         """Ends it as a kubelet does; returns whether it ended by itself."""
         assert self.process is not None
         await asyncio.sleep(pre_stop)
-        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            self.process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.process.wait(), self.template.grace - pre_stop)
         except TimeoutError:
@@ -140,10 +143,13 @@ class RolledDeployment:
 
     async def run(self, enough: Callable[[RolledDeployment], bool]) -> RolledDeployment:
         """Rolls one pod after the other until `enough`; clients ask all the time."""
-        pods = collections.deque([await RolledPod(self.template).start() for _ in range(2)])
-        self.endpoints += pods
-        clients = [asyncio.create_task(self._client(kept=number % 2 == 0)) for number in range(4)]
+        pods: collections.deque[RolledPod] = collections.deque()
+        clients: list[asyncio.Task[None]] = []
         try:
+            for _ in range(2):
+                pods.append(await RolledPod(self.template).start())
+            self.endpoints += pods
+            clients += [asyncio.create_task(self._client(kept=n % 2 == 0)) for n in range(4)]
             while not enough(self):
                 pods.append(await RolledPod(self.template).start())
                 self.endpoints.append(pods[-1])
