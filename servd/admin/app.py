@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from servd._version import __version__
-from servd.admin import routes_actions, routes_page, routes_status
+from servd.admin import routes_actions, routes_capacity, routes_page, routes_status
 from servd.admin.problem import documented, install
 from servd.admin.streams import streaming
 from servd.daemon.view import DaemonView
@@ -37,6 +37,7 @@ def build(daemon: DaemonView, metrics: Metrics) -> FastAPI:
     install(app)
     app.include_router(routes_page.router)
     app.include_router(routes_status.router)
+    app.include_router(routes_capacity.router)
     streaming(app, daemon)
     app.include_router(routes_actions.router)
     return app

@@ -9,6 +9,7 @@ import os
 import struct
 from bisect import bisect_left
 from collections.abc import Sequence
+from time import process_time
 from typing import NamedTuple
 
 METHODS = (
@@ -33,18 +34,42 @@ _DROPPED, _SECONDS = 4, 5
 _REJECTED = 8
 _ERRORS = 14
 _BUCKETS = 16
+_WORK = 32
 _MATRIX = 64
 _WORDS = _MATRIX + len(METHODS) * _CODES
 SIZE = -(-_WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
 """Bytes of a block; only written pages take memory."""
 
 assert _REJECTED + len(REASONS) <= _ERRORS
-assert _BUCKETS + len(BOUNDS) + 1 <= _MATRIX
+assert _BUCKETS + len(BOUNDS) + 1 <= _WORK
 
 _OFFSETS = {method: _MATRIX + row * _CODES - _FIRST_CODE for row, method in enumerate(METHODS)}
 _OTHER = _OFFSETS["_OTHER"]
 _EMPTY_ROW = bytes(_CODES * 8)
+_WORK_FORMAT = "=6d"
 _ANSWERS_FORMAT = f"={_BUCKETS - _ERRORS + len(BOUNDS) + 1}Q"
+
+
+_CPU_SECONDS = 0.05
+"""Interval of the readings of a worker's CPU time."""
+
+_IDLE_SECONDS = 1.0
+"""Interval without requests after which the CPU time was not spent on them."""
+
+
+class Work(NamedTuple):
+    """What the requests of an app needed, without those of health probes and those that were
+    refused: their number, the seconds that they were served and the sum of their squares, the
+    seconds that they waited for a place (`limits.concurrency`), and the CPU time of `measured` of
+    them.
+    """
+
+    requests: float = 0.0
+    seconds: float = 0.0
+    squares: float = 0.0
+    waited: float = 0.0
+    cpu: float = 0.0
+    measured: float = 0.0
 
 
 class Counters:
@@ -59,6 +84,9 @@ class Counters:
         self._sums = memoryview(memory).cast("d")
         self._counts = [0] * _WORDS  # a copy of the words that is faster to read
         self._seconds = 0.0
+        self._work = [0.0] * len(Work._fields)
+        self._cpu_at = self._cpu = 0.0
+        self._unmeasured = 0
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Counts a request that was answered after `seconds`."""
@@ -72,6 +100,26 @@ class Counters:
             if status >= 400:
                 word = _ERRORS + (status >= 500)
                 words[word] = counts[word] = counts[word] + 1
+
+    def worked(self, seconds: float, waited: float, now: float) -> None:
+        """Counts a request that was served for `seconds` until `now` and had `waited` before."""
+        work, sums = self._work, self._sums
+        sums[_WORK] = work[0] = work[0] + 1
+        sums[_WORK + 1] = work[1] = work[1] + seconds
+        sums[_WORK + 2] = work[2] = work[2] + seconds * seconds
+        if waited:
+            sums[_WORK + 3] = work[3] = work[3] + waited
+        self._unmeasured += 1
+        if now - self._cpu_at >= _CPU_SECONDS:
+            self._measure_cpu(now)
+
+    def _measure_cpu(self, now: float) -> None:
+        work, sums = self._work, self._sums
+        cpu = process_time()
+        if now - self._cpu_at < _IDLE_SECONDS:
+            sums[_WORK + 4] = work[4] = work[4] + cpu - self._cpu
+            sums[_WORK + 5] = work[5] = work[5] + self._unmeasured
+        self._cpu_at, self._cpu, self._unmeasured = now, cpu, 0
 
     def rejected(self, reason: str) -> None:
         """Counts a rejected request."""
@@ -110,6 +158,7 @@ class Totals:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.rejected = dict.fromkeys(REASONS, 0)
         self.requests: dict[tuple[str, int], int] = {}
+        self.work = Work()
 
     @property
     def answers(self) -> Answers:
@@ -126,6 +175,7 @@ class Totals:
             self.rejected[reason] += count
         for key, count in other.requests.items():
             self.requests[key] = self.requests.get(key, 0) + count
+        self.work = Work(*(a + b for a, b in zip(self.work, other.work, strict=True)))
 
 
 class CounterView:
@@ -152,6 +202,7 @@ class CounterView:
         found.seconds = struct.unpack_from("=d", self._memory, _SECONDS * 8)[0]
         found.errors = list(head[_ERRORS : _ERRORS + 2])
         found.buckets = list(head[_BUCKETS : _BUCKETS + len(BOUNDS) + 1])
+        found.work = Work(*struct.unpack_from(_WORK_FORMAT, self._memory, _WORK * 8))
         for index, reason in enumerate(REASONS):
             found.rejected[reason] = head[_REJECTED + index]
         for row, method in enumerate(METHODS):

@@ -72,3 +72,25 @@ def test_nonsense_in_a_block_is_read_as_numbers() -> None:
     totals.add(reading.totals())
     assert totals.dropped == 2**64 - 1
     reading.close()
+
+
+def test_what_requests_needed_is_summed_without_their_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = 10.0
+    monkeypatch.setattr(shm_counters, "process_time", lambda: cpu)
+    counts = CounterRegistry()
+    descriptor, reading, *_ = counts.open("web")
+    counters = Counters(descriptor)
+    counters.worked(0.2, 0.0, 100.0)  # what CPU time the app took before is not its
+    cpu += 0.003
+    counters.worked(0.2, 0.0, 100.01)  # soon after: read later
+    cpu += 0.003
+    counters.worked(0.4, 0.1, 100.06)
+    cpu += 5.0
+    counters.worked(0.4, 0.0, 160.0)  # after a minute without requests
+    work = reading.totals().work
+    assert work[:4] == pytest.approx((4, 1.2, 0.4, 0.1))
+    assert (work.cpu, work.measured) == pytest.approx((0.006, 2))
+    counts.close("web", reading)
+    assert counts.totals("web").work == work

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servd.cli.admin_options import admin_client, admin_options
+from servd.cli.capacity_options import CapacityQuestion, capacity_options
 from servd.cli.render.outcome import by_hand_ends
 from servd.cli.render.output import colours, print_json, say, say_restart_needed, workers
 from servd.cli.saved_plan import save
 from servd.cli.source import load_whole
 from servd.control.client import NoDaemonError
-from servd.core.errors import Exit, ServdError
+from servd.core.errors import Exit, ServdError, UsageError
 
 if TYPE_CHECKING:
     from servd.config.load import Loaded
@@ -31,6 +32,7 @@ CHANGES = 2
     metavar="FILE",
     help="Save the plan; `servd reload FILE` applies exactly this plan.",
 )
+@capacity_options
 @click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with changes, 1 on errors."
@@ -40,13 +42,24 @@ def command(
     admin: str | None,
     roll: bool,
     output: str | None,
+    question: CapacityQuestion | None,
     as_json: bool,
     detailed_exitcode: bool,
 ) -> int:
     """Show what a reload would change.
 
     Without a running daemon, shows what a first start would do.
+
+    With --capacity, shows instead how many workers and CPUs each service needs for a load, from
+    what its requests have needed so far.
     """
+    if question is not None:
+        if roll or output is not None or detailed_exitcode:
+            raise UsageError("--capacity goes with --json only: it plans no reload")
+        from servd.cli.capacity import show_capacity
+
+        show_capacity(config, admin, question, as_json=as_json)
+        return Exit.OK
     try:
         answer = _asked(config, admin, roll)
         if output is not None:

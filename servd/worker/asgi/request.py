@@ -51,12 +51,13 @@ class RequestOwner(Protocol):
 
 class Request:
     """A request in the app. `begun` is its arrival (of `time.perf_counter`), `start` the
-    `http.response.start` that was sent, `over` whether its end was counted and logged. `answering`
-    is set when its time is up: later messages are discarded. `threads` has an entry per thread.
+    `http.response.start` that was sent, `over` whether its end was counted and logged, `waited` how
+    long it waited for a place. `answering` is set when its time is up: later messages are
+    discarded. `threads` has an entry per thread.
     """
 
     __slots__ = (
-        *("scope", "out", "owner", "begun", "start", "over", "holds_place"),
+        *("scope", "out", "owner", "begun", "start", "over", "holds_place", "waited"),
         *("task", "answering", "threads", "_id", "_trace"),
     )
 
@@ -66,6 +67,7 @@ class Request:
         self.owner = owner
         self.start: Message = None
         self.over = self.holds_place = False
+        self.waited = 0.0
         self.task: asyncio.Task[Any] | None = None
         self.answering: asyncio.Future[None] | None = None
         self.threads: set[object] | None = None

@@ -52,6 +52,7 @@ class Requests:
         self.counters = reporter.counters
         self.gauges = self.counters.gauges
         self._answered = self.counters.answered
+        self._worked = self.counters.worked
         self.access_log = access_log
         self.recycle = reporter.recycle
         self.trace_id = trace_id
@@ -188,6 +189,7 @@ class Requests:
             return
         await permits.acquire()
         request.holds_place = True
+        request.waited = perf_counter() - request.begun
         if elsewhere and self.balance.may_move():
             _ask_to_close(request)
         if not _has_hung_up(request):
@@ -221,10 +223,15 @@ class Requests:
         not as long as its head says is a failure, whatever the status was: the client is cut off.
         """
         request.over = True
+        now = perf_counter()
+        seconds = now - request.begun
+        if request.holds_place or (
+            self.permits is None and request.scope["path"] not in self.exempt
+        ):
+            self._worked(seconds - request.waited, request.waited, now)
         if request.holds_place and request.answering is None:
             request.holds_place = False
             self.permits.release()  # type: ignore[union-attr]  # it gave the place
-        seconds = perf_counter() - request.begun
         start = request.start
         status = start["status"] if start is not None else 500
         if last is not None and _is_of_another_length(request, last):

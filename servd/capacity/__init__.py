@@ -1,0 +1,5 @@
+"""Forecasts how many workers and CPUs a load needs, by queueing theory. Pure.
+
+Uses: `plan`.
+Used by: `admin`, `cli`.
+"""
