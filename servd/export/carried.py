@@ -54,6 +54,7 @@ ROWS: tuple[CarriedRow, ...] = (
     row(
         "daemon.watch daemon.watch_debounce",
         kubernetes=carried("off: a change is a rollout; on with `--live-config`"),
+        compose=carried("off: a change is another container"),
         ray=lost("a change is deployed"),
     ),
     row(
@@ -129,7 +130,12 @@ ROWS: tuple[CarriedRow, ...] = (
         dockerfile=lost("the image decides on the interpreter"),
         ray=lost("the image of the cluster decides on the interpreter"),
     ),
-    row("kind", kubernetes=carried("task: a Job"), ray=lost("Ray Serve runs no tasks")),
+    row(
+        "kind",
+        kubernetes=carried("task: a Job"),
+        compose=carried("task: a container that ends"),
+        ray=lost("Ray Serve runs no tasks"),
+    ),
     row(
         "run",
         kubernetes=carried("a Job runs once, and again when its definition changes"),
@@ -246,7 +252,7 @@ ROWS: tuple[CarriedRow, ...] = (
             ray=lost("Ray Serve runs no tasks"),
         ),
         kubernetes=carried("no order of starts"),
-        compose=carried("service_healthy, or service_started"),
+        compose=carried("service_healthy, or service_started; of a task, its success"),
         ray=carried("deployed in the order of the graph"),
     ),
     # time
@@ -280,7 +286,7 @@ ROWS: tuple[CarriedRow, ...] = (
     row(
         "limits.memory",
         kubernetes=carried("memory limit: 2 x workers x memory + 128 MiB"),
-        compose=carried("mem_limit: 2 x workers x memory + 128 MiB"),
+        compose=carried("deploy.resources.limits.memory: 2 x workers x memory + 128 MiB"),
         ray=lost("Ray counts memory for its scheduling alone"),
     ),
     row("limits.head", ray=_RAY_HTTP),
@@ -316,7 +322,7 @@ ROWS: tuple[CarriedRow, ...] = (
         "env_file env_file.path env_file.required",
         kubernetes=carried("each name by secretKeyRef"),
         compose=carried("env_file"),
-        dockerfile=lost("what it holds would be in the image: use `--env-file`"),
+        dockerfile=lost("what it holds would be in the image: mount it at this path"),
         ray=lost("its values may be secrets, which the configuration of Ray shows"),
     ),
     row(

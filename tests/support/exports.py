@@ -1,7 +1,7 @@
 """Exports of samples and of texts, by the command itself.
 
-`PYTHONPATH=tests .venv/bin/python -m support.exports` writes the expected manifests of the samples
-again (`tests/export/kubernetes/golden`).
+`PYTHONPATH=tests .venv/bin/python -m support.exports` writes the expected files of the samples
+again (`tests/export/*/golden`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from support.with_bentoml import PYTHON as WITH_BENTOML
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample-configs"
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/servd.toml"))
-GOLDEN = ROOT / "tests" / "export" / "kubernetes" / "golden"
+EXPORTS = ROOT / "tests" / "export"
+GOLDEN = EXPORTS / "kubernetes" / "golden"
+IN_ENGINES = {
+    GOLDEN: ("kubernetes",),
+    EXPORTS / "compose" / "golden": ("compose",),
+    EXPORTS / "dockerfile" / "golden": ("dockerfile", "--python", "3.13"),
+}
+ENDINGS = {"kubernetes": ".yaml", "compose": ".yaml", "dockerfile": ".Dockerfile"}
+"""The folders of expected files, each with what makes them."""
 IMAGE = "registry.example.com/app:1"
 _CHOSEN = (
     "ADDRESS", "BALANCER", "BEAT_SCHEDULE", "CELERY", "METRICS_PORT", "PORT", "REDIS_PORT",
@@ -66,7 +74,7 @@ def export(
     return Exported(done.returncode, done.stdout, done.stderr)
 
 
-def export_sample(name: str, folder: Path, *options: str) -> Exported:
+def export_sample(name: str, folder: Path, *options: str, engine: str = "kubernetes") -> Exported:
     """Exports a copy of a sample, with the certificates that its README makes."""
     copy = folder / name
     if not copy.exists():
@@ -74,18 +82,19 @@ def export_sample(name: str, folder: Path, *options: str) -> Exported:
     if (copy / "make-certs.sh").exists():
         subprocess.run(["sh", "make-certs.sh"], cwd=copy, check=True, capture_output=True)
     interpreter = WITH_BENTOML if name == "bentoml" else sys.executable
-    given = ("-c", "servd.toml", "--image", IMAGE, *options)
-    return export(copy, "kubernetes", *given, interpreter=interpreter)
+    image = () if engine == "dockerfile" else ("--image", IMAGE)
+    return export(copy, engine, "-c", "servd.toml", *image, *options, interpreter=interpreter)
 
 
 def main() -> None:
-    """Writes the expected manifests."""
-    GOLDEN.mkdir(exist_ok=True)
+    """Writes the expected files."""
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:
-        for name in NAMES:
-            exported = export_sample(name, Path(folder))
-            assert exported.status == 0, exported.told
-            (GOLDEN / f"{name}.yaml").write_text(exported.text)
+        for golden, (engine, *options) in IN_ENGINES.items():
+            golden.mkdir(exist_ok=True, parents=True)
+            for name in NAMES:
+                exported = export_sample(name, Path(folder), *options, engine=engine)
+                assert exported.status == 0, exported.told
+                (golden / f"{name}{ENDINGS[engine]}").write_text(exported.text)
 
 
 if __name__ == "__main__":

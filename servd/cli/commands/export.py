@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-ENGINES = ("kubernetes", "systemd")
+ENGINES = ("compose", "dockerfile", "kubernetes", "systemd")
 
 
 class EngineGroup(click.Group):

@@ -7,16 +7,14 @@ from typing import Any
 
 from servd.config.dump import escaped, to_text
 from servd.config.effective import unmasked
-from servd.config.model import Config
 from servd.config.service import ServiceBase
 from servd.config.tree import Path
 from servd.core.quick_dataclass import dataclass
 from servd.export.kubernetes.options import (
     APP_FOLDER,
-    RUNTIME_FOLDER,
     TLS_FOLDER,
+    ContainerOptions,
     ExportSource,
-    KubernetesOptions,
 )
 from servd.export.kubernetes.pods import PodPlan, ReachedService, listens_of
 from servd.export.kubernetes.secrets import IN_SERVD, SecretFinder, SecretKey
@@ -39,7 +37,7 @@ class PodConfiguration:
 
 
 def configuration_of(
-    pod: PodPlan, source: ExportSource, options: KubernetesOptions
+    pod: PodPlan, source: ExportSource, options: ContainerOptions
 ) -> PodConfiguration:
     """Returns the configuration of a pod."""
     loaded = source.as_written
@@ -54,14 +52,17 @@ def configuration_of(
         "services": services,
     }
     for each in set_keys(loaded, named):
-        if each.key not in _OWN_WAYS and not is_carried(each, "kubernetes", whole=options.whole):
+        if each.key not in _OWN_WAYS and not is_carried(each, options.engine, whole=options.whole):
             _remove(whole, each.path)
     written: dict[str, Any] = {
-        "daemon": _daemon(whole["daemon"], loaded.config, options),
+        "daemon": options.daemon(whole["daemon"], loaded.config),
         "admin": {**whole["admin"], "metrics": f":{pod.metrics}"},
         "hooks": finder.replaced(whole["hooks"], ("hooks",)),
         "services": {
-            **{n: _service(n, services[n], pod, source, finder) for n in pod.services},
+            **{
+                name: _service(name, services[name], pod, source, finder, scales=options.scales)
+                for name in pod.services
+            },
             **{n: finder.replaced(services[n], ("services", n)) for n in pod.external},
             **{each.service: _elsewhere(each, loaded.config) for each in pod.reached},
         },
@@ -73,17 +74,14 @@ def configuration_of(
     return PodConfiguration(text, finder.keys)
 
 
-def _daemon(table: Mapping[str, Any], config: Config, options: KubernetesOptions) -> dict[str, Any]:
-    found = {**table, "runtime_dir": RUNTIME_FOLDER, "watch": options.live_config}
-    if options.has_sleep:
-        found.pop("stop_delay", None)  # the preStop sleep is as long
-    else:
-        found["stop_delay"] = options.pre_stop_seconds(config)
-    return {**found, "log": {**table.get("log", {}), "format": "json"}}
-
-
 def _service(
-    name: str, table: Mapping[str, Any], pod: PodPlan, source: ExportSource, finder: SecretFinder
+    name: str,
+    table: Mapping[str, Any],
+    pod: PodPlan,
+    source: ExportSource,
+    finder: SecretFinder,
+    *,
+    scales: bool,
 ) -> dict[str, Any]:
     path: Path = ("services", name)
     apart = ("env", "env_file", "env_passthrough", "listen", "depends_on", "tls")
@@ -96,7 +94,7 @@ def _service(
         found["listen"] = addresses[name]
     if needed := _dependencies(table, pod):
         found["depends_on"] = needed
-    if len(pod.services) == 1 and (table.get("workers") == 0 or table.get("autoscale")):
+    if len(pod.services) == 1 and (table.get("workers") == 0 or (scales and "autoscale" in table)):
         found["workers"] = 1  # and no pod, or as many as an autoscaler wants
         found.pop("autoscale", None)
     if table.get("tls"):

@@ -14,7 +14,7 @@ from servd.export.report import CODE, context_of
 _HERE = re.compile(r"(?<![\w.-])(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})(?!\d)")
 
 
-def addresses_of_this_machine(source: ExportSource) -> Iterator[Diagnostic]:
+def addresses_of_this_machine(source: ExportSource, place: str = "pod") -> Iterator[Diagnostic]:
     """Yields a warning for each text with the address of another service on this machine, such as
     `redis://127.0.0.1:6379`: in a pod nobody answers there.
     """
@@ -35,12 +35,12 @@ def addresses_of_this_machine(source: ExportSource) -> Iterator[Diagnostic]:
             for found in _HERE.finditer(text):
                 other = listening.get(int(found[1]), name)
                 if other != name:
-                    message = f'{found[0]} is service "{other}", which runs in another pod'
+                    message = f'{found[0]} is service "{other}", which runs in another {place}'
                     hint = f"take the address from SERVD_DEP_{variable(other)}, or use --whole"
                     yield checked.problem(path, message, hint, severity="warning", code=CODE)
 
 
-def dependencies_out_of_reach(source: ExportSource) -> Iterator[Diagnostic]:
+def dependencies_out_of_reach(source: ExportSource, place: str = "pod") -> Iterator[Diagnostic]:
     """Yields a warning for each dependency that is reached in another way than within one servd: by
     HTTPS where it terminates TLS, and not at all where it is a component.
     """
@@ -49,10 +49,10 @@ def dependencies_out_of_reach(source: ExportSource) -> Iterator[Diagnostic]:
         for index, each in enumerate(service.depends_on):
             other = config.services.get(each.service)
             if other is None and each.service.partition(".")[0] != name:
-                message = f'component "{each.service}" is reached in its own pod only: use --whole'
+                message = f'component "{each.service}" is reached in its own {place}: use --whole'
             elif other is not None and other.tls is not None and not other.external:
                 message = f'service "{each.service}" is reached by HTTPS: its certificate must'
-                message += " be valid for the name of its Service, and known to this pod"
+                message += f" be valid for the name of its service there, and known to this {place}"
             else:
                 continue
             path: Path = ("services", name, "depends_on", index)

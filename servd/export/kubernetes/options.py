@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.core.quick_dataclass import dataclass
+from servd.export.fate import Engine
 from servd.plan.host import Host
 from servd.plan.model import Plan
 
@@ -32,6 +34,29 @@ _SLEEP_SINCE = (1, 30)
 """The first version in which `preStop.sleep` is on by default."""
 
 
+class ContainerOptions(Protocol):
+    """What the configuration of a container depends on, in any engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """Returns the engine."""
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the whole."""
+
+    @property
+    def whole(self) -> bool:
+        """Returns whether all services are in one container."""
+
+    @property
+    def scales(self) -> bool:
+        """Returns whether the engine decides on the number of containers, by `autoscale`."""
+
+    def daemon(self, table: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """Returns what `[daemon]` is in a container."""
+
+
 @dataclass(frozen=True, slots=True)
 class KubernetesOptions:
     """What the command line chooses. `name` is that of the whole."""
@@ -44,6 +69,25 @@ class KubernetesOptions:
     scaling: Scaling = "cpu"
     service_monitor: bool = False
     live_config: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return "kubernetes"
+
+    @property
+    def scales(self) -> bool:
+        """Pods are scaled, and not the workers in them."""
+        return True
+
+    def daemon(self, table: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """Returns what `[daemon]` is in a pod."""
+        found = {**table, "runtime_dir": RUNTIME_FOLDER, "watch": self.live_config}
+        if self.has_sleep:
+            found.pop("stop_delay", None)  # the preStop sleep is as long
+        else:
+            found["stop_delay"] = self.pre_stop_seconds(config)
+        return {**found, "log": {**table.get("log", {}), "format": "json"}}
 
     @property
     def has_sleep(self) -> bool:

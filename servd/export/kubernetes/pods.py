@@ -12,7 +12,7 @@ from servd.config.service import Service
 from servd.core import graph
 from servd.core.quick_dataclass import dataclass
 from servd.export.kubernetes.names import label, variable
-from servd.export.kubernetes.options import ExportSource, KubernetesOptions
+from servd.export.kubernetes.options import ContainerOptions, ExportSource
 from servd.plan.model import Plan
 
 FIRST_PORT = 8000
@@ -82,7 +82,7 @@ class PodPlan:
         return {"app.kubernetes.io/name": self.name}
 
 
-def pods_of(source: ExportSource, options: KubernetesOptions) -> list[PodPlan]:
+def pods_of(source: ExportSource, options: ContainerOptions) -> list[PodPlan]:
     """Returns the pods, those of dependencies first."""
     config = source.as_written.config
     here = {name: each for name, each in config.services.items() if not each.external}

@@ -1,0 +1,236 @@
+"""One service of a Compose file: a container with servd, or the program of a task."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from servd.core.quick_dataclass import dataclass
+from servd.export.compose.options import ComposeOptions
+from servd.export.kubernetes.configuration import environment_of, in_the_image, passed_names
+from servd.export.kubernetes.container import grace_seconds, resources
+from servd.export.kubernetes.options import (
+    CONFIG_FILE,
+    RUNTIME_FOLDER,
+    TLS_FOLDER,
+    USER,
+    ExportSource,
+)
+from servd.export.kubernetes.pods import PodPlan
+from servd.export.kubernetes.secrets import SecretFinder, SecretKey, Spelling
+
+ComposeObject = dict[str, Any]
+
+_PROBE = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/readyz', timeout=4)"
+_TLS_FILES = {"certfile": "tls.crt", "key_source": "tls.key", "ca_certs": "ca.crt"}
+_MARGIN_SECONDS = 10
+
+SECURITY: ComposeObject = {
+    "user": f"{USER}:{USER}",
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+}
+
+
+def escaped(value: Any) -> Any:
+    """Returns values in which Compose replaces no variable."""
+    if isinstance(value, dict):
+        return {key: escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def reference(variable: str) -> str:
+    """Returns the value of a variable where `docker compose` runs; it must be set."""
+    return f"${{{variable}:?set {variable}}}"
+
+
+IN_COMPOSE = Spelling(escaped, reference)
+"""In the Compose file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFile:
+    """A file of a certificate: its name in `secrets`, its path, and that in the container."""
+
+    name: str
+    path: str
+    target: str
+
+
+def servd_container(
+    pod: PodPlan, source: ExportSource, options: ComposeOptions, secrets: Sequence[SecretKey]
+) -> ComposeObject:
+    """Returns a container with servd that runs the services of `pod`."""
+    files = env_files(pod, source)
+    from_files = names_in(files, source)
+    values = {**addresses(pod), **variables(s for s in secrets if s.variable not in from_files)}
+    tls = tls_files(pod, source)
+    return {
+        "image": options.image,
+        "command": ["--config", CONFIG_FILE],
+        **SECURITY,
+        **({"read_only": True} if options.files else {}),
+        "tmpfs": [f"{RUNTIME_FOLDER}:mode=0700,uid={USER},gid={USER}", "/tmp"],  # noqa: S108
+        "configs": [{"source": pod.name, "target": CONFIG_FILE}],
+        **({"secrets": [{"source": f.name, "target": f.target} for f in tls]} if tls else {}),
+        **({"env_file": files} if files else {}),
+        **({"environment": values} if values else {}),
+        **({"ports": ports} if (ports := list(published(pod, source))) else {}),
+        "healthcheck": health_check(pod),
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{stop_seconds(pod, source)}s",
+        **amounts(pod),
+        **scale_of(pod, options),
+    }
+
+
+def task_container(
+    pod: PodPlan, source: ExportSource, options: ComposeOptions
+) -> tuple[ComposeObject, tuple[SecretKey, ...]]:
+    """Returns the container of a task, and the secrets that it needs. It runs the program itself:
+    others wait for its end, and servd would go on.
+    """
+    (name,) = pod.services
+    plan = pod.plan.service(name)
+    finder = SecretFinder(source, IN_COMPOSE)
+    words = finder.replaced(list(plan.command), ("services", name, "command"))
+    values: dict[str, str | None] = {**addresses(pod)}
+    files = env_files(pod, source)
+    from_files = names_in(files, source)
+    for variable, value in environment_of(name, source, finder).items():
+        if value is not None:
+            values[variable] = escaped(value)
+        elif variable not in from_files:
+            finder.add(variable, ("services", name, "env", variable))
+    for variable in passed_names(name, source):
+        finder.add(variable, optional=True)
+    values |= variables(finder.keys)
+    is_retried = plan.restart.policy == "on-failure"
+    attempts = f":{plan.restart.give_up_after}" if plan.restart.give_up_after else ""
+    return {
+        "image": options.image,
+        "entrypoint": [word.replace("{worker}", "0") for word in words],
+        "working_dir": in_the_image(plan.directory, source.folder),
+        **SECURITY,
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108
+        **({"env_file": files} if files else {}),
+        **({"environment": values} if values else {}),
+        "restart": f"on-failure{attempts}" if is_retried else "no",
+        "stop_grace_period": f"{math.ceil(plan.stop_seconds)}s",
+        **amounts(pod),
+    }, finder.keys
+
+
+def variables(secrets: Sequence[SecretKey] | Iterator[SecretKey]) -> dict[str, str | None]:
+    """Returns secrets as variables of a container; None: as it is outside, if it is set there."""
+    return {each.variable: None if each.optional else reference(each.variable) for each in secrets}
+
+
+def addresses(pod: PodPlan) -> dict[str, str]:
+    """Returns the variables with the addresses of dependencies."""
+    return {each.url_variable: f"{each.scheme}://{each.host}:{each.port}" for each in pod.reached}
+
+
+def env_files(pod: PodPlan, source: ExportSource) -> list[ComposeObject]:
+    """Returns the `env_file`s of the services, relative to the folder of the configuration."""
+    config = source.as_written.config
+    tables = (config.defaults, *(config.services[name] for name in pod.services))
+    files = {file.path: file.required for table in tables for file in table.env_file}
+    return [
+        {"path": beside(path, source.folder), **({} if required else {"required": False})}
+        for path, required in files.items()
+    ]
+
+
+def names_in(files: Sequence[ComposeObject], source: ExportSource) -> frozenset[str]:
+    """Returns the variables that exactly one of these files sets."""
+    known = {
+        beside(path, source.folder): set(names) for path, names in source.host.env_files.items()
+    }
+    each = [name for file in files for name in known.get(file["path"], ())]
+    return frozenset(name for name in each if each.count(name) == 1)
+
+
+def beside(path: str, folder: str) -> str:
+    """Returns a path as Compose reads it: relative to the file, which is in `folder`."""
+    found = os.path.relpath(path, folder)
+    return path if found.startswith("..") else f"./{found}"
+
+
+def tls_files(pod: PodPlan, source: ExportSource) -> list[TlsFile]:
+    """Returns the files of certificates, which the container has at the paths of its
+    configuration.
+    """
+    found: list[TlsFile] = []
+    for name in pod.services:
+        tls = source.as_written.config.services[name].tls
+        if tls is None:
+            continue
+        for key, file in _TLS_FILES.items():
+            if path := getattr(tls, key):
+                label = f"{pod.name}-{name}-{file}" if pod.name != name else f"{name}-{file}"
+                target = f"{TLS_FOLDER}/{name}/{file}"
+                found.append(TlsFile(label, beside(path, source.folder), target))
+    return found
+
+
+def published(pod: PodPlan, source: ExportSource) -> Iterator[ComposeObject]:
+    """Yields the ports of public services, on the addresses that they listen on."""
+    for port in pod.ports:
+        if not port.public:
+            continue
+        listened = source.as_written.config.services[port.service].listen
+        hosts = [a.host for a in listened if a.kind == "tcp" and a.port in (port.outside, 0)]
+        host = next(iter(hosts), "")
+        every = host in ("", "0.0.0.0", "::")  # noqa: S104  # as the user wrote
+        yield {
+            "target": port.number,
+            "published": str(port.outside),
+            **({} if every else {"host_ip": "127.0.0.1" if host == "localhost" else host}),
+        }
+
+
+def health_check(pod: PodPlan) -> ComposeObject:
+    """Returns the check: servd is ready. It needs nothing that an image with servd has not."""
+    startup = max((each.startup for each in pod.plan.services), default=0.0)
+    return {
+        "test": ["CMD", "python", "-c", _PROBE.format(port=pod.metrics)],
+        "interval": "10s",
+        "timeout": "5s",
+        "retries": 3,
+        "start_period": f"{math.ceil(startup) + _MARGIN_SECONDS}s",
+        "start_interval": "1s",
+    }
+
+
+def stop_seconds(pod: PodPlan, source: ExportSource) -> int:
+    """Returns the time from the signal to the end, after which the engine kills the container."""
+    delay = source.as_written.config.daemon.stop_delay or 0
+    return grace_seconds(pod, source, math.ceil(delay))
+
+
+def amounts(pod: PodPlan) -> ComposeObject:
+    """Returns the limits of a container: memory where every service has a limit, and GPUs."""
+    limits: Mapping[str, str] = resources(pod).get("limits", {})
+    found: ComposeObject = {}
+    if memory := limits.get("memory"):
+        found["limits"] = {"memory": f"{memory.removesuffix('Mi')}m" if "Mi" in memory else memory}
+    ids = [str(i) for each in pod.plan.services if isinstance(each.definition.gpus, tuple)
+           for i in each.definition.gpus]  # fmt: skip
+    device = {"driver": "nvidia", "capabilities": ["gpu"]}
+    if ids:
+        found["reservations"] = {"devices": [{**device, "device_ids": ids}]}
+    elif count := limits.get("nvidia.com/gpu"):
+        found["reservations"] = {"devices": [{**device, "count": int(count)}]}
+    return {"deploy": {"resources": found}} if found else {}
+
+
+def scale_of(pod: PodPlan, options: ComposeOptions) -> ComposeObject:
+    """Returns that there is no container of a service with no workers."""
+    is_off = not options.whole and all(each.definition.workers == 0 for each in pod.plan.services)
+    return {"scale": 0} if is_off else {}

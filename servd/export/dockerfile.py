@@ -1,0 +1,201 @@
+"""Exports a Dockerfile: one image with servd, the code of all services and their packages."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from servd.config.tree import Path
+from servd.core.diagnostics import Diagnostic, in_order
+from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.options import APP_FOLDER, RUNTIME_FOLDER, USER, ExportSource
+from servd.export.report import CODE, context_of, not_carried
+
+Packages = Literal["uv.lock", "requirements.txt", "pyproject.toml", ""]
+
+SECRET_NAMES = (
+    ".env", ".env.*", "*.key", "*.pem", "*.p12", "*.pfx", "*.jks", ".netrc",
+    "id_rsa", "id_ecdsa", "id_ed25519",
+)  # fmt: skip
+"""Names of files that may hold secrets, and are in no image."""
+
+_BUILT_NAMES = (".git", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache")
+
+_FOUND_BY_ITSELF = ("servd.toml", "servd.yaml", "servd.yml")
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class DockerfileOptions:
+    """The version of Python, of servd, and the file that names the packages of the project."""
+
+    python: str
+    servd: str
+    packages: Packages = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DockerfileExport:
+    """A Dockerfile with its .dockerignore, files that the configuration reads and that are not
+    in the image, and what is not carried over.
+    """
+
+    text: str
+    ignore: str
+    left_out: tuple[str, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def export_dockerfile(source: ExportSource, options: DockerfileOptions) -> DockerfileExport:
+    """Returns the Dockerfile of a configuration. It is to be in the folder of the configuration."""
+    found = [
+        *not_carried(source.loaded, "dockerfile"),
+        *_loopback(source),
+        *_elsewhere(source),
+    ]
+    secrets = secret_files(source)
+    return DockerfileExport(
+        _text(source, options, secrets), _ignore(secrets), tuple(secrets), tuple(in_order(found))
+    )
+
+
+def secret_files(source: ExportSource) -> list[str]:
+    """Returns the files below the folder that the configuration takes secrets from, relative."""
+    config = source.as_written.config
+    tables = (config.defaults, *config.services.values())
+    tls = [each.tls for each in config.services.values() if each.tls is not None]
+    paths = {
+        *source.as_written.read,
+        *(file.path for table in tables for file in table.env_file),
+        *(file for each in tls for file in (each.certfile, each.keyfile, each.ca_certs)),
+        config.admin.token_file,
+    }
+    inside = (os.path.relpath(path, source.folder) for path in paths if path)
+    return sorted(path for path in inside if not path.startswith(".."))
+
+
+def _text(source: ExportSource, options: DockerfileOptions, secrets: list[str]) -> str:
+    stop = math.ceil(source.plan.stop_seconds + (source.as_written.config.daemon.stop_delay or 0))
+    base = f"python:{options.python}-slim"
+    return "\n".join(
+        [
+            "# Made by `servd export dockerfile`. In this folder: docker build -t NAME .",
+            "# servd is the first process: it reaps orphans and forwards signals.",
+            f"FROM {base} AS build",
+            "WORKDIR /src",
+            *_installed(source, options),
+            *(f"COPY {path} {APP_FOLDER}/{'' if path == '.' else path}" for path in copied(source)),
+            "# what may hold secrets is in no image, whatever .dockerignore says",
+            f"RUN find {APP_FOLDER} \\( {_found(secrets)} \\) -exec rm -rf {{}} +",
+            "",
+            f"FROM {base}",
+            f"RUN useradd --system --uid {USER} --user-group --home-dir {APP_FOLDER} \\",
+            "        --shell /usr/sbin/nologin servd \\",
+            f"    && install -d -o servd -g servd -m 0700 {RUNTIME_FOLDER}",
+            "COPY --from=build /opt/servd /opt/servd",
+            f"COPY --from=build {APP_FOLDER} {APP_FOLDER}",
+            "ENV PATH=/opt/servd/bin:$PATH \\",
+            *_config_variable(source),
+            f"    SERVD_DAEMON__RUNTIME_DIR={RUNTIME_FOLDER}",
+            f"WORKDIR {APP_FOLDER}",
+            f"USER {USER}:{USER}",
+            *(f"EXPOSE {port}" for port in exposed(source)),
+            f"# needs up to {stop} s to drain and stop: docker run --stop-timeout {stop + 10}",
+            "STOPSIGNAL SIGTERM",
+            'HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["servd", "status"]',
+            'ENTRYPOINT ["servd"]',
+            "",
+        ]
+    )
+
+
+def _installed(source: ExportSource, options: DockerfileOptions) -> Iterator[str]:
+    """Yields the steps that install servd and the packages of the project."""
+    bento = any(each.bento for each in source.as_written.config.services.values())
+    servd = f"'servd-serve[bentoml]=={options.servd}'" if bento else f"servd-serve=={options.servd}"
+    pip = "/opt/servd/bin/python -m pip install --no-cache-dir"
+    venv = "RUN python -m venv /opt/servd \\"
+    if options.packages == "uv.lock":
+        yield "COPY pyproject.toml uv.lock ./"
+        yield venv
+        yield "    && python -m pip install --no-cache-dir 'uv>=0.5' \\"
+        yield "    && UV_PROJECT_ENVIRONMENT=/opt/servd uv sync --frozen --no-dev --inexact \\"
+        yield "        --no-install-project --no-cache \\"
+        yield f"    && {pip} {servd}"
+    elif options.packages == "requirements.txt":
+        yield "COPY requirements.txt ./"
+        yield venv
+        yield f"    && {pip} {servd} -r requirements.txt"
+    elif options.packages == "pyproject.toml":
+        yield "COPY pyproject.toml ./"
+        yield venv
+        yield "    && python -m pip install --no-cache-dir 'uv>=0.5' \\"
+        yield "    && uv pip install --no-cache --python /opt/servd/bin/python \\"
+        yield f"        {servd} -r pyproject.toml"
+    else:
+        yield venv
+        yield f"    && {pip} {servd}"
+
+
+def copied(source: ExportSource) -> list[str]:
+    """Returns what is copied, relative: the directories of the services and the configuration."""
+    folders = {
+        os.path.relpath(each.directory, source.folder)
+        for each in source.as_written.config.services.values()
+        if not each.external
+    }
+    inside = {each for each in folders if not each.startswith("..")}
+    if "." in inside or not inside:
+        return ["."]
+    files = {os.path.relpath(file, source.folder) for file in source.as_written.files}
+    return sorted(inside | {file for file in files if not file.startswith("..")})
+
+
+def exposed(source: ExportSource) -> list[int]:
+    """Returns the ports of the services."""
+    services = source.as_written.config.services.values()
+    return sorted({a.port for each in services for a in each.listen if a.kind == "tcp" and a.port})
+
+
+def _config_variable(source: ExportSource) -> Iterator[str]:
+    """Yields the variable that names the configuration, unless servd finds it itself."""
+    path = source.as_written.path
+    name = "" if os.path.isdir(path) else os.path.basename(path)
+    if name not in _FOUND_BY_ITSELF:
+        yield f"    SERVD_CONFIG={os.path.join(APP_FOLDER, name).rstrip('/')} \\"
+
+
+def _found(secrets: list[str]) -> str:
+    names = [f"-name '{name}'" for name in (*SECRET_NAMES, *_BUILT_NAMES)]
+    return " -o ".join([*names, *(f"-path '{APP_FOLDER}/{path}'" for path in secrets)])
+
+
+def _ignore(secrets: list[str]) -> str:
+    names = [f"**/{name}" for name in (*SECRET_NAMES, *_BUILT_NAMES)]
+    lines = ["# what the image must not have", *names, *secrets, "Dockerfile", ".dockerignore"]
+    return "\n".join([*dict.fromkeys(lines), ""])
+
+
+def _loopback(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each address that only the container itself reaches."""
+    checked = context_of(source.loaded)
+    for name, service in source.as_written.config.services.items():
+        for index, address in enumerate(service.listen):
+            if address.kind == "tcp" and address.host in _LOOPBACK:
+                path: Path = ("services", name, "listen", index)
+                message = "nothing outside the container reaches this address"
+                hint = f'write ":{address.port}"'
+                yield checked.problem(path, message, hint, severity="warning", code=CODE)
+
+
+def _elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each directory that cannot be copied."""
+    checked = context_of(source.loaded)
+    for name, service in source.as_written.config.services.items():
+        if os.path.relpath(service.directory, source.folder).startswith(".."):
+            path: Path = ("services", name, "directory")
+            message = "not in the image: it is outside the folder of the configuration"
+            yield checked.problem(path, message, severity="warning", code=CODE)
