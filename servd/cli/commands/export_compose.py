@@ -38,7 +38,8 @@ def command(config: str | None, image: str, whole: bool, output: str | None, str
     from servd.export.kubernetes.yaml_text import yaml_text
 
     name = label(os.path.basename(source.folder))
-    options = ComposeOptions(image, name, whole, files=output is not None)
+    folder = os.path.abspath(output) if output is not None else source.folder
+    options = ComposeOptions(image, folder, name, whole, files=output is not None)
     exported = export_compose(source, options)
     report(source, exported.diagnostics, strict=strict)
     text = yaml_text([exported.content])

@@ -65,10 +65,10 @@ def servd_container(
     pod: PodPlan, source: ExportSource, options: ComposeOptions, secrets: Sequence[SecretKey]
 ) -> ComposeObject:
     """Returns a container with servd that runs the services of `pod`."""
-    files = env_files(pod, source)
-    from_files = names_in(files, source)
+    files = env_files(pod, source, options)
+    from_files = names_in(files, source, options)
     values = {**addresses(pod), **variables(s for s in secrets if s.variable not in from_files)}
-    tls = tls_files(pod, source)
+    tls = tls_files(pod, source, options)
     return {
         "image": options.image,
         "command": ["--config", CONFIG_FILE],
@@ -99,8 +99,8 @@ def task_container(
     finder = SecretFinder(source, IN_COMPOSE)
     words = finder.replaced(list(plan.command), ("services", name, "command"))
     values: dict[str, str | None] = {**addresses(pod)}
-    files = env_files(pod, source)
-    from_files = names_in(files, source)
+    files = env_files(pod, source, options)
+    from_files = names_in(files, source, options)
     for variable, value in environment_of(name, source, finder).items():
         if value is not None:
             values[variable] = escaped(value)
@@ -136,33 +136,39 @@ def addresses(pod: PodPlan) -> dict[str, str]:
     return {each.url_variable: f"{each.scheme}://{each.host}:{each.port}" for each in pod.reached}
 
 
-def env_files(pod: PodPlan, source: ExportSource) -> list[ComposeObject]:
-    """Returns the `env_file`s of the services, relative to the folder of the configuration."""
+def env_files(pod: PodPlan, source: ExportSource, options: ComposeOptions) -> list[ComposeObject]:
+    """Returns the `env_file`s of the services."""
     config = source.as_written.config
     tables = (config.defaults, *(config.services[name] for name in pod.services))
     files = {file.path: file.required for table in tables for file in table.env_file}
     return [
-        {"path": beside(path, source.folder), **({} if required else {"required": False})}
+        {"path": beside(path, source, options), **({} if required else {"required": False})}
         for path, required in files.items()
     ]
 
 
-def names_in(files: Sequence[ComposeObject], source: ExportSource) -> frozenset[str]:
+def names_in(
+    files: Sequence[ComposeObject], source: ExportSource, options: ComposeOptions
+) -> frozenset[str]:
     """Returns the variables that exactly one of these files sets."""
     known = {
-        beside(path, source.folder): set(names) for path, names in source.host.env_files.items()
+        beside(path, source, options): set(names) for path, names in source.host.env_files.items()
     }
     each = [name for file in files for name in known.get(file["path"], ())]
     return frozenset(name for name in each if each.count(name) == 1)
 
 
-def beside(path: str, folder: str) -> str:
-    """Returns a path as Compose reads it: relative to the file, which is in `folder`."""
-    found = os.path.relpath(path, folder)
-    return path if found.startswith("..") else f"./{found}"
+def beside(path: str, source: ExportSource, options: ComposeOptions) -> str:
+    """Returns a path as Compose reads it: relative to its file if it is below the folder of the
+    configuration.
+    """
+    if os.path.relpath(path, source.folder).startswith(".."):
+        return path
+    found = os.path.relpath(path, options.folder)
+    return found if found.startswith("..") else f"./{found}"
 
 
-def tls_files(pod: PodPlan, source: ExportSource) -> list[TlsFile]:
+def tls_files(pod: PodPlan, source: ExportSource, options: ComposeOptions) -> list[TlsFile]:
     """Returns the files of certificates, which the container has at the paths of its
     configuration.
     """
@@ -175,7 +181,7 @@ def tls_files(pod: PodPlan, source: ExportSource) -> list[TlsFile]:
             if path := getattr(tls, key):
                 label = f"{pod.name}-{name}-{file}" if pod.name != name else f"{name}-{file}"
                 target = f"{TLS_FOLDER}/{name}/{file}"
-                found.append(TlsFile(label, beside(path, source.folder), target))
+                found.append(TlsFile(label, beside(path, source, options), target))
     return found
 
 

@@ -78,7 +78,7 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
             configs[pod.name] = configuration.text
             keys = configuration.secrets
             container = servd_container(pod, source, options, keys)
-            secrets |= {file.name: {"file": file.path} for file in tls_files(pod, source)}
+            secrets |= {file.name: {"file": file.path} for file in tls_files(pod, source, options)}
         own = list(_waits(pod, pods, source))
         waits += own
         conditions = {each.needs: {"condition": each.becomes} for each in own}

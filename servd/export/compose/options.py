@@ -13,11 +13,12 @@ from servd.export.kubernetes.options import RUNTIME_FOLDER
 
 @dataclass(frozen=True, slots=True)
 class ComposeOptions:
-    """What the command line chooses. `name` is that of the whole. `files`: configurations are files
-    beside compose.yaml, and not in it.
+    """What the command line chooses. `name` is that of the whole, `folder` where the Compose file
+    will be. `files`: configurations are files beside it, and not in it.
     """
 
     image: str
+    folder: str
     name: str = "servd"
     whole: bool = False
     files: bool = False

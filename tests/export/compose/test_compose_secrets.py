@@ -68,6 +68,9 @@ def test_secrets_come_from_the_shell_and_from_the_env_file(shop: Path) -> None:
         "FROM_FILE": "${FROM_FILE:?set FROM_FILE}",
         "FROM_SHELL": "${FROM_SHELL:?set FROM_SHELL}",
     }
+    export(shop, "compose", "--image", IMAGE, "--output", "out/there", environ=environ)
+    (apart,) = documents((shop / "out" / "there" / "compose.yaml").read_text())
+    assert apart["services"]["web"]["env_file"] == [{"path": "../../.env"}]
     text = content["configs"]["web"]["content"]
     assert 'FIRST = "$${FIRST}"' in text
     assert 'API_KEY = "$${API_KEY}"' in text
