@@ -133,8 +133,7 @@ def network(measured: Measurements, public: Sequence[str], given: Given) -> Netw
     missing = [
         service
         for service in reached
-        if service.name not in given.demands
-        and (service.requests < LEAST_REQUESTS if service.name in public else _is_unknown(service))
+        if service.name not in given.demands and _is_unknown(service, public)
     ]
     if missing:
         raise UnmeasuredError(_missing_text(missing))
@@ -179,7 +178,12 @@ _OUTSIDE = ("task", "external")
 """Kinds that take no part: a caller's own time has that of services elsewhere."""
 
 
-def _is_unknown(service: MeasuredService) -> bool:
+def _is_unknown(service: MeasuredService, public: Sequence[str]) -> bool:
+    """Returns whether too little is known. A dependency may have had no calls; CPU time is unknown
+    if requests came one by one.
+    """
+    if service.name in public and service.requests < LEAST_REQUESTS:
+        return True
     return bool(service.requests) and not service.cpu_requests
 
 

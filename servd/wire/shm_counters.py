@@ -85,8 +85,7 @@ class Counters:
         self._counts = [0] * _WORDS  # a copy of the words that is faster to read
         self._seconds = 0.0
         self._work = [0.0] * len(Work._fields)
-        self._cpu_at = self._cpu = 0.0
-        self._unmeasured = 0
+        self._cpu_at = self._cpu = self._cpu_requests = 0.0
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Counts a request that was answered after `seconds`."""
@@ -109,7 +108,6 @@ class Counters:
         sums[_WORK + 2] = work[2] = work[2] + seconds * seconds
         if waited:
             sums[_WORK + 3] = work[3] = work[3] + waited
-        self._unmeasured += 1
         if now - self._cpu_at >= _CPU_SECONDS:
             self._measure_cpu(now)
 
@@ -118,8 +116,8 @@ class Counters:
         cpu = process_time()
         if now - self._cpu_at < _IDLE_SECONDS:
             sums[_WORK + 4] = work[4] = work[4] + cpu - self._cpu
-            sums[_WORK + 5] = work[5] = work[5] + self._unmeasured
-        self._cpu_at, self._cpu, self._unmeasured = now, cpu, 0
+            sums[_WORK + 5] = work[5] = work[5] + work[0] - self._cpu_requests
+        self._cpu_at, self._cpu, self._cpu_requests = now, cpu, work[0]
 
     def rejected(self, reason: str) -> None:
         """Counts a rejected request."""

@@ -48,6 +48,10 @@ def test_what_is_given_is_taken_for_what_was_not_measured() -> None:
     never = replace(WEB, requests=0, seconds=0, squares=0, cpu_seconds=0, cpu_requests=0)
     with pytest.raises(UnmeasuredError, match=r"web \(0 requests\).*--service-time web=TIME"):
         network(measured(MODEL, never), ["web"], Given())
+    for one_by_one in (replace(WEB, cpu_requests=0), replace(MODEL, cpu_requests=0)):
+        both = {"model": MODEL, "web": WEB} | {one_by_one.name: one_by_one}
+        with pytest.raises(UnmeasuredError, match="at several a second"):
+            network(measured(*both.values()), ["web"], Given())
     given = Given({"web": Demand(0.01, 0.002), "model": Demand(0.02, 0.0)})
     found = network(measured(MODEL, never), ["web"], given)
     assert [node.demand for node in found.nodes] == [Demand(0.02, 0.0), Demand(0.01, 0.002)]

@@ -28,7 +28,7 @@ GOLDEN = EXPORTS / "kubernetes" / "golden"
 IN_ENGINES = {
     GOLDEN: ("kubernetes",),
     EXPORTS / "compose" / "golden": ("compose",),
-    EXPORTS / "dockerfile" / "golden": ("dockerfile", "--python", "3.13"),
+    EXPORTS / "dockerfiles": ("dockerfile", "--python", "3.13"),
 }
 ENDINGS = {"kubernetes": ".yaml", "compose": ".yaml", "dockerfile": ".Dockerfile"}
 """The folders of expected files, each with what makes them."""

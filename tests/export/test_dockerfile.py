@@ -11,7 +11,7 @@ import pytest
 from support.exports import EXPORTS, NAMES, Exported, export, export_sample
 from support.with_bentoml import PYTHON as WITH_BENTOML
 
-GOLDEN = EXPORTS / "dockerfile" / "golden"
+GOLDEN = EXPORTS / "dockerfiles"
 HADOLINT = Path(sys.executable).with_name("hadolint")
 WEB = '[services.web]\napp = "main:app"\nlisten = ":8000"\n'
 
