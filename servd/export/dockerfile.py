@@ -10,6 +10,8 @@ from typing import Literal
 from servd.config.tree import Path
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.container import home_variables
+from servd.export.kubernetes.fitness import folders_elsewhere
 from servd.export.kubernetes.options import APP_FOLDER, RUNTIME_FOLDER, USER, ExportSource
 from servd.export.report import CODE, context_of, not_carried
 
@@ -54,7 +56,7 @@ def export_dockerfile(source: ExportSource, options: DockerfileOptions) -> Docke
     found = [
         *not_carried(source.loaded, "dockerfile"),
         *_loopback(source),
-        *_elsewhere(source),
+        *folders_elsewhere(source),
     ]
     secrets = secret_files(source)
     return DockerfileExport(
@@ -99,6 +101,7 @@ def _text(source: ExportSource, options: DockerfileOptions, secrets: list[str]) 
             f"COPY --from=build {APP_FOLDER} {APP_FOLDER}",
             "ENV PATH=/opt/servd/bin:$PATH \\",
             *_config_variable(source),
+            *(f"    {n}={value} \\" for n, value in home_variables(source.plan.services).items()),
             f"    SERVD_DAEMON__RUNTIME_DIR={RUNTIME_FOLDER}",
             f"WORKDIR {APP_FOLDER}",
             f"USER {USER}:{USER}",
@@ -189,13 +192,3 @@ def _loopback(source: ExportSource) -> Iterator[Diagnostic]:
                 message = "nothing outside the container reaches this address"
                 hint = f'write ":{address.port}"'
                 yield checked.problem(path, message, hint, severity="warning", code=CODE)
-
-
-def _elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
-    """Yields a warning for each directory that cannot be copied."""
-    checked = context_of(source.loaded)
-    for name, service in source.as_written.config.services.items():
-        if os.path.relpath(service.directory, source.folder).startswith(".."):
-            path: Path = ("services", name, "directory")
-            message = "not in the image: it is outside the folder of the configuration"
-            yield checked.problem(path, message, severity="warning", code=CODE)

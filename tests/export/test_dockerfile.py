@@ -76,7 +76,7 @@ def test_directories_of_services_are_copied(tmp_path: Path) -> None:
     done = shop(tmp_path, inside)
     assert "COPY api /app/api\nCOPY servd.toml /app/servd.toml\n" in done.text
     outside = shop(tmp_path, WEB + 'directory = "/srv"\n')
-    assert "servd.toml:4:13: warning: services.web.directory: not in the image" in outside.told
+    assert "servd.toml:4:13: warning: services.web.directory: /srv is not below" in outside.told
     (tmp_path / "shop.toml").write_text(WEB)
     named = export(tmp_path, "dockerfile", "-c", "shop.toml")
     assert "SERVD_CONFIG=/app/shop.toml" in named.text

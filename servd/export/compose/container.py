@@ -10,7 +10,7 @@ from typing import Any
 from servd.core.quick_dataclass import dataclass
 from servd.export.compose.options import ComposeOptions
 from servd.export.kubernetes.configuration import environment_of, in_the_image, passed_names
-from servd.export.kubernetes.container import grace_seconds, resources
+from servd.export.kubernetes.container import grace_seconds, home_variables, resources
 from servd.export.kubernetes.options import (
     CONFIG_FILE,
     RUNTIME_FOLDER,
@@ -132,8 +132,11 @@ def variables(secrets: Sequence[SecretKey] | Iterator[SecretKey]) -> dict[str, s
 
 
 def addresses(pod: PodPlan) -> dict[str, str]:
-    """Returns the variables with the addresses of dependencies."""
-    return {each.url_variable: f"{each.scheme}://{each.host}:{each.port}" for each in pod.reached}
+    """Returns the variables with the addresses of dependencies, and of folders."""
+    found = home_variables(pod.plan.services)
+    for each in pod.reached:
+        found[each.url_variable] = f"{each.scheme}://{each.host}:{each.port}"
+    return found
 
 
 def env_files(pod: PodPlan, source: ExportSource, options: ComposeOptions) -> list[ComposeObject]:

@@ -112,7 +112,8 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
 
 def name_of(service: str, pods: list[PodPlan]) -> str:
     """Returns the name of the container that a service is in."""
-    return next(pod.name for pod in pods if service in pod.services)
+    whole = service.partition(".")[0]  # a component runs with its service
+    return next(pod.name for pod in pods if whole in pod.services)
 
 
 def _waits(pod: PodPlan, pods: list[PodPlan], source: ExportSource) -> Iterator[Wait]:
@@ -121,7 +122,8 @@ def _waits(pod: PodPlan, pods: list[PodPlan], source: ExportSource) -> Iterator[
     tasks = {name for each in pods if each.is_task for name in each.services}
     for name in pod.services:
         for each in config[name].depends_on:
-            if each.service in pod.services or config[each.service].external:
+            whole = each.service.partition(".")[0]
+            if whole in pod.services or config[whole].external:
                 continue
             becomes = {
                 "ready": "service_healthy",

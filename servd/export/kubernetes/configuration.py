@@ -7,6 +7,7 @@ from typing import Any
 
 from servd.config.dump import escaped, to_text
 from servd.config.effective import unmasked
+from servd.config.model import Config
 from servd.config.service import ServiceBase
 from servd.config.tree import Path
 from servd.core.quick_dataclass import dataclass

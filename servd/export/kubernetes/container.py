@@ -120,8 +120,9 @@ def common() -> KubernetesObject:
 def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesObject]:
     """Returns the variables of the container: addresses of dependencies, and secrets."""
     found: list[KubernetesObject] = []
-    if _writes_at_home(pod):
-        found.append({"name": "BENTOML_HOME", "value": _BENTOML_HOME})
+    found += [
+        {"name": name, "value": value} for name, value in home_variables(pod.plan.services).items()
+    ]
     for each in pod.reached:
         found.append({"name": each.host_variable, "value": each.host})
         found.append({"name": each.url_variable, "value": each.url})
@@ -133,12 +134,13 @@ def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesOb
     return found
 
 
-def _writes_at_home(pod: PodPlan) -> bool:
-    """Returns whether BentoML would make its folder in a home that it may not write to: not where
+def home_variables(services: Sequence[ServicePlan]) -> dict[str, str]:
+    """Returns where BentoML makes its folder, since it may not write to its home: but not where
     that folder, with a Bento in it, is part of the image.
     """
-    parts = [each.part for each in pod.plan.services if each.definition.bento]
-    return bool(parts) and not any(part is not None and part.tag for part in parts)
+    parts = [each.part for each in services if each.definition.bento]
+    is_written = bool(parts) and not any(part is not None and part.tag for part in parts)
+    return {"BENTOML_HOME": _BENTOML_HOME} if is_written else {}
 
 
 def probes(pod: PodPlan) -> KubernetesObject:

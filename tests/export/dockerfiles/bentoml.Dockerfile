@@ -15,6 +15,7 @@ RUN useradd --system --uid 10001 --user-group --home-dir /app \
 COPY --from=build /opt/servd /opt/servd
 COPY --from=build /app /app
 ENV PATH=/opt/servd/bin:$PATH \
+    BENTOML_HOME=/tmp/bentoml \
     SERVD_DAEMON__RUNTIME_DIR=/run/servd
 WORKDIR /app
 USER 10001:10001
