@@ -62,7 +62,7 @@ from answer import answer
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
-        end = time.thread_time() + random.gammavariate(4, 0.02 / 4)
+        end = time.thread_time() + random.gammavariate(4, 0.005 / 4)
         while time.thread_time() < end:
             pass
         await answer(send)
@@ -112,8 +112,8 @@ SETTINGS = (
     ),
     Setting(
         "cpu",
-        "one worker without a limit, which computes for 20 ms (gamma of shape 4)",
-        50.0,
+        "one worker without a limit, which computes for 5 ms (gamma of shape 4)",
+        190.0,
         COMPUTES,
         "workers = 1",
     ),
