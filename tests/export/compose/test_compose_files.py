@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from support.exports import EXPORTS, IMAGE, NAMES, Exported, documents, export, 
 from support.with_bentoml import PYTHON as WITH_BENTOML
 
 GOLDEN = EXPORTS / "compose" / "golden"
-SCHEMA = json.loads((EXPORTS / "compose" / "compose-spec.json").read_text())
-VALID = jsonschema.Draft7Validator(SCHEMA)
+VALID = jsonschema.Draft7Validator(
+    json.loads((files("check_jsonschema.builtin_schemas.vendor") / "compose-spec.json").read_text())
+)
+"""The schema of the Compose Specification, which check-jsonschema ships."""
 
 
 def content_of(done: Exported) -> dict[str, Any]:
