@@ -11,6 +11,7 @@ from servd.core.quick_dataclass import dataclass
 from servd.export.compose.options import ComposeOptions
 from servd.export.kubernetes.configuration import environment_of, in_the_image, passed_names
 from servd.export.kubernetes.container import grace_seconds, home_variables, resources
+from servd.export.kubernetes.names import variable
 from servd.export.kubernetes.options import (
     CONFIG_FILE,
     RUNTIME_FOLDER,
@@ -48,8 +49,11 @@ def reference(variable: str) -> str:
     return f"${{{variable}:?set {variable}}}"
 
 
-IN_COMPOSE = Spelling(escaped, reference)
-"""In the Compose file itself."""
+def outside(pod: PodPlan, secret: SecretKey) -> str:
+    """Returns the variable that gives a secret its value where `docker compose` runs: the one that
+    the configuration names, or else one of this service alone.
+    """
+    return secret.shell or variable(f"{pod.name}_{secret.variable}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def servd_container(
     """Returns a container with servd that runs the services of `pod`."""
     files = env_files(pod, source, options)
     from_files = names_in(files, source, options)
-    values = {**addresses(pod), **variables(s for s in secrets if s.variable not in from_files)}
+    apart = [each for each in secrets if each.variable not in from_files]
+    values = {**addresses(pod), **variables(pod, apart)}
     tls = tls_files(pod, source, options)
     return {
         "image": options.image,
@@ -96,19 +101,21 @@ def task_container(
     """
     (name,) = pod.services
     plan = pod.plan.service(name)
-    finder = SecretFinder(source, IN_COMPOSE)
+    finder = SecretFinder(
+        source, Spelling(escaped, lambda key: reference(outside(pod, finder.found[key])))
+    )
     words = finder.replaced(list(plan.command), ("services", name, "command"))
     values: dict[str, str | None] = {**addresses(pod)}
     files = env_files(pod, source, options)
     from_files = names_in(files, source, options)
-    for variable, value in environment_of(name, source, finder).items():
+    for key, value in environment_of(name, source, finder).items():
         if value is not None:
-            values[variable] = escaped(value)
-        elif variable not in from_files:
-            finder.add(variable, ("services", name, "env", variable))
-    for variable in passed_names(name, source):
-        finder.add(variable, optional=True)
-    values |= variables(finder.keys)
+            values[key] = escaped(value)
+        elif key not in from_files:
+            finder.add(key, ("services", name, "env", key))
+    for key in passed_names(name, source):
+        finder.add(key, optional=True)
+    values |= variables(pod, finder.keys)
     is_retried = plan.restart.policy == "on-failure"
     attempts = f":{plan.restart.give_up_after}" if plan.restart.give_up_after else ""
     return {
@@ -126,9 +133,11 @@ def task_container(
     }, finder.keys
 
 
-def variables(secrets: Sequence[SecretKey] | Iterator[SecretKey]) -> dict[str, str | None]:
+def variables(pod: PodPlan, secrets: Sequence[SecretKey]) -> dict[str, str | None]:
     """Returns secrets as variables of a container; None: as it is outside, if it is set there."""
-    return {each.variable: None if each.optional else reference(each.variable) for each in secrets}
+    return {
+        each.variable: None if each.optional else reference(outside(pod, each)) for each in secrets
+    }
 
 
 def addresses(pod: PodPlan) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
 from servd.export.compose.container import (
     ComposeObject,
     escaped,
+    outside,
     servd_container,
     task_container,
     tls_files,
@@ -87,7 +89,10 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
         if not options.whole:
             container["networks"] = [pod.name, *(name_of(n, pods) for n in conditions)]
         asked = container.get("environment", {})
-        needed |= {key.variable: key for key in keys if asked.get(key.variable)}
+        for key in keys:
+            if asked.get(key.variable):
+                name = outside(pod, key)
+                needed[name] = replace(key, variable=name)
         services[pod.name] = container
     files = {name: f"servd-{name}.toml" for name in configs}
     content: ComposeObject = {

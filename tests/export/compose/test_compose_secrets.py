@@ -63,10 +63,10 @@ def test_secrets_come_from_the_shell_and_from_the_env_file(shop: Path) -> None:
     web, job = content["services"]["web"], content["services"]["job"]
     assert web["env_file"] == [{"path": "./.env"}]
     assert web["environment"] == {
-        "API_KEY": "${API_KEY:?set API_KEY}",
+        "API_KEY": "${WEB_API_KEY:?set WEB_API_KEY}",
         "DATABASE_URL": None,
-        "FROM_FILE": "${FROM_FILE:?set FROM_FILE}",
-        "FROM_SHELL": "${FROM_SHELL:?set FROM_SHELL}",
+        "FROM_FILE": "${WEB_FROM_FILE:?set WEB_FROM_FILE}",
+        "FROM_SHELL": "${SHELL_VALUE:?set SHELL_VALUE}",
     }
     export(shop, "compose", "--image", IMAGE, "--output", "out/there", environ=environ)
     (apart,) = documents((shop / "out" / "there" / "compose.yaml").read_text())
@@ -75,7 +75,7 @@ def test_secrets_come_from_the_shell_and_from_the_env_file(shop: Path) -> None:
     assert 'FIRST = "$${FIRST}"' in text
     assert 'API_KEY = "$${API_KEY}"' in text
     assert 'DOLLAR = "$$HOME"' in text
-    assert job["entrypoint"] == ["work", "${COMMAND_1:?set COMMAND_1}"]
+    assert job["entrypoint"] == ["work", "${JOB_COMMAND_1:?set JOB_COMMAND_1}"]
     assert "# set before `docker compose up`: export API_KEY=..." in done.told
     assert 'export FROM_FILE="$(cat token.txt)"' in done.told
 
