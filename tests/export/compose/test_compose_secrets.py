@@ -76,8 +76,8 @@ def test_secrets_come_from_the_shell_and_from_the_env_file(shop: Path) -> None:
     assert 'API_KEY = "$${API_KEY}"' in text
     assert 'DOLLAR = "$$HOME"' in text
     assert job["entrypoint"] == ["work", "${JOB_COMMAND_1:?set JOB_COMMAND_1}"]
-    assert "# set before `docker compose up`: export API_KEY=..." in done.told
-    assert 'export FROM_FILE="$(cat token.txt)"' in done.told
+    assert "# set before `docker compose up`: export WEB_API_KEY=..." in done.told
+    assert 'export WEB_FROM_FILE="$(cat token.txt)"' in done.told
 
 
 def test_the_image_is_cleared_of_what_may_be_secret(shop: Path) -> None:
