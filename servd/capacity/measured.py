@@ -40,7 +40,9 @@ class MeasuredService:
     cpu_requests: float = 0.0
 
     def since(self, before: MeasuredService) -> MeasuredService:
-        """Returns what was measured after `before`."""
+        """Returns what was measured after `before`; all of it if another daemon counts now."""
+        if self.requests < before.requests:
+            return self
         sums = {name: getattr(self, name) - getattr(before, name) for name in _SUMS}
         return replace(self, **sums)
 

@@ -24,6 +24,9 @@ _HUGE = 1e200
 _NEGLIGIBLE = 1e-6
 """Share of arrivals that a queue of limited length may lose and count as endless."""
 
+_MOST_ROOM = 10_000
+"""Longer queues are forecast as queues of this length: waits there are of no use to anybody."""
+
 
 def erlang_b(servers: int, load: float) -> float:
     """Returns the share of arrivals that find all `servers` busy and are lost (Erlang B). `load` is
@@ -97,6 +100,7 @@ def queue_of(arrivals: float, rates: Sequence[float], room: int | None) -> Queue
     second while n are served, and `room` for those that wait. None without an end of the queue, and
     too many arrivals. With equal servers it is M/M/c, and with `room` 0 Erlang B.
     """
+    room = min(room, _MOST_ROOM) if room is not None else None
     weights = _scaled(arrivals, rates)
     places, ratio = len(rates), arrivals / rates[-1]
     if room and ratio < 1 and ratio**room < _NEGLIGIBLE:

@@ -114,6 +114,10 @@ def _require(measured: Measurements, question: CapacityQuestion) -> None:
     """Raises `UsageError` for a name that is not a service."""
     known = [service.name for service in measured.services]
     called = [name for pair in question.calls for name in pair]
+    elsewhere = [service.name for service in measured.services if service.kind == "external"]
+    for name in question.rates:
+        if name in elsewhere:
+            raise UsageError(f"{name} runs elsewhere: ask for the capacity of what is here")
     for name in (*question.rates, *question.times, *called):
         if name and name not in known:
             raise UsageError(f'unknown service "{name}". Services: {", ".join(known)}')

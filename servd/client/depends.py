@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from servd.core.client_tls import client_context
 from servd.core.errors import DependencyError
+from servd.core.origin import origin_of
 from servd.core.quick_dataclass import dataclass
 from servd.wire.names import DEPENDENCIES, DEPENDENCY_PREFIX, SERVICE
 
@@ -36,7 +37,7 @@ class DependencyAddress:
     @property
     def label(self) -> str:
         """The address for error messages."""
-        return f"unix:{self.uds}" if self.uds else self.url
+        return f"unix:{self.uds}" if self.uds else origin_of(self.url)
 
 
 def address_of(name: str, environ: Mapping[str, str]) -> DependencyAddress:

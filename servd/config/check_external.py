@@ -76,7 +76,7 @@ def _target_can_be_reached(
     as many requests.
     """
     scale, limits = service.autoscale, service.limits
-    if scale is None or limits is None or not limits.concurrency:
+    if scale is None or service.command or limits is None or not limits.concurrency:
         return
     most = limits.concurrency + limits.queue
     if scale.target_in_flight * 1.1 >= most:

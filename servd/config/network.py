@@ -18,7 +18,7 @@ from servd.config.scalars import (
     unchanged,
     wrong,
 )
-from servd.core.address import Address, AddressError, parse_address
+from servd.core.address import Address, AddressError, is_host, parse_address
 
 
 def _parse_address(value: object) -> Address:
@@ -71,9 +71,11 @@ def _parse_url(value: object) -> str:
         raise wrong(f"{shown(value)} is not a URL: {error}") from None
     if url.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", value):
         raise wrong(f'{shown(value)} is not a URL: write "http://host2:8000"')
+    if not is_host(host):
+        raise wrong(f"{shown(host)} is not a host name or an IP address")
     if url.username is not None or url.query or url.fragment:
         raise wrong('must be "http://HOST:PORT" or "https://HOST:PORT/PATH", and no more')
-    return value.rstrip("/")
+    return f"{url.scheme}{value[len(url.scheme) :]}".rstrip("/")
 
 
 ExternalUrl = Annotated[str, *spelled_as(_parse_url, unchanged, TEXT_SCHEMA)]

@@ -55,6 +55,15 @@ class Address:
 INTERNAL = Address("internal")
 
 
+def is_host(text: str) -> bool:
+    """Returns whether `text` is a host name or an IP address, which has no brackets."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        is_number = re.fullmatch(r"[\d.]+", text) is not None
+        return not is_number and _HOST_NAME.fullmatch(text) is not None
+
+
 def parse_address(text: str) -> Address:
     """Parses an address. Raises `AddressError` when `text` is not one."""
     if text == "internal":

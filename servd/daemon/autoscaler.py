@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -16,7 +15,7 @@ from servd.core.events import Event
 from servd.daemon.periodic import Periodic
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
-from servd.plan.autoscale import LoadSample, mean_load, scaling_of, wanted_workers
+from servd.plan.autoscale import LoadHistory, scaling_of, wanted_workers
 from servd.plan.model import ServicePlan
 from servd.plan.overrides import FollowLoad
 from servd.supervisor.counters import CounterRegistry
@@ -35,20 +34,15 @@ class _Load:
     tried before `hold_until`.
     """
 
+    history: LoadHistory
     workers: int
     since: float
-    samples: deque[LoadSample] = field(default_factory=deque)
     hold_until: float = 0.0
     hold: float = 0.0
 
-    def add(self, sample: LoadSample, scale: Autoscale) -> None:
-        self.samples.append(sample)
-        oldest = sample.at - max(scale.up_after, scale.down_after) - 2 * _SAMPLE_SECONDS
-        while self.samples[0].at < oldest:
-            self.samples.popleft()
-
-    def failed(self, now: float, scale: Autoscale) -> None:
-        self.hold = min(max(2 * self.hold, scale.up_after, 1.0), _LONGEST_HOLD_SECONDS)
+    def failed(self, now: float) -> None:
+        up_after = self.history.scale.up_after
+        self.hold = min(max(2 * self.hold, up_after, 1.0), _LONGEST_HOLD_SECONDS)
         self.hold_until = now + self.hold
 
 
@@ -72,10 +66,8 @@ class Autoscaler:
 
     def in_flight(self, service: ServicePlan) -> float | None:
         """Returns the mean of the requests in flight of the last `up_after`; None if unknown."""
-        load, scale = self._loads.get(service.name), scaling_of(service)
-        if load is None or scale is None or not load.samples:
-            return None
-        return round(mean_load(load.samples, scale.up_after), 2)
+        load = self._loads.get(service.name)
+        return round(load.history.mean, 2) if load is not None else None
 
     def look(self) -> None:
         """Samples every service that follows its load, and asks for other numbers of workers."""
@@ -95,20 +87,20 @@ class Autoscaler:
     def _follow(self, service: ServicePlan, scale: Autoscale) -> None:
         name, now = service.name, self._clock()
         load = self._loads.get(name)
-        if load is None:
-            load = self._loads[name] = _Load(service.workers, now)
+        if load is None or load.history.scale != scale:
+            load = self._loads[name] = _Load(LoadHistory(scale), service.workers, now)
         if load.workers != service.workers:
             load.workers, load.since = service.workers, now
-        load.add(LoadSample(now, self._counters.gauge(name, IN_FLIGHT)), scale)
+        load.history.add(now, self._counters.gauge(name, IN_FLIGHT))
         if name in self._asking or now < load.hold_until:
             return
-        wanted = wanted_workers(load.samples, scale, service.workers, load.since)
+        wanted = wanted_workers(load.history, service.workers, load.since)
         if wanted != service.workers:
-            asking = asyncio.get_running_loop().create_task(self._scale(service, scale, wanted))
+            asking = asyncio.get_running_loop().create_task(self._scale(service, wanted))
             self._asking[name] = asking
             asking.add_done_callback(lambda _: self._asking.pop(name, None))
 
-    async def _scale(self, service: ServicePlan, scale: Autoscale, workers: int) -> None:
+    async def _scale(self, service: ServicePlan, workers: int) -> None:
         name, in_flight = service.name, self.in_flight(service)
         act = FollowLoad(name, workers)
         try:
@@ -120,7 +112,7 @@ class Autoscaler:
         if load is None:
             return
         if error is not None:  # logged with its reason
-            load.failed(self._clock(), scale)
+            load.failed(self._clock())
             return
         load.hold = 0.0
         found = self._desired().plan.by_name.get(name)

@@ -14,6 +14,7 @@ from servd.config.tree import Path
 from servd.config.worker_tables import Limits, Restart, Rollout
 from servd.core import graph
 from servd.core.address import Address
+from servd.core.origin import origin_of
 from servd.core.quick_dataclass import dataclass
 from servd.plan.host import Account
 from servd.wire.graces import KILL_SECONDS
@@ -103,6 +104,11 @@ class ExternalPlan:
     certfile: str = ""
     keyfile: str = ""
     version: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The URL without its path, which may be a secret."""
+        return origin_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +231,7 @@ class ServicePlan:
     def urls(self) -> tuple[str, ...]:
         """Its addresses as URLs, without `internal`."""
         if self.external is not None:
-            return (self.external.url,)
+            return (self.external.shown,)
         outside = (address for address in self.addresses if address.kind != "internal")
         return tuple(url_of(address, tls=self.tls is not None) for address in outside)
 

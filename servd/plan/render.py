@@ -13,7 +13,7 @@ from servd.plan.model import Plan, ServicePlan
 def summary(service: ServicePlan) -> str:
     """Returns where a service listens and its number of workers, as text."""
     if service.external is not None:
-        return f"external, {service.external.url}"
+        return f"external, {service.external.shown}"
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
     if (scale := scaling_of(service)) is not None:
         workers = f"{service.workers} to {scale.max} workers"

@@ -65,7 +65,7 @@ class ExternalTarget(NoWorkers):
                 await self._answers.wait()
         except TimeoutError:
             limit = f"did not answer within {seconds:g} s (timeouts.startup)"
-            raise FailedStartError(f"{self._target.url} {limit}: {self.unwell}") from None
+            raise FailedStartError(f"{self._target.shown} {limit}: {self.unwell}") from None
 
     async def adjust(self, plan: ServicePlan) -> None:
         """Continues to probe by `plan`."""

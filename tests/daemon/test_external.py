@@ -133,6 +133,36 @@ def test_one_that_is_down_and_unchanged_fails_no_reload(servd: Servd, far: Elsew
     assert [c["service"] for c in report["changes"]] == ["web"]
 
 
+def test_new_code_is_rolled_everywhere_while_it_is_down(servd: Servd, far: Elsewhere) -> None:
+    daemon = servd(config(here(far)), main_py=APP).ready()
+    far.stop()
+    wait_until(lambda: daemon.service("far")["state"] == "degraded", "that it is down is seen")
+    for command in (("restart", "--all"), ("reload", "--roll")):
+        before = daemon.pids("web")
+        done = daemon.cli(*command)
+        assert done.returncode == 0, done.stderr
+        assert set(before).isdisjoint(daemon.pids("web"))
+
+
+def test_the_path_of_its_url_is_shown_nowhere(servd: Servd, far: Elsewhere) -> None:
+    far.stop()
+    secret = "timeouts.startup = '1s'"
+    daemon = servd(
+        config(here(far) + "/${FAR_TOKEN}", secret),
+        main_py=APP,
+        environ={"FAR_TOKEN": "of-nobodys-business"},
+    )
+    daemon.wait_for("service cannot start", service="far")
+    assert here(far) in str(daemon.service("far"))
+    far.start()
+    daemon.ready()
+    wait_until(lambda: daemon.pids("web"), "the dependent starts")
+    far.stop()
+    wait_until(lambda: daemon.get("web").status_code == 500, "a call fails")
+    shown = daemon.output + str(daemon.status()) + daemon.cli("graph").stdout
+    assert "of-nobodys-business" not in shown
+
+
 def test_it_is_stopped_and_started_and_never_scaled(servd: Servd, far: Elsewhere) -> None:
     daemon = servd(config(here(far)), main_py=APP).ready()
     scaled = daemon.cli("scale", "far=2")
@@ -159,9 +189,10 @@ def test_its_certificate_is_verified_and_clients_show_their_own(
     ours.configure_trust(context)
     client = ours.issue_cert("client")
     tls = 'tls = { ca_certs = "ca.pem", certfile = "client.pem", keyfile = "client.key" }'
+    servd.watching = True
     with Elsewhere(context) as far:
         daemon = servd(
-            config(here(far, "https"), f"{PROBED}\n{tls}"),
+            config(here(far, "HTTPS"), f"{PROBED}\n{tls}"),
             main_py=APP,
             ca_pem=others.cert_pem.bytes().decode(),
             client_pem=client.cert_chain_pems[0].bytes().decode(),
@@ -171,14 +202,15 @@ def test_its_certificate_is_verified_and_clients_show_their_own(
         wait_until(lambda: daemon.service("far")["error"], "the reason why it is not trusted")
         assert "the certificate is not trusted" in daemon.service("far")["error"]
         (servd.folder / "ca.pem").write_bytes(ours.cert_pem.bytes())
-        daemon.reload()
         daemon.ready()
         assert daemon.get("web").json() == daemon.get("web", "/sync").json() == "from elsewhere"
         before = daemon.pids("web")
         (servd.folder / "ca.pem").write_bytes(ours.cert_pem.bytes() + others.cert_pem.bytes())
-        report = daemon.reload()
+        wait_until(
+            lambda: set(before).isdisjoint(daemon.pids("web") or before), "dependents are rolled"
+        )
+        report = daemon.status()["last_reload"]
         assert [c["service"] for c in report["changes"]] == ["far", "web"]
-        assert daemon.pids("web") != before
         assert daemon.get("web").json() == "from elsewhere"
         with pytest.raises(httpx.TransportError):
             httpx.get(here(far, "https"), verify=ssl.create_default_context())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servd.config.worker_tables import Autoscale
-from servd.plan.autoscale import LoadSample, autoscaled, wanted_workers
+from servd.plan.autoscale import LoadHistory, autoscaled, wanted_workers
 
 from support.config_texts import plan_text
 
@@ -23,12 +23,12 @@ def run(
     load: Callable[[float], float], seconds: float, scale: Autoscale = SCALE, workers: int = 1
 ) -> list[tuple[float, int]]:
     """The changes (time, workers) that the policy makes of a load."""
-    samples: list[LoadSample] = []
+    history = LoadHistory(scale)
     found, since = [(0.0, workers)], 0.0
     for step in range(int(seconds / STEP)):
         now = step * STEP
-        samples.append(LoadSample(now, load(now)))
-        wanted = wanted_workers(samples, scale, workers, since)
+        history.add(now, load(now))
+        wanted = wanted_workers(history, workers, since)
         if wanted != workers:
             found.append((now, wanted))
             workers, since = wanted, now
@@ -52,7 +52,10 @@ def test_fewer_only_after_a_long_quiet_and_only_as_far_as_its_peak_allows() -> N
     def load(now: float) -> float:
         return 24.0 if now < 60 else 9.0 if now < 200 else 3.0
 
-    assert run(load, 1000) == [(0.0, 1), (10.0, 6), (360.0, 3), (500.0, 1)]
+    changes = run(load, 1000)
+    assert changes[:2] == [(0.0, 1), (10.0, 6)]
+    assert [workers for _, workers in changes[2:]] == [5, 3, 2, 1]
+    assert [at - 300 for at, _ in changes[2:]] == [65, 70, 205, 210]  # as the means of 10 s fall
 
 
 def test_limits_hold() -> None:
@@ -97,8 +100,20 @@ def test_it_is_within_its_limits_whatever_it_sees(
     loads: list[float], workers: int, since: float, up: float, down: float
 ) -> None:
     scale = Autoscale(min=2, max=6, target_in_flight=0.5, up_after=up, down_after=down)
-    samples = [LoadSample(index * STEP, load) for index, load in enumerate(loads)]
-    assert 2 <= wanted_workers(samples, scale, workers, since) <= 6
+    history = LoadHistory(scale)
+    for index, load in enumerate(loads):
+        history.add(index * STEP, load)
+    assert 2 <= wanted_workers(history, workers, since) <= 6
+
+
+def test_a_long_time_takes_no_more_memory_than_a_short_one() -> None:
+    scale = Autoscale(up_after=3600.0, down_after=86400.0)
+    history = LoadHistory(scale)
+    for index in range(200_000):
+        history.add(index * STEP, index % 7)
+    assert len(history.recent) < 70
+    assert len(history.peaks) < 70
+    assert history.mean == pytest.approx(3.0, abs=0.1)
 
 
 @pytest.mark.parametrize(("number", "workers"), [(0, 2), (1, 2), (4, 4), (9, 6)])

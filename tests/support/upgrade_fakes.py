@@ -11,6 +11,7 @@ from servd.core.handed_socket import HandedSocket
 from servd.daemon.components import DaemonComponents
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.reload.queue import ReloadQueue
+from servd.plan.model import Plan
 from servd.plan.overrides import Override
 
 from support.config_texts import loaded_text, plan_text
@@ -41,6 +42,7 @@ class FakeComponents:
                 plan=plan_text(TEXT),
                 revision=5,
                 overrides={"web": Override(4), "gone": Override(1)},
+                declared=Plan(),
             ),
         )
         self.supervisor = SimpleNamespace(

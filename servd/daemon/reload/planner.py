@@ -117,9 +117,8 @@ class Planner:
         _refuse_workers_that_cannot_bind(loaded, plan, running, request)
         plan = self._equipped(loaded, plan, request, running)
         roll = request.roll
-        if request.roll_all:  # except tasks that run once
-            services = (s for s in plan.services if not (s.is_task and s.definition.run == "once"))
-            roll |= {service.name for service in services}
+        if request.roll_all:
+            roll |= {service.name for service in plan.services if _has_new_code(service)}
         state = replace(desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan)
         ends = ended(desired.overrides, overrides, running, declared) if request.act is None else ()
         return Planned(state, diff(running, plan, roll), ends)
@@ -153,6 +152,11 @@ def _refuse_workers_that_cannot_bind(
         raise ConfigError(
             [checked.problem(("services", n, "workers"), reason, hint) for n, reason in found]
         )
+
+
+def _has_new_code(service: ServicePlan) -> bool:
+    """Whether a roll of all is about it: not a task that runs once, nor what is elsewhere."""
+    return service.external is None and not (service.is_task and service.definition.run == "once")
 
 
 def with_new_certificates(plan: Plan) -> Plan:

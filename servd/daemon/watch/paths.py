@@ -45,6 +45,7 @@ def of_config(loaded: Loaded) -> WatchList:
     services = config.services.values()
     tables = (config.defaults, *services)
     env_files = {file.path for table in tables for file in table.env_file}
+    env_files |= _of_clients(loaded)
     files = {absolute(path) for path in (*loaded.files, *loaded.read, *env_files)}
     patterns = set(loaded.patterns)
     if os.path.isdir(absolute(loaded.path)):
@@ -59,9 +60,17 @@ def of_certificates(loaded: Loaded) -> WatchList:
     """Returns certificates and keys of the services with `rotate`."""
     files: set[str] = set()
     for service in loaded.config.services.values():
-        if service.tls is not None and service.tls.rotate:
+        if service.tls is not None and service.tls.rotate and not service.external:
             files |= {service.tls.certfile, service.tls.keyfile}
     return WatchList(frozenset(absolute(path) for path in files - {""}))
+
+
+def _of_clients(loaded: Loaded) -> set[str]:
+    """Returns the files by which callers verify services elsewhere: they read them at their start,
+    so new content rolls them.
+    """
+    found = [s.tls for s in loaded.config.services.values() if s.external and s.tls is not None]
+    return {f for tls in found for f in (tls.ca_certs, tls.certfile, tls.keyfile) if f}
 
 
 def folders_of(path: str) -> set[str]:

@@ -14,6 +14,7 @@ from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health.resolver import addresses_of
 from servd.supervisor.io.channel import UnansweredError
 
 if TYPE_CHECKING:
@@ -23,10 +24,19 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def connect_to(address: Address, tls: SSLContext | None = None) -> Connection:
-    """A connection to `address`. Raises OSError."""
+    """A connection to `address`. Raises OSError, and ValueError for what is no host name."""
     if address.kind == "unix":
         return await asyncio.open_unix_connection(address.path)
-    return await asyncio.open_connection(address.from_here.host, address.port, ssl=tls)
+    host = address.from_here.host
+    failed: OSError | None = None
+    for found in await addresses_of(host):
+        try:
+            return await asyncio.open_connection(
+                found, address.port, ssl=tls, server_hostname=host if tls is not None else None
+            )
+        except OSError as error:
+            failed = error
+    raise failed or OSError(f"{host} has no address")
 
 
 async def connect_privately(process: WorkerProcess) -> Connection:
@@ -93,6 +103,8 @@ async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = Non
         if is_exhaustion(error):
             raise
         return f"{what} failed: {_reason(error)}"
+    except ValueError as error:
+        return f"{what} failed: {error}"
     return ""
 
 

@@ -129,7 +129,7 @@ async def _accepts(plan: ReadyPlan) -> bool:
         async with asyncio.timeout(plan.timeout):
             _, writer = await connect_to(plan.address)
             writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, ValueError, TimeoutError):
         return False
     return True
 
