@@ -6,6 +6,7 @@ set `SERVD_DEP_TOKENIZER=http://127.0.0.1:8001`.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class DependencyAddress:
     """The base URL of a dependency, its unix socket if it has one, and for https:// the files that
-    verify it and that the client shows of itself.
+    verify it and that the client shows of itself. `engine` names the engine whose own transport
+    reaches it (`servd.engines`).
     """
 
     url: str
@@ -33,10 +35,13 @@ class DependencyAddress:
     ca_certs: str = ""
     certfile: str = ""
     keyfile: str = ""
+    engine: str = ""
 
     @property
     def label(self) -> str:
         """The address for error messages."""
+        if self.engine:
+            return self.engine
         return f"unix:{self.uds}" if self.uds else origin_of(self.url)
 
 
@@ -107,6 +112,9 @@ def _client(name: str, address: DependencyAddress, *, sync: bool) -> Any:
     except ImportError:
         raise DependencyError("servd.depends needs httpx: install it in this environment") from None
     common: dict[str, Any] = {"base_url": address.url, "timeout": transport.TIMEOUT}
+    if address.engine:
+        engine = importlib.import_module(f"servd.engines.{address.engine}.transport")
+        return engine.client_of(name, address.label, sync=sync, **common)
     pool: dict[str, Any] = {"uds": address.uds, "limits": transport.LIMITS}
     if address.url.startswith("https:"):
         try:
