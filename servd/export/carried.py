@@ -114,7 +114,7 @@ ROWS: tuple[CarriedRow, ...] = (
         "external",
         kubernetes=carried("in the configuration of each pod that needs it"),
         compose=carried("in the configuration of each container that needs it"),
-        ray=carried("SERVD_DEP_NAME"),
+        ray=carried("`args` of each application that needs it"),
     ),
     row(
         "directory",
@@ -275,7 +275,7 @@ ROWS: tuple[CarriedRow, ...] = (
         "timeouts.shutdown",
         kubernetes=carried(_GRACE),
         compose=carried("stop_grace_period"),
-        ray=lost("it is part of graceful_shutdown_timeout_s"),
+        ray=carried("part of graceful_shutdown_timeout_s"),
     ),
     # limits
     row("limits.concurrency limits.queue", ray=carried("max_ongoing_requests, and the middleware")),
@@ -292,9 +292,11 @@ ROWS: tuple[CarriedRow, ...] = (
     row("limits.head", ray=_RAY_HTTP),
     row("limits.body", ray=_REPLICA),
     # health
-    row("health.path health.host health.interval health.timeout", ray=carried("check_health")),
+    row(
+        "health.path health.host health.interval health.timeout health.start_failures",
+        ray=carried("check_health"),
+    ),
     row("health.failures", ray=lost("Ray stops a replica after three failures")),
-    row("health.start_failures", ray=lost("Ray asks a replica that has started")),
     row("health.tcp health.command", ray=_PROGRAMS),
     row("watchdog", ray=lost("Ray watches no event loop")),
     # programs
@@ -335,7 +337,7 @@ ROWS: tuple[CarriedRow, ...] = (
         ),
         kubernetes=carried("each name by secretKeyRef, optional"),
         compose=carried("each name in `environment`"),
-        ray=carried("runtime_env.env_vars"),
+        ray=carried("replicas have the environment of their node"),
     ),
     row("user group", kubernetes=_ONE_USER, compose=_ONE_USER, dockerfile=_ONE_USER,
         ray=lost("replicas run as the user of Ray")),
@@ -381,7 +383,8 @@ ROWS: tuple[CarriedRow, ...] = (
         ray=refused("Ray verifies no client certificates"),
     ),
     row("tls.keyfile_password", kubernetes=carried("secretKeyRef"),
-        compose=carried("from the environment"), ray=lost("Ray asks for no password")),
+        compose=carried("from the environment"),
+        ray=refused("everybody who sees the dashboard of Ray would read it")),
     row("tls.client_auth", ray=refused("Ray verifies no client certificates")),
     row("tls.min_version tls.ciphers", ray=refused("Ray has no such option")),
     row("tls.rotate", ray=lost("Ray reads certificates at its start")),

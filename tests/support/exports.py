@@ -7,11 +7,12 @@ again (`tests/export/*/golden`).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -32,6 +33,10 @@ IN_ENGINES = {
 }
 ENDINGS = {"kubernetes": ".yaml", "compose": ".yaml", "dockerfile": ".Dockerfile"}
 """The folders of expected files, each with what makes them."""
+
+RAY_GOLDEN = EXPORTS / "ray" / "golden"
+RAY_NAMES = ("bentoml", "container", "gateway", "hosts", "minimal")
+"""The samples that Ray Serve can run."""
 IMAGE = "registry.example.com/app:1"
 _CHOSEN = (
     "ADDRESS", "BALANCER", "BEAT_SCHEDULE", "CELERY", "METRICS_PORT", "PORT", "REDIS_PORT",
@@ -82,8 +87,14 @@ def export_sample(name: str, folder: Path, *options: str, engine: str = "kuberne
     if (copy / "make-certs.sh").exists():
         subprocess.run(["sh", "make-certs.sh"], cwd=copy, check=True, capture_output=True)
     interpreter = WITH_BENTOML if name == "bentoml" else sys.executable
-    image = () if engine == "dockerfile" else ("--image", IMAGE)
+    image = ("--image", IMAGE) if engine in ("kubernetes", "compose") else ()
     return export(copy, engine, "-c", "servd.toml", *image, *options, interpreter=interpreter)
+
+
+def export_to_ray(name: str, folder: Path) -> Exported:
+    """Exports a sample to Ray Serve, without the digest of its code."""
+    exported = export_sample(name, folder, "--working-dir", "s3://code/app.zip", engine="ray")
+    return replace(exported, text=re.sub(r"(?m)^ *digest: .*\n", "", exported.text))
 
 
 def main() -> None:
@@ -95,6 +106,11 @@ def main() -> None:
                 exported = export_sample(name, Path(folder), *options, engine=engine)
                 assert exported.status == 0, exported.told
                 (golden / f"{name}{ENDINGS[engine]}").write_text(exported.text)
+        RAY_GOLDEN.mkdir(exist_ok=True)
+        for name in RAY_NAMES:
+            exported = export_to_ray(name, Path(folder))
+            assert exported.status == 0, exported.told
+            (RAY_GOLDEN / f"{name}.yaml").write_text(exported.text)
 
 
 if __name__ == "__main__":

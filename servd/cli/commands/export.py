@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-ENGINES = ("compose", "dockerfile", "kubernetes", "systemd")
+ENGINES = ("compose", "dockerfile", "kubernetes", "ray", "systemd")
 
 
 class EngineGroup(click.Group):
