@@ -19,9 +19,9 @@ from servd.cli.source import config_option
 from servd.core.errors import Exit, ServdError
 
 COMMANDS = (
-    "check", "completion", "convert", "dashboard", "dev", "doctor", "events", "export", "graph",
-    "import", "init", "list", "logs", "plan", "reload", "restart", "run", "scale", "schema",
-    "serve", "show", "shutdown", "start", "status", "stop", "top", "upgrade",
+    "check", "completion", "convert", "dashboard", "deploy", "dev", "doctor", "events", "export",
+    "graph", "import", "init", "list", "logs", "plan", "reload", "restart", "run", "scale",
+    "schema", "serve", "show", "shutdown", "start", "status", "stop", "top", "upgrade",
 )  # fmt: skip
 
 

@@ -13,11 +13,19 @@ import click
 
 from servd.cli.admin_options import admin_client, admin_options
 from servd.cli.commands.completion import service_names
+from servd.cli.ray.options import address_option
 from servd.cli.render.line import Span, StyledLine
 from servd.cli.render.output import moves, print_json, print_lines, style_of, width_of
-from servd.cli.render.status_table import Page, detail_lines, problems_again, status_lines
+from servd.cli.render.status_table import (
+    Page,
+    detail_lines,
+    problems_again,
+    status_lines,
+    table_lines,
+)
 from servd.cli.screen.feed import StatusFeed, now, printable_status
 from servd.control.client import AdminClient
+from servd.core.printable import visible
 
 WATCH_INTERVAL_SECONDS = 1.0
 
@@ -27,13 +35,24 @@ WATCH_INTERVAL_SECONDS = 1.0
 @admin_options
 @click.option("--watch", "-w", is_flag=True, help="Update every second, until q or Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--engine", type=click.Choice(["ray"]), help="Show what runs in an engine: ray.")
+@address_option
 def command(
-    name: str | None, config: str | None, admin: str | None, watch: bool, as_json: bool
+    name: str | None,
+    config: str | None,
+    admin: str | None,
+    watch: bool,
+    as_json: bool,
+    engine: str | None,
+    address: str,
 ) -> None:
     """Show services: state, problems, load, last reload.
 
     NAME shows one service with its workers.
     """
+    if engine is not None:
+        _show_ray(name, address, watch=watch, as_json=as_json)
+        return
     client = admin_client(config, admin)
     if watch and not as_json and moves(sys.stdout):
         _watch(client, name)
@@ -49,6 +68,24 @@ def command(
             time.sleep(WATCH_INTERVAL_SECONDS)
             if not as_json:
                 click.echo()
+
+
+def _show_ray(name: str | None, address: str, *, watch: bool, as_json: bool) -> None:
+    from servd.cli.ray.status import ray_status
+
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            status = visible(ray_status(address, name))
+            width = width_of(sys.stdout)
+            page = Page(width, width if _is_bounded() else None, now())
+            head = StyledLine.of(Span(f"Ray {status['version']}  {status['address']}", "bold"))
+            if as_json:
+                print_json(status)
+            else:
+                print_lines([head, StyledLine(), *table_lines(status["services"], page)])
+            if not watch:
+                return
+            time.sleep(WATCH_INTERVAL_SECONDS)
 
 
 def _print(status: dict[str, Any], name: str | None, client: AdminClient) -> None:

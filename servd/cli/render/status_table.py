@@ -36,13 +36,16 @@ class Page:
 
 
 def status_lines(status: Mapping[str, Any], page: Page) -> list[StyledLine]:
-    """Formats a head, then the services: with their details, or from six on as a compact table."""
-    services = status["services"]
+    """Formats a head, then the services."""
+    return [*head_lines(status, page), StyledLine(), *table_lines(status["services"], page)]
+
+
+def table_lines(services: Sequence[ServiceRow], page: Page) -> Iterator[StyledLine]:
+    """Yields the services: with their details, or from six on as a compact table."""
     if len(services) >= COMPACT_FROM:
-        body = _compact(sorted(services, key=facts.by_problem), page)
+        yield from _compact(sorted(services, key=facts.by_problem), page)
     else:
-        body = _detailed(services, page)
-    return [*head_lines(status, page), StyledLine(), *body]
+        yield from _detailed(services, page)
 
 
 def head_lines(status: Mapping[str, Any], page: Page) -> Iterator[StyledLine]:
