@@ -7,10 +7,12 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator, Set
+from fnmatch import fnmatch
 
 from servd.core.errors import ServdError
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.watch.gitignore import Ignored
+from servd.export.dockerfile import SECRET_NAMES, secret_files
 from servd.export.kubernetes.options import ExportSource
 
 _LARGEST_BYTES = 500 * 2**20
@@ -59,9 +61,12 @@ class CodePackage:
 
 def package_of(source: ExportSource) -> CodePackage:
     """Returns the package of the folder of a configuration, without what `.gitignore` names, hidden
-    files and caches. The configuration itself is no code: a change of it replaces what it concerns.
+    files, caches, and files of secrets, as in an image. The configuration itself is no code: a
+    change of it replaces what it concerns.
     """
-    files = tuple(_files(source.folder, {os.path.realpath(path) for path in source.loaded.texts}))
+    secrets = [os.path.join(source.folder, path) for path in secret_files(source)]
+    without = {os.path.realpath(path) for path in (*source.loaded.texts, *secrets)}
+    files = tuple(_files(source.folder, without))
     digest = hashlib.sha256()
     for name, path in files:
         with open(path, "rb") as file:
@@ -80,5 +85,6 @@ def _files(folder: str, without: Set[str]) -> Iterator[tuple[str, str]]:
         if entry.is_file() and not entry.name.startswith(".") and not ignored(entry.path)
     ]
     for path in sorted(found):
-        if os.path.realpath(path) not in without:
+        is_secret = any(fnmatch(os.path.basename(path), name) for name in SECRET_NAMES)
+        if not is_secret and os.path.realpath(path) not in without:
             yield os.path.relpath(path, folder), path

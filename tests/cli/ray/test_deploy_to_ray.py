@@ -98,7 +98,12 @@ def test_everything_is_added_in_the_order_of_the_graph(here: Here, ray: FakeRay)
     assert ray.puts[0]["http_options"]["port"] == 8000
 
 
-def test_the_code_is_uploaded_once_without_hidden_files(here: Here, ray: FakeRay) -> None:
+def test_the_code_is_uploaded_once_without_hidden_files_and_secrets(
+    here: Here, ray: FakeRay
+) -> None:
+    for name in (".env", "server.key", "deep/cert.pem"):
+        (here.folder / name).parent.mkdir(exist_ok=True)
+        (here.folder / name).write_text("x")
     here.deployed()
     ((name, content),) = ray.packages.items()
     assert zipfile.ZipFile(io.BytesIO(content)).namelist() == ["main.py"]
