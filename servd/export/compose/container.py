@@ -234,7 +234,7 @@ def stop_seconds(pod: PodPlan, source: ExportSource) -> int:
 
 def amounts(pod: PodPlan) -> ComposeObject:
     """Returns the limits of a container: memory where every service has a limit, and GPUs."""
-    limits: Mapping[str, str] = resources(pod).get("limits", {})
+    limits: Mapping[str, str] = resources(pod, scales=False).get("limits", {})
     found: ComposeObject = {}
     if memory := limits.get("memory"):
         found["limits"] = {"memory": f"{memory.removesuffix('Mi')}m" if "Mi" in memory else memory}

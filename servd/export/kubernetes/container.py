@@ -19,6 +19,7 @@ from servd.export.kubernetes.options import (
 )
 from servd.export.kubernetes.pods import PodPlan
 from servd.export.kubernetes.secrets import SecretKey
+from servd.plan.autoscale import scaling_of
 from servd.plan.model import ServicePlan
 
 _BENTOML_HOME = "/tmp/bentoml"  # noqa: S108  # in the pod
@@ -75,7 +76,7 @@ def pod_spec(
             if options.has_sleep
             else {}
         ),
-        "resources": resources(pod),
+        "resources": resources(pod, scales=options.scales),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
@@ -171,12 +172,13 @@ def grace_seconds(pod: PodPlan, source: ExportSource, pre_stop: int) -> int:
     return math.ceil(pre_stop + ends + MARGIN_SECONDS)
 
 
-def resources(pod: PodPlan) -> KubernetesObject:
+def resources(pod: PodPlan, *, scales: bool) -> KubernetesObject:
     """Returns requests and limits: a CPU for each worker, and memory where each service has a
-    limit; old and new workers run at the same time while servd replaces one.
+    limit; old and new workers run at the same time while servd replaces one. `scales`: the engine
+    decides on the number of containers.
     """
     services = pod.plan.services
-    numbers = {each.name: _workers(each, pod) for each in services}
+    numbers = {each.name: _workers(each, pod, scales=scales) for each in services}
     workers = sum(numbers.values())
     requests: KubernetesObject = {"cpu": str(max(1, workers))}
     limits: KubernetesObject = {}
@@ -192,13 +194,13 @@ def resources(pod: PodPlan) -> KubernetesObject:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _workers(service: ServicePlan, pod: PodPlan) -> int:
-    """Returns the number of workers in a pod; "auto" is one for each CPU of the limit, and an
-    autoscaler of pods has them with one each.
+def _workers(service: ServicePlan, pod: PodPlan, *, scales: bool) -> int:
+    """Returns the number of workers in a pod; "auto" is one for each CPU of the limit. An
+    autoscaler of pods has them with one each; otherwise servd may start as many as it is allowed.
     """
     given = service.definition
-    if given.autoscale is not None:
-        return 1 if len(pod.services) == 1 else given.autoscale.min
+    if (scale := scaling_of(service)) is not None:
+        return 1 if scales and len(pod.services) == 1 else scale.max
     is_off = given.workers == 0 and len(pod.services) == 1
     return 1 if given.workers == "auto" or is_off else service.workers
 

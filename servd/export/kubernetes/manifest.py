@@ -82,7 +82,7 @@ def _exported(pod: PodPlan, source: ExportSource, options: KubernetesOptions) ->
     objects = [
         config_map(pod, config_name, configuration.text, options),
         deployment(pod, source, options, config_name, configuration.secrets),
-        *_around(pod, source, options),
+        *_around(pod, options),
     ]
     placed = tuple(_placed(one, options) for one in objects)
     return ExportedPod(pod, placed, config_name, configuration.text, configuration.secrets)
@@ -101,16 +101,14 @@ def config_map(pod: PodPlan, name: str, text: str, options: KubernetesOptions) -
     }
 
 
-def _around(
-    pod: PodPlan, source: ExportSource, options: KubernetesOptions
-) -> Iterator[KubernetesObject]:
+def _around(pod: PodPlan, options: KubernetesOptions) -> Iterator[KubernetesObject]:
     if pod.ports or options.service_monitor:
         yield service(pod, metrics=options.service_monitor)
     yield policy(pod)
-    scale = autoscale_of(pod, source)
+    scale = autoscale_of(pod)
     if scale is not None:
         yield autoscaler(pod, scale, options)
-    if fewest_pods(pod, source) > 1:
+    if fewest_pods(pod) > 1:
         yield disruption_budget(pod)
     if options.service_monitor:
         yield service_monitor(pod)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from servd.config.worker_tables import Autoscale
-from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
+from servd.export.kubernetes.options import KubernetesObject, KubernetesOptions
 from servd.export.kubernetes.pods import PodPlan
+from servd.plan.autoscale import scaling_of
 
 _CPU_PERCENT = 70
 """Wanted use of the requested CPUs, which leaves room until a new pod is ready."""
@@ -15,29 +16,29 @@ _PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 """The address that the operator of Prometheus gives it in the namespace of its chart."""
 
 
-def autoscale_of(pod: PodPlan, source: ExportSource) -> Autoscale | None:
+def autoscale_of(pod: PodPlan) -> Autoscale | None:
     """Returns the limits between which pods follow the load; None where servd does that inside, and
     where their number is fixed.
     """
     if len(pod.services) > 1:
         return None
-    return source.as_written.config.services[pod.services[0]].autoscale
+    return scaling_of(pod.plan.service(pod.services[0]))
 
 
-def fewest_pods(pod: PodPlan, source: ExportSource) -> int:
+def fewest_pods(pod: PodPlan) -> int:
     """Returns the number of pods below which nothing scales."""
-    scale = autoscale_of(pod, source)
+    scale = autoscale_of(pod)
     if scale is not None:
         return scale.min
     is_off = len(pod.services) == 1 and not pod.plan.service(pod.services[0]).workers
     return 0 if is_off else 1
 
 
-def replicas(pod: PodPlan, source: ExportSource) -> KubernetesObject:
+def replicas(pod: PodPlan) -> KubernetesObject:
     """Returns the number of pods of a Deployment; nothing where an autoscaler decides."""
-    if autoscale_of(pod, source) is not None:
+    if autoscale_of(pod) is not None:
         return {}
-    return {"replicas": fewest_pods(pod, source)}
+    return {"replicas": fewest_pods(pod)}
 
 
 def autoscaler(pod: PodPlan, scale: Autoscale, options: KubernetesOptions) -> KubernetesObject:

@@ -59,7 +59,7 @@ def deployment(
         "kind": "Deployment",
         "metadata": {"name": pod.name, "labels": pod.labels},
         "spec": {
-            **replicas(pod, source),
+            **replicas(pod),
             "progressDeadlineSeconds": math.ceil(max(_PROGRESS_SECONDS, startup + 60)),
             "selector": {"matchLabels": pod.labels},
             "strategy": strategy(pod),
@@ -108,7 +108,7 @@ def job(
         "command": [word.replace("{worker}", "0") for word in words],
         "workingDir": in_the_image(plan.directory, source.folder),
         **({"env": variables} if variables else {}),
-        "resources": resources(pod),
+        "resources": resources(pod, scales=options.scales),
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # in the pod
     }

@@ -182,6 +182,18 @@ def test_a_container_has_no_rights_and_time_to_drain(tmp_path: Path) -> None:
     assert "healthcheck" not in services["migrate"]
 
 
+def test_memory_is_enough_for_the_workers_that_servd_may_start(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    (tmp_path / "servd.toml").write_text(
+        '[defaults]\nautoscale = { min = 1, max = 4 }\nlimits.memory = "100MiB"\n'
+        '[services.web]\napp = "main:app"\n'
+        '[services.store]\ncommand = ["store"]\n'
+    )
+    services = content_of(exported(tmp_path))["services"]
+    limits = {name: s["deploy"]["resources"]["limits"]["memory"] for name, s in services.items()}
+    assert limits == {"web": "928m", "store": "328m"}
+
+
 def test_a_folder_has_files_of_configuration_and_a_read_only_root(tmp_path: Path) -> None:
     done = graph(tmp_path, "--output", str(tmp_path / "out"))
     assert done.status == 0, done.told

@@ -234,6 +234,23 @@ def test_an_autoscaler_has_pods_with_one_worker(
     assert (spec["minReplicas"], spec["maxReplicas"], spec["behavior"]) == (2, 5, windows)
 
 
+def test_a_program_that_inherits_autoscale_is_one_pod(tmp_path: Path) -> None:
+    text = """\
+    [defaults]
+    autoscale = { min = 2, max = 5 }
+
+    [services.store]
+    command = ["store"]
+    limits.memory = "100MiB"
+    """
+    objects = objects_of(tmp_path, text)
+    assert of_kind(objects, "HorizontalPodAutoscaler", "PodDisruptionBudget") == []
+    deployment = only(objects, "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert "workers" not in config_of(objects)["services"]["store"]
+    assert container_of(deployment)["resources"]["requests"] == {"cpu": "1", "memory": "228Mi"}
+
+
 def test_names_that_are_one_in_kubernetes_are_refused(tmp_path: Path) -> None:
     text = '[services.a_b]\napp = "main:app"\n[services.a-b]\napp = "main:app"\n'
     done = exported(tmp_path, text, status=1)
