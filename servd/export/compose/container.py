@@ -9,13 +9,13 @@ from typing import Any
 
 from servd.core.quick_dataclass import dataclass
 from servd.export.compose.options import ComposeOptions
+from servd.export.kubernetes.certificates import addresses_elsewhere, certificates_of
 from servd.export.kubernetes.configuration import environment_of, in_the_image, passed_names
 from servd.export.kubernetes.container import grace_seconds, home_variables, resources
 from servd.export.kubernetes.names import variable
 from servd.export.kubernetes.options import (
     CONFIG_FILE,
     RUNTIME_FOLDER,
-    TLS_FOLDER,
     USER,
     ExportSource,
 )
@@ -25,7 +25,6 @@ from servd.export.kubernetes.secrets import SecretFinder, SecretKey, Spelling
 ComposeObject = dict[str, Any]
 
 _PROBE = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/readyz', timeout=4)"
-_TLS_FILES = {"certfile": "tls.crt", "key_source": "tls.key", "ca_certs": "ca.crt"}
 _MARGIN_SECONDS = 10
 
 SECURITY: ComposeObject = {
@@ -73,7 +72,6 @@ def servd_container(
     from_files = names_in(files, source, options)
     apart = [each for each in secrets if each.variable not in from_files]
     values = {**addresses(pod), **variables(pod, apart)}
-    tls = tls_files(pod, source, options)
     return {
         "image": options.image,
         "command": ["--config", CONFIG_FILE],
@@ -81,7 +79,7 @@ def servd_container(
         **({"read_only": True} if options.files else {}),
         "tmpfs": [f"{RUNTIME_FOLDER}:mode=0700,uid={USER},gid={USER}", "/tmp"],  # noqa: S108
         "configs": [{"source": pod.name, "target": CONFIG_FILE}],
-        **({"secrets": [{"source": f.name, "target": f.target} for f in tls]} if tls else {}),
+        **mounted(tls_files(pod, source, options)),
         **({"env_file": files} if files else {}),
         **({"environment": values} if values else {}),
         **({"ports": ports} if (ports := list(published(pod, source))) else {}),
@@ -115,6 +113,7 @@ def task_container(
             finder.add(key, ("services", name, "env", key))
     for key in passed_names(name, source):
         finder.add(key, optional=True)
+    values |= addresses_elsewhere(pod, source, finder)
     values |= variables(pod, finder.keys)
     is_retried = plan.restart.policy == "on-failure"
     attempts = f":{plan.restart.give_up_after}" if plan.restart.give_up_after else ""
@@ -125,6 +124,7 @@ def task_container(
         **SECURITY,
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108
+        **mounted(tls_files(pod, source, options)),
         **({"env_file": files} if files else {}),
         **({"environment": values} if values else {}),
         "restart": f"on-failure{attempts}" if is_retried else "no",
@@ -185,16 +185,19 @@ def tls_files(pod: PodPlan, source: ExportSource, options: ComposeOptions) -> li
     configuration.
     """
     found: list[TlsFile] = []
-    for name in pod.services:
-        tls = source.as_written.config.services[name].tls
-        if tls is None:
-            continue
-        for key, file in _TLS_FILES.items():
-            if path := getattr(tls, key):
-                label = f"{pod.name}-{name}-{file}" if pod.name != name else f"{name}-{file}"
-                target = f"{TLS_FOLDER}/{name}/{file}"
-                found.append(TlsFile(label, beside(path, source, options), target))
+    for each in certificates_of(pod, source):
+        between = "." if each.service in pod.external else "-"  # no container has such a name
+        begin = pod.name if pod.name == each.service else f"{pod.name}{between}{each.service}"
+        for file, path in each.files.items():
+            at = beside(path, source, options)
+            found.append(TlsFile(f"{begin}-{file}", at, f"{each.folder}/{file}"))
     return found
+
+
+def mounted(files: Sequence[TlsFile]) -> ComposeObject:
+    """Returns the files of certificates as secrets of a container."""
+    secrets = [{"source": file.name, "target": file.target} for file in files]
+    return {"secrets": secrets} if secrets else {}
 
 
 def published(pod: PodPlan, source: ExportSource) -> Iterator[ComposeObject]:

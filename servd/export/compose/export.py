@@ -19,7 +19,6 @@ from servd.export.compose.options import ComposeOptions
 from servd.export.kubernetes.configuration import configuration_of
 from servd.export.kubernetes.fitness import (
     addresses_of_this_machine,
-    certificates_of_others,
     dependencies_out_of_reach,
     folders_elsewhere,
 )
@@ -65,7 +64,7 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
         found += clashes(checked, [name for name, each in config.items() if not each.external])
         found += addresses_of_this_machine(source, "container")
         found += dependencies_out_of_reach(source, "container")
-    found += [*certificates_of_others(source), *folders_elsewhere(source)]
+    found += folders_elsewhere(source)
     pods = pods_of(source, options)
     services: ComposeObject = {}
     configs: dict[str, str] = {}
@@ -80,7 +79,7 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
             configs[pod.name] = configuration.text
             keys = configuration.secrets
             container = servd_container(pod, source, options, keys)
-            secrets |= {file.name: {"file": file.path} for file in tls_files(pod, source, options)}
+        secrets |= {file.name: {"file": file.path} for file in tls_files(pod, source, options)}
         own = list(_waits(pod, pods, source))
         waits += own
         conditions = {each.needs: {"condition": each.becomes} for each in own}

@@ -11,17 +11,15 @@ from servd.config.model import Config
 from servd.config.service import ServiceBase
 from servd.config.tree import Path
 from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.certificates import in_the_container
 from servd.export.kubernetes.options import (
     APP_FOLDER,
-    TLS_FOLDER,
     ContainerOptions,
     ExportSource,
 )
 from servd.export.kubernetes.pods import PodPlan, ReachedService, listens_of
 from servd.export.kubernetes.secrets import IN_SERVD, SecretFinder, SecretKey
 from servd.export.report import is_carried, set_keys
-
-_TLS_FILES = {"certfile": "tls.crt", "keyfile": "tls.key", "ca_certs": "ca.crt"}
 
 _PATIENCE = "7d"
 
@@ -64,7 +62,7 @@ def configuration_of(
                 name: _service(name, services[name], pod, source, finder, scales=options.scales)
                 for name in pod.services
             },
-            **{n: finder.replaced(services[n], ("services", n)) for n in pod.external},
+            **{name: _external(name, services[name], finder) for name in pod.external},
             **{each.service: _elsewhere(each, loaded.config) for each in pod.reached},
         },
     }
@@ -114,6 +112,11 @@ def _service(
     return found
 
 
+def _external(name: str, table: Mapping[str, Any], finder: SecretFinder) -> dict[str, Any]:
+    found: dict[str, Any] = finder.replaced(table, ("services", name))
+    return {**found, "tls": _tls(name, table["tls"], finder)} if table.get("tls") else found
+
+
 def _dependencies(table: Mapping[str, Any], pod: PodPlan) -> list[dict[str, str]]:
     """Returns what a service waits for: what is in its pod, and what was elsewhere before. It does
     not wait for other pods, which Kubernetes starts in any order, and replaces meanwhile.
@@ -140,10 +143,7 @@ def _elsewhere(reached: ReachedService, config: Config) -> dict[str, Any]:
 
 def _tls(name: str, table: Mapping[str, Any], finder: SecretFinder) -> dict[str, Any]:
     found: dict[str, Any] = finder.replaced(table, ("services", name, "tls"))
-    for key, file in _TLS_FILES.items():
-        if found.get(key) or key == "keyfile":
-            found[key] = f"{TLS_FOLDER}/{name}/{file}"
-    return found
+    return found | in_the_container(name, table)
 
 
 def environment_of(name: str, source: ExportSource, finder: SecretFinder) -> dict[str, str | None]:

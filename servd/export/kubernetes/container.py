@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from servd.export.kubernetes.certificates import Certificate, certificates_of
 from servd.export.kubernetes.options import (
     CONFIG_FILE,
     CONFIG_FOLDER,
     MARGIN_SECONDS,
     RUNTIME_FOLDER,
-    TLS_FOLDER,
     USER,
     ExportSource,
     KubernetesObject,
@@ -45,11 +45,6 @@ def secret_name(pod: PodPlan) -> str:
     return f"{pod.name}-secrets"
 
 
-def tls_secret_name(pod: PodPlan, service: str) -> str:
-    """Returns the name of the Secret with a service's certificate."""
-    return f"{pod.name}-tls" if len(pod.services) == 1 else f"{pod.name}-{service}-tls"
-
-
 def pod_spec(
     pod: PodPlan,
     source: ExportSource,
@@ -60,7 +55,7 @@ def pod_spec(
     """Returns the specification of a pod that servd runs in."""
     config = source.as_written.config
     pre_stop = options.pre_stop_seconds(config)
-    tls = [name for name in pod.services if config.services[name].tls is not None]
+    tls = certificates_of(pod, source)
     container: KubernetesObject = {
         "name": pod.name,
         "image": options.image,
@@ -80,10 +75,7 @@ def pod_spec(
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
-            *(
-                {"name": f"tls-{number}", "mountPath": f"{TLS_FOLDER}/{name}", "readOnly": True}
-                for number, name in enumerate(tls)
-            ),
+            *mounts(tls),
             {"name": "run", "mountPath": RUNTIME_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # in the pod
         ],
@@ -94,14 +86,27 @@ def pod_spec(
         "containers": [container],
         "volumes": [
             {"name": "config", "configMap": {"name": config_name}},
-            *(
-                {"name": f"tls-{number}", "secret": {"secretName": tls_secret_name(pod, name)}}
-                for number, name in enumerate(tls)
-            ),
+            *volumes(tls),
             {"name": "run", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
         ],
     }
+
+
+def mounts(certificates: Sequence[Certificate]) -> list[KubernetesObject]:
+    """Returns where certificates are in a container."""
+    return [
+        {"name": f"tls-{number}", "mountPath": each.folder, "readOnly": True}
+        for number, each in enumerate(certificates)
+    ]
+
+
+def volumes(certificates: Sequence[Certificate]) -> list[KubernetesObject]:
+    """Returns the volumes of a pod with certificates."""
+    return [
+        {"name": f"tls-{number}", "secret": {"secretName": each.secret}}
+        for number, each in enumerate(certificates)
+    ]
 
 
 def pre_stop_sleep(seconds: int) -> KubernetesObject:

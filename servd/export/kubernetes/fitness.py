@@ -68,18 +68,3 @@ def folders_elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
             path: Path = ("services", name, "directory")
             message = f"{folder} is not below {source.folder}: the image must have it there"
             yield checked.problem(path, message, severity="warning", code=CODE)
-
-
-def certificates_of_others(source: ExportSource) -> Iterator[Diagnostic]:
-    """Yields a warning for each file that verifies a service elsewhere and is not in the image."""
-    checked = context_of(source.loaded)
-    for name, service in source.as_written.config.services.items():
-        if not service.external or service.tls is None:
-            continue
-        tls = service.tls
-        for key, file in (("ca_certs", tls.ca_certs), ("certfile", tls.certfile),
-                          ("keyfile", tls.keyfile)):  # fmt: skip
-            if file and not file.startswith(f"{source.folder}/"):
-                path: Path = ("services", name, "tls", key)
-                message = "not in the image: mount it at this path"
-                yield checked.problem(path, message, severity="warning", code=CODE)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
+from servd.export.kubernetes.certificates import certificates_of
 from servd.export.kubernetes.configuration import configuration_of
-from servd.export.kubernetes.container import secret_name, tls_secret_name
+from servd.export.kubernetes.container import secret_name
 from servd.export.kubernetes.fitness import (
     addresses_of_this_machine,
-    certificates_of_others,
     dependencies_out_of_reach,
     folders_elsewhere,
 )
@@ -65,7 +65,7 @@ def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport
         services = source.as_written.config.services
         found += clashes(checked, [name for name, each in services.items() if not each.external])
         found += [*addresses_of_this_machine(source), *dependencies_out_of_reach(source)]
-    found += [*certificates_of_others(source), *folders_elsewhere(source)]
+    found += folders_elsewhere(source)
     pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
     commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
     return KubernetesExport(pods, tuple(in_order(found)), commands)
@@ -134,21 +134,11 @@ def _secret_commands(
             ["kubectl", "create", "secret", "generic", secret_name(each.pod), *where],
             [one.option for one in each.secrets],
         )
-    for name in each.pod.services:
-        tls = source.as_written.config.services[name].tls
-        if tls is not None:
-            files = {"tls.crt": tls.certfile, "tls.key": tls.key_source, "ca.crt": tls.ca_certs}
-            yield _command(
-                ["kubectl", "create", "secret", "generic", tls_secret_name(each.pod, name), *where],
-                [
-                    "--type=kubernetes.io/tls",
-                    *(
-                        f"--from-file={key}={shlex.quote(file)}"
-                        for key, file in files.items()
-                        if file
-                    ),
-                ],
-            )
+    for tls in certificates_of(each.pod, source):
+        kind = ["--type=kubernetes.io/tls"] if tls.has_key else []
+        files = [f"--from-file={key}={shlex.quote(file)}" for key, file in tls.files.items()]
+        words = ["kubectl", "create", "secret", "generic", tls.secret, *where]
+        yield _command(words, [*kind, *files])
 
 
 def _command(words: Sequence[str], options: Sequence[str]) -> str:

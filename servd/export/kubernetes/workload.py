@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from servd.config.worker_tables import Rollout
+from servd.export.kubernetes.certificates import addresses_elsewhere, certificates_of
 from servd.export.kubernetes.configuration import (
     environment_of,
     in_the_image,
@@ -17,8 +18,10 @@ from servd.export.kubernetes.container import (
     CONTAINER_SECURITY,
     common,
     environment,
+    mounts,
     pod_spec,
     resources,
+    volumes,
 )
 from servd.export.kubernetes.names import LONGEST
 from servd.export.kubernetes.options import (
@@ -101,7 +104,10 @@ def job(
             literal.append({"name": variable, "value": IN_KUBERNETES.literal(value)})
     for variable in passed_names(name, source):
         finder.add(variable, optional=True)
+    for variable, value in addresses_elsewhere(pod, source, finder).items():
+        literal.append({"name": variable, "value": value})
     variables = [*environment(pod, finder.keys), *literal]
+    tls = certificates_of(pod, source)
     container: KubernetesObject = {
         "name": pod.name,
         "image": options.image,
@@ -110,7 +116,10 @@ def job(
         **({"env": variables} if variables else {}),
         "resources": resources(pod, scales=options.scales),
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # in the pod
+        "volumeMounts": [
+            *mounts(tls),
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # in the pod
+        ],
     }
     is_retried = plan.restart.policy == "on-failure"
     spec: KubernetesObject = {
@@ -124,7 +133,7 @@ def job(
                 "activeDeadlineSeconds": math.ceil(plan.startup),
                 "terminationGracePeriodSeconds": math.ceil(plan.stop_seconds),
                 "containers": [container],
-                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "volumes": [*volumes(tls), {"name": "tmp", "emptyDir": {}}],
             },
         },
     }
