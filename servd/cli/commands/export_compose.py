@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 import click
 
@@ -50,7 +49,7 @@ def command(config: str | None, image: str, whole: bool, output: str | None, str
     for wait in exported.waits:
         say(str(wait))
     for each in exported.variables:
-        given = f'"$(cat {shlex.quote(each.file)})"' if each.file else "..."
+        given = each.given if each.file else "..."
         say(f"# set before `docker compose up`: export {each.variable}={given}")
     if output is None:
         say(

@@ -10,7 +10,12 @@ from typing import Any
 from servd.core.quick_dataclass import dataclass
 from servd.export.compose.options import ComposeOptions
 from servd.export.kubernetes.certificates import addresses_elsewhere, certificates_of
-from servd.export.kubernetes.configuration import environment_of, in_the_image, passed_names
+from servd.export.kubernetes.configuration import (
+    environment_of,
+    in_the_image,
+    is_of_env_file,
+    passed_names,
+)
 from servd.export.kubernetes.container import grace_seconds, home_variables, resources
 from servd.export.kubernetes.names import variable
 from servd.export.kubernetes.options import (
@@ -52,7 +57,7 @@ def outside(pod: PodPlan, secret: SecretKey) -> str:
     """Returns the variable that gives a secret its value where `docker compose` runs: the one that
     the configuration names, or else one of this service alone.
     """
-    return secret.shell or variable(f"{pod.name}_{secret.variable}")
+    return secret.shell or f"{variable(pod.name)}_{secret.variable}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def servd_container(
     """Returns a container with servd that runs the services of `pod`."""
     files = env_files(pod, source, options)
     from_files = names_in(files, source, options)
-    apart = [each for each in secrets if each.variable not in from_files]
+    apart = [s for s in secrets if not (s.of_env_file and s.variable in from_files)]
     values = {**addresses(pod), **variables(pod, apart)}
     return {
         "image": options.image,
@@ -109,8 +114,8 @@ def task_container(
     for key, value in environment_of(name, source, finder).items():
         if value is not None:
             values[key] = escaped(value)
-        elif key not in from_files:
-            finder.add(key, ("services", name, "env", key))
+        elif not ((of_file := is_of_env_file(key, name, source)) and key in from_files):
+            finder.add(key, ("services", name, "env", key), of_env_file=of_file)
     for key in passed_names(name, source):
         finder.add(key, optional=True)
     values |= addresses_elsewhere(pod, source, finder)

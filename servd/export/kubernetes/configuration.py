@@ -40,7 +40,7 @@ def configuration_of(
 ) -> PodConfiguration:
     """Returns the configuration of a pod."""
     loaded = source.as_written
-    finder = SecretFinder(source, IN_SERVD)
+    finder = SecretFinder(source, IN_SERVD, taken_names(pod, source))
     values = unmasked(loaded)
     named = (*pod.services, *pod.external)
     services = {name: values["services"][name] for name in named}
@@ -100,7 +100,9 @@ def _service(
         found["tls"] = _tls(name, table["tls"], finder)
     if environment := environment_of(name, source, finder):
         found["env"] = {
-            variable: finder.reference((*path, "env", variable))
+            variable: finder.reference(
+                (*path, "env", variable), of_env_file=is_of_env_file(variable, name, source)
+            )
             if value is None
             else escaped(value)
             for variable, value in environment.items()
@@ -163,6 +165,22 @@ def environment_of(name: str, source: ExportSource, finder: SecretFinder) -> dic
             is_secret = finder.is_secret(value, (*way, "env", variable))
             found[variable] = None if is_secret else value
     return dict(sorted(found.items()))
+
+
+def is_of_env_file(variable: str, name: str, source: ExportSource) -> bool:
+    """Returns whether the value of a variable of a service is that in an `env_file`."""
+    config = source.as_written.config
+    service = config.services[name]
+    if variable in service.env:
+        return False
+    own = (source.host.env_files.get(file.path, {}) for file in service.env_file)
+    return variable not in config.defaults.env or any(variable in names for names in own)
+
+
+def taken_names(pod: PodPlan, source: ExportSource) -> set[str]:
+    """Returns the variables of a container that services take over from it, and addresses."""
+    passed = {variable for name in pod.services for variable in passed_names(name, source)}
+    return passed | {n for each in pod.reached for n in (each.host_variable, each.url_variable)}
 
 
 def passed_names(name: str, source: ExportSource) -> list[str]:

@@ -12,6 +12,7 @@ from servd.export.kubernetes.certificates import addresses_elsewhere, certificat
 from servd.export.kubernetes.configuration import (
     environment_of,
     in_the_image,
+    is_of_env_file,
     passed_names,
 )
 from servd.export.kubernetes.container import (
@@ -99,7 +100,8 @@ def job(
     literal: list[KubernetesObject] = []
     for variable, value in environment_of(name, source, finder).items():
         if value is None:
-            finder.add(variable, ("services", name, "env", variable))
+            of_file = is_of_env_file(variable, name, source)
+            finder.add(variable, ("services", name, "env", variable), of_env_file=of_file)
         else:
             literal.append({"name": variable, "value": IN_KUBERNETES.literal(value)})
     for variable in passed_names(name, source):

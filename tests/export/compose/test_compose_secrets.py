@@ -77,7 +77,7 @@ def test_secrets_come_from_the_shell_and_from_the_env_file(shop: Path) -> None:
     assert 'DOLLAR = "$$HOME"' in text
     assert job["entrypoint"] == ["work", "${JOB_COMMAND_1:?set JOB_COMMAND_1}"]
     assert "# set before `docker compose up`: export WEB_API_KEY=..." in done.told
-    assert 'export WEB_FROM_FILE="$(cat token.txt)"' in done.told
+    assert f'export WEB_FROM_FILE="$(cat {shop}/token.txt)"' in done.told
 
 
 def test_the_image_is_cleared_of_what_may_be_secret(shop: Path) -> None:

@@ -106,7 +106,7 @@ def test_names_are_given_by_reference_and_the_commands_that_make_them_told(shop:
     line = next(each for each in done.told.splitlines() if "generic web-secrets" in each)
     assert line.startswith("# create once: kubectl create secret generic web-secrets --from-")
     assert '--from-literal=API_KEY="$API_KEY"' in line
-    assert "--from-file=FROM_FILE=token.txt" in line
+    assert f'--from-literal=FROM_FILE="$(cat {shop}/token.txt)"' in line
     assert '--from-literal=FROM_SHELL="$SHELL_VALUE"' in line
     assert (
         "kubectl create secret generic web-tls --type=kubernetes.io/tls"
