@@ -149,7 +149,7 @@ def addresses(pod: PodPlan) -> dict[str, str]:
     """Returns the variables with the addresses of dependencies, and of folders."""
     found = home_variables(pod.plan.services)
     for each in pod.reached:
-        found[each.url_variable] = f"{each.scheme}://{each.host}:{each.port}"
+        found[each.url_variable] = f"{each.scheme}://{each.host}:{each.inside}"
     return found
 
 
@@ -211,14 +211,13 @@ def published(pod: PodPlan, source: ExportSource) -> Iterator[ComposeObject]:
         if not port.public:
             continue
         listened = source.as_written.config.services[port.service].listen
-        hosts = [a.host for a in listened if a.kind == "tcp" and a.port in (port.outside, 0)]
-        host = next(iter(hosts), "")
-        every = host in ("", "0.0.0.0", "::")  # noqa: S104  # as the user wrote
-        yield {
-            "target": port.number,
-            "published": str(port.outside),
-            **({} if every else {"host_ip": "127.0.0.1" if host == "localhost" else host}),
-        }
+        hosts = {a.host for a in listened if a.kind == "tcp" and a.port == port.wanted}
+        entry = {"target": port.number, "published": str(port.wanted or port.outside)}
+        if hosts & {"", "0.0.0.0", "::"}:  # noqa: S104  # as the user wrote
+            yield entry
+        else:
+            named = {"127.0.0.1" if host == "localhost" else host for host in hosts}
+            yield from ({**entry, "host_ip": host} for host in sorted(named))
 
 
 def health_check(pod: PodPlan) -> ComposeObject:

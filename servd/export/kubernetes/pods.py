@@ -22,22 +22,26 @@ _UNPRIVILEGED = 1024
 
 @dataclass(frozen=True, slots=True)
 class PodPort:
-    """A port of a service: its number in the container, and that of the Service object."""
+    """A port of a service: its number in the container, that of the Service object, and that in
+    the configuration (0: none).
+    """
 
     name: str
     service: str
     number: int
     outside: int
     public: bool
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReachedService:
-    """A dependency in another pod."""
+    """A dependency in another pod: `port` is that of its Service object, `inside` its own."""
 
     service: str
     host: str
     port: int
+    inside: int
     scheme: Literal["http", "https"]
 
     @property
@@ -136,6 +140,7 @@ def _connected(
             service=other.services[0],
             host=other.name,
             port=other.ports[0].outside,
+            inside=other.ports[0].number,
             scheme="https" if config.services[other.services[0]].tls is not None else "http",
         )
         for other in needed
@@ -172,7 +177,7 @@ class _Ports:
             number = self.free(wanted)
             outside = number if wanted in self._outside or not wanted else wanted
             self._outside.add(outside)
-            yield PodPort(self._name(kind), name, number, outside, public)
+            yield PodPort(self._name(kind), name, number, outside, public, wanted if public else 0)
 
     def _name(self, kind: str) -> str:
         found, n = kind, 1

@@ -162,6 +162,41 @@ def test_a_container_is_reached_by_its_callers_alone(tmp_path: Path) -> None:
     assert sorted(content["networks"]) == ["cache", "migrate", "model", "off", "web"]
 
 
+def test_a_port_is_published_on_each_of_its_hosts(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    (tmp_path / "servd.toml").write_text(
+        '[services.web]\napp = "main:app"\ndepends_on = ["api"]\n'
+        'listen = ["127.0.0.1:9000", "10.1.2.3:9000"]\n'
+        '[services.api]\napp = "main:app"\nlisten = ["10.1.2.4:9000", "[::]:80", "127.0.0.1:81"]\n'
+    )
+    found = {name: s["ports"] for name, s in content_of(exported(tmp_path))["services"].items()}
+    web = [
+        {"target": 9000, "published": "9000", "host_ip": "10.1.2.3"},
+        {"target": 9000, "published": "9000", "host_ip": "127.0.0.1"},
+    ]
+    api = {"target": 9000, "published": "9000", "host_ip": "10.1.2.4"}
+    others = [
+        {"target": 8080, "published": "80"},
+        {"target": 8081, "published": "81", "host_ip": "127.0.0.1"},
+    ]
+    assert found == {"web": web, "api": [api, *others]}
+    (whole,) = content_of(exported(tmp_path, "--whole"))["services"].values()
+    assert [p for p in whole["ports"] if p["target"] != 9000] == [
+        *others,
+        *({**port, "target": 9001} for port in web),
+    ]
+
+
+def test_a_dependency_is_asked_at_the_port_in_its_container(tmp_path: Path) -> None:
+    (tmp_path / "main.py").touch()
+    (tmp_path / "servd.toml").write_text(
+        '[services.web]\napp = "main:app"\ndepends_on = ["api"]\n'
+        '[services.api]\napp = "main:app"\nlisten = ":80"\n'
+    )
+    services = content_of(exported(tmp_path))["services"]
+    assert services["web"]["environment"] == {"SERVD_DEP_API": "http://api:8080"}
+
+
 def test_a_container_has_no_rights_and_time_to_drain(tmp_path: Path) -> None:
     services = content_of(graph(tmp_path))["services"]
     for name, each in services.items():
