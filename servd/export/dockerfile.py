@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from servd.config.tree import Path
@@ -24,6 +27,9 @@ SECRET_NAMES = (
 """Names of files that may hold secrets, and are in no image."""
 
 _BUILT_NAMES = (".git", ".venv", "venv", "__pycache__", "node_modules", ".pytest_cache")
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
+"""Paths that mean themselves everywhere."""
 
 _FOUND_BY_ITSELF = ("servd.toml", "servd.yaml", "servd.yml")
 
@@ -75,8 +81,7 @@ def secret_files(source: ExportSource) -> list[str]:
         *(file for each in tls for file in (each.certfile, each.keyfile, each.ca_certs)),
         config.admin.token_file,
     }
-    inside = (os.path.relpath(path, source.folder) for path in paths if path)
-    return sorted(path for path in inside if not path.startswith(".."))
+    return _inside((path for path in paths if path), source)
 
 
 def _text(source: ExportSource, options: DockerfileOptions, secrets: list[str]) -> str:
@@ -89,7 +94,7 @@ def _text(source: ExportSource, options: DockerfileOptions, secrets: list[str]) 
             f"FROM {base} AS build",
             "WORKDIR /src",
             *_installed(source, options),
-            *(f"COPY {path} {APP_FOLDER}/{'' if path == '.' else path}" for path in copied(source)),
+            *(_copy(path) for path in copied(source)),
             "# what may hold secrets is in no image, whatever .dockerignore says",
             f"RUN find {APP_FOLDER} \\( {_found(secrets)} \\) -exec rm -rf {{}} +",
             "",
@@ -145,16 +150,33 @@ def _installed(source: ExportSource, options: DockerfileOptions) -> Iterator[str
 
 def copied(source: ExportSource) -> list[str]:
     """Returns what is copied, relative: the directories of the services and the configuration."""
-    folders = {
-        os.path.relpath(each.directory, source.folder)
-        for each in source.as_written.config.services.values()
-        if not each.external
-    }
-    inside = {each for each in folders if not each.startswith("..")}
-    if "." in inside or not inside:
+    services = source.as_written.config.services.values()
+    folders = _inside((each.directory for each in services if not each.external), source)
+    if "." in folders or not folders:
         return ["."]
-    files = {os.path.relpath(file, source.folder) for file in source.as_written.files}
-    return sorted(inside | {file for file in files if not file.startswith("..")})
+    return sorted({*folders, *_inside(source.as_written.files, source)})
+
+
+def _inside(paths: Iterable[str], source: ExportSource) -> list[str]:
+    """Returns those of these paths that are below the folder, relative to it."""
+    relative = {os.path.relpath(path, source.folder) for path in paths}
+    return sorted(path for path in relative if path.split("/")[0] != "..")
+
+
+def _copy(path: str) -> str:
+    """Returns the step that copies a path. Docker reads a source as a pattern, and quotes and
+    variables in both words.
+    """
+    target = f"{APP_FOLDER}/{'' if path == '.' else path}"
+    if _PLAIN.fullmatch(path):
+        return f"COPY {path} {target}"
+    pattern = re.sub(r"[*?\[]", r"[\g<0>]", path.replace("\\", "\\\\"))
+    return f"COPY {json.dumps([_escaped(word) for word in (pattern, target)], ensure_ascii=False)}"
+
+
+def _escaped(text: str) -> str:
+    """Returns a text in which Docker replaces nothing."""
+    return re.sub(r"""[\\"'$]""", r"\\\g<0>", text)
 
 
 def exposed(source: ExportSource) -> list[int]:
@@ -168,17 +190,34 @@ def _config_variable(source: ExportSource) -> Iterator[str]:
     path = source.as_written.path
     name = "" if os.path.isdir(path) else os.path.basename(path)
     if name not in _FOUND_BY_ITSELF:
-        yield f"    SERVD_CONFIG={os.path.join(APP_FOLDER, name).rstrip('/')} \\"
+        path = os.path.join(APP_FOLDER, name).rstrip("/")
+        value = path if _PLAIN.fullmatch(path) else '"' + re.sub(r'[\\"$]', r"\\\g<0>", path) + '"'
+        yield f"    SERVD_CONFIG={value} \\"
 
 
 def _found(secrets: list[str]) -> str:
     names = [f"-name '{name}'" for name in (*SECRET_NAMES, *_BUILT_NAMES)]
-    return " -o ".join([*names, *(f"-path '{APP_FOLDER}/{path}'" for path in secrets)])
+    paths = (shlex.quote(f"{APP_FOLDER}/{_as_pattern(path)}") for path in secrets)
+    return " -o ".join([*names, *(f"-path {path}" for path in paths)])
+
+
+def _as_pattern(path: str) -> str:
+    """Returns the pattern that matches this path alone."""
+    return re.sub(r"[*?\[\\]", r"\\\g<0>", path)
+
+
+def _ignored(path: str) -> str:
+    """Returns the line of .dockerignore for a path: a line is no comment and no exception, and has
+    no spaces at its ends.
+    """
+    pattern = re.sub(r"^[#!]", r"\\\g<0>", _as_pattern(path))
+    return re.sub(r"^\s|\s$", "?", pattern)
 
 
 def _ignore(secrets: list[str]) -> str:
     names = [f"**/{name}" for name in (*SECRET_NAMES, *_BUILT_NAMES)]
-    lines = ["# what the image must not have", *names, *secrets, "Dockerfile", ".dockerignore"]
+    paths = [_ignored(path) for path in secrets]
+    lines = ["# what the image must not have", *names, *paths, "Dockerfile", ".dockerignore"]
     return "\n".join([*dict.fromkeys(lines), ""])
 
 

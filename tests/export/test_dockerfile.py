@@ -82,6 +82,30 @@ def test_directories_of_services_are_copied(tmp_path: Path) -> None:
     assert "SERVD_CONFIG=/app/shop.toml" in named.text
 
 
+def test_names_with_spaces_quotes_and_globs_mean_themselves(tmp_path: Path) -> None:
+    for name in ("my app", "it's [1]", "$x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").touch()
+    folders = ("my app", "it's [1]", "$$x")
+    tables = [
+        f'[services.s{n}]\napp = "main:app"\ndirectory = "{f}"' for n, f in enumerate(folders)
+    ]
+    (tmp_path / 'my "conf" $1.toml').write_text("\n".join(tables))
+    done = export(tmp_path, "dockerfile", "--python", "3.13", "-c", 'my "conf" $1.toml')
+    assert done.status == 0, done.told
+    lines = done.text.splitlines()
+    assert [line for line in lines if line.startswith("COPY [")] == [
+        r'COPY ["\\$x", "/app/\\$x"]',
+        r"""COPY ["it\\'s [[]1]", "/app/it\\'s [1]"]""",
+        r'COPY ["my \\\"conf\\\" \\$1.toml", "/app/my \\\"conf\\\" \\$1.toml"]',
+        'COPY ["my app", "/app/my app"]',
+    ]
+    (variable,) = (line for line in lines if "SERVD_CONFIG" in line)
+    assert variable.strip(" \\") == r'SERVD_CONFIG="/app/my \"conf\" \$1.toml"'
+
+    assert lint(done.text) == ""
+
+
 def test_what_an_image_has_not_is_told_with_its_place(tmp_path: Path) -> None:
     text = WEB.replace(":8000", "127.0.0.1:8000") + 'env_file = ".env"\n'
     done = shop(tmp_path, text, _env="A=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -87,8 +88,35 @@ def test_the_image_is_cleared_of_what_may_be_secret(shop: Path) -> None:
     for name in ("server.key", "deep/.env.local", "deep/id_rsa", ".git/config", "id_list.py"):
         (shop / name).parent.mkdir(exist_ok=True)
         (shop / name).write_text("x")
-    command = step.removeprefix("RUN ").replace("/app", str(shop))
-    subprocess.run(["sh", "-c", command], check=True)
-    left = {str(path.relative_to(shop)) for path in shop.rglob("*") if path.is_file()}
+    left = cleared(step, shop)
     assert left == {"main.py", "servd.toml", "id_list.py"}
     assert "# not in the image, mount them below /app: .env, token.txt" in done.told
+
+
+def cleared(step: str, folder: Path) -> set[str]:
+    """The files that a step of the Dockerfile leaves of a folder."""
+    command = step.removeprefix("RUN ").replace("/app", str(folder))
+    subprocess.run(["sh", "-c", command], check=True)
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+ODD = (
+    "secrets[1].txt", "it's.env", "a b.txt", "*.txt", "#x", "!x", "..x", "x ", "q?", "$HOME",
+    "b\\c",
+)  # fmt: skip
+
+
+def test_the_image_is_cleared_of_secrets_with_odd_names(tmp_path: Path) -> None:
+    for name in (*ODD, "main.py", "secrets1.txt", "kept.txt", "bc", "qq"):
+        (tmp_path / name).write_text("A=1\n")
+    lines = [f"V{n} = {json.dumps(f'${{file:{name}}}')}" for n, name in enumerate(ODD)]
+    text = '[services.web]\napp = "main:app"\n[services.web.env]\n' + "\n".join(lines)
+    (tmp_path / "servd.toml").write_text(text)
+    done = export(tmp_path, "dockerfile")
+    assert done.status == 0, done.told
+    ignored = export(tmp_path, "dockerfile", "--dockerignore").text.splitlines()
+    for line in (r"secrets\[1].txt", "it's.env", r"\*.txt", r"\#x", r"\!x", "x?", r"q\?", r"b\\c"):
+        assert line in ignored
+    step = next(line for line in done.text.splitlines() if line.startswith("RUN find /app"))
+    left = cleared(step, tmp_path)
+    assert left == {"main.py", "servd.toml", "secrets1.txt", "kept.txt", "bc", "qq"}
