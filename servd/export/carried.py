@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from servd.config.scalars import parse_duration
 from servd.export.fate import CarriedRow, Engine, Fate, carried, case, lost, refused, row
 
 _NO_DAEMON = lost("Ray runs no daemon of servd")
@@ -194,6 +195,8 @@ ROWS: tuple[CarriedRow, ...] = (
     ),
     row(
         "autoscale.up_after autoscale.down_after",
+        case("more than an hour", lambda value: parse_duration(value) > 3600,
+             kubernetes=lost("an autoscaler looks back an hour at most")),
         kubernetes=carried("stabilizationWindowSeconds of the autoscaler"),
         ray=carried("upscale_delay_s, downscale_delay_s"),
     ),
@@ -279,10 +282,8 @@ ROWS: tuple[CarriedRow, ...] = (
     ),
     # limits
     row("limits.concurrency limits.queue", ray=carried("max_ongoing_requests, and the middleware")),
-    row(
-        "limits.max_requests limits.max_requests_jitter limits.max_age",
-        ray=lost("Ray replaces no replica for its age"),
-    ),
+    row("limits.max_requests limits.max_requests_jitter limits.max_age",
+        ray=lost("Ray replaces no replica for its age")),
     row(
         "limits.memory",
         kubernetes=carried("memory limit: 2 x workers x memory + 128 MiB"),

@@ -12,6 +12,9 @@ from servd.plan.autoscale import scaling_of
 _CPU_PERCENT = 70
 """Wanted use of the requested CPUs, which leaves room until a new pod is ready."""
 
+_LONGEST_WINDOW = 3600
+"""Kubernetes refuses a longer one."""
+
 _PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 """The address that the operator of Prometheus gives it in the namespace of its chart."""
 
@@ -44,8 +47,8 @@ def replicas(pod: PodPlan) -> KubernetesObject:
 def autoscaler(pod: PodPlan, scale: Autoscale, options: KubernetesOptions) -> KubernetesObject:
     """Returns what makes the number of pods follow the load. Each has one worker."""
     windows = {
-        "scaleUp": {"stabilizationWindowSeconds": math.ceil(scale.up_after)},
-        "scaleDown": {"stabilizationWindowSeconds": math.ceil(scale.down_after)},
+        "scaleUp": {"stabilizationWindowSeconds": _window(scale.up_after)},
+        "scaleDown": {"stabilizationWindowSeconds": _window(scale.down_after)},
     }
     if options.scaling == "keda":
         return _scaled_object(pod, scale, windows)
@@ -62,6 +65,10 @@ def autoscaler(pod: PodPlan, scale: Autoscale, options: KubernetesOptions) -> Ku
             "behavior": windows,
         },
     }
+
+
+def _window(seconds: float) -> int:
+    return min(math.ceil(seconds), _LONGEST_WINDOW)
 
 
 def _metric(scale: Autoscale, options: KubernetesOptions) -> KubernetesObject:

@@ -234,6 +234,25 @@ def test_an_autoscaler_has_pods_with_one_worker(
     assert (spec["minReplicas"], spec["maxReplicas"], spec["behavior"]) == (2, 5, windows)
 
 
+def test_an_autoscaler_looks_back_an_hour_at_most(tmp_path: Path) -> None:
+    text = APP + 'autoscale = { min = 1, up_after = "30m", down_after = "2h" }\n'
+    for hpa in ("cpu", "keda"):
+        done = exported(tmp_path, text, "--hpa", hpa)
+        (scaler,) = of_kind(done.objects, "HorizontalPodAutoscaler", "ScaledObject")
+        spec = scaler["spec"]
+        behavior = (
+            spec.get("behavior") or spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        )
+        assert behavior == {
+            "scaleUp": {"stabilizationWindowSeconds": 1800},
+            "scaleDown": {"stabilizationWindowSeconds": 3600},
+        }
+        assert (
+            "servd.toml:4:42: warning: services.web.autoscale.down_after: not carried" in done.told
+        )
+    assert exported(tmp_path, text, "--strict", status=1).text == ""
+
+
 def test_a_program_that_inherits_autoscale_is_one_pod(tmp_path: Path) -> None:
     text = """\
     [defaults]
