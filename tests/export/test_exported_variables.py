@@ -126,3 +126,19 @@ def test_a_file_of_one_service_sets_no_variable_of_another(tmp_path: Path) -> No
     text = WHOLE.replace('env_passthrough = ["API_TOKEN"]', 'env_file = "b.env"')
     asked = container(exported(tmp_path, text, "compose", "--whole"))["environment"]
     assert {name for name in asked if "API" in name} == {"API_TOKEN", "B_API_TOKEN"}
+
+
+def test_paths_of_a_task_are_those_of_the_image(tmp_path: Path) -> None:
+    text = f"""\
+[services.job]
+kind = "task"
+command = ["{tmp_path}/bin/work", "--in", "{tmp_path}", "{tmp_path}x"]
+env = {{ DATA = "{tmp_path}/data", OTHER = "/srv/data" }}
+"""
+    command = ["/app/bin/work", "--in", "/app", f"{tmp_path}x"]
+    env = {"DATA": "/app/data", "OTHER": "/srv/data"}
+    (job,) = of_kind(exported(tmp_path, text, "kubernetes").objects, "Job")
+    assert container_of(job)["command"] == command
+    assert {each["name"]: each["value"] for each in container_of(job)["env"]} == env
+    service = container(exported(tmp_path, text, "compose"))
+    assert (service["entrypoint"], service["environment"]) == (command, env)

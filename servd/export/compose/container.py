@@ -107,13 +107,14 @@ def task_container(
     finder = SecretFinder(
         source, Spelling(escaped, lambda key: reference(outside(pod, finder.found[key])))
     )
-    words = finder.replaced(list(plan.command), ("services", name, "command"))
+    command = in_the_image(list(plan.command), source.folder)
+    words = finder.replaced(command, ("services", name, "command"))
     values: dict[str, str | None] = {**addresses(pod)}
     files = env_files(pod, source, options)
     from_files = names_in(files, source, options)
     for key, value in environment_of(name, source, finder).items():
         if value is not None:
-            values[key] = escaped(value)
+            values[key] = escaped(in_the_image(value, source.folder))
         elif not ((of_file := is_of_env_file(key, name, source)) and key in from_files):
             finder.add(key, ("services", name, "env", key), of_env_file=of_file)
     for key in passed_names(name, source):

@@ -96,14 +96,16 @@ def job(
     (name,) = pod.services
     plan = pod.plan.service(name)
     finder = SecretFinder(source, IN_KUBERNETES)
-    words = finder.replaced(list(plan.command), ("services", name, "command"))
+    command = in_the_image(list(plan.command), source.folder)
+    words = finder.replaced(command, ("services", name, "command"))
     literal: list[KubernetesObject] = []
     for variable, value in environment_of(name, source, finder).items():
         if value is None:
             of_file = is_of_env_file(variable, name, source)
             finder.add(variable, ("services", name, "env", variable), of_env_file=of_file)
         else:
-            literal.append({"name": variable, "value": IN_KUBERNETES.literal(value)})
+            here = in_the_image(value, source.folder)
+            literal.append({"name": variable, "value": IN_KUBERNETES.literal(here)})
     for variable in passed_names(name, source):
         finder.add(variable, optional=True)
     for variable, value in addresses_elsewhere(pod, source, finder).items():
