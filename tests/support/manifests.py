@@ -123,6 +123,9 @@ def _volumes(container: Object, pod: Object, objects: list[Object]) -> Iterator[
         name = volume.get("configMap", {}).get("name")
         if name is not None and name not in maps:
             yield f"there is no ConfigMap {name}"
+        secret = volume.get("secret", {}).get("secretName", "secret")
+        if not all(_LABEL.fullmatch(part) for part in secret.split(".")):
+            yield f"{secret} is no name of a Secret"
 
 
 def _variables(container: Object, objects: list[Object]) -> Iterator[str]:

@@ -180,7 +180,7 @@ def grace_seconds(pod: PodPlan, source: ExportSource, pre_stop: int) -> int:
 def resources(pod: PodPlan, *, scales: bool) -> KubernetesObject:
     """Returns requests and limits: a CPU for each worker, and memory where each service has a
     limit; old and new workers run at the same time while servd replaces one. `scales`: the engine
-    decides on the number of containers.
+    decides on the number of containers. Otherwise the limit is enough for the most workers.
     """
     services = pod.plan.services
     numbers = {each.name: _workers(each, pod, scales=scales) for each in services}
@@ -189,23 +189,29 @@ def resources(pod: PodPlan, *, scales: bool) -> KubernetesObject:
     limits: KubernetesObject = {}
     if any(each.definition.workers == "auto" for each in services):
         limits["cpu"] = requests["cpu"]
-    memory = [(numbers[each.name], each.limits.memory) for each in services if numbers[each.name]]
-    if memory and all(size is not None for _, size in memory):
-        total = sum(number * (size or 0) for number, size in memory)
-        requests["memory"] = quantity(total + _DAEMON_BYTES)
-        limits["memory"] = quantity(2 * total + _DAEMON_BYTES)
+    running = [each for each in services if numbers[each.name]]
+    if running and all(each.limits.memory is not None for each in running):
+        most = {each.name: _workers(each, pod, scales=scales, most=True) for each in running}
+        requests["memory"] = quantity(_memory(running, numbers) + _DAEMON_BYTES)
+        limits["memory"] = quantity(2 * _memory(running, most) + _DAEMON_BYTES)
     if gpus := _gpus(services, numbers):
         limits["nvidia.com/gpu"] = str(gpus)
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _workers(service: ServicePlan, pod: PodPlan, *, scales: bool) -> int:
+def _memory(services: Sequence[ServicePlan], workers: Mapping[str, int]) -> int:
+    return sum(workers[each.name] * (each.limits.memory or 0) for each in services)
+
+
+def _workers(service: ServicePlan, pod: PodPlan, *, scales: bool, most: bool = False) -> int:
     """Returns the number of workers in a pod; "auto" is one for each CPU of the limit. An
-    autoscaler of pods has them with one each; otherwise servd may start as many as it is allowed.
+    autoscaler of pods has them with one each; otherwise servd starts the fewest, or the `most`.
     """
     given = service.definition
     if (scale := scaling_of(service)) is not None:
-        return 1 if scales and len(pod.services) == 1 else scale.max
+        if scales and pod.services == (service.name,):
+            return 1
+        return scale.max if most else scale.min
     is_off = given.workers == 0 and len(pod.services) == 1
     return 1 if given.workers == "auto" or is_off else service.workers
 

@@ -6,7 +6,7 @@ RUN python -m venv /opt/servd \
     && /opt/servd/bin/python -m pip install --no-cache-dir servd-serve==0.1.0
 COPY . /app/
 # what may hold secrets is in no image, whatever .dockerignore says
-RUN find /app \( -name '.env' -o -name '.env.*' -o -name '*.key' -o -name '*.pem' -o -name '*.p12' -o -name '*.pfx' -o -name '*.jks' -o -name '.netrc' -o -name 'id_rsa' -o -name 'id_ecdsa' -o -name 'id_ed25519' -o -name '.git' -o -name '.venv' -o -name 'venv' -o -name '__pycache__' -o -name 'node_modules' -o -name '.pytest_cache' -o -path '/app/certs/ca.pem' -o -path '/app/certs/server.key' -o -path '/app/certs/server.pem' \) -exec rm -rf {} +
+RUN find /app \( -name '.env' -o -name '.env.*' -o -name '*.key' -o -name '*.pem' -o -name '*.p12' -o -name '*.pfx' -o -name '*.jks' -o -name '.netrc' -o -name 'id_rsa' -o -name 'id_ecdsa' -o -name 'id_ed25519' -o -name '.git' -o -name '.venv' -o -name 'venv' -o -name '__pycache__' -o -name 'node_modules' -o -name '.pytest_cache' -o -path /app/certs/ca.pem -o -path /app/certs/server.key -o -path /app/certs/server.pem \) -exec rm -rf {} +
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /app \

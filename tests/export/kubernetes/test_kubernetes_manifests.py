@@ -126,6 +126,9 @@ MISTAKES: dict[str, Callable[[list[Object]], object]] = {
         exec={"command": ["sleep", "5"]}
     ),
     "a ConfigMap": lambda o: pod(o)["volumes"][0]["configMap"].update(name="gateway-0"),
+    "a Secret": lambda o: pod(o)["volumes"].append(
+        {"name": "tls", "secret": {"secretName": "web_1-tls"}}
+    ),
     "a surge": lambda o: deployment(o)["spec"]["strategy"]["rollingUpdate"].update(maxSurge="lots"),
     "liveness": lambda o: container(o)["livenessProbe"]["httpGet"].update(path="/healthz"),
     "a mount": lambda o: container(o)["volumeMounts"][0].update(name="configuration"),

@@ -87,6 +87,23 @@ def test_resources_are_those_of_all_workers(tmp_path: Path) -> None:
     assert auto["resources"] == {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}
 
 
+def test_limits_are_enough_for_the_most_workers_that_servd_may_start(tmp_path: Path) -> None:
+    text = """\
+    [defaults]
+    limits.memory = "100MiB"
+    [services.web]
+    app = "main:app"
+    autoscale = { min = 1, max = 4 }
+    [services.other]
+    app = "main:app"
+    """
+    container = container_of(only(objects_of(tmp_path, text, "--whole"), "Deployment"))
+    assert container["resources"] == {
+        "requests": {"cpu": "2", "memory": "328Mi"},
+        "limits": {"memory": "1128Mi"},
+    }
+
+
 def test_a_service_that_is_off_has_no_pods(tmp_path: Path) -> None:
     objects = objects_of(tmp_path, APP + "workers = 0\n")
     assert only(objects, "Deployment")["spec"]["replicas"] == 0
