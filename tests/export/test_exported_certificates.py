@@ -7,6 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from servd.client.depends import DependencyAddress, address_of
+from servd.config.load import load
+
 from support.exports import IMAGE, Exported, documents, export
 from support.manifests import container_of, of_kind, problems
 
@@ -79,9 +82,11 @@ def test_a_pod_has_the_certificates_of_what_it_calls(tmp_path: Path) -> None:
     }
     (job,) = of_kind(done.objects, "Job")
     environment = {each["name"]: each["value"] for each in container_of(job)["env"]}
-    assert json.loads(environment["SERVD_DEPENDENCIES"]) == {
-        "far": {"url": "https://far.example.com", **FAR}
-    }
+    assert address_of("far", environment) == DependencyAddress("https://far.example.com", **FAR)
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+        loaded = load(str(tmp_path / f"{name}.toml"), {})
+        assert [e for e in loaded.errors if e.code not in ("file", "tls")] == []
     create = "# create once: kubectl create secret generic"
     for name in ("my-web.far-tls", "job.far-tls"):
         pair = (
