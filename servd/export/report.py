@@ -18,6 +18,9 @@ from servd.export.fate import TITLES, Engine, Fate
 CODE = "not-carried"
 LOST = ("lost", "refused")
 
+_FROM_OUTSIDE = ("env_passthrough",)
+"""Keys about what a container is given, whatever is in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetKey:
@@ -35,7 +38,7 @@ def fate_in(each: SetKey, engine: Engine, *, whole: bool = False) -> Fate:
     what one container carries over is carried over.
     """
     fate = fate_of(each.key, engine, each.value)
-    if not whole or fate.kind not in LOST:
+    if not whole or fate.kind not in LOST or each.key in _FROM_OUTSIDE:
         return fate
     inside = fate_of(each.key, "dockerfile", each.value)
     return fate if inside.kind in LOST else inside

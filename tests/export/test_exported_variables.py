@@ -142,3 +142,12 @@ env = {{ DATA = "{tmp_path}/data", OTHER = "/srv/data" }}
     assert {each["name"]: each["value"] for each in container_of(job)["env"]} == env
     service = container(exported(tmp_path, text, "compose"))
     assert (service["entrypoint"], service["environment"]) == (command, env)
+
+
+def test_a_glob_of_passed_variables_is_told_with_all_services_in_one_container(
+    tmp_path: Path,
+) -> None:
+    text = '[services.web]\napp = "main:app"\nenv_passthrough = ["AWS_*", "HOME_*"]\n'
+    for engine in ("kubernetes", "compose"):
+        told = exported(tmp_path, text, engine, "--whole").told
+        assert "servd.toml:3:1: warning: services.web.env_passthrough: not carried over" in told
