@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +14,24 @@ import threading
 from servd.core.processes import adopt_orphans
 
 _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "guardian.py")
+_COMMAND = (sys.executable, "-I", "-S", _PROGRAM)
 _STEP_SECONDS = 2.0
 """Time limit for its start and its exit; the daemon continues without it."""
+
+
+def _let_go(starter: subprocess.Popen[bytes], turn: socket.socket) -> None:
+    """Lets the guardian be nobody's child, as it outlives the daemon: the process that has started
+    it ends while the daemon adopts nobody. What programs leave behind in this moment is not adopted
+    either, so it is as short as can be.
+    """
+    turn.settimeout(_STEP_SECONDS)
+    turn.recv(1)
+    adopt_orphans(adopt=False)
+    try:
+        turn.close()
+        starter.wait(_STEP_SECONDS)
+    finally:
+        adopt_orphans()
 
 
 class Guardian:
@@ -38,21 +55,32 @@ class Guardian:
         with self._lock, contextlib.suppress(OSError, subprocess.TimeoutExpired):
             theirs, ours = os.pipe2(os.O_CLOEXEC)
             over, theirs_over = os.pipe2(os.O_CLOEXEC)
-            adopt_orphans(adopt=False)  # it is nobody's child, as it outlives the daemon
+            turn, their_turn = socket.socketpair()
             try:
                 self._descriptors = ours, over
-                subprocess.Popen(
-                    [sys.executable, "-I", "-S", _PROGRAM, str(theirs), self._path],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs, theirs_over],
-                    start_new_session=True,
-                    cwd="/",
-                    env={},
-                ).wait(_STEP_SECONDS)
+                with their_turn:
+                    number = their_turn.fileno()
+                    starter = subprocess.Popen(
+                        [
+                            sys.executable,
+                            "-I",
+                            "-S",
+                            _PROGRAM,
+                            str(theirs),
+                            self._path,
+                            str(number),
+                        ],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        pass_fds=[theirs, theirs_over, number],
+                        start_new_session=True,
+                        cwd="/",
+                        env={},
+                    )
+                _let_go(starter, turn)
             finally:
-                adopt_orphans()
+                turn.close()
                 os.close(theirs)
                 os.close(theirs_over)
 
