@@ -61,15 +61,7 @@ class Guardian:
                 with their_turn:
                     number = their_turn.fileno()
                     starter = subprocess.Popen(
-                        [
-                            sys.executable,
-                            "-I",
-                            "-S",
-                            _PROGRAM,
-                            str(theirs),
-                            self._path,
-                            str(number),
-                        ],
+                        [*_COMMAND, str(theirs), self._path, str(number)],
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,

@@ -83,7 +83,8 @@ def test_what_is_emitted_has_the_fields_that_are_declared(call: ast.Call, name: 
 
 
 def test_the_daemon_emits_members_alone() -> None:
-    outside = ("worker", "http", "engines")  # an enum would cost each worker milliseconds and 300 KiB
+    # an enum would cost each worker milliseconds and 300 KiB
+    outside = ("worker", "http", "engines")
     literals = [
         f"{path}:{call.lineno}"
         for path in SOURCES
