@@ -338,7 +338,11 @@ class ServdProcess:
         return self.samples().get((name, frozenset(labels.items())))
 
     def family(self) -> list[psutil.Process]:
-        """Every process that the daemon or one of its children started."""
+        """Every process that the daemon or one of its children started; none once it has ended, as
+        its pid may be another's then.
+        """
+        if self.over:
+            return []
         try:
             return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
