@@ -37,6 +37,7 @@ class ExternalTarget(NoWorkers):
         self._owner = owner
         self._answers = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
+        self._context: SSLContext | None = None
 
     def start(self) -> None:
         """Begins to probe."""
@@ -69,7 +70,7 @@ class ExternalTarget(NoWorkers):
 
     async def adjust(self, plan: ServicePlan) -> None:
         """Continues to probe by `plan`."""
-        self.plan = plan
+        self.plan, self._context = plan, None
         if self._probing is not None and not self.has_ended:
             self._probing.cancel()
             self.start()
@@ -111,15 +112,14 @@ class ExternalTarget(NoWorkers):
 
     async def _why_unwell(self, health: HealthPlan) -> str:
         """Returns why it does not answer. Raises OSError when the daemon lacks resources."""
-        context: SSLContext | None = None
         target = self._target
-        if target.url.startswith("https:"):
+        if self._context is None and target.url.startswith("https:"):
             files = (target.ca_certs, target.certfile, target.keyfile)
-            try:  # read each time: a new certificate counts at once
-                context = await asyncio.to_thread(client_context, *files)
+            try:  # once, as its callers do: new content is another plan
+                self._context = await asyncio.to_thread(client_context, *files)
             except (OSError, ValueError) as error:
                 return f"the certificates of tls cannot be used: {error}"
-        return await why_unreachable(health, context)
+        return await why_unreachable(health, self._context)
 
     def _learn(self, reason: str) -> None:
         if reason == self.unwell and self.is_ready == (not reason):
