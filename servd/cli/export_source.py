@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,3 +74,13 @@ def strict_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--strict", is_flag=True, help="Fail if anything is not carried over, and write nothing."
     )(command)
+
+
+def write_files(folder: str, files: Mapping[str, str]) -> None:
+    """Writes files into a folder, which is made, and prints their paths."""
+    os.makedirs(folder, exist_ok=True)
+    for name, text in files.items():
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as written:
+            written.write(text)
+        click.echo(path)

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from servd.cli.export_source import export_source, report, strict_option
+from servd.cli.export_source import export_source, report, strict_option, write_files
 from servd.cli.render.output import say
 from servd.cli.source import config_option
 
@@ -45,7 +45,7 @@ def command(config: str | None, image: str, whole: bool, output: str | None, str
     if output is None:
         click.echo(text, nl=False)
     else:
-        _write(output, {"compose.yaml": text, **exported.configs})
+        write_files(output, {"compose.yaml": text, **exported.configs})
     for wait in exported.waits:
         say(str(wait))
     for each in exported.variables:
@@ -56,12 +56,3 @@ def command(config: str | None, image: str, whole: bool, output: str | None, str
             "# the root of the containers can be written: --output FOLDER makes it read-only, with"
             " files of configuration (Compose takes no other in a read-only container)"
         )
-
-
-def _write(folder: str, files: dict[str, str]) -> None:
-    os.makedirs(folder, exist_ok=True)
-    for name, text in files.items():
-        path = os.path.join(folder, name)
-        with open(path, "w", encoding="utf-8") as written:
-            written.write(text)
-        click.echo(path)

@@ -7,7 +7,7 @@ import re
 
 import click
 
-from servd.cli.export_source import export_source, report, strict_option
+from servd.cli.export_source import export_source, report, strict_option, write_files
 from servd.cli.render.output import say
 from servd.cli.source import config_option
 from servd.core.errors import UsageError
@@ -94,15 +94,6 @@ def command(
     if kustomize is None:
         click.echo(yaml_text(exported.objects), nl=False)
     else:
-        _write(kustomize, kustomization_files(exported, options))
+        write_files(kustomize, kustomization_files(exported, options))
     for line in exported.secret_commands:
         say(f"# create once: {line}")
-
-
-def _write(folder: str, files: dict[str, str]) -> None:
-    os.makedirs(folder, exist_ok=True)
-    for name, text in files.items():
-        path = os.path.join(folder, name)
-        with open(path, "w", encoding="utf-8") as written:
-            written.write(text)
-        click.echo(path)

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from servd.cli.export_source import write_files
 from servd.cli.source import config_option, config_path, load_whole
 from servd.core.errors import UsageError
 
@@ -46,8 +47,4 @@ def command(config: str | None, user: str, name: str, output: str | None) -> Non
         for file, text in files.items():
             click.echo(f"# {file}\n{text}", nl=len(files) > 1)
         return
-    os.makedirs(output, exist_ok=True)
-    for file, text in files.items():
-        with open(os.path.join(output, file), "w", encoding="utf-8") as written:
-            written.write(text)
-        click.echo(os.path.join(output, file))
+    write_files(output, files)
