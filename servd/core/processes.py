@@ -10,6 +10,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from servd.core.exhaustion import is_exhaustion
+
 _PR_SET_CHILD_SUBREAPER = 36
 ANY_CHILD = -1
 _PF_EXITING = 4
@@ -37,13 +39,16 @@ class ProcessStat(NamedTuple):
 def stat_of(pid: int) -> ProcessStat | None:
     """Returns a process, or None."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-        state = fields[0]
-        parent, group, session, _, _, flags = map(int, fields[1:7])
-        return ProcessStat(state, parent, group, session, int(fields[19]), flags)
+        return _read_stat(pid)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _read_stat(pid: int) -> ProcessStat:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    parent, group, session, _, _, flags = map(int, fields[1:7])
+    return ProcessStat(fields[0], parent, group, session, int(fields[19]), flags)
 
 
 def started_at(pid: int) -> int | None:
@@ -59,9 +64,18 @@ def is_dead(pid: int) -> bool:
 
 
 def is_ending(pid: int) -> bool:
-    """Whether a process has exited, or has begun to: its connections end before that shows."""
-    found = stat_of(pid)
-    return found is not None and (found.is_dead or bool(found.flags & _PF_EXITING))
+    """Whether a process has exited, or has begun to: its connections end before that shows. Raises
+    OSError when the resources to look are exhausted.
+    """
+    try:
+        found = _read_stat(pid)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return False
+    except (ValueError, IndexError):
+        return False
+    return found.is_dead or bool(found.flags & _PF_EXITING)
 
 
 def ended_child() -> int | None:

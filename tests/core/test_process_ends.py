@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
+
+import pytest
 
 from servd.core.processes import is_ending
 
@@ -31,3 +34,14 @@ def test_a_process_whose_connections_have_ended_is_ending() -> None:
         assert process.stdin is not None
         process.stdin.close()
         os.close(reading)
+
+
+def test_whether_a_process_ends_cannot_be_known_without_descriptors() -> None:
+    """An answer would be a guess: a worker that has ended would be blamed for what it lacks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            is_ending(os.getpid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -110,12 +110,12 @@ class HealthMonitor:
             began = loop.time()
             try:
                 reason = await why_unwell(process, plan)
+                if reason and is_ending(process.pid):
+                    return  # its end is noticed in a moment
             except OSError:  # the daemon lacks resources: no worker is blamed for that
                 continue
             if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
                 continue  # nor for the daemon's own delay
-            if reason and is_ending(process.pid):
-                return  # its end is noticed in a moment
             failures = failures + 1 if reason else 0
             if failures >= plan.failures and not process.stopping:
                 process.unwell = reason
