@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import click
 from pydantic import BaseModel
 
-from servd.config import network, scalars, service, words
+from servd.config import gpu_table, network, scalars, service, words
 from servd.config.choices import CHOICES
 from servd.config.kinds import daemon_kind, service_kind
 from servd.config.model import AdminConfig, Config, DaemonConfig, Hook
@@ -43,7 +43,7 @@ TYPES: list[tuple[Any, str]] = [
     (scalars.OctalModeOrNone, 'octal mode as a string, or `"none"`'),
     (scalars.PercentOrCount, "integer, or a percentage as a string"),
     (scalars.Affinity, 'list of integers, or `"spread"`'),
-    (scalars.Gpus, 'number, list of ids, or `"none"`'),
+    (gpu_table.Gpus, 'number, list of ids, `"none"`, or table'),
     (scalars.GpusOrAuto, 'number, list of ids, or `"auto"`'),
     (scalars.Text, "string"),
     (service.Word, "string"),
@@ -127,7 +127,8 @@ def keys(
         anchor = "-".join(((section,) if section == "service" else ()) + (*path, key))
         yield f"### `{dotted}` {{#{anchor.replace('_', '-')}}}\n"
         yield f"{field.description}\n"
-        rows = {"Type": "table" if inner else type_of(hints[key])}
+        is_known = any(hints[key] == known for known, _ in TYPES)
+        rows = {"Type": "table" if inner and not is_known else type_of(hints[key])}
         if inner and type(None) in get_args(field.annotation):
             rows["Type"] = "table, or `false`"
         if field.is_required():

@@ -53,7 +53,18 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "SIGKILL": "Kills the program at once, without a drain.",
     },
     "ServiceBase.workers": {"auto": "One for each usable CPU, by CPU affinity and cgroup quota."},
-    "ServiceBase.cpu_affinity": {"spread": "One CPU for each worker, in turn."},
+    "ServiceBase.cpu_affinity": {
+        "spread": "One CPU for each worker, in turn.",
+        "gpu": "The CPUs next to the GPU of the worker.",
+    },
+    "GpuNeeds.topology": {
+        "any": "Any GPUs.",
+        "near": "The GPUs with the closest connections to each other.",
+    },
+    "Health.busy": {
+        "probe": "Every worker is probed, also while it answers requests.",
+        "trust": "A worker that has just answered a request is not probed.",
+    },
     "ServiceBase.gpus": {"none": "Hides all GPUs."},
     "Restart.policy": {
         "always": "After every exit.",
@@ -109,6 +120,10 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
     },
     "DaemonConfig.shutdown_timeout": {"auto": "The longest chain of drains plus 10 s."},
     "DaemonConfig.stop_delay": {"none": "The drain begins at once."},
+    "DaemonConfig.gpu_errors": {
+        "quarantine": "Its workers move to other GPUs, until it is released.",
+        "report": "Reported as an event, and nothing else.",
+    },
     "DaemonConfig.gpus": {"auto": "All GPUs that are found."},
     "Hook.on": {
         "service_failed": "A service failed and is not restarted.",
@@ -128,6 +143,7 @@ TITLES: Mapping[str, str] = {
     "Defaults": "Defaults of all services",
     "Dependency": "Dependency",
     "EnvFile": "Env file",
+    "GpuNeeds": "GPUs",
     "Health": "Health probes",
     "Hook": "Hook",
     "Limits": "Limits",
@@ -140,5 +156,6 @@ TITLES: Mapping[str, str] = {
     "Timeouts": "Timeouts",
     "Tls": "TLS",
     "UvicornOptions": "Uvicorn",
+    "Warmup": "Warm-up",
 }
 """Names of the tables, for people."""

@@ -37,6 +37,12 @@ class Timeouts(Table):
         description="Time from the start of a worker until it is ready. Then it is killed. "
         "A BentoML service has no such limit unless it is set.",
     )
+    stall: DurationOrNone = Field(
+        None,
+        description="While a worker that starts makes progress (it reads files, or takes memory of "
+        "a GPU), it may take up to ten times as long as startup; after so long without progress it "
+        "is killed. none: startup alone counts, for a service with gpus 60s.",
+    )
     request: DurationOrNone = Field(
         None,
         description="Time from the arrival of a request to the first byte of the response. "

@@ -27,8 +27,8 @@ _SERVICE_KEYS: Mapping[ServiceKind, str] = {
     "scale": "workers",
     "rebind": "listen",
     "switch": "tls tls.client_auth",
-    "live": """run autoscale socket backlog public_url timeouts.startup health watchdog restart
-        rollout log.level log.max_rate log.file log.max_size log.keep
+    "live": """run autoscale socket backlog public_url timeouts.startup timeouts.stall warmup health
+        watchdog watchdog_tree restart rollout log.level log.max_rate log.file log.max_size log.keep
         tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
     "roll": """app command bento external bento_args components factory interface directory
         python kind threads preload inputs gpus cpu_affinity depends_on timeouts limits ready
@@ -42,7 +42,7 @@ _DAEMON_KEYS: Mapping[DaemonKind, str] = {
     "restart": "daemon.runtime_dir",
     "live": """version include defaults services hooks daemon.watch daemon.watch_debounce
         daemon.shutdown_timeout daemon.stop_delay daemon.start_concurrency daemon.on_start_failure
-        daemon.gpus daemon.log admin""",
+        daemon.gpus daemon.gpu_errors daemon.log admin""",
 }
 DAEMON_KINDS = _by_key(_DAEMON_KEYS)
 

@@ -12,8 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from servd.config.explain import explain
+from servd.config.gpu_table import FORM_TAGS
 from servd.config.model import Config
 from servd.config.tree import Node, Path, UntypedText, graft, nearest, plain
 from servd.core.diagnostics import Diagnostic, Place
@@ -164,7 +166,7 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
             settings = _validated(environment, file)
         except ValidationError as error:
             dropped: set[Path] = set()
-            problems = error.errors(include_url=False)
+            problems = [_placed(problem) for problem in error.errors(include_url=False)]
             places = [problem["loc"] for problem in problems]
             for problem in problems:
                 if problem["type"] == "too_short" and _is_explained(problem["loc"], places):
@@ -183,6 +185,12 @@ def validate(layers: Layers, *, damaged: bool = False) -> tuple[Config, list[Dia
             values = {name: getattr(settings, name) for name in Config.model_fields}
             return Config.model_construct(**values), found
     return Config.unset(), found
+
+
+def _placed(problem: ErrorDetails) -> ErrorDetails:
+    """Returns a problem whose place is one in a file."""
+    where = tuple(step for step in problem["loc"] if step not in FORM_TAGS)
+    return {**problem, "loc": where}
 
 
 def _is_explained(where: Path, places: Iterable[Path]) -> bool:

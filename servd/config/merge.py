@@ -14,6 +14,7 @@ PATH_KEYS = frozenset({
     ("daemon", "runtime_dir"), ("daemon", "log", "file"), ("admin", "token_file"),
     ("services", "directory"), ("services", "env_file"), ("services", "env_file", "path"),
     ("services", "log", "file"), ("services", "inputs"), ("services", "tls", "certfile"),
+    ("services", "warmup", "request"), ("services", "health", "request"),
     ("services", "tls", "keyfile"), ("services", "tls", "ca_certs"),
 })  # fmt: skip
 """Keys whose value is a path; those of services also apply to `[defaults]`."""

@@ -90,6 +90,11 @@ class DaemonConfig(Table):
     gpus: GpusOrAuto = Field(
         "auto", description="GPUs of this machine: a number or a list of ids. auto: all GPUs."
     )
+    gpu_errors: Literal["quarantine", "report"] = Field(
+        "quarantine",
+        description="When the driver reports that a GPU is broken: use it no more, or report it "
+        "alone.",
+    )
     log: DaemonLog = Field(DaemonLog.unset(), description="Log of the daemon and of its services.")
 
 

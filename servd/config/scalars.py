@@ -300,8 +300,8 @@ _CPU_RANGES = r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$"
 
 
 def _parse_affinity(value: object) -> tuple[int, ...] | str:
-    if value == "spread":
-        return "spread"
+    if value in ("spread", "gpu"):
+        return str(value)
     if type(value) is int:
         value = (value,)
     if isinstance(value, str) and re.fullmatch(_CPU_RANGES, value):
@@ -309,17 +309,17 @@ def _parse_affinity(value: object) -> tuple[int, ...] | str:
         value = [cpu for end in ends for cpu in range(int(end[0]), int(end[-1]) + 1)]
     if isinstance(value, list | tuple) and all(type(item) is int and item >= 0 for item in value):
         return tuple(value)
-    raise wrong(f'{shown(value)} is not a CPU affinity: write a list of CPU ids, or "spread"')
+    raise wrong(f'{shown(value)} is not a CPU affinity: write a list of CPU ids, "spread" or "gpu"')
 
 
 Affinity = Annotated[
-    tuple[int, ...] | Literal["spread"],
+    tuple[int, ...] | Literal["spread", "gpu"],
     *spelled_as(
         _parse_affinity,
         unchanged,
         {"type": "array", "items": _COUNT},
         _COUNT,
-        {"enum": ["spread"]},
+        {"enum": ["spread", "gpu"]},
         {"type": "string", "pattern": _CPU_RANGES},
     ),
 ]
@@ -336,16 +336,15 @@ def _parse_gpus(value: object) -> float | tuple[int | str, ...]:
     raise wrong(f"{shown(value)} is not a number of GPUs: write 1, 0.5, or a list of ids")
 
 
-Gpus = Annotated[
-    float | tuple[int | str, ...] | Literal["none"],
-    *spelled_as(
-        or_word("none", _parse_gpus, "none"),
-        unchanged,
-        {"type": "number", "minimum": 0},
-        _GPU_IDS,
-        _NONE,
-    ),
-]
+GPU_AMOUNT = spelled_as(
+    or_word("none", _parse_gpus, "none"),
+    unchanged,
+    {"type": "number", "minimum": 0},
+    _GPU_IDS,
+    _NONE,
+)
+"""A number of GPUs, a share of one, ids, or "none"."""
+
 GpusOrAuto = Annotated[
     float | tuple[int | str, ...] | Literal["auto"],
     *spelled_as(or_word("auto", _parse_gpus, "auto"), unchanged, _COUNT, _GPU_IDS, _AUTO),

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from servd.config.choices import CHOICES, TITLES
+from servd.config.gpu_table import GpuNeeds
 from servd.config.model import Config
 from servd.config.service import Dependency, EnvFile
 from servd.config.table import Table
@@ -23,7 +24,10 @@ _SWITCH_WORDS = words_of(("true", "false", "yes", "no", "on", "off"), "title", "
 _OFF_WORDS = words_of(("off", "no", "none", "false"))
 _POLICY_WORDS = words_of(("unless-stopped", "no"))
 
-_SWITCHABLE = ("Limits", "Health", "Tls", "Autoscale")
+_NAMED = (Dependency, EnvFile, GpuNeeds)
+"""Tables that a description of a value names by `table`."""
+
+_SWITCHABLE = ("Limits", "Health", "Tls", "Autoscale", "Warmup")
 
 _PART_OF_A_TABLE = {"type": "object", "additionalProperties": True}
 """A rule about some keys of a table with other keys, explicit for strict editors."""
@@ -36,7 +40,7 @@ def json_schema() -> Schema:
     _build(Table)
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.pop("$defs", {})
-    definitions |= {each.__name__: each.model_json_schema() for each in (Dependency, EnvFile)}
+    definitions |= {each.__name__: each.model_json_schema() for each in _NAMED}
     models: list[tuple[Schema, type[BaseModel]]] = [(schema, Config), *_models(definitions)]
     for definition, model in models:
         _spell_defaults(definition, model)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from servd.config.arguments import Arguments
 from servd.config.bento.declared import arguments_text
 from servd.config.connections import Proxy, SocketOptions, Timeouts, Tls, UvicornOptions
+from servd.config.gpu_table import Gpus, Warmup
 from servd.config.network import ExternalUrl, Listen
 from servd.config.rlimits import ResourceLimits
 from servd.config.scalars import (
@@ -17,7 +18,6 @@ from servd.config.scalars import (
     Affinity,
     CountOrAuto,
     DurationOrNone,
-    Gpus,
     OctalModeOrNone,
     Readiness,
     SizeOrNone,
@@ -172,12 +172,16 @@ class ServiceBase(Table):
     gpus: Gpus = Field(
         0,
         description="GPUs for each worker: a number, a share of one GPU such as 0.5, or a list of "
-        'ids. "none" hides all GPUs.',
+        'ids. "none" hides all GPUs. A table also says how much memory a worker needs.',
+    )
+    warmup: Annotated[Warmup | None, Switchable] = Field(
+        None,
+        description="Requests that a worker answers well before it accepts others. false: none.",
     )
     cpu_affinity: Affinity = Field(
         (),
-        description='Ids of the CPUs that workers run on, or "spread": one CPU for each worker. '
-        "Empty: all CPUs.",
+        description='Ids of the CPUs that workers run on, "spread": one CPU for each worker, or '
+        '"gpu": the CPUs next to its GPU. Empty: all CPUs.',
     )
     timeouts: Timeouts = Field(
         Timeouts.unset(), description="Time limits for workers and requests."
@@ -191,6 +195,11 @@ class ServiceBase(Table):
     watchdog: DurationOrNone = Field(
         30.0,
         description="Replace a worker whose event loop is blocked for this long. none: never.",
+    )
+    watchdog_tree: bool = Field(
+        True,
+        description="Replace a worker when a process that it started and that held GPU memory has "
+        "ended: its engine died behind a front that lives.",
     )
     ready: Readiness = Field(
         "auto",

@@ -19,6 +19,8 @@ from servd.config.table import Command, Table
 
 URL_PATH = r"^/[^\s\x00-\x1f\x7f]*$"
 HOST_HEADER = r"^[^\s\x00-\x1f\x7f]+$"
+METHOD = r"^[A-Z]{1,20}$"
+STATUS_CLASS = r"^([1-5]([0-9][0-9]|xx))?$"
 
 
 class Limits(Table):
@@ -47,6 +49,11 @@ class Limits(Table):
         description="Replace a worker that uses more memory than this, with the processes that it "
         "started. none: never.",
     )
+    gpu_memory: SizeOrNone = Field(
+        None,
+        description="Replace a worker that uses more memory of a GPU than this, with the processes "
+        "that it started. none: never.",
+    )
     head: Size = Field(
         65536,
         description="Largest request line and headers of a request. Larger ones get 431.",
@@ -62,6 +69,25 @@ class Health(Table):
     """
 
     path: Text = Field("/healthz", pattern=URL_PATH, description="Path of the HTTP request.")
+    method: Text = Field("GET", pattern=METHOD, description="Method of the HTTP request.")
+    body: Text = Field(
+        "", description="Body of the HTTP request. One that is JSON is sent as application/json."
+    )
+    request: Text = Field(
+        "",
+        description="File with the HTTP request: a request line, headers, and a body. Instead of "
+        "path, method and body.",
+    )
+    expect: Text = Field(
+        "",
+        pattern=STATUS_CLASS,
+        description='Status that is healthy, such as "200" or "2xx". Empty: 2xx and 3xx.',
+    )
+    busy: Literal["trust", "probe"] = Field(
+        "probe",
+        description='While a worker answers requests: "probe" it all the same, or "trust" it, and '
+        "replace one whose requests make no progress.",
+    )
     tcp: OptionalAddress = Field(
         None, description="Probe a command by connecting to this address instead."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from servd.config.scalars import parse_duration
+from servd.export.carried_models import MODEL_ROWS, is_list
 from servd.export.fate import CarriedRow, Engine, Fate, carried, case, lost, refused, row
 
 _NO_DAEMON = lost("Ray runs no daemon of servd")
@@ -22,14 +23,6 @@ _GRACE = "terminationGracePeriodSeconds"
 
 def _is_outside_tcp(value: Any) -> bool:
     return any(str(each).startswith(("unix:", "fd:")) for each in value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value)
-
-
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, float) and not value.is_integer()
 
 
 def _has_globs(value: Any) -> bool:
@@ -77,6 +70,7 @@ ROWS: tuple[CarriedRow, ...] = (
         compose=lost("the container has the GPUs that it asks for"),
         ray=_NO_DAEMON,
     ),
+    row("daemon.gpu_errors", ray=_NO_DAEMON),
     row("daemon.log.format", kubernetes=carried("json"), compose=carried("json"), ray=_NO_DAEMON),
     row("daemon.log.level daemon.start_concurrency admin.enabled", ray=_NO_DAEMON),
     row(
@@ -201,37 +195,12 @@ ROWS: tuple[CarriedRow, ...] = (
         ray=carried("upscale_delay_s, downscale_delay_s"),
     ),
     row("preload", ray=lost("each replica imports the app")),
-    row(
-        "inputs",
-        kubernetes=lost("mount a volume at this path, or copy it into the image"),
-        compose=lost("mount a volume at this path, or copy it into the image"),
-        dockerfile=lost("mount a volume at this path, or copy it into the image"),
-        ray=lost("Ray watches no files"),
-    ),
-    row(
-        "gpus",
-        case(
-            "a list of ids",
-            _is_list,
-            kubernetes=refused("the scheduler chooses GPUs: write a number"),
-            compose=carried("device_ids of the reservation"),
-            ray=refused("the scheduler chooses GPUs: write a number"),
-        ),
-        case(
-            "a share of one",
-            _is_fraction,
-            kubernetes=lost("pods share no GPU: each asks for a whole one"),
-            compose=carried("a whole one is reserved"),
-        ),
-        kubernetes=carried("nvidia.com/gpu: gpus x workers"),
-        compose=carried("deploy.resources.reservations.devices"),
-        ray=carried("num_gpus"),
-    ),
+    *MODEL_ROWS,
     row(
         "cpu_affinity",
         case(
             "a list of ids",
-            _is_list,
+            is_list,
             kubernetes=lost("the CPUs of nodes have other ids"),
             compose=lost("the container may have other CPUs: set `cpuset`"),
             dockerfile=lost("the container may have other CPUs: set `--cpuset-cpus`"),
@@ -265,6 +234,7 @@ ROWS: tuple[CarriedRow, ...] = (
         compose=carried("start_period of the health check"),
         ray=lost("Ray gives a constructor three attempts and no limit of time"),
     ),
+    row("timeouts.stall", ray=lost("Ray gives a constructor three attempts and no limit of time")),
     row("timeouts.request timeouts.request_total", ray=_REPLICA),
     row("timeouts.headers timeouts.body", ray=_RAY_HTTP),
     row("timeouts.keep_alive", ray=carried("keep_alive_timeout_s of the whole cluster")),
@@ -290,6 +260,7 @@ ROWS: tuple[CarriedRow, ...] = (
         compose=carried("deploy.resources.limits.memory: 2 x workers x memory + 128 MiB"),
         ray=lost("Ray counts memory for its scheduling alone"),
     ),
+    row("limits.gpu_memory", ray=lost("Ray looks at no GPU memory")),
     row("limits.head", ray=_RAY_HTTP),
     row("limits.body", ray=_REPLICA),
     # health
@@ -299,7 +270,14 @@ ROWS: tuple[CarriedRow, ...] = (
     ),
     row("health.failures", ray=lost("Ray stops a replica after three failures")),
     row("health.tcp health.command", ray=_PROGRAMS),
+    row(
+        "health.method health.body health.request health.expect health.busy",
+        kubernetes=carried("servd probes by it in the pod"),
+        compose=carried("servd probes by it in the container"),
+        ray=lost("Ray asks `check_health`, which answers by health.path"),
+    ),
     row("watchdog", ray=lost("Ray watches no event loop")),
+    row("watchdog_tree", ray=lost("Ray watches no engine behind a replica")),
     # programs
     row("ready activation stop_signal stop_command", ray=_PROGRAMS),
     # ends

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from servd.config.gpu_table import gpus_each
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import Plan, ServicePlan
 
@@ -66,7 +67,7 @@ def gpu_requests(plan: Plan) -> list[GpuRequest]:
             ids = tuple(map(str, wanted))
             found.append(GpuRequest(service.name, service.workers, named=ids))
         elif wanted:
-            found.append(GpuRequest(service.name, service.workers, wanted))
+            found.append(GpuRequest(service.name, service.workers, gpus_each(wanted)))
         elif part is not None:
             found.append(GpuRequest(service.name, service.workers, part.gpus, shared=True))
     return [request for request in found if request.workers and (request.named or request.each)]

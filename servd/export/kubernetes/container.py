@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from servd.config.gpu_table import gpus_each
 from servd.export.kubernetes.certificates import Certificate, certificates_of
 from servd.export.kubernetes.options import (
     CONFIG_FILE,
@@ -219,11 +220,12 @@ def _workers(service: ServicePlan, pod: PodPlan, *, scales: bool, most: bool = F
 def _gpus(services: Sequence[ServicePlan], workers: Mapping[str, int]) -> int:
     total = 0.0
     for each in services:
-        asked = each.definition.gpus or (each.part.gpus if each.part is not None else 0)
-        if isinstance(asked, int | float):
-            total += asked * workers[each.name]
-        elif isinstance(asked, tuple):
+        asked = each.definition.gpus
+        if isinstance(asked, tuple):
             total += len(asked)
+        else:
+            of_code = each.part.gpus if each.part is not None and not asked else 0
+            total += (gpus_each(asked) or of_code) * workers[each.name]
     return math.ceil(total)
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from servd.config.gpu_table import gpus_each
 from servd.config.service import Service
 from servd.engines.ray.replica_spec import BUILDER, ENGINE, BentoArguments, ReplicaSpec
 from servd.export.kubernetes.options import ExportSource
@@ -138,8 +139,8 @@ def _deployment(service: ServicePlan, options: RayOptions) -> RayDocument:
     limits = service.limits
     most = limits.concurrency + limits.queue + 1 if limits.concurrency else MOST_ONGOING
     actor: dict[str, Any] = {"num_cpus": number(options.cpus)}
-    if isinstance(given.gpus, int | float) and given.gpus:
-        actor["num_gpus"] = number(given.gpus)
+    if not isinstance(given.gpus, tuple) and (gpus := gpus_each(given.gpus)):
+        actor["num_gpus"] = number(gpus)
     return {
         "name": service.name,
         **_replicas(given),
