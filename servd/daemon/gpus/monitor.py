@@ -12,6 +12,7 @@ from servd.core.events import Event
 from servd.daemon.gpus.changes import faults_between
 from servd.daemon.gpus.helper_link import HelperLink
 from servd.host.gpu_helper import NO_PYNVML, may_have_gpus
+from servd.host.gpu_query import GpuAnswer, ask_gpus
 from servd.plan.model import Plan
 from servd.wire.gpu_messages import GpuReport
 from servd.wire.gpus import GpuFault, GpuSnapshot
@@ -68,6 +69,8 @@ class GpuMonitor:
         self._reports = 0
         """Reports of the helper that runs."""
         self._is_lost = False
+        self._error = ""
+        self._asking = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._looks: dict[int, asyncio.Future[GpuSnapshot]] = {}
 
@@ -97,6 +100,13 @@ class GpuMonitor:
         finally:
             del self._looks[number]
 
+    async def answer(self) -> GpuAnswer:
+        """Returns the snapshot, or why there is none. Asks the driver where nothing is watched."""
+        if self._task is not None:
+            return GpuAnswer(self.snapshot, "" if self.snapshot is not None else self._error)
+        async with self._asking:  # one helper at a time, however many ask
+            return await asyncio.to_thread(ask_gpus, self._environ)
+
     def need(self, plan: Plan) -> None:
         """Starts the helper if services of `plan` have GPUs."""
         if self._task is None and _has_gpus(plan):
@@ -121,7 +131,7 @@ class GpuMonitor:
             self._ending.add(self._task)
             self._task.add_done_callback(self._ending.discard)
         self._task = self._link = self.snapshot = self._known = None
-        self._silence, self._is_lost = 0, False
+        self._silence, self._is_lost, self._error = 0, False, ""
 
     async def _run(self) -> None:
         pause = 1
@@ -200,6 +210,7 @@ class GpuMonitor:
         if self._is_lost:
             return
         self._is_lost = True
+        self._error = reason
         self.snapshot = None
         if is_absent:
             log.info(Event.GPUS_NOT_MEASURED, error=reason)
