@@ -33,7 +33,7 @@ function bytes(value) {
 
 /** The GPUs of workers, and the memory that they hold there: `0, 1: 38 GiB`. */
 function gpusOf(processes) {
-  const uses = processes.flatMap((process) => process.gpus);
+  const uses = processes.flatMap((process) => process.gpus || []);
   if (!uses.length) return "";
   const names = [...new Set(uses.map((use) => use.number || use.id))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
   const unknown = uses.some((use) => use.memory_bytes === null);

@@ -41,8 +41,9 @@ Subscriber = Callable[[GpuSnapshot | None], object]
 
 class GpuMonitor:
     """Runs the helper while a service of the plan has GPUs. `snapshot`: the last that it sent, at
-    most `patience` seconds old; None while the GPUs are unknown. `on_fault` gets every error of a
-    GPU, after the snapshot that shows its consequences.
+    most `patience` seconds old; None while the GPUs are unknown. `known`: the last, however old:
+    which GPUs there are, also while the driver hangs. `on_fault` gets every error of a GPU, after
+    the snapshot that shows its consequences.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class GpuMonitor:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.snapshot: GpuSnapshot | None = None
+        self.known: GpuSnapshot | None = None
         self.on_fault: Callable[[GpuFault], object] = lambda fault: None
         self._environ = environ
         self._interval = interval
@@ -62,8 +64,6 @@ class GpuMonitor:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._link: HelperLink | None = None
-        self._known: GpuSnapshot | None = None
-        """The last snapshot, also when it is too old to rely on."""
         self._silence = 0
         """Ticks since the last snapshot."""
         self._reports = 0
@@ -130,7 +130,7 @@ class GpuMonitor:
             self._task.cancel()
             self._ending.add(self._task)
             self._task.add_done_callback(self._ending.discard)
-        self._task = self._link = self.snapshot = self._known = None
+        self._task = self._link = self.snapshot = self.known = None
         self._silence, self._is_lost, self._error = 0, False, ""
 
     async def _run(self) -> None:
@@ -177,14 +177,14 @@ class GpuMonitor:
     def _count_silence(self, reason: str) -> None:
         """Counts a tick without a snapshot: a helper that is replaced soon enough is no event."""
         self._silence += 1
-        if self._silence >= (_TICKS if self._known is not None else _FIRST_TICKS):
+        if self._silence >= (_TICKS if self.known is not None else _FIRST_TICKS):
             self._lose(reason)
 
     def _take(self, link: HelperLink, report: GpuReport) -> None:
         if link is not self._link:
             return
         if report.failure:
-            self._lose(report.failure, is_absent=self._known is None)
+            self._lose(report.failure, is_absent=self.known is None)
         if report.fault is not None:
             self._tell_fault(report.fault)
         if report.snapshot is not None:
@@ -192,8 +192,8 @@ class GpuMonitor:
             self._take_snapshot(report.snapshot, report.look)
 
     def _take_snapshot(self, snapshot: GpuSnapshot, look: int | None) -> None:
-        before = self._known
-        self.snapshot = self._known = snapshot
+        before = self.known
+        self.snapshot = self.known = snapshot
         self._silence = 0
         if self._is_lost:
             self._is_lost = False
