@@ -19,7 +19,7 @@ from servd.core.printable import visible
 @admin_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(config: str | None, admin: str | None, as_json: bool) -> int:
-    """Show GPUs: memory, load, and the workers and other processes that hold them.
+    """Show GPUs: memory, load, and which processes hold them.
 
     Asks the driver itself where no daemon runs. Exits 1 if the GPUs are unknown.
     """
