@@ -21,6 +21,8 @@ from servd.core.events import Event
 from servd.daemon.admin_protocol import api_address
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents
+from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.usage import usage_of
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
 from servd.daemon.metrics.compactor import MetricsCompactor
@@ -69,6 +71,7 @@ class Daemon:
         orphans: OrphanCleaner,
         parent: ParentWatch,
         hooks: Hooks,
+        gpus: GpuMonitor,
         rates: RequestRates,
         autoscaler: Autoscaler,
         history: RateHistory,
@@ -81,6 +84,7 @@ class Daemon:
         self.router = components.resources.router
         self.upgrades = upgrades
         self.history = history
+        self.gpus = gpus
         self._options = options
         self._components = components
         self._lifecycle = components.lifecycle
@@ -136,6 +140,7 @@ class Daemon:
             log.warning(Event.NOT_LINUX)
         for warning in self._warnings:
             log_warning(warning)
+        self.gpus.follow(self.reloader.desired.plan)
         starts = await (self._first_start() if self._takeover is None else self._take_over())
         runs = starts or self._lifecycle.stopping.is_set()
         if runs:
@@ -240,7 +245,8 @@ class Daemon:
         """Returns the current measurements."""
         from servd.daemon.metrics.snapshot import snapshot
 
-        return snapshot(self.supervisor, self.reloader.history, self._dropped)
+        history, gpus = self.reloader.history, self.gpus.snapshot
+        return snapshot(self.supervisor, history, self._dropped, gpus)
 
     @property
     def _dropped(self) -> int:
@@ -254,7 +260,8 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired)
+        gpus = usage_of(self.gpus.snapshot, self.supervisor)
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, gpus)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found
@@ -321,6 +328,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         graceful = await self._stop_services(end)
+        await self.gpus.stop()
         if self._takeover is not None:
             replaced = self.upgrades.replaced is not None
             remaining = max(0.0, end - loop.time())
