@@ -40,7 +40,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _STAYS = re.compile(
-    r"servd(?= *$| (?:--config|-c|run|dev|serve)\b)(?!.* --(?:help|print-config)\b)[^|&]*"
+    r"(?:[A-Z_]+=\S+ )*servd(?= *$| (?:--config|-c|run|dev|serve)\b)(?!.* --(?:help|print-config)\b)[^|&]*"
     r"|servd (?:logs|events)\b.* -f\b.*"
 )
 
@@ -276,7 +276,8 @@ class Reader:
         assert may_fail or done[1] == "0", f"line {command.line}: $ {command.text}: exit {done[1]}"
 
     def _stay(self, command: Command) -> None:
-        terminal = self._start(shlex.split(command.text))
+        argv = shlex.split(command.text)
+        terminal = self._start(["env", *argv] if "=" in argv[0] else argv)
         self._staying.append(terminal)
         shown = command.output
         stopped = shown.index("^C") if "^C" in shown else None
