@@ -32,7 +32,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.plan.probes import health_plan, ready_plan
+from servd.plan.probes import health_plan, is_plain, ready_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -231,8 +231,8 @@ class _Draft:
             rollout=given.rollout,
             limits=given.limits or _NO_LIMITS,
             watchdog=given.watchdog if given.kind != "task" else None,
-            ready=ready_plan(self.name, given, addresses, sockets),
-            health=health_plan(self.name, given, addresses, sockets),
+            ready=ready_plan(self.name, given, addresses, sockets, self.host),
+            health=health_plan(self.name, given, addresses, sockets, self.host),
             definition=given,
             tls=self._tls(),
             app=self._app() if self.is_app else None,
@@ -304,7 +304,7 @@ class _Draft:
             threads=given.threads,
             backlog=given.backlog,
             root_path=given.root_path.rstrip("/"),
-            health_path=given.health.path if given.health is not None else "",
+            health_path=given.health.path if given.health and is_plain(given.health) else "",
             timeouts=spec_of(TimeoutSpec, given.timeouts),
             limits=spec_of(LimitSpec, given.limits or _NO_LIMITS),
             log=spec_of(LogSpec, given.log),

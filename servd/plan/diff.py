@@ -326,6 +326,8 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("external", "tls"), _values("external", lambda plan: plan.external,
         "new content of certificates")),
     (("inputs",), _inputs),
+    (("health",), _values("health", lambda plan: plan.health and plan.health.request,
+        "new content of health.request")),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
         "the account or the CPUs of this machine changed")),

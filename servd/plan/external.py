@@ -53,7 +53,7 @@ def external_service(name: str, given: Service, host: Host) -> ServicePlan:
         limits=Limits.unset(),
         watchdog=None,
         ready=ReadyPlan("http"),
-        health=external_health(given, _PROBES),
+        health=external_health(given, _PROBES, host),
         definition=given,
         external=ExternalPlan(
             url=given.external,

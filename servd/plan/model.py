@@ -9,6 +9,7 @@ from typing import Literal
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.http_file import RequestFile
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.worker_tables import Limits, Restart, Rollout
@@ -72,7 +73,9 @@ class ReadyPlan:
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
     """Health probes: at `address`, or (None) privately to servd's worker. A `command` must
-    exit with 0; `tcp`: the address must accept. Times in seconds.
+    exit with 0; `tcp`: the address must accept. Times in seconds. `request` is sent instead of a
+    GET of `path`, and its answer awaited to the end: it shows that the app can do its work.
+    `trusts`: a worker that answers requests is not asked.
     """
 
     address: Address | None
@@ -83,6 +86,14 @@ class HealthPlan:
     failures: int
     tcp: bool = False
     command: tuple[str, ...] = ()
+    request: RequestFile | None = field(default=None, repr=False)
+    expect: str = ""
+    trusts: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The HTTP request as messages name it."""
+        return f"GET {self.path}" if self.request is None else self.request.shown
 
 
 @dataclass(frozen=True, slots=True)

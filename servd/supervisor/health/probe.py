@@ -14,6 +14,7 @@ from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health.http_exchange import is_expected, status_of
 from servd.supervisor.health.resolver import addresses_of
 from servd.supervisor.io.channel import UnansweredError
 
@@ -111,12 +112,12 @@ async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = Non
 async def _why_it_does_not_answer(
     plan: HealthPlan, connect: Callable[[], Awaitable[Connection]]
 ) -> str:
-    what = f"GET {plan.path}"
+    what = plan.shown
     try:
         async with asyncio.timeout(plan.timeout):
             reader, writer = await connect()
             try:
-                status = await _status(plan, reader, writer)
+                status = await status_of(plan, reader, writer)
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
@@ -129,7 +130,10 @@ async def _why_it_does_not_answer(
         return f"{what} failed: {_reason(error)}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"
-    return "" if 200 <= status < 400 else f"{what} returned {status}"
+    if is_expected(status, plan.expect):
+        return ""
+    wanted = f", not {plan.expect}" if plan.expect else ""
+    return f"{what} returned {status}{wanted}"
 
 
 def _reason(error: OSError) -> str:
@@ -138,19 +142,3 @@ def _reason(error: OSError) -> str:
         return f"the certificate is not trusted: {verify}"
     known = error.errno is not None and "Connect call failed" in str(error)
     return os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
-
-
-async def _status(
-    plan: HealthPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> int:
-    """The status of the answer. Raises OSError, and ValueError when it is not HTTP."""
-    request = (
-        f"GET {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\n"
-        "User-Agent: servd\r\nConnection: close\r\n\r\n"
-    )
-    writer.write(request.encode())
-    line = await reader.readline()
-    words = line.split(b" ")
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError("the response is not HTTP" if line else "the connection was closed")
-    return int(words[1])
