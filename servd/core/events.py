@@ -166,8 +166,9 @@ A change of the service stops it before it starts it again.")
         "The worker accepts requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
         "The worker exited unexpectedly.")
-    WORKER_HUNG = ("worker hung", "service generation worker seconds next_action",
-        "The worker was unresponsive for longer than `watchdog` allows.")
+    WORKER_HUNG = ("worker hung", "service generation worker reason? seconds next_action",
+        "The worker was unresponsive for longer than `watchdog` allows, or (`no progress`) none of \
+its requests went on.")
     WORKER_TO_BE_RECYCLED = ("worker recycle requested",
         "service generation worker reason error? seconds? bytes? limit?",
         "The worker will be replaced; `error` is the failure of its health check.")

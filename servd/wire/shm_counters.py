@@ -31,6 +31,8 @@ _FIRST_CODE = 100
 
 IN_FLIGHT, QUEUED, WEBSOCKETS, STUCK = range(4)
 _DROPPED, _SECONDS = 4, 5
+PARTS = 6
+"""Word that a worker counts the parts of its answers in, without the last part of each."""
 _REJECTED = 8
 _ERRORS = 14
 _BUCKETS = 16
@@ -185,6 +187,11 @@ class CounterView:
     def gauge(self, word: int) -> int:
         """Returns the current value of `IN_FLIGHT`, `QUEUED`, `WEBSOCKETS` or `STUCK`."""
         return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
+
+    @property
+    def parts(self) -> int:
+        """Parts of answers that were sent, without the last of each."""
+        return self.gauge(PARTS)
 
     @property
     def answers(self) -> Answers:

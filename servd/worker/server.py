@@ -199,6 +199,7 @@ class WorkerServer(BaseServer):
     async def on_tick(self, counter: int) -> bool:
         """Updates the date header; `main_loop` decides when to exit."""
         await super().on_tick(counter)
+        self.requests.note_waits()
         if self._drain is not None:
             self._drain.ask_to_close()
         return False

@@ -11,6 +11,7 @@ from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health import memory
 from servd.supervisor.health.probe import why_unwell
+from servd.supervisor.health.progress import Progress, work_of
 from servd.supervisor.health.readiness import was_held_up
 
 MEMORY_SECONDS = 1.0
@@ -22,11 +23,12 @@ _PAUSE_FACTOR = 50
 
 class HealthListener(Protocol):
     """Acts on what a monitor notices: a worker that is `hung` (no sign of life for `seconds`),
-    `unwell` (its probes fail in a row), `recovered`, `over_limit_at_start` (as its replacement
-    would be), or has reached a limit (`request_recycle`).
+    `stuck` (none of its requests goes on), `unwell` (its probes fail in a row), `recovered`,
+    `over_limit_at_start` (as its replacement would be), or has reached a limit (`request_recycle`).
     """
 
     def hung(self, process: WorkerProcess, seconds: float) -> None: ...
+    def stuck(self, process: WorkerProcess, seconds: float) -> None: ...
     def unwell(self, process: WorkerProcess, reason: str) -> None: ...
     def recovered(self, process: WorkerProcess) -> None: ...
     def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None: ...
@@ -105,9 +107,19 @@ class HealthMonitor:
 
     async def _health(self, plan: HealthPlan) -> None:
         process, failures, loop = self.process, 0, asyncio.get_running_loop()
+        watched = _WatchedWork(process, plan) if plan.trusts else None
         while not process.stopping:
+            due = loop.time() + plan.interval
             await asyncio.sleep(plan.interval)
             began = loop.time()
+            if watched is not None:
+                is_busy = watched.look(late=began - due)
+                if seconds := watched.stuck_for():
+                    self._listener.stuck(process, seconds)
+                    return
+                if is_busy:
+                    failures = self._passed()
+                    continue
             try:
                 reason = await why_unwell(process, plan)
                 if reason and is_ending(process.pid):
@@ -116,12 +128,18 @@ class HealthMonitor:
                 continue
             if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
                 continue  # nor for the daemon's own delay
-            failures = failures + 1 if reason else 0
+            if watched is not None and watched.excuses(reason):
+                reason = ""
+            failures = failures + 1 if reason else self._passed()
             if failures >= plan.failures and not process.stopping:
                 process.unwell = reason
                 self._listener.unwell(process, reason)
-            elif not reason and process.unwell:
-                self._well_again()
+
+    def _passed(self) -> int:
+        """It is well: it has failed no more."""
+        if self.process.unwell:
+            self._well_again()
+        return 0
 
     def _well_again(self) -> None:
         self.process.unwell = ""
@@ -145,3 +163,36 @@ class HealthMonitor:
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
             pause = max(MEMORY_SECONDS, _PAUSE_FACTOR * (loop.time() - before))
         self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
+
+
+class _WatchedWork:
+    """The progress of a worker whose requests tell more about it than probes."""
+
+    def __init__(self, process: WorkerProcess, plan: HealthPlan) -> None:
+        self._process, self._plan = process, plan
+        self._progress = Progress(plan.interval * plan.failures)
+        self._now = asyncio.get_running_loop().time
+        self.look(late=0.0)
+
+    def look(self, late: float) -> bool:
+        """Returns whether requests went well since the last look, which was `late`."""
+        counters = self._process.counters
+        if counters is None:  # it has ended
+            return False
+        if was_held_up(late, self._plan.interval):
+            self._progress.goes_on(self._now())
+        return self._progress.look(work_of(counters), self._now())
+
+    def stuck_for(self) -> float:
+        """Returns the seconds for which requests have made no progress; 0 if they have."""
+        return self._progress.stuck_for(self._now())
+
+    def excuses(self, reason: str) -> bool:
+        """Whether a probe that failed for `reason` failed beside requests that went well. One that
+        did the app's own work shows that the app is not stuck.
+        """
+        if not reason:
+            if self._plan.request is not None:
+                self._progress.goes_on(self._now())
+            return False
+        return self.look(late=0.0)

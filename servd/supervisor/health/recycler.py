@@ -72,10 +72,18 @@ class Recycler:
         """Makes it write its stack to the log (faulthandler, by SIGABRT), then kills it; the
         watcher replaces it like any dead worker.
         """
-        process.kill_reason = "watchdog"
         process.report.failed = f"was unresponsive for {seconds:g} s"
+        self._abort(process, "watchdog", seconds=seconds)
+
+    def stuck(self, process: WorkerProcess, seconds: float) -> None:
+        """Ends it as one that is hung: its requests would not end either."""
+        process.report.failed = f"made no progress with its requests for {seconds:.3g} s"
+        self._abort(process, "no_progress", reason="no progress", seconds=round(seconds, 1))
+
+    def _abort(self, process: WorkerProcess, kill_reason: str, **details: Any) -> None:
+        process.kill_reason = kill_reason
         self._log(process).error(
-            Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack trace follows"
+            Event.WORKER_HUNG, **details, next_action="replaced; its stack trace follows"
         )
         process.signal_self(signal.SIGABRT)
         self.team.keep(self._kill_after_abort(process))

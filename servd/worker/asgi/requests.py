@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from servd.http.balance import Balance
-from servd.wire.shm_counters import IN_FLIGHT, QUEUED, STUCK, WEBSOCKETS
+from servd.wire.shm_counters import IN_FLIGHT, PARTS, QUEUED, STUCK, WEBSOCKETS
 from servd.wire.worker_spec import AppSpec, LimitSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
@@ -267,6 +267,11 @@ class Requests:
         self.gauges[STUCK] = len(self.stuck)
         self.recycle("stuck")
 
+    def note_waits(self) -> None:
+        """Counts as progress that every request waits for its client: the app is not to blame."""
+        if self.live and all(map(_waits_for_its_client, self.live)):
+            self.gauges[PARTS] += 1
+
     @property
     def given_up(self) -> set[asyncio.Task[Any]]:
         """Tasks of requests that were answered while the app's code continues."""
@@ -355,3 +360,12 @@ def _ask_to_close(request: Request) -> None:
 def _has_hung_up(request: Request) -> bool:
     """Whether the client has disconnected (known to Uvicorn's request cycle)."""
     return bool(getattr(getattr(request.out, "__self__", None), "disconnected", False))
+
+
+def _waits_for_its_client(request: Request) -> bool:
+    """Whether the client has to send more of its request, or to take more of the answer."""
+    cycle = getattr(request.out, "__self__", None)
+    flow = getattr(cycle, "flow", None)
+    if flow is None:
+        return False
+    return bool(flow.write_paused or (getattr(cycle, "more_body", False) and not flow.read_paused))
