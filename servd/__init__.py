@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from servd.client import depends, depends_sync
     from servd.config.model import Config
     from servd.core.errors import ConfigError, DependencyError, ServdError, StartError
+    from servd.core.unwell import unwell
     from servd.embed import Server, serve
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "depends_sync",
     "load",
     "serve",
+    "unwell",
 ]
 
 _HOME = {
@@ -41,6 +43,7 @@ _HOME = {
     "depends_sync": "servd.client",
     "load": "servd.api",
     "serve": "servd.embed",
+    "unwell": "servd.core.unwell",
 }
 
 

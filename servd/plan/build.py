@@ -16,7 +16,7 @@ from servd.config.model import Config
 from servd.config.service import Service
 from servd.config.table import Table
 from servd.config.tree import Path
-from servd.config.worker_tables import Limits, Restart
+from servd.config.worker_tables import Health, Limits, Restart
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
 from servd.plan.command import placeholders, resolve
@@ -51,6 +51,7 @@ _NO_PARTS: Mapping[str, Part] = {}
 
 
 _NO_LIMITS = Limits.unset()
+_UNSET_HEALTH = Health.unset()
 
 
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
@@ -311,6 +312,7 @@ class _Draft:
             proxy=spec_of(ProxySpec, given.proxy),
             uvicorn=spec_of(UvicornSpec, given.uvicorn),
             bento=self._bento(self.part) if self.part is not None else None,
+            oom_limit=(given.health or _UNSET_HEALTH).failures,
         )
 
     def _bento(self, part: Part) -> BentoSpec:

@@ -322,7 +322,7 @@ class WorkerGroup:
 
     def recycle(self, process: WorkerProcess) -> None:
         """Replaces a worker that asks for it."""
-        self._recycler.request_recycle(process, process.recycle_reason)
+        self._recycler.asked(process)
 
     # ending
 

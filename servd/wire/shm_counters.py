@@ -130,6 +130,12 @@ class Counters:
         self._words[_DROPPED] += lines
 
     @property
+    def good(self) -> float:
+        """Number of requests that the app has answered, not with 5xx. Nothing is counted for it."""
+        rejected = self._words[_REJECTED + REASONS.index("concurrency")]
+        return self._work[0] - (self._counts[_ERRORS + 1] - rejected)
+
+    @property
     def gauges(self) -> memoryview[int]:
         """The gauges, for writing: `gauges[IN_FLIGHT] = 3`."""
         return self._words

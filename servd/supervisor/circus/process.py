@@ -61,7 +61,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     (WATCHDOG=1 came) and `channel_closed` (a command became its program). `last_sign` is the loop's
     time of the last WATCHDOG=1, `asked_at` that of the request to end. Reasons: `unwell` (it is not
     healthy), `kill_reason` (servd killed it), `stop_reason` (it is asked to stop), `recycle_reason`
-    (it asks to be replaced).
+    (it asks to be replaced, because of `recycle_error`).
     """
 
     _worker: Child
@@ -84,7 +84,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.kill_reason = ""
         self.stop_reason = ""
         self.last_sign: float | None = None
-        self.recycle_reason = ""
+        self.recycle_reason = self.recycle_error = ""
         self.counters: CounterView | None = None
         self.started_at = loop.time()
         self.since = launch.context.now()
@@ -156,7 +156,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         if message.draining is not None:
             self.report.draining = message.draining
         elif message.recycle is not None:
-            self.recycle_reason = message.recycle
+            self.recycle_reason, self.recycle_error = message.recycle, message.reason
             self._listener.recycle_requested(self)
         elif message.sources is not None and context.sources is not None:
             context.sources.note(service, message.sources)

@@ -16,6 +16,11 @@ from servd.supervisor.exits import FailedStartError
 from servd.supervisor.health.monitor import HealthMonitor
 from servd.wire.graces import ABORT_SECONDS
 
+_USELESS = ("cuda", "unwell")
+"""A worker that is to be replaced for one of these answers no request well any more: another one
+need not be ready first, and its GPU may have no room for both.
+"""
+
 
 class RecyclingTeam(Protocol):
     """The workers of one generation, as the recycler needs them."""
@@ -45,7 +50,12 @@ class Recycler:
         self._monitors[process] = HealthMonitor(process, self.team.plan, self)
         process.exited.add_done_callback(lambda _: self._forget(process))
         if process.recycle_reason:
-            self.request_recycle(process, process.recycle_reason)
+            self.asked(process)
+
+    def asked(self, process: WorkerProcess) -> None:
+        """Replaces a worker that asks for it."""
+        details = {"error": process.recycle_error} if process.recycle_error else {}
+        self.request_recycle(process, process.recycle_reason, **details)
 
     def renew(self) -> None:
         """Continues by the current plan."""
@@ -134,7 +144,7 @@ class Recycler:
 
     async def _replace(self, process: WorkerProcess, reason: str) -> None:
         watcher = self.team.watcher
-        if self.team.plan.never_overlaps:
+        if self.team.plan.never_overlaps or reason in _USELESS:
             self._leaves(process, reason)
             await self.team.drain_slots([process.slot])
             with contextlib.suppress(FailedStartError):  # tried again like any that dies

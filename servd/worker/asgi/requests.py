@@ -23,6 +23,7 @@ from servd.worker.asgi.handshake import SWITCHING_PROTOCOLS, Handshake
 from servd.worker.asgi.linger import answer_and_linger
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, current, nowhere
+from servd.worker.gpu_errors import GpuErrors
 from servd.worker.reporter import Reporter
 
 RETRY_AFTER = (b"retry-after", b"1")
@@ -55,6 +56,7 @@ class Requests:
         self._worked = self.counters.worked
         self.access_log = access_log
         self.recycle = reporter.recycle
+        self.gpu_errors = GpuErrors(reporter, spec.oom_limit)
         self.trace_id = trace_id
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
@@ -113,6 +115,8 @@ class Requests:
                 await self._wait_and_run(permits, request, receive)
         except BaseException as raised:
             cut = isinstance(raised, asyncio.CancelledError) and _has_hung_up(request)
+            if isinstance(raised, Exception):
+                self._failed(request, raised)
             if request.answering is None and not cut:
                 request.task = None
                 raise
@@ -130,6 +134,12 @@ class Requests:
             gauges[STUCK] = len(self.stuck)
             await end_of(request, error)
         request.task = None  # it holds the context that holds the request
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        """Counts a request whose app raised `error`, and learns from that."""
+        if not request.over and request.answering is None:
+            self._finish_unanswered(request)
+        self.gpu_errors.saw(error)
 
     def _refusal(self, request: Request) -> tuple[Message, Message] | None:
         if self.doubts_lengths and _has_two_lengths(request.scope):
@@ -208,7 +218,8 @@ class Requests:
         self.gauges[WEBSOCKETS] += 1
         try:
             await self.app(scope, receive, handshake.send)
-        except Exception:
+        except Exception as error:
+            self.gpu_errors.saw(error)
             await handshake.fail()
             raise
         finally:
