@@ -11,7 +11,7 @@ from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health import memory
 from servd.supervisor.health.probe import why_unwell
-from servd.supervisor.health.progress import Progress, work_of
+from servd.supervisor.health.progress import WorkProgress, work_of
 from servd.supervisor.health.readiness import was_held_up
 
 MEMORY_SECONDS = 1.0
@@ -170,7 +170,7 @@ class _WatchedWork:
 
     def __init__(self, process: WorkerProcess, plan: HealthPlan) -> None:
         self._process, self._plan = process, plan
-        self._progress = Progress(plan.interval * plan.failures)
+        self._progress = WorkProgress(plan.interval * plan.failures)
         self._now = asyncio.get_running_loop().time
         self.look(late=0.0)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from servd.wire.shm_counters import IN_FLIGHT, CounterView
 
 
-class Work(NamedTuple):
+class WorkDone(NamedTuple):
     """The requests that a worker has, all that it has done since its start (answers, and parts of
     answers), and what of it was well: no 5xx.
     """
@@ -17,24 +17,24 @@ class Work(NamedTuple):
     well: int
 
 
-def work_of(counters: CounterView) -> Work:
+def work_of(counters: CounterView) -> WorkDone:
     """Returns what a worker has done so far. Costs microseconds."""
     answers, parts = counters.answers, counters.parts
     done = answers.total + parts
-    return Work(counters.gauge(IN_FLIGHT), done, done - answers.server_errors)
+    return WorkDone(counters.gauge(IN_FLIGHT), done, done - answers.server_errors)
 
 
-class Progress:
+class WorkProgress:
     """Compares the looks at one worker. It is stuck when it has had requests, and has done nothing,
     for `patience` seconds.
     """
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._last: Work | None = None
+        self._last: WorkDone | None = None
         self._since: float | None = None
 
-    def look(self, work: Work, now: float) -> bool:
+    def look(self, work: WorkDone, now: float) -> bool:
         """Returns whether requests have ended well, or gone on, since the last look."""
         last, self._last = self._last, work
         stands = last is not None and last.done == work.done

@@ -17,7 +17,7 @@ from servd.config.http_file import RequestFile
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.monitor import HealthMonitor
-from servd.supervisor.health.progress import Progress, Work
+from servd.supervisor.health.progress import WorkProgress, WorkDone
 from servd.wire import shm_counters
 from servd.wire.sealed_memory import create
 from servd.wire.shm_counters import IN_FLIGHT, PARTS, Counters, CounterView
@@ -45,21 +45,21 @@ TRUST = HealthPlan(None, "/", "localhost", interval=2.0, timeout=1.0, failures=3
 def test_a_worker_is_stuck_that_had_requests_and_did_nothing(
     looks: list[tuple[int, int, int]], stuck_from: int | None
 ) -> None:
-    progress = Progress(6.0)
+    progress = WorkProgress(6.0)
     found = []
     for at, in_flight, done in looks:
-        progress.look(Work(in_flight, done, done), at)
+        progress.look(WorkDone(in_flight, done, done), at)
         if progress.stuck_for(at):
             found.append(at)
     assert found == ([stuck_from] if stuck_from is not None else [])
 
 
 def test_a_failure_is_progress_but_does_not_show_that_it_is_well() -> None:
-    progress = Progress(6.0)
-    assert not progress.look(Work(1, 5, 5), 0.0)
-    assert progress.look(Work(1, 6, 6), 2.0)
-    assert not progress.look(Work(1, 7, 6), 4.0)
-    assert not progress.look(Work(1, 7, 6), 9.9)
+    progress = WorkProgress(6.0)
+    assert not progress.look(WorkDone(1, 5, 5), 0.0)
+    assert progress.look(WorkDone(1, 6, 6), 2.0)
+    assert not progress.look(WorkDone(1, 7, 6), 4.0)
+    assert not progress.look(WorkDone(1, 7, 6), 9.9)
     assert not progress.stuck_for(9.9)
     assert progress.stuck_for(10.0) == 6.0
 
