@@ -1,15 +1,16 @@
-"""The GPUs of this machine and their assignment. Impure: queries NVML if it is installed."""
+"""The GPUs of this machine and their assignment. Impure: asks the driver, by a helper."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Literal
 
 from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity
+from servd.host.gpu_query import query_gpus
 from servd.plan.gpus import (
     VISIBLE,
     GpuError,
@@ -20,8 +21,6 @@ from servd.plan.gpus import (
     without_gpus,
 )
 from servd.plan.model import Plan
-
-T = TypeVar("T")
 
 
 def usable_gpus(
@@ -35,41 +34,13 @@ def usable_gpus(
         named = [each.strip() for each in environ[VISIBLE].split(",")]
         usable = named[: named.index("-1")] if "-1" in named else named
         return GpuInventory(tuple(each for each in usable if each), ordered=False)
-    return GpuInventory(tuple(str(each) for each in range(_nvml_count())))
+    return GpuInventory(tuple(gpu_names(environ)))
 
 
-def _nvml_count() -> int:
-    """Returns the number of GPUs of the driver (NVML counts in the order of the PCI bus)."""
-    return int(_ask_nvml(lambda nvml: nvml.nvmlDeviceGetCount(), 0))
-
-
-def gpu_names() -> dict[str, str]:
+def gpu_names(environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the names of the GPUs of the driver, by number."""
-
-    def names(nvml: Any) -> dict[str, str]:
-        found = {}
-        for number in range(nvml.nvmlDeviceGetCount()):
-            name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(number))
-            found[str(number)] = name.decode() if isinstance(name, bytes) else str(name)
-        return found
-
-    return _ask_nvml(names, {})
-
-
-def _ask_nvml(question: Callable[[Any], T], otherwise: T) -> T:
-    """Returns the answer of NVML, or `otherwise` without driver or permission."""
-    try:
-        import pynvml
-    except ImportError:
-        return otherwise
-    try:
-        pynvml.nvmlInit()
-        try:
-            return question(pynvml)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return otherwise
+    found = query_gpus(environ)
+    return {gpu.number: gpu.name for gpu in found.gpus if gpu.number} if found is not None else {}
 
 
 def equipped(
