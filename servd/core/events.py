@@ -65,6 +65,11 @@ class Event(StrEnum):
     ORPHANS_ENDED = ("orphaned workers exited", "", "All workers of the killed daemon have exited.")
     ORPHANS_KILLED = ("orphaned workers killed", "pids",
         "Workers of a killed daemon did not exit in time.")
+    GPU_DRIVER_SILENT = ("GPU driver does not answer", "error next_action",
+        "The memory of GPUs is unknown: only declared figures count.")
+    GPU_DRIVER_ANSWERS = ("GPU driver answers again", "", "The memory of GPUs is measured again.")
+    GPUS_NOT_MEASURED = ("GPUs not measured", "error",
+        "There is no driver or no nvidia-ml-py: only declared figures of GPU memory count.")
     INTERNAL_ERROR = ("internal error", "service? exception",
         "A bug in servd; the daemon continues. Please report it.")
     CONNECTIONS_NOT_ACCEPTED = ("cannot accept connections",

@@ -18,6 +18,9 @@ _PASSED = (
 """Variables that the helper needs: to find servd, pynvml and the library of the driver."""
 
 
+NO_PYNVML = "the Python package nvidia-ml-py is not installed"
+
+
 @dataclass(frozen=True, slots=True)
 class StartedHelper:
     """A helper: its process, and the socket to it (`servd.wire.gpu_messages`)."""

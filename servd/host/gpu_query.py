@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from servd.core.quick_dataclass import dataclass
-from servd.host.gpu_helper import StartedHelper, may_have_gpus, start_helper
+from servd.host.gpu_helper import NO_PYNVML, StartedHelper, may_have_gpus, start_helper
 from servd.wire.gpu_messages import GpuLines, line_of, report_of
 from servd.wire.gpus import GpuSnapshot
 
@@ -34,7 +34,7 @@ def query_gpus(environ: Mapping[str, str], seconds: float = QUERY_SECONDS) -> Gp
 def ask_gpus(environ: Mapping[str, str], seconds: float = QUERY_SECONDS) -> GpuAnswer:
     """As `query_gpus`, with the reason where there is no answer."""
     if not may_have_gpus(environ):
-        return GpuAnswer(error="the Python package nvidia-ml-py is not installed")
+        return GpuAnswer(error=NO_PYNVML)
     try:
         helper = start_helper(environ, _INTERVAL_SECONDS)
     except OSError as error:
