@@ -167,6 +167,8 @@ A change of the service stops it before it starts it again.")
     # workers, as the daemon sees them
     WORKER_STARTED = ("worker started", "service generation worker reason",
         "The worker process was started.")
+    WORKER_WAITS_FOR_GPU = ("worker waits for GPU", "service generation worker reason",
+        "A worker starts once its GPUs have room, or another worker has started there.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
@@ -174,12 +176,12 @@ A change of the service stops it before it starts it again.")
     WORKER_HUNG = ("worker hung", "service generation worker seconds next_action",
         "The worker was unresponsive for longer than `watchdog` allows.")
     WORKER_TO_BE_RECYCLED = ("worker recycle requested",
-        "service generation worker reason error? seconds? bytes? limit?",
+        "service generation worker reason error? seconds? bytes? limit? gpu?",
         "The worker will be replaced; `error` is the failure of its health check.")
     WORKER_RECYCLED = ("worker recycled", "service generation worker reason",
         "The replacement is ready; the old worker drains.")
     WORKER_NOT_RECYCLED = ("worker recycle skipped",
-        "service generation worker reason bytes limit",
+        "service generation worker reason bytes limit gpu?",
         "The worker stays: a replacement would have the same problem.")
     WORKER_KEPT = ("worker recycle postponed", "service generation worker reason retry_in",
         "The worker stays for now: its replacement failed to start.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from servd.config.gpu_table import GpuNeeds, gpus_each
 from servd.config.scalars import print_size
 from servd.core.quick_dataclass import dataclass
@@ -57,21 +55,26 @@ class GpuRequest:
 
 def gpu_requests(plan: Plan) -> list[GpuRequest]:
     """Returns the requests of the running services."""
-    found = (request for service in plan.services for request in _requests(service))
-    return [request for request in found if request.workers and (request.named or request.each)]
+    return [found for service in plan.services if (found := request_of(service)) is not None]
 
 
-def _requests(service: ServicePlan) -> Iterable[GpuRequest]:
+def request_of(service: ServicePlan) -> GpuRequest | None:
+    """Returns the request of a service; None if it runs no workers, or wants no GPUs."""
+    found = _request(service)
+    wants = found is not None and found.workers and (found.named or found.each)
+    return found if wants else None
+
+
+def _request(service: ServicePlan) -> GpuRequest | None:
     wanted, part = service.definition.gpus, service.part
     name, workers = service.name, service.workers
     if wanted == "none":
-        return
+        return None
     if isinstance(wanted, GpuNeeds):
         memory, near = wanted.memory, wanted.topology == "near"
-        yield GpuRequest(name, workers, gpus_each(wanted), memory=memory, near=near)
-    elif isinstance(wanted, tuple):
-        yield GpuRequest(name, workers, named=tuple(map(str, wanted)))
-    elif wanted:
-        yield GpuRequest(name, workers, gpus_each(wanted))
-    elif part is not None:
-        yield GpuRequest(name, workers, part.gpus, shared=True)
+        return GpuRequest(name, workers, gpus_each(wanted), memory=memory, near=near)
+    if isinstance(wanted, tuple):
+        return GpuRequest(name, workers, named=tuple(map(str, wanted)))
+    if wanted:
+        return GpuRequest(name, workers, gpus_each(wanted))
+    return GpuRequest(name, workers, part.gpus, shared=True) if part is not None else None

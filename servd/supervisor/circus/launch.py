@@ -71,8 +71,8 @@ class Launch:
 
     def environment(self, slot: int, notify_path: str) -> dict[str, str]:
         """The complete environment of the worker in `slot`."""
-        names = self.plan.gpu_names
-        shown = [names.get(gpu, gpu) for gpu in self.gpus_of(slot)]
+        called, room = self.plan.gpu_names, self.context.gpus
+        shown = [room.visible(gpu, called.get(gpu, gpu)) for gpu in self.gpus_of(slot)]
         visible = {VISIBLE: ",".join(shown)} if shown else {}
         return {
             **self.plan.environment,
