@@ -56,6 +56,7 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
         "servd.core.context",
         "servd.core.gc_tuning",
         "servd.core.lean_import",
+        "servd.core.parent_death",
         "servd.core.quick_dataclass",
         "servd.core.unwell",
     }

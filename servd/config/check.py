@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from servd.config.check_external import autoscale_makes_sense, externals_are_elsewhere
+from servd.config.check_gpus import gpus_make_sense
 from servd.config.check_health import probes_make_sense
 from servd.config.check_runners import (
     app_is_a_target,
@@ -34,7 +35,6 @@ _SHORTEST_SECONDS = {
 }  # fmt: skip
 """Shortest valid value of each time."""
 
-_MOST_GPUS = 1024
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
 
 
@@ -100,26 +100,6 @@ def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if first is not None and whole is not None and first > whole:
             message = "must not be longer than request_total"
             yield checked.problem((*path, "timeouts", "request"), message)
-
-
-_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A number of GPUs is whole, or the share of one GPU."""
-    for name, service in checked.config.services.items():
-        asked = service.gpus
-        if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
-            message = f"must be a whole number or a share of one GPU such as 0.5, got {asked:g}"
-            yield checked.problem(("services", name, "gpus"), message)
-        if asked and _VISIBLE_GPUS in service.env:
-            message = f"this value is not used: gpus sets {_VISIBLE_GPUS}"
-            path = ("services", name, "env", _VISIBLE_GPUS)
-            yield checked.problem(path, message, severity="warning", code="gpus")
-    there = checked.config.daemon.gpus
-    if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
-        message = f"must be a whole number of GPUs from 0 to {_MOST_GPUS}, got {there:g}"
-        yield checked.problem(("daemon", "gpus"), message)
 
 
 def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:

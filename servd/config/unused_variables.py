@@ -15,6 +15,7 @@ _OVERRIDE = re.compile(r"SERVD_(DAEMON|ADMIN|DEFAULTS)__.+", re.IGNORECASE)
 _KNOWN = (
     "SERVD_CONFIG", "SERVD_ADMIN", "SERVD_ADMIN_TOKEN", names.SERVICE, names.WORKER,
     names.GENERATION, names.DEPENDENCIES, names.HANDOVER, names.LIFELINE,
+    names.GPU_BACKEND,
 )  # fmt: skip
 """Those that servd reads, and those that it gives to workers, which may run a servd."""
 

@@ -65,6 +65,11 @@ class Event(StrEnum):
     ORPHANS_ENDED = ("orphaned workers exited", "", "All workers of the killed daemon have exited.")
     ORPHANS_KILLED = ("orphaned workers killed", "pids",
         "Workers of a killed daemon did not exit in time.")
+    GPU_DRIVER_SILENT = ("GPU driver does not answer", "error next_action",
+        "The memory of GPUs is unknown: only declared figures count.")
+    GPU_DRIVER_ANSWERS = ("GPU driver answers again", "", "The memory of GPUs is measured again.")
+    GPUS_NOT_MEASURED = ("GPUs not measured", "error",
+        "There is no driver or no nvidia-ml-py: only declared figures of GPU memory count.")
     INTERNAL_ERROR = ("internal error", "service? exception",
         "A bug in servd; the daemon continues. Please report it.")
     CONNECTIONS_NOT_ACCEPTED = ("cannot accept connections",
@@ -162,6 +167,8 @@ A change of the service stops it before it starts it again.")
     # workers, as the daemon sees them
     WORKER_STARTED = ("worker started", "service generation worker reason",
         "The worker process was started.")
+    WORKER_WAITS_FOR_GPU = ("worker waits for GPU", "service generation worker reason",
+        "A worker starts once its GPUs have room, or another worker has started there.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
@@ -170,12 +177,12 @@ A change of the service stops it before it starts it again.")
         "The worker was unresponsive for longer than `watchdog` allows, or (`no progress`) none of \
 its requests went on.")
     WORKER_TO_BE_RECYCLED = ("worker recycle requested",
-        "service generation worker reason error? seconds? bytes? limit?",
+        "service generation worker reason error? seconds? bytes? limit? gpu?",
         "The worker will be replaced; `error` is the failure of its health check.")
     WORKER_RECYCLED = ("worker recycled", "service generation worker reason",
         "The replacement is ready; the old worker drains.")
     WORKER_NOT_RECYCLED = ("worker recycle skipped",
-        "service generation worker reason bytes limit",
+        "service generation worker reason bytes limit gpu?",
         "The worker stays: a replacement would have the same problem.")
     WORKER_KEPT = ("worker recycle postponed", "service generation worker reason retry_in",
         "The worker stays for now: its replacement failed to start.")

@@ -8,6 +8,7 @@ from servd.core.diagnostics import Diagnostic, Place
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.hooks import Hooks
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.log.sink import now
@@ -72,6 +73,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     files = FileWatch(queue.ask)
     files.has_read(loaded)
     sources = SourceWatch(queue.ask, workers.sources) if workers.sources is not None else None
+    gpus = GpuMonitor(planner.environ)
     surroundings = Surroundings(
         lifecycle=lifecycle,
         supervisor=supervisor,
@@ -81,6 +83,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         certificates=certificates,
         systemd=resources.systemd,
         store=resources.store,
+        gpus=gpus,
     )
     reloader = Reloader(
         desired=desired,
@@ -115,6 +118,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         orphans=OrphanCleaner(orphans, desired.plan),
         parent=parent,
         hooks=hooks,
+        gpus=gpus,
         rates=rates,
         autoscaler=autoscaler,
         history=history,

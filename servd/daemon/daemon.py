@@ -21,6 +21,7 @@ from servd.core.events import Event
 from servd.daemon.admin_protocol import api_address
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
 from servd.daemon.metrics.compactor import MetricsCompactor
@@ -69,6 +70,7 @@ class Daemon:
         orphans: OrphanCleaner,
         parent: ParentWatch,
         hooks: Hooks,
+        gpus: GpuMonitor,
         rates: RequestRates,
         autoscaler: Autoscaler,
         history: RateHistory,
@@ -81,6 +83,7 @@ class Daemon:
         self.router = components.resources.router
         self.upgrades = upgrades
         self.history = history
+        self.gpus = gpus
         self._options = options
         self._components = components
         self._lifecycle = components.lifecycle
@@ -136,6 +139,7 @@ class Daemon:
             log.warning(Event.NOT_LINUX)
         for warning in self._warnings:
             log_warning(warning)
+        self.gpus.follow(self.reloader.desired.plan)
         starts = await (self._first_start() if self._takeover is None else self._take_over())
         runs = starts or self._lifecycle.stopping.is_set()
         if runs:
@@ -321,6 +325,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         graceful = await self._stop_services(end)
+        await self.gpus.stop()
         if self._takeover is not None:
             replaced = self.upgrades.replaced is not None
             remaining = max(0.0, end - loop.time())

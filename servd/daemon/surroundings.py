@@ -1,4 +1,4 @@
-"""Updates what follows each reload outside the services: files, certificates and systemd."""
+"""Updates what follows each reload outside the services: files, certificates, GPUs, systemd."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from servd.config.load import Loaded
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.fd_store import FdStore
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.systemd import Systemd
@@ -14,6 +15,7 @@ from servd.daemon.watch.certificates import CertificateWatch
 from servd.daemon.watch.config_files import FileWatch
 from servd.daemon.watch.inputs import InputWatch
 from servd.daemon.watch.sources import SourceWatch
+from servd.plan.model import Plan
 from servd.supervisor.supervisor import Supervisor
 
 
@@ -29,12 +31,17 @@ class Surroundings:
     certificates: CertificateWatch
     systemd: Systemd
     store: FdStore
+    gpus: GpuMonitor
 
     def before_reading(self) -> None:
         """Records the files' content, and tells systemd."""
         self.files.about_to_read()
         if self.lifecycle.phase == "running":
             self.systemd.reloading("Reloading")
+
+    def before_applying(self, plan: Plan) -> None:
+        """Measures the GPUs before new services use them."""
+        self.gpus.need(plan)
 
     def after_reload(self, seen: Loaded, desired: DesiredState) -> None:
         """Follows a reload: `seen` was read last, `desired` is in force."""
@@ -49,6 +56,7 @@ class Surroundings:
         self.files.look_at(seen, desired.loaded)
         watches = desired.loaded.config.daemon.watch
         self.inputs.look_at(desired.plan, wanted=watches)
+        self.gpus.follow(desired.plan)
         if self.sources is not None:
             config = (*desired.loaded.files, *desired.loaded.read)
             logs = (desired.loaded.config.daemon.log.file,)

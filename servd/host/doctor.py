@@ -14,6 +14,7 @@ from servd.config.model import Config
 from servd.core.quick_dataclass import dataclass
 from servd.host.facts import read_quota, usable_cpus, usable_ids
 from servd.host.other_servd import advice, other_servd
+from servd.wire.gpus import GpuSnapshot
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -21,6 +22,8 @@ _MIN_UVICORN_VERSION = (0, 51)
 _MIN_OPEN_FILES = 4096
 _MIN_WATCHES = 8192
 _CAP_NET_BIND_SERVICE = 10
+_GIB = 1 << 30
+_GPU_ADVICE = "pip install nvidia-ml-py, or set daemon.gpus = N"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +122,28 @@ def _low_ports(config: Config) -> Iterator[Finding]:
 
 
 def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from servd.host.gpus import gpu_names, usable_gpus
+    from servd.host.gpu_query import ask_gpus
+    from servd.host.gpus import usable_gpus
 
-    if any(service.gpus for service in config.services.values()):
-        there = usable_gpus(config.daemon.gpus, environ).ids
-        level: Level = "ok" if there else "problem"
-        advice = "" if there else "pip install nvidia-ml-py, or set daemon.gpus = N"
-        names = gpu_names()
-        shown = ", ".join(f"{names[each]} {each}" if each in names else each for each in there)
-        yield Finding(level, f"GPUs: {len(there)} ({shown})" if there else "GPUs: none", advice)
+    if not any(service.gpus for service in config.services.values()):
+        return
+    answer = ask_gpus(environ)
+    there = usable_gpus(config.daemon.gpus, environ, answer.snapshot).ids
+    if not there:
+        yield Finding("problem", "GPUs: none", _GPU_ADVICE)
+        return
+    shown = ", ".join(_gpu_text(name, answer.snapshot) for name in there)
+    yield Finding("ok", f"GPUs: {len(there)} ({shown})")
+    if answer.snapshot is None:
+        yield Finding("warning", f"memory of GPUs is not measured: {answer.error}")
+    elif not answer.snapshot.names_processes:
+        what = "memory of GPUs is measured per GPU, not per worker: the driver's pids are others"
+        yield Finding("warning", what, "run the container with the host's pid namespace")
+
+
+def _gpu_text(name: str, snapshot: GpuSnapshot | None) -> str:
+    gpu = snapshot.find(name) if snapshot is not None else None
+    return f"{gpu.name} {gpu.visible}, {gpu.total / _GIB:.1f} GiB" if gpu is not None else name
 
 
 def _may_bind_low_ports() -> bool:

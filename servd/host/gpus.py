@@ -1,16 +1,22 @@
-"""The GPUs of this machine and their assignment. Impure: queries NVML if it is installed."""
+"""The GPUs of this machine and their assignment. Impure: asks the driver, by a helper."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity
+from servd.host.facts import usable_ids
+from servd.host.gpu_query import query_gpus
+from servd.plan.gpu_inventory import find_gpu
+from servd.plan.gpu_warnings import gpu_warnings
 from servd.plan.gpus import (
+    ORDER,
     VISIBLE,
     GpuError,
     GpuInventory,
@@ -20,98 +26,131 @@ from servd.plan.gpus import (
     without_gpus,
 )
 from servd.plan.model import Plan
+from servd.wire.gpus import Gpu, GpuSnapshot
 
-T = TypeVar("T")
+_NO_PEAKS: Mapping[str, int] = {}
+
+Ask = Callable[[], GpuSnapshot | None]
+"""Asks for the GPUs, which may take seconds; None: nothing is known of them."""
 
 
 def usable_gpus(
-    configured: float | tuple[int | str, ...] | Literal["auto"], environ: Mapping[str, str]
+    configured: float | tuple[int | str, ...] | Literal["auto"],
+    environ: Mapping[str, str],
+    snapshot: GpuSnapshot | None,
 ) -> GpuInventory:
-    """Returns `daemon.gpus`; for "auto", those of CUDA_VISIBLE_DEVICES, else all of NVML."""
+    """Returns `daemon.gpus`; for "auto", those of CUDA_VISIBLE_DEVICES, else all of the driver.
+    `snapshot`: what is known of them.
+    """
+    known = _usable(snapshot.gpus if snapshot is not None else ())
+    cpus = usable_ids()
+    if isinstance(configured, tuple):
+        ids = _ids_of(map(str, configured), known)
+        return GpuInventory(ids, declared=True, known=known, cpus=cpus)
     if configured != "auto":
-        ids = configured if isinstance(configured, tuple) else range(int(configured))
-        return GpuInventory(tuple(map(str, ids)), declared=True)
+        return GpuInventory(_first(int(configured), known), declared=True, known=known, cpus=cpus)
     if VISIBLE in environ:
-        named = [each.strip() for each in environ[VISIBLE].split(",")]
-        usable = named[: named.index("-1")] if "-1" in named else named
-        return GpuInventory(tuple(each for each in usable if each), ordered=False)
-    return GpuInventory(tuple(str(each) for each in range(_nvml_count())))
+        return _of_the_operator(environ, known)
+    return GpuInventory(tuple(gpu.id for gpu in known), known=known, cpus=cpus)
 
 
-def _nvml_count() -> int:
-    """Returns the number of GPUs of the driver (NVML counts in the order of the PCI bus)."""
-    return int(_ask_nvml(lambda nvml: nvml.nvmlDeviceGetCount(), 0))
+def _usable(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """Leaves out GPUs that are cut into instances: CUDA offers the instances only."""
+    parents = {gpu.parent for gpu in gpus}
+    return tuple(gpu for gpu in gpus if gpu.id not in parents)
 
 
-def gpu_names() -> dict[str, str]:
+def _ids_of(names: Iterable[str], known: Sequence[Gpu]) -> tuple[str, ...]:
+    found = ((find_gpu(known, name), name) for name in names)
+    return tuple(dict.fromkeys(gpu.id if gpu is not None else name for gpu, name in found))
+
+
+def _first(count: int, known: Sequence[Gpu]) -> tuple[str, ...]:
+    """Returns the first GPUs; those that are not known, by the numbers that are left."""
+    there = [gpu.id for gpu in known[:count]]
+    numbers = {gpu.number for gpu in known}
+    rest = (number for number in map(str, itertools.count()) if number not in numbers)
+    return (*there, *itertools.islice(rest, count - len(there)))
+
+
+def _of_the_operator(environ: Mapping[str, str], known: Sequence[Gpu]) -> GpuInventory:
+    """Returns the GPUs of CUDA_VISIBLE_DEVICES, by the names in it. Numbers are those of the driver
+    if CUDA is told so, or if all GPUs are of one kind: it counts the fastest first.
+    """
+    named = [each.strip() for each in environ[VISIBLE].split(",")]
+    usable = [each for each in (named[: named.index("-1")] if "-1" in named else named) if each]
+    in_order = environ.get(ORDER) == "PCI_BUS_ID" or len({gpu.name for gpu in known}) <= 1
+    found = [find_gpu(known, name) if in_order or not name.isdigit() else None for name in usable]
+    ids = [gpu.id if gpu is not None else name for gpu, name in zip(found, usable, strict=True)]
+    names = tuple(dict(zip(ids, usable, strict=True)).items())
+    there = tuple(gpu for gpu in found if gpu is not None)
+    unique = tuple(dict.fromkeys(ids))
+    return GpuInventory(unique, ordered=False, known=there, names=names, cpus=usable_ids())
+
+
+def gpu_names(environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the names of the GPUs of the driver, by number."""
-
-    def names(nvml: Any) -> dict[str, str]:
-        found = {}
-        for number in range(nvml.nvmlDeviceGetCount()):
-            name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(number))
-            found[str(number)] = name.decode() if isinstance(name, bytes) else str(name)
-        return found
-
-    return _ask_nvml(names, {})
-
-
-def _ask_nvml(question: Callable[[Any], T], otherwise: T) -> T:
-    """Returns the answer of NVML, or `otherwise` without driver or permission."""
-    try:
-        import pynvml
-    except ImportError:
-        return otherwise
-    try:
-        pynvml.nvmlInit()
-        try:
-            return question(pynvml)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return otherwise
+    found = query_gpus(environ)
+    return {gpu.number: gpu.name for gpu in found.gpus if gpu.number} if found is not None else {}
 
 
 def equipped(
-    loaded: Loaded, plan: Plan, environ: Mapping[str, str], before: Plan
+    loaded: Loaded,
+    plan: Plan,
+    environ: Mapping[str, str],
+    before: Plan,
+    ask: Ask | None = None,
+    peaks: Mapping[str, int] = _NO_PEAKS,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`. On a machine
-    without GPUs, requests in BentoML code are dropped with a warning, as BentoML does.
+    without GPUs, requests in BentoML code are dropped with a warning, as BentoML does. Without
+    `ask`, the driver is asked.
     """
     wanted = gpu_requests(plan)
     if not wanted:
         return without_gpus(plan, []), []
-    gpus = usable_gpus(loaded.config.daemon.gpus, environ)
+    snapshot = ask() if ask is not None else query_gpus(environ)
+    gpus = usable_gpus(loaded.config.daemon.gpus, environ, snapshot)
     if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
-        return without_gpus(with_gpus(plan, gpus, before), []), []
+        plan = without_gpus(with_gpus(plan, gpus, before, peaks), [])
+        found = [
+            _at(loaded, (each.service, each.key), each.message, "warning", each.hint)
+            for each in gpu_warnings(plan, peaks)
+        ]
+        return plan, found
     return without_gpus(plan, wanted), [_done_without(loaded, request) for request in wanted]
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
     gpus = f"{request.each:g} GPU{'' if request.each == 1 else 's'}"
     message = f"{request.service} requests {gpus} in its code, but this machine has none"
-    return _at(loaded, request.service, message, "warning")
+    return _at(loaded, (request.service, "gpus"), message, "warning")
 
 
 def gpu_diagnostic(loaded: Loaded, error: GpuError) -> Diagnostic:
     """Returns the diagnostic at the place of the excessive request."""
-    return _at(loaded, error.service, str(error), "error")
+    return _at(loaded, (error.service, "gpus"), str(error), "error")
 
 
-def _at(loaded: Loaded, service: str, message: str, severity: Severity) -> Diagnostic:
+def _at(
+    loaded: Loaded, at: tuple[str, str], message: str, severity: Severity, hint: str = ""
+) -> Diagnostic:
     assert loaded.layers is not None
     components = component_paths(loaded.parts)
     checked = ValidationContext(loaded.config, loaded.layers, component_paths=components)
-    path = ("services", service, "gpus")
-    return checked.problem(path, message, severity=severity, code="gpus")
+    return checked.problem(("services", *at), message, hint, severity=severity, code="gpus")
 
 
 def equip_at_start(
-    loaded: Loaded, plan: Plan, environ: Mapping[str, str]
+    loaded: Loaded,
+    plan: Plan,
+    environ: Mapping[str, str],
+    ask: Ask | None = None,
+    peaks: Mapping[str, int] = _NO_PEAKS,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns the `equipped` plan of a first start, and warnings. Raises `LoadError`."""
     try:
-        return equipped(loaded, plan, environ, Plan())
+        return equipped(loaded, plan, environ, Plan(), ask, peaks)
     except GpuError as error:
         found = (*loaded.diagnostics, gpu_diagnostic(loaded, error))
         raise LoadError(dataclasses.replace(loaded, diagnostics=found)) from None

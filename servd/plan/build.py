@@ -285,7 +285,7 @@ class _Draft:
         affinity: tuple[tuple[int, ...], ...] = ()
         if given.cpu_affinity == "spread":
             affinity = tuple((cpu,) for cpu in self.host.cpus)
-        elif given.cpu_affinity:
+        elif given.cpu_affinity and given.cpu_affinity != "gpu":  # known once it has GPUs
             affinity = (tuple(int(cpu) for cpu in given.cpu_affinity),)
         return IdentityPlan(
             account=account,

@@ -179,7 +179,11 @@ class ServicePlan:
     external: ExternalPlan | None = None
     part: Part | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
-    """GPUs of each worker, in turn; empty: none requested."""
+    """GPUs of each worker by ids that stay (UUIDs where known), in turn; empty: none requested."""
+    gpu_names: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What each of its GPUs is called in CUDA_VISIBLE_DEVICES, by id: a number may shift."""
+    rollout_reason: str = field(default="", compare=False)
+    """Why old workers have to end before new ones start, where the config does not say so."""
     inputs: tuple[tuple[str, str], ...] = ()
     """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)

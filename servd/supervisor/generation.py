@@ -128,6 +128,11 @@ class Generation:
         return self.workers.is_ready
 
     @property
+    def waits(self) -> str:
+        """Why a worker is not started yet; "" if none waits."""
+        return self.workers.watcher.gate.reason if isinstance(self.workers, WorkerGroup) else ""
+
+    @property
     def completed(self) -> bool:
         """Whether a task ended well."""
         return self.record.completed

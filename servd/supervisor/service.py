@@ -64,6 +64,7 @@ class ManagedService:
         self.log = log.bind(service=plan.name)
         self._number = number
         self._once_ready = False
+        self._waits = ""
 
     def new_generation(self, plan: ServicePlan) -> Generation:
         """A generation of `plan`, with a number that no other one of this name ever had."""
@@ -287,6 +288,7 @@ class ManagedService:
     def refresh(self) -> None:
         """Moves to the state that follows from the workers."""
         self._drop_ended()
+        self._show_waits()
         generation = self.current
         if generation is None or not generation.workers.has_begun:
             return
@@ -302,6 +304,14 @@ class ManagedService:
             self.set_state(state, **self._details(state, seen, generation))
         if not self.meets("ready"):
             self.milestones.ready.clear()
+
+    def _show_waits(self) -> None:
+        """Shows why a worker is not started yet, as long as that is so."""
+        starting = (g.waits for g in (self.upcoming, self.current) if g is not None)
+        waits = next(filter(None, starting), "")
+        if waits or (self._waits and self.error == self._waits):
+            self.error = waits
+        self._waits = waits
 
     def _observe(self, generation: Generation) -> Observation:
         workers = generation.workers

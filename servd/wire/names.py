@@ -55,3 +55,6 @@ AREA_BYTES = 8192
 
 LIFELINE = "SERVD_LIFELINE_FD"
 """Descriptor that reaches end of file when the process that started the daemon has ended."""
+
+GPU_BACKEND = "SERVD_GPU_BACKEND"
+"""What the GPU helper asks: `nvml`, which is the default, or `fake:FILE` for tests."""

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from servd.core.parent_death import die_with_parent
 from servd.wire.graces import HARD_EXIT_SECONDS
 from servd.wire.listen_fds import first_free_fd
 from servd.wire.names import SHOW_STACKS
@@ -26,7 +25,6 @@ from servd.wire.names import SHOW_STACKS
 if TYPE_CHECKING:
     import asyncio
 
-_PR_SET_PDEATHSIG = 1
 _MESSAGE_BYTES = 65536
 _MAX_DESCRIPTORS = 16
 
@@ -69,14 +67,6 @@ class Channel:
         """Sends a message; does nothing when the daemon is gone."""
         with self._sending, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-
-def die_with_parent(signum: int) -> None:
-    """Asks the kernel to send `signum` when the daemon dies (prctl(2), PR_SET_PDEATHSIG; Linux). A
-    change of user clears the setting, so the process makes it itself, afterwards.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
 
 
 def kill_group() -> None:

@@ -12,10 +12,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from servd.core.parent_death import die_with_parent
 from servd.wire import listen_fds
 from servd.wire.names import STARTUP_FAILURE
 from servd.wire.notify import announce_watchdog
-from servd.worker.channel import Channel, die_with_parent
+from servd.worker.channel import Channel
 from servd.worker.restrict import ConfineError, confine
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126

@@ -16,9 +16,10 @@ import sys
 from dataclasses import dataclass
 
 from servd.core import gc_tuning
+from servd.core.parent_death import die_with_parent
 from servd.wire.fork_request import LOAD, LOADED, READY, ForkRequest, receive, send
 from servd.wire.worker_spec import WorkerSpec
-from servd.worker.channel import Channel, die_with_parent
+from servd.worker.channel import Channel
 from servd.worker.events import EventWriter, configure_logging
 from servd.worker.fork import fork, prove_fork
 from servd.worker.loaded import LoadedApp, load_once, native_threads

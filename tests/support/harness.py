@@ -82,12 +82,13 @@ _ENDS = (Event.RELOAD_FINISHED, Event.RELOAD_FAILED, Event.RELOAD_REFUSED)
 
 
 def is_template(process: psutil.Process) -> bool:
-    """Whether workers are forked from this process."""
+    """Whether workers are forked from this process, or it asks the GPUs' driver."""
     try:
         command = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return command.startswith("servd: template") or "servd.worker.template" in command
+    modules = ("servd.worker.template", "-m servd.gpu ")
+    return command.startswith("servd: template") or any(module in command for module in modules)
 
 
 class ServdProcess:
@@ -349,7 +350,7 @@ class ServdProcess:
             return []
 
     def descendants(self) -> list[psutil.Process]:
-        """Its family without the templates that workers are forked from."""
+        """Its family without the templates that workers are forked from, and the GPU helper."""
         return [process for process in self.family() if not is_template(process)]
 
     def remember(self) -> None:

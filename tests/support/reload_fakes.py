@@ -127,6 +127,9 @@ class FakeRoom:
     def before_reading(self) -> None:
         self.tell("before reading")
 
+    def before_applying(self, plan: Plan) -> None:
+        pass
+
     def watch(self, seen: Loaded, desired: DesiredState) -> None:
         self.tell("watch")
 

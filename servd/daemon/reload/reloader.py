@@ -26,6 +26,7 @@ from servd.daemon.reload.untold import UntoldReport
 from servd.plan.change import Change
 from servd.plan.diff import diff
 from servd.plan.fingerprint import fingerprint
+from servd.plan.model import Plan
 from servd.plan.overrides import FollowLoad, RefusedError
 from servd.plan.render_changes import SettingRow
 from servd.supervisor.apply.mode import MANUAL, RELOAD, ApplyMode
@@ -50,6 +51,9 @@ class ReloadObserver(Protocol):
 
     def watch(self, seen: Loaded, desired: DesiredState) -> None:
         """Watches what was read last, and what is in force."""
+
+    def before_applying(self, plan: Plan) -> None:
+        """Called before `plan` is applied."""
 
     def after_reload(self, seen: Loaded, desired: DesiredState) -> None:
         """Called after a reload: `seen` was read last, `desired` is in force."""
@@ -291,6 +295,7 @@ class Reloader:
         """Raises `ServdError` after undoing everything, the daemon's own settings too."""
         before, after = self.desired.loaded.config, planned.desired.loaded.config
         settings = await self._settings.prepare(before, after)
+        self._observer.before_applying(planned.desired.plan)
         try:
             drains = await self._supervisor.apply(planned.changes, planned.desired.plan, mode)
         except BaseException:

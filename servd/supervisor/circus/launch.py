@@ -64,10 +64,16 @@ class Launch:
             self.plan.name, 0, self.generation, self.plan.stop_signal, app=self.plan.app
         )
 
+    def gpus_of(self, slot: int) -> tuple[str, ...]:
+        """The ids of the GPUs of the worker in `slot`."""
+        gpus = self.plan.gpus
+        return gpus[slot % len(gpus)] if gpus else ()
+
     def environment(self, slot: int, notify_path: str) -> dict[str, str]:
         """The complete environment of the worker in `slot`."""
-        gpus = self.plan.gpus
-        visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}
+        called, room = self.plan.gpu_names, self.context.gpus
+        shown = [room.visible(gpu, called.get(gpu, gpu)) for gpu in self.gpus_of(slot)]
+        visible = {VISIBLE: ",".join(shown)} if shown else {}
         return {
             **self.plan.environment,
             **visible,

@@ -31,7 +31,7 @@ class HealthListener(Protocol):
     def stuck(self, process: WorkerProcess, seconds: float) -> None: ...
     def unwell(self, process: WorkerProcess, reason: str) -> None: ...
     def recovered(self, process: WorkerProcess) -> None: ...
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None: ...
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None: ...
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None: ...
 
 
@@ -60,6 +60,8 @@ class HealthMonitor:
             self._begin(self._age(plan.limits.max_age))
         if plan.limits.memory is not None:
             self._begin(self._memory(plan.limits.memory))
+        if plan.limits.gpu_memory is not None:
+            self._begin(self._gpu_memory(plan.limits.gpu_memory))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
@@ -155,7 +157,7 @@ class HealthMonitor:
         loop = asyncio.get_running_loop()
         pause = MEMORY_SECONDS
         if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
-            self._listener.over_limit_at_start(self.process, bytes=used, limit=limit)
+            self._listener.over_limit_at_start(self.process, "memory", bytes=used, limit=limit)
             return
         while not used:
             await asyncio.sleep(pause)
@@ -163,6 +165,23 @@ class HealthMonitor:
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
             pause = max(MEMORY_SECONDS, _PAUSE_FACTOR * (loop.time() - before))
         self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
+
+    async def _gpu_memory(self, limit: int) -> None:
+        """A worker that is over it at once stays: each that replaces it would be over it too."""
+        process, room = self.process, self.process.launch.context.gpus
+        first = True
+        async for held in room.figures(process):
+            if not held:
+                continue
+            gpu, used = max(held.items(), key=lambda item: item[1])
+            details = {"gpu": gpu, "bytes": used, "limit": limit}
+            if used > limit and first:
+                self._listener.over_limit_at_start(process, "gpu_memory", **details)
+                return
+            if used > limit:
+                self._listener.request_recycle(process, "gpu_memory", **details)
+                return
+            first = False
 
 
 class _WatchedWork:

@@ -16,6 +16,9 @@ from servd.supervisor.exits import FailedStartError
 from servd.supervisor.health.monitor import HealthMonitor
 from servd.wire.graces import ABORT_SECONDS
 
+_TURN_SECONDS = 0.2
+"""Interval of looking whether other workers on the same GPU have started."""
+
 _USELESS = ("cuda", "unwell")
 """A worker that is to be replaced for one of these answers no request well any more: another one
 need not be ready first, and its GPU may have no room for both.
@@ -114,9 +117,9 @@ class Recycler:
         self._log(process).info(Event.WORKER_HEALTHY_AGAIN)
         self.team.refresh()
 
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None:
         """Logs it and keeps the worker: every replacement would exceed the limit too."""
-        reason = "a new worker already exceeds limits.memory"
+        reason = f"a new worker already exceeds limits.{key}"
         self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
@@ -142,16 +145,16 @@ class Recycler:
         finally:
             self._busy = False
 
+    def _cannot_wait(self, reason: str) -> bool:
+        return self.team.plan.never_overlaps or reason in _USELESS
+
     async def _replace(self, process: WorkerProcess, reason: str) -> None:
         watcher = self.team.watcher
-        if self.team.plan.never_overlaps or reason in _USELESS:
-            self._leaves(process, reason)
-            await self.team.drain_slots([process.slot])
-            with contextlib.suppress(FailedStartError):  # tried again like any that dies
-                await self.team.restart_slots([process.slot])
-            return
         loop = asyncio.get_running_loop()
         while process in self._waiting and not self._is_leaving(process) and watcher.is_active():
+            if self._cannot_wait(reason) or not await self._has_room_beside(process):
+                await self._end_first(process, reason)
+                return
             if await self._start_replacement(watcher, process):
                 self._leaves(process, reason)
                 watcher.attempts.pop(process.slot, None)
@@ -164,6 +167,26 @@ class Recycler:
                 reason = "its replacement failed to start"
                 self._log(process).warning(Event.WORKER_KEPT, reason=reason, retry_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
+
+    async def _end_first(self, process: WorkerProcess, reason: str) -> None:
+        """Replaces a worker next to which no other can run."""
+        self._leaves(process, reason)
+        await self.team.drain_slots([process.slot])
+        with contextlib.suppress(FailedStartError):  # tried again like any that dies
+            await self.team.restart_slots([process.slot])
+
+    async def _has_room_beside(self, process: WorkerProcess) -> bool:
+        """Whether the GPUs of a worker have room for its replacement too. Waits while others start
+        there.
+        """
+        watcher = self.team.watcher
+        while (wait := watcher.gate.look(watcher.launch, process.slot)) is not None:
+            if not wait.is_turn:
+                return False
+            await asyncio.wait({process.exited}, timeout=_TURN_SECONDS)
+            if self._is_leaving(process) or process not in self._waiting:
+                break
+        return True
 
     @staticmethod
     def _is_leaving(process: WorkerProcess) -> bool:

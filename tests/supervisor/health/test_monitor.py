@@ -35,7 +35,7 @@ class Notices(list[tuple[float, str]]):
     def recovered(self, process: WorkerProcess) -> None:
         self.append((now(), "recovered"))
 
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None:
         self.append((now(), "over its limit at its start"))
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:

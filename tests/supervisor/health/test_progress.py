@@ -17,7 +17,7 @@ from servd.config.http_file import RequestFile
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.monitor import HealthMonitor
-from servd.supervisor.health.progress import WorkProgress, WorkDone
+from servd.supervisor.health.progress import WorkDone, WorkProgress
 from servd.wire import shm_counters
 from servd.wire.sealed_memory import create
 from servd.wire.shm_counters import IN_FLIGHT, PARTS, Counters, CounterView

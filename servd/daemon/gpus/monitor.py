@@ -1,0 +1,225 @@
+"""Keeps what the driver tells of the GPUs, by a helper process, while services have some."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from servd.core.events import Event
+from servd.daemon.gpus.changes import faults_between
+from servd.daemon.gpus.helper_link import HelperLink
+from servd.host.gpu_helper import NO_PYNVML, may_have_gpus
+from servd.plan.model import Plan
+from servd.wire.gpu_messages import GpuReport
+from servd.wire.gpus import GpuFault, GpuSnapshot
+
+INTERVAL_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
+"""Silence after which the driver counts as hanging."""
+
+_TICKS = 10
+"""Parts of the patience. They are counted, not timed: a daemon that was suspended itself must not
+take its own pause for the driver's.
+"""
+
+_FIRST_TICKS = 3 * _TICKS
+"""The first answer of a helper may take longer: a driver that nobody uses wakes its GPUs."""
+
+_LONGEST_PAUSE_TICKS = 60
+_FRESH_SECONDS = 2.0
+
+_NEXT_ACTION = "what runs continues; GPU memory is unknown; ask again later"
+
+log = structlog.get_logger()
+
+Subscriber = Callable[[GpuSnapshot | None], object]
+
+
+class GpuMonitor:
+    """Runs the helper while a service of the plan has GPUs. `snapshot`: the last that it sent, at
+    most `patience` seconds old; None while the GPUs are unknown. `on_fault` gets every error of a
+    GPU, after the snapshot that shows its consequences.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        interval: float = INTERVAL_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.snapshot: GpuSnapshot | None = None
+        self.on_fault: Callable[[GpuFault], object] = lambda fault: None
+        self._environ = environ
+        self._interval = interval
+        self._tick = patience / _TICKS
+        self._patience = patience
+        self._subscribers: list[Subscriber] = []
+        self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._link: HelperLink | None = None
+        self._known: GpuSnapshot | None = None
+        """The last snapshot, also when it is too old to rely on."""
+        self._silence = 0
+        """Ticks since the last snapshot."""
+        self._reports = 0
+        """Reports of the helper that runs."""
+        self._is_lost = False
+        self._numbers = itertools.count(1)
+        self._looks: dict[int, asyncio.Future[GpuSnapshot]] = {}
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The pid of the helper, while there is one."""
+        return self._link.pid if self._link is not None else None
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Calls `callback` with every new snapshot, and with None when the GPUs are no longer
+        known; the function that is returned ends that.
+        """
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    async def fresh(self, seconds: float = _FRESH_SECONDS) -> GpuSnapshot | None:
+        """Returns a snapshot that is made now; None without an answer in `seconds`."""
+        if self._link is None:
+            return None
+        number = next(self._numbers)
+        answer = self._looks[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._link.look(number)
+            return await asyncio.wait_for(answer, seconds)
+        except TimeoutError:
+            return None
+        finally:
+            del self._looks[number]
+
+    def need(self, plan: Plan) -> None:
+        """Starts the helper if services of `plan` have GPUs."""
+        if self._task is None and _has_gpus(plan):
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def follow(self, plan: Plan) -> None:
+        """Starts the helper, or ends it, as services of `plan` have GPUs or none."""
+        if _has_gpus(plan):
+            self.need(plan)
+        else:
+            self._cancel()
+
+    async def stop(self) -> None:
+        """Ends the helper."""
+        self._cancel()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._ending.add(self._task)
+            self._task.add_done_callback(self._ending.discard)
+        self._task = self._link = self.snapshot = self._known = None
+        self._silence, self._is_lost = 0, False
+
+    async def _run(self) -> None:
+        pause = 1
+        while True:
+            self._reports = 0
+            if may_have_gpus(self._environ):
+                reason = await self._listen()
+            else:
+                reason = NO_PYNVML
+                self._lose(reason, is_absent=True)
+            if self._reports:
+                pause = 1
+            for _ in range(pause):
+                await asyncio.sleep(self._tick)
+                self._count_silence(reason)
+            pause = min(2 * pause, _LONGEST_PAUSE_TICKS)
+
+    async def _listen(self) -> str:
+        """Runs one helper until it ends or is silent for too long; returns why."""
+        link = self._link = HelperLink(lambda report: self._take(link, report))
+        ticks = 0
+        try:
+            await link.start(self._environ, self._interval)
+            while ticks < (_TICKS if self._reports else _FIRST_TICKS):
+                before = self._reports
+                await asyncio.wait({link.ended}, timeout=self._tick)
+                if link.ended.done():
+                    return link.ended.result()
+                ticks = ticks + 1 if self._reports == before else 0
+                self._count_silence(self._no_answer)
+            return self._no_answer
+        except OSError as error:
+            return f"cannot start the GPU helper: {error.strerror}"
+        finally:
+            if self._link is link:
+                self._link = None
+            await link.close()
+
+    @property
+    def _no_answer(self) -> str:
+        return f"no answer for {self._patience:g} s"
+
+    def _count_silence(self, reason: str) -> None:
+        """Counts a tick without a snapshot: a helper that is replaced soon enough is no event."""
+        self._silence += 1
+        if self._silence >= (_TICKS if self._known is not None else _FIRST_TICKS):
+            self._lose(reason)
+
+    def _take(self, link: HelperLink, report: GpuReport) -> None:
+        if link is not self._link:
+            return
+        if report.failure:
+            self._lose(report.failure, is_absent=self._known is None)
+        if report.fault is not None:
+            self._tell_fault(report.fault)
+        if report.snapshot is not None:
+            self._reports += 1
+            self._take_snapshot(report.snapshot, report.look)
+
+    def _take_snapshot(self, snapshot: GpuSnapshot, look: int | None) -> None:
+        before = self._known
+        self.snapshot = self._known = snapshot
+        self._silence = 0
+        if self._is_lost:
+            self._is_lost = False
+            log.info(Event.GPU_DRIVER_ANSWERS)
+        waiting = self._looks.get(look) if look is not None else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(snapshot)
+        self._tell(snapshot)
+        for fault in faults_between(before, snapshot) if before is not None else ():
+            self._tell_fault(fault)
+
+    def _lose(self, reason: str, *, is_absent: bool = False) -> None:
+        """Takes the GPUs for unknown, and says so once: there is no driver, or it is silent."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self.snapshot = None
+        if is_absent:
+            log.info(Event.GPUS_NOT_MEASURED, error=reason)
+        else:
+            log.warning(Event.GPU_DRIVER_SILENT, error=reason, next_action=_NEXT_ACTION)
+        self._tell(None)
+
+    def _tell(self, snapshot: GpuSnapshot | None) -> None:
+        for callback in tuple(self._subscribers):
+            try:
+                callback(snapshot)
+            except Exception:
+                log.exception(Event.INTERNAL_ERROR)
+
+    def _tell_fault(self, fault: GpuFault) -> None:
+        try:
+            self.on_fault(fault)
+        except Exception:
+            log.exception(Event.INTERNAL_ERROR)
+
+
+def _has_gpus(plan: Plan) -> bool:
+    return any(service.gpus for service in plan.services)

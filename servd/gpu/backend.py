@@ -1,0 +1,41 @@
+"""What answers the helper's questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from servd.wire.gpus import GpuFault, GpuSnapshot
+
+FAKE = "fake:"
+"""Begins the name of a backend that reads a file instead of asking a driver."""
+
+
+class BackendError(Exception):
+    """The driver cannot be asked; the message tells why."""
+
+
+class Backend(Protocol):
+    """A driver, or what takes its place."""
+
+    def look(self) -> GpuSnapshot:
+        """Returns the GPUs at this moment. Raises `BackendError`."""
+
+    def faults(self) -> list[GpuFault]:
+        """Returns the errors that were reported since the last call."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Calls `wake`, in any thread, when there may be faults."""
+
+
+def open_backend(name: str) -> Backend:
+    """Returns the backend `nvml` or `fake:FILE`. Raises `BackendError`."""
+    if name.startswith(FAKE):
+        from servd.gpu.fake import FakeBackend
+
+        return FakeBackend(name.removeprefix(FAKE))
+    if name != "nvml":
+        raise BackendError(f"unknown backend {name}: write nvml or fake:FILE")
+    from servd.gpu.nvml import NvmlBackend
+
+    return NvmlBackend()

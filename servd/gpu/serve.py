@@ -1,0 +1,62 @@
+"""Answers the daemon's questions, and tells the state of the GPUs unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import time
+
+from servd.gpu.backend import Backend, BackendError
+from servd.wire.gpu_messages import GpuLines, GpuReport
+
+
+def serve(channel: socket.socket, backend: Backend, interval: float) -> None:
+    """Sends a snapshot every `interval` seconds, at once for a question, and faults as they come;
+    returns when the other end is closed. Raises `BackendError`.
+    """
+    woken, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def wake() -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(waking, b"!")
+
+    backend.watch(wake)
+    lines = GpuLines()
+    due = 0.0
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while True:
+            asked = None
+            left = max(0.0, due - time.monotonic())
+            ready, _, _ = select.select([channel.fileno(), woken], [], [], left)
+            if channel.fileno() in ready:
+                data = channel.recv(65536)
+                if not data:
+                    return
+                for line in lines.feed(data):
+                    asked = _number(line, asked)
+            if woken in ready:
+                os.read(woken, 4096)
+            if asked is not None or time.monotonic() >= due:
+                snapshot = backend.look()
+                channel.sendall(GpuReport(snapshot=snapshot, look=asked).line())
+                due = time.monotonic() + interval
+            for fault in backend.faults():
+                channel.sendall(GpuReport(fault=fault).line())
+
+
+def tell_failure(channel: socket.socket, error: BackendError) -> None:
+    """Tells the daemon why the helper ends."""
+    with contextlib.suppress(OSError):
+        channel.sendall(GpuReport(failure=str(error)).line())
+
+
+def _number(line: bytes, otherwise: int | None) -> int | None:
+    """Returns the number of the question in a line."""
+    with contextlib.suppress(ValueError, AttributeError):
+        number = json.loads(line).get("look")
+        if isinstance(number, int):
+            return number
+    return otherwise
