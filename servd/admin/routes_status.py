@@ -197,7 +197,9 @@ async def plan(daemon: CurrentDaemon, response: Response, roll: bool = False) ->
         ],
         by_hand_ends=list(planned.by_hand_ends),
         restart_needed=list(daemon.reloader.restart_needed(planned.desired.loaded.config)),
-        warnings=[warning.summary() for warning in planned.desired.loaded.warnings],
+        warnings=[
+            warning.summary() for warning in (*planned.desired.loaded.warnings, *planned.warnings)
+        ],
     )
 
 

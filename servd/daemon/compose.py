@@ -8,6 +8,7 @@ from servd.core.diagnostics import Diagnostic, Place
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
+from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.hooks import Hooks
 from servd.daemon.lifecycle import Lifecycle
@@ -40,6 +41,7 @@ from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
+from servd.supervisor.gpus import GpuRoom
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor
 from servd.supervisor.templates.registry import IDLE_SECONDS, Templates
@@ -56,7 +58,9 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     """Builds a daemon, in its loop. Raises `LoadError` when more GPUs are requested than exist."""
     folder, router, loaded = resources.folder, resources.router, options.loaded
     parent = ParentWatch(os.environ)  # removes its descriptor from the environment
-    planner = Planner(dict(os.environ), folder.path, now)
+    environ = dict(os.environ)
+    gpus = GpuMonitor(environ)
+    planner = Planner(environ, folder.path, now, GpuKnowledge(environ, gpus))
     desired, warnings = _first_state(options, planner)
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
@@ -64,6 +68,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     templates = supervisor.context.workers.templates
     templates.add_described(options.described(), desired.plan.services)
     context, workers = supervisor.context, supervisor.context.workers
+    _measure(gpus, planner.gpus, workers.gpus, options)
     admin = options.admin(folder.path)
     path = os.path.abspath(loaded.path)
     config_folder = path if os.path.isdir(path) else os.path.dirname(path)
@@ -73,7 +78,6 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     files = FileWatch(queue.ask)
     files.has_read(loaded)
     sources = SourceWatch(queue.ask, workers.sources) if workers.sources is not None else None
-    gpus = GpuMonitor(planner.environ)
     surroundings = Surroundings(
         lifecycle=lifecycle,
         supervisor=supervisor,
@@ -84,6 +88,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         systemd=resources.systemd,
         store=resources.store,
         gpus=gpus,
+        known_gpus=planner.gpus,
     )
     reloader = Reloader(
         desired=desired,
@@ -161,6 +166,7 @@ def _supervisor(
         needs_app=options.needs_app,
         print_files=resources.router.print_files,
         templates=templates,
+        gpus=GpuRoom(arbiter.manage_watchers),
     )
     context = SupervisorContext(
         arbiter=arbiter,
@@ -171,6 +177,19 @@ def _supervisor(
     )
     numbers = options.previous.state.numbers if options.previous is not None else {}
     return Supervisor(context, numbers)
+
+
+def _measure(
+    monitor: GpuMonitor, known: GpuKnowledge, room: GpuRoom, options: DaemonOptions
+) -> None:
+    """Lets workers start by what is measured of the GPUs."""
+    if options.previous is not None:
+        room.peaks.update(options.previous.state.gpu_peaks)
+    known.peaks = room.peaks
+    known.tell = room.take
+    known.tell(known.asked)
+    room.look = monitor.look_soon
+    monitor.subscribe(room.take)
 
 
 def _of_the_environment() -> list[Diagnostic]:

@@ -97,6 +97,11 @@ class GpuMonitor:
         finally:
             del self._looks[number]
 
+    def look_soon(self) -> None:
+        """Asks for a snapshot that is made now, without waiting for it."""
+        if self._link is not None:
+            self._link.look(next(self._numbers))
+
     def need(self, plan: Plan) -> None:
         """Starts the helper if services of `plan` have GPUs."""
         if self._task is None and _has_gpus(plan):

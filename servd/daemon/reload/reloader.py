@@ -286,7 +286,7 @@ class Reloader:
         except ServdError as error:
             return replace(report, error=str(error))
         told = self.desired.loaded.warnings if request.is_retry else ()
-        for warning in planned.desired.loaded.warnings:
+        for warning in (*planned.desired.loaded.warnings, *planned.warnings):
             if warning not in told:
                 log_warning(warning)
         return self._bring_into_force(planned, replace(report, drains=tuple(drains)))

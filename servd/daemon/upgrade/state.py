@@ -34,7 +34,8 @@ class UpgradeState:
     the end; `chosen` are ports of addresses without one, `ports` those of commands that bind
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
-    revision) and `digest` are the configuration's.
+    revision) and `digest` are the configuration's; `gpu_peaks` are the bytes that workers of a
+    service took of a GPU at most.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class UpgradeState:
     services: dict[str, InheritedService]
     by_hand: dict[str, OverrideRecord]
     workers: dict[str, int] = field(default_factory=dict)
+    gpu_peaks: dict[str, int] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> list[int]:

@@ -232,4 +232,5 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
             if name in config.services
         },
         workers={s.name: s.workers for s in desired.declared.services if scaling_of(s)},
+        gpu_peaks=dict(supervisor.context.workers.gpus.peaks),
     )

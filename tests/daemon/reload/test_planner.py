@@ -10,6 +10,8 @@ import pytest
 
 from servd.core.errors import ConfigError
 from servd.daemon.reload.desired import DesiredState
+from servd.daemon.gpus.knowledge import GpuKnowledge
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.reload.planner import Planned, Planner, ports_of
 from servd.daemon.reload.request import ReloadRequest
 from servd.plan.model import Plan
@@ -46,7 +48,8 @@ def text(workers: object = 2, mode: str = "a", models: int = 1) -> str:
 
 
 def planner() -> Planner:
-    return Planner({"PATH": "/bin"}, RUNTIME_DIR, lambda: "now")
+    environ = {"PATH": "/bin"}
+    return Planner(environ, RUNTIME_DIR, lambda: "now", GpuKnowledge(environ, GpuMonitor(environ)))
 
 
 def first(said: str = "", overrides: dict[str, Override] | None = None) -> DesiredState:
