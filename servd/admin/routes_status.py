@@ -12,6 +12,8 @@ from servd.admin.dependencies import CurrentDaemon
 from servd.admin.problem import Problem, ProblemError, documented, of_config
 from servd.config.effective import effective
 from servd.core.errors import ConfigError
+from servd.daemon.gpus.listing import GpusStatus, gpus_status
+from servd.daemon.gpus.usage import usage_of
 from servd.daemon.metrics.history import INTERVAL_SECONDS
 from servd.daemon.status import ServiceStatus, Status
 from servd.daemon.view import DaemonView
@@ -124,6 +126,16 @@ async def readyz(
 async def status(response: Response, daemon: CurrentDaemon) -> Status:
     response.headers["etag"] = entity_tag(daemon)
     return daemon.status()
+
+
+@router.get(
+    "/v1/gpus",
+    summary="The GPUs of the machine, and who holds their memory",
+    description="Measured every second while a service has GPUs; else the driver is asked now.",
+)
+async def gpus(daemon: CurrentDaemon) -> GpusStatus:
+    answer = await daemon.gpus.answer()
+    return gpus_status(answer, usage_of(answer.snapshot, daemon.supervisor).owner)
 
 
 @router.get(

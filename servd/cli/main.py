@@ -20,7 +20,7 @@ from servd.core.errors import Exit, ServdError
 
 COMMANDS = (
     "check", "completion", "convert", "dashboard", "deploy", "dev", "doctor", "events", "export",
-    "graph", "import", "init", "list", "logs", "plan", "reload", "restart", "run", "scale",
+    "gpus", "graph", "import", "init", "list", "logs", "plan", "reload", "restart", "run", "scale",
     "schema", "serve", "show", "shutdown", "start", "status", "stop", "top", "upgrade",
 )  # fmt: skip
 

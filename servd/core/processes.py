@@ -149,6 +149,26 @@ def was_started_by(pid: int, leader: int, notify_path: str, *, by_number: bool =
     return environment_of(pid).get("NOTIFY_SOCKET") == notify_path
 
 
+def owner_of(pid: int, leaders: Collection[int]) -> int | None:
+    """Returns which of `leaders` a process is or comes from, also where its parent has ended: then
+    its group or session tells.
+    """
+    seen: set[int] = set()
+    at = pid
+    while at > 1 and at not in seen:
+        if at in leaders:
+            return at
+        seen.add(at)
+        found = stat_of(at)
+        if found is None:
+            return None
+        for leader in (found.group, found.session):
+            if leader in leaders:
+                return leader
+        at = found.parent
+    return None
+
+
 def name_of(pid: int) -> str:
     """Returns the program name of a process, or ""."""
     try:

@@ -22,6 +22,7 @@ from servd.daemon.admin_protocol import api_address
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.usage import usage_of
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
 from servd.daemon.metrics.compactor import MetricsCompactor
@@ -244,7 +245,8 @@ class Daemon:
         """Returns the current measurements."""
         from servd.daemon.metrics.snapshot import snapshot
 
-        return snapshot(self.supervisor, self.reloader.history, self._dropped)
+        history, gpus = self.reloader.history, self.gpus.snapshot
+        return snapshot(self.supervisor, history, self._dropped, gpus)
 
     @property
     def _dropped(self) -> int:
@@ -258,7 +260,8 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired)
+        gpus = usage_of(self.gpus.snapshot, self.supervisor)
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, gpus)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found

@@ -8,6 +8,7 @@ from typing import Literal
 
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.autoscaler import Autoscaler
+from servd.daemon.gpus.usage import NO_USAGE, GpuUsage, GpuUse, assigned_to
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.desired import DesiredState
@@ -68,7 +69,9 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One worker of the current generation. Unavailable measurements are null."""
+    """One worker of the current generation, with the GPUs that it has or uses. Unavailable
+    measurements are null.
+    """
 
     pid: int
     worker: int
@@ -85,6 +88,7 @@ class ProcessStatus:
     error_rate: float | None
     p50_ms: float | None
     p99_ms: float | None
+    gpus: list[GpuUse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,7 @@ class View:
     traffic: RequestRates
     autoscaler: Autoscaler
     desired: DesiredState
+    gpus: GpuUsage = NO_USAGE
 
 
 def service_status(service: ManagedService, view: View) -> ServiceStatus:
@@ -315,6 +320,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
+        gpus=view.gpus.of(process.pid, assigned_to(process)),
     )
 
 

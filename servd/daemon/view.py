@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.metrics.history import RateHistory
 from servd.daemon.reload.reloader import Reloader
@@ -26,6 +27,7 @@ class DaemonView(Protocol):
     supervisor: Supervisor
     upgrades: Upgrades
     history: RateHistory
+    gpus: GpuMonitor
 
     @property
     def state(self) -> str:

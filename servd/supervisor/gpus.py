@@ -8,7 +8,7 @@ from dataclasses import dataclass as mutable_dataclass
 from typing import Protocol
 
 from servd.core.printable import visible as printable
-from servd.core.processes import name_of, stat_of
+from servd.core.processes import name_of, owner_of
 from servd.core.quick_dataclass import dataclass
 from servd.plan.gpu_inventory import gib
 from servd.plan.gpu_requests import GpuRequest, request_of
@@ -20,8 +20,6 @@ _SNAPSHOTS_UNTIL_SEEN = 2
 
 _MOST_HOLDERS = 3
 """Processes that a reason names."""
-
-_MOST_PARENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +124,8 @@ class GpuRoom:
     def _owner(self, pid: int) -> Hashable | None:
         """Returns the worker that a process is, or that has started it."""
         workers = {user.pid: worker for worker, user in self._users.items()}
-        for _ in range(_MOST_PARENTS):
-            if pid in workers or pid <= 1:
-                break
-            found = stat_of(pid)
-            pid = found.parent if found is not None else 0
-        return workers.get(pid)
+        found = owner_of(pid, workers)
+        return workers[found] if found is not None else None
 
     def visible(self, gpu: str, name: str) -> str:
         """Returns what a GPU that was called `name` is called now: its number may have shifted."""

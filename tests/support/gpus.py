@@ -104,11 +104,11 @@ class FakeGpus:
         return found
 
 
-def fake_gpu(number: int, **fields: Any) -> dict[str, Any]:
+def fake_gpu(place: int, /, **fields: Any) -> dict[str, Any]:
     """A GPU of 80 GiB, without load."""
     return {
-        "id": f"GPU-fake-{number}",
-        "number": str(number),
+        "id": f"GPU-fake-{place}",
+        "number": str(place),
         "name": "Fake H100",
         "total": MEMORY_BYTES,
         "utilization": 0.0,

@@ -15,7 +15,7 @@ def worker(index: int = 0, **more: Any) -> dict[str, Any]:
         "pid": 100 + index, "worker": index, "generation": 1, "state": "ready",
         "started_at": "2026-03-04T11:57:00Z", "rss_bytes": 36_700_160, "cpu_percent": 1.5,
         "requests": 0, "in_flight": 0, "rps": 0.0, "rps_4xx": 0.0, "rps_5xx": 0.0,
-        "error_rate": None, "p50_ms": None, "p99_ms": None, **more,
+        "error_rate": None, "p50_ms": None, "p99_ms": None, "gpus": [], **more,
     }  # fmt: skip
 
 

@@ -6,9 +6,10 @@ const WORKER_COLUMNS = [
   ["Requests", (p) => figure(p.requests)], ["In flight", (p) => figure(p.in_flight)], ["Req/s", (p) => figure(p.rps)],
   ["4xx/s", (p) => figure(p.rps_4xx)], ["5xx/s", (p) => figure(p.rps_5xx)],
   ["p50 ms", (p) => figure(p.p50_ms)], ["p99 ms", (p) => figure(p.p99_ms)], ["CPU %", (p) => figure(p.cpu_percent)], ["Memory", (p) => bytes(p.rss_bytes)],
+  ["GPU", (p) => gpusOf([p])],
 ];
 
-const DETAILS = ["Address", "Depends on", "p50", "4xx", "5xx", "Restarts", "Generation", "Last exit", "Certificate"];
+const DETAILS = ["Address", "Depends on", "GPU", "p50", "4xx", "5xx", "Restarts", "Generation", "Last exit", "Certificate"];
 
 const cell = (name, label, ...children) => make("div", { role: "cell", class: name, "data-label": label }, ...children);
 
@@ -34,6 +35,7 @@ function detailsOf(service) {
   return {
     Address: service.kind === "task" ? "" : service.public_url || [...service.listen, ...service.binds_itself].join(", ") || "internal",
     "Depends on": service.depends_on.join(", "),
+    GPU: gpusOf(service.processes),
     p50: app && service.p50_ms !== null ? `${figure(service.p50_ms)} ms` : "",
     "4xx": rate(service.rps_4xx), "5xx": rate(service.rps_5xx),
     Restarts: figure(service.restarts), Generation: figure(service.generation),
@@ -125,8 +127,8 @@ class Row {
       ? [new Chart(requestLines, "requests/s", "Requests per second; red: answered with 5xx"), new Chart(latencyLines, "ms", "p99 latency, milliseconds")]
       : [];
     this.rows = make("tbody");
-    const head = make("tr", {}, ...WORKER_COLUMNS.map(([name]) => make("th", { scope: "col" }, name)));
-    this.table = make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), this.rows));
+    this.head = make("tr", {});
+    this.table = make("div", { class: "scroll" }, make("table", {}, make("thead", {}, this.head), this.rows));
     this.details.append(list, make("div", { class: "charts" }, ...this.charts.map((chart) => chart.element)), this.table);
   }
 
@@ -136,8 +138,10 @@ class Row {
       this.values[name].parentElement.hidden = !text;
     }
     this.table.hidden = !this.service.processes.length;
+    const columns = WORKER_COLUMNS.filter(([name]) => name !== "GPU" || gpusOf(this.service.processes));
+    this.head.replaceChildren(...columns.map(([name]) => make("th", { scope: "col" }, name)));
     this.rows.replaceChildren(...this.service.processes.map((process) =>
-      make("tr", {}, ...WORKER_COLUMNS.map(([name, of]) => make("td", name === "State" ? { class: process.state } : {}, String(of(process)))))));
+      make("tr", {}, ...columns.map(([name, of]) => make("td", name === "State" ? { class: process.state } : {}, String(of(process)))))));
   }
 }
 

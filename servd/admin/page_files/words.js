@@ -31,6 +31,15 @@ function bytes(value) {
   return `${scaled < 10 && step ? scaled.toFixed(1) : Math.round(scaled)} ${units[step]}`;
 }
 
+/** The GPUs of workers, and the memory that they hold there: `0, 1: 38 GiB`. */
+function gpusOf(processes) {
+  const uses = processes.flatMap((process) => process.gpus || []);
+  if (!uses.length) return "";
+  const names = [...new Set(uses.map((use) => use.number || use.id))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  const unknown = uses.some((use) => use.memory_bytes === null);
+  return `${names.join(", ")}: ${unknown ? "–" : bytes(uses.reduce((sum, use) => sum + use.memory_bytes, 0))}`;
+}
+
 const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 /** A share in percent: "0 %", "0.4 %", "18 %"; "–" without requests. */

@@ -101,6 +101,7 @@ def _processes(each: RunningApplication, generation: str) -> list[dict[str, Any]
             "in_flight": None,
             "rss_bytes": None,
             "cpu_percent": None,
+            "gpus": [],
         }
         for index, replica in enumerate(replicas)
     ]

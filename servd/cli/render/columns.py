@@ -59,16 +59,23 @@ P50 = Column("P50 MS", _plain(number, "p50_ms"), shown=_counted)
 P99 = Column("P99 MS", _plain(number, "p99_ms"), shown=_counted)
 CPU = Column("CPU%", lambda row, now: Span(number(facts.cpu(row))), least=5)
 MEMORY = Column("MEM", lambda row, now: Span(size(facts.memory(row))), least=5)
+GPU = Column(
+    "GPU",
+    lambda row, now: Span(facts.gpu_cell(row["processes"])),
+    left=True,
+    shown=lambda row: any(process["gpus"] for process in row["processes"]),
+)
 RESTARTS = Column("RESTARTS", lambda row, now: Span(str(row["restarts"])))
 GENERATION = Column("GEN", lambda row, now: Span(str(row["generation"])))
 SINCE = Column("FOR", lambda row, now: Span(duration(elapsed(row["since"], now), 1)), least=6)
 ADDRESS = Column("ADDRESS", lambda row, now: Span(facts.address_cell(row), "dim"), left=True)
 
 _SERVICE_COLUMNS = (
-    STATE, READY, SINCE, RATE, ERRORS, P50, P99, CPU, MEMORY, RESTARTS, GENERATION, ADDRESS,
+    STATE, READY, SINCE, RATE, ERRORS, P50, P99, CPU, MEMORY, GPU, RESTARTS, GENERATION,
+    ADDRESS,
 )  # fmt: skip
 _BY_IMPORTANCE = (
-    STATE, READY, RATE, ERRORS, P99, RESTARTS, MEMORY, CPU, ADDRESS, SINCE, P50, GENERATION,
+    STATE, READY, RATE, ERRORS, P99, RESTARTS, MEMORY, GPU, CPU, ADDRESS, SINCE, P50, GENERATION,
 )  # fmt: skip
 
 WORKER_COLUMNS = (
@@ -79,6 +86,12 @@ WORKER_COLUMNS = (
     RATE, ERRORS, P99,
     Column("CPU%", _plain(number, "cpu_percent"), least=5),
     Column("MEM", _plain(size, "rss_bytes"), least=5),
+    Column(
+        "GPU",
+        lambda p, now: Span(facts.gpu_cell([p])),
+        left=True,
+        shown=lambda process: bool(process["gpus"]),
+    ),
     Column("IN FLIGHT", _plain(number, "in_flight"), shown=_counted),
     Column("REQUESTS", _plain(number, "requests"), shown=_counted),
     Column("GEN", _plain(str, "generation")),

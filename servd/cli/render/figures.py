@@ -26,6 +26,14 @@ def size(value: int | None) -> str:
     return f"{scaled:.1f}{units[0]}" if scaled < 10 and units[0] else f"{scaled:.0f}{units[0]}"
 
 
+def gigabytes(value: int | None) -> str:
+    """Formats bytes in GiB, without the unit: `38.2`, `70`; None as a dash."""
+    if value is None:
+        return "-"
+    scaled = round(value / (1 << 30), 1)
+    return f"{scaled:.0f}" if scaled == int(scaled) or scaled >= 1000 else f"{scaled:.1f}"
+
+
 def percent(share: float | None) -> str:
     """Formats a share from 0 to 1 as a percentage without its sign; None as a dash."""
     if share is None:

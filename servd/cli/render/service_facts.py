@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from servd.cli.render.figures import ago, duration, elapsed, local, number
+from servd.cli.render.figures import ago, duration, elapsed, gigabytes, local, number
 from servd.cli.render.line import Span
 from servd.cli.render.output import workers as workers_of
 
@@ -32,6 +32,9 @@ _LAST_PROBLEM = 4
 
 _CERTIFICATE_SECONDS = 14 * 86_400
 """A certificate that expires within that time is worth a note everywhere."""
+
+_ID_CELLS = 12
+"""Cells of a GPU that has no number: MIG-3a1b2c4d."""
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -79,6 +82,31 @@ def cpu(service: ServiceRow) -> float | None:
 def memory(service: ServiceRow) -> int:
     """Returns the memory of all its workers."""
     return sum(process["rss_bytes"] or 0 for process in service["processes"])
+
+
+def gpu_cell(processes: Sequence[Mapping[str, Any]]) -> str:
+    """Returns `0,1 38.2G`: the GPUs of workers by number (else the beginning of the id), and the
+    memory that they hold there; `0,1 38.2/70G` where it is declared.
+    """
+    uses = [use for process in processes for use in process["gpus"]]
+    if not uses:
+        return ""
+    names = {use["number"] or use["id"][:_ID_CELLS] for use in uses}
+    used = _sum(use["memory_bytes"] for use in uses)
+    declared = _sum(use.get("declared_bytes") for use in uses)
+    amounts = [gigabytes(used)] if declared is None else [gigabytes(used), gigabytes(declared)]
+    unit = "" if amounts == ["-"] else "G"
+    return f"{','.join(sorted(names, key=_by_number))} {'/'.join(amounts)}{unit}"
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Returns a sum; None if a value is unknown."""
+    known = list(values)
+    return None if None in known else sum(value or 0 for value in known)
 
 
 def ready_cell(service: ServiceRow) -> Span:
@@ -237,14 +265,15 @@ def in_state(service: ServiceRow, now: datetime) -> str:
 
 
 _NEW_IN_SERVICE = {"bound_by": "servd", "binds_itself": (), "error_rate": None}
-_NEW_IN_PROCESS = {"error_rate": None, "rps_4xx": None, "rps_5xx": None}
+_NEW_IN_RATES = {"error_rate": None, "rps_4xx": None, "rps_5xx": None}
+_NEW_IN_PROCESS = {**_NEW_IN_RATES, "gpus": ()}
 
 
 def completed(status: dict[str, Any]) -> dict[str, Any]:
     """Returns the status of a daemon of an older version with the fields that it lacks."""
     since = {"since": status["started_at"]}
     services = [
-        {**_NEW_IN_SERVICE, **since, **_NEW_IN_PROCESS, **service}
+        {**_NEW_IN_SERVICE, **since, **_NEW_IN_RATES, **service}
         | {"processes": [{**_NEW_IN_PROCESS, **process} for process in service["processes"]]}
         for service in status["services"]
     ]

@@ -12,6 +12,7 @@ from servd.core.events import Event
 from servd.daemon.gpus.changes import faults_between
 from servd.daemon.gpus.helper_link import HelperLink
 from servd.host.gpu_helper import NO_PYNVML, may_have_gpus
+from servd.host.gpu_query import GpuAnswer, ask_gpus
 from servd.plan.model import Plan
 from servd.wire.gpu_messages import GpuReport
 from servd.wire.gpus import GpuFault, GpuSnapshot
@@ -40,8 +41,9 @@ Subscriber = Callable[[GpuSnapshot | None], object]
 
 class GpuMonitor:
     """Runs the helper while a service of the plan has GPUs. `snapshot`: the last that it sent, at
-    most `patience` seconds old; None while the GPUs are unknown. `on_fault` gets every error of a
-    GPU, after the snapshot that shows its consequences.
+    most `patience` seconds old; None while the GPUs are unknown. `known`: the last, however old:
+    which GPUs there are, also while the driver hangs. `on_fault` gets every error of a GPU, after
+    the snapshot that shows its consequences.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class GpuMonitor:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.snapshot: GpuSnapshot | None = None
+        self.known: GpuSnapshot | None = None
         self.on_fault: Callable[[GpuFault], object] = lambda fault: None
         self._environ = environ
         self._interval = interval
@@ -61,13 +64,13 @@ class GpuMonitor:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._link: HelperLink | None = None
-        self._known: GpuSnapshot | None = None
-        """The last snapshot, also when it is too old to rely on."""
         self._silence = 0
         """Ticks since the last snapshot."""
         self._reports = 0
         """Reports of the helper that runs."""
         self._is_lost = False
+        self._error = ""
+        self._asking = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._looks: dict[int, asyncio.Future[GpuSnapshot]] = {}
 
@@ -102,6 +105,13 @@ class GpuMonitor:
         if self._link is not None:
             self._link.look(next(self._numbers))
 
+    async def answer(self) -> GpuAnswer:
+        """Returns the snapshot, or why there is none. Asks the driver where nothing is watched."""
+        if self._task is not None:
+            return GpuAnswer(self.snapshot, "" if self.snapshot is not None else self._error)
+        async with self._asking:  # one helper at a time, however many ask
+            return await asyncio.to_thread(ask_gpus, self._environ)
+
     def need(self, plan: Plan) -> None:
         """Starts the helper if services of `plan` have GPUs."""
         if self._task is None and _has_gpus(plan):
@@ -125,8 +135,8 @@ class GpuMonitor:
             self._task.cancel()
             self._ending.add(self._task)
             self._task.add_done_callback(self._ending.discard)
-        self._task = self._link = self.snapshot = self._known = None
-        self._silence, self._is_lost = 0, False
+        self._task = self._link = self.snapshot = self.known = None
+        self._silence, self._is_lost, self._error = 0, False, ""
 
     async def _run(self) -> None:
         pause = 1
@@ -172,14 +182,14 @@ class GpuMonitor:
     def _count_silence(self, reason: str) -> None:
         """Counts a tick without a snapshot: a helper that is replaced soon enough is no event."""
         self._silence += 1
-        if self._silence >= (_TICKS if self._known is not None else _FIRST_TICKS):
+        if self._silence >= (_TICKS if self.known is not None else _FIRST_TICKS):
             self._lose(reason)
 
     def _take(self, link: HelperLink, report: GpuReport) -> None:
         if link is not self._link:
             return
         if report.failure:
-            self._lose(report.failure, is_absent=self._known is None)
+            self._lose(report.failure, is_absent=self.known is None)
         if report.fault is not None:
             self._tell_fault(report.fault)
         if report.snapshot is not None:
@@ -187,8 +197,8 @@ class GpuMonitor:
             self._take_snapshot(report.snapshot, report.look)
 
     def _take_snapshot(self, snapshot: GpuSnapshot, look: int | None) -> None:
-        before = self._known
-        self.snapshot = self._known = snapshot
+        before = self.known
+        self.snapshot = self.known = snapshot
         self._silence = 0
         if self._is_lost:
             self._is_lost = False
@@ -205,6 +215,7 @@ class GpuMonitor:
         if self._is_lost:
             return
         self._is_lost = True
+        self._error = reason
         self.snapshot = None
         if is_absent:
             log.info(Event.GPUS_NOT_MEASURED, error=reason)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from servd.core.quick_dataclass import dataclass
+from servd.daemon.gpus.usage import NO_USAGE, GpuUsage, usage_of
 from servd.daemon.reload.statistics import ReloadStatistics
 from servd.supervisor.circus.process import WORKER_STATES
 from servd.supervisor.health import memory
 from servd.supervisor.service import ManagedService
 from servd.supervisor.supervisor import Supervisor
 from servd.wire import shm_counters
+from servd.wire.gpus import GpuSnapshot
 from servd.wire.shm_counters import Totals
 
 
@@ -48,9 +50,12 @@ class Snapshot:
     reload_seconds: float
     last_reload_successful: bool
     dropped: int
+    gpus: GpuUsage = NO_USAGE
 
 
-def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) -> Snapshot:
+def snapshot(
+    supervisor: Supervisor, reloads: ReloadStatistics, dropped: int, gpus: GpuSnapshot | None = None
+) -> Snapshot:
     """Measures everything, in the daemon's loop. `dropped`: log lines that the daemon dropped."""
     counts = supervisor.context.workers.counters
     requests = [
@@ -73,6 +78,7 @@ def snapshot(supervisor: Supervisor, reloads: ReloadStatistics, dropped: int) ->
         reload_seconds=reloads.seconds,
         last_reload_successful=reloads.last_successful,
         dropped=dropped + sum(sample.totals.dropped for sample in requests),
+        gpus=usage_of(gpus, supervisor),
     )
 
 

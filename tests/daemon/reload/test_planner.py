@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from servd.core.errors import ConfigError
-from servd.daemon.reload.desired import DesiredState
 from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned, Planner, ports_of
 from servd.daemon.reload.request import ReloadRequest
 from servd.plan.model import Plan

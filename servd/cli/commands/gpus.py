@@ -1,0 +1,65 @@
+"""`servd gpus`: shows the GPUs of this machine and who holds their memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from servd.cli.admin_options import admin_client, admin_options
+from servd.cli.render.output import print_json, print_lines, width_of
+from servd.control.client import NoDaemonError
+from servd.core.errors import ConfigError, Exit, ServdError
+from servd.core.printable import visible
+
+
+@click.command("gpus")
+@admin_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(config: str | None, admin: str | None, as_json: bool) -> int:
+    """Show GPUs: memory, load, and which processes hold them.
+
+    Asks the driver itself where no daemon runs. Exits 1 if the GPUs are unknown.
+    """
+    from servd.cli.render.gpu_table import gpu_lines
+
+    found, by_daemon = _listed(config, admin)
+    if as_json:
+        print_json(found)
+        return Exit.OK if found["error"] is None else Exit.FAILED
+    shown = visible(found)
+    if shown["error"] is not None:
+        raise ServdError(f"the GPUs are unknown: {shown['error']}")
+    print_lines(gpu_lines(shown, width_of(sys.stdout), by_daemon=by_daemon))
+    return Exit.OK
+
+
+def _listed(config: str | None, admin: str | None) -> tuple[dict[str, Any], bool]:
+    """Returns the answer of the daemon, or without one that of the driver, and whether it is the
+    daemon's. Raises `ServdError`.
+    """
+    try:
+        client = admin_client(config, admin)
+        answer = client.get("/v1/gpus")
+    except NoDaemonError:
+        if admin:
+            raise
+        return _asked(), False
+    except ConfigError:
+        if config:
+            raise
+        return _asked(), False
+    if answer.good and isinstance(answer.body, dict) and "gpus" in answer.body:
+        return answer.body, True
+    raise client.unexpected(answer)
+
+
+def _asked() -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from servd.daemon.gpus.listing import gpus_status
+    from servd.host.gpu_query import ask_gpus
+
+    return asdict(gpus_status(ask_gpus(os.environ)))

@@ -1,0 +1,112 @@
+"""Which worker holds how much memory of which GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from servd.core.processes import owner_of
+from servd.core.quick_dataclass import dataclass
+from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.supervisor import Supervisor
+from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """A GPU of a worker: its UUID and its number ("" where unknown or none), its model, and the
+    memory that the worker and the processes it started hold; null where that is not measured.
+    """
+
+    id: str
+    number: str
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWorker:
+    """A worker by its service and index."""
+
+    service: str
+    worker: int
+
+
+class GpuUsage:
+    """The holders of a snapshot, by worker. `workers`: the workers by pid."""
+
+    def __init__(self, snapshot: GpuSnapshot | None, workers: Mapping[int, GpuWorker]) -> None:
+        self.snapshot = snapshot
+        self._workers = workers
+        self._owners: dict[int, int] = {}
+        if snapshot is not None and snapshot.names_processes:
+            pids = {holder.pid for gpu in snapshot.gpus for holder in gpu.holders}
+            for pid in pids:
+                if (owner := owner_of(pid, workers)) is not None:
+                    self._owners[pid] = owner
+
+    def of(self, pid: int, assigned: Sequence[str] = ()) -> list[GpuUse]:
+        """Returns the GPUs of a worker: those `assigned` to it by id or number, and others of
+        which it holds memory.
+        """
+        if self.snapshot is None:
+            return [_unknown(name) for name in assigned]
+        found = {name: self.snapshot.find(name) for name in assigned}
+        uses = [
+            self._use(gpu, pid) if gpu is not None else _unknown(name)
+            for name, gpu in found.items()
+        ]
+        listed = {gpu.id for gpu in found.values() if gpu is not None}
+        others = (gpu for gpu in self.snapshot.gpus if gpu.id not in listed)
+        return uses + [self._use(gpu, pid) for gpu in others if list(self._held(gpu, pid))]
+
+    def owner(self, holder: GpuHolder) -> GpuWorker | None:
+        """Returns the worker that a process belongs to."""
+        pid = self._owners.get(holder.pid)
+        return self._workers[pid] if pid is not None else None
+
+    def by_worker(self) -> dict[tuple[GpuWorker, str], int]:
+        """Returns bytes by worker and id of the GPU."""
+        found: dict[tuple[GpuWorker, str], int] = {}
+        for gpu in self.snapshot.gpus if self.snapshot is not None else ():
+            for holder in gpu.holders:
+                owner = self.owner(holder)
+                if owner is not None and holder.memory is not None:
+                    key = (owner, gpu.id)
+                    found[key] = found.get(key, 0) + holder.memory
+        return found
+
+    def _held(self, gpu: Gpu, pid: int) -> Iterable[int | None]:
+        return (h.memory for h in gpu.holders if self._owners.get(h.pid) == pid)
+
+    def _use(self, gpu: Gpu, pid: int) -> GpuUse:
+        assert self.snapshot is not None
+        held = list(self._held(gpu, pid))
+        known = self.snapshot.names_processes and None not in held
+        memory = sum(each or 0 for each in held) if known else None
+        return GpuUse(gpu.id, gpu.number, gpu.name, memory)
+
+
+def _unknown(name: str) -> GpuUse:
+    return GpuUse("", name, "", None) if name.isdecimal() else GpuUse(name, "", "", None)
+
+
+NO_USAGE = GpuUsage(None, {})
+
+
+def usage_of(snapshot: GpuSnapshot | None, supervisor: Supervisor) -> GpuUsage:
+    """Returns what all workers hold, those that drain too."""
+    if snapshot is None:
+        return NO_USAGE
+    workers = {
+        process.pid: GpuWorker(service.plan.name, process.slot)
+        for service in (*supervisor.services.values(), *supervisor.leaving)
+        for generation in service.generations
+        for process in (*generation.workers.processes, *generation.workers.leaving)
+    }
+    return GpuUsage(snapshot, workers)
+
+
+def assigned_to(process: WorkerProcess) -> tuple[str, ...]:
+    """Returns the GPUs that the plan gives to a worker."""
+    gpus = process.launch.plan.gpus
+    return gpus[process.slot % len(gpus)] if gpus else ()
