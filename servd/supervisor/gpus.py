@@ -33,6 +33,16 @@ class GpuWait:
     is_turn: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds of all GPUs together: bytes (0: unknown), and its name if the driver
+    tells it.
+    """
+
+    memory: int = 0
+    name: str = ""
+
+
 class StartingWorker(Protocol):
     """A worker process, as far as GPUs are concerned."""
 
@@ -120,6 +130,25 @@ class GpuRoom:
             await self._news.wait()
             if self._taken >= first:
                 yield self._held.get(worker, {})
+
+    async def holders(self, worker: Hashable) -> AsyncIterator[dict[int, Held] | None]:
+        """Yields what each process of a worker holds, by pid, whenever new figures come; None: that
+        is not known.
+        """
+        while True:
+            await self._news.wait()
+            yield self._holders_of(worker)
+
+    def _holders_of(self, worker: Hashable) -> dict[int, Held] | None:
+        if self.snapshot is None or not self.snapshot.names_processes:
+            return None
+        found: dict[int, Held] = {}
+        for gpu in self.snapshot.gpus:
+            for holder in gpu.holders:
+                if self._owner(holder.pid) == worker:
+                    memory = found.get(holder.pid, Held()).memory + (holder.memory or 0)
+                    found[holder.pid] = Held(memory, holder.name)
+        return found
 
     def _owner(self, pid: int) -> Hashable | None:
         """Returns the worker that a process is, or that has started it."""

@@ -264,8 +264,7 @@ class WorkerGroup:
             process.outputs.print_to(plan.definition.log)
         self.watcher.source.print_to(plan.definition.log)
         await self._each(lambda process: update(process, before, plan))
-        if (plan.health, plan.watchdog) != (before.health, before.watchdog):
-            self._recycler.renew()
+        if self._recycler.renew(before):
             self.refresh()
 
     def resize(self, workers: int) -> None:

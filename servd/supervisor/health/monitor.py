@@ -10,6 +10,7 @@ from servd.core.processes import is_ending
 from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health import memory
+from servd.supervisor.health.engine import EngineWatch
 from servd.supervisor.health.probe import why_unwell
 from servd.supervisor.health.progress import WorkProgress, work_of
 from servd.supervisor.health.readiness import was_held_up
@@ -23,12 +24,14 @@ _PAUSE_FACTOR = 50
 
 class HealthListener(Protocol):
     """Acts on what a monitor notices: a worker that is `hung` (no sign of life for `seconds`),
-    `stuck` (none of its requests goes on), `unwell` (its probes fail in a row), `recovered`,
+    `stuck` (none of its requests goes on), without the process that did its work (`lost_engine`),
+    `unwell` (its probes fail in a row), `recovered`,
     `over_limit_at_start` (as its replacement would be), or has reached a limit (`request_recycle`).
     """
 
     def hung(self, process: WorkerProcess, seconds: float) -> None: ...
     def stuck(self, process: WorkerProcess, seconds: float) -> None: ...
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None: ...
     def unwell(self, process: WorkerProcess, reason: str) -> None: ...
     def recovered(self, process: WorkerProcess) -> None: ...
     def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None: ...
@@ -43,6 +46,7 @@ class HealthMonitor:
         self._listener = listener
         self.since = asyncio.get_running_loop().time()
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_lost_engine = False
         self.renew(plan)
         process.exited.add_done_callback(lambda _: self.end())
 
@@ -54,8 +58,10 @@ class HealthMonitor:
             self._begin(self._signs_of_life(watchdog))
         if plan.health is not None:
             self._begin(self._health(plan.health))
-        elif self.process.unwell:
-            self._well_again()
+        else:
+            self._passed()
+        if plan.definition.watchdog_tree and plan.gpus:
+            self._begin(self._engine())
         if plan.limits.max_age is not None:
             self._begin(self._age(plan.limits.max_age))
         if plan.limits.memory is not None:
@@ -139,7 +145,7 @@ class HealthMonitor:
 
     def _passed(self) -> int:
         """It is well: it has failed no more."""
-        if self.process.unwell:
+        if self.process.unwell and not self._has_lost_engine:
             self._well_again()
         return 0
 
@@ -165,6 +171,20 @@ class HealthMonitor:
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
             pause = max(MEMORY_SECONDS, _PAUSE_FACTOR * (loop.time() - before))
         self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
+
+    async def _engine(self) -> None:
+        process, loop = self.process, asyncio.get_running_loop()
+        watch = EngineWatch(process.pid)
+        async for held in process.launch.context.gpus.holders(process):
+            if process.stopping:
+                return
+            if held is None:
+                watch.unknown()
+            elif reason := watch.look(held, loop.time()):
+                self._has_lost_engine = True
+                process.unwell = reason
+                self._listener.lost_engine(process, reason)
+                return
 
     async def _gpu_memory(self, limit: int) -> None:
         """A worker that is over it at once stays: each that replaces it would be over it too."""

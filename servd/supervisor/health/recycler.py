@@ -14,15 +14,23 @@ from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.health.monitor import HealthMonitor
+from servd.supervisor.worker_commands import abort_drain
 from servd.wire.graces import ABORT_SECONDS
 
 _TURN_SECONDS = 0.2
 """Interval of looking whether other workers on the same GPU have started."""
 
-_USELESS = ("cuda", "unwell")
+_USELESS = ("cuda", "unwell", "engine")
 """A worker that is to be replaced for one of these answers no request well any more: another one
 need not be ready first, and its GPU may have no room for both.
 """
+
+_USELESS_DRAIN_SECONDS = 10.0
+"""Its requests may wait for what does not come: no other one waits longer for them."""
+
+
+def _watched(plan: ServicePlan) -> tuple[object, ...]:
+    return plan.health, plan.watchdog, plan.definition.watchdog_tree
 
 
 class RecyclingTeam(Protocol):
@@ -60,10 +68,16 @@ class Recycler:
         details = {"error": process.recycle_error} if process.recycle_error else {}
         self.request_recycle(process, process.recycle_reason, **details)
 
-    def renew(self) -> None:
-        """Continues by the current plan."""
+    def renew(self, before: ServicePlan) -> bool:
+        """Continues by the current plan. Returns whether that differs in what workers are looked
+        after by.
+        """
+        plan = self.team.plan
+        if _watched(plan) == _watched(before):
+            return False
         for monitor in self._monitors.values():
-            monitor.renew(self.team.plan)
+            monitor.renew(plan)
+        return True
 
     def end_probation(self) -> None:
         """Allows replacements from now on."""
@@ -92,6 +106,11 @@ class Recycler:
         """Ends it as one that is hung: its requests would not end either."""
         process.report.failed = f"made no progress with its requests for {seconds:.3g} s"
         self._abort(process, "no_progress", reason="no progress", seconds=round(seconds, 1))
+
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None:
+        """Replaces a worker whose front alone is left."""
+        self.request_recycle(process, "engine", error=reason)
+        self.team.refresh()
 
     def _abort(self, process: WorkerProcess, kill_reason: str, **details: Any) -> None:
         process.kill_reason = kill_reason
@@ -171,9 +190,17 @@ class Recycler:
     async def _end_first(self, process: WorkerProcess, reason: str) -> None:
         """Replaces a worker next to which no other can run."""
         self._leaves(process, reason)
+        if reason in _USELESS:
+            self.team.keep(self._hurry(process))
         await self.team.drain_slots([process.slot])
         with contextlib.suppress(FailedStartError):  # tried again like any that dies
             await self.team.restart_slots([process.slot])
+
+    @staticmethod
+    async def _hurry(process: WorkerProcess) -> None:
+        await asyncio.wait({process.exited}, timeout=_USELESS_DRAIN_SECONDS)
+        if not process.exited.done():
+            await abort_drain(process)
 
     async def _has_room_beside(self, process: WorkerProcess) -> bool:
         """Whether the GPUs of a worker have room for its replacement too. Waits while others start
