@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
 from dataclasses import replace
 
 from servd.core.printable import visible

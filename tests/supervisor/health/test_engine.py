@@ -27,7 +27,7 @@ class Looks:
         self.now = 0.0
 
     def pass_by(self, seconds: int, **held: int) -> str:
-        """Returns what is said first in so many seconds; `held` is the GiB of processes: p812=61."""
+        """Returns what is said first in so many seconds; `held`: GiB of processes (p812=61)."""
         processes = {int(pid[1:]): Held(memory * GIB) for pid, memory in held.items()}
         for pid in processes:
             self.alive.setdefault(pid, 1)

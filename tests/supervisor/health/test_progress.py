@@ -79,7 +79,10 @@ class Notices(list[tuple[float, str]]):
     def recovered(self, process: WorkerProcess) -> None:
         self.append((now(), "recovered"))
 
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None: ...
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None:
+        self.append((now(), f"lost: {reason}"))
+
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None: ...
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None: ...
 
