@@ -105,6 +105,18 @@ async def reload(daemon: CurrentDaemon, by: Called, body: MaybeReload = None) ->
     return await _apply(daemon, request, asked, by)
 
 
+@router.post(
+    "/v1/gpus/{gpu}/release",
+    summary="Let workers have a GPU again that had failed",
+    status_code=204,
+    responses=documented(_404="No GPU with this id or number is in quarantine"),
+)
+async def release(gpu: str, daemon: CurrentDaemon) -> None:
+    if daemon.quarantine.release(gpu) is None:
+        title = f'GPU "{gpu[:100]}" is not in quarantine'
+        raise ProblemError(Problem(title=title, status=404))
+
+
 @router.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
 async def restart_all(daemon: CurrentDaemon, by: Called, body: MaybeWait = None) -> ReloadStatus:
     request = ReloadRequest("restart of all", read=False, roll_all=True)

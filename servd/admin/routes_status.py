@@ -135,7 +135,8 @@ async def status(response: Response, daemon: CurrentDaemon) -> Status:
 )
 async def gpus(daemon: CurrentDaemon) -> GpusStatus:
     answer = await daemon.gpus.answer()
-    return gpus_status(answer, usage_of(answer.snapshot, daemon.supervisor).owner)
+    owner_of = usage_of(answer.snapshot, daemon.supervisor).owner
+    return gpus_status(answer, owner_of, daemon.supervisor.context.workers.gpus.quarantine)
 
 
 @router.get(

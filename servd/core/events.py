@@ -70,6 +70,11 @@ class Event(StrEnum):
     GPU_DRIVER_ANSWERS = ("GPU driver answers again", "", "The memory of GPUs is measured again.")
     GPUS_NOT_MEASURED = ("GPUs not measured", "error",
         "There is no driver or no nvidia-ml-py: only declared figures of GPU memory count.")
+    GPU_ERROR = ("GPU error", "gpu xid? error workers next_action",
+        "The driver reported an error of a GPU that is no reason to stop using it.")
+    GPU_FAILED = ("GPU failed", "gpu xid? error workers next_action",
+        "A GPU cannot be relied on any more; `workers` are those that have it.")
+    GPU_RELEASED = ("GPU released", "gpu", "Workers may have the GPU again.")
     INTERNAL_ERROR = ("internal error", "service? exception",
         "A bug in servd; the daemon continues. Please report it.")
     CONNECTIONS_NOT_ACCEPTED = ("cannot accept connections",

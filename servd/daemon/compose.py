@@ -10,6 +10,7 @@ from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
 from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.quarantine import GpuQuarantine
 from servd.daemon.hooks import Hooks
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.log.sink import now
@@ -37,6 +38,7 @@ from servd.daemon.watch.inputs import InputWatch
 from servd.daemon.watch.runtime_folder import RuntimeFolderWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.host.other_servd import advice, other_servd
+from servd.plan.gpu_faults import Quarantine
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.circus.worker_context import WorkerContext
@@ -61,6 +63,8 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     environ = dict(os.environ)
     gpus = GpuMonitor(environ)
     planner = Planner(environ, folder.path, now, GpuKnowledge(environ, gpus))
+    reasons = dict(options.previous.state.gpu_quarantine) if options.previous is not None else {}
+    planner.gpus.quarantine = Quarantine(reasons)
     desired, warnings = _first_state(options, planner)
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
@@ -103,6 +107,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         now=now,
         boot=router.boot,
     )
+    quarantine = GpuQuarantine(reasons, gpus, supervisor, lambda: reloader.desired, queue.ask)
     components = DaemonComponents(resources, lifecycle, queue, supervisor, reloader, admin)
     compactor = MetricsCompactor(folder)
     autoscaler = Autoscaler(lambda: reloader.desired, workers.counters, queue.ask)
@@ -124,6 +129,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         parent=parent,
         hooks=hooks,
         gpus=gpus,
+        quarantine=quarantine,
         rates=rates,
         autoscaler=autoscaler,
         history=history,
@@ -186,6 +192,7 @@ def _measure(
     if options.previous is not None:
         room.peaks.update(options.previous.state.gpu_peaks)
     known.peaks = room.peaks
+    room.quarantine = known.quarantine
     known.tell = room.take
     known.tell(known.asked)
     room.look = monitor.look_soon

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity
 from servd.host.facts import usable_ids
 from servd.host.gpu_query import query_gpus
+from servd.plan.gpu_faults import Quarantine
 from servd.plan.gpu_inventory import find_gpu
 from servd.plan.gpu_warnings import gpu_warnings
 from servd.plan.gpus import (
@@ -29,6 +31,7 @@ from servd.plan.model import Plan
 from servd.wire.gpus import Gpu, GpuSnapshot
 
 _NO_PEAKS: Mapping[str, int] = {}
+_NO_QUARANTINE = Quarantine({})
 
 Ask = Callable[[], GpuSnapshot | None]
 """Asks for the GPUs, which may take seconds; None: nothing is known of them."""
@@ -101,10 +104,12 @@ def equipped(
     before: Plan,
     ask: Ask | None = None,
     peaks: Mapping[str, int] = _NO_PEAKS,
+    quarantine: Quarantine = _NO_QUARANTINE,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`. On a machine
     without GPUs, requests in BentoML code are dropped with a warning, as BentoML does. Without
-    `ask`, the driver is asked.
+    `ask`, the driver is asked. GPUs in `quarantine` are given only where the others do not suffice:
+    workers wait for them.
     """
     wanted = gpu_requests(plan)
     if not wanted:
@@ -112,13 +117,28 @@ def equipped(
     snapshot = ask() if ask is not None else query_gpus(environ)
     gpus = usable_gpus(loaded.config.daemon.gpus, environ, snapshot)
     if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
-        plan = without_gpus(with_gpus(plan, gpus, before, peaks), [])
+        plan = without_gpus(_dealt(plan, gpus, before, peaks, quarantine), [])
         found = [
             _at(loaded, (each.service, each.key), each.message, "warning", each.hint)
             for each in gpu_warnings(plan, peaks)
         ]
         return plan, found
     return without_gpus(plan, wanted), [_done_without(loaded, request) for request in wanted]
+
+
+def _dealt(
+    plan: Plan,
+    gpus: GpuInventory,
+    before: Plan,
+    peaks: Mapping[str, int],
+    quarantine: Quarantine,
+) -> Plan:
+    """Returns `plan` with GPUs. Raises `GpuError`."""
+    sound = quarantine.without(gpus.ids, gpus.known)
+    if sound != gpus.ids:
+        with contextlib.suppress(GpuError):
+            return with_gpus(plan, dataclasses.replace(gpus, ids=sound), before, peaks)
+    return with_gpus(plan, gpus, before, peaks)
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
@@ -147,10 +167,11 @@ def equip_at_start(
     environ: Mapping[str, str],
     ask: Ask | None = None,
     peaks: Mapping[str, int] = _NO_PEAKS,
+    quarantine: Quarantine = _NO_QUARANTINE,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns the `equipped` plan of a first start, and warnings. Raises `LoadError`."""
     try:
-        return equipped(loaded, plan, environ, Plan(), ask, peaks)
+        return equipped(loaded, plan, environ, Plan(), ask, peaks, quarantine)
     except GpuError as error:
         found = (*loaded.diagnostics, gpu_diagnostic(loaded, error))
         raise LoadError(dataclasses.replace(loaded, diagnostics=found)) from None

@@ -10,6 +10,7 @@ from typing import Protocol
 from servd.core.printable import visible as printable
 from servd.core.processes import name_of, owner_of
 from servd.core.quick_dataclass import dataclass
+from servd.plan.gpu_faults import Quarantine
 from servd.plan.gpu_inventory import gib
 from servd.plan.gpu_requests import GpuRequest, request_of
 from servd.plan.model import ServicePlan
@@ -34,7 +35,7 @@ class GpuWait:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldMemory:
     """What a process holds of all GPUs together: bytes (0: unknown), and its name if the driver
     tells it.
     """
@@ -78,7 +79,7 @@ class GpuRoom:
     """Says when a worker may start on its GPUs: one at a time on each, and with declared memory
     only where the driver measures that much as free. While nothing is measured, the plan counts
     alone. `look`: asks for new figures soon. `peaks`: the bytes that a worker of a service took at
-    most of one GPU.
+    most of one GPU. `quarantine`: GPUs on which none starts.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class GpuRoom:
     ) -> None:
         self.snapshot: GpuSnapshot | None = None
         self.peaks: dict[str, int] = {}
+        self.quarantine = Quarantine({})
         self.look = look
         self._wake = wake
         self._taken = 0
@@ -131,7 +133,7 @@ class GpuRoom:
             if self._taken >= first:
                 yield self._held.get(worker, {})
 
-    async def holders(self, worker: Hashable) -> AsyncIterator[dict[int, Held] | None]:
+    async def holders(self, worker: Hashable) -> AsyncIterator[dict[int, HeldMemory] | None]:
         """Yields what each process of a worker holds, by pid, whenever new figures come; None: that
         is not known.
         """
@@ -139,15 +141,15 @@ class GpuRoom:
             await self._news.wait()
             yield self._holders_of(worker)
 
-    def _holders_of(self, worker: Hashable) -> dict[int, Held] | None:
+    def _holders_of(self, worker: Hashable) -> dict[int, HeldMemory] | None:
         if self.snapshot is None or not self.snapshot.names_processes:
             return None
-        found: dict[int, Held] = {}
+        found: dict[int, HeldMemory] = {}
         for gpu in self.snapshot.gpus:
             for holder in gpu.holders:
                 if self._owner(holder.pid) == worker:
-                    memory = found.get(holder.pid, Held()).memory + (holder.memory or 0)
-                    found[holder.pid] = Held(memory, holder.name)
+                    memory = found.get(holder.pid, HeldMemory()).memory + (holder.memory or 0)
+                    found[holder.pid] = HeldMemory(memory, holder.name)
         return found
 
     def _owner(self, pid: int) -> Hashable | None:
@@ -173,6 +175,11 @@ class GpuRoom:
         return found
 
     def _reasons(self, newcomer: _User, plan: ServicePlan) -> Iterator[GpuWait]:
+        known = self.snapshot.gpus if self.snapshot is not None else ()
+        for gpu in newcomer.gpus:
+            if reason := self.quarantine.reason(gpu, known):
+                name = self.visible(gpu, plan.gpu_names.get(gpu, gpu))
+                yield GpuWait(f"GPU {name} is in quarantine: {reason}", ("sick", gpu), is_turn=True)
         for gpu in newcomer.gpus:
             if newcomer.is_counted and not plan.is_task:
                 yield from self._turn(gpu, plan)
@@ -240,6 +247,10 @@ class GpuRoom:
         """A worker has been reaped."""
         if self._users.pop(worker, None) is not None:
             self._wake_up(changed=True)
+
+    def changed(self) -> None:
+        """A GPU has been released."""
+        self._wake_up()
 
     def _wake_up(self, *, changed: bool = False) -> None:
         if not self._holds_up:

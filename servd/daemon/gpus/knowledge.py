@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from servd.daemon.gpus.monitor import GpuMonitor
 from servd.host.gpu_query import QUERY_SECONDS, query_gpus
+from servd.plan.gpu_faults import Quarantine
 from servd.wire.gpus import GpuSnapshot
 
 _AGAIN_SECONDS = 2.0
@@ -14,12 +15,14 @@ _AGAIN_SECONDS = 2.0
 
 class GpuKnowledge:
     """The GPUs for plans. `asked`: the latest answer; None if there was none. `peaks`: the bytes
-    that a worker of a service was seen to take of a GPU. `tell`: where new figures go.
+    that a worker of a service was seen to take of a GPU. `quarantine`: GPUs that have failed.
+    `tell`: where new figures go.
     """
 
     def __init__(self, environ: Mapping[str, str], monitor: GpuMonitor) -> None:
         self.asked: GpuSnapshot | None = None
         self.peaks: Mapping[str, int] = {}
+        self.quarantine = Quarantine({})
         self.tell: Callable[[GpuSnapshot | None], object] = lambda snapshot: None
         self._environ = environ
         self._monitor = monitor

@@ -88,6 +88,7 @@ class Planner:
             self.environ,
             self.gpus.ask,
             self.gpus.peaks,
+            self.gpus.quarantine,
         )
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
@@ -147,7 +148,9 @@ class Planner:
         """Assigns GPUs, or raises `RefusedError` (for a manual action) or `ConfigError`."""
         gpus = self.gpus
         try:
-            return equipped(loaded, plan, self.environ, running, gpus.ask, gpus.peaks)
+            return equipped(
+                loaded, plan, self.environ, running, gpus.ask, gpus.peaks, gpus.quarantine
+            )
         except GpuError as error:
             if request.by_hand:
                 raise RefusedError(str(error)) from None

@@ -35,7 +35,7 @@ class UpgradeState:
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
     revision) and `digest` are the configuration's; `gpu_peaks` are the bytes that workers of a
-    service took of a GPU at most.
+    service took of a GPU at most, `gpu_quarantine` the GPUs that have failed, with the reasons.
     """
 
     pid: int
@@ -57,6 +57,7 @@ class UpgradeState:
     by_hand: dict[str, OverrideRecord]
     workers: dict[str, int] = field(default_factory=dict)
     gpu_peaks: dict[str, int] = field(default_factory=dict)
+    gpu_quarantine: dict[str, str] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> list[int]:

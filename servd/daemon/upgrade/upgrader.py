@@ -233,4 +233,5 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
         },
         workers={s.name: s.workers for s in desired.declared.services if scaling_of(s)},
         gpu_peaks=dict(supervisor.context.workers.gpus.peaks),
+        gpu_quarantine=dict(supervisor.context.workers.gpus.quarantine.reasons),
     )

@@ -9,7 +9,7 @@ from servd.core.printable import visible
 from servd.core.processes import name_of, started_at
 from servd.core.quick_dataclass import dataclass
 from servd.plan.gpu_inventory import gib
-from servd.supervisor.gpus import Held
+from servd.supervisor.gpus import HeldMemory
 
 PATIENCE_SECONDS = 5.0
 """Time for a worker to start another process in place of one that has ended."""
@@ -48,7 +48,7 @@ class EngineWatch:
         """Nothing is known of the GPUs at the moment."""
         self._since = None
 
-    def look(self, held: Mapping[int, Held], now: float) -> str:
+    def look(self, held: Mapping[int, HeldMemory], now: float) -> str:
         """Returns which process has ended, and that no other one has taken its place in time; "" if
         all is well. `held` is what each process of the worker holds.
         """
@@ -64,7 +64,7 @@ class EngineWatch:
         much = f" with {gib(engine.memory)} GiB" if engine.memory else ""
         return f"engine: pid {pid} ({visible(engine.name)}){much} ended"
 
-    def _note(self, pid: int, one: Held, now: float) -> None:
+    def _note(self, pid: int, one: HeldMemory, now: float) -> None:
         known = self._engines.get(pid)
         if known is None:
             name = one.name or self._name(pid) or "a program"

@@ -20,7 +20,7 @@ from servd.wire.graces import ABORT_SECONDS
 _TURN_SECONDS = 0.2
 """Interval of looking whether other workers on the same GPU have started."""
 
-_USELESS = ("cuda", "unwell", "engine")
+_USELESS = ("cuda", "unwell", "engine", "gpu_failed")
 """A worker that is to be replaced for one of these answers no request well any more: another one
 need not be ready first, and its GPU may have no room for both.
 """
@@ -193,8 +193,14 @@ class Recycler:
         if reason in _USELESS:
             self.team.keep(self._hurry(process))
         await self.team.drain_slots([process.slot])
+        if reason == "gpu_failed":  # no other GPU may be there for long
+            self.team.keep(self._restart(process.slot))
+        else:
+            await self._restart(process.slot)
+
+    async def _restart(self, slot: int) -> None:
         with contextlib.suppress(FailedStartError):  # tried again like any that dies
-            await self.team.restart_slots([process.slot])
+            await self.team.restart_slots([slot])
 
     @staticmethod
     async def _hurry(process: WorkerProcess) -> None:

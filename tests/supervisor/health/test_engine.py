@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from servd.supervisor.gpus import Held
+from servd.supervisor.gpus import HeldMemory
 from servd.supervisor.health.engine import EngineWatch
 
 from support.gpus import GIB, FakeGpus
@@ -28,7 +28,7 @@ class Looks:
 
     def pass_by(self, seconds: int, **held: int) -> str:
         """Returns what is said first in so many seconds; `held`: GiB of processes (p812=61)."""
-        processes = {int(pid[1:]): Held(memory * GIB) for pid, memory in held.items()}
+        processes = {int(pid[1:]): HeldMemory(memory * GIB) for pid, memory in held.items()}
         for pid in processes:
             self.alive.setdefault(pid, 1)
         for _ in range(seconds):
