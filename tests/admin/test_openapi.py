@@ -105,7 +105,7 @@ def test_the_description_names_every_route_of_the_readme(servd: Servd) -> None:
         "GET /page/dagre.min.js", "GET /v1/gpus", "GET /v1/history", "GET /v1/measurements",
         "GET /v1/status", "GET /v1/services/{name}", "GET /v1/config", "GET /v1/plan",
         "GET /v1/events", "GET /v1/logs", "POST /v1/reload", "POST /v1/restart",
-        "POST /v1/upgrade",
+        "POST /v1/upgrade", "POST /v1/gpus/{gpu}/release",
         "POST /v1/services/{name}/restart", "POST /v1/services/{name}/start",
         "POST /v1/services/{name}/stop", "POST /v1/services/{name}/scale",
     }  # fmt: skip

@@ -43,12 +43,14 @@ def command(context: click.Context, config: str | None, admin: str | None, as_js
 @command.command("release")
 @click.argument("gpu")
 @admin_options
-def release(gpu: str, config: str | None, admin: str | None) -> int:
+@click.pass_context
+def release(context: click.Context, gpu: str, config: str | None, admin: str | None) -> int:
     """Let workers have a GPU again that had failed.
 
     GPU is its id or number.
     """
-    client = admin_client(config, admin)
+    before = context.parent.params if context.parent is not None else {}
+    client = admin_client(config or before.get("config"), admin or before.get("admin"))
     answer = client.post(f"/v1/gpus/{quote(gpu, safe='')}/release")
     if not answer.good:
         raise client.unexpected(answer)

@@ -103,19 +103,25 @@ def test_without_another_gpu_the_service_says_why_it_is_down(servd: Servd, tmp_p
     assert 'GPU "0" is not in quarantine' in again.stderr
 
 
-@pytest.mark.parametrize(
-    ("errors", "xid", "event"),
-    [("quarantine", 31, "GPU error"), ("report", 79, "GPU failed")],
-)
-def test_what_is_only_said(servd: Servd, tmp_path: Path, errors: str, xid: int, event: str) -> None:
-    daemon, fake = start(servd, tmp_path, 2, errors)
+def test_an_error_that_a_program_causes_is_only_said(servd: Servd, tmp_path: Path) -> None:
+    daemon, fake = start(servd, tmp_path, 2)
     before = daemon.pids("llm")
-    fake.fault("GPU-fake-0", xid, "an error")
-    found = daemon.wait_for(event, gpu="GPU-fake-0", xid=xid)
+    fake.fault("GPU-fake-0", 31, "MMU fault")
+    found = daemon.wait_for("GPU error", gpu="GPU-fake-0", xid=31)
     assert found["workers"] == ["llm worker 0"]
-    assert found["next_action"].startswith("none: ")
-    counted = {"gpu": "GPU-fake-0", "xid": str(xid)}
+    assert found["next_action"] == "none: a program has caused it"
+    counted = {"gpu": "GPU-fake-0", "xid": "31"}
     wait_until(lambda: daemon.metric("servd_gpu_errors_total", **counted) == 1, "it is counted")
+    assert daemon.pids("llm") == before
+    assert state_of(daemon, "GPU-fake-0") == "ok"
+
+
+def test_where_errors_are_reported_nothing_is_done(servd: Servd, tmp_path: Path) -> None:
+    daemon, fake = start(servd, tmp_path, 2, "report")
+    before = daemon.pids("llm")
+    fake.fault("GPU-fake-0", 79)
+    assert failed(daemon)["next_action"] == 'none: daemon.gpu_errors is "report"'
+    wait_until((daemon.folder / "hooked").exists, "the hook")
     assert daemon.pids("llm") == before
     assert state_of(daemon, "GPU-fake-0") == "ok"
 
