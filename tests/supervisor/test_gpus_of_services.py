@@ -188,3 +188,12 @@ def test_what_fills_its_gpu_is_recreated_and_the_plan_says_so(servd: Servd, gpus
     assert "roll  (recreate: 70.5 GiB more are needed, 9.5 are free)" in plan
     assert daemon.cli("reload").returncode == 0
     assert daemon.get("llm").text == "0"
+
+
+def test_a_new_daemon_takes_over_what_fills_its_gpu(servd: Servd, gpus: FakeGpus) -> None:
+    daemon = start(servd, gpus, LLM).ready()
+    (before,) = daemon.pids("llm")
+    assert daemon.upgrade()["outcome"] == "replaced"
+    wait_until(lambda: daemon.service("llm")["state"] == "ready", "the new worker is ready")
+    assert daemon.pids("llm") != [before]
+    assert daemon.get("llm").text == "0"

@@ -34,8 +34,8 @@ class UpgradeState:
     the end; `chosen` are ports of addresses without one, `ports` those of commands that bind
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
-    revision) and `digest` are the configuration's; `gpu_peaks` are the bytes that workers of a
-    service took of a GPU at most.
+    revision) and `digest` are the configuration's; `gpus` are those of each worker, and
+    `gpu_peaks` the bytes that one took of a GPU at most, by service.
     """
 
     pid: int
@@ -56,6 +56,7 @@ class UpgradeState:
     services: dict[str, InheritedService]
     by_hand: dict[str, OverrideRecord]
     workers: dict[str, int] = field(default_factory=dict)
+    gpus: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     gpu_peaks: dict[str, int] = field(default_factory=dict)
 
     @property
