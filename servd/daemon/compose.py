@@ -72,7 +72,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     templates = supervisor.context.workers.templates
     templates.add_described(options.described(), desired.plan.services)
     context, workers = supervisor.context, supervisor.context.workers
-    _measure(gpus, planner.gpus, workers.gpus, options)
+    _measure(gpus, planner.gpus, workers.gpus)
     admin = options.admin(folder.path)
     path = os.path.abspath(loaded.path)
     config_folder = path if os.path.isdir(path) else os.path.dirname(path)
@@ -185,12 +185,9 @@ def _supervisor(
     return Supervisor(context, numbers)
 
 
-def _measure(
-    monitor: GpuMonitor, known: GpuKnowledge, room: GpuRoom, options: DaemonOptions
-) -> None:
-    """Lets workers start by what is measured of the GPUs."""
-    if options.previous is not None:
-        room.peaks.update(options.previous.state.gpu_peaks)
+def _measure(monitor: GpuMonitor, known: GpuKnowledge, room: GpuRoom) -> None:
+    """Lets workers start by what is measured of the GPUs, and plans know what they take."""
+    room.peaks.update(known.peaks)
     known.peaks = room.peaks
     room.quarantine = known.quarantine
     known.tell = room.take
@@ -210,6 +207,7 @@ def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState
     if options.previous is None:
         return planner.first(loaded, {}, {}, {}, revision=1)
     state = options.previous.state
+    planner.gpus.peaks, planner.gpus.held = state.gpu_peaks, state.gpus
     revision = state.generation + (loaded.digest != state.digest)
     overrides = state.overrides(loaded.config)
     return planner.first(loaded, overrides, state.ports, state.workers, revision)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Protocol
 
 from servd.config.bento.declared import component_paths
 from servd.config.load import Loaded, LoadError
@@ -15,7 +15,7 @@ from servd.core.diagnostics import Diagnostic, Severity
 from servd.host.facts import usable_ids
 from servd.host.gpu_query import query_gpus
 from servd.plan.gpu_faults import Quarantine
-from servd.plan.gpu_inventory import find_gpu
+from servd.plan.gpu_inventory import Ids, find_gpu
 from servd.plan.gpu_warnings import gpu_warnings
 from servd.plan.gpus import (
     ORDER,
@@ -30,11 +30,32 @@ from servd.plan.gpus import (
 from servd.plan.model import Plan
 from servd.wire.gpus import Gpu, GpuSnapshot
 
-_NO_PEAKS: Mapping[str, int] = {}
-_NO_QUARANTINE = Quarantine({})
 
-Ask = Callable[[], GpuSnapshot | None]
-"""Asks for the GPUs, which may take seconds; None: nothing is known of them."""
+class KnownGpus(Protocol):
+    """What is known of GPUs. `peaks`: the bytes that a worker of a service was seen to take of one.
+    `held`: the GPUs that workers have at a first start, by service. `quarantine`: those that have
+    failed. `ask` may take seconds; None: nothing is known.
+    """
+
+    peaks: Mapping[str, int]
+    held: Mapping[str, tuple[Ids, ...]]
+    quarantine: Quarantine
+
+    def ask(self) -> GpuSnapshot | None: ...
+
+
+class AskedGpus:
+    """Asks the driver, and knows nothing of what was before."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.peaks: Mapping[str, int] = {}
+        self.held: Mapping[str, tuple[Ids, ...]] = {}
+        self.quarantine = Quarantine({})
+        self._environ = environ
+
+    def ask(self) -> GpuSnapshot | None:
+        """Implements `KnownGpus`."""
+        return query_gpus(self._environ)
 
 
 def usable_gpus(
@@ -102,43 +123,35 @@ def equipped(
     plan: Plan,
     environ: Mapping[str, str],
     before: Plan,
-    ask: Ask | None = None,
-    peaks: Mapping[str, int] = _NO_PEAKS,
-    quarantine: Quarantine = _NO_QUARANTINE,
+    known: KnownGpus | None = None,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns `plan` with the GPUs of every worker, and warnings. Raises `GpuError`. On a machine
     without GPUs, requests in BentoML code are dropped with a warning, as BentoML does. Without
-    `ask`, the driver is asked. GPUs in `quarantine` are given only where the others do not suffice:
+    `known`, the driver is asked. GPUs in quarantine are given only where the others do not suffice:
     workers wait for them.
     """
     wanted = gpu_requests(plan)
     if not wanted:
         return without_gpus(plan, []), []
-    snapshot = ask() if ask is not None else query_gpus(environ)
-    gpus = usable_gpus(loaded.config.daemon.gpus, environ, snapshot)
+    known = known or AskedGpus(environ)
+    gpus = usable_gpus(loaded.config.daemon.gpus, environ, known.ask())
     if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
-        plan = without_gpus(_dealt(plan, gpus, before, peaks, quarantine), [])
+        plan = without_gpus(_dealt(plan, gpus, before, known), [])
         found = [
             _at(loaded, (each.service, each.key), each.message, "warning", each.hint)
-            for each in gpu_warnings(plan, peaks)
+            for each in gpu_warnings(plan, known.peaks)
         ]
         return plan, found
     return without_gpus(plan, wanted), [_done_without(loaded, request) for request in wanted]
 
 
-def _dealt(
-    plan: Plan,
-    gpus: GpuInventory,
-    before: Plan,
-    peaks: Mapping[str, int],
-    quarantine: Quarantine,
-) -> Plan:
+def _dealt(plan: Plan, gpus: GpuInventory, before: Plan, known: KnownGpus) -> Plan:
     """Returns `plan` with GPUs. Raises `GpuError`."""
-    sound = quarantine.without(gpus.ids, gpus.known)
+    sound = known.quarantine.without(gpus.ids, gpus.known)
     if sound != gpus.ids:
         with contextlib.suppress(GpuError):
-            return with_gpus(plan, dataclasses.replace(gpus, ids=sound), before, peaks)
-    return with_gpus(plan, gpus, before, peaks)
+            return with_gpus(plan, dataclasses.replace(gpus, ids=sound), before, known.peaks)
+    return with_gpus(plan, gpus, before, known.peaks)
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:
@@ -165,13 +178,15 @@ def equip_at_start(
     loaded: Loaded,
     plan: Plan,
     environ: Mapping[str, str],
-    ask: Ask | None = None,
-    peaks: Mapping[str, int] = _NO_PEAKS,
-    quarantine: Quarantine = _NO_QUARANTINE,
+    known: KnownGpus | None = None,
 ) -> tuple[Plan, list[Diagnostic]]:
     """Returns the `equipped` plan of a first start, and warnings. Raises `LoadError`."""
+    held = known.held if known is not None else {}
+    before = tuple(
+        dataclasses.replace(service, gpus=held.get(service.name, ())) for service in plan.services
+    )
     try:
-        return equipped(loaded, plan, environ, Plan(), ask, peaks, quarantine)
+        return equipped(loaded, plan, environ, Plan(before), known)
     except GpuError as error:
         found = (*loaded.diagnostics, gpu_diagnostic(loaded, error))
         raise LoadError(dataclasses.replace(loaded, diagnostics=found)) from None

@@ -170,7 +170,8 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     ]
     keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
     keys += _variables(old, new, before, after)
-    keys += _outside(old, new, {key.key.partition(".")[0] for key in keys})
+    known = {key.key.partition(".")[0] for key in keys if key.key not in _OF_THE_DEAL}
+    keys += _outside(old, new, known)
     # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "checked in a different way")]
 
@@ -248,6 +249,9 @@ def _values(key: str, value_of: Callable[[ServicePlan], object], text: str = "")
 
     return find
 
+
+_OF_THE_DEAL = ("gpus.memory", "gpus.topology")
+"""Keys that explain no other GPUs: they only tell which are dealt."""
 
 _OF_ACCOUNT = ("HOME", "USER", "LOGNAME", "PROMETHEUS_MULTIPROC_DIR")
 

@@ -41,8 +41,12 @@ class GpuBudget:
                 self._taken.update(self._needs(self._requests[service], ids))
 
     def _needs(self, request: GpuRequest, ids: Ids) -> dict[str, int]:
-        """The bytes that a worker takes of each of its GPUs."""
+        """The bytes that a worker takes of each of its GPUs. What was measured counts more than the
+        part of a share.
+        """
         peak = self._peaks.get(request.service, 0)
+        if request.memory is None and peak:
+            return dict.fromkeys(ids, peak)
         return {gpu: max(request.need(self._gpus.total(gpu)), peak) for gpu in ids}
 
     def choose(self, service: ServicePlan) -> RolloutChoice:

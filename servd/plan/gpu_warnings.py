@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from servd.config.gpu_table import GpuNeeds
 from servd.config.scalars import print_size
 from servd.core.quick_dataclass import dataclass
-from servd.plan.gpu_inventory import gib
+from servd.plan.gpu_inventory import CONTEXT_BYTES, GIB, gib
 from servd.plan.gpus import VISIBLE, gpu_requests
 from servd.plan.model import Plan, ServicePlan
 
@@ -37,9 +37,11 @@ def gpu_warnings(plan: Plan, peaks: Mapping[str, int]) -> Iterator[GpuWarning]:
             message = "the CPUs next to its GPUs are not known: its workers run on all CPUs"
             yield GpuWarning(service.name, "cpu_affinity", message)
         asked, peak = service.definition.gpus, peaks.get(service.name, 0)
-        if isinstance(asked, GpuNeeds) and asked.memory is not None and peak > asked.memory:
-            message = f"declared {print_size(asked.memory)}, peak {gib(peak)}GiB"
-            yield GpuWarning(service.name, "gpus", message, f'write memory = "{_rounded(peak)}"')
+        memory = asked.memory if isinstance(asked, GpuNeeds) else None
+        if memory is not None and peak > memory + CONTEXT_BYTES:
+            message = f"declared {print_size(memory)}, peak {gib(peak)}GiB"
+            hint = f'write memory = "{_rounded(peak - CONTEXT_BYTES)}"'
+            yield GpuWarning(service.name, "gpus", message, hint)
 
 
 def _sees_all(service: ServicePlan) -> bool:
@@ -52,4 +54,4 @@ def _sees_all(service: ServicePlan) -> bool:
 
 def _rounded(peak: int) -> str:
     """Returns a size in whole GiB that is enough."""
-    return f"{-(-peak // (1 << 30))}GiB"
+    return f"{-(-peak // GIB)}GiB"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from servd.daemon.gpus.monitor import GpuMonitor
 from servd.host.gpu_query import QUERY_SECONDS, query_gpus
 from servd.plan.gpu_faults import Quarantine
+from servd.plan.gpu_inventory import Ids
 from servd.wire.gpus import GpuSnapshot
 
 _AGAIN_SECONDS = 2.0
@@ -14,8 +15,8 @@ _AGAIN_SECONDS = 2.0
 
 
 class GpuKnowledge:
-    """The GPUs for plans. `asked`: the latest answer; None if there was none. `peaks`: the bytes
-    that a worker of a service was seen to take of a GPU. `quarantine`: GPUs that have failed.
+    """The GPUs for plans (`KnownGpus`). `asked`: the latest answer; None if there was none. `peaks`
+    and `held` come from the previous daemon, if there was one. `quarantine`: GPUs that have failed.
     `tell`: where new figures go.
     """
 
@@ -23,6 +24,7 @@ class GpuKnowledge:
         self.asked: GpuSnapshot | None = None
         self.peaks: Mapping[str, int] = {}
         self.quarantine = Quarantine({})
+        self.held: Mapping[str, tuple[Ids, ...]] = {}
         self.tell: Callable[[GpuSnapshot | None], object] = lambda snapshot: None
         self._environ = environ
         self._monitor = monitor

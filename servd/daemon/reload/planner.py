@@ -82,14 +82,8 @@ class Planner:
         """
         declared = autoscaled(self._declared(loaded, ports), numbers)
         overrides = effective_overrides(overrides, declared)
-        plan, warnings = equip_at_start(
-            loaded,
-            with_overrides(declared, overrides),
-            self.environ,
-            self.gpus.ask,
-            self.gpus.peaks,
-            self.gpus.quarantine,
-        )
+        plan = with_overrides(declared, overrides)
+        plan, warnings = equip_at_start(loaded, plan, self.environ, self.gpus)
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
     def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
@@ -146,11 +140,8 @@ class Planner:
         self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan
     ) -> tuple[Plan, list[Diagnostic]]:
         """Assigns GPUs, or raises `RefusedError` (for a manual action) or `ConfigError`."""
-        gpus = self.gpus
         try:
-            return equipped(
-                loaded, plan, self.environ, running, gpus.ask, gpus.peaks, gpus.quarantine
-            )
+            return equipped(loaded, plan, self.environ, running, self.gpus)
         except GpuError as error:
             if request.by_hand:
                 raise RefusedError(str(error)) from None

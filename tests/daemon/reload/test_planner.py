@@ -163,6 +163,13 @@ def test_gpus_of_workers_that_stay_are_not_dealt_again() -> None:
     assert len({each for worker in after for each in worker}) == 2
 
 
+def test_a_new_daemon_deals_gpus_as_the_old_one_did() -> None:
+    made = planner()
+    made.gpus.held = {"model": (("1",),), "gone": (("0",),)}
+    desired, _ = made.first(loaded_text(text()).require(), {}, {}, {}, 1)
+    assert desired.plan.service("model").gpus == (("1",),)
+
+
 def test_a_service_can_be_replaced_though_it_did_not_change() -> None:
     desired = first()
     request = ReloadRequest("restart", read=False, roll=frozenset({"web"}))
