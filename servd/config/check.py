@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from servd.config.check_external import autoscale_makes_sense, externals_are_elsewhere
+from servd.config.check_models import warmups_reach_their_worker
 from servd.config.check_runners import (
     app_is_a_target,
     apps_are_asked_over_http,
@@ -259,4 +260,5 @@ RULES: tuple[Rule, ...] = (
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,
     hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,
+    warmups_reach_their_worker,
 )  # fmt: skip

@@ -78,6 +78,12 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
+def read_request_file(path: str) -> RequestFile:
+    """Returns the request in the file at `path`. Raises OSError and `RequestFileError`."""
+    with open(path, "rb") as file:
+        return parse_request_file(file.read(MAX_BYTES + 1))
+
+
 def parse_request_file(content: bytes) -> RequestFile:
     """Returns the request in a file. Raises `RequestFileError`."""
     if len(content) > MAX_BYTES:

@@ -164,6 +164,8 @@ A change of the service stops it before it starts it again.")
         "The worker process was started.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
+    WORKER_WARM = ("worker warmed up", "service generation worker requests seconds",
+        "The worker has answered its warm-up requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
         "The worker exited unexpectedly.")
     WORKER_HUNG = ("worker hung", "service generation worker seconds next_action",

@@ -32,7 +32,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.plan.probes import health_plan, ready_plan
+from servd.plan.probes import health_plan, ready_plan, warmup_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -238,6 +238,7 @@ class _Draft:
             app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
             part=self.part,
+            warmup=warmup_plan(given, addresses, self.host),
             inputs=tuple((path, self.host.inputs.get(path, "")) for path in given.inputs),
         )
 

@@ -326,6 +326,7 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("external", "tls"), _values("external", lambda plan: plan.external,
         "new content of certificates")),
     (("inputs",), _inputs),
+    (("warmup",), _values("warmup", lambda plan: plan.warmup, "new content of its request")),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
         "the account or the CPUs of this machine changed")),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.http_file import RequestFile
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.worker_tables import Limits, Restart, Rollout
@@ -83,6 +84,19 @@ class HealthPlan:
     failures: int
     tcp: bool = False
     command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupPlan:
+    """A request that a worker answers well `times` times before it accepts others: sent to
+    `address`, or (None) privately to servd's worker; all of them within `timeout` seconds.
+    """
+
+    request: RequestFile = field(repr=False)
+    address: Address | None
+    host: str
+    times: int
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +181,7 @@ class ServicePlan:
     command: tuple[str, ...] = ()
     external: ExternalPlan | None = None
     part: Part | None = None
+    warmup: WarmupPlan | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker, in turn; empty: none requested."""
     inputs: tuple[tuple[str, str], ...] = ()

@@ -8,7 +8,8 @@ from servd.config.check_runners import binds_itself
 from servd.config.service import Service
 from servd.core.address import Address
 from servd.plan.command import placeholders, resolve
-from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan
+from servd.plan.host import Host
+from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan, WarmupPlan
 
 _HTTP_PORTS = {"http": 80, "https": 443}
 
@@ -68,6 +69,19 @@ def health_plan(
     return HealthPlan(
         address, health.path, health.host, health.interval, health.timeout, health.failures
     )
+
+
+def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:
+    """Returns None also where the request cannot be read: that is a mistake of the file. A program
+    is asked at its own address.
+    """
+    warmup = given.warmup
+    request = host.requests.get(warmup.request) if warmup is not None else None
+    if warmup is None or request is None or given.kind == "task":
+        return None
+    name = given.health.host if given.health is not None else "localhost"
+    address = _first_address(addresses, ()) if given.command else None
+    return WarmupPlan(request, address, name, warmup.times, warmup.timeout)
 
 
 def external_health(given: Service, defaults: HealthPlan) -> HealthPlan:

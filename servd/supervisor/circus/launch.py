@@ -33,8 +33,11 @@ class Launch:
 
     @property
     def accepts_at_once(self) -> bool:
-        """Whether a worker accepts once its app has started. A health check has to pass first."""
-        return self.accept and (self.plan.app is None or self.plan.health is None)
+        """Whether a worker accepts once its app has started. A health check has to pass first, and
+        warm-up requests have to be answered.
+        """
+        waits = self.plan.health is not None or self.plan.warmup is not None
+        return self.accept and (self.plan.app is None or not waits)
 
     @property
     def streams(self) -> tuple[str, ...]:
