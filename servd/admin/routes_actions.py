@@ -201,7 +201,7 @@ async def _until_well(daemon: DaemonView, name: str) -> None:
     if service is None or service.state not in ("waiting", "starting"):
         return
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(service.milestones.settled.wait(), service.plan.startup)
+        await asyncio.wait_for(service.milestones.settled.wait(), service.plan.start_seconds)
     if service.state not in WELL:
         title = f"{name} is {service.state}"
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))

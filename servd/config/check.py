@@ -30,7 +30,7 @@ from servd.core.diagnostics import Diagnostic, Place
 _SHORTEST_SECONDS = {
     "watchdog": 0.2, "timeouts.headers": 0.1, "timeouts.body": 0.1, "timeouts.request": 0.001,
     "timeouts.request_total": 0.001, "health.interval": 0.1, "health.timeout": 0.01,
-    "limits.max_age": 1.0,
+    "limits.max_age": 1.0, "timeouts.stall": 1.0, "warmup.timeout": 0.1,
 }  # fmt: skip
 """Shortest valid value of each time."""
 

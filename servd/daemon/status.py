@@ -68,7 +68,9 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One worker of the current generation. Unavailable measurements are null."""
+    """One worker of the current generation. Unavailable measurements are null. `status_text` is
+    what it says about itself (STATUS=).
+    """
 
     pid: int
     worker: int
@@ -85,6 +87,7 @@ class ProcessStatus:
     error_rate: float | None
     p50_ms: float | None
     p99_ms: float | None
+    status_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,12 @@ class AutoscaleStatus:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A new generation that is starting."""
+    """A new generation that is starting. `status_text` is what a worker says that is not ready."""
 
     generation: int
     desired: int
     ready: int
+    status_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +241,7 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         else WorkerCounts(plan.workers, 0),
         processes=[_process(p, view) for p in (workers.processes if workers is not None else ())],
         draining=[_drain(generation) for generation in leaving if generation.workers.leaving],
-        coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
-        if upcoming is not None
-        else None,
+        coming=_coming(upcoming) if upcoming is not None else None,
         by_hand=_by_hand(plan, view.desired),
         autoscale=_autoscale(plan, view),
         crash_loop=service.crash_loop,
@@ -256,6 +258,13 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         last_exit=service.last_exit,
         error=service.error or rate.trouble or None,
     )
+
+
+def _coming(generation: Generation) -> Coming:
+    workers = generation.workers
+    texts = (p.report.status_text for p in workers.processes if not p.was_ready)
+    text = next(filter(None, texts), None)
+    return Coming(generation.number, generation.plan.workers, workers.ready_count, text)
 
 
 def _by_hand(plan: ServicePlan, desired: DesiredState) -> WorkersOverride | None:
@@ -315,6 +324,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
+        status_text=process.report.status_text or None,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.gpu_table import gpus_each
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import Service
@@ -51,6 +52,9 @@ _NO_PARTS: Mapping[str, Part] = {}
 
 
 _NO_LIMITS = Limits.unset()
+
+_GPU_STALL_SECONDS = 60.0
+"""`timeouts.stall` of a service with GPUs: loading weights takes as long as the disk does."""
 
 
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
@@ -95,6 +99,11 @@ def spec_of(spec: type[SpecT], table: Table) -> SpecT:
     """Returns a spec with the values of the fields of the same names in `table`."""
     names = (field.name for field in dataclasses.fields(spec))
     return spec(**{name: getattr(table, name) for name in names})
+
+
+def _stall(given: Service) -> float | None:
+    stall = given.timeouts.stall
+    return _GPU_STALL_SECONDS if stall is None and gpus_each(given.gpus) else stall
 
 
 class _Draft:
@@ -224,6 +233,7 @@ class _Draft:
                 if environment.get(variable) == text
             },
             startup=given.startup_seconds,
+            stall=_stall(given),
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
             stop_command=resolve(given.stop_command, names) if given.command else (),

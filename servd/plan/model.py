@@ -29,6 +29,9 @@ BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "
 PROOF_SECONDS = 0.25
 """Time after which a program that does not report its readiness counts as started."""
 
+MOST_STARTUPS = 10
+"""A worker that makes progress may take so many times `timeouts.startup` to start."""
+
 USER_MARK = "~"
 """Separates a service's name from the uid in the folder names of its app."""
 
@@ -166,6 +169,7 @@ class ServicePlan:
     addresses: tuple[Address, ...]
     depends_on: tuple[DependencyPlan, ...]
     startup: float
+    stall: float | None
     drain: float
     stop_signal: int
     stop_command: tuple[str, ...]
@@ -215,6 +219,16 @@ class ServicePlan:
         if self.app is None:
             return self.drain
         return self.drain + self.app.timeouts.shutdown + KILL_SECONDS
+
+    @property
+    def stall_is_set(self) -> bool:
+        """Whether `stall` is the user's: only then does it end a start before `startup` does."""
+        return self.definition.timeouts.stall is not None
+
+    @property
+    def start_seconds(self) -> float:
+        """Time from the start of a worker until it accepts, unless its start is extended."""
+        return self.startup + (self.warmup.timeout if self.warmup is not None else 0.0)
 
     @property
     def is_task(self) -> bool:

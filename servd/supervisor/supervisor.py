@@ -382,7 +382,7 @@ class Supervisor:
 
 def start_budget(plan: Plan) -> float:
     """Seconds after which a start is considered to hang."""
-    longest = max((s.startup for s in plan.services), default=0.0)
+    longest = max((s.start_seconds for s in plan.services), default=0.0)
     return longest * max(1, len(plan.services)) + 10.0
 
 

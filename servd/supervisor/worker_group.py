@@ -155,7 +155,7 @@ class WorkerGroup:
     async def _await_ready(self, process: WorkerProcess) -> None:
         """Waits until a worker is ready or has ended; kills one that is neither in time."""
         try:
-            await ready_or_over(process, self.plan)
+            await ready_or_over(process, self.plan, self._context.gpu_memory)
             await warm_up(process, self.log)
             if process.launch.accept and not process.launch.accepts_at_once:
                 await process.ask("accept")

@@ -68,7 +68,7 @@ def test_what_is_waited_for_is_counted_over_all_workers(
     assert waiting_for(counts) == text
 
 
-def process(slot: int, pid: int = 0, **draining: int) -> Any:
+def process(slot: int, pid: int = 0, text: str = "", **draining: int) -> Any:
     return SimpleNamespace(
         pid=pid or os.getpid(),
         slot=slot,
@@ -77,7 +77,8 @@ def process(slot: int, pid: int = 0, **draining: int) -> Any:
         since="then",
         lived=5.0,
         counters=None,
-        report=SimpleNamespace(draining=draining),
+        report=SimpleNamespace(draining=draining, status_text=text),
+        was_ready=not text,
     )
 
 
@@ -161,8 +162,10 @@ def test_what_runs_is_shown_with_the_ports_that_were_bound() -> None:
 
 def test_a_new_generation_is_on_its_way_in() -> None:
     plan = dataclasses.replace(PLAN.service("web"), workers=5)
-    status = shown(service(current=generation(3), upcoming=generation(4, ready=1, plan=plan)))
-    assert status.coming == Coming(4, 5, 1)
+    loading = [process(0), process(1, text="shard 1")]
+    coming = generation(4, ready=1, plan=plan, processes=loading)
+    status = shown(service(current=generation(3), upcoming=coming))
+    assert status.coming == Coming(4, 5, 1, "shard 1")
     assert status.generation == 3
 
 

@@ -32,6 +32,7 @@ from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.generation import Generation
+from servd.supervisor.health.start_limit import GpuMemory
 from servd.supervisor.io.channel import ANSWER_SECONDS, UnansweredError
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.service import ManagedService
@@ -255,6 +256,7 @@ class Fakes:
     notes: list[Noted] = field(default_factory=list)
     pools: list[SocketPool] = field(default_factory=list)
     allows_faults: bool = False
+    gpu_memory: GpuMemory | None = None
     _scripts: dict[tuple[str, int, int], list[Script]] = field(default_factory=dict)
 
     # before
@@ -294,7 +296,7 @@ class Fakes:
             counters=CounterRegistry(),
         )
         limiter = StartLimiter(limit, arbiter.manage_watchers)
-        return SupervisorContext(arbiter, pool, limiter, workers)
+        return SupervisorContext(arbiter, pool, limiter, workers, gpu_memory=self.gpu_memory)
 
     async def begin(
         self, text: str, *, accept: bool = True, probation: bool = False, limit: int = 100
