@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Literal
 
 from servd.core.quick_dataclass import dataclass
@@ -18,6 +16,7 @@ from servd.plan.model import ServicePlan
 from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.drain_text import waiting_for
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
@@ -136,8 +135,9 @@ class ServiceStatus:
     `since` is when it entered its state. `error_rate` is the share of responses with 5xx, 0 to 1.
     `rps`, `rps_4xx`, `rps_5xx` (requests per second: all, 4xx, 5xx), `p50_ms`
     and `p99_ms` cover the last ten seconds, null unless it is an app; `requests` counts since the
-    daemon started. `error` also reports that most recent responses are 5xx. `by_hand` is set if the
-    number of workers differs from the declared one, `crash_loop` if a worker dies repeatedly.
+    daemon started. `error` also reports that most recent responses are 5xx; `notices` are what else
+    to know. `by_hand` is set if the number of workers differs from the declared one, `crash_loop`
+    if a worker dies repeatedly.
     """
 
     name: str
@@ -168,6 +168,7 @@ class ServiceStatus:
     restarts: int
     last_exit: WorkerExit | None
     error: str | None
+    notices: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,14 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         restarts=service.restarts,
         last_exit=service.last_exit,
         error=service.error or rate.trouble or None,
+        notices=_notices(service),
     )
+
+
+def _notices(service: ManagedService) -> list[str]:
+    """Returns what to know of a service that is no error."""
+    held_up = service.held_up_by if service.is_held_up else None
+    return [f"a reload waits: {held_up.shown_drain}"] if held_up is not None else []
 
 
 def _coming(generation: Generation) -> Coming:
@@ -334,12 +342,3 @@ def _drain(generation: Generation) -> DrainStatus:
         pids=sorted(process.pid for process in generation.workers.leaving),
         waiting_for=waiting_for(process.report.draining for process in generation.workers.leaving),
     )
-
-
-def waiting_for(counts: Iterable[dict[str, int]]) -> str:
-    """Returns `3 requests, 1 websocket`; a command's reason is unknown."""
-    total = Counter[str]()
-    for each in counts:
-        total.update(each)
-    named = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in total.items()]
-    return ", ".join(named) or "its exit"

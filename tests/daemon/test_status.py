@@ -24,11 +24,11 @@ from servd.daemon.status import (
     WorkersOverride,
     reload_status,
     service_status,
-    waiting_for,
 )
 from servd.plan.change import Change
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.drain_text import waiting_for
 
 from support.config_texts import loaded_text, plan_text
 
@@ -105,6 +105,7 @@ def service(name: str = "web", current: Any = None, **more: Any) -> Any:
         **{
             "plan": PLAN.service(name),
             "context": SimpleNamespace(workers=SimpleNamespace(counters=counters)),
+            "is_held_up": False,
             "state": "ready",
             "since": "then",
             "generation": current.number if current is not None else 0,
@@ -228,3 +229,11 @@ def test_a_reload_is_shown_with_its_changes() -> None:
     )  # fmt: skip
     assert (status.error, status.service, status.last_lines) == ("oh", "web", ["no"])
     assert [(row["service"], row["kind"]) for row in status.changes] == [("web", "remove")]
+
+
+def test_a_reload_that_waits_is_shown_with_what_it_waits_for() -> None:
+    draining = SimpleNamespace(shown_drain="web generation 4 answers 2 requests, 11m left")
+    waits = service(current=generation(5), is_held_up=True, held_up_by=draining)
+    said = "a reload waits: web generation 4 answers 2 requests, 11m left"
+    assert shown(waits).notices == [said]
+    assert shown(service(current=generation(5), is_held_up=True, held_up_by=None)).notices == []

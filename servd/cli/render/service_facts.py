@@ -204,6 +204,8 @@ def notes(service: ServiceRow, now: datetime) -> Iterator[Span]:
             yield Span(f"worker {process['worker']}: {text}", "cyan")
     for drain in service["draining"]:
         yield Span(f"generation {drain['generation']} drains: {drain['waiting_for']}", "dim")
+    for notice in service.get("notices", ()):
+        yield Span(notice, "yellow")
     if (ends := service["certificate_expires_at"]) and _left(ends, now) < _CERTIFICATE_SECONDS:
         yield certificate(service, now)
 
