@@ -254,7 +254,8 @@ class Daemon:
         known = self.supervisor.services
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
-        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired)
+        newer = self._surroundings.inputs.newer
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, newer)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found

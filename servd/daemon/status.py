@@ -218,6 +218,7 @@ class View:
     traffic: RequestRates
     autoscaler: Autoscaler
     desired: DesiredState
+    newer_inputs: frozenset[str] = frozenset()
 
 
 def service_status(service: ManagedService, view: View) -> ServiceStatus:
@@ -258,14 +259,18 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         restarts=service.restarts,
         last_exit=service.last_exit,
         error=service.error or rate.trouble or None,
-        notices=_notices(service),
+        notices=_notices(service, view),
     )
 
 
-def _notices(service: ManagedService) -> list[str]:
+def _notices(service: ManagedService, view: View) -> list[str]:
     """Returns what to know of a service that is no error."""
-    held_up = service.held_up_by if service.is_held_up else None
-    return [f"a reload waits: {held_up.shown_drain}"] if held_up is not None else []
+    found = []
+    if service.is_held_up and (held_up := service.held_up_by) is not None:
+        found.append(f"a reload waits: {held_up.shown_drain}")
+    if newer := [path for path, _ in service.plan.inputs if path in view.newer_inputs]:
+        found.append(f"runs older inputs than the disk: {', '.join(newer)}")
+    return found
 
 
 def _coming(generation: Generation) -> Coming:
