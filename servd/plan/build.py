@@ -248,6 +248,7 @@ class _Draft:
             app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
             part=self.part,
+            usable_cpus=self.host.usable_cpus,
             warmup=warmup_plan(given, addresses, self.host),
             inputs=tuple((path, self.host.inputs.get(path, "")) for path in given.inputs),
         )

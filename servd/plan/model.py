@@ -192,6 +192,8 @@ class ServicePlan:
     """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
     """Undeclared addresses that the running program binds."""
+    usable_cpus: int = field(default=0, compare=False)
+    """CPUs of this machine that workers may use; 0 for a service that has none here."""
     declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Variables with the values of the `env` tables; others come from files or from the daemon."""
 

@@ -12,6 +12,7 @@ from servd.core.quick_dataclass import dataclass
 from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
+from servd.plan.threads import thread_limit
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.wire import names
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
@@ -59,7 +60,8 @@ class Launch:
 
     def template_environment(self) -> dict[str, str]:
         """The environment of the template that loads its app: without what is a single worker's."""
-        return {**self.plan.environment, names.GENERATION: str(self.generation)}
+        first = thread_limit(self.plan, 0)
+        return {**self.plan.environment, **first, names.GENERATION: str(self.generation)}
 
     def template_spec(self) -> WorkerSpec:
         """The spec of the template that loads its app."""
@@ -73,6 +75,7 @@ class Launch:
         visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}
         return {
             **self.plan.environment,
+            **thread_limit(self.plan, slot),
             **visible,
             names.WORKER: str(slot),
             names.GENERATION: str(self.generation),
