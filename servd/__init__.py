@@ -11,7 +11,7 @@ from servd._version import __version__
 
 if TYPE_CHECKING:
     from servd.api import load
-    from servd.client import depends, depends_sync
+    from servd.client import depends, depends_sync, loading
     from servd.config.model import Config
     from servd.core.errors import ConfigError, DependencyError, ServdError, StartError
     from servd.core.unwell import unwell
@@ -28,6 +28,7 @@ __all__ = [
     "depends",
     "depends_sync",
     "load",
+    "loading",
     "serve",
     "unwell",
 ]
@@ -42,6 +43,7 @@ _HOME = {
     "depends": "servd.client",
     "depends_sync": "servd.client",
     "load": "servd.api",
+    "loading": "servd.client.loading",
     "serve": "servd.embed",
     "unwell": "servd.core.unwell",
 }

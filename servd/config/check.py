@@ -9,6 +9,7 @@ from typing import Any
 from servd.config.check_external import autoscale_makes_sense, externals_are_elsewhere
 from servd.config.check_gpus import gpus_make_sense
 from servd.config.check_health import probes_make_sense
+from servd.config.check_models import warmups_reach_their_worker
 from servd.config.check_runners import (
     app_is_a_target,
     apps_are_asked_over_http,
@@ -31,7 +32,7 @@ from servd.core.diagnostics import Diagnostic, Place
 _SHORTEST_SECONDS = {
     "watchdog": 0.2, "timeouts.headers": 0.1, "timeouts.body": 0.1, "timeouts.request": 0.001,
     "timeouts.request_total": 0.001, "health.interval": 0.1, "health.timeout": 0.01,
-    "limits.max_age": 1.0,
+    "limits.max_age": 1.0, "timeouts.stall": 1.0, "warmup.timeout": 0.1,
 }  # fmt: skip
 """Shortest valid value of each time."""
 
@@ -240,5 +241,5 @@ RULES: tuple[Rule, ...] = (
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,
     hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,
-    probes_make_sense,
+    probes_make_sense, warmups_reach_their_worker,
 )  # fmt: skip

@@ -106,6 +106,8 @@ class Event(StrEnum):
     RELOAD_STARTED = ("reload started", "reason",
         "The daemon reads the configuration again, or applies a manual change.")
     RELOAD_PLANNED = ("reload planned", "reason changes", "The changes that will be applied.")
+    RELOAD_WAITS = ("reload waits", "service reason next_action",
+        "Two generations answer requests: a third one waits until one has, or its drain is over.")
     RELOAD_PREPARED = ("reload prepared", "services",
         "All new generations are ready and are about to replace the old ones.")
     RELOAD_FINISHED = ("reload finished",
@@ -157,7 +159,7 @@ A change of the service stops it before it starts it again.")
     CRASH_LOOP = ("crash loop", "service worker failures reason last_lines",
         "A worker has failed three times in a row.")
     DRAIN_CUT_SHORT = ("drain cut short", "service generation",
-        "Three generations were draining; servd stopped the oldest.")
+        "Three generations were draining; servd stopped one.")
     WORKERS_AUTOSCALED = ("workers autoscaled", "service workers before in_flight",
         "The number of workers follows the load: `in_flight` requests on average.")
     CERTIFICATE_EXPIRING = ("certificate expiring", "service expires_at days",
@@ -176,6 +178,8 @@ A change of the service stops it before it starts it again.")
         "A worker starts once its GPUs have room, or another worker has started there.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
+    WORKER_WARM = ("worker warmed up", "service generation worker requests seconds",
+        "The worker has answered its warm-up requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
         "The worker exited unexpectedly.")
     WORKER_HUNG = ("worker hung", "service generation worker reason? seconds next_action",

@@ -267,7 +267,8 @@ class Daemon:
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
         gpus = usage_of(self.gpus.snapshot, self.supervisor)
-        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, gpus)
+        newer = self._surroundings.inputs.newer
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, newer, gpus)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found

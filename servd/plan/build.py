@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.gpu_table import gpus_each
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import Service
@@ -32,7 +33,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.plan.probes import health_plan, is_plain, ready_plan
+from servd.plan.probes import health_plan, is_plain, ready_plan, warmup_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -52,6 +53,9 @@ _NO_PARTS: Mapping[str, Part] = {}
 
 _NO_LIMITS = Limits.unset()
 _UNSET_HEALTH = Health.unset()
+
+_GPU_STALL_SECONDS = 60.0
+"""`timeouts.stall` of a service with GPUs: loading weights takes as long as the disk does."""
 
 
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
@@ -96,6 +100,11 @@ def spec_of(spec: type[SpecT], table: Table) -> SpecT:
     """Returns a spec with the values of the fields of the same names in `table`."""
     names = (field.name for field in dataclasses.fields(spec))
     return spec(**{name: getattr(table, name) for name in names})
+
+
+def _stall(given: Service) -> float | None:
+    stall = given.timeouts.stall
+    return _GPU_STALL_SECONDS if stall is None and gpus_each(given.gpus) else stall
 
 
 class _Draft:
@@ -225,6 +234,7 @@ class _Draft:
                 if environment.get(variable) == text
             },
             startup=given.startup_seconds,
+            stall=_stall(given),
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
             stop_command=resolve(given.stop_command, names) if given.command else (),
@@ -239,6 +249,8 @@ class _Draft:
             app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
             part=self.part,
+            usable_cpus=self.host.usable_cpus,
+            warmup=warmup_plan(given, addresses, self.host),
             inputs=tuple((path, self.host.inputs.get(path, "")) for path in given.inputs),
         )
 

@@ -102,6 +102,8 @@ class Change:
             )
         elif self.ends_first:
             notes.append("recreate: old workers stop before new ones start; connections wait")
+        if self.before is not None and any(key.key == "inputs" for key in self.keys):
+            notes.append("until then it runs older inputs than the disk")
         if self.plan.is_task and self.kind != "remove":
             notes.append("runs again; a task cannot be undone")
         elif self.starts_anew and self.kind != "add" and self.batch < self.plan.workers:

@@ -346,6 +346,7 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("inputs",), _inputs),
     (("health",), _values("health", lambda plan: plan.health and plan.health.request,
         "new content of health.request")),
+    (("warmup",), _values("warmup", lambda plan: plan.warmup, "new content of its request")),
     (("workers",), _values("workers", lambda plan: plan.workers)),
     (("user", "group", "umask", "rlimits", "cpu_affinity", "gpus"), _identity),
     (("rollout",), _values("rollout.strategy", lambda plan: plan.rollout.strategy)),

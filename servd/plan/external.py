@@ -45,6 +45,7 @@ def external_service(name: str, given: Service, host: Host) -> ServicePlan:
         addresses=(),
         depends_on=(),
         startup=given.timeouts.startup,
+        stall=None,
         drain=0.0,
         stop_signal=0,
         stop_command=(),

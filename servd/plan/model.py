@@ -29,6 +29,9 @@ BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "
 PROOF_SECONDS = 0.25
 """Time after which a program that does not report its readiness counts as started."""
 
+MOST_STARTUPS = 10
+"""A worker that makes progress may take so many times `timeouts.startup` to start."""
+
 USER_MARK = "~"
 """Separates a service's name from the uid in the folder names of its app."""
 
@@ -94,6 +97,19 @@ class HealthPlan:
     def shown(self) -> str:
         """The HTTP request as messages name it."""
         return f"GET {self.path}" if self.request is None else self.request.shown
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupPlan:
+    """A request that a worker answers well `times` times before it accepts others: sent to
+    `address`, or (None) privately to servd's worker; all of them within `timeout` seconds.
+    """
+
+    request: RequestFile = field(repr=False)
+    address: Address | None
+    host: str
+    times: int
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +179,7 @@ class ServicePlan:
     addresses: tuple[Address, ...]
     depends_on: tuple[DependencyPlan, ...]
     startup: float
+    stall: float | None
     drain: float
     stop_signal: int
     stop_command: tuple[str, ...]
@@ -178,6 +195,7 @@ class ServicePlan:
     command: tuple[str, ...] = ()
     external: ExternalPlan | None = None
     part: Part | None = None
+    warmup: WarmupPlan | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
     """GPUs of each worker by ids that stay (UUIDs where known), in turn; empty: none requested."""
     gpu_names: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -188,6 +206,8 @@ class ServicePlan:
     """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
     """Undeclared addresses that the running program binds."""
+    usable_cpus: int = field(default=0, compare=False)
+    """CPUs of this machine that workers may use; 0 for a service that has none here."""
     declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Variables with the values of the `env` tables; others come from files or from the daemon."""
 
@@ -215,6 +235,16 @@ class ServicePlan:
         if self.app is None:
             return self.drain
         return self.drain + self.app.timeouts.shutdown + KILL_SECONDS
+
+    @property
+    def stall_is_set(self) -> bool:
+        """Whether `stall` is the user's: only then does it end a start before `startup` does."""
+        return self.definition.timeouts.stall is not None
+
+    @property
+    def start_seconds(self) -> float:
+        """Time from the start of a worker until it accepts, unless its start is extended."""
+        return self.startup + (self.warmup.timeout if self.warmup is not None else 0.0)
 
     @property
     def is_task(self) -> bool:

@@ -12,7 +12,7 @@ from servd.config.worker_tables import Health
 from servd.core.address import Address
 from servd.plan.command import placeholders, resolve
 from servd.plan.host import Host
-from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan
+from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan, WarmupPlan
 
 _HTTP_PORTS = {"http": 80, "https": 443}
 _OF_TARGETS = "!#$%&'()*+,/:;=?@[]~"
@@ -94,6 +94,19 @@ def health_plan(
     return dataclasses.replace(
         _asked_by(asked, health, host), trusts=health.busy == "trust" and address is None
     )
+
+
+def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:
+    """Returns None also where the request cannot be read: that is a mistake of the file. A program
+    is asked at its own address.
+    """
+    warmup = given.warmup
+    request = host.requests.get(warmup.request) if warmup is not None else None
+    if warmup is None or request is None or given.kind == "task":
+        return None
+    name = given.health.host if given.health is not None else "localhost"
+    address = _first_address(addresses, ()) if given.command else None
+    return WarmupPlan(request, address, name, warmup.times, warmup.timeout)
 
 
 def _asked_by(plan: HealthPlan, health: Health, host: Host) -> HealthPlan:

@@ -34,6 +34,7 @@ from servd.supervisor.context import SupervisorContext
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.generation import Generation
 from servd.supervisor.gpus import GpuRoom
+from servd.supervisor.health.start_limit import GpuMemory
 from servd.supervisor.io.channel import ANSWER_SECONDS, UnansweredError
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.service import ManagedService
@@ -260,6 +261,7 @@ class Fakes:
     gpus: tuple[Gpu, ...] = ()
     """Those that services of the next plans may have."""
     allows_faults: bool = False
+    gpu_memory: GpuMemory | None = None
     _scripts: dict[tuple[str, int, int], list[Script]] = field(default_factory=dict)
 
     # before
@@ -302,7 +304,7 @@ class Fakes:
             gpus=GpuRoom(arbiter.manage_watchers),
         )
         limiter = StartLimiter(limit, arbiter.manage_watchers)
-        return SupervisorContext(arbiter, pool, limiter, workers)
+        return SupervisorContext(arbiter, pool, limiter, workers, gpu_memory=self.gpu_memory)
 
     async def begin(
         self, text: str, *, accept: bool = True, probation: bool = False, limit: int = 100

@@ -12,6 +12,7 @@ from servd.core.quick_dataclass import dataclass
 from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
+from servd.plan.threads import thread_limit
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.wire import names
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
@@ -33,8 +34,11 @@ class Launch:
 
     @property
     def accepts_at_once(self) -> bool:
-        """Whether a worker accepts once its app has started. A health check has to pass first."""
-        return self.accept and (self.plan.app is None or self.plan.health is None)
+        """Whether a worker accepts once its app has started. A health check has to pass first, and
+        warm-up requests have to be answered.
+        """
+        waits = self.plan.health is not None or self.plan.warmup is not None
+        return self.accept and (self.plan.app is None or not waits)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -56,7 +60,8 @@ class Launch:
 
     def template_environment(self) -> dict[str, str]:
         """The environment of the template that loads its app: without what is a single worker's."""
-        return {**self.plan.environment, names.GENERATION: str(self.generation)}
+        first = thread_limit(self.plan, 0)
+        return {**self.plan.environment, **first, names.GENERATION: str(self.generation)}
 
     def template_spec(self) -> WorkerSpec:
         """The spec of the template that loads its app."""
@@ -76,6 +81,7 @@ class Launch:
         visible = {VISIBLE: ",".join(shown)} if shown else {}
         return {
             **self.plan.environment,
+            **thread_limit(self.plan, slot),
             **visible,
             names.WORKER: str(slot),
             names.GENERATION: str(self.generation),

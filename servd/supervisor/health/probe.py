@@ -14,14 +14,13 @@ from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health.exchange import Connection
 from servd.supervisor.health.http_exchange import is_expected, status_of
 from servd.supervisor.health.resolver import addresses_of
 from servd.supervisor.io.channel import UnansweredError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def connect_to(address: Address, tls: SSLContext | None = None) -> Connection:
@@ -103,7 +102,7 @@ async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = Non
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {_reason(error)}"
+        return f"{what} failed: {reason_of(error)}"
     except ValueError as error:
         return f"{what} failed: {error}"
     return ""
@@ -127,7 +126,7 @@ async def _why_it_does_not_answer(
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {_reason(error)}"
+        return f"{what} failed: {reason_of(error)}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"
     if is_expected(status, plan.expect):
@@ -136,8 +135,8 @@ async def _why_it_does_not_answer(
     return f"{what} returned {status}{wanted}"
 
 
-def _reason(error: OSError) -> str:
-    """The system's text: asyncio puts one of its own in its place for a refused connection."""
+def reason_of(error: OSError) -> str:
+    """Returns why a connection failed: the system's text, not asyncio's."""
     if verify := getattr(error, "verify_message", ""):
         return f"the certificate is not trusted: {verify}"
     known = error.errno is not None and "Connect call failed" in str(error)
