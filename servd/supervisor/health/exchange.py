@@ -14,6 +14,9 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _READ_BYTES = 65536
 _SHOWN_BYTES = 300
 _BODILESS = frozenset({204, 304})
+_MOST_HEADERS = 200
+_STATUS_DIGITS = 3
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class WorkerAnswer(NamedTuple):
@@ -35,51 +38,87 @@ async def closing(connecting: Awaitable[Connection]) -> AsyncIterator[Connection
             await writer.wait_closed()
 
 
-async def exchange(connection: Connection, request: bytes) -> WorkerAnswer:
-    """Sends a request and reads its answer to the end. Raises OSError, and ValueError when the
-    answer is not HTTP.
+async def exchange(connection: Connection, request: bytes, most: int | None = None) -> WorkerAnswer:
+    """Sends a request and reads its answer to the end, or `most` bytes of it. Raises OSError, and
+    ValueError when the answer is not HTTP or is cut short.
     """
     reader, writer = connection
-    writer.write(
-        request
-    )  # an answer may come before all is read: reading it must not wait for that
-    status, length = await _head(reader)
-    while 100 <= status < 200:
-        status, length = await _head(reader)
-    if status in _BODILESS or request.startswith(b"HEAD "):
-        length = 0
-    beginning = b""
-    while length is None or length > 0:
-        wanted = _READ_BYTES if length is None else min(length, _READ_BYTES)
-        part = await reader.read(wanted)
-        if not part:
-            break
-        beginning = (
-            (beginning + part)[:_SHOWN_BYTES] if len(beginning) < _SHOWN_BYTES else beginning
-        )
-        length = None if length is None else length - len(part)
+    # an answer may come before all is read: reading it must not wait for that
+    writer.write(request)
+    head = await _head(reader)
+    while 100 <= head.status < 200:  # such as 103, early hints: the answer follows
+        head = await _head(reader)
+    if head.status in _BODILESS or request.startswith(b"HEAD "):
+        return WorkerAnswer(head.status, "")
+    beginning = await _body(reader, head, most)
     text = beginning.decode(errors="replace")
-    return WorkerAnswer(status, visible(" ".join(text.split())))
+    return WorkerAnswer(head.status, visible(" ".join(text.split())))
 
 
-async def _head(reader: asyncio.StreamReader) -> tuple[int, int | None]:
-    """Returns the status and the length of the body, None where it ends with the connection."""
-    try:
-        lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-    except asyncio.IncompleteReadError as error:
-        began = bool(error.partial)
-        raise ValueError(
-            "the response is not HTTP" if began else "the connection was closed"
-        ) from None
-    except asyncio.LimitOverrunError:
-        raise ValueError("the response has no end of its headers") from None
-    words = lines[0].split(b" ")
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError("the response is not HTTP")
-    if len(words[1]) > 3:
-        raise ValueError("the response is not HTTP")
-    for line in lines[1:]:
+async def status_of(connection: Connection, request: bytes) -> int:
+    """Sends a request; returns the status of the answer, without awaiting more of it. Raises as
+    `exchange` does.
+    """
+    reader, writer = connection
+    writer.write(request)
+    status = await _status(reader)
+    while 100 <= status < 200:
+        await _head_after(reader, status)
+        status = await _status(reader)
+    return status
+
+
+class _Head(NamedTuple):
+    """The head of an answer. `length`: of the body; None: it ends with the connection."""
+
+    status: int
+    length: int | None
+    is_chunked: bool
+
+
+async def _head(reader: asyncio.StreamReader) -> _Head:
+    return await _head_after(reader, await _status(reader))
+
+
+async def _status(reader: asyncio.StreamReader) -> int:
+    line = await reader.readline()
+    words = line.split()
+    digits = words[1] if len(words) > 1 else b""
+    is_http = line.startswith(b"HTTP/") and line.endswith(b"\n")
+    if not (is_http and digits.isdigit() and len(digits) == _STATUS_DIGITS):
+        raise ValueError("the response is not HTTP" if line else "the connection was closed")
+    return int(digits)
+
+
+async def _head_after(reader: asyncio.StreamReader, status: int) -> _Head:
+    length, is_chunked = None, False
+    for _ in range(_MOST_HEADERS):
+        line = await reader.readline()
         name, _, value = line.partition(b":")
+        if not line:
+            break
+        if not line.strip():
+            return _Head(status, None if is_chunked else length, is_chunked)
         if name.lower() == b"content-length" and value.strip().isdigit():
-            return int(words[1]), int(value.strip()[:18])
-    return int(words[1]), None
+            length = int(value.strip()[:18])
+        elif name.lower() == b"transfer-encoding":
+            is_chunked = value.strip().lower().endswith(b"chunked")
+    raise ValueError("the response has no end of its headers")
+
+
+async def _body(reader: asyncio.StreamReader, head: _Head, most: int | None) -> bytes:
+    """Returns the beginning of the body, once its end is there."""
+    total, beginning, tail = 0, b"", b""
+    while total != head.length and not (head.is_chunked and tail == _LAST_CHUNK):
+        if most is not None and total >= most:
+            break
+        left = _READ_BYTES if head.length is None else head.length - total
+        part = await reader.read(min(left, _READ_BYTES))
+        if not part:
+            if head.is_chunked or head.length is not None:
+                raise ValueError("the response was cut short")
+            break
+        total += len(part)
+        beginning = (beginning + part)[:_SHOWN_BYTES]
+        tail = (tail + part)[-len(_LAST_CHUNK) :]
+    return beginning

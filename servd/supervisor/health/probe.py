@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from servd.config.http_file import RequestFile
 from servd.core.address import Address
 from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
-from servd.supervisor.health.exchange import Connection
-from servd.supervisor.health.http_exchange import is_expected, status_of
+from servd.supervisor.health.exchange import Connection, closing, exchange, status_of
 from servd.supervisor.health.resolver import addresses_of
 from servd.supervisor.io.channel import UnansweredError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+_MOST_BYTES = 2**20
+"""What has sent so much of an answer can do its work: the rest is not awaited."""
 
 
 async def connect_to(address: Address, tls: SSLContext | None = None) -> Connection:
@@ -114,13 +116,8 @@ async def _why_it_does_not_answer(
     what = plan.shown
     try:
         async with asyncio.timeout(plan.timeout):
-            reader, writer = await connect()
-            try:
-                status = await status_of(plan, reader, writer)
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+            async with closing(connect()) as connection:
+                status = await _asked(plan, connection)
     except TimeoutError:
         return f"{what} was not answered within {plan.timeout:g} s"
     except OSError as error:
@@ -133,6 +130,27 @@ async def _why_it_does_not_answer(
         return ""
     wanted = f", not {plan.expect}" if plan.expect else ""
     return f"{what} returned {status}{wanted}"
+
+
+async def _asked(plan: HealthPlan, connection: Connection) -> int:
+    """Returns the status of the answer: for a real request, once all of it is there."""
+    request = plan.request or RequestFile("GET", _on_the_wire(plan.path))
+    sent = request.encoded(_on_the_wire(plan.host))
+    if plan.request is None:
+        return await status_of(connection, sent)
+    return (await exchange(connection, sent, _MOST_BYTES)).status
+
+
+def _on_the_wire(text: str) -> str:
+    """Text that the configuration has as UTF-8, as characters of bytes."""
+    return text.encode().decode("latin-1")
+
+
+def is_expected(status: int, expect: str) -> bool:
+    """Whether a status is healthy: `expect` is such as "200" or "2xx", "" for 2xx and 3xx."""
+    if not expect:
+        return 200 <= status < 400
+    return str(status) == expect or expect == f"{status // 100}xx"
 
 
 def reason_of(error: OSError) -> str:

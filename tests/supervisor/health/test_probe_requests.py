@@ -12,8 +12,7 @@ import pytest
 from servd.config.http_file import RequestFile
 from servd.core.address import Address
 from servd.plan.model import HealthPlan
-from servd.supervisor.health.http_exchange import is_expected
-from servd.supervisor.health.probe import why_unreachable
+from servd.supervisor.health.probe import is_expected, why_unreachable
 
 from support.in_loop import in_loop
 
@@ -110,7 +109,7 @@ def test_the_end_of_an_answer_is_known_while_its_connection_stays_open(answer: b
         ),
         (
             b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 300 + b"\r\n",
-            "POST /generate failed: the response has too many headers",
+            "POST /generate failed: the response has no end of its headers",
         ),
         (b"", "POST /generate failed: the connection was closed"),
         (b"SSH-2.0\r\n", "POST /generate failed: the response is not HTTP"),
