@@ -180,6 +180,7 @@ def _supervisor(
         start_limiter=StartLimiter(limit, arbiter.manage_watchers),
         workers=workers,
         stopping=lifecycle.stopping,
+        gpu_memory=workers.gpus.memory_of,
     )
     numbers = options.previous.state.numbers if options.previous is not None else {}
     return Supervisor(context, numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass as mutable_dataclass
 from typing import Protocol
 
@@ -26,12 +26,18 @@ _MOST_HOLDERS = 3
 @dataclass(frozen=True, slots=True)
 class GpuWait:
     """Why a worker cannot start yet. `is_turn`: others start on its GPU, which takes as long as it
-    takes. `key` stays while only figures change.
+    takes. `is_lasting`: nothing but a person ends it. `key` stays while only figures change.
     """
 
     text: str
     key: Hashable
     is_turn: bool = False
+    is_lasting: bool = False
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a start fails that waits so for too long."""
+        return not (self.is_turn or self.is_lasting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,13 @@ class GpuRoom:
             if self._taken >= first:
                 yield self._held.get(worker, {})
 
+    def memory_of(self, pids: Collection[int]) -> int:
+        """Returns the bytes that some processes hold together, as far as that is known."""
+        if self.snapshot is None or not self.snapshot.names_processes:
+            return 0
+        holders = (holder for gpu in self.snapshot.gpus for holder in gpu.holders)
+        return sum(holder.memory or 0 for holder in holders if holder.pid in pids)
+
     async def holders(self, worker: Hashable) -> AsyncIterator[dict[int, HeldMemory] | None]:
         """Yields what each process of a worker holds, by pid, whenever new figures come; None: that
         is not known.
@@ -179,7 +192,8 @@ class GpuRoom:
         for gpu in newcomer.gpus:
             if reason := self.quarantine.reason(gpu, known):
                 name = self.visible(gpu, plan.gpu_names.get(gpu, gpu))
-                yield GpuWait(f"GPU {name} is in quarantine: {reason}", ("sick", gpu), is_turn=True)
+                text = f"GPU {name} is in quarantine: {reason}"
+                yield GpuWait(text, ("quarantine", gpu), is_lasting=True)
         for gpu in newcomer.gpus:
             if newcomer.is_counted and not plan.is_task:
                 yield from self._turn(gpu, plan)

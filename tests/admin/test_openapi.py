@@ -90,7 +90,7 @@ def test_no_answer_is_undocumented_and_none_is_a_5xx(servd: Servd, tmp_path: Pat
         timeout=1100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "Tested: 20" in done.stdout, done.stdout[-3000:]
+    assert "Tested: 21" in done.stdout, done.stdout[-3000:]
     shown = {"authorization": f"Bearer {TOKEN}"}
     assert httpx.get(f"http://127.0.0.1:{port}/livez", headers=shown).status_code == 200
     assert not [e for e in daemon.events if "Exception in ASGI" in str(e.get("event"))]

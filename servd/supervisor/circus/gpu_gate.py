@@ -40,18 +40,20 @@ class GpuGate:
         """Returns why a worker cannot start in a slot now; None if it can."""
         return launch.context.gpus.why_not(launch.plan, launch.gpus_of(slot))
 
-    def opens(self, launch: Launch, slot: int) -> bool:
+    def opens(self, launch: Launch, slot: int, *, on_probation: bool = False) -> bool:
         """Returns whether a worker may start now. Raises `NoRoomError` when it has waited for
-        memory as long as a start may take.
+        memory as long as a start may take, and on probation for what does not end by itself.
         """
         wait, before = self.look(launch, slot), self._held.pop(slot, None)
         if wait is None:
             return True
+        if wait.is_lasting and on_probation:
+            raise NoRoomError(errno.ENODEV, wait.text)
         now = self._loop.time()
-        fresh = before is None or before.wait.is_turn or wait.is_turn
+        fresh = before is None or not (before.wait.is_timed and wait.is_timed)
         since = now if fresh or before is None else before.since
         startup = launch.plan.startup
-        if not wait.is_turn and now >= since + startup:
+        if wait.is_timed and now >= since + startup:
             reason = f"no room for {startup:g} s (timeouts.startup): {wait.text}"
             raise NoRoomError(errno.ENOSPC, reason)
         self._held[slot] = _Held(wait, since)
@@ -68,7 +70,7 @@ class GpuGate:
     def deadlines(self, launch: Launch) -> list[float]:
         """Returns when slots that wait for memory have waited too long."""
         startup = launch.plan.startup
-        return [held.since + startup for held in self._held.values() if not held.wait.is_turn]
+        return [held.since + startup for held in self._held.values() if held.wait.is_timed]
 
     @property
     def reason(self) -> str:

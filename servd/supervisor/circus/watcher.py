@@ -184,7 +184,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
     def _has_room(self, slot: int) -> bool:
         """Whether the GPUs of a slot have room. One that waits for too long has failed to start."""
         try:
-            return self.gate.opens(self.launch, slot)
+            return self.gate.opens(self.launch, slot, on_probation=slot in self.probation)
         except NoRoomError as error:
             self._not_spawned(slot, error)
             return False

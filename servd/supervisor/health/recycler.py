@@ -143,7 +143,10 @@ class Recycler:
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """Replaces a worker in its turn; one that is not ready yet, once it is."""
-        if process not in self._monitors or process in self._waiting or self._is_leaving(process):
+        if process not in self._monitors or self._is_leaving(process):
+            return
+        waits_for = self._waiting.get(process, "")
+        if waits_for and (waits_for in _USELESS or reason not in _USELESS):
             return
         self._waiting[process] = reason
         self._log(process).info(Event.WORKER_TO_BE_RECYCLED, reason=reason, **details)

@@ -93,6 +93,9 @@ def test_without_another_gpu_the_service_says_why_it_is_down(servd: Servd, tmp_p
     assert daemon.pids("llm") == []
     listed = daemon.ask("GET", "/v1/gpus").json()["gpus"][0]
     assert listed["quarantine"] == "Xid 94: Contained ECC error"
+    changed = daemon.reload(CONFIG.format(errors="quarantine") + '[defaults]\nenv.A = "1"\n')
+    assert changed["outcome"] == "rolled_back"
+    assert reason in changed["detail"]
     done = daemon.cli("gpus", "release", "0")
     assert done.returncode == 0, done.stderr
     daemon.wait_for("GPU released", gpu="GPU-fake-0")
