@@ -11,6 +11,7 @@ import pytest
 
 from servd.core.events import Event
 from servd.supervisor.apply.transaction import ApplyError
+from servd.supervisor.gpus import GpuRoom
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
 
 from support.fake_worker import Fakes, FakeWorker, Fleet, Script
@@ -379,3 +380,13 @@ async def test_a_worker_is_told_the_number_that_its_gpu_has_now(fakes: Fakes) ->
     left = dataclasses.replace(driver.gpus[1], number="0")
     fleet.context.workers.gpus.take(GpuSnapshot((left,)))
     assert launch.environment(0, "")["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_what_processes_hold_together_is_the_sum_of_their_memory() -> None:
+    room = GpuRoom()
+    assert room.memory_of([1]) == 0
+    gpus = tuple(Gpu(f"GPU-{n}", holders=(GpuHolder(1, 5), GpuHolder(2))) for n in range(2))
+    room.take(GpuSnapshot(gpus))
+    assert (room.memory_of([1, 2]), room.memory_of([2]), room.memory_of([3])) == (10, 0, 0)
+    room.take(GpuSnapshot(gpus, names_processes=False))
+    assert room.memory_of([1]) == 0
