@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from dataclasses import dataclass as mutable_dataclass
 from typing import Protocol
 
+import structlog
+
+from servd.config.scalars import print_size
+from servd.core.events import Event
 from servd.core.printable import visible as printable
 from servd.core.processes import name_of, owner_of
 from servd.core.quick_dataclass import dataclass
@@ -14,6 +18,8 @@ from servd.plan.gpu_inventory import gib
 from servd.plan.gpu_requests import GpuRequest, request_of
 from servd.plan.model import ServicePlan
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
+
+log = structlog.get_logger()
 
 _SNAPSHOTS_UNTIL_SEEN = 2
 """Snapshots after which what a worker has taken shows: the next one may have been made before."""
@@ -92,11 +98,19 @@ class GpuRoom:
         self._taken += 1
         self._held = self._measure(snapshot) if snapshot is not None and self._users else {}
         for worker, held in self._held.items():
-            service = self._users[worker].request.service
-            self.peaks[service] = max(self.peaks.get(service, 0), *held.values())
+            self._note_peak(self._users[worker].request, max(held.values()))
         news, self._news = self._news, asyncio.Event()
         news.set()
         self._wake_up()
+
+    def _note_peak(self, request: GpuRequest, peak: int) -> None:
+        """Keeps the peak of a service, and says once that more is taken than was declared."""
+        service, memory = request.service, request.memory
+        before = self.peaks.get(service, 0)
+        self.peaks[service] = max(before, peak)
+        if memory is not None and before <= request.need(0) < peak:
+            details = {"declared": print_size(memory), "peak": f"{gib(peak)}GiB"}
+            log.warning(Event.GPU_MEMORY_ABOVE_DECLARED, service=service, **details)
 
     def _measure(self, snapshot: GpuSnapshot) -> dict[Hashable, dict[str, int]]:
         """Returns the bytes that each worker holds, with the processes that it started, by the name

@@ -318,6 +318,8 @@ async def test_a_worker_over_its_limit_is_replaced_successor_first_where_it_fits
     assert {said[key] for key in ("reason", "gpu", "bytes")} == {"gpu_memory", "0", 13 * GIB}
     assert fakes.least_accepting("a", since=2.0) == 1
     assert fleet.context.workers.gpus.peaks == {"a": 13 * GIB}
+    (above,) = fakes.logged(Event.GPU_MEMORY_ABOVE_DECLARED)
+    assert (above["service"], above["declared"], above["peak"]) == ("a", "9GiB", "13GiB")
 
 
 @virtual_time
