@@ -146,6 +146,11 @@ class GpuRoom:
         known = self.snapshot.by_id.get(gpu) if self.snapshot is not None else None
         return known.number if known is not None and known.number and name.isdigit() else name
 
+    def _id(self, name: str) -> str:
+        """Returns the id of a GPU that a plan calls `name`: a number, if it knew no better."""
+        found = self.snapshot.find(name) if self.snapshot is not None else None
+        return found.id if found is not None else name
+
     # who starts
 
     def why_not(self, plan: ServicePlan, gpus: tuple[str, ...]) -> GpuWait | None:
@@ -166,18 +171,19 @@ class GpuRoom:
         for name in newcomer.gpus:
             gpu_ = self.snapshot.find(name)
             if gpu_ is not None and gpu_.total:
-                yield from self._lack(gpu_, name, newcomer.request)
+                yield from self._lack(gpu_, newcomer.request)
 
     def _turn(self, gpu: str, plan: ServicePlan) -> Iterator[GpuWait]:
         for user in self._users.values():
-            if user.is_counted and user.seen_from is None and gpu in user.gpus:
+            starts = user.is_counted and user.seen_from is None
+            if starts and self._id(gpu) in map(self._id, user.gpus):
                 name = self.visible(gpu, plan.gpu_names.get(gpu, gpu))
                 text = f"GPU {name}: waits until {user} is ready"
                 yield GpuWait(text, ("turn", gpu, str(user)), is_turn=True)
 
-    def _lack(self, gpu: Gpu, name: str, request: GpuRequest) -> Iterator[GpuWait]:
+    def _lack(self, gpu: Gpu, request: GpuRequest) -> Iterator[GpuWait]:
         """Yields a reason if too little of a GPU is free."""
-        needed, free = request.need(gpu.total), max(0, gpu.free - self._unseen(name, gpu.total))
+        needed, free = request.need(gpu.total), max(0, gpu.free - self._unseen(gpu.id, gpu.total))
         if free >= needed:
             return
         assert request.memory is not None
@@ -194,7 +200,7 @@ class GpuRoom:
         return sum(
             user.request.need(total)
             for user in self._users.values()
-            if gpu in user.gpus
+            if gpu in map(self._id, user.gpus)
             and user.request.memory is not None
             and (user.seen_from is None or self._taken < user.seen_from)
         )

@@ -286,6 +286,24 @@ async def test_own_workers_are_named_and_a_container_names_nobody(fakes: Fakes) 
 
 
 @virtual_time
+async def test_a_gpu_is_the_same_by_its_number(fakes: Fakes) -> None:
+    """A plan from before the driver answered calls it so."""
+    driver = Driver(fakes)
+    fleet = Fleet(fakes)
+    fakes.plays("a", Script(ready_after=5.0))
+    starting = asyncio.create_task(fleet.start(service("a", "0.2")))
+    await until(lambda: fakes.of("a"))
+    room, plan = fleet.context.workers.gpus, fleet["a"].plan
+    assert room.why_not(plan, ("0",)) is None
+    room.take(driver.snapshot())
+    wait = room.why_not(plan, ("0",))
+    assert wait is not None
+    assert wait.is_turn
+    await starting
+    assert room.why_not(plan, ("0",)) is None
+
+
+@virtual_time
 async def test_the_context_is_part_of_what_is_needed(fakes: Fakes) -> None:
     driver = Driver(fakes)
     fleet = Fleet(fakes)
