@@ -51,7 +51,7 @@ class GpuGate:
         fresh = before is None or before.wait.is_turn or wait.is_turn
         since = now if fresh or before is None else before.since
         startup = launch.plan.startup
-        if not wait.is_turn and now >= since + startup:
+        if now >= since + startup:
             reason = f"no room for {startup:g} s (timeouts.startup): {wait.text}"
             raise NoRoomError(errno.ENOSPC, reason)
         self._held[slot] = _Held(wait, since)
