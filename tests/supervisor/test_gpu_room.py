@@ -160,9 +160,9 @@ async def test_a_start_fails_in_time_though_no_more_figures_come(fakes: Fakes) -
     driver.strangers["GPU-0", STRANGER] = 58 * GIB
     fleet = Fleet(fakes)
     fleet.context.workers.gpus.take(driver.snapshot())
-    failed = await fleet.start(LLM.replace("startup = 30", "startup = 23"))
-    assert now() == 23.0
-    assert "no room for 23 s" in failed["llm"]
+    failed = await fleet.start(LLM.replace("startup = 30", "startup = 23.5"))
+    assert now() == 23.5
+    assert "no room for 23.5 s" in failed["llm"]
 
 
 @virtual_time
