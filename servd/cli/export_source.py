@@ -16,7 +16,7 @@ from servd.core.errors import ServdError
 if TYPE_CHECKING:
     from servd.config.load import Loaded
     from servd.core.diagnostics import Diagnostic
-    from servd.export.kubernetes.options import ExportSource
+    from servd.export.containers.options import ExportSource
 
 
 class NotCarriedError(ServdError):
@@ -27,7 +27,7 @@ def export_source(config: str | None) -> ExportSource:
     """Loads a configuration for an export. Raises `ConfigError` if it is invalid."""
     from servd.bento.discovery import Discovery
     from servd.config.load import folder_of
-    from servd.export.kubernetes.options import ExportSource
+    from servd.export.containers.options import ExportSource
     from servd.host.facts import inspect_host
     from servd.plan.build import build_loaded
 

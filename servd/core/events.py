@@ -176,6 +176,8 @@ A change of the service stops it before it starts it again.")
         "The worker process was started.")
     WORKER_WAITS_FOR_GPU = ("worker waits for GPU", "service generation worker reason",
         "A worker starts once its GPUs have room, or another worker has started there.")
+    GPU_MEMORY_ABOVE_DECLARED = ("GPU memory above what is declared", "service declared peak",
+        "A worker took more than `gpus.memory` says, so what is planned together may not fit.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
     WORKER_WARM = ("worker warmed up", "service generation worker requests seconds",

@@ -272,8 +272,6 @@ ROWS: tuple[CarriedRow, ...] = (
     row("health.tcp health.command", ray=_PROGRAMS),
     row(
         "health.method health.body health.request health.expect health.busy",
-        kubernetes=carried("servd probes by it in the pod"),
-        compose=carried("servd probes by it in the container"),
         ray=lost("Ray asks `check_health`, which answers by health.path"),
     ),
     row("watchdog", ray=lost("Ray watches no event loop")),

@@ -16,6 +16,8 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, float) and not value.is_integer()
 
 
+_NO_WARMUP = lost("warm up in the lifespan of the app")
+
 MODEL_ROWS: tuple[CarriedRow, ...] = (
     row(
         "inputs",
@@ -68,10 +70,11 @@ MODEL_ROWS: tuple[CarriedRow, ...] = (
         ray=lost("Ray chooses GPUs"),
     ),
     row(
-        "warmup.request warmup.times warmup.timeout",
-        kubernetes=lost("copy the file into the image, at this path"),
-        compose=lost("copy the file into the image, at this path"),
-        dockerfile=lost("copy the file into the image, at this path"),
-        ray=lost("warm up in the lifespan of the app"),
+        "warmup.request",
+        kubernetes=carried("below /app in the image"),
+        compose=carried("below /app in the image"),
+        dockerfile=carried("copied to /app"),
+        ray=_NO_WARMUP,
     ),
+    row("warmup.times warmup.timeout", ray=_NO_WARMUP),
 )

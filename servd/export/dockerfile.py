@@ -13,9 +13,9 @@ from typing import Literal
 from servd.config.tree import Path
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.container import home_variables
-from servd.export.kubernetes.fitness import folders_elsewhere
-from servd.export.kubernetes.options import APP_FOLDER, RUNTIME_FOLDER, USER, ExportSource
+from servd.export.containers.fitness import paths_elsewhere
+from servd.export.containers.needs import home_variables
+from servd.export.containers.options import APP_FOLDER, RUNTIME_FOLDER, USER, ExportSource
 from servd.export.report import CODE, context_of, not_carried
 
 Packages = Literal["uv.lock", "requirements.txt", "pyproject.toml", ""]
@@ -62,7 +62,7 @@ def export_dockerfile(source: ExportSource, options: DockerfileOptions) -> Docke
     found = [
         *not_carried(source.loaded, "dockerfile"),
         *_loopback(source),
-        *folders_elsewhere(source),
+        *paths_elsewhere(source),
     ]
     secrets = secret_files(source)
     return DockerfileExport(

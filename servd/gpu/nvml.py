@@ -83,7 +83,7 @@ class NvmlBackend:
         for number in range(nvml.nvmlDeviceGetCount()):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(number)
-                nvml.nvmlDeviceGetMemoryInfo(handle)
+                self._told(nvml.nvmlDeviceGetMemoryInfo, handle)  # fails where it is lost
                 yield _Device(number, _text(nvml.nvmlDeviceGetUUID(handle)), handle)
             except nvml.NVMLError_Uninitialized:
                 raise
@@ -98,8 +98,8 @@ class NvmlBackend:
         try:
             trouble = self._trouble(handle)
             instances = [
-                dataclasses.replace(self._measured(one), parent=device.id, trouble=trouble)
-                for one in self._instances(handle)
+                dataclasses.replace(one, parent=device.id, trouble=trouble)
+                for one in filter(None, map(self._instance, self._instances(handle)))
             ]
             power = self._told(nvml.nvmlDeviceGetPowerUsage, handle)
             whole = self._measured(handle)
@@ -121,20 +121,28 @@ class NvmlBackend:
                 near=near.get(device.id, {}),
                 holders=() if instances else whole.holders,
             )
-        except nvml.NVMLError_GpuIsLost:
+        except nvml.NVMLError_Uninitialized:
+            raise
+        except nvml.NVMLError:
             return []
         return [whole, *instances]
 
+    def _instance(self, handle: Any) -> Gpu | None:
+        """Returns an instance; None where it has just been taken down."""
+        return self._told(self._measured, handle)
+
     def _measured(self, handle: Any) -> Gpu:
-        """Returns what is known of a GPU and of an instance alike."""
+        """Returns what is known of GPUs and instances alike. One that has no memory of its own, but
+        the machine's, has no figures of it.
+        """
         nvml = self._nvml
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        memory = self._told(nvml.nvmlDeviceGetMemoryInfo, handle)
         rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
         return Gpu(
             id=_text(nvml.nvmlDeviceGetUUID(handle)),
             name=_text(self._told(nvml.nvmlDeviceGetName, handle) or ""),
-            total=int(memory.total),
-            free=int(memory.free),
+            total=int(memory.total) if memory is not None else 0,
+            free=int(memory.free) if memory is not None else 0,
             utilization=rates.gpu / 100 if rates is not None else None,
             holders=self._holders(handle),
         )

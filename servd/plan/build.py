@@ -132,12 +132,19 @@ class _Draft:
         return tuple(a for a in self.given.listen if a.kind != "internal")
 
     def own_addresses(self) -> tuple[Address, ...]:
-        """Returns the addresses for a command that binds itself."""
+        """Returns the addresses for a command that binds itself: it is told a port that is free
+        where none is set, so that servd knows it too.
+        """
+        port = self.host.ports.get(self.name, 0)
         if self.listens:
-            return self.listens
+            return tuple(
+                dataclasses.replace(each, port=port)
+                if each.kind == "tcp" and not each.port
+                else each
+                for each in self.listens
+            )
         if any("{uds}" in argument for argument in self.given.command):
             return (self.internal,)
-        port = self.host.ports.get(self.name, 0)
         return (Address("tcp", host="127.0.0.1", port=port),)
 
     def reachable(self) -> dict[str, str]:

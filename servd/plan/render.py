@@ -11,9 +11,11 @@ from servd.plan.model import Plan, ServicePlan
 
 
 def summary(service: ServicePlan) -> str:
-    """Returns where a service listens and its number of workers, as text."""
+    """Returns what a service is: where it listens and its number of workers, for example."""
     if service.external is not None:
         return f"external, {service.external.shown}"
+    if service.is_task:
+        return "task, once" if service.definition.run == "once" else "task"
     workers = f"{service.workers} worker{'' if service.workers == 1 else 's'}"
     if (scale := scaling_of(service)) is not None:
         workers = f"{service.workers} to {scale.max} workers"

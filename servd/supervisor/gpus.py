@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Itera
 from dataclasses import dataclass as mutable_dataclass
 from typing import Protocol
 
+import structlog
+
+from servd.config.scalars import print_size
+from servd.core.events import Event
 from servd.core.printable import visible as printable
 from servd.core.processes import name_of, owner_of
 from servd.core.quick_dataclass import dataclass
@@ -15,6 +19,8 @@ from servd.plan.gpu_inventory import gib
 from servd.plan.gpu_requests import GpuRequest, request_of
 from servd.plan.model import ServicePlan
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
+
+log = structlog.get_logger()
 
 _SNAPSHOTS_UNTIL_SEEN = 2
 """Snapshots after which what a worker has taken shows: the next one may have been made before."""
@@ -110,11 +116,19 @@ class GpuRoom:
         self._taken += 1
         self._held = self._measure(snapshot) if snapshot is not None and self._users else {}
         for worker, held in self._held.items():
-            service = self._users[worker].request.service
-            self.peaks[service] = max(self.peaks.get(service, 0), *held.values())
+            self._note_peak(self._users[worker].request, max(held.values()))
         news, self._news = self._news, asyncio.Event()
         news.set()
         self._wake_up()
+
+    def _note_peak(self, request: GpuRequest, peak: int) -> None:
+        """Keeps the peak of a service, and says once that more is taken than was declared."""
+        service, memory = request.service, request.memory
+        before = self.peaks.get(service, 0)
+        self.peaks[service] = max(before, peak)
+        if memory is not None and before <= request.need(0) < peak:
+            details = {"declared": print_size(memory), "peak": f"{gib(peak)}GiB"}
+            log.warning(Event.GPU_MEMORY_ABOVE_DECLARED, service=service, **details)
 
     def _measure(self, snapshot: GpuSnapshot) -> dict[Hashable, dict[str, int]]:
         """Returns the bytes that each worker holds, with the processes that it started, by the name
@@ -176,6 +190,11 @@ class GpuRoom:
         known = self.snapshot.by_id.get(gpu) if self.snapshot is not None else None
         return known.number if known is not None and known.number and name.isdigit() else name
 
+    def _id(self, name: str) -> str:
+        """Returns the id of a GPU that a plan calls `name`: a number, if it knew no better."""
+        found = self.snapshot.find(name) if self.snapshot is not None else None
+        return found.id if found is not None else name
+
     # who starts
 
     def why_not(self, plan: ServicePlan, gpus: tuple[str, ...]) -> GpuWait | None:
@@ -202,18 +221,19 @@ class GpuRoom:
         for name in newcomer.gpus:
             gpu_ = self.snapshot.find(name)
             if gpu_ is not None and gpu_.total:
-                yield from self._lack(gpu_, name, newcomer.request)
+                yield from self._lack(gpu_, newcomer.request)
 
     def _turn(self, gpu: str, plan: ServicePlan) -> Iterator[GpuWait]:
         for user in self._users.values():
-            if user.is_counted and user.seen_from is None and gpu in user.gpus:
+            starts = user.is_counted and user.seen_from is None
+            if starts and self._id(gpu) in map(self._id, user.gpus):
                 name = self.visible(gpu, plan.gpu_names.get(gpu, gpu))
                 text = f"GPU {name}: waits until {user} is ready"
                 yield GpuWait(text, ("turn", gpu, str(user)), is_turn=True)
 
-    def _lack(self, gpu: Gpu, name: str, request: GpuRequest) -> Iterator[GpuWait]:
+    def _lack(self, gpu: Gpu, request: GpuRequest) -> Iterator[GpuWait]:
         """Yields a reason if too little of a GPU is free."""
-        needed, free = request.need(gpu.total), max(0, gpu.free - self._unseen(name, gpu.total))
+        needed, free = request.need(gpu.total), max(0, gpu.free - self._unseen(gpu.id, gpu.total))
         if free >= needed:
             return
         assert request.memory is not None
@@ -230,7 +250,7 @@ class GpuRoom:
         return sum(
             user.request.need(total)
             for user in self._users.values()
-            if gpu in user.gpus
+            if gpu in map(self._id, user.gpus)
             and user.request.memory is not None
             and (user.seen_from is None or self._taken < user.seen_from)
         )

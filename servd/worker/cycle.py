@@ -16,11 +16,12 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
+from servd.worker.http_rules import BODILESS
+
 _MOST_FIELDS = 512
 _LONGEST_FIELD = 256
 """Bytes of a field that is kept: most are a type, a policy or the date."""
 
-_BODILESS = frozenset({204, 304})
 _ACTED_ON = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 _fields: dict[tuple[bytes, bytes], bytes] = {}
@@ -65,7 +66,7 @@ class LeanCycle(RequestResponseCycle):
         self.response_started = self.response_complete = False
         self.chunked_encoding: bool | None = None
         self.expected_content_length = 0
-        self._says_close = self._is_set = False
+        self._says_close = self._is_set = self._has_no_body = False
         self._event: asyncio.Event | None = None
 
     @property
@@ -151,8 +152,9 @@ class LeanCycle(RequestResponseCycle):
                 content.append(line or self._field(*field))
         if not self.keep_alive and not self._says_close:
             content.append(b"connection: close\r\n")
-        chunked = self.chunked_encoding
-        if chunked is None and self.scope["method"] != "HEAD" and status not in _BODILESS:
+        if status in BODILESS or self.scope["method"] == "HEAD":
+            self._has_no_body = True
+        elif self.chunked_encoding is None:
             self.chunked_encoding = True
             content.append(b"transfer-encoding: chunked\r\n")
         content.append(b"\r\n")
@@ -198,7 +200,7 @@ class LeanCycle(RequestResponseCycle):
         )
 
     def _send_body(self, body: bytes, more_body: bool) -> None:
-        if self.scope["method"] == "HEAD":
+        if self._has_no_body:  # a client would take it for the next response
             self.expected_content_length = 0
         elif self.chunked_encoding:
             content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""

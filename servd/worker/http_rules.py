@@ -32,6 +32,9 @@ _ENCODING_1_0 = Refusal(400, "HTTP/1.0 does not support transfer-encoding.")
 _LENGTHS = Refusal(400, "A request must have only one content-length.")
 
 
+BODILESS = frozenset({204, 304})
+"""Statuses of responses without a body, whatever their fields say (RFC 9112, 6.3)."""
+
 FRAMING_BYTES = 32
 """What each part of a chunked body may have in addition to its content, on average, beyond the
 limit of the head: sizes and extensions of chunks, and trailers."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.exports import EXPORTS, NAMES, Exported, export, export_sample
+from support.exports import BENTOML_NAMES, EXPORTS, NAMES, Exported, export, export_sample
 from support.with_bentoml import PYTHON as WITH_BENTOML
 
 GOLDEN = EXPORTS / "dockerfiles"
@@ -31,7 +31,7 @@ def lint(text: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dockerfiles_of_the_samples_are_as_expected(name: str, tmp_path: Path) -> None:
-    if name == "bentoml" and not Path(WITH_BENTOML).exists():
+    if name in BENTOML_NAMES and not Path(WITH_BENTOML).exists():
         pytest.skip("BentoML is not installed")
     done = export_sample(name, tmp_path, "--python", "3.13", engine="dockerfile")
     assert done.status == 0, done.told

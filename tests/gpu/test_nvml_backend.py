@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +93,26 @@ def test_instances_are_gpus_of_their_own_and_name_the_processes(install: Install
     assert (second.total, second.utilization) == (10 * GIB, None)
     assert [holder.pid for holder in second.holders] == [ME]
     assert first.trouble == second.trouble != ""
+
+
+def test_a_gpu_without_memory_of_its_own_is_listed_all_the_same(install: Install) -> None:
+    gpu = only(install(FakeNvml(fake_device(0, total=None))))
+    assert (gpu.id, gpu.total, gpu.free) == ("GPU-0", 0, 0)
+
+
+def test_an_instance_that_is_taken_down_meanwhile_is_left_out(install: Install) -> None:
+    module = FakeNvml(fake_device(0, mig=1))
+    gone = fake_device(0, uuid="MIG-1")
+    module.devices[0].instances = [gone, fake_device(0, uuid="MIG-2")]
+    ask = module.nvmlDeviceGetUUID
+
+    def uuid(handle: SimpleNamespace) -> str:
+        if handle is gone:
+            raise module.error("NotSupported")
+        return ask(handle)
+
+    module.nvmlDeviceGetUUID = uuid  # type: ignore[method-assign]
+    assert [gpu.id for gpu in install(module).look().gpus] == ["GPU-0", "MIG-2"]
 
 
 def test_nearness_and_cpus_are_told(install: Install, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from servd.config.model import Config
 from servd.config.service import BENTO_STARTUP_SECONDS
 from servd.config.tree import empty
 from servd.config.validation_context import ValidationContext
+from servd.daemon.reload.planner import ports_of
 from servd.plan.build import build, internal_path
 from servd.plan.host import Account, Host
 from servd.plan.model import Plan, ServicePlan
@@ -181,6 +182,15 @@ def test_a_command_without_an_address_gets_a_free_port_or_its_socket_path() -> N
     assert model.command == ("x", "4567")
     uds = only({"command": ("x", "{uds}")})
     assert uds.command == ("x", "/run/x/s/web.sock")
+
+
+def test_a_command_that_binds_any_port_is_told_one_that_servd_knows() -> None:
+    listen = ("unix:/x.sock", "localhost:0")
+    model = plan_of({"model": {"command": ("x", "{port}"), "listen": listen}}).service("model")
+    assert model.command == ("x", "4567")
+    assert [str(address) for address in model.addresses] == ["unix:/x.sock", "localhost:4567"]
+    assert ports_of(Plan((model,))) == {"model": 4567}
+    assert model.ready.address is not None
 
 
 def test_what_makes_a_command_ready() -> None:

@@ -34,6 +34,15 @@ def test_text_is_a_tree_with_repeated_parts_named_once() -> None:
     )
 
 
+def test_a_task_has_no_workers_to_count() -> None:
+    services = {
+        "migrate": {"command": ("x",), "kind": "task"},
+        "seed": {"command": ("x",), "kind": "task", "run": "once"},
+    }
+    plan = build(Config.model_validate({"services": services}), Host((0,), 1), "/run/x")
+    assert as_text(plan) == "migrate  (task)\nseed  (task, once)"
+
+
 def test_mermaid_draws_arrows_to_what_is_needed() -> None:
     assert as_mermaid(PLAN).splitlines() == [
         "flowchart LR",

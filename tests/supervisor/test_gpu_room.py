@@ -119,6 +119,7 @@ async def test_a_worker_waits_until_a_stranger_has_left(fakes: Fakes) -> None:
     driver = Driver(fakes)
     driver.strangers["GPU-0", STRANGER] = 58 * GIB
     driver.feed(fleet := Fleet(fakes))
+    fakes.plays("llm", Script(ready_after=5.0))
     starting = asyncio.create_task(fleet.start(LLM))
     await asyncio.sleep(7.5)
     reason = f"GPU 0: 22 of 70 GiB free, 58 GiB held by pid {STRANGER} (python, not servd's)"
@@ -131,6 +132,8 @@ async def test_a_worker_waits_until_a_stranger_has_left(fakes: Fakes) -> None:
     assert (said["service"], said["worker"], said["reason"]) == ("llm", 0, reason)
     driver.strangers.clear()
     left = now()
+    await until(lambda: fakes.of("llm"))
+    assert fleet["llm"].error == ""
     assert await starting == {}
     (started,) = fakes.times("llm", "started")
     assert started - left <= 1.0
@@ -150,6 +153,32 @@ async def test_room_that_never_comes_is_a_failed_start(fakes: Fakes) -> None:
     await until(lambda: fleet["llm"].state == "backoff")
     driver.strangers.clear()
     await until(lambda: fleet["llm"].state == "ready")
+
+
+@virtual_time
+async def test_a_start_fails_in_time_though_no_more_figures_come(fakes: Fakes) -> None:
+    driver = Driver(fakes)
+    driver.strangers["GPU-0", STRANGER] = 58 * GIB
+    fleet = Fleet(fakes)
+    fleet.context.workers.gpus.take(driver.snapshot())
+    failed = await fleet.start(LLM.replace("startup = 30", "startup = 23.5"))
+    assert now() == 23.5
+    assert "no room for 23.5 s" in failed["llm"]
+
+
+@virtual_time
+async def test_memory_is_waited_for_once_it_is_the_workers_turn(fakes: Fakes) -> None:
+    driver = Driver(fakes)
+    driver.feed(fleet := Fleet(fakes))
+    fakes.plays("a", Script(ready_after=8.0))
+    b = service("b", '{ share = 0.4, memory = "30GiB" }', "timeouts.startup = 10")
+    starting = asyncio.create_task(fleet.start(service("a", "0.2") + b))
+    await until(lambda: fakes.of("a"))
+    driver.strangers["GPU-0", STRANGER] = 60 * GIB
+    await asyncio.sleep(15)
+    assert not fakes.of("b")
+    driver.strangers.clear()
+    assert await starting == {}
 
 
 @virtual_time
@@ -216,10 +245,15 @@ async def test_a_killed_worker_is_replaced_when_its_memory_is_free(fakes: Fakes)
     driver.holds = lambda worker: 70 * GIB
     await fleet.start(LLM)
     await asyncio.sleep(3)
-    driver.strangers["GPU-0", STRANGER] = 70 * GIB  # what the driver has not freed yet
-    fakes.of("llm")[0].die(-9)
+    room, looks = fleet.context.workers.gpus, []
+    room.look = lambda: looks.append(now())
+    dead = fakes.of("llm")[0]
+    driver.strangers["GPU-0", dead.pid] = 70 * GIB  # what the driver has not freed yet
+    dead.die(-9)
     await asyncio.sleep(5)
     assert len(fakes.of("llm")) == 1
+    assert looks[0] == 4.0, "no second is lost once it has ended"
+    assert f"70 GiB held by pid {dead.pid} (python, not servd's)" in fleet["llm"].error
     driver.strangers.clear()
     await until(lambda: fleet["llm"].state == "ready")
     assert len(fakes.of("llm")) == 2
@@ -287,6 +321,24 @@ async def test_own_workers_are_named_and_a_container_names_nobody(fakes: Fakes) 
 
 
 @virtual_time
+async def test_a_gpu_is_the_same_by_its_number(fakes: Fakes) -> None:
+    """A plan from before the driver answered calls it so."""
+    driver = Driver(fakes)
+    fleet = Fleet(fakes)
+    fakes.plays("a", Script(ready_after=5.0))
+    starting = asyncio.create_task(fleet.start(service("a", "0.2")))
+    await until(lambda: fakes.of("a"))
+    room, plan = fleet.context.workers.gpus, fleet["a"].plan
+    assert room.why_not(plan, ("0",)) is None
+    room.take(driver.snapshot())
+    wait = room.why_not(plan, ("0",))
+    assert wait is not None
+    assert wait.is_turn
+    await starting
+    assert room.why_not(plan, ("0",)) is None
+
+
+@virtual_time
 async def test_the_context_is_part_of_what_is_needed(fakes: Fakes) -> None:
     driver = Driver(fakes)
     fleet = Fleet(fakes)
@@ -319,6 +371,8 @@ async def test_a_worker_over_its_limit_is_replaced_successor_first_where_it_fits
     assert {said[key] for key in ("reason", "gpu", "bytes")} == {"gpu_memory", "0", 13 * GIB}
     assert fakes.least_accepting("a", since=2.0) == 1
     assert fleet.context.workers.gpus.peaks == {"a": 13 * GIB}
+    (above,) = fakes.logged(Event.GPU_MEMORY_ABOVE_DECLARED)
+    assert (above["service"], above["declared"], above["peak"]) == ("a", "9GiB", "13GiB")
 
 
 @virtual_time
@@ -351,6 +405,25 @@ async def test_a_worker_over_its_limit_from_the_start_stays(fakes: Fakes) -> Non
     assert len(fakes.of("a")) == 1
     (said,) = fakes.logged(Event.WORKER_NOT_RECYCLED)
     assert said["reason"] == "a new worker already exceeds limits.gpu_memory"
+
+
+@virtual_time
+async def test_memory_that_shows_late_is_of_the_start_all_the_same(fakes: Fakes) -> None:
+    driver = Driver(fakes)
+    fleet = Fleet(fakes)
+    room = fleet.context.workers.gpus
+    driver.holds = lambda worker: 5 * GIB
+    text = service("a", '{ share = 0.2, memory = "9GiB" }', 'limits.gpu_memory = "12GiB"')
+    await fleet.start(text)
+    await asyncio.sleep(0.1)
+    room.take(driver.snapshot())  # made before the worker was ready
+    driver.holds = lambda worker: 13 * GIB
+    for _ in range(3):
+        await asyncio.sleep(1)
+        room.take(driver.snapshot())
+    await asyncio.sleep(5)
+    assert fakes.logged(Event.WORKER_NOT_RECYCLED)
+    assert not fakes.logged(Event.WORKER_TO_BE_RECYCLED)
 
 
 @virtual_time

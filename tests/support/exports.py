@@ -37,9 +37,13 @@ ENDINGS = {"kubernetes": ".yaml", "compose": ".yaml", "dockerfile": ".Dockerfile
 RAY_GOLDEN = EXPORTS / "ray" / "golden"
 RAY_NAMES = ("bentoml", "container", "gateway", "hosts", "minimal")
 """The samples that Ray Serve can run."""
+BENTOML_NAMES = ("bentoml", "models")
+"""Those with BentoML services."""
+
 IMAGE = "registry.example.com/app:1"
 _CHOSEN = (
     "ADDRESS", "BALANCER", "BEAT_SCHEDULE", "CELERY", "METRICS_PORT", "PORT", "REDIS_PORT",
+    "GPUS", "LLM_PORT", "PYTHON", "SENTIMENT_PORT", "WORDS_PORT",
 )  # fmt: skip
 
 
@@ -86,7 +90,7 @@ def export_sample(name: str, folder: Path, *options: str, engine: str = "kuberne
         shutil.copytree(SAMPLES / name, copy, ignore=shutil.ignore_patterns("__pycache__", "run"))
     if (copy / "make-certs.sh").exists():
         subprocess.run(["sh", "make-certs.sh"], cwd=copy, check=True, capture_output=True)
-    interpreter = WITH_BENTOML if name == "bentoml" else sys.executable
+    interpreter = WITH_BENTOML if name in BENTOML_NAMES else sys.executable
     image = ("--image", IMAGE) if engine in ("kubernetes", "compose") else ()
     return export(copy, engine, "-c", "servd.toml", *image, *options, interpreter=interpreter)
 

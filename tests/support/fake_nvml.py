@@ -105,8 +105,7 @@ class FakeNvml:
         return str(handle.name)
 
     def nvmlDeviceGetMemoryInfo(self, handle: SimpleNamespace) -> SimpleNamespace:
-        self._sound(handle)
-        return SimpleNamespace(total=handle.total, free=handle.free, used=0)
+        return SimpleNamespace(total=self._value(handle, "total"), free=handle.free, used=0)
 
     def nvmlDeviceGetUtilizationRates(self, handle: SimpleNamespace) -> SimpleNamespace:
         return SimpleNamespace(gpu=self._value(handle, "rates"), memory=0)

@@ -136,13 +136,23 @@ HEADERS: list[Any] = [
 @pytest.mark.parametrize("fields", HEADERS, ids=lambda fields: repr(fields)[:40])
 def test_heads_and_bodies_are_sent_as_uvicorn_sends_them(fields: Any) -> None:
     fields = list(fields) if fields is not None and not isinstance(fields, list) else fields
-    for status in (200, 304):
-        app = answering(status, fields, b"hel", b"lo")
-        for method in (b"GET", b"HEAD"):
-            for version in (b"1.1", b"1.0"):
-                uvicorns, first, second = both(app, asking(method, version))
-                assert first == uvicorns
-                assert second == uvicorns
+    app = answering(200, fields, b"hel", b"lo")
+    for method in (b"GET", b"HEAD"):
+        for version in (b"1.1", b"1.0"):
+            uvicorns, first, second = both(app, asking(method, version))
+            assert first == uvicorns
+            assert second == uvicorns
+
+
+@pytest.mark.parametrize("fields", HEADERS, ids=lambda fields: repr(fields)[:40])
+@pytest.mark.parametrize("status", [204, 304])
+def test_the_body_of_a_response_that_has_none_is_left_out(status: int, fields: Any) -> None:
+    """As that of an answer to HEAD: Uvicorn sends it, or ends the connection."""
+    fields = list(fields) if fields is not None and not isinstance(fields, list) else fields
+    app = answering(status, fields, b"hel", b"lo")
+    uvicorns, _, _ = both(app, asking(b"HEAD"))
+    _, first, second = both(app, asking(b"GET"))
+    assert first == second == uvicorns
 
 
 @pytest.mark.parametrize("parts", [(), (b"",), (b"hello",), (b"", b"hello", b""), (b"he", b"llo")])

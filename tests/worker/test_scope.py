@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import signal
+import socket
 import time
 from urllib.parse import urlsplit
 
@@ -129,3 +130,46 @@ def test_a_body_of_another_length_is_logged_as_a_failure(servd: Servd, parser: s
     assert daemon.get("web", "/right").text == "hello"
     daemon.wait_for_line("request", **{"url.path": "/right", "http.response.status_code": 200})
     assert daemon.stop() == 0
+
+
+BODILESS = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    _, status, framing = scope["path"].split("/")
+    headers = {"length": [(b"content-length", b"5")], "none": [],
+               "chunked": [(b"transfer-encoding", b"chunked")]}[framing]
+    body = b"" if status == "200" or scope["query_string"] == b"empty" else b"hello"
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+def test_a_response_that_has_no_body_is_followed_by_the_next(servd: Servd, parser: str) -> None:
+    """Whatever its app says of a body, which a client would take for the next response."""
+    config = '[services.web]\napp = "main:app"\nlisten = "127.0.0.1:0"\n'
+    config += f'uvicorn.http = "{parser}"\n'
+    daemon = servd(config, main_py=BODILESS).ready()
+    url = httpx.URL(daemon.url("web"))
+    for status in ("204", "304"):
+        for path in ("length", "chunked", "none", "length?empty", "chunked?empty", "none?empty"):
+            said = _conversation(url, f"/{status}/{path}", "/200/none")
+            first, _, rest = said.partition(b"\r\n\r\n")
+            assert first.startswith(f"HTTP/1.1 {status} ".encode())
+            assert rest == b"" or rest.startswith(b"HTTP/1.1 200 OK\r\n"), path
+            assert parser == "h11" or rest, "the connection goes on"
+    for line in daemon.find("request"):
+        assert line["http.response.status_code"] in (200, 204, 304) or parser == "h11"
+    assert daemon.stop() == 0
+
+
+def _conversation(url: httpx.URL, *paths: str) -> bytes:
+    """What a client reads that asks for the paths, one after the other, on one connection."""
+    asked = [f"GET {path} HTTP/1.1\r\nHost: x\r\n" for path in paths]
+    asked[-1] += "Connection: close\r\n"
+    with socket.create_connection((url.host, url.port or 0), DEADLINE) as client:
+        client.sendall("".join(f"{each}\r\n" for each in asked).encode())
+        said = b""
+        while part := client.recv(65536):
+            said += part
+    return said

@@ -18,7 +18,7 @@ from servd.core.errors import Exit
 if TYPE_CHECKING:
     from servd.cli.ray.applications import RunningApplication
     from servd.cli.ray.deployment import Deployment
-    from servd.export.kubernetes.options import ExportSource
+    from servd.export.containers.options import ExportSource
 
 
 @click.command("deploy")

@@ -33,8 +33,8 @@ def command(config: str | None, image: str, whole: bool, output: str | None, str
     source = export_source(config)
     from servd.export.compose.export import export_compose
     from servd.export.compose.options import ComposeOptions
-    from servd.export.kubernetes.names import label
-    from servd.export.kubernetes.yaml_text import yaml_text
+    from servd.export.containers.names import label
+    from servd.export.containers.yaml_text import yaml_text
 
     name = label(os.path.basename(source.folder))
     folder = os.path.abspath(output) if output is not None else source.folder

@@ -70,11 +70,11 @@ def command(
     if found is None or int(found[1]) < _OLDEST:
         raise UsageError(f"--kubernetes {version}: expected a version from 1.{_OLDEST}, as 1.33")
     source = export_source(config)
+    from servd.export.containers.names import is_label, label
+    from servd.export.containers.yaml_text import yaml_text
     from servd.export.kubernetes.kustomize import kustomization_files
     from servd.export.kubernetes.manifest import export
-    from servd.export.kubernetes.names import is_label, label
     from servd.export.kubernetes.options import KubernetesOptions, Scaling
-    from servd.export.kubernetes.yaml_text import yaml_text
 
     if namespace and not is_label(namespace):
         raise UsageError(f"--namespace {namespace}: expected lower case letters, digits and -")

@@ -44,8 +44,8 @@ def command(
         raise UsageError("--kuberay needs --image, and --image needs --kuberay")
     source = export_source(config)
     from servd.cli.ray.package import package_of
-    from servd.export.kubernetes.names import label
-    from servd.export.kubernetes.yaml_text import yaml_text
+    from servd.export.containers.names import label
+    from servd.export.containers.yaml_text import yaml_text
     from servd.export.ray.document import export, ray_service
     from servd.export.ray.options import RayOptions
 

@@ -12,8 +12,8 @@ from fnmatch import fnmatch
 from servd.core.errors import ServdError
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.watch.gitignore import Ignored
+from servd.export.containers.options import ExportSource
 from servd.export.dockerfile import SECRET_NAMES, secret_files
-from servd.export.kubernetes.options import ExportSource
 
 _LARGEST_BYTES = 500 * 2**20
 """What Ray keeps of a package: larger ones belong into a volume or an image."""

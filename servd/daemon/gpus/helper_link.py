@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -26,11 +27,12 @@ class HelperLink(asyncio.Protocol):
         self._lines = GpuLines()
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
+        self._channel: socket.socket | None = None
 
     async def start(self, environ: Mapping[str, str], interval: float) -> None:
         """Starts the helper. Raises OSError."""
         helper = start_helper(environ, interval)
-        self._process = helper.process
+        self._process, self._channel = helper.process, helper.channel
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self, sock=helper.channel)
 
@@ -50,6 +52,8 @@ class HelperLink(asyncio.Protocol):
         """
         if self._transport is not None:
             self._transport.abort()
+        elif self._channel is not None:
+            self._channel.close()
         if self._process is None:
             return
         with contextlib.suppress(OSError):

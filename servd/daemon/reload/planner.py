@@ -187,7 +187,9 @@ def _with_new_certificate(service: ServicePlan) -> ServicePlan:
 def ports_of(plan: Plan) -> dict[str, int]:
     """Returns the ports chosen for commands that bind themselves: they keep them."""
     return {
-        service.name: service.addresses[0].port
+        service.name: address.port
         for service in plan.services
-        if service.binds_itself and service.addresses and service.addresses[0].kind == "tcp"
+        if service.binds_itself
+        for address in reversed(service.addresses)
+        if address.kind == "tcp"
     }

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from servd.core.quick_dataclass import dataclass
 from servd.export.compose.options import ComposeOptions
-from servd.export.kubernetes.certificates import addresses_elsewhere, certificates_of
-from servd.export.kubernetes.configuration import (
+from servd.export.containers.certificates import addresses_elsewhere, certificates_of
+from servd.export.containers.configuration import (
     environment_of,
     in_the_image,
     is_of_env_file,
     passed_names,
 )
-from servd.export.kubernetes.container import grace_seconds, home_variables, resources
-from servd.export.kubernetes.names import variable
-from servd.export.kubernetes.options import (
-    CONFIG_FILE,
-    RUNTIME_FOLDER,
-    USER,
-    ExportSource,
-)
-from servd.export.kubernetes.pods import PodPlan
-from servd.export.kubernetes.secrets import SecretFinder, SecretKey, Spelling
+from servd.export.containers.names import variable
+from servd.export.containers.needs import MIB, grace_seconds, home_variables, needs_of
+from servd.export.containers.options import CONFIG_FILE, RUNTIME_FOLDER, USER, ExportSource
+from servd.export.containers.pods import PodPlan
+from servd.export.containers.secrets import SecretFinder, SecretKey, Spelling
 
 ComposeObject = dict[str, Any]
 
@@ -242,17 +237,18 @@ def stop_seconds(pod: PodPlan, source: ExportSource) -> int:
 
 def amounts(pod: PodPlan) -> ComposeObject:
     """Returns the limits of a container: memory where every service has a limit, and GPUs."""
-    limits: Mapping[str, str] = resources(pod, scales=False).get("limits", {})
+    needs = needs_of(pod, scales=False)
     found: ComposeObject = {}
-    if memory := limits.get("memory"):
-        found["limits"] = {"memory": f"{memory.removesuffix('Mi')}m" if "Mi" in memory else memory}
+    if needs.memory is not None:
+        most = needs.most_memory
+        found["limits"] = {"memory": f"{most // MIB}m" if most % MIB == 0 else str(most)}
     ids = [str(i) for each in pod.plan.services if isinstance(each.definition.gpus, tuple)
            for i in each.definition.gpus]  # fmt: skip
     device = {"driver": "nvidia", "capabilities": ["gpu"]}
     if ids:
         found["reservations"] = {"devices": [{**device, "device_ids": ids}]}
-    elif count := limits.get("nvidia.com/gpu"):
-        found["reservations"] = {"devices": [{**device, "count": int(count)}]}
+    elif needs.gpus:
+        found["reservations"] = {"devices": [{**device, "count": needs.gpus}]}
     return {"deploy": {"resources": found}} if found else {}
 
 

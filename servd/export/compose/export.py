@@ -16,16 +16,16 @@ from servd.export.compose.container import (
     tls_files,
 )
 from servd.export.compose.options import ComposeOptions
-from servd.export.kubernetes.configuration import configuration_of
-from servd.export.kubernetes.fitness import (
+from servd.export.containers.configuration import configuration_of
+from servd.export.containers.fitness import (
     addresses_of_this_machine,
     dependencies_out_of_reach,
-    folders_elsewhere,
+    paths_elsewhere,
 )
-from servd.export.kubernetes.names import clashes
-from servd.export.kubernetes.options import ExportSource
-from servd.export.kubernetes.pods import PodPlan, pods_of
-from servd.export.kubernetes.secrets import SecretKey
+from servd.export.containers.names import clashes
+from servd.export.containers.options import ExportSource
+from servd.export.containers.pods import PodPlan, pods_of
+from servd.export.containers.secrets import SecretKey
 from servd.export.report import context_of, not_carried
 
 
@@ -64,7 +64,7 @@ def export_compose(source: ExportSource, options: ComposeOptions) -> ComposeExpo
         found += clashes(checked, [name for name, each in config.items() if not each.external])
         found += addresses_of_this_machine(source, "container")
         found += dependencies_out_of_reach(source, "container")
-    found += folders_elsewhere(source)
+    found += paths_elsewhere(source)
     pods = pods_of(source, options)
     services: ComposeObject = {}
     configs: dict[str, str] = {}

@@ -7,8 +7,8 @@ from typing import Any
 
 from servd.config.model import Config
 from servd.core.quick_dataclass import dataclass
+from servd.export.containers.options import RUNTIME_FOLDER
 from servd.export.fate import Engine
-from servd.export.kubernetes.options import RUNTIME_FOLDER
 
 
 @dataclass(frozen=True, slots=True)

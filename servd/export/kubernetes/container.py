@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from servd.config.gpu_table import gpus_each
-from servd.export.kubernetes.certificates import Certificate, certificates_of
-from servd.export.kubernetes.options import (
+from servd.export.containers.certificates import Certificate, certificates_of
+from servd.export.containers.needs import MIB, grace_seconds, home_variables, needs_of
+from servd.export.containers.options import (
     CONFIG_FILE,
     CONFIG_FOLDER,
-    MARGIN_SECONDS,
     RUNTIME_FOLDER,
     USER,
     ExportSource,
-    KubernetesObject,
-    KubernetesOptions,
 )
-from servd.export.kubernetes.pods import PodPlan
-from servd.export.kubernetes.secrets import SecretKey
-from servd.plan.autoscale import scaling_of
-from servd.plan.model import ServicePlan
-
-_BENTOML_HOME = "/tmp/bentoml"  # noqa: S108  # in the pod
-
-_MIB = 2**20
-_DAEMON_BYTES = 128 * _MIB
+from servd.export.containers.pods import PodPlan
+from servd.export.containers.secrets import SecretKey
+from servd.export.kubernetes.objects import KubernetesObject
+from servd.export.kubernetes.options import KubernetesOptions
 
 POD_SECURITY = {
     "runAsNonRoot": True,
@@ -141,15 +133,6 @@ def environment(pod: PodPlan, secrets: Sequence[SecretKey]) -> list[KubernetesOb
     return found
 
 
-def home_variables(services: Sequence[ServicePlan]) -> dict[str, str]:
-    """Returns where BentoML makes its folder, since it may not write to its home: but not where
-    that folder, with a Bento in it, is part of the image.
-    """
-    parts = [each.part for each in services if each.definition.bento]
-    is_written = bool(parts) and not any(part is not None and part.tag for part in parts)
-    return {"BENTOML_HOME": _BENTOML_HOME} if is_written else {}
-
-
 def probes(pod: PodPlan) -> KubernetesObject:
     """Returns the probes. Liveness asks servd alone, which replaces sick workers itself."""
     startup = max((each.startup for each in pod.plan.services), default=0.0)
@@ -170,65 +153,21 @@ def probes(pod: PodPlan) -> KubernetesObject:
     }
 
 
-def grace_seconds(pod: PodPlan, source: ExportSource, pre_stop: int) -> int:
-    """Returns the time from the decision to end a pod until it is killed."""
-    limit = source.as_written.config.daemon.shutdown_timeout
-    longest = pod.plan.stop_seconds
-    ends = longest if limit == "auto" else min(longest, float(limit))
-    return math.ceil(pre_stop + ends + MARGIN_SECONDS)
-
-
 def resources(pod: PodPlan, *, scales: bool) -> KubernetesObject:
-    """Returns requests and limits: a CPU for each worker, and memory where each service has a
-    limit; old and new workers run at the same time while servd replaces one. `scales`: the engine
-    decides on the number of containers. Otherwise the limit is enough for the most workers.
-    """
-    services = pod.plan.services
-    numbers = {each.name: _workers(each, pod, scales=scales) for each in services}
-    workers = sum(numbers.values())
-    requests: KubernetesObject = {"cpu": str(max(1, workers))}
+    """Returns requests and limits. `scales`: the engine decides on the number of containers."""
+    needs = needs_of(pod, scales=scales)
+    requests: KubernetesObject = {"cpu": str(needs.cpus)}
     limits: KubernetesObject = {}
-    if any(each.definition.workers == "auto" for each in services):
+    if needs.is_by_cpus:
         limits["cpu"] = requests["cpu"]
-    running = [each for each in services if numbers[each.name]]
-    if running and all(each.limits.memory is not None for each in running):
-        most = {each.name: _workers(each, pod, scales=scales, most=True) for each in running}
-        requests["memory"] = quantity(_memory(running, numbers) + _DAEMON_BYTES)
-        limits["memory"] = quantity(2 * _memory(running, most) + _DAEMON_BYTES)
-    if gpus := _gpus(services, numbers):
-        limits["nvidia.com/gpu"] = str(gpus)
+    if needs.memory is not None:
+        requests["memory"] = _quantity(needs.memory)
+        limits["memory"] = _quantity(needs.most_memory)
+    if needs.gpus:
+        limits["nvidia.com/gpu"] = str(needs.gpus)
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _memory(services: Sequence[ServicePlan], workers: Mapping[str, int]) -> int:
-    return sum(workers[each.name] * (each.limits.memory or 0) for each in services)
-
-
-def _workers(service: ServicePlan, pod: PodPlan, *, scales: bool, most: bool = False) -> int:
-    """Returns the number of workers in a pod; "auto" is one for each CPU of the limit. An
-    autoscaler of pods has them with one each; otherwise servd starts the fewest, or the `most`.
-    """
-    given = service.definition
-    if (scale := scaling_of(service)) is not None:
-        if scales and pod.services == (service.name,):
-            return 1
-        return scale.max if most else scale.min
-    is_off = given.workers == 0 and len(pod.services) == 1
-    return 1 if given.workers == "auto" or is_off else service.workers
-
-
-def _gpus(services: Sequence[ServicePlan], workers: Mapping[str, int]) -> int:
-    total = 0.0
-    for each in services:
-        asked = each.definition.gpus
-        if isinstance(asked, tuple):
-            total += len(asked)
-        else:
-            of_code = each.part.gpus if each.part is not None and not asked else 0
-            total += (gpus_each(asked) or of_code) * workers[each.name]
-    return math.ceil(total)
-
-
-def quantity(size: int) -> str:
+def _quantity(size: int) -> str:
     """Returns a number of bytes as Kubernetes spells it."""
-    return f"{size // _MIB}Mi" if size % _MIB == 0 else str(size)
+    return f"{size // MIB}Mi" if size % MIB == 0 else str(size)

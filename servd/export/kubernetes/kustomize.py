@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from servd.export.containers.yaml_text import yaml_text
 from servd.export.kubernetes.manifest import ExportedPod, KubernetesExport
-from servd.export.kubernetes.options import KubernetesObject, KubernetesOptions
-from servd.export.kubernetes.yaml_text import yaml_text
+from servd.export.kubernetes.objects import KubernetesObject
+from servd.export.kubernetes.options import KubernetesOptions
 
 _CALLERS = ("Deployment", "Job")
 _NAMES = "names.yaml"

@@ -7,25 +7,27 @@ from collections.abc import Iterator, Sequence
 
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.certificates import certificates_of
-from servd.export.kubernetes.configuration import configuration_of
-from servd.export.kubernetes.container import secret_name
-from servd.export.kubernetes.fitness import (
+from servd.export.containers.certificates import certificates_of
+from servd.export.containers.configuration import configuration_of
+from servd.export.containers.fitness import (
     addresses_of_this_machine,
     dependencies_out_of_reach,
-    folders_elsewhere,
+    paths_elsewhere,
 )
-from servd.export.kubernetes.names import clashes
+from servd.export.containers.names import clashes
+from servd.export.containers.options import ExportSource
+from servd.export.containers.pods import PodPlan, pods_of
+from servd.export.containers.secrets import SecretKey
+from servd.export.kubernetes.container import secret_name
 from servd.export.kubernetes.network import policy, service, service_monitor
-from servd.export.kubernetes.options import ExportSource, KubernetesObject, KubernetesOptions
-from servd.export.kubernetes.pods import PodPlan, pods_of
+from servd.export.kubernetes.objects import KubernetesObject
+from servd.export.kubernetes.options import KubernetesOptions
 from servd.export.kubernetes.scaling import (
     autoscale_of,
     autoscaler,
     disruption_budget,
     fewest_pods,
 )
-from servd.export.kubernetes.secrets import SecretKey
 from servd.export.kubernetes.workload import deployment, job, with_digest
 from servd.export.report import context_of, not_carried
 
@@ -65,7 +67,7 @@ def export(source: ExportSource, options: KubernetesOptions) -> KubernetesExport
         services = source.as_written.config.services
         found += clashes(checked, [name for name, each in services.items() if not each.external])
         found += [*addresses_of_this_machine(source), *dependencies_out_of_reach(source)]
-    found += folders_elsewhere(source)
+    found += paths_elsewhere(source)
     pods = tuple(_exported(pod, source, options) for pod in pods_of(source, options))
     commands = tuple(line for each in pods for line in _secret_commands(each, source, options))
     return KubernetesExport(pods, tuple(in_order(found)), commands)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from servd.export.kubernetes.options import KubernetesObject
-from servd.export.kubernetes.pods import PodPlan
+from servd.export.containers.pods import PodPlan
+from servd.export.kubernetes.objects import KubernetesObject, object_of
 
 
 def service(pod: PodPlan, *, metrics: bool) -> KubernetesObject:
@@ -13,15 +13,15 @@ def service(pod: PodPlan, *, metrics: bool) -> KubernetesObject:
     ]
     if metrics:
         ports.append({"name": "metrics", "port": pod.metrics, "targetPort": "metrics"})
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "Service",
+        "v1",
+        spec={
             "selector": pod.labels,
             "ports": ports,
         },
-    }
+    )
 
 
 def policy(pod: PodPlan) -> KubernetesObject:
@@ -37,16 +37,16 @@ def policy(pod: PodPlan) -> KubernetesObject:
             for name in pod.callers
         ]
         rules.append({"from": callers, "ports": internal})
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "NetworkPolicy",
+        "networking.k8s.io/v1",
+        spec={
             "podSelector": {"matchLabels": pod.labels},
             "policyTypes": ["Ingress"],
             "ingress": rules,
         },
-    }
+    )
 
 
 def _port(name: str) -> KubernetesObject:
@@ -55,12 +55,12 @@ def _port(name: str) -> KubernetesObject:
 
 def service_monitor(pod: PodPlan) -> KubernetesObject:
     """Returns what the operator of Prometheus reads: it finds the pods by their Service."""
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "ServiceMonitor",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "ServiceMonitor",
+        "monitoring.coreos.com/v1",
+        spec={
             "selector": {"matchLabels": pod.labels},
             "endpoints": [{"port": "metrics", "path": "/metrics"}],
         },
-    }
+    )

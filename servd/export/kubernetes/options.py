@@ -1,60 +1,23 @@
-"""The choices of an export to Kubernetes, and the values that its objects share."""
+"""The choices of an export to Kubernetes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.core.quick_dataclass import dataclass
+from servd.export.containers.options import RUNTIME_FOLDER
 from servd.export.fate import Engine
-from servd.plan.host import Host
-from servd.plan.model import Plan
-
-KubernetesObject = dict[str, Any]
 
 Scaling = Literal["cpu", "in-flight", "keda"]
-
-CONFIG_FOLDER = "/etc/servd"
-CONFIG_FILE = f"{CONFIG_FOLDER}/servd.toml"
-RUNTIME_FOLDER = "/run/servd"
-APP_FOLDER = "/app"
-TLS_FOLDER = "/run/tls"
-USER = 10001
 
 PRE_STOP_SECONDS = 5
 """Endpoints of a pod that ends are still used for so long: meanwhile it serves everything."""
 
-MARGIN_SECONDS = 5
-"""Beyond everything that servd waits for, before the kubelet kills the container."""
-
 _SLEEP_SINCE = (1, 30)
 """The first version in which `preStop.sleep` is on by default."""
-
-
-class ContainerOptions(Protocol):
-    """What the configuration of a container depends on, in any engine."""
-
-    @property
-    def engine(self) -> Engine:
-        """Returns the engine."""
-
-    @property
-    def name(self) -> str:
-        """Returns the name of the whole."""
-
-    @property
-    def whole(self) -> bool:
-        """Returns whether all services are in one container."""
-
-    @property
-    def scales(self) -> bool:
-        """Returns whether the engine decides on the number of containers, by `autoscale`."""
-
-    def daemon(self, table: Mapping[str, Any], config: Config) -> dict[str, Any]:
-        """Returns what `[daemon]` is in a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +60,3 @@ class KubernetesOptions:
     def pre_stop_seconds(self, config: Config) -> int:
         """Returns how long a pod that ends goes on serving before it drains."""
         return max(PRE_STOP_SECONDS, math.ceil(config.daemon.stop_delay or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSource:
-    """A configuration `as_written`, and completed with what the code of BentoML services declares,
-    with its plan. Paths below `folder` are below /app in the image.
-    """
-
-    as_written: Loaded
-    loaded: Loaded
-    plan: Plan
-    host: Host
-    folder: str

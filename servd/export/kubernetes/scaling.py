@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from servd.config.worker_tables import Autoscale
-from servd.export.kubernetes.options import KubernetesObject, KubernetesOptions
-from servd.export.kubernetes.pods import PodPlan
+from servd.export.containers.pods import PodPlan
+from servd.export.kubernetes.objects import KubernetesObject, object_of
+from servd.export.kubernetes.options import KubernetesOptions
 from servd.plan.autoscale import scaling_of
 
 _CPU_PERCENT = 70
@@ -53,18 +54,18 @@ def autoscaler(pod: PodPlan, scale: Autoscale, options: KubernetesOptions) -> Ku
     if options.scaling == "keda":
         return _scaled_object(pod, scale, windows)
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": pod.name}
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "HorizontalPodAutoscaler",
+        "autoscaling/v2",
+        spec={
             "scaleTargetRef": target,
             "minReplicas": scale.min,
             "maxReplicas": scale.max,
             "metrics": [_metric(scale, options)],
             "behavior": windows,
         },
-    }
+    )
 
 
 def _window(seconds: float) -> int:
@@ -90,27 +91,27 @@ def _scaled_object(pod: PodPlan, scale: Autoscale, windows: KubernetesObject) ->
             "threshold": f"{scale.target_in_flight:g}",
         },
     }
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "ScaledObject",
+        "keda.sh/v1alpha1",
+        spec={
             "scaleTargetRef": {"name": pod.name},
             "minReplicaCount": scale.min,
             "maxReplicaCount": scale.max,
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": windows}},
             "triggers": [trigger],
         },
-    }
+    )
 
 
 def disruption_budget(pod: PodPlan) -> KubernetesObject:
     """Returns what keeps all but one pod while nodes are emptied. With one pod it protects
     nothing, and would block that.
     """
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": pod.labels}},
-    }
+    return object_of(
+        pod,
+        "PodDisruptionBudget",
+        "policy/v1",
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": pod.labels}},
+    )

@@ -8,13 +8,17 @@ import math
 from collections.abc import Sequence
 
 from servd.config.worker_tables import Rollout
-from servd.export.kubernetes.certificates import addresses_elsewhere, certificates_of
-from servd.export.kubernetes.configuration import (
+from servd.export.containers.certificates import addresses_elsewhere, certificates_of
+from servd.export.containers.configuration import (
     environment_of,
     in_the_image,
     is_of_env_file,
     passed_names,
 )
+from servd.export.containers.names import LONGEST
+from servd.export.containers.options import ExportSource
+from servd.export.containers.pods import PodPlan
+from servd.export.containers.secrets import IN_KUBERNETES, SecretFinder, SecretKey
 from servd.export.kubernetes.container import (
     CONTAINER_SECURITY,
     common,
@@ -24,15 +28,9 @@ from servd.export.kubernetes.container import (
     resources,
     volumes,
 )
-from servd.export.kubernetes.names import LONGEST
-from servd.export.kubernetes.options import (
-    ExportSource,
-    KubernetesObject,
-    KubernetesOptions,
-)
-from servd.export.kubernetes.pods import PodPlan
+from servd.export.kubernetes.objects import KubernetesObject, object_of
+from servd.export.kubernetes.options import KubernetesOptions
 from servd.export.kubernetes.scaling import replicas
-from servd.export.kubernetes.secrets import IN_KUBERNETES, SecretFinder, SecretKey
 
 _JOB_KEPT_SECONDS = 24 * 3600
 _PROGRESS_SECONDS = 600
@@ -58,11 +56,11 @@ def deployment(
 ) -> KubernetesObject:
     """Returns the Deployment of a pod."""
     startup = max((each.startup for each in pod.plan.services), default=0.0)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": pod.name, "labels": pod.labels},
-        "spec": {
+    return object_of(
+        pod,
+        "Deployment",
+        "apps/v1",
+        spec={
             **replicas(pod),
             "progressDeadlineSeconds": math.ceil(max(_PROGRESS_SECONDS, startup + 60)),
             "selector": {"matchLabels": pod.labels},
@@ -72,7 +70,7 @@ def deployment(
                 "spec": pod_spec(pod, source, options, config_name, secrets),
             },
         },
-    }
+    )
 
 
 def strategy(pod: PodPlan) -> KubernetesObject:

@@ -11,7 +11,7 @@ from typing import Any
 from servd.config.gpu_table import gpus_each
 from servd.config.service import Service
 from servd.engines.ray.replica_spec import BUILDER, ENGINE, BentoArguments, ReplicaSpec
-from servd.export.kubernetes.options import ExportSource
+from servd.export.containers.options import ExportSource
 from servd.export.ray.options import (
     LATEST_CHECK_SECONDS,
     MOST_ONGOING,

@@ -9,10 +9,10 @@ from typing import Any
 from servd.core.address import EVERY_V4
 from servd.core.diagnostics import Diagnostic, in_order
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.options import ExportSource
-from servd.export.kubernetes.yaml_text import yaml_text
+from servd.export.containers.options import ExportSource
+from servd.export.containers.yaml_text import yaml_text
 from servd.export.ray.application import application, is_exported, replicas_of
-from servd.export.ray.fitness import PublicServices, folders_elsewhere, secrets_in_the_open
+from servd.export.ray.fitness import PublicServices, paths_elsewhere, secrets_in_the_open
 from servd.export.ray.options import RayDocument, RayOptions, number
 from servd.export.report import not_carried
 from servd.plan.model import ServicePlan
@@ -37,7 +37,7 @@ def export(source: ExportSource, options: RayOptions) -> RayExport:
     public = PublicServices(source, services)
     found = not_carried(source.loaded, "ray")
     found += secrets_in_the_open(source, services)
-    found += folders_elsewhere(source, services)
+    found += paths_elsewhere(source, services)
     found += public.problems()
     document = {
         **_http(public),

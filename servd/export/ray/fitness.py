@@ -11,7 +11,7 @@ from servd.config.validation_context import ValidationContext
 from servd.core.address import Address
 from servd.core.diagnostics import Diagnostic
 from servd.core.secrets import mask_values
-from servd.export.kubernetes.options import ExportSource
+from servd.export.containers.options import ExportSource
 from servd.export.report import CODE, context_of
 from servd.plan.model import ServicePlan
 
@@ -39,9 +39,7 @@ def secrets_in_the_open(
                 yield checked.problem(path, message, code=CODE)
 
 
-def folders_elsewhere(
-    source: ExportSource, services: Sequence[ServicePlan]
-) -> Iterator[Diagnostic]:
+def paths_elsewhere(source: ExportSource, services: Sequence[ServicePlan]) -> Iterator[Diagnostic]:
     """Yields a warning for each directory that the package of the code does not have."""
     checked = context_of(source.loaded)
     for service in services:

@@ -53,7 +53,7 @@ class GpuGate:
         fresh = before is None or not (before.wait.is_timed and wait.is_timed)
         since = now if fresh or before is None else before.since
         startup = launch.plan.startup
-        if wait.is_timed and now >= since + startup:
+        if now >= since + startup:
             reason = f"no room for {startup:g} s (timeouts.startup): {wait.text}"
             raise NoRoomError(errno.ENOSPC, reason)
         self._held[slot] = _Held(wait, since)

@@ -174,9 +174,13 @@ class Recycler:
         watcher = self.team.watcher
         loop = asyncio.get_running_loop()
         while process in self._waiting and not self._is_leaving(process) and watcher.is_active():
-            if self._cannot_wait(reason) or not await self._has_room_beside(process):
+            wait = watcher.gate.look(watcher.launch, process.slot)
+            if self._cannot_wait(reason) or (wait is not None and not wait.is_turn):
                 await self._end_first(process, reason)
                 return
+            if wait is not None:
+                await asyncio.wait({process.exited}, timeout=_TURN_SECONDS)
+                continue
             if await self._start_replacement(watcher, process):
                 self._leaves(process, reason)
                 watcher.attempts.pop(process.slot, None)
@@ -210,19 +214,6 @@ class Recycler:
         await asyncio.wait({process.exited}, timeout=_USELESS_DRAIN_SECONDS)
         if not process.exited.done():
             await abort_drain(process)
-
-    async def _has_room_beside(self, process: WorkerProcess) -> bool:
-        """Whether the GPUs of a worker have room for its replacement too. Waits while others start
-        there.
-        """
-        watcher = self.team.watcher
-        while (wait := watcher.gate.look(watcher.launch, process.slot)) is not None:
-            if not wait.is_turn:
-                return False
-            await asyncio.wait({process.exited}, timeout=_TURN_SECONDS)
-            if self._is_leaving(process) or process not in self._waiting:
-                break
-        return True
 
     @staticmethod
     def _is_leaving(process: WorkerProcess) -> bool:

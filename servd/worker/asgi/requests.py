@@ -24,6 +24,7 @@ from servd.worker.asgi.linger import answer_and_linger
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, current, nowhere
 from servd.worker.gpu_errors import GpuErrors
+from servd.worker.http_rules import BODILESS
 from servd.worker.reporter import Reporter
 
 RETRY_AFTER = (b"retry-after", b"1")
@@ -341,7 +342,9 @@ def _is_of_another_length(request: Request, last: Message) -> bool:
         left = getattr(getattr(connection, "_writer", None), "_length", None)
     if left is None or left == len(last.get("body", b"")):
         return False
-    return bool(request.scope["method"] != "HEAD")
+    start = request.start
+    has_no_body = start is not None and start["status"] in BODILESS
+    return not has_no_body and bool(request.scope["method"] != "HEAD")
 
 
 def current_is_over() -> bool:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from support.apps import BINDS_ITSELF, CALLER, PLAIN, SLEEP, plain, web
-from support.harness import Servd, free_port, wait_until
+from support.harness import DEADLINE, Servd, free_port, wait_until
 
 
 def kinds(answer: dict[str, Any]) -> dict[str, str]:
@@ -262,6 +262,25 @@ def test_an_app_gives_way_to_a_command_that_binds_the_same_address(servd: Servd)
     assert kinds(daemon.reload(app)) == {"web": "interrupt"}
     assert daemon.get("web").text == "1"
     assert daemon.service("web")["generation"] == 3
+    assert daemon.stop() == 0
+
+
+def test_a_command_that_binds_any_port_keeps_the_one_that_it_was_told(servd: Servd) -> None:
+    def config(value: int) -> str:
+        return f"""
+            [services.web]
+            command = ["python3", "-m", "http.server", "{{port}}", "--bind", "127.0.0.1"]
+            listen = "127.0.0.1:0"
+            env = {{ V = "{value}" }}
+        """
+
+    daemon = servd(config(1)).ready()
+    (url,) = daemon.service("web")["listen"]
+    assert "Directory listing" in httpx.get(url, timeout=DEADLINE).text
+    assert daemon.reload()["outcome"] == "unchanged"
+    assert kinds(daemon.reload(config(2))) == {"web": "interrupt"}
+    assert daemon.service("web")["listen"] == [url]
+    assert "Directory listing" in httpx.get(url, timeout=DEADLINE).text
     assert daemon.stop() == 0
 
 

@@ -14,7 +14,16 @@ import pytest
 
 from servd.config.load import load
 
-from support.exports import EXPORTS, IMAGE, NAMES, Exported, documents, export, export_sample
+from support.exports import (
+    BENTOML_NAMES,
+    EXPORTS,
+    IMAGE,
+    NAMES,
+    Exported,
+    documents,
+    export,
+    export_sample,
+)
 from support.with_bentoml import PYTHON as WITH_BENTOML
 
 GOLDEN = EXPORTS / "compose" / "golden"
@@ -41,7 +50,7 @@ def exported(folder: Path, *options: str, environ: dict[str, str] | None = None)
 
 
 def needs_bentoml(name: str) -> None:
-    if name == "bentoml" and not Path(WITH_BENTOML).exists():
+    if name in BENTOML_NAMES and not Path(WITH_BENTOML).exists():
         pytest.skip("BentoML is not installed")
 
 

@@ -10,15 +10,15 @@ import kubernetes_validate
 import pytest
 
 from servd.config.load import load
-from servd.export.kubernetes.names import is_label, label
+from servd.export.containers.names import is_label, label
 
 from support.exports import GOLDEN, NAMES, documents, export_sample
 from support.manifests import Object, container_of, of_kind, problems
 
 VERSIONS = ("1.35", "1.36", "1.37")
 OBJECTS = {
-    "bentoml": 4, "celery": 10, "container": 4, "gateway": 12, "hosts": 8, "minimal": 4, "nginx": 8,
-    "socket-activation": 4, "tls": 4,
+    "bentoml": 4, "celery": 10, "container": 4, "gateway": 12, "hosts": 8, "minimal": 4,
+    "models": 12, "nginx": 8, "socket-activation": 4, "tls": 4,
 }  # fmt: skip
 
 

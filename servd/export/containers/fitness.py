@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from servd.config.service import Service
 from servd.config.tree import Path
 from servd.core.diagnostics import Diagnostic
-from servd.export.kubernetes.names import variable
-from servd.export.kubernetes.options import ExportSource
+from servd.export.containers.names import variable
+from servd.export.containers.options import ExportSource
 from servd.export.report import CODE, context_of
 
 _HERE = re.compile(r"(?<![\w.-])(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})(?!\d)")
@@ -59,12 +60,24 @@ def dependencies_out_of_reach(source: ExportSource, place: str = "pod") -> Itera
             yield checked.problem(path, message, severity="warning", code=CODE)
 
 
-def folders_elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
-    """Yields a warning for each folder of code that is not below that of the configuration."""
+def paths_elsewhere(source: ExportSource) -> Iterator[Diagnostic]:
+    """Yields a warning for each folder of code, and for each file with a request, that is not below
+    the folder of the configuration.
+    """
     checked = context_of(source.loaded)
     for name, service in source.as_written.config.services.items():
-        folder = service.directory
-        if not (service.external or f"{folder}/".startswith(f"{source.folder.rstrip('/')}/")):
-            path: Path = ("services", name, "directory")
-            message = f"{folder} is not below {source.folder}: the image must have it there"
-            yield checked.problem(path, message, severity="warning", code=CODE)
+        if service.external:
+            continue
+        for keys, place in _paths_of(service):
+            if place and not f"{place}/".startswith(f"{source.folder.rstrip('/')}/"):
+                path: Path = ("services", name, *keys)
+                message = f"{place} is not below {source.folder}: the image must have it there"
+                yield checked.problem(path, message, severity="warning", code=CODE)
+
+
+def _paths_of(service: Service) -> Iterator[tuple[Path, str]]:
+    yield ("directory",), service.directory
+    if service.warmup is not None:
+        yield ("warmup", "request"), service.warmup.request
+    if service.health is not None:
+        yield ("health", "request"), service.health.request

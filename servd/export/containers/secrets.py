@@ -14,8 +14,8 @@ from servd.config.load import folder_of
 from servd.config.tree import Path, nearest
 from servd.core.quick_dataclass import dataclass
 from servd.core.secrets import mask_values
-from servd.export.kubernetes.names import variable
-from servd.export.kubernetes.options import ExportSource
+from servd.export.containers.names import variable
+from servd.export.containers.options import ExportSource
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,14 +11,10 @@ from servd.config.model import Config
 from servd.config.service import ServiceBase
 from servd.config.tree import Path
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.certificates import in_the_container
-from servd.export.kubernetes.options import (
-    APP_FOLDER,
-    ContainerOptions,
-    ExportSource,
-)
-from servd.export.kubernetes.pods import PodPlan, ReachedService, listens_of
-from servd.export.kubernetes.secrets import IN_SERVD, SecretFinder, SecretKey
+from servd.export.containers.certificates import in_the_container
+from servd.export.containers.options import APP_FOLDER, ContainerOptions, ExportSource
+from servd.export.containers.pods import PodPlan, ReachedService, listens_of
+from servd.export.containers.secrets import IN_SERVD, SecretFinder, SecretKey
 from servd.export.report import is_carried, set_keys
 
 _PATIENCE = "7d"

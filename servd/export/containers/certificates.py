@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.names import label
-from servd.export.kubernetes.options import TLS_FOLDER, ExportSource
-from servd.export.kubernetes.pods import PodPlan
-from servd.export.kubernetes.secrets import SecretFinder
+from servd.export.containers.names import label
+from servd.export.containers.options import TLS_FOLDER, ExportSource
+from servd.export.containers.pods import PodPlan
+from servd.export.containers.secrets import SecretFinder
 from servd.wire.names import DEPENDENCIES
 
 _FILES = {"certfile": "tls.crt", "keyfile": "tls.key", "ca_certs": "ca.crt"}

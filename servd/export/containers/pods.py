@@ -11,8 +11,8 @@ from servd.config.model import Config
 from servd.config.service import Service
 from servd.core import graph
 from servd.core.quick_dataclass import dataclass
-from servd.export.kubernetes.names import label, variable
-from servd.export.kubernetes.options import ContainerOptions, ExportSource
+from servd.export.containers.names import label, variable
+from servd.export.containers.options import ContainerOptions, ExportSource
 from servd.plan.model import Plan
 
 FIRST_PORT = 8000
