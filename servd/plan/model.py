@@ -76,7 +76,8 @@ class ReadyPlan:
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
     """Health probes: at `address`, or (None) privately to servd's worker. A `command` must
-    exit with 0; `tcp`: the address must accept. Times in seconds.
+    exit with 0; `tcp`: the address must accept. Times in seconds. `only_readiness`: a worker that
+    fails is shown, and stays.
     """
 
     address: Address | None
@@ -87,6 +88,7 @@ class HealthPlan:
     failures: int
     tcp: bool = False
     command: tuple[str, ...] = ()
+    only_readiness: bool = False
 
 
 @dataclass(frozen=True, slots=True)

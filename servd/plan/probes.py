@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
 from servd.config.service import Service
+from servd.config.worker_tables import Health
 from servd.core.address import Address
 from servd.plan.command import placeholders, resolve
 from servd.plan.host import Host
 from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan, WarmupPlan
 
+_BENTO_READINESS = "/readyz"
 _HTTP_PORTS = {"http": 80, "https": 443}
 
 
@@ -69,6 +72,17 @@ def health_plan(
     return HealthPlan(
         address, health.path, health.host, health.interval, health.timeout, health.failures
     )
+
+
+def readiness_plan(part: Part | None) -> HealthPlan | None:
+    """Returns how the code of a BentoML service is asked whether it is ready; None where it says
+    nothing, or the file sets a probe.
+    """
+    if part is None or not part.asks_ready:
+        return None
+    default = Health()
+    times = (default.interval, default.timeout, default.failures)
+    return HealthPlan(None, _BENTO_READINESS, default.host, *times, only_readiness=True)
 
 
 def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:
