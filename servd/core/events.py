@@ -197,6 +197,8 @@ its requests went on.")
         "The worker stays: a replacement would have the same problem.")
     WORKER_KEPT = ("worker recycle postponed", "service generation worker reason retry_in",
         "The worker stays for now: its replacement failed to start.")
+    WORKER_NOT_READY = ("worker not ready", "service generation worker error",
+        "The code of a BentoML service says that it is not ready. The worker stays.")
     WORKER_HEALTHY_AGAIN = ("worker healthy again", "service generation worker",
         "The health check of the worker succeeds again.")
     WORKER_DRAINING = ("worker draining", "service generation worker reason",

@@ -33,7 +33,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.plan.probes import health_plan, is_plain, ready_plan, warmup_plan
+from servd.plan.probes import health_plan, is_plain, readiness_plan, ready_plan, warmup_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -250,7 +250,8 @@ class _Draft:
             limits=given.limits or _NO_LIMITS,
             watchdog=given.watchdog if given.kind != "task" else None,
             ready=ready_plan(self.name, given, addresses, sockets, self.host),
-            health=health_plan(self.name, given, addresses, sockets, self.host),
+            health=health_plan(self.name, given, addresses, sockets, self.host)
+            or readiness_plan(self.part),
             definition=given,
             tls=self._tls(),
             app=self._app() if self.is_app else None,

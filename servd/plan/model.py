@@ -78,7 +78,8 @@ class HealthPlan:
     """Health probes: at `address`, or (None) privately to servd's worker. A `command` must
     exit with 0; `tcp`: the address must accept. Times in seconds. `request` is sent instead of a
     GET of `path`, and its answer awaited to the end: it shows that the app can do its work.
-    `trusts`: a worker that answers requests is not asked.
+    `trusts`: a worker that answers requests is not asked. `only_readiness`: a worker that fails is
+    shown, and stays.
     """
 
     address: Address | None
@@ -89,6 +90,7 @@ class HealthPlan:
     failures: int
     tcp: bool = False
     command: tuple[str, ...] = ()
+    only_readiness: bool = False
     request: RequestFile | None = field(default=None, repr=False)
     expect: str = ""
     trusts: bool = False

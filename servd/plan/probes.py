@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from urllib.parse import quote, urlsplit
 
+from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
 from servd.config.http_file import RequestFile
 from servd.config.service import Service
@@ -14,6 +15,7 @@ from servd.plan.command import placeholders, resolve
 from servd.plan.host import Host
 from servd.plan.model import HealthPlan, ReadyPlan, SocketPlan, WarmupPlan
 
+_BENTO_READINESS = "/readyz"
 _HTTP_PORTS = {"http": 80, "https": 443}
 _OF_TARGETS = "!#$%&'()*+,/:;=?@[]~"
 """Characters of a path in the file that need no quoting."""
@@ -94,6 +96,17 @@ def health_plan(
     return dataclasses.replace(
         _asked_by(asked, health, host), trusts=health.busy == "trust" and address is None
     )
+
+
+def readiness_plan(part: Part | None) -> HealthPlan | None:
+    """Returns how the code of a BentoML service is asked whether it is ready; None where it says
+    nothing, or the file sets a probe.
+    """
+    if part is None or not part.asks_ready:
+        return None
+    default = Health()
+    times = (default.interval, default.timeout, default.failures)
+    return HealthPlan(None, _BENTO_READINESS, default.host, *times, only_readiness=True)
 
 
 def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:

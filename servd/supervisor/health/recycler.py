@@ -53,6 +53,7 @@ class Recycler:
         self.team = team
         self._monitors: dict[WorkerProcess, HealthMonitor] = {}
         self._waiting: dict[WorkerProcess, str] = {}
+        self._not_ready: set[WorkerProcess] = set()
         self._proven = asyncio.Event()
         self._busy = False
 
@@ -92,6 +93,7 @@ class Recycler:
     def _forget(self, process: WorkerProcess) -> None:
         self._monitors.pop(process, None)
         self._waiting.pop(process, None)
+        self._not_ready.discard(process)
 
     # what a monitor notices
 
@@ -125,12 +127,18 @@ class Recycler:
         process.signal_group(signal.SIGKILL)
 
     def unwell(self, process: WorkerProcess, reason: str) -> None:
-        """Replaces it; until then the service shows the reason."""
-        self.request_recycle(process, "health", error=reason)
+        """Replaces it, unless it only is not ready; the service shows the reason until then."""
+        plan = self.team.plan.health
+        if plan is None or not plan.only_readiness:
+            self.request_recycle(process, "health", error=reason)
+        elif process not in self._not_ready:
+            self._not_ready.add(process)
+            self._log(process).warning(Event.WORKER_NOT_READY, error=reason)
         self.team.refresh()
 
     def recovered(self, process: WorkerProcess) -> None:
         """Keeps it, unless its replacement is starting."""
+        self._not_ready.discard(process)
         if self._waiting.get(process) == "health":
             del self._waiting[process]
         self._log(process).info(Event.WORKER_HEALTHY_AGAIN)

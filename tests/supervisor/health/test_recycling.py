@@ -341,6 +341,26 @@ async def test_an_unwell_worker_is_replaced_by_one_that_is_ready(
 
 
 @virtual_time
+async def test_a_worker_that_only_is_not_ready_is_shown_and_stays(
+    fakes: Fakes, answers: dict[int, Answers]
+) -> None:
+    answers[0] = lambda: "GET /readyz returned 503" if 6.0 < now() < 60.0 else ""
+    _, group = await fakes.begin(text(*HEALTH))
+    await group.until_ready()
+    assert group.plan.health is not None
+    group.learn(replace(group.plan, health=replace(group.plan.health, only_readiness=True)))
+    await asyncio.sleep(40.0)
+    assert group.unwell == "worker 0: GET /readyz returned 503"
+    assert group.ready_count == 0
+    await asyncio.sleep(30.0)
+    assert (group.unwell, group.is_ready) == ("", True)
+    assert fakes.times("web", "started") == [0.0]
+    (event,) = fakes.logged(Event.WORKER_NOT_READY)
+    assert event["error"] == "GET /readyz returned 503"
+    assert len(fakes.logged(Event.WORKER_HEALTHY_AGAIN)) == 1
+
+
+@virtual_time
 async def test_a_worker_that_recovers_while_its_successors_die_stays(
     fakes: Fakes, answers: dict[int, Answers]
 ) -> None:
