@@ -11,9 +11,10 @@ from servd._version import __version__
 
 if TYPE_CHECKING:
     from servd.api import load
-    from servd.client import depends, depends_sync
+    from servd.client import depends, depends_sync, loading
     from servd.config.model import Config
     from servd.core.errors import ConfigError, DependencyError, ServdError, StartError
+    from servd.core.unwell import unwell
     from servd.embed import Server, serve
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "depends",
     "depends_sync",
     "load",
+    "loading",
     "serve",
+    "unwell",
 ]
 
 _HOME = {
@@ -40,7 +43,9 @@ _HOME = {
     "depends": "servd.client",
     "depends_sync": "servd.client",
     "load": "servd.api",
+    "loading": "servd.client.loading",
     "serve": "servd.embed",
+    "unwell": "servd.core.unwell",
 }
 
 

@@ -58,6 +58,7 @@ def test_a_worker_imports_the_standard_library_and_uvicorn_only() -> None:
         "servd.core.lean_import",
         "servd.core.parent_death",
         "servd.core.quick_dataclass",
+        "servd.core.unwell",
     }
 
 

@@ -47,7 +47,17 @@ class Waiting(BaseModel):
     wait_drained: bool = Field(False, description="Respond once all old workers have stopped.")
 
 
-class ReloadBody(Waiting):
+class RollBody(Waiting):
+    """Options of what replaces workers."""
+
+    now: bool = Field(
+        False,
+        description="Cut the requests short that old workers answer, if two generations do. "
+        "Otherwise a third one waits until one of them has, or its drain is over.",
+    )
+
+
+class ReloadBody(RollBody):
     """Options of a reload."""
 
     roll: bool = Field(False, description="Replace the workers of unchanged services too.")
@@ -94,6 +104,7 @@ def caller(
 
 Called = Annotated[Caller, Depends(caller)]
 MaybeReload = Annotated[ReloadBody | None, Body()]
+MaybeRoll = Annotated[RollBody | None, Body()]
 MaybeWait = Annotated[Waiting | None, Body()]
 MaybeStop = Annotated[StopBody | None, Body()]
 
@@ -101,14 +112,27 @@ MaybeStop = Annotated[StopBody | None, Body()]
 @router.post("/v1/reload", summary="Read the configuration and apply changes", responses=_FAILED)
 async def reload(daemon: CurrentDaemon, by: Called, body: MaybeReload = None) -> ReloadStatus:
     asked = body or ReloadBody()
-    request = ReloadRequest("the admin API", roll_all=asked.roll, wants_report=True)
+    request = ReloadRequest("the admin API", roll_all=asked.roll, now=asked.now, wants_report=True)
     return await _apply(daemon, request, asked, by)
 
 
+@router.post(
+    "/v1/gpus/{gpu}/release",
+    summary="Let workers have a GPU again that had failed",
+    status_code=204,
+    responses=documented(_404="No GPU with this id or number is in quarantine"),
+)
+async def release(gpu: str, daemon: CurrentDaemon) -> None:
+    if daemon.quarantine.release(gpu) is None:
+        title = f'GPU "{gpu[:100]}" is not in quarantine'
+        raise ProblemError(Problem(title=title, status=404))
+
+
 @router.post("/v1/restart", summary="Replace the workers of every service", responses=_FAILED)
-async def restart_all(daemon: CurrentDaemon, by: Called, body: MaybeWait = None) -> ReloadStatus:
-    request = ReloadRequest("restart of all", read=False, roll_all=True)
-    return await _apply(daemon, request, body or Waiting(), by)
+async def restart_all(daemon: CurrentDaemon, by: Called, body: MaybeRoll = None) -> ReloadStatus:
+    asked = body or RollBody()
+    request = ReloadRequest("restart of all", read=False, roll_all=True, now=asked.now)
+    return await _apply(daemon, request, asked, by)
 
 
 @router.post(
@@ -136,15 +160,16 @@ async def upgrade(daemon: CurrentDaemon) -> UpgradeReport:
     responses=_OF_SERVICE,
 )
 async def restart(
-    name: str, daemon: CurrentDaemon, by: Called, body: MaybeWait = None
+    name: str, daemon: CurrentDaemon, by: Called, body: MaybeRoll = None
 ) -> ReloadStatus:
     require_service(daemon, name)
+    asked = body or RollBody()
     overrides, file = daemon.reloader.desired.overrides, daemon.reloader.desired.declared
     stopped = any(each in overrides and overrides[each].stopped for each in needed(name, file))
     roll = _unwell(daemon, name) | {name}
     act = StartService(name) if stopped else None
-    request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act)
-    return await _apply(daemon, request, body or Waiting(), by, name)
+    request = ReloadRequest(f"restart of {name}", read=False, roll=roll, act=act, now=asked.now)
+    return await _apply(daemon, request, asked, by, name)
 
 
 @router.post(
@@ -201,7 +226,7 @@ async def _until_well(daemon: DaemonView, name: str) -> None:
     if service is None or service.state not in ("waiting", "starting"):
         return
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(service.milestones.settled.wait(), service.plan.startup)
+        await asyncio.wait_for(service.milestones.settled.wait(), service.plan.start_seconds)
     if service.state not in WELL:
         title = f"{name} is {service.state}"
         raise ProblemError(Problem(title=title, status=409, detail=service.error, service=name))

@@ -135,7 +135,8 @@ async def status(response: Response, daemon: CurrentDaemon) -> Status:
 )
 async def gpus(daemon: CurrentDaemon) -> GpusStatus:
     answer = await daemon.gpus.answer()
-    return gpus_status(answer, usage_of(answer.snapshot, daemon.supervisor).owner)
+    owner_of = usage_of(answer.snapshot, daemon.supervisor).owner
+    return gpus_status(answer, owner_of, daemon.supervisor.context.workers.gpus.quarantine)
 
 
 @router.get(
@@ -209,7 +210,9 @@ async def plan(daemon: CurrentDaemon, response: Response, roll: bool = False) ->
         ],
         by_hand_ends=list(planned.by_hand_ends),
         restart_needed=list(daemon.reloader.restart_needed(planned.desired.loaded.config)),
-        warnings=[warning.summary() for warning in planned.desired.loaded.warnings],
+        warnings=[
+            warning.summary() for warning in (*planned.desired.loaded.warnings, *planned.warnings)
+        ],
     )
 
 

@@ -95,6 +95,17 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return admin_options(called)
 
 
+def now_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--now`."""
+    text = "Cut old workers short that answer requests, where a third generation would wait."
+    return click.option("--now", is_flag=True, help=text)(command)
+
+
+def only_if(**given: bool) -> dict[str, Any]:
+    """Returns the options that are set: an older daemon does not know them."""
+    return {name: value for name, value in given.items() if value}
+
+
 def act(options: ActOptions, route: str, unchanged: str = "", **body: Any) -> int:
     """Sends an action to the daemon, as `AdminClient.post` does, and returns the exit status.
     `unchanged` is the message if there was nothing to do.
@@ -243,6 +254,8 @@ def described(event: dict[str, Any]) -> str:
         reason = f": {event['reason']}" if "reason" in event else ""
         worker = f"worker {event['worker']} (generation {event['generation']})"
         return f"{lead} {worker} {step}{after}{reason}"
+    if name == Event.RELOAD_WAITS:
+        return f"  {name}: {event['reason']}"
     if name in _SERVICE_STEPS:
         cause = event.get("error") or event.get("reason") or event.get("waiting_for")
         return f"{lead} {step}" + (f": {cause}" if cause else "")

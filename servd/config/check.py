@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from servd.config.check_external import autoscale_makes_sense, externals_are_elsewhere
+from servd.config.check_gpus import gpus_make_sense
+from servd.config.check_health import probes_make_sense
+from servd.config.check_models import warmups_reach_their_worker
 from servd.config.check_runners import (
     app_is_a_target,
     apps_are_asked_over_http,
@@ -29,11 +32,10 @@ from servd.core.diagnostics import Diagnostic, Place
 _SHORTEST_SECONDS = {
     "watchdog": 0.2, "timeouts.headers": 0.1, "timeouts.body": 0.1, "timeouts.request": 0.001,
     "timeouts.request_total": 0.001, "health.interval": 0.1, "health.timeout": 0.01,
-    "limits.max_age": 1.0,
+    "limits.max_age": 1.0, "timeouts.stall": 1.0, "warmup.timeout": 0.1,
 }  # fmt: skip
 """Shortest valid value of each time."""
 
-_MOST_GPUS = 1024
 _WEB_ADDRESS = re.compile(r"https?://[^/\s]")
 
 
@@ -99,26 +101,6 @@ def limits_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
         if first is not None and whole is not None and first > whole:
             message = "must not be longer than request_total"
             yield checked.problem((*path, "timeouts", "request"), message)
-
-
-_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-def gpus_make_sense(checked: ValidationContext) -> Iterator[Diagnostic]:
-    """A number of GPUs is whole, or the share of one GPU."""
-    for name, service in checked.config.services.items():
-        asked = service.gpus
-        if isinstance(asked, float) and (asked < 0 or (asked > 1 and asked != int(asked))):
-            message = f"must be a whole number or a share of one GPU such as 0.5, got {asked:g}"
-            yield checked.problem(("services", name, "gpus"), message)
-        if asked and _VISIBLE_GPUS in service.env:
-            message = f"this value is not used: gpus sets {_VISIBLE_GPUS}"
-            path = ("services", name, "env", _VISIBLE_GPUS)
-            yield checked.problem(path, message, severity="warning", code="gpus")
-    there = checked.config.daemon.gpus
-    if isinstance(there, float) and not (there == int(there) and 0 <= there <= _MOST_GPUS):
-        message = f"must be a whole number of GPUs from 0 to {_MOST_GPUS}, got {there:g}"
-        yield checked.problem(("daemon", "gpus"), message)
 
 
 def dependencies_exist(checked: ValidationContext) -> Iterator[Diagnostic]:
@@ -259,4 +241,5 @@ RULES: tuple[Rule, ...] = (
     limits_make_sense, gpus_make_sense, tasks_are_commands, dependencies_exist, no_cycles,
     names_differ, internal_stands_alone, tls_is_complete, admin_is_guarded,
     hooks_do_something, something_is_served, dependencies_run, apps_are_asked_over_http,
+    probes_make_sense, warmups_reach_their_worker,
 )  # fmt: skip

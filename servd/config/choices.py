@@ -131,6 +131,7 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "reload_applied": "A reload was applied.",
         "reload_failed": "A reload was invalid or rolled back.",
         "certificate_expiring": "A certificate expires soon.",
+        "gpu_failed": "A GPU cannot be relied on any more.",
         "worker_replaced": "A worker was recycled or replaced.",
     },
 }  # fmt: skip

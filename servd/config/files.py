@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import grp
 import os
 import pwd
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from servd.config.connections import Tls
 from servd.config.env_file import EnvFileError, read_env_file
+from servd.config.http_file import RequestFileError, read_request_file
 from servd.config.merge import is_file_target
+from servd.config.request_files import request_files_of_service
 from servd.config.service import EnvFile, Service
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
-from servd.core.diagnostics import Diagnostic
+from servd.core.diagnostics import Diagnostic, Place
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -60,6 +63,7 @@ def check_files_of(
         found += _accounts(checked, path, service)
         found += _cpus(checked, (*path, "cpu_affinity"), service)
         found += _inputs(checked, (*path, "inputs"), service.inputs)
+        found += _request_files(checked, path, service)
         found += _log_file(checked, (*path, "log", "file"), service.log.file)
         if service.tls is not None:
             found += _tls(checked, (*path, "tls"), service.tls, now)
@@ -158,6 +162,24 @@ def _inputs(checked: ValidationContext, path: Path, inputs: Iterable[str]) -> It
         if not os.path.lexists(each):
             message = f"file not found: {each}"
             yield checked.problem((*path, index), message, severity="warning", code="file")
+
+
+def _request_files(
+    checked: ValidationContext, path: Path, service: Service
+) -> Iterator[Diagnostic]:
+    """What a file contains is a request; a mistake in it has its place there."""
+    for table, file in request_files_of_service(service).items():
+        item = (*path, table, "request")
+        unreadable = list(_readable(checked, item, file))
+        yield from unreadable
+        if unreadable:
+            continue
+        try:
+            read_request_file(file)
+        except RequestFileError as error:
+            there = Place(file, error.line, 1)
+            named = checked.problem(item, str(error), error.hint, code="request_file")
+            yield dataclasses.replace(named, place=there, related=named.place)
 
 
 def _account(checked: ValidationContext, path: Path, name: str) -> Iterator[Diagnostic]:

@@ -22,14 +22,15 @@ def _by_key(keys: Mapping[KindT, str]) -> Mapping[str, KindT]:
 
 
 # A worker receives the addresses of its dependencies at start: depends_on rolls. tls switches when
-# it is added or removed, and client_auth when it is tightened; loosened, it rolls.
+# it is added or removed, and client_auth when it is tightened; loosened, it rolls. What is said of
+# GPUs is for the plan alone: a service rolls if that leads to other GPUs.
 _SERVICE_KEYS: Mapping[ServiceKind, str] = {
     "scale": "workers",
     "rebind": "listen",
     "switch": "tls tls.client_auth",
     "live": """run autoscale socket backlog public_url timeouts.startup timeouts.stall warmup health
-        watchdog watchdog_tree restart rollout log.level log.max_rate log.file log.max_size log.keep
-        tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
+        watchdog watchdog_tree restart rollout gpus.memory gpus.topology log.level log.max_rate
+        log.file log.max_size log.keep tls.certfile tls.keyfile tls.keyfile_password tls.rotate""",
     "roll": """app command bento external bento_args components factory interface directory
         python kind threads preload inputs gpus cpu_affinity depends_on timeouts limits ready
         activation stop_signal stop_command env env_file env_passthrough user group umask rlimits

@@ -29,7 +29,8 @@ _NOT_INHERITED = ("env", "env_file")
 
 OF_EXTERNAL: Mapping[str, tuple[str, ...]] = {
     "external": (), "public_url": (), "directory": (), "timeouts": ("startup",),
-    "health": ("path", "host", "interval", "timeout", "failures"),
+    "health": ("path", "method", "body", "request", "expect", "host", "interval", "timeout",
+               "failures"),
     "tls": ("ca_certs", "certfile", "keyfile"),
 }  # fmt: skip
 """Keys of a service that runs elsewhere; of tables, their keys."""

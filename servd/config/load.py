@@ -18,6 +18,7 @@ from servd.config.layers import Layers, environment_tree, validate
 from servd.config.merge import anchor, merge
 from servd.config.model import Config
 from servd.config.redact import redact_all
+from servd.config.request_files import request_files_of
 from servd.config.shorthand import written_out
 from servd.config.tree import Node, Parsed, empty, walk
 from servd.config.trust import check_trust
@@ -102,7 +103,8 @@ def load_sources(
         found += check_modules(checked)
     found += unused_variables(environ, gathered.texts.values(), config)
     found = redact_all(found, root)
-    found += check_trust(gathered.texts, (*gathered.read, *gathered.patterns, *_env_files(config)))
+    named = {*_env_files(config), *request_files_of(config)}
+    found += check_trust(gathered.texts, (*gathered.read, *gathered.patterns, *named))
     return Loaded(
         config=config,
         path=path,

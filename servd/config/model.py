@@ -23,7 +23,7 @@ from servd.config.words import LogLevel
 
 HookEvent = Literal[
     "service_failed", "crash_loop", "reload_applied", "reload_failed", "certificate_expiring",
-    "worker_replaced",
+    "worker_replaced", "gpu_failed",
 ]  # fmt: skip
 
 

@@ -70,6 +70,11 @@ class Event(StrEnum):
     GPU_DRIVER_ANSWERS = ("GPU driver answers again", "", "The memory of GPUs is measured again.")
     GPUS_NOT_MEASURED = ("GPUs not measured", "error",
         "There is no driver or no nvidia-ml-py: only declared figures of GPU memory count.")
+    GPU_ERROR = ("GPU error", "gpu xid? error workers next_action",
+        "The driver reported an error of a GPU that is no reason to stop using it.")
+    GPU_FAILED = ("GPU failed", "gpu xid? error workers next_action",
+        "A GPU cannot be relied on any more; `workers` are those that have it.")
+    GPU_RELEASED = ("GPU released", "gpu", "Workers may have the GPU again.")
     INTERNAL_ERROR = ("internal error", "service? exception",
         "A bug in servd; the daemon continues. Please report it.")
     CONNECTIONS_NOT_ACCEPTED = ("cannot accept connections",
@@ -101,6 +106,8 @@ class Event(StrEnum):
     RELOAD_STARTED = ("reload started", "reason",
         "The daemon reads the configuration again, or applies a manual change.")
     RELOAD_PLANNED = ("reload planned", "reason changes", "The changes that will be applied.")
+    RELOAD_WAITS = ("reload waits", "service reason next_action",
+        "Two generations answer requests: a third one waits until one has, or its drain is over.")
     RELOAD_PREPARED = ("reload prepared", "services",
         "All new generations are ready and are about to replace the old ones.")
     RELOAD_FINISHED = ("reload finished",
@@ -152,7 +159,7 @@ A change of the service stops it before it starts it again.")
     CRASH_LOOP = ("crash loop", "service worker failures reason last_lines",
         "A worker has failed three times in a row.")
     DRAIN_CUT_SHORT = ("drain cut short", "service generation",
-        "Three generations were draining; servd stopped the oldest.")
+        "Three generations were draining; servd stopped one.")
     WORKERS_AUTOSCALED = ("workers autoscaled", "service workers before in_flight",
         "The number of workers follows the load: `in_flight` requests on average.")
     CERTIFICATE_EXPIRING = ("certificate expiring", "service expires_at days",
@@ -167,22 +174,31 @@ A change of the service stops it before it starts it again.")
     # workers, as the daemon sees them
     WORKER_STARTED = ("worker started", "service generation worker reason",
         "The worker process was started.")
+    WORKER_WAITS_FOR_GPU = ("worker waits for GPU", "service generation worker reason",
+        "A worker starts once its GPUs have room, or another worker has started there.")
+    GPU_MEMORY_ABOVE_DECLARED = ("GPU memory above what is declared", "service declared peak",
+        "A worker took more than `gpus.memory` says, so what is planned together may not fit.")
     WORKER_READY = ("worker ready", "service generation worker seconds",
         "The worker accepts requests.")
+    WORKER_WARM = ("worker warmed up", "service generation worker requests seconds",
+        "The worker has answered its warm-up requests.")
     WORKER_DIED = ("worker exited", "service generation worker exit_status reason next_action",
         "The worker exited unexpectedly.")
-    WORKER_HUNG = ("worker hung", "service generation worker seconds next_action",
-        "The worker was unresponsive for longer than `watchdog` allows.")
+    WORKER_HUNG = ("worker hung", "service generation worker reason? seconds next_action",
+        "The worker was unresponsive for longer than `watchdog` allows, or (`no progress`) none of \
+its requests went on.")
     WORKER_TO_BE_RECYCLED = ("worker recycle requested",
-        "service generation worker reason error? seconds? bytes? limit?",
+        "service generation worker reason error? seconds? bytes? limit? gpu?",
         "The worker will be replaced; `error` is the failure of its health check.")
     WORKER_RECYCLED = ("worker recycled", "service generation worker reason",
         "The replacement is ready; the old worker drains.")
     WORKER_NOT_RECYCLED = ("worker recycle skipped",
-        "service generation worker reason bytes limit",
+        "service generation worker reason bytes limit gpu?",
         "The worker stays: a replacement would have the same problem.")
     WORKER_KEPT = ("worker recycle postponed", "service generation worker reason retry_in",
         "The worker stays for now: its replacement failed to start.")
+    WORKER_NOT_READY = ("worker not ready", "service generation worker error",
+        "The code of a BentoML service says that it is not ready. The worker stays.")
     WORKER_HEALTHY_AGAIN = ("worker healthy again", "service generation worker",
         "The health check of the worker succeeds again.")
     WORKER_DRAINING = ("worker draining", "service generation worker reason",

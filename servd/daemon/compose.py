@@ -8,7 +8,9 @@ from servd.core.diagnostics import Diagnostic, Place
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents, DaemonResources
 from servd.daemon.daemon import Daemon
+from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.quarantine import GpuQuarantine
 from servd.daemon.hooks import Hooks
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.log.sink import now
@@ -36,10 +38,12 @@ from servd.daemon.watch.inputs import InputWatch
 from servd.daemon.watch.runtime_folder import RuntimeFolderWatch
 from servd.daemon.watch.sources import SourceWatch
 from servd.host.other_servd import advice, other_servd
+from servd.plan.gpu_faults import Quarantine
 from servd.supervisor.circus.arbiter import ServdArbiter
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
+from servd.supervisor.gpus import GpuRoom
 from servd.supervisor.sources import Sources
 from servd.supervisor.supervisor import Supervisor
 from servd.supervisor.templates.registry import IDLE_SECONDS, Templates
@@ -56,7 +60,11 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     """Builds a daemon, in its loop. Raises `LoadError` when more GPUs are requested than exist."""
     folder, router, loaded = resources.folder, resources.router, options.loaded
     parent = ParentWatch(os.environ)  # removes its descriptor from the environment
-    planner = Planner(dict(os.environ), folder.path, now)
+    environ = dict(os.environ)
+    gpus = GpuMonitor(environ)
+    planner = Planner(environ, folder.path, now, GpuKnowledge(environ, gpus))
+    reasons = dict(options.previous.state.gpu_quarantine) if options.previous is not None else {}
+    planner.gpus.quarantine = Quarantine(reasons)
     desired, warnings = _first_state(options, planner)
     lifecycle = Lifecycle()
     queue = ReloadQueue(lifecycle.stopping, now)
@@ -64,6 +72,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     templates = supervisor.context.workers.templates
     templates.add_described(options.described(), desired.plan.services)
     context, workers = supervisor.context, supervisor.context.workers
+    _measure(gpus, planner.gpus, workers.gpus)
     admin = options.admin(folder.path)
     path = os.path.abspath(loaded.path)
     config_folder = path if os.path.isdir(path) else os.path.dirname(path)
@@ -73,7 +82,6 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
     files = FileWatch(queue.ask)
     files.has_read(loaded)
     sources = SourceWatch(queue.ask, workers.sources) if workers.sources is not None else None
-    gpus = GpuMonitor(planner.environ)
     surroundings = Surroundings(
         lifecycle=lifecycle,
         supervisor=supervisor,
@@ -84,6 +92,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         systemd=resources.systemd,
         store=resources.store,
         gpus=gpus,
+        known_gpus=planner.gpus,
     )
     reloader = Reloader(
         desired=desired,
@@ -98,6 +107,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         now=now,
         boot=router.boot,
     )
+    quarantine = GpuQuarantine(reasons, gpus, supervisor, lambda: reloader.desired, queue.ask)
     components = DaemonComponents(resources, lifecycle, queue, supervisor, reloader, admin)
     compactor = MetricsCompactor(folder)
     autoscaler = Autoscaler(lambda: reloader.desired, workers.counters, queue.ask)
@@ -119,6 +129,7 @@ def compose(options: DaemonOptions, resources: DaemonResources) -> Daemon:
         parent=parent,
         hooks=hooks,
         gpus=gpus,
+        quarantine=quarantine,
         rates=rates,
         autoscaler=autoscaler,
         history=history,
@@ -161,6 +172,7 @@ def _supervisor(
         needs_app=options.needs_app,
         print_files=resources.router.print_files,
         templates=templates,
+        gpus=GpuRoom(arbiter.manage_watchers),
     )
     context = SupervisorContext(
         arbiter=arbiter,
@@ -168,9 +180,21 @@ def _supervisor(
         start_limiter=StartLimiter(limit, arbiter.manage_watchers),
         workers=workers,
         stopping=lifecycle.stopping,
+        gpu_memory=workers.gpus.memory_of,
     )
     numbers = options.previous.state.numbers if options.previous is not None else {}
     return Supervisor(context, numbers)
+
+
+def _measure(monitor: GpuMonitor, known: GpuKnowledge, room: GpuRoom) -> None:
+    """Lets workers start by what is measured of the GPUs, and plans know what they take."""
+    room.peaks.update(known.peaks)
+    known.peaks = room.peaks
+    room.quarantine = known.quarantine
+    known.tell = room.take
+    known.tell(known.asked)
+    room.look = monitor.look_soon
+    monitor.subscribe(room.take)
 
 
 def _of_the_environment() -> list[Diagnostic]:
@@ -184,6 +208,7 @@ def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState
     if options.previous is None:
         return planner.first(loaded, {}, {}, {}, revision=1)
     state = options.previous.state
+    planner.gpus.peaks, planner.gpus.held = state.gpu_peaks, state.gpus
     revision = state.generation + (loaded.digest != state.digest)
     overrides = state.overrides(loaded.config)
     return planner.first(loaded, overrides, state.ports, state.workers, revision)

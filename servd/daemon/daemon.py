@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from servd.daemon.admin_protocol import api_address
 from servd.daemon.autoscaler import Autoscaler
 from servd.daemon.components import DaemonComponents
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.quarantine import GpuQuarantine
 from servd.daemon.gpus.usage import usage_of
 from servd.daemon.hooks import Hooks
 from servd.daemon.log.sink import now
@@ -72,6 +74,7 @@ class Daemon:
         parent: ParentWatch,
         hooks: Hooks,
         gpus: GpuMonitor,
+        quarantine: GpuQuarantine,
         rates: RequestRates,
         autoscaler: Autoscaler,
         history: RateHistory,
@@ -85,6 +88,7 @@ class Daemon:
         self.upgrades = upgrades
         self.history = history
         self.gpus = gpus
+        self.quarantine = quarantine
         self._options = options
         self._components = components
         self._lifecycle = components.lifecycle
@@ -140,6 +144,7 @@ class Daemon:
             log.warning(Event.NOT_LINUX)
         for warning in self._warnings:
             log_warning(warning)
+        self.quarantine.begin()
         self.gpus.follow(self.reloader.desired.plan)
         starts = await (self._first_start() if self._takeover is None else self._take_over())
         runs = starts or self._lifecycle.stopping.is_set()
@@ -246,7 +251,8 @@ class Daemon:
         from servd.daemon.metrics.snapshot import snapshot
 
         history, gpus = self.reloader.history, self.gpus.snapshot
-        return snapshot(self.supervisor, history, self._dropped, gpus)
+        found = snapshot(self.supervisor, history, self._dropped, gpus)
+        return replace(found, gpu_errors=self.quarantine.shown())
 
     @property
     def _dropped(self) -> int:
@@ -261,7 +267,8 @@ class Daemon:
         here = [known[s.name] for s in self.supervisor.plan.services if s.name in known]
         gone = sorted(self.supervisor.leaving, key=lambda service: service.plan.name)
         gpus = usage_of(self.gpus.snapshot, self.supervisor)
-        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, gpus)
+        newer = self._surroundings.inputs.newer
+        view = View(self._cpu, self._rates, self._autoscaler, self.reloader.desired, newer, gpus)
         found = [service_status(service, view) for service in (*here, *gone)]
         self._cpu.forget_all_but({process.pid for s in found for process in s.processes})
         return found

@@ -31,6 +31,7 @@ _NAMES: Mapping[Event, HookEvent] = {
     Event.RELOAD_FAILED: "reload_failed",
     Event.CERTIFICATE_EXPIRING: "certificate_expiring",
     Event.CERTIFICATE_EXPIRED: "certificate_expiring",
+    Event.GPU_FAILED: "gpu_failed",
     Event.WORKER_DIED: "worker_replaced",
     Event.WORKER_RECYCLED: "worker_replaced",
 }

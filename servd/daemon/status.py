@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Literal
 
 from servd.core.quick_dataclass import dataclass
@@ -19,6 +17,7 @@ from servd.plan.model import ServicePlan
 from servd.plan.overrides import EndedOverride
 from servd.plan.render_changes import Row, SettingRow, change_rows
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.drain_text import waiting_for
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.generation import Generation
 from servd.supervisor.health import memory
@@ -70,7 +69,7 @@ class WorkerCounts:
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
     """One worker of the current generation, with the GPUs that it has or uses. Unavailable
-    measurements are null.
+    measurements are null. `status_text` is what it says about itself (STATUS=).
     """
 
     pid: int
@@ -89,6 +88,7 @@ class ProcessStatus:
     p50_ms: float | None
     p99_ms: float | None
     gpus: list[GpuUse]
+    status_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,12 @@ class AutoscaleStatus:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A new generation that is starting."""
+    """A new generation that is starting. `status_text` is what a worker says that is not ready."""
 
     generation: int
     desired: int
     ready: int
+    status_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ class ServiceStatus:
     `since` is when it entered its state. `error_rate` is the share of responses with 5xx, 0 to 1.
     `rps`, `rps_4xx`, `rps_5xx` (requests per second: all, 4xx, 5xx), `p50_ms`
     and `p99_ms` cover the last ten seconds, null unless it is an app; `requests` counts since the
-    daemon started. `error` also reports that most recent responses are 5xx. `by_hand` is set if the
-    number of workers differs from the declared one, `crash_loop` if a worker dies repeatedly.
+    daemon started. `error` also reports that most recent responses are 5xx; `notices` are what else
+    to know. `by_hand` is set if the number of workers differs from the declared one, `crash_loop`
+    if a worker dies repeatedly.
     """
 
     name: str
@@ -168,6 +170,7 @@ class ServiceStatus:
     restarts: int
     last_exit: WorkerExit | None
     error: str | None
+    notices: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,7 @@ class View:
     traffic: RequestRates
     autoscaler: Autoscaler
     desired: DesiredState
+    newer_inputs: frozenset[str] = frozenset()
     gpus: GpuUsage = NO_USAGE
 
 
@@ -242,9 +246,7 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         else WorkerCounts(plan.workers, 0),
         processes=[_process(p, view) for p in (workers.processes if workers is not None else ())],
         draining=[_drain(generation) for generation in leaving if generation.workers.leaving],
-        coming=Coming(upcoming.number, upcoming.plan.workers, upcoming.workers.ready_count)
-        if upcoming is not None
-        else None,
+        coming=_coming(upcoming) if upcoming is not None else None,
         by_hand=_by_hand(plan, view.desired),
         autoscale=_autoscale(plan, view),
         crash_loop=service.crash_loop,
@@ -260,7 +262,25 @@ def service_status(service: ManagedService, view: View) -> ServiceStatus:
         restarts=service.restarts,
         last_exit=service.last_exit,
         error=service.error or rate.trouble or None,
+        notices=_notices(service, view),
     )
+
+
+def _notices(service: ManagedService, view: View) -> list[str]:
+    """Returns what to know of a service that is no error."""
+    found = []
+    if service.is_held_up and (held_up := service.held_up_by) is not None:
+        found.append(f"a reload waits: {held_up.shown_drain}")
+    if newer := [path for path, _ in service.plan.inputs if path in view.newer_inputs]:
+        found.append(f"runs older inputs than the disk: {', '.join(newer)}")
+    return found
+
+
+def _coming(generation: Generation) -> Coming:
+    workers = generation.workers
+    texts = (p.report.status_text for p in workers.processes if not p.was_ready)
+    text = next(filter(None, texts), None)
+    return Coming(generation.number, generation.plan.workers, workers.ready_count, text)
 
 
 def _by_hand(plan: ServicePlan, desired: DesiredState) -> WorkersOverride | None:
@@ -321,6 +341,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
         gpus=view.gpus.of(process.pid, assigned_to(process)),
+        status_text=process.report.status_text or None,
     )
 
 
@@ -330,12 +351,3 @@ def _drain(generation: Generation) -> DrainStatus:
         pids=sorted(process.pid for process in generation.workers.leaving),
         waiting_for=waiting_for(process.report.draining for process in generation.workers.leaving),
     )
-
-
-def waiting_for(counts: Iterable[dict[str, int]]) -> str:
-    """Returns `3 requests, 1 websocket`; a command's reason is unknown."""
-    total = Counter[str]()
-    for each in counts:
-        total.update(each)
-    named = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in total.items()]
-    return ", ".join(named) or "its exit"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from servd.config.load import Loaded
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.fd_store import FdStore
+from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.reload.desired import DesiredState
@@ -32,6 +33,7 @@ class Surroundings:
     systemd: Systemd
     store: FdStore
     gpus: GpuMonitor
+    known_gpus: GpuKnowledge
 
     def before_reading(self) -> None:
         """Records the files' content, and tells systemd."""
@@ -41,6 +43,7 @@ class Surroundings:
 
     def before_applying(self, plan: Plan) -> None:
         """Measures the GPUs before new services use them."""
+        self.known_gpus.before_applying()
         self.gpus.need(plan)
 
     def after_reload(self, seen: Loaded, desired: DesiredState) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from servd.daemon.gpus.monitor import GpuMonitor
+from servd.daemon.gpus.quarantine import GpuQuarantine
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.metrics.history import RateHistory
 from servd.daemon.reload.reloader import Reloader
@@ -28,6 +29,7 @@ class DaemonView(Protocol):
     upgrades: Upgrades
     history: RateHistory
     gpus: GpuMonitor
+    quarantine: GpuQuarantine
 
     @property
     def state(self) -> str:

@@ -127,8 +127,8 @@ def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
 
     if not any(service.gpus for service in config.services.values()):
         return
-    there = usable_gpus(config.daemon.gpus, environ).ids
     answer = ask_gpus(environ)
+    there = usable_gpus(config.daemon.gpus, environ, answer.snapshot).ids
     if not there:
         yield Finding("problem", "GPUs: none", _GPU_ADVICE)
         return
@@ -143,7 +143,7 @@ def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _gpu_text(name: str, snapshot: GpuSnapshot | None) -> str:
     gpu = snapshot.find(name) if snapshot is not None else None
-    return f"{gpu.name} {name}, {gpu.total / _GIB:.1f} GiB" if gpu is not None else name
+    return f"{gpu.name} {gpu.visible}, {gpu.total / _GIB:.1f} GiB" if gpu is not None else name
 
 
 def _may_bind_low_ports() -> bool:

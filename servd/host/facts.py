@@ -11,7 +11,9 @@ from pathlib import Path
 
 from servd.config.check_runners import binds_itself
 from servd.config.env_file import read_env_file
+from servd.config.http_file import RequestFile, RequestFileError, read_request_file
 from servd.config.model import Config
+from servd.config.request_files import request_files_of
 from servd.core.errors import StartError
 from servd.core.exhaustion import is_exhaustion
 from servd.host.identity import account, group_id
@@ -50,6 +52,7 @@ def inspect_host(
         ports=_free_ports(config, known_ports or {}) if ports else {},
         pem_files=read_texts(pem_files),
         inputs=states_of({path for service in services for path in service.inputs}),
+        requests=_requests(config),
         python=sys.executable,
     )
 
@@ -131,6 +134,19 @@ def _variables(file: str) -> Mapping[str, str]:
         return {}
     except ValueError:
         return {}
+
+
+def _requests(config: Config) -> dict[str, RequestFile]:
+    """Returns what the readable request files contain. Raises `StartError` on exhaustion."""
+    found: dict[str, RequestFile] = {}
+    for path in request_files_of(config):
+        try:
+            found[path] = read_request_file(path)
+        except OSError as error:
+            _raise_exhaustion(path, error)
+        except RequestFileError:
+            continue
+    return found
 
 
 def _free_ports(config: Config, known: Mapping[str, int]) -> dict[str, int]:

@@ -11,12 +11,13 @@ from typing import Literal, TypeVar
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.gpu_table import gpus_each
 from servd.config.load import Loaded
 from servd.config.model import Config
 from servd.config.service import Service
 from servd.config.table import Table
 from servd.config.tree import Path
-from servd.config.worker_tables import Limits, Restart
+from servd.config.worker_tables import Health, Limits, Restart
 from servd.core import graph
 from servd.core.address import UNIX_PATH_LIMIT, Address
 from servd.plan.command import placeholders, resolve
@@ -32,7 +33,7 @@ from servd.plan.model import (
     ServicePlan,
     SocketPlan,
 )
-from servd.plan.probes import health_plan, ready_plan
+from servd.plan.probes import health_plan, is_plain, readiness_plan, ready_plan, warmup_plan
 from servd.wire.names import PROMETHEUS_FOLDER
 from servd.wire.worker_spec import (
     AppSpec,
@@ -51,6 +52,10 @@ _NO_PARTS: Mapping[str, Part] = {}
 
 
 _NO_LIMITS = Limits.unset()
+_UNSET_HEALTH = Health.unset()
+
+_GPU_STALL_SECONDS = 60.0
+"""`timeouts.stall` of a service with GPUs: loading weights takes as long as the disk does."""
 
 
 def build_loaded(loaded: Loaded, host: Host, runtime_dir: str) -> Plan:
@@ -95,6 +100,11 @@ def spec_of(spec: type[SpecT], table: Table) -> SpecT:
     """Returns a spec with the values of the fields of the same names in `table`."""
     names = (field.name for field in dataclasses.fields(spec))
     return spec(**{name: getattr(table, name) for name in names})
+
+
+def _stall(given: Service) -> float | None:
+    stall = given.timeouts.stall
+    return _GPU_STALL_SECONDS if stall is None and gpus_each(given.gpus) else stall
 
 
 class _Draft:
@@ -231,6 +241,7 @@ class _Draft:
                 if environment.get(variable) == text
             },
             startup=given.startup_seconds,
+            stall=_stall(given),
             drain=given.timeouts.drain,
             stop_signal=signal.Signals[given.stop_signal].value,
             stop_command=resolve(given.stop_command, names) if given.command else (),
@@ -238,13 +249,16 @@ class _Draft:
             rollout=given.rollout,
             limits=given.limits or _NO_LIMITS,
             watchdog=given.watchdog if given.kind != "task" else None,
-            ready=ready_plan(self.name, given, addresses, sockets),
-            health=health_plan(self.name, given, addresses, sockets),
+            ready=ready_plan(self.name, given, addresses, sockets, self.host),
+            health=health_plan(self.name, given, addresses, sockets, self.host)
+            or readiness_plan(self.part),
             definition=given,
             tls=self._tls(),
             app=self._app() if self.is_app else None,
             command=resolve(given.command, names),
             part=self.part,
+            usable_cpus=self.host.usable_cpus,
+            warmup=warmup_plan(given, addresses, self.host),
             inputs=tuple((path, self.host.inputs.get(path, "")) for path in given.inputs),
         )
 
@@ -291,7 +305,7 @@ class _Draft:
         affinity: tuple[tuple[int, ...], ...] = ()
         if given.cpu_affinity == "spread":
             affinity = tuple((cpu,) for cpu in self.host.cpus)
-        elif given.cpu_affinity:
+        elif given.cpu_affinity and given.cpu_affinity != "gpu":  # known once it has GPUs
             affinity = (tuple(int(cpu) for cpu in given.cpu_affinity),)
         return IdentityPlan(
             account=account,
@@ -311,13 +325,14 @@ class _Draft:
             threads=given.threads,
             backlog=given.backlog,
             root_path=given.root_path.rstrip("/"),
-            health_path=given.health.path if given.health is not None else "",
+            health_path=given.health.path if given.health and is_plain(given.health) else "",
             timeouts=spec_of(TimeoutSpec, given.timeouts),
             limits=spec_of(LimitSpec, given.limits or _NO_LIMITS),
             log=spec_of(LogSpec, given.log),
             proxy=spec_of(ProxySpec, given.proxy),
             uvicorn=spec_of(UvicornSpec, given.uvicorn),
             bento=self._bento(self.part) if self.part is not None else None,
+            oom_limit=(given.health or _UNSET_HEALTH).failures,
         )
 
     def _bento(self, part: Part) -> BentoSpec:

@@ -81,6 +81,18 @@ class Change:
         return max(1, min(plan.workers, surge))
 
     @property
+    def ends_first(self) -> bool:
+        """Whether the old workers end before new ones start, on sockets that stay bound."""
+        replaced = self.replaces and self.before is not None and self.kind != "interrupt"
+        return replaced and self.plan.never_overlaps
+
+    @property
+    def recreate_text(self) -> str:
+        """Returns `(recreate: 70 GiB more are needed, 9 are free)` where GPUs are the reason."""
+        reason = self.plan.rollout_reason if self.ends_first else ""
+        return f"(recreate: {reason})" if reason else ""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Consequences to know before applying."""
         notes: list[str] = []
@@ -88,8 +100,10 @@ class Change:
             notes.append(
                 "interrupts: the command binds its own address, so it stops before it starts again"
             )
-        elif self.replaces and self.before is not None and self.plan.never_overlaps:
+        elif self.ends_first:
             notes.append("recreate: old workers stop before new ones start; connections wait")
+        if self.before is not None and any(key.key == "inputs" for key in self.keys):
+            notes.append("until then it runs older inputs than the disk")
         if self.plan.is_task and self.kind != "remove":
             notes.append("runs again; a task cannot be undone")
         elif self.starts_anew and self.kind != "add" and self.batch < self.plan.workers:

@@ -170,7 +170,8 @@ def _keys(old: ServicePlan, new: ServicePlan, before: Plan, after: Plan) -> list
     ]
     keys = [_with_manual_mark(key, old) if key.key == "workers" else key for key in keys]
     keys += _variables(old, new, before, after)
-    keys += _outside(old, new, {key.key.partition(".")[0] for key in keys})
+    known = {key.key.partition(".")[0] for key in keys if key.key not in _OF_THE_DEAL}
+    keys += _outside(old, new, known)
     # any other difference may be visible to workers
     return keys or [KeyChange("ready", "", "checked in a different way")]
 
@@ -249,6 +250,9 @@ def _values(key: str, value_of: Callable[[ServicePlan], object], text: str = "")
     return find
 
 
+_OF_THE_DEAL = ("gpus.memory", "gpus.topology")
+"""Keys that explain no other GPUs: they only tell which are dealt."""
+
 _OF_ACCOUNT = ("HOME", "USER", "LOGNAME", "PROMETHEUS_MULTIPROC_DIR")
 
 
@@ -304,8 +308,22 @@ def _tls(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
 
 def _gpus(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
     if any(map(operator.ne, old.gpus, new.gpus)):
-        shown = [" ".join(",".join(ids) for ids in plan.gpus) for plan in (old, new)]
+        shown = [
+            " ".join(",".join(plan.gpu_names.get(gpu, gpu) for gpu in ids) for ids in plan.gpus)
+            for plan in (old, new)
+        ]
         yield KeyChange("gpus", shown[0], shown[1])
+
+
+def _identity(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
+    """The CPUs next to the GPUs of more workers are no change for those that run."""
+    here, there = (dataclasses.replace(plan.identity, affinity=()) for plan in (old, new))
+    cpus = [plan.identity.affinity for plan in (old, new)]
+    moved = cpus[0] != cpus[1]
+    if old.definition.cpu_affinity == new.definition.cpu_affinity == "gpu":
+        moved = any(map(operator.ne, *cpus)) or bool(cpus[0]) != bool(cpus[1])
+    if here != there or moved:
+        yield KeyChange("user", "", "the account or the CPUs of this machine changed")
 
 
 def _inputs(old: ServicePlan, new: ServicePlan) -> Iterator[KeyChange]:
@@ -326,9 +344,13 @@ _OUTSIDE: tuple[tuple[tuple[str, ...], _Finder], ...] = (
     (("external", "tls"), _values("external", lambda plan: plan.external,
         "new content of certificates")),
     (("inputs",), _inputs),
+    (("health",), _values("health", lambda plan: plan.health and plan.health.request,
+        "new content of health.request")),
+    (("warmup",), _values("warmup", lambda plan: plan.warmup, "new content of its request")),
     (("workers",), _values("workers", lambda plan: plan.workers)),
-    (("user", "group", "umask", "rlimits", "cpu_affinity"), _values("user", lambda p: p.identity,
-        "the account or the CPUs of this machine changed")),
+    (("user", "group", "umask", "rlimits", "cpu_affinity", "gpus"), _identity),
+    (("rollout",), _values("rollout.strategy", lambda plan: plan.rollout.strategy)),
+    (("rollout",), _values("rollout.max_surge", lambda plan: plan.rollout.max_surge)),
     (("bento", "components", "workers"), _values("bento",
         lambda p: (p.app and p.app.bento, p.part), "the declarations in its code changed")),
     (("gpus",), _gpus),

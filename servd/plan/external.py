@@ -45,6 +45,7 @@ def external_service(name: str, given: Service, host: Host) -> ServicePlan:
         addresses=(),
         depends_on=(),
         startup=given.timeouts.startup,
+        stall=None,
         drain=0.0,
         stop_signal=0,
         stop_command=(),
@@ -53,7 +54,7 @@ def external_service(name: str, given: Service, host: Host) -> ServicePlan:
         limits=Limits.unset(),
         watchdog=None,
         ready=ReadyPlan("http"),
-        health=external_health(given, _PROBES),
+        health=external_health(given, _PROBES, host),
         definition=given,
         external=ExternalPlan(
             url=given.external,

@@ -1,76 +1,34 @@
 """Assigns GPUs to workers. Pure. A service requests a number per worker (whole GPUs, or a share of
 one) or for all its workers together (BentoML code does), or ids. Counts are spread over the GPUs;
-named GPUs are exclusive. Workers keep the GPUs that they have.
+named GPUs are exclusive; what needs memory gets GPUs that have it. Workers keep what they have.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from servd.config.gpu_table import gpus_each
-from servd.core.quick_dataclass import dataclass
+from servd.plan.gpu_assignment import assign
+from servd.plan.gpu_checks import refusal, require_possible
+from servd.plan.gpu_inventory import GpuError, GpuInventory, Ids
+from servd.plan.gpu_requests import GpuRequest, gpu_requests
+from servd.plan.gpu_rollout import GpuBudget, RolloutChoice
 from servd.plan.model import Plan, ServicePlan
 
+__all__ = [
+    "ORDER",
+    "VISIBLE",
+    "GpuError",
+    "GpuInventory",
+    "GpuRequest",
+    "gpu_requests",
+    "with_gpus",
+    "without_gpus",
+]
+
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
-_TOLERANCE = 1e-9
-"""Shares are sums of decimal fractions: ten times 0.1 is one GPU."""
 
-Ids = tuple[str, ...]
-
-
-class GpuError(Exception):
-    """More GPUs are requested than exist; `service` is one that requests them."""
-
-    def __init__(self, service: str, message: str) -> None:
-        self.service = service
-        super().__init__(message)
-
-
-@dataclass(frozen=True, slots=True)
-class GpuRequest:
-    """A request: `each` per worker or, if `shared`, for all together; or the GPUs `named`."""
-
-    service: str
-    workers: int
-    each: float = 0.0
-    shared: bool = False
-    named: Ids = ()
-
-    @property
-    def portions(self) -> int:
-        """Number of times that `each` is requested."""
-        return 1 if self.shared else self.workers
-
-    def __str__(self) -> str:
-        times = f"{self.portions} x " if self.portions != 1 else ""
-        return f"{self.service} {times}{self.each:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class GpuInventory:
-    """GPUs of this machine. `ordered`: by PCI bus, as CUDA is told. `declared`: by the config."""
-
-    ids: Ids = ()
-    ordered: bool = True
-    declared: bool = False
-
-
-def gpu_requests(plan: Plan) -> list[GpuRequest]:
-    """Returns the requests of the running services."""
-    found: list[GpuRequest] = []
-    for service in plan.services:
-        wanted, part = service.definition.gpus, service.part
-        if wanted == "none":
-            continue
-        if isinstance(wanted, tuple):
-            ids = tuple(map(str, wanted))
-            found.append(GpuRequest(service.name, service.workers, named=ids))
-        elif wanted:
-            found.append(GpuRequest(service.name, service.workers, gpus_each(wanted)))
-        elif part is not None:
-            found.append(GpuRequest(service.name, service.workers, part.gpus, shared=True))
-    return [request for request in found if request.workers and (request.named or request.each)]
+_NO_PEAKS: Mapping[str, int] = {}
 
 
 def without_gpus(plan: Plan, requests: Sequence[GpuRequest]) -> Plan:
@@ -97,127 +55,70 @@ def _wants_none(service: ServicePlan, *, others_have: bool) -> bool:
     return others_have and given.gpus == 0 and "gpus" in given.model_fields_set
 
 
-def with_gpus(plan: Plan, gpus: GpuInventory, before: Plan) -> Plan:
-    """Returns `plan` with GPUs, those of `before` if possible. Raises `GpuError`."""
-    wanted = gpu_requests(plan)
+def with_gpus(
+    plan: Plan, gpus: GpuInventory, before: Plan, peaks: Mapping[str, int] = _NO_PEAKS
+) -> Plan:
+    """Returns `plan` with GPUs, those of `before` if possible, and with rollouts that fit on them.
+    `peaks`: the bytes that a worker of a service was seen to take. Raises `GpuError`.
+    """
+    wanted = [
+        dataclasses.replace(request, named=tuple(map(gpus.resolve, request.named)))
+        for request in gpu_requests(plan)
+    ]
     if not wanted:
         return plan
-    _require_possible(wanted, gpus.ids)
-    held = {s.name: s.gpus for s in before.services}
-    given = _assign(wanted, gpus.ids, held, spread=True)
-    if given is None:  # kept or spread shares are in the way
-        given = _assign(wanted, gpus.ids, {}, spread=False)
+    require_possible(wanted, gpus)
+    held = {s.name: tuple(tuple(map(gpus.resolve, ids)) for ids in s.gpus) for s in before.services}
+    given = assign(wanted, gpus, held)
     if given is None:
-        there = f"{_available_text(gpus.ids)}, and a share cannot span two"
-        raise GpuError(wanted[-1].service, f"{_total_text(wanted)}, but {there}")
+        raise refusal(wanted, gpus)
+    budget = GpuBudget(wanted, given, gpus, peaks)
+    called = {s.name: s.gpus for s in before.services}
     services = tuple(
-        _equipped(service, given[service.name], gpus) if service.name in given else service
+        _equipped(
+            service,
+            _as_called(given[service.name], called.get(service.name, ()), gpus),
+            gpus,
+            budget.choose(service),
+        )
+        if service.name in given
+        else service
         for service in plan.services
     )
     return dataclasses.replace(plan, services=services)
 
 
-def _equipped(service: ServicePlan, given: Sequence[Ids], gpus: GpuInventory) -> ServicePlan:
+def _as_called(given: Sequence[Ids], before: Sequence[Ids], gpus: GpuInventory) -> tuple[Ids, ...]:
+    """Returns GPUs as running workers call them: nothing rolls because more is known of them."""
+    kept = {tuple(map(gpus.resolve, ids)): ids for ids in before}
+    return tuple(kept.get(tuple(ids), tuple(ids)) for ids in given)
+
+
+def _equipped(
+    service: ServicePlan, given: tuple[Ids, ...], gpus: GpuInventory, chosen: RolloutChoice
+) -> ServicePlan:
     environment = dict(service.environment)
     if gpus.ordered:
         environment.setdefault(ORDER, "PCI_BUS_ID")
-    return dataclasses.replace(service, gpus=tuple(given), environment=environment)
+    identity = service.identity
+    if service.definition.cpu_affinity == "gpu":
+        identity = dataclasses.replace(identity, affinity=cpus_near(given, gpus))
+    return dataclasses.replace(
+        service,
+        gpus=given,
+        gpu_names={gpu: gpus.visible(gpus.resolve(gpu)) for ids in given for gpu in ids},
+        environment=environment,
+        identity=identity,
+        rollout=chosen.rollout,
+        rollout_reason=chosen.reason,
+    )
 
 
-def _require_possible(wanted: Sequence[GpuRequest], there: Ids) -> None:
-    """Raises `GpuError` for requests that no assignment can satisfy."""
-    named: set[str] = set()
-    for request in wanted:
-        if request.each > 1 and request.each != int(request.each):
-            message = f"write a whole number of GPUs or a share of one, not {request.each:g}"
-            raise GpuError(request.service, message)
-        unknown = [each for each in request.named if each not in there]
-        if unknown and not there:
-            raise GpuError(request.service, f"unknown GPU {unknown[0]}: {_available_text(())}")
-        if unknown:
-            there_text = f"{_available_text(there)} ({', '.join(there)})"
-            message = f"unknown GPU {', '.join(unknown)}: {there_text}"
-            raise GpuError(request.service, message)
-        named |= set(request.named)
-    asked = 0.0
-    free = len(there) - len(named)
-    counted = [request for request in wanted if not request.named]
-    for request in counted:
-        asked += request.each * request.portions
-        if asked > free + _TOLERANCE:
-            pinned = (
-                f", and {len(named)} of them {'is' if len(named) == 1 else 'are'} pinned"
-                if named
-                else ""
-            )
-            message = f"{_total_text(counted)}, but {_available_text(there)}{pinned}"
-            raise GpuError(request.service, message)
-
-
-def _total_text(wanted: Sequence[GpuRequest]) -> str:
-    """Returns `3.5 GPUs requested (web 2 x 1 + ocr 3 x 0.5)`."""
-    counted = [request for request in wanted if not request.named]
-    total = sum(request.each * request.portions for request in counted)
-    noun = "GPU" if total == 1 else "GPUs"
-    return f"{total:g} {noun} requested ({' + '.join(map(str, counted))})"
-
-
-def _available_text(there: Ids) -> str:
-    return f"this machine has {len(there) or 'no'} GPU{'' if len(there) == 1 else 's'}"
-
-
-def _assign(
-    wanted: Sequence[GpuRequest], there: Ids, held: dict[str, tuple[Ids, ...]], *, spread: bool
-) -> dict[str, list[Ids]] | None:
-    """Returns the GPU ids per worker and service, or None if the requests cannot be satisfied."""
-    free_shares = dict.fromkeys(there, 1.0)
-    free_shares |= {each: 0.0 for request in wanted for each in request.named}
-    given: dict[str, list[Ids]] = {}
-    open_portions: list[tuple[GpuRequest, int]] = []
-    for request in wanted:
-        given[request.service] = [request.named] * request.workers
-        if not request.named:
-            kept = _keep_held(request, held.get(request.service, ()), free_shares)
-            given[request.service] = [*kept, *([()] * (request.portions - len(kept)))]
-            open_portions += [(request, slot) for slot in range(len(kept), request.portions)]
-    for request, slot in sorted(open_portions, key=lambda item: -item[0].each):
-        found = _take_free(request.each, free_shares, spread=spread)
-        if found is None:
-            return None
-        given[request.service][slot] = found
-    for request in wanted:
-        if request.shared:
-            given[request.service] *= request.workers
-    return given
-
-
-def _keep_held(
-    request: GpuRequest, held: tuple[Ids, ...], free_shares: dict[str, float]
-) -> list[Ids]:
-    """Takes and returns the GPUs of the first workers, as long as they fit the request."""
-    kept: list[Ids] = []
-    for ids in held[: request.portions]:
-        whole = request.each >= 1
-        fits = len(ids) == (int(request.each) if whole else 1)
-        need = 1.0 if whole else request.each
-        if not fits or any(free_shares.get(each, 0.0) + _TOLERANCE < need for each in ids):
-            break
-        for each in ids:
-            free_shares[each] -= need
-        kept.append(ids)
-    return kept
-
-
-def _take_free(each: float, free_shares: dict[str, float], *, spread: bool) -> Ids | None:
-    """Takes and returns the GPUs for one portion, or returns None."""
-    need = min(each, 1.0)
-    fitting = [one for one, room in free_shares.items() if room + _TOLERANCE >= need]
-    if len(fitting) < each:
-        return None
-    if each >= 1:
-        whole = tuple(fitting[: int(each)])
-        free_shares.update(dict.fromkeys(whole, 0.0))
-        return whole
-    best = (max if spread else min)(fitting, key=lambda one: free_shares[one])
-    free_shares[best] -= each
-    return (best,)
+def cpus_near(given: Sequence[Ids], gpus: GpuInventory) -> tuple[tuple[int, ...], ...]:
+    """Returns the usable CPUs next to the GPUs of each worker; empty if they are not known."""
+    known, usable = gpus.by_id, set(gpus.cpus)
+    found = []
+    for ids in given:
+        cpus = {cpu for gpu in map(gpus.resolve, ids) if gpu in known for cpu in known[gpu].cpus}
+        found.append(tuple(sorted(cpus & usable if usable else cpus)))
+    return tuple(found) if all(found) else ()

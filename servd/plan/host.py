@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
+from servd.config.http_file import RequestFile
 from servd.core.quick_dataclass import dataclass
 
 
@@ -24,7 +25,7 @@ class Host:
     """Facts about this machine and process. `cpus` are the ids that this process may run on,
     `usable_cpus` their number within the cgroup's quota. `ports` are free ones by service.
     `pem_files` is the text of certificates and keys, read before workers drop their privileges.
-    `inputs` are the states of what services take in.
+    `inputs` are the states of what services take in, `requests` what request files contain.
     """
 
     cpus: tuple[int, ...]
@@ -37,4 +38,5 @@ class Host:
     ports: Mapping[str, int] = field(default_factory=dict)
     pem_files: Mapping[str, str] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, RequestFile] = field(default_factory=dict, repr=False)
     python: str = ""

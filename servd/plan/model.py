@@ -9,6 +9,7 @@ from typing import Literal
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
+from servd.config.http_file import RequestFile
 from servd.config.service import Service
 from servd.config.tree import Path
 from servd.config.worker_tables import Limits, Restart, Rollout
@@ -27,6 +28,9 @@ BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "
 
 PROOF_SECONDS = 0.25
 """Time after which a program that does not report its readiness counts as started."""
+
+MOST_STARTUPS = 10
+"""A worker that makes progress may take so many times `timeouts.startup` to start."""
 
 USER_MARK = "~"
 """Separates a service's name from the uid in the folder names of its app."""
@@ -72,7 +76,10 @@ class ReadyPlan:
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
     """Health probes: at `address`, or (None) privately to servd's worker. A `command` must
-    exit with 0; `tcp`: the address must accept. Times in seconds.
+    exit with 0; `tcp`: the address must accept. Times in seconds. `request` is sent instead of a
+    GET of `path`, and its answer awaited to the end: it shows that the app can do its work.
+    `trusts`: a worker that answers requests is not asked. `only_readiness`: a worker that fails is
+    shown, and stays.
     """
 
     address: Address | None
@@ -83,6 +90,28 @@ class HealthPlan:
     failures: int
     tcp: bool = False
     command: tuple[str, ...] = ()
+    only_readiness: bool = False
+    request: RequestFile | None = field(default=None, repr=False)
+    expect: str = ""
+    trusts: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The HTTP request as messages name it."""
+        return f"GET {self.path}" if self.request is None else self.request.shown
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupPlan:
+    """A request that a worker answers well `times` times before it accepts others: sent to
+    `address`, or (None) privately to servd's worker; all of them within `timeout` seconds.
+    """
+
+    request: RequestFile = field(repr=False)
+    address: Address | None
+    host: str
+    times: int
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +181,7 @@ class ServicePlan:
     addresses: tuple[Address, ...]
     depends_on: tuple[DependencyPlan, ...]
     startup: float
+    stall: float | None
     drain: float
     stop_signal: int
     stop_command: tuple[str, ...]
@@ -167,12 +197,19 @@ class ServicePlan:
     command: tuple[str, ...] = ()
     external: ExternalPlan | None = None
     part: Part | None = None
+    warmup: WarmupPlan | None = None
     gpus: tuple[tuple[str, ...], ...] = ()
-    """GPUs of each worker, in turn; empty: none requested."""
+    """GPUs of each worker by ids that stay (UUIDs where known), in turn; empty: none requested."""
+    gpu_names: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What each of its GPUs is called in CUDA_VISIBLE_DEVICES, by id: a number may shift."""
+    rollout_reason: str = field(default="", compare=False)
+    """Why old workers have to end before new ones start, where the config does not say so."""
     inputs: tuple[tuple[str, str], ...] = ()
     """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)
     """Undeclared addresses that the running program binds."""
+    usable_cpus: int = field(default=0, compare=False)
+    """CPUs of this machine that workers may use; 0 for a service that has none here."""
     declared_env: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Variables with the values of the `env` tables; others come from files or from the daemon."""
 
@@ -200,6 +237,16 @@ class ServicePlan:
         if self.app is None:
             return self.drain
         return self.drain + self.app.timeouts.shutdown + KILL_SECONDS
+
+    @property
+    def stall_is_set(self) -> bool:
+        """Whether `stall` is the user's: only then does it end a start before `startup` does."""
+        return self.definition.timeouts.stall is not None
+
+    @property
+    def start_seconds(self) -> float:
+        """Time from the start of a worker until it accepts, unless its start is extended."""
+        return self.startup + (self.warmup.timeout if self.warmup is not None else 0.0)
 
     @property
     def is_task(self) -> bool:

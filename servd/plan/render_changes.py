@@ -54,11 +54,15 @@ def change_rows(changes: Sequence[Change]) -> list[Row]:
                 {"sign": k.sign, "key": k.key, "before": k.before, "after": k.after}
                 for k in change.keys
             ],
-            "why": summary(change.plan) if change.kind == "add" else change.why,
+            "why": summary(change.plan) if change.kind == "add" else _why(change),
             "notes": list(change.notes),
         }
         for change in changes
     ]
+
+
+def _why(change: Change) -> str:
+    return " ".join(filter(None, (change.why, change.recreate_text)))
 
 
 def rows_as_text(

@@ -12,6 +12,7 @@ from servd.plan.model import FoundAddress, ServicePlan
 from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.context import SupervisorContext
+from servd.supervisor.drain_text import time_left, waiting_for
 from servd.supervisor.exits import WorkerExit
 from servd.supervisor.external_target import ExternalTarget
 from servd.supervisor.no_workers import NoWorkers
@@ -20,6 +21,10 @@ from servd.supervisor.sockets.pool import Bound, Listener
 from servd.supervisor.worker_group import WorkerGroup
 from servd.supervisor.worker_record import WorkerRecord
 from servd.wire.worker_spec import SocketSpec
+
+_REQUESTS = frozenset({"request", "event stream", "handshake"})
+"""What a worker answers to its end, of what it reports during a drain. A model answers by event
+streams, too."""
 
 
 class GenerationOwner(Protocol):
@@ -128,6 +133,11 @@ class Generation:
         return self.workers.is_ready
 
     @property
+    def waits(self) -> str:
+        """Why a worker is not started yet; "" if none waits."""
+        return self.workers.watcher.gate.reason if isinstance(self.workers, WorkerGroup) else ""
+
+    @property
     def completed(self) -> bool:
         """Whether a task ended well."""
         return self.record.completed
@@ -203,9 +213,21 @@ class Generation:
         return not self.workers.has_begun or self.workers.has_ended
 
     @property
-    def requests_in_flight(self) -> int:
-        """Requests that draining workers still answer, by their reports."""
-        return sum(p.report.draining.get("request", 0) for p in self.workers.leaving)
+    def is_answering(self) -> bool:
+        """Whether draining workers may be answering requests; of a command, nothing is known."""
+        reports = [p.report.draining for p in self.workers.leaving]
+        kinds = {kind for report in reports for kind, count in report.items() if count}
+        return not all(reports) or not kinds.isdisjoint(_REQUESTS)
+
+    @property
+    def shown_drain(self) -> str:
+        """What its drain waits for, and how much longer at most."""
+        leaving = self.workers.leaving
+        counts = [{k: n for k, n in p.report.draining.items() if k in _REQUESTS} for p in leaving]
+        now = asyncio.get_running_loop().time()
+        left = max((self.plan.drain - (now - (p.asked_at or now)) for p in leaving), default=0)
+        does = f"answers {waiting_for(counts)}" if any(counts) else "has not exited"
+        return f"{self.plan.name} generation {self.number} {does}, {time_left(left)}"
 
     # what the workers report
 

@@ -22,7 +22,9 @@ from servd.supervisor.states import BAD_STATES, Observation, State, next_state
 from servd.wire.graces import OLDEST_DRAIN_SECONDS
 
 MOST_DRAINING = 2
-"""Generations of one service that drain at a time; a third one cuts the oldest short."""
+"""Generations of one service that drain at a time. Those that answer requests hold a third one up:
+it cuts a generation short only if it must not wait.
+"""
 
 CRASH_LOOP = 3
 """Deaths of one worker in a row that are a crash loop."""
@@ -41,7 +43,7 @@ class Milestones:
 
 class ManagedService:
     """What runs under one name: the `current` generation, at times an `upcoming` one that is
-    starting, and those that are `draining`.
+    starting, and those that are `draining`. `is_held_up`: a reload waits for these.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ManagedService:
         self.last_exit: WorkerExit | None = None
         self.milestones = Milestones()
         self.bind_now = asyncio.Event()
+        self.is_held_up = False
         self.current: Generation | None = None
         self.upcoming: Generation | None = None
         self.draining: list[Generation] = []
@@ -64,6 +67,7 @@ class ManagedService:
         self.log = log.bind(service=plan.name)
         self._number = number
         self._once_ready = False
+        self._waits = ""
 
     def new_generation(self, plan: ServicePlan) -> Generation:
         """A generation of `plan`, with a number that no other one of this name ever had."""
@@ -196,13 +200,21 @@ class ManagedService:
         await old.stop_accepting(f"replaced by generation {self.generation}")
         self.refresh()
 
+    @property
+    def held_up_by(self) -> Generation | None:
+        """The oldest of the draining generations, if as many answer requests as may drain."""
+        busy = [generation for generation in self.draining if generation.is_answering]
+        return busy[0] if len(busy) >= MOST_DRAINING else None
+
     async def _make_room(self, new: Generation) -> None:
-        """Cuts the oldest draining generation short once it has no requests or no time left."""
+        """Cuts a draining generation short: one that answers no requests, or else the oldest, once
+        it has no time left.
+        """
         loop = asyncio.get_running_loop()
         while len(others := [g for g in self.draining if g is not new]) >= MOST_DRAINING:
-            oldest = others[0]
+            oldest = next((g for g in others if not g.is_answering), others[0])
             deadline = loop.time() + OLDEST_DRAIN_SECONDS
-            while oldest.requests_in_flight and loop.time() < deadline:
+            while oldest.is_answering and loop.time() < deadline:
                 if self.context.stopping.is_set():
                     return  # everything drains now
                 await asyncio.sleep(0.05)  # the pace at which its workers report
@@ -287,6 +299,7 @@ class ManagedService:
     def refresh(self) -> None:
         """Moves to the state that follows from the workers."""
         self._drop_ended()
+        self._show_waits()
         generation = self.current
         if generation is None or not generation.workers.has_begun:
             return
@@ -302,6 +315,14 @@ class ManagedService:
             self.set_state(state, **self._details(state, seen, generation))
         if not self.meets("ready"):
             self.milestones.ready.clear()
+
+    def _show_waits(self) -> None:
+        """Shows why a worker is not started yet, as long as that is so."""
+        starting = (g.waits for g in (self.upcoming, self.current) if g is not None)
+        waits = next(filter(None, starting), "")
+        if waits or (self._waits and self.error == self._waits):
+            self.error = waits
+        self._waits = waits
 
     def _observe(self, generation: Generation) -> Observation:
         workers = generation.workers

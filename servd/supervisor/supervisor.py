@@ -381,9 +381,10 @@ class Supervisor:
 
 
 def start_budget(plan: Plan) -> float:
-    """Seconds after which a start is considered to hang."""
-    longest = max((s.startup for s in plan.services), default=0.0)
-    return longest * max(1, len(plan.services)) + 10.0
+    """Seconds after which a start is considered to hang. Workers on a GPU start one by one."""
+    longest = max((s.start_seconds for s in plan.services), default=0.0)
+    starts = sum(max(1, s.workers if s.gpus else 1) for s in plan.services)
+    return longest * max(1, starts) + 10.0
 
 
 def stop_budget(plan: Plan, grace: float = STOP_SECONDS) -> float:

@@ -31,6 +31,7 @@ def _live_settings(plan: ServicePlan) -> dict[str, Any]:
         "log_level": plan.app.log.level,
         "health_path": plan.app.health_path,
         "watchdog": plan.watchdog,
+        "oom_limit": plan.app.oom_limit,
     }
 
 

@@ -82,6 +82,12 @@ class WorkerEventRecorder:
         team.lost(exit_, history)
         team.refresh()
 
+    def held_up(self, slot: int, reason: str, *, is_new: bool) -> None:
+        """A worker waits for room on its GPUs; unless `is_new`, only figures have changed."""
+        if is_new:
+            self._team.log.info(Event.WORKER_WAITS_FOR_GPU, worker=slot, reason=reason)
+        self._team.refresh()
+
     def recycle_requested(self, process: WorkerProcess) -> None:
         """A worker requests its replacement."""
         self._team.recycle(process)

@@ -18,6 +18,7 @@ from servd.supervisor.context import SupervisorContext
 from servd.supervisor.exits import FailedStartError, WorkerExit
 from servd.supervisor.health.readiness import NotReadyError, ready_or_over
 from servd.supervisor.health.recycler import Recycler
+from servd.supervisor.health.warmup import warm_up
 from servd.supervisor.io.channel import UnansweredError
 from servd.supervisor.respawn import RestartHistory
 from servd.supervisor.worker_commands import abort_drain, show_stacks, update
@@ -154,7 +155,8 @@ class WorkerGroup:
     async def _await_ready(self, process: WorkerProcess) -> None:
         """Waits until a worker is ready or has ended; kills one that is neither in time."""
         try:
-            await ready_or_over(process, self.plan)
+            await ready_or_over(process, self.plan, self._context.gpu_memory)
+            await warm_up(process, self.log)
             if process.launch.accept and not process.launch.accepts_at_once:
                 await process.ask("accept")
         except Exception as error:
@@ -264,8 +266,7 @@ class WorkerGroup:
             process.outputs.print_to(plan.definition.log)
         self.watcher.source.print_to(plan.definition.log)
         await self._each(lambda process: update(process, before, plan))
-        if (plan.health, plan.watchdog) != (before.health, before.watchdog):
-            self._recycler.renew()
+        if self._recycler.renew(before):
             self.refresh()
 
     def resize(self, workers: int) -> None:
@@ -322,7 +323,7 @@ class WorkerGroup:
 
     def recycle(self, process: WorkerProcess) -> None:
         """Replaces a worker that asks for it."""
-        self._recycler.request_recycle(process, process.recycle_reason)
+        self._recycler.asked(process)
 
     # ending
 

@@ -28,7 +28,7 @@ FORCED_STOP_SECONDS = 3.0
 """A worker whose drain is cut short has so long to end before SIGKILL."""
 
 OLDEST_DRAIN_SECONDS = 10.0
-"""The oldest of too many draining generations keeps answering requests in flight for so long."""
+"""The oldest of too many draining generations keeps answering for so long (`--now`)."""
 
 ORPHAN_SECONDS = 5.0
 """Beyond the longest drain, workers of a killed daemon are killed by the next one: never before

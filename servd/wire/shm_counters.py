@@ -31,6 +31,8 @@ _FIRST_CODE = 100
 
 IN_FLIGHT, QUEUED, WEBSOCKETS, STUCK = range(4)
 _DROPPED, _SECONDS = 4, 5
+PARTS = 6
+"""Word that a worker counts the parts of its answers in, without the last part of each."""
 _REJECTED = 8
 _ERRORS = 14
 _BUCKETS = 16
@@ -128,6 +130,12 @@ class Counters:
         self._words[_DROPPED] += lines
 
     @property
+    def good(self) -> float:
+        """Number of requests that the app has answered, not with 5xx. Nothing is counted for it."""
+        rejected = self._words[_REJECTED + REASONS.index("concurrency")]
+        return self._work[0] - (self._counts[_ERRORS + 1] - rejected)
+
+    @property
     def gauges(self) -> memoryview[int]:
         """The gauges, for writing: `gauges[IN_FLIGHT] = 3`."""
         return self._words
@@ -185,6 +193,11 @@ class CounterView:
     def gauge(self, word: int) -> int:
         """Returns the current value of `IN_FLIGHT`, `QUEUED`, `WEBSOCKETS` or `STUCK`."""
         return int(struct.unpack_from("=Q", self._memory, word * 8)[0])
+
+    @property
+    def parts(self) -> int:
+        """Parts of answers that were sent, without the last of each."""
+        return self.gauge(PARTS)
 
     @property
     def answers(self) -> Answers:

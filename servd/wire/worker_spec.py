@@ -107,8 +107,9 @@ class UvicornSpec:
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:
-    """How a worker runs its app; a `health_path` of "": none. The nested tables have the field
-    names of their config models: `servd.plan.build` copies them by name.
+    """How a worker runs its app; a `health_path` of "": none. After `oom_limit` requests in a row
+    that lack memory of a GPU it is replaced. The nested tables have the field names of their config
+    models: `servd.plan.build` copies them by name.
     """
 
     app: str
@@ -125,6 +126,7 @@ class AppSpec:
     proxy: ProxySpec
     uvicorn: UvicornSpec
     bento: BentoSpec | None = None
+    oom_limit: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ class Control:
                     await self.server.probe(socket.socket(fileno=self.channel.descriptor()))
                 case "adjust":
                     set_log_level(message["log_level"])
-                    self.server.adjust(message["health_path"], message["watchdog"])
+                    self.server.adjust(
+                        message["health_path"], message["watchdog"], message["oom_limit"]
+                    )
                 case "tls":
                     if self.context is not None:
                         load_pair(self.context, TlsSpec(**message["tls"]))

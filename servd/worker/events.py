@@ -150,6 +150,7 @@ class EventHandler(logging.Handler):
     def __init__(self, writer: EventWriter) -> None:
         super().__init__()
         self.writer = writer
+        self.saw: Callable[[BaseException], None] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record; logging itself reports one that cannot be formatted."""
@@ -159,8 +160,10 @@ class EventHandler(logging.Handler):
             if request is not None:
                 fields["request_id"] = request.id
             message = record.getMessage().rstrip("\n")
-            if record.exc_info and record.exc_info[0] is not None:
+            if record.exc_info and record.exc_info[1] is not None:
                 fields["exception"] = users_traceback(record.exc_info[1])
+                if self.saw is not None:
+                    self.saw(record.exc_info[1])
             elif message.startswith("Traceback (most recent call last):"):
                 # Starlette logs the traceback of a failed lifespan as a message
                 fields["exception"] = message
@@ -211,6 +214,14 @@ def configure_logging(writer: EventWriter, level: str) -> None:
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def show_exceptions_to(saw: Callable[[BaseException], None]) -> None:
+    """Calls `saw` with every exception that is logged: some frameworks log what the app raises, and
+    answer with 500 themselves.
+    """
+    if _handler is not None:
+        _handler.saw = saw
 
 
 def enable_our_loggers() -> None:

@@ -20,9 +20,9 @@ class Reporter(NamedTuple):
     channel: Channel
     seat: Seat
 
-    def recycle(self, reason: str) -> None:
-        """Asks for the replacement of this worker."""
-        self.channel.send(recycle=reason)
+    def recycle(self, reason: str, error: str = "") -> None:
+        """Asks for the replacement of this worker; `error` is what has failed."""
+        self.channel.send(recycle=reason, error=error)
 
     def draining(self, counts: dict[str, int]) -> None:
         """Reports how many of each kind the drain waits for."""

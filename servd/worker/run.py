@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from servd.core.unwell import report_to
 from servd.wire import listen_fds
 from servd.wire.accept_board import Seat
 from servd.wire.names import FIRST_FD, STARTUP_FAILURE
@@ -21,7 +22,12 @@ from servd.wire.notify import announce_watchdog
 from servd.wire.shm_counters import Counters
 from servd.wire.worker_spec import AppSpec, WorkerSpec
 from servd.worker.channel import Channel, DaemonWatch, kill_group
-from servd.worker.events import EventWriter, configure_logging, users_traceback
+from servd.worker.events import (
+    EventWriter,
+    configure_logging,
+    show_exceptions_to,
+    users_traceback,
+)
 from servd.worker.reporter import Reporter
 from servd.worker.restrict import ConfineError, confine
 from servd.worker.runtime import import_runtime
@@ -141,6 +147,9 @@ def _serve(
     from servd.worker.threads import only_useless_work_is_left
 
     application = build_application(app, app_spec, reporter, traces)
+    gpu_errors = application.requests.gpu_errors
+    report_to(gpu_errors.unwell)
+    show_exceptions_to(gpu_errors.saw)
     server = WorkerServer(application, spec, _listeners(spec, context), reporter)
     control = Control(server, context, reporter.channel)
 

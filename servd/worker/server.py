@@ -173,7 +173,11 @@ class WorkerServer(BaseServer):
 
         async def quiet(scope: Any, receive: Any, send: Any) -> None:
             with contextlib.suppress(asyncio.CancelledError):  # would be logged
-                await self.application.probed(scope, receive, send)
+                try:
+                    await self.application.probed(scope, receive, send)
+                except Exception as error:
+                    self.requests.gpu_errors.saw(error)
+                    raise
 
         config.loaded_app = quiet
         made = self.connection(config.http_protocol_class, self._probes, config)
@@ -184,10 +188,11 @@ class WorkerServer(BaseServer):
         if self._drain is not None:
             self._drain.force_stop()
 
-    def adjust(self, health_path: str, watchdog: float | None) -> None:
+    def adjust(self, health_path: str, watchdog: float | None, oom_limit: int) -> None:
         """Applies settings that may change while the worker runs."""
         self.requests.exempt = exempt_paths(self.spec.root_path, health_path)
         self.watchdog.set_period(watchdog)
+        self.requests.gpu_errors.limit = oom_limit
 
     async def main_loop(self) -> None:
         """Updates the date header every second until the exit begins."""
@@ -199,6 +204,7 @@ class WorkerServer(BaseServer):
     async def on_tick(self, counter: int) -> bool:
         """Updates the date header; `main_loop` decides when to exit."""
         await super().on_tick(counter)
+        self.requests.note_waits()
         if self._drain is not None:
             self._drain.ask_to_close()
         return False

@@ -90,7 +90,7 @@ def test_no_answer_is_undocumented_and_none_is_a_5xx(servd: Servd, tmp_path: Pat
         timeout=1100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "Tested: 20" in done.stdout, done.stdout[-3000:]
+    assert "Tested: 21" in done.stdout, done.stdout[-3000:]
     shown = {"authorization": f"Bearer {TOKEN}"}
     assert httpx.get(f"http://127.0.0.1:{port}/livez", headers=shown).status_code == 200
     assert not [e for e in daemon.events if "Exception in ASGI" in str(e.get("event"))]
@@ -105,7 +105,7 @@ def test_the_description_names_every_route_of_the_readme(servd: Servd) -> None:
         "GET /page/dagre.min.js", "GET /v1/gpus", "GET /v1/history", "GET /v1/measurements",
         "GET /v1/status", "GET /v1/services/{name}", "GET /v1/config", "GET /v1/plan",
         "GET /v1/events", "GET /v1/logs", "POST /v1/reload", "POST /v1/restart",
-        "POST /v1/upgrade",
+        "POST /v1/upgrade", "POST /v1/gpus/{gpu}/release",
         "POST /v1/services/{name}/restart", "POST /v1/services/{name}/start",
         "POST /v1/services/{name}/stop", "POST /v1/services/{name}/scale",
     }  # fmt: skip

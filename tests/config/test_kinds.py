@@ -26,8 +26,7 @@ def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield inner
+        yield from _tables(inner)
 
 
 SERVICE_KEYS = list(keys_of(Service))

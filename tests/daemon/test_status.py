@@ -24,11 +24,11 @@ from servd.daemon.status import (
     WorkersOverride,
     reload_status,
     service_status,
-    waiting_for,
 )
 from servd.plan.change import Change
 from servd.plan.model import Plan, ServicePlan
 from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.drain_text import waiting_for
 
 from support.config_texts import loaded_text, plan_text
 
@@ -68,7 +68,7 @@ def test_what_is_waited_for_is_counted_over_all_workers(
     assert waiting_for(counts) == text
 
 
-def process(slot: int, pid: int = 0, **draining: int) -> Any:
+def process(slot: int, pid: int = 0, text: str = "", **draining: int) -> Any:
     return SimpleNamespace(
         pid=pid or os.getpid(),
         slot=slot,
@@ -77,7 +77,8 @@ def process(slot: int, pid: int = 0, **draining: int) -> Any:
         since="then",
         lived=5.0,
         counters=None,
-        report=SimpleNamespace(draining=draining),
+        report=SimpleNamespace(draining=draining, status_text=text),
+        was_ready=not text,
     )
 
 
@@ -104,6 +105,7 @@ def service(name: str = "web", current: Any = None, **more: Any) -> Any:
         **{
             "plan": PLAN.service(name),
             "context": SimpleNamespace(workers=SimpleNamespace(counters=counters)),
+            "is_held_up": False,
             "state": "ready",
             "since": "then",
             "generation": current.number if current is not None else 0,
@@ -161,8 +163,10 @@ def test_what_runs_is_shown_with_the_ports_that_were_bound() -> None:
 
 def test_a_new_generation_is_on_its_way_in() -> None:
     plan = dataclasses.replace(PLAN.service("web"), workers=5)
-    status = shown(service(current=generation(3), upcoming=generation(4, ready=1, plan=plan)))
-    assert status.coming == Coming(4, 5, 1)
+    loading = [process(0), process(1, text="shard 1")]
+    coming = generation(4, ready=1, plan=plan, processes=loading)
+    status = shown(service(current=generation(3), upcoming=coming))
+    assert status.coming == Coming(4, 5, 1, "shard 1")
     assert status.generation == 3
 
 
@@ -225,3 +229,11 @@ def test_a_reload_is_shown_with_its_changes() -> None:
     )  # fmt: skip
     assert (status.error, status.service, status.last_lines) == ("oh", "web", ["no"])
     assert [(row["service"], row["kind"]) for row in status.changes] == [("web", "remove")]
+
+
+def test_a_reload_that_waits_is_shown_with_what_it_waits_for() -> None:
+    draining = SimpleNamespace(shown_drain="web generation 4 answers 2 requests, 11m left")
+    waits = service(current=generation(5), is_held_up=True, held_up_by=draining)
+    said = "a reload waits: web generation 4 answers 2 requests, 11m left"
+    assert shown(waits).notices == [said]
+    assert shown(service(current=generation(5), is_held_up=True, held_up_by=None)).notices == []

@@ -20,7 +20,7 @@ def test_the_gpus_are_told(tmp_path: Path) -> None:
         ("0", MEMORY_BYTES),
         ("1", MEMORY_BYTES),
     ]
-    assert usable_gpus("auto", gpus.environ).ids == ("0", "1")
+    assert usable_gpus("auto", {}, found).ids == ("GPU-fake-0", "GPU-fake-1")
 
 
 def test_a_driver_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_no_driver_is_told_at_once(tmp_path: Path) -> None:
     answer = ask_gpus({"SERVD_GPU_BACKEND": f"fake:{tmp_path / 'none.json'}"})
     assert answer.snapshot is None
     assert "none.json" in answer.error
-    assert usable_gpus("auto", {"SERVD_GPU_BACKEND": f"fake:{tmp_path / 'none.json'}"}).ids == ()
+    assert usable_gpus("auto", {}, answer.snapshot).ids == ()
 
 
 def test_the_doctor_names_the_gpus_and_says_whether_workers_are_told_apart(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from servd.plan.diff import diff
 from servd.plan.model import Plan
 from servd.supervisor.apply.mode import FIRST_START, MANUAL, RELOAD, ApplyMode
 from servd.supervisor.apply.transaction import ApplyError
+from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.supervisor import start_budget, stop_budget
 from servd.wire.graces import KILL_SECONDS, OLDEST_DRAIN_SECONDS, STOP_SECONDS
 
@@ -568,24 +569,50 @@ async def test_a_change_of_what_waits_fails_nothing(fakes: Fakes) -> None:
 
 
 @virtual_time
-async def test_at_most_two_generations_drain_and_the_oldest_gives_way(fakes: Fakes) -> None:
+async def test_a_third_generation_ends_one_that_answers_nothing(fakes: Fakes) -> None:
     fleet = Fleet(fakes)
     fakes.plays("web", Script(drains_for=1000.0))
     await fleet.start(app("web", "timeouts.drain = 2000"))
     for number in (1, 2, 3):
-        for worker in fakes.alive("web"):
-            worker.report_draining(0)
         text = app("web", "timeouts.drain = 2000", f'env = {{ A = "{number}" }}')
         await fleet.apply(text)
+        for worker in fakes.of("web", number):
+            worker.report_draining(int(number == 1))
         assert len(fleet["web"].draining) == min(number, 2)
-    assert [w.launch.generation for w in fakes.alive("web")] == [2, 3, 4]
-    assert fakes.of("web")[0].orders == ["hurry"]
-    assert len(fakes.logged(Event.DRAIN_CUT_SHORT, generation=1)) == 1
+    assert [w.launch.generation for w in fakes.alive("web")] == [1, 3, 4]
+    assert fakes.of("web", 2)[0].orders == ["accept", "hurry"]
+    assert len(fakes.logged(Event.DRAIN_CUT_SHORT, generation=2)) == 1
     assert fakes.least_accepting("web", since=1.0) == 1
 
 
 @virtual_time
-async def test_the_oldest_answers_its_requests_for_a_while_before_it_gives_way(
+async def test_generations_that_answer_requests_hold_a_third_one_up(fakes: Fakes) -> None:
+    fleet = Fleet(fakes)
+    fakes.plays("web", Script(drains_for=1000.0))
+    await fleet.start(app("web", "timeouts.drain = 2000"))
+    for number in (1, 2):
+        assert fleet["web"].held_up_by is None
+        await fleet.apply(app("web", "timeouts.drain = 2000", f'env = {{ A = "{number}" }}'))
+    oldest = fleet["web"].held_up_by  # nothing is reported yet
+    assert oldest is not None
+    assert oldest.shown_drain == "web generation 1 has not exited, 34m left"
+    (first,), (second,) = fakes.of("web", 1), fakes.of("web", 2)
+    first.report_draining(2)
+    second.report_draining(1)
+    await asyncio.sleep(900)
+    assert oldest.shown_drain == "web generation 1 answers 2 requests, 19m left"
+    second._said(WorkerMessage(draining={"websocket": 1, "idle connection": 1}))
+    assert fleet["web"].held_up_by is None
+    second._said(WorkerMessage(draining={"event stream": 1}))
+    assert fleet["web"].held_up_by is oldest
+    first.die(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert fleet["web"].held_up_by is None
+
+
+@virtual_time
+async def test_the_oldest_answers_its_requests_for_a_while_before_it_is_cut(
     fakes: Fakes,
 ) -> None:
     fleet = Fleet(fakes)
@@ -593,7 +620,7 @@ async def test_the_oldest_answers_its_requests_for_a_while_before_it_gives_way(
     await fleet.start(app("web", "timeouts.drain = 2000"))
     for number in (1, 2):
         await fleet.apply(app("web", "timeouts.drain = 2000", f'env = {{ A = "{number}" }}'))
-        fakes.of("web", 1)[0].report_draining(1)
+        fakes.of("web", number)[0].report_draining(1)
     began = now()
     await fleet.apply(app("web", "timeouts.drain = 2000", 'env = { A = "3" }'))
     waited = now() - began - 1.0

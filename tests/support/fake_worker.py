@@ -20,6 +20,7 @@ from servd.config.load import load_sources
 from servd.core.events import Event
 from servd.plan.build import build_loaded
 from servd.plan.diff import diff
+from servd.plan.gpus import GpuInventory, with_gpus
 from servd.plan.host import Host
 from servd.plan.model import Plan
 from servd.supervisor.apply.mode import FIRST_START, RELOAD, ApplyMode
@@ -32,6 +33,8 @@ from servd.supervisor.circus.worker_context import WorkerContext
 from servd.supervisor.context import SupervisorContext
 from servd.supervisor.counters import CounterRegistry
 from servd.supervisor.generation import Generation
+from servd.supervisor.gpus import GpuRoom
+from servd.supervisor.health.start_limit import GpuMemory
 from servd.supervisor.io.channel import ANSWER_SECONDS, UnansweredError
 from servd.supervisor.io.messages import WorkerMessage
 from servd.supervisor.service import ManagedService
@@ -39,6 +42,7 @@ from servd.supervisor.sockets.pool import SocketPool
 from servd.supervisor.supervisor import Supervisor
 from servd.supervisor.worker_group import WorkerGroup
 from servd.supervisor.worker_registry import WorkerRegistry
+from servd.wire.gpus import Gpu
 
 from support.virtual_time import now
 
@@ -254,7 +258,10 @@ class Fakes:
     workers: list[FakeWorker] = field(default_factory=list)
     notes: list[Noted] = field(default_factory=list)
     pools: list[SocketPool] = field(default_factory=list)
+    gpus: tuple[Gpu, ...] = ()
+    """Those that services of the next plans may have."""
     allows_faults: bool = False
+    gpu_memory: GpuMemory | None = None
     _scripts: dict[tuple[str, int, int], list[Script]] = field(default_factory=dict)
 
     # before
@@ -278,7 +285,9 @@ class Fakes:
         source = Source("servd.toml", text.encode())
         loaded = load_sources([source], "servd.toml", {}, Disk()).require()
         host = Host(cpus=(0, 1), usable_cpus=2, environ={"PATH": "/bin"}, python="/py")
-        return build_loaded(loaded, host, self.folder)
+        plan = build_loaded(loaded, host, self.folder)
+        there = GpuInventory(tuple(gpu.id for gpu in self.gpus), known=self.gpus)
+        return with_gpus(plan, there, Plan()) if self.gpus else plan
 
     def context(self, limit: int = 100) -> SupervisorContext:
         """What a supervisor needs, with nothing real but the sockets."""
@@ -292,9 +301,10 @@ class Fakes:
             registry=WorkerRegistry(""),
             replan=lambda reason: None,
             counters=CounterRegistry(),
+            gpus=GpuRoom(arbiter.manage_watchers),
         )
         limiter = StartLimiter(limit, arbiter.manage_watchers)
-        return SupervisorContext(arbiter, pool, limiter, workers)
+        return SupervisorContext(arbiter, pool, limiter, workers, gpu_memory=self.gpu_memory)
 
     async def begin(
         self, text: str, *, accept: bool = True, probation: bool = False, limit: int = 100

@@ -59,6 +59,7 @@ class FakeRoom:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.plan = Plan()
+        self.services: dict[str, Any] = {}
         self.context = SimpleNamespace(stopping=asyncio.Event())
         self.queue = ReloadQueue(self.context.stopping, self.now)
         self.addresses = FakeAddresses()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -15,14 +16,17 @@ from servd.core.errors import ConfigError, Exit, ServdError
 from servd.core.printable import visible
 
 
-@click.command("gpus")
+@click.group("gpus", invoke_without_command=True)
 @admin_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(config: str | None, admin: str | None, as_json: bool) -> int:
+@click.pass_context
+def command(context: click.Context, config: str | None, admin: str | None, as_json: bool) -> int:
     """Show GPUs: memory, load, and which processes hold them.
 
     Asks the driver itself where no daemon runs. Exits 1 if the GPUs are unknown.
     """
+    if context.invoked_subcommand is not None:
+        return Exit.OK
     from servd.cli.render.gpu_table import gpu_lines
 
     found, by_daemon = _listed(config, admin)
@@ -33,6 +37,23 @@ def command(config: str | None, admin: str | None, as_json: bool) -> int:
     if shown["error"] is not None:
         raise ServdError(f"the GPUs are unknown: {shown['error']}")
     print_lines(gpu_lines(shown, width_of(sys.stdout), by_daemon=by_daemon))
+    return Exit.OK
+
+
+@command.command("release")
+@click.argument("gpu")
+@admin_options
+@click.pass_context
+def release(context: click.Context, gpu: str, config: str | None, admin: str | None) -> int:
+    """Let workers have a GPU again that had failed.
+
+    GPU is its id or number.
+    """
+    before = context.parent.params if context.parent is not None else {}
+    client = admin_client(config or before.get("config"), admin or before.get("admin"))
+    answer = client.post(f"/v1/gpus/{quote(gpu, safe='')}/release")
+    if not answer.good:
+        raise client.unexpected(answer)
     return Exit.OK
 
 

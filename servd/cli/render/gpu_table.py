@@ -57,6 +57,9 @@ def _below(gpu: GpuRow, *, by_daemon: bool) -> Iterator[StyledLine]:
         yield StyledLine.of(Span(f"    {gpu['id']}", "dim"))
     if gpu["trouble"]:
         yield StyledLine.of(Span(f"    {gpu['trouble']}", "bold red"))
+    if gpu.get("quarantine"):  # an older daemon has none
+        text = f"    in quarantine: {gpu['quarantine']} (servd gpus release {gpu['id']})"
+        yield StyledLine.of(Span(text, "bold red"))
     for holder in sorted(gpu["holders"], key=lambda one: -(one["memory_bytes"] or 0)):
         yield StyledLine.of(f"    {_holder(holder, by_daemon=by_daemon)}")
 

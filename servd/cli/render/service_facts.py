@@ -225,9 +225,15 @@ def notes(service: ServiceRow, now: datetime) -> Iterator[Span]:
         yield Span(f"{limits} for {wanted}, now {scale['in_flight']:g} in all", "dim")
     if coming := service["coming"]:
         ready = f"{coming['ready']} of {coming['desired']} workers ready"
-        yield Span(f"generation {coming['generation']} is starting: {ready}", "cyan")
+        said = f": {text}" if (text := coming.get("status_text")) else ""
+        yield Span(f"generation {coming['generation']} is starting: {ready}{said}", "cyan")
+    for process in service["processes"]:
+        if process["state"] == "starting" and (text := process.get("status_text")):
+            yield Span(f"worker {process['worker']}: {text}", "cyan")
     for drain in service["draining"]:
         yield Span(f"generation {drain['generation']} drains: {drain['waiting_for']}", "dim")
+    for notice in service.get("notices", ()):
+        yield Span(notice, "yellow")
     if (ends := service["certificate_expires_at"]) and _left(ends, now) < _CERTIFICATE_SECONDS:
         yield certificate(service, now)
 

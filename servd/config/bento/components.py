@@ -111,8 +111,13 @@ class Expansion:
                 tag=graph.tag,
                 latest=graph.latest,
                 entry_env={} if is_entry else graph.services[graph.entry].env,
+                asks_ready=declared.readiness and not (is_set("health") or self._probes_all),
             )
         return services
+
+    @property
+    def _probes_all(self) -> bool:
+        return self.checked.is_written(("defaults", "health"))
 
     def _listen(self, given: Service, declared: Declared, name: str) -> tuple[Address, ...]:
         address = declared.address(self._address)

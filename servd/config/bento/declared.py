@@ -33,6 +33,7 @@ class Declared:
     `workers` may be "cpu_count". `gpus` is for all its workers together. `env` maps names to values
     (None: required, without default). `command`: a separate program serves it. `runner`: it is one
     of a legacy service. `environments` has the variables that its strategy wants for each worker.
+    `readiness`: it says itself whether it is ready (`__is_ready__`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Declared:
     command: bool = False
     runner: bool = False
     environments: tuple[tuple[tuple[str, str], ...], ...] = ()
+    readiness: bool = False
 
     def address(self, given: GivenAddress | None = None) -> Address | None:
         """Returns the address of the service in `given`, in the code, or BentoML's; None if neither
@@ -104,7 +106,8 @@ class Part:
     services. `keeps_*`: what BentoML does applies, not what servd does. `gpus` are for all workers
     together. `tag` is the Bento of the code, and `latest` the file that tells when there is a newer
     one, if that is wanted. `unknown`: the code could not be imported so far.
-    `entry_env` has what the entry declares in `env`, for its dependencies.
+    `entry_env` has what the entry declares in `env`, for its dependencies. `asks_ready`: the code
+    says whether it is ready, and the file sets no probe.
     """
 
     declared: Declared
@@ -119,6 +122,7 @@ class Part:
     unknown: bool = False
     development: bool = False
     entry_env: Mapping[str, str | None] = field(default_factory=dict)
+    asks_ready: bool = False
 
 
 def component_paths(parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:

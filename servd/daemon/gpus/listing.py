@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from servd.core.quick_dataclass import dataclass
 from servd.host.gpu_query import GpuAnswer
+from servd.plan.gpu_faults import Quarantine
 from servd.wire.gpus import Gpu, GpuHolder
 
 if TYPE_CHECKING:
     from servd.daemon.gpus.usage import GpuWorker
+
+_NONE = Quarantine({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class GpuHolderStatus:
 class GpuStatus:
     """A GPU, or an instance of one (`parent`; `number` is "" then). `utilization` is a share from 0
     to 1, `ecc_errors` counts uncorrectable errors, `trouble` is why it cannot be relied on ("" if
-    it can). What the driver does not tell is null.
+    it can), `quarantine` why no worker gets it ("" if workers may). What the driver does not tell
+    is null.
     """
 
     id: str
@@ -42,6 +46,7 @@ class GpuStatus:
     power_watts: float | None
     ecc_errors: int | None
     trouble: str
+    quarantine: str
     holders: list[GpuHolderStatus]
 
 
@@ -58,17 +63,24 @@ class GpusStatus:
 
 
 def gpus_status(
-    answer: GpuAnswer, owner_of: Callable[[GpuHolder], GpuWorker | None] = lambda holder: None
+    answer: GpuAnswer,
+    owner_of: Callable[[GpuHolder], GpuWorker | None] = lambda holder: None,
+    quarantine: Quarantine = _NONE,
 ) -> GpusStatus:
     """Returns what is known of the GPUs. `owner_of` tells the worker that a process belongs to."""
     snapshot = answer.snapshot
     if snapshot is None:
         return GpusStatus("", True, [], answer.error or "the GPU driver does not answer yet")
-    gpus = [_status(gpu, owner_of) for gpu in snapshot.gpus]
+    gpus = [_status(gpu, owner_of, quarantine, snapshot.gpus) for gpu in snapshot.gpus]
     return GpusStatus(snapshot.driver, snapshot.names_processes, gpus, None)
 
 
-def _status(gpu: Gpu, owner_of: Callable[[GpuHolder], GpuWorker | None]) -> GpuStatus:
+def _status(
+    gpu: Gpu,
+    owner_of: Callable[[GpuHolder], GpuWorker | None],
+    quarantine: Quarantine,
+    gpus: tuple[Gpu, ...],
+) -> GpuStatus:
     holders = []
     for holder in gpu.holders:
         owner = owner_of(holder)
@@ -93,5 +105,6 @@ def _status(gpu: Gpu, owner_of: Callable[[GpuHolder], GpuWorker | None]) -> GpuS
         power_watts=gpu.power,
         ecc_errors=gpu.errors,
         trouble=gpu.trouble,
+        quarantine=quarantine.reason(gpu.id, gpus),
         holders=holders,
     )

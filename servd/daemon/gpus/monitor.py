@@ -100,6 +100,11 @@ class GpuMonitor:
         finally:
             del self._looks[number]
 
+    def look_soon(self) -> None:
+        """Asks for a snapshot that is made now, without waiting for it."""
+        if self._link is not None:
+            self._link.look(next(self._numbers))
+
     async def answer(self) -> GpuAnswer:
         """Returns the snapshot, or why there is none. Asks the driver where nothing is watched."""
         if self._task is not None:

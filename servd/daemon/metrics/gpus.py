@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from servd.core.quick_dataclass import dataclass
 from servd.daemon.gpus.usage import GpuUsage
 
 _FIGURES = {
@@ -13,6 +14,38 @@ _FIGURES = {
     "servd_gpu_temperature_celsius": ("Temperature of a GPU.", "temperature"),
     "servd_gpu_power_watts": ("Power that a GPU draws.", "power"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class GpuErrorCounts:
+    """Errors by GPU and Xid (0: without a number), and the GPUs in quarantine."""
+
+    counts: Mapping[tuple[str, int], int]
+    quarantined: frozenset[str] = frozenset()
+
+
+NO_ERRORS = GpuErrorCounts({})
+
+
+def gpu_error_families(usage: GpuUsage, errors: GpuErrorCounts) -> Iterator[Metric]:
+    """Yields the metrics of what goes wrong with GPUs."""
+    counted = CounterMetricFamily(
+        "servd_gpu_errors",
+        "Errors that the driver reported of a GPU; xid 0 is an error without a number.",
+        labels=["gpu", "xid"],
+    )
+    for (gpu, xid), count in sorted(errors.counts.items()):
+        counted.add_metric([gpu, str(xid)], count)
+    yield counted
+    states = GaugeMetricFamily(
+        "servd_gpu_state", "1 for the state that a GPU is in.", labels=["gpu", "state"]
+    )
+    known = {gpu.id for gpu in usage.snapshot.gpus} if usage.snapshot is not None else set()
+    for gpu in sorted(known | errors.quarantined):
+        is_sick = gpu in errors.quarantined
+        states.add_metric([gpu, "ok"], not is_sick)
+        states.add_metric([gpu, "quarantined"], is_sick)
+    yield states
 
 
 def gpu_families(usage: GpuUsage) -> Iterator[Metric]:

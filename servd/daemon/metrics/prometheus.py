@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from servd._version import __version__
 from servd.core.events import Event
 from servd.core.quick_dataclass import dataclass
-from servd.daemon.metrics.gpus import gpu_families
+from servd.daemon.metrics.gpus import gpu_error_families, gpu_families
 from servd.daemon.metrics.multiprocess import AppMetrics, labelled
 from servd.daemon.metrics.snapshot import Snapshot
 from servd.daemon.watch.certificates import validity
@@ -98,6 +98,7 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _reloads(snapshot)
     yield _certificates(snapshot)
     yield from gpu_families(snapshot.gpus)
+    yield from gpu_error_families(snapshot.gpus, snapshot.gpu_errors)
     dropped = "Log lines dropped because of write errors, slow writes or rate limits."
     yield CounterMetricFamily("servd_log_lines_dropped", dropped, snapshot.dropped)
 

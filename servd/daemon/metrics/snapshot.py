@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.gpus.usage import NO_USAGE, GpuUsage, usage_of
+from servd.daemon.metrics.gpus import NO_ERRORS, GpuErrorCounts
 from servd.daemon.reload.statistics import ReloadStatistics
 from servd.supervisor.circus.process import WORKER_STATES
 from servd.supervisor.health import memory
@@ -51,6 +52,7 @@ class Snapshot:
     last_reload_successful: bool
     dropped: int
     gpus: GpuUsage = NO_USAGE
+    gpu_errors: GpuErrorCounts = NO_ERRORS
 
 
 def snapshot(

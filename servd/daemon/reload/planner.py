@@ -11,6 +11,7 @@ from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError
 from servd.core.quick_dataclass import dataclass
+from servd.daemon.gpus.knowledge import GpuKnowledge
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadRequest
 from servd.host.facts import inspect_host, read_quota, read_texts, usable_cpus, usable_ids
@@ -38,22 +39,29 @@ from servd.plan.overrides import (
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What a reload would bring into force, the changes that lead there, and what ends of that
-    which was set by hand. `tag` stands for all of it, and for what it starts from.
+    which was set by hand. `tag` stands for all of it, and for what it starts from. `warnings`: what
+    is to be said of its GPUs.
     """
 
     desired: DesiredState
     changes: tuple[Change, ...]
     by_hand_ends: tuple[EndedOverride, ...] = ()
     tag: str = ""
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 class Planner:
     """Plans. Reads files and inspects the machine, which may be slow: call it in a thread."""
 
     def __init__(
-        self, environ: Mapping[str, str], runtime_dir: str, now: Callable[[], str]
+        self,
+        environ: Mapping[str, str],
+        runtime_dir: str,
+        now: Callable[[], str],
+        gpus: GpuKnowledge,
     ) -> None:
         self.environ = environ
+        self.gpus = gpus
         self.usable_cpus = usable_cpus(usable_ids(), read_quota())
         self._runtime_dir = runtime_dir
         self._now = now
@@ -74,7 +82,8 @@ class Planner:
         """
         declared = autoscaled(self._declared(loaded, ports), numbers)
         overrides = effective_overrides(overrides, declared)
-        plan, warnings = equip_at_start(loaded, with_overrides(declared, overrides), self.environ)
+        plan = with_overrides(declared, overrides)
+        plan, warnings = equip_at_start(loaded, plan, self.environ, self.gpus)
         return DesiredState(loaded, declared, overrides, plan, self._now(), revision), warnings
 
     def next(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
@@ -115,22 +124,24 @@ class Planner:
         overrides = effective_overrides(overrides, declared)
         plan = with_overrides(declared, overrides)
         _refuse_workers_that_cannot_bind(loaded, plan, running, request)
-        plan = self._equipped(loaded, plan, request, running)
+        plan, warnings = self._equipped(loaded, plan, request, running)
         roll = request.roll
         if request.roll_all:
             roll |= {service.name for service in plan.services if _has_new_code(service)}
         state = replace(desired, loaded=loaded, declared=declared, overrides=overrides, plan=plan)
         ends = ended(desired.overrides, overrides, running, declared) if request.act is None else ()
-        return Planned(state, diff(running, plan, roll), ends)
+        return Planned(state, diff(running, plan, roll), ends, warnings=tuple(warnings))
 
     def _declared(self, loaded: Loaded, known_ports: Mapping[str, int]) -> Plan:
         host = inspect_host(loaded.config, self.environ, ports=True, known_ports=known_ports)
         return build_loaded(loaded, host, self._runtime_dir)
 
-    def _equipped(self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan) -> Plan:
+    def _equipped(
+        self, loaded: Loaded, plan: Plan, request: ReloadRequest, running: Plan
+    ) -> tuple[Plan, list[Diagnostic]]:
         """Assigns GPUs, or raises `RefusedError` (for a manual action) or `ConfigError`."""
         try:
-            return equipped(loaded, plan, self.environ, running)[0]
+            return equipped(loaded, plan, self.environ, running, self.gpus)
         except GpuError as error:
             if request.by_hand:
                 raise RefusedError(str(error)) from None

@@ -17,6 +17,7 @@ from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError, ServdError
 from servd.core.events import Event
 from servd.daemon.reload.desired import DesiredState
+from servd.daemon.reload.held_up import HeldUpError, HeldUpReloads
 from servd.daemon.reload.planner import Planned, Planner
 from servd.daemon.reload.queue import ReloadQueue
 from servd.daemon.reload.request import Outcome, OutdatedError, ReloadReport, ReloadRequest
@@ -91,6 +92,7 @@ class Reloader:
         self._planner = planner
         self._queue = queue
         self._supervisor = supervisor
+        self._held_up = HeldUpReloads(queue, supervisor)
         self._settings = settings
         self._observer = observer
         self._now = now
@@ -120,6 +122,8 @@ class Reloader:
                 if not future.done():
                     future.set_result(self._queue.refused(request))
                 raise
+            except HeldUpError as error:
+                self._held_up.park(request, future, error)
             except (RefusedError, OutdatedError) as error:
                 if not future.done():
                     future.set_exception(error)
@@ -131,14 +135,14 @@ class Reloader:
                 self._at_work = False
 
     async def _served(self, request: ReloadRequest) -> ReloadReport:
-        """Returns the report of a request. Raises `RefusedError` and `OutdatedError`."""
+        """Returns the report of a request. Raises as `_outcome`."""
         try:
             await self._begun.wait()  # a signal may come before the first start
             async with self.turn:
                 if self._supervisor.context.stopping.is_set():
                     return self._queue.refused(request)
                 return await self._told_already(request) or await self._reload(request)
-        except (RefusedError, OutdatedError):
+        except (RefusedError, OutdatedError, HeldUpError):
             raise
         except Exception as error:  # the caller must get an answer
             log.exception(Event.INTERNAL_ERROR)
@@ -151,6 +155,7 @@ class Reloader:
 
     async def stop(self) -> None:
         """Cancels a reload that is under way, and undoes all of it."""
+        self._held_up.stop()
         self._worker.cancel()
         await asyncio.wait({self._worker})
         self._queue.close()
@@ -234,6 +239,9 @@ class Reloader:
         self._observer.before_reading()
         try:
             report = await self._outcome(request)
+        except HeldUpError:
+            self._is_over()
+            raise
         except (RefusedError, OutdatedError) as error:
             log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
             self._is_over()
@@ -266,7 +274,7 @@ class Reloader:
         _log_outcome(report)
 
     async def _outcome(self, request: ReloadRequest) -> ReloadReport:
-        """Plans and applies. Raises `RefusedError` and `OutdatedError`."""
+        """Plans and applies. Raises `RefusedError`, `OutdatedError` and `HeldUpError`."""
         report = ReloadReport("rolled_back", self._now(), request.why)
         try:
             planned = await self._planned(request, tag=request.seen is not None)
@@ -276,6 +284,7 @@ class Reloader:
             return _invalid(report, error)
         if request.seen is not None and request.seen.isdisjoint((self.revision, planned.tag)):
             raise OutdatedError("the configuration or a file that it reads changed after the plan")
+        self._held_up.check(request, planned.changes)
         report = replace(report, changes=planned.changes, by_hand_ends=planned.by_hand_ends)
         log.info(Event.RELOAD_PLANNED, reason=request.why, changes=_in_brief(planned.changes))
         try:
@@ -286,7 +295,7 @@ class Reloader:
         except ServdError as error:
             return replace(report, error=str(error))
         told = self.desired.loaded.warnings if request.is_retry else ()
-        for warning in planned.desired.loaded.warnings:
+        for warning in (*planned.desired.loaded.warnings, *planned.warnings):
             if warning not in told:
                 log_warning(warning)
         return self._bring_into_force(planned, replace(report, drains=tuple(drains)))

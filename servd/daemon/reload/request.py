@@ -25,6 +25,8 @@ class ReloadRequest:
     `seen` are the tags that the caller knows, of what runs or of a plan: if another is in force, or
     another would come of the files, nothing is done.
 
+    One that comes `now` does not wait for requests that two draining generations answer.
+
     A caller waits for the outcome if it `wants_report`; `asked` is when the request was made.
     Nobody asked for one that `is_retry`: it logs only warnings that are new.
     """
@@ -36,6 +38,7 @@ class ReloadRequest:
     roll_all: bool = False
     act: ManualAction | FollowLoad | None = None
     seen: frozenset[str] | None = None
+    now: bool = False
     wants_report: bool = False
     is_retry: bool = False
     asked: float = field(default_factory=time.monotonic, compare=False)
@@ -70,6 +73,7 @@ class ReloadRequest:
             certificates=self.certificates,
             roll=self.roll | other.roll,
             roll_all=self.roll_all or other.roll_all,
+            now=self.now or other.now,
             wants_report=self.wants_report or other.wants_report,
             is_retry=self.is_retry and other.is_retry,
             asked=max(self.asked, other.asked),

@@ -34,7 +34,9 @@ class UpgradeState:
     the end; `chosen` are ports of addresses without one, `ports` those of commands that bind
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
-    revision) and `digest` are the configuration's.
+    revision) and `digest` are the configuration's; `gpus` are those of each worker, and
+    `gpu_peaks` the bytes that one took of a GPU at most, by service; `gpu_quarantine` are the GPUs
+    that have failed, with the reasons.
     """
 
     pid: int
@@ -55,6 +57,9 @@ class UpgradeState:
     services: dict[str, InheritedService]
     by_hand: dict[str, OverrideRecord]
     workers: dict[str, int] = field(default_factory=dict)
+    gpus: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    gpu_peaks: dict[str, int] = field(default_factory=dict)
+    gpu_quarantine: dict[str, str] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> list[int]:

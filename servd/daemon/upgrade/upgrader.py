@@ -232,4 +232,7 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
             if name in config.services
         },
         workers={s.name: s.workers for s in desired.declared.services if scaling_of(s)},
+        gpus={service.name: service.gpus for service in desired.plan.services if service.gpus},
+        gpu_peaks=dict(supervisor.context.workers.gpus.peaks),
+        gpu_quarantine=dict(supervisor.context.workers.gpus.quarantine.reasons),
     )

@@ -26,10 +26,14 @@ _RETRY_SECONDS = 2.0
 
 
 class InputWatch:
-    """Watches the inputs of what runs. `ask` is called with the reload that a change calls for."""
+    """Watches the inputs of what runs. `ask` is called with the reload that a change calls for.
+    `newer` are the inputs that were seen in another state than the one in force.
+    """
 
     def __init__(self, ask: Callable[[ReloadRequest], object]) -> None:
         self._ask = ask
+        self.newer: frozenset[str] = frozenset()
+        self._wanted = False
         self._known: Mapping[str, str] = {}
         self._asked: Mapping[str, str] = {}
         self._changed = asyncio.Event()
@@ -38,13 +42,18 @@ class InputWatch:
         self._task: asyncio.Task[None] | None = None
 
     def look_at(self, plan: Plan, *, wanted: bool) -> None:
-        """Watches the inputs of `plan`, which are in force; none if that is not `wanted`."""
-        known = {path: state for s in plan.services for path, state in s.inputs}
-        before, self._known = self._known.keys(), known if wanted else {}
+        """Watches the inputs of `plan`, which are in force. Where reloads are not `wanted`, it only
+        looks at them, now and then.
+        """
+        before = (self._wanted, self._known)
+        self._wanted = wanted
+        self._known = {path: state for s in plan.services for path, state in s.inputs}
+        self.newer &= self._known.keys()
         if self._known and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-        elif before != self._known.keys():
+        elif before != (self._wanted, self._known):
             self._again.set()
+        self._changed.set()  # what a reload could not bring into force is noticed
 
     async def _run(self) -> None:
         while True:
@@ -59,7 +68,7 @@ class InputWatch:
 
     async def _folders(self) -> list[str]:
         """Returns the folders to watch; a tree of weights may be on a slow file system."""
-        return await asyncio.to_thread(_folders, self._known)
+        return await asyncio.to_thread(_folders, self._known) if self._wanted else []
 
     async def _follow(self, folders: list[str]) -> None:
         """Returns when other folders are to be watched."""
@@ -78,7 +87,8 @@ class InputWatch:
     async def _look(self) -> None:
         """Asks for a reload if a state is another one, and stays so for a moment."""
         states = await asyncio.to_thread(states_of, self._known)
-        while self._differ(states):
+        self._note(states)
+        while self._wanted and self._differ(states):
             await asyncio.sleep(_QUIET_SECONDS)
             now = await asyncio.to_thread(states_of, self._known)
             if now == states:
@@ -88,6 +98,10 @@ class InputWatch:
                 self._ask(ReloadRequest(f"{names} changed"))
                 return
             states = now
+            self._note(states)
+
+    def _note(self, states: Mapping[str, str]) -> None:
+        self.newer = frozenset(p for p, now in states.items() if now != self._known.get(p, now))
 
     def _differ(self, states: Mapping[str, str]) -> list[str]:
         """Returns the inputs that differ from those in force. Each state is asked for once: a

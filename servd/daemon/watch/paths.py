@@ -8,6 +8,7 @@ import os
 
 from servd.config.find import EXTENSIONS
 from servd.config.load import Loaded
+from servd.config.request_files import request_files_of
 from servd.core.basedir import absolute
 from servd.core.exhaustion import glob_or_raise, is_exhaustion
 from servd.core.quick_dataclass import dataclass
@@ -38,15 +39,15 @@ class WatchList:
 
 
 def of_config(loaded: Loaded) -> WatchList:
-    """Returns what a configuration was read from, with the env files that it names."""
+    """Returns what a configuration was read from, with the env and request files that it names."""
     if loaded.path.startswith("<"):
         return WatchList()
     config = loaded.config
     services = config.services.values()
     tables = (config.defaults, *services)
     env_files = {file.path for table in tables for file in table.env_file}
-    env_files |= _of_clients(loaded)
-    files = {absolute(path) for path in (*loaded.files, *loaded.read, *env_files)}
+    named = env_files | _of_clients(loaded) | request_files_of(config)
+    files = {absolute(path) for path in (*loaded.files, *loaded.read, *named)}
     patterns = set(loaded.patterns)
     if os.path.isdir(absolute(loaded.path)):
         folder = glob.escape(absolute(loaded.path))

@@ -158,9 +158,9 @@ class SourceWatch:
                 because.add(os.path.basename(path))
         if services:
             why = f"{', '.join(sorted(because))} changed"
-            self._ask(ReloadRequest(why, roll=frozenset(services)))
+            self._ask(ReloadRequest(why, roll=frozenset(services), now=True))
         for target in self._versions.news(self._plan):
-            self._ask(ReloadRequest(f"{target} changed"))
+            self._ask(ReloadRequest(f"{target} changed", now=True))
 
     def _is_written(self, path: str) -> bool:
         """Whether servd writes the file, or what it is renamed to, or what is in that folder."""

@@ -201,9 +201,9 @@ class ReplicaReporter(Reporter):
         board.close()
         return cls(StdoutEvents(service), Counters(), cast("Channel", None), seat)
 
-    def recycle(self, reason: str) -> None:
+    def recycle(self, reason: str, error: str = "") -> None:
         """Ray replaces no replica on demand: says what would be replaced."""
-        logger.warning("this replica should be replaced: %s", reason)
+        logger.warning("this replica should be replaced: %s", error or reason)
 
 
 class StdoutEvents(EventWriter):

@@ -12,6 +12,7 @@ from servd.core.quick_dataclass import dataclass
 from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
+from servd.plan.threads import thread_limit
 from servd.supervisor.circus.worker_context import WorkerContext
 from servd.wire import names
 from servd.wire.worker_spec import SocketSpec, WorkerSpec
@@ -33,8 +34,11 @@ class Launch:
 
     @property
     def accepts_at_once(self) -> bool:
-        """Whether a worker accepts once its app has started. A health check has to pass first."""
-        return self.accept and (self.plan.app is None or self.plan.health is None)
+        """Whether a worker accepts once its app has started. A health check has to pass first, and
+        warm-up requests have to be answered.
+        """
+        waits = self.plan.health is not None or self.plan.warmup is not None
+        return self.accept and (self.plan.app is None or not waits)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -56,7 +60,8 @@ class Launch:
 
     def template_environment(self) -> dict[str, str]:
         """The environment of the template that loads its app: without what is a single worker's."""
-        return {**self.plan.environment, names.GENERATION: str(self.generation)}
+        first = thread_limit(self.plan, 0)
+        return {**self.plan.environment, **first, names.GENERATION: str(self.generation)}
 
     def template_spec(self) -> WorkerSpec:
         """The spec of the template that loads its app."""
@@ -64,12 +69,19 @@ class Launch:
             self.plan.name, 0, self.generation, self.plan.stop_signal, app=self.plan.app
         )
 
+    def gpus_of(self, slot: int) -> tuple[str, ...]:
+        """The ids of the GPUs of the worker in `slot`."""
+        gpus = self.plan.gpus
+        return gpus[slot % len(gpus)] if gpus else ()
+
     def environment(self, slot: int, notify_path: str) -> dict[str, str]:
         """The complete environment of the worker in `slot`."""
-        gpus = self.plan.gpus
-        visible = {VISIBLE: ",".join(gpus[slot % len(gpus)])} if gpus else {}
+        called, room = self.plan.gpu_names, self.context.gpus
+        shown = [room.visible(gpu, called.get(gpu, gpu)) for gpu in self.gpus_of(slot)]
+        visible = {VISIBLE: ",".join(shown)} if shown else {}
         return {
             **self.plan.environment,
+            **thread_limit(self.plan, slot),
             **visible,
             names.WORKER: str(slot),
             names.GENERATION: str(self.generation),

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from circus.process import RUNNING, UNEXISTING, Process
 
+from servd.core.printable import visible
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.outputs import ProcessOutputs
 from servd.supervisor.circus.remains import Remains
@@ -24,6 +25,8 @@ from servd.wire.shm_counters import CounterView
 
 _KEPT_FIELDS = frozenset({"STATUS", "ERRNO", "BUSERROR", "MAINPID"})
 _FIELD_CHARACTERS = 1024
+_STATUS_CHARACTERS = 200
+_MOST_DIGITS = 18
 
 WORKER_STATES = ("starting", "ready", "unhealthy", "draining")
 
@@ -37,6 +40,12 @@ class WorkerReport:
     missing_variable: str | None = None
     draining: dict[str, int] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status_text(self) -> str:
+        """Its own words about its state (STATUS=), as one short line; "" for none."""
+        text = visible(" ".join(self.fields.get("STATUS", "").split()))
+        return text if len(text) <= _STATUS_CHARACTERS else f"{text[:_STATUS_CHARACTERS]}…"
 
     def take(self, fields: Mapping[str, str]) -> None:
         """Keeps the fields of a notification that are shown to people."""
@@ -61,7 +70,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
     (WATCHDOG=1 came) and `channel_closed` (a command became its program). `last_sign` is the loop's
     time of the last WATCHDOG=1, `asked_at` that of the request to end. Reasons: `unwell` (it is not
     healthy), `kill_reason` (servd killed it), `stop_reason` (it is asked to stop), `recycle_reason`
-    (it asks to be replaced).
+    (it asks to be replaced, because of `recycle_error`). `extended_until` is the loop's time to
+    which it has asked to extend its start, `on_extension` is called when it does.
     """
 
     _worker: Child
@@ -84,7 +94,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         self.kill_reason = ""
         self.stop_reason = ""
         self.last_sign: float | None = None
-        self.recycle_reason = ""
+        self.recycle_reason = self.recycle_error = ""
+        self.extended_until: float | None = None
+        self.on_extension: Callable[[], object] = lambda: None
         self.counters: CounterView | None = None
         self.started_at = loop.time()
         self.since = launch.context.now()
@@ -129,6 +141,9 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         if fields.get("WATCHDOG") == "1":
             self.last_sign = self._loop.time()
             _set(self.signed)
+        if (more := fields.get("EXTEND_TIMEOUT_USEC", "")).isdecimal():
+            self.extended_until = self._loop.time() + int(more[:_MOST_DIGITS]) / 1_000_000
+            self.on_extension()
         if fields.get("READY") == "1":
             _set(self.notified_ready)
         if fields.get("STOPPING") == "1":
@@ -138,6 +153,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         """Counts the worker as ready."""
         if not self.ready.done():
             self.was_ready = True
+            if self.launch.plan.app is not None:  # it was about the start
+                self.report.fields.pop("STATUS", None)
             self.ready.set_result(None)
 
     def read_notifications(self) -> None:
@@ -156,7 +173,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # Circus has no types
         if message.draining is not None:
             self.report.draining = message.draining
         elif message.recycle is not None:
-            self.recycle_reason = message.recycle
+            self.recycle_reason, self.recycle_error = message.recycle, message.reason
             self._listener.recycle_requested(self)
         elif message.sources is not None and context.sources is not None:
             context.sources.note(service, message.sources)

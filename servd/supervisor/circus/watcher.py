@@ -14,6 +14,7 @@ from circus.watcher import Watcher
 from servd.core.events import Event
 from servd.core.exhaustion import is_exhaustion
 from servd.supervisor.circus.beside import run_beside
+from servd.supervisor.circus.gpu_gate import GpuGate, NoRoomError
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.process import ProcessListener, WorkerProcess
 from servd.supervisor.circus.start_limiter import StartLimiter
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 class WatcherObserver(ProcessListener, Protocol):
     """Receives what happens to the processes of a watcher: `died` (unexpectedly), `ended` (as
     requested), `overdue` (not exited in time, and killed), `not_spawned` (the system could not
-    start it).
+    start it), `held_up` (a start waits).
     """
 
     def spawned(self, process: WorkerProcess) -> None: ...
@@ -37,6 +38,7 @@ class WatcherObserver(ProcessListener, Protocol):
     def stop_command_failed(self, process: WorkerProcess, error: str) -> None: ...
     def ended(self, process: WorkerProcess, status: int) -> None: ...
     def not_spawned(self, slot: int, error: OSError, history: RestartHistory) -> None: ...
+    def held_up(self, slot: int, reason: str, *, is_new: bool) -> None: ...
 
 
 class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
@@ -65,6 +67,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         self.source = worker_source(
             launch.plan, launch.context.templates, limiter, self.manage_processes
         )
+        self.gate = GpuGate(observer.held_up)
         self.history: dict[int, RestartHistory] = {}
         self.attempts: dict[int, RestartHistory] = {}
         self.probation: set[int] = set()
@@ -162,17 +165,29 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         now = self._loop.time()
         pauses = []
-        for slot in self.empty_slots():
+        empty = self.empty_slots()
+        self.gate.keep(empty)
+        for slot in empty:
             history = self.history.get(slot, RestartHistory())
             if history.over or (slot in self.probation and history.failures):
                 continue
             if history.until > now:
                 pauses.append(history.until)
-            elif self.limiter.is_open and self._can_start():
+            elif self.limiter.is_open and self._has_room(slot) and self._can_start():
                 self.spawn_process(slot)
+        if self.limiter.is_open:
+            pauses += self.gate.deadlines(self.launch)
         self._cancel_timer()
         if pauses:
             self._timer = self._loop.call_at(min(pauses), self.manage_processes)
+
+    def _has_room(self, slot: int) -> bool:
+        """Whether the GPUs of a slot have room. One that waits for too long has failed to start."""
+        try:
+            return self.gate.opens(self.launch, slot, on_probation=slot in self.probation)
+        except NoRoomError as error:
+            self._not_spawned(slot, error)
+            return False
 
     def _can_start(self) -> bool:
         """Whether a worker can be started now. What it needs may fail for all that are missing."""
@@ -194,6 +209,10 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return False
         self.processes[process.pid] = process
         self.limiter.enter(process)
+        room, gpus = self.launch.context.gpus, self.launch.gpus_of(slot)
+        room.started(process, self.launch.plan, gpus)
+        process.ready.add_done_callback(lambda _: room.settled(process))
+        process.exited.add_done_callback(lambda _: room.gone(process))
         self.observer.spawned(process)
         return True
 
@@ -324,6 +343,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
             return
         self._status = "stopping"
         self._cancel_timer()
+        self.gate.keep(())
         await self.kill_processes()
         self.source.close()
         self._status = "stopped"
@@ -333,6 +353,7 @@ class ServiceWatcher(Watcher):  # type: ignore[misc]  # Circus has no types
         if self.is_active():
             self._status = "stopping"
             self._cancel_timer()
+            self.gate.keep(())
         for process in list(self.processes.values()):
             process.stopping = True
             process.signal_group(signal.SIGKILL)

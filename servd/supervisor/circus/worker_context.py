@@ -7,6 +7,7 @@ from dataclasses import field
 
 from servd.core.quick_dataclass import dataclass
 from servd.supervisor.counters import CounterRegistry
+from servd.supervisor.gpus import GpuRoom
 from servd.supervisor.io.output import Sink
 from servd.supervisor.io.print_file import NoPrintFiles, PrintFiles
 from servd.supervisor.io.rate_limit import LineRates
@@ -33,6 +34,7 @@ class WorkerContext:
     needs_app: bool = False
     templates: Templates = field(default_factory=lambda: Templates(enabled=False))
     print_files: PrintFiles = field(default_factory=NoPrintFiles)
+    gpus: GpuRoom = field(default_factory=GpuRoom)
     counters: CounterRegistry = field(default_factory=CounterRegistry)
     rates: LineRates = field(default_factory=LineRates)
     budget: ReadBudget = field(default_factory=ReadBudget)

@@ -10,7 +10,9 @@ from servd.core.processes import is_ending
 from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health import memory
+from servd.supervisor.health.engine import EngineWatch
 from servd.supervisor.health.probe import why_unwell
+from servd.supervisor.health.progress import WorkProgress, work_of
 from servd.supervisor.health.readiness import was_held_up
 
 MEMORY_SECONDS = 1.0
@@ -22,14 +24,17 @@ _PAUSE_FACTOR = 50
 
 class HealthListener(Protocol):
     """Acts on what a monitor notices: a worker that is `hung` (no sign of life for `seconds`),
-    `unwell` (its probes fail in a row), `recovered`, `over_limit_at_start` (as its replacement
-    would be), or has reached a limit (`request_recycle`).
+    `stuck` (none of its requests goes on), without the process that did its work (`lost_engine`),
+    `unwell` (its probes fail in a row), `recovered`,
+    `over_limit_at_start` (as its replacement would be), or has reached a limit (`request_recycle`).
     """
 
     def hung(self, process: WorkerProcess, seconds: float) -> None: ...
+    def stuck(self, process: WorkerProcess, seconds: float) -> None: ...
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None: ...
     def unwell(self, process: WorkerProcess, reason: str) -> None: ...
     def recovered(self, process: WorkerProcess) -> None: ...
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None: ...
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None: ...
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None: ...
 
 
@@ -41,6 +46,7 @@ class HealthMonitor:
         self._listener = listener
         self.since = asyncio.get_running_loop().time()
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_lost_engine = False
         self.renew(plan)
         process.exited.add_done_callback(lambda _: self.end())
 
@@ -52,12 +58,16 @@ class HealthMonitor:
             self._begin(self._signs_of_life(watchdog))
         if plan.health is not None:
             self._begin(self._health(plan.health))
-        elif self.process.unwell:
-            self._well_again()
+        else:
+            self._passed()
+        if plan.definition.watchdog_tree and plan.gpus:
+            self._begin(self._engine())
         if plan.limits.max_age is not None:
             self._begin(self._age(plan.limits.max_age))
         if plan.limits.memory is not None:
             self._begin(self._memory(plan.limits.memory))
+        if plan.limits.gpu_memory is not None:
+            self._begin(self._gpu_memory(plan.limits.gpu_memory))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
@@ -105,9 +115,19 @@ class HealthMonitor:
 
     async def _health(self, plan: HealthPlan) -> None:
         process, failures, loop = self.process, 0, asyncio.get_running_loop()
+        watched = _WatchedWork(process, plan) if plan.trusts else None
         while not process.stopping:
+            due = loop.time() + plan.interval
             await asyncio.sleep(plan.interval)
             began = loop.time()
+            if watched is not None:
+                is_busy = watched.look(late=began - due)
+                if seconds := watched.stuck_for():
+                    self._listener.stuck(process, seconds)
+                    return
+                if is_busy:
+                    failures = self._passed()
+                    continue
             try:
                 reason = await why_unwell(process, plan)
                 if reason and is_ending(process.pid):
@@ -116,12 +136,18 @@ class HealthMonitor:
                 continue
             if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
                 continue  # nor for the daemon's own delay
-            failures = failures + 1 if reason else 0
+            if watched is not None and watched.excuses(reason):
+                reason = ""
+            failures = failures + 1 if reason else self._passed()
             if failures >= plan.failures and not process.stopping:
                 process.unwell = reason
                 self._listener.unwell(process, reason)
-            elif not reason and process.unwell:
-                self._well_again()
+
+    def _passed(self) -> int:
+        """It is well: it has failed no more."""
+        if self.process.unwell and not self._has_lost_engine:
+            self._well_again()
+        return 0
 
     def _well_again(self) -> None:
         self.process.unwell = ""
@@ -137,7 +163,7 @@ class HealthMonitor:
         loop = asyncio.get_running_loop()
         pause = MEMORY_SECONDS
         if used := await asyncio.to_thread(memory.over, self.process.pid, limit):
-            self._listener.over_limit_at_start(self.process, bytes=used, limit=limit)
+            self._listener.over_limit_at_start(self.process, "memory", bytes=used, limit=limit)
             return
         while not used:
             await asyncio.sleep(pause)
@@ -145,3 +171,67 @@ class HealthMonitor:
             used = await asyncio.to_thread(memory.over, self.process.pid, limit)
             pause = max(MEMORY_SECONDS, _PAUSE_FACTOR * (loop.time() - before))
         self._listener.request_recycle(self.process, "memory", bytes=used, limit=limit)
+
+    async def _engine(self) -> None:
+        process, loop = self.process, asyncio.get_running_loop()
+        watch = EngineWatch(process.pid)
+        async for held in process.launch.context.gpus.holders(process):
+            if process.stopping:
+                return
+            if held is None:
+                watch.unknown()
+            elif reason := watch.look(held, loop.time()):
+                self._has_lost_engine = True
+                process.unwell = reason
+                self._listener.lost_engine(process, reason)
+                return
+
+    async def _gpu_memory(self, limit: int) -> None:
+        """A worker that is over it at once stays: each that replaces it would be over it too."""
+        process, room = self.process, self.process.launch.context.gpus
+        first = True
+        async for held in room.figures(process):
+            if not held:
+                continue
+            gpu, used = max(held.items(), key=lambda item: item[1])
+            details = {"gpu": gpu, "bytes": used, "limit": limit}
+            if used > limit and first:
+                self._listener.over_limit_at_start(process, "gpu_memory", **details)
+                return
+            if used > limit:
+                self._listener.request_recycle(process, "gpu_memory", **details)
+                return
+            first = False
+
+
+class _WatchedWork:
+    """The progress of a worker whose requests tell more about it than probes."""
+
+    def __init__(self, process: WorkerProcess, plan: HealthPlan) -> None:
+        self._process, self._plan = process, plan
+        self._progress = WorkProgress(plan.interval * plan.failures)
+        self._now = asyncio.get_running_loop().time
+        self.look(late=0.0)
+
+    def look(self, late: float) -> bool:
+        """Returns whether requests went well since the last look, which was `late`."""
+        counters = self._process.counters
+        if counters is None:  # it has ended
+            return False
+        if was_held_up(late, self._plan.interval):
+            self._progress.goes_on(self._now())
+        return self._progress.look(work_of(counters), self._now())
+
+    def stuck_for(self) -> float:
+        """Returns the seconds for which requests have made no progress; 0 if they have."""
+        return self._progress.stuck_for(self._now())
+
+    def excuses(self, reason: str) -> bool:
+        """Whether a probe that failed for `reason` failed beside requests that went well. One that
+        did the app's own work shows that the app is not stuck.
+        """
+        if not reason:
+            if self._plan.request is not None:
+                self._progress.goes_on(self._now())
+            return False
+        return self.look(late=0.0)

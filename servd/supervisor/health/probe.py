@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from servd.config.http_file import RequestFile
 from servd.core.address import Address
 from servd.core.exhaustion import is_exhaustion
 from servd.plan.model import HealthPlan
 from servd.supervisor.circus.beside import run_beside
 from servd.supervisor.circus.process import WorkerProcess
+from servd.supervisor.health.exchange import Connection, closing, exchange, status_of
 from servd.supervisor.health.resolver import addresses_of
 from servd.supervisor.io.channel import UnansweredError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_MOST_BYTES = 2**20
+"""What has sent so much of an answer can do its work: the rest is not awaited."""
 
 
 async def connect_to(address: Address, tls: SSLContext | None = None) -> Connection:
@@ -102,7 +104,7 @@ async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = Non
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {_reason(error)}"
+        return f"{what} failed: {reason_of(error)}"
     except ValueError as error:
         return f"{what} failed: {error}"
     return ""
@@ -111,46 +113,49 @@ async def _why_it_does_not_accept(plan: HealthPlan, tls: SSLContext | None = Non
 async def _why_it_does_not_answer(
     plan: HealthPlan, connect: Callable[[], Awaitable[Connection]]
 ) -> str:
-    what = f"GET {plan.path}"
+    what = plan.shown
     try:
         async with asyncio.timeout(plan.timeout):
-            reader, writer = await connect()
-            try:
-                status = await _status(plan, reader, writer)
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+            async with closing(connect()) as connection:
+                status = await _asked(plan, connection)
     except TimeoutError:
         return f"{what} was not answered within {plan.timeout:g} s"
     except OSError as error:
         if is_exhaustion(error):
             raise
-        return f"{what} failed: {_reason(error)}"
+        return f"{what} failed: {reason_of(error)}"
     except (UnansweredError, ValueError) as error:
         return f"{what} failed: {error}"
-    return "" if 200 <= status < 400 else f"{what} returned {status}"
+    if is_expected(status, plan.expect):
+        return ""
+    wanted = f", not {plan.expect}" if plan.expect else ""
+    return f"{what} returned {status}{wanted}"
 
 
-def _reason(error: OSError) -> str:
-    """The system's text: asyncio puts one of its own in its place for a refused connection."""
+async def _asked(plan: HealthPlan, connection: Connection) -> int:
+    """Returns the status of the answer: for a real request, once all of it is there."""
+    request = plan.request or RequestFile("GET", _on_the_wire(plan.path))
+    sent = request.encoded(_on_the_wire(plan.host))
+    if plan.request is None:
+        return await status_of(connection, sent)
+    return (await exchange(connection, sent, _MOST_BYTES)).status
+
+
+def _on_the_wire(text: str) -> str:
+    """Text that the configuration has as UTF-8, as characters of bytes."""
+    return text.encode().decode("latin-1")
+
+
+def is_expected(status: int, expect: str) -> bool:
+    """Whether a status is healthy: `expect` is such as "200" or "2xx", "" for 2xx and 3xx."""
+    if not expect:
+        return 200 <= status < 400
+    return str(status) == expect or expect == f"{status // 100}xx"
+
+
+def reason_of(error: OSError) -> str:
+    """Returns why a connection failed: the system's text, not asyncio's."""
     if verify := getattr(error, "verify_message", ""):
         return f"the certificate is not trusted: {verify}"
     known = error.errno is not None and "Connect call failed" in str(error)
     return os.strerror(error.errno) if known and error.errno else error.strerror or str(error)
-
-
-async def _status(
-    plan: HealthPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> int:
-    """The status of the answer. Raises OSError, and ValueError when it is not HTTP."""
-    request = (
-        f"GET {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\n"
-        "User-Agent: servd\r\nConnection: close\r\n\r\n"
-    )
-    writer.write(request.encode())
-    line = await reader.readline()
-    words = line.split(b" ")
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError("the response is not HTTP" if line else "the connection was closed")
-    return int(words[1])

@@ -12,6 +12,7 @@ from servd.host.listening import listening
 from servd.plan.model import HealthPlan, ReadyPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.probe import connect_to, why_unwell
+from servd.supervisor.health.start_limit import GpuMemory, StartLimit
 
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -32,25 +33,27 @@ class NotReadyError(Exception):
     """A worker was not ready in time; the message says what was awaited."""
 
 
-async def ready_or_over(process: WorkerProcess, plan: ServicePlan) -> None:
-    """Returns when the worker is ready, or has ended. Raises `NotReadyError` when it is neither
-    within `timeouts.startup`, or when probes fail for longer than `health.start_failures` allows.
+async def ready_or_over(
+    process: WorkerProcess, plan: ServicePlan, gpu_memory: GpuMemory | None = None
+) -> None:
+    """Returns when the worker is ready, or has ended. Raises `NotReadyError` when it is neither in
+    time (`StartLimit`), or when probes fail for longer than `health.start_failures` allows.
     """
     loop = asyncio.get_running_loop()
+    limit = StartLimit(process, plan, gpu_memory)
     while True:
-        due = loop.time() + plan.startup
         try:
-            async with asyncio.timeout_at(due):
-                await _says_or_shows(process, plan.ready)
-                if plan.app is not None and plan.health is not None and process.is_alive():
-                    await _is_well(process, plan.health, plan.ready.patience)
+            async with asyncio.timeout_at(limit.due) as timeout:
+                with limit.kept_in(timeout):
+                    await _says_or_shows(process, plan.ready)
+                    if plan.app is not None and plan.health is not None and process.is_alive():
+                        await _is_well(process, plan.health, plan.ready.patience)
             break
         except TimeoutError:
-            if was_held_up(loop.time() - due, plan.startup):
-                continue  # maybe the worker was too: its time starts again
-            cause = f": {process.unwell}" if process.unwell else ""
-            limit = f"{plan.startup:g} s (timeouts.startup)"
-            raise NotReadyError(f"was not ready within {limit}{cause}") from None
+            if was_held_up(loop.time() - limit.due, plan.startup):
+                limit.begin()  # maybe the worker was too: its time starts again
+                continue
+            raise NotReadyError(limit.reason) from None
     process.unwell = ""
 
 

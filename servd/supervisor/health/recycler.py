@@ -14,7 +14,23 @@ from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.circus.watcher import ServiceWatcher
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.health.monitor import HealthMonitor
+from servd.supervisor.worker_commands import abort_drain
 from servd.wire.graces import ABORT_SECONDS
+
+_TURN_SECONDS = 0.2
+"""Interval of looking whether other workers on the same GPU have started."""
+
+_USELESS = ("cuda", "unwell", "engine", "gpu_failed")
+"""A worker that is to be replaced for one of these answers no request well any more: another one
+need not be ready first, and its GPU may have no room for both.
+"""
+
+_USELESS_DRAIN_SECONDS = 10.0
+"""Its requests may wait for what does not come: no other one waits longer for them."""
+
+
+def _watched(plan: ServicePlan) -> tuple[object, ...]:
+    return plan.health, plan.watchdog, plan.definition.watchdog_tree
 
 
 class RecyclingTeam(Protocol):
@@ -37,6 +53,7 @@ class Recycler:
         self.team = team
         self._monitors: dict[WorkerProcess, HealthMonitor] = {}
         self._waiting: dict[WorkerProcess, str] = {}
+        self._not_ready: set[WorkerProcess] = set()
         self._proven = asyncio.Event()
         self._busy = False
 
@@ -45,12 +62,23 @@ class Recycler:
         self._monitors[process] = HealthMonitor(process, self.team.plan, self)
         process.exited.add_done_callback(lambda _: self._forget(process))
         if process.recycle_reason:
-            self.request_recycle(process, process.recycle_reason)
+            self.asked(process)
 
-    def renew(self) -> None:
-        """Continues by the current plan."""
+    def asked(self, process: WorkerProcess) -> None:
+        """Replaces a worker that asks for it."""
+        details = {"error": process.recycle_error} if process.recycle_error else {}
+        self.request_recycle(process, process.recycle_reason, **details)
+
+    def renew(self, before: ServicePlan) -> bool:
+        """Continues by the current plan. Returns whether that differs in what workers are looked
+        after by.
+        """
+        plan = self.team.plan
+        if _watched(plan) == _watched(before):
+            return False
         for monitor in self._monitors.values():
-            monitor.renew(self.team.plan)
+            monitor.renew(plan)
+        return True
 
     def end_probation(self) -> None:
         """Allows replacements from now on."""
@@ -65,6 +93,7 @@ class Recycler:
     def _forget(self, process: WorkerProcess) -> None:
         self._monitors.pop(process, None)
         self._waiting.pop(process, None)
+        self._not_ready.discard(process)
 
     # what a monitor notices
 
@@ -72,10 +101,23 @@ class Recycler:
         """Makes it write its stack to the log (faulthandler, by SIGABRT), then kills it; the
         watcher replaces it like any dead worker.
         """
-        process.kill_reason = "watchdog"
         process.report.failed = f"was unresponsive for {seconds:g} s"
+        self._abort(process, "watchdog", seconds=seconds)
+
+    def stuck(self, process: WorkerProcess, seconds: float) -> None:
+        """Ends it as one that is hung: its requests would not end either."""
+        process.report.failed = f"made no progress with its requests for {seconds:.3g} s"
+        self._abort(process, "no_progress", reason="no progress", seconds=round(seconds, 1))
+
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None:
+        """Replaces a worker whose front alone is left."""
+        self.request_recycle(process, "engine", error=reason)
+        self.team.refresh()
+
+    def _abort(self, process: WorkerProcess, kill_reason: str, **details: Any) -> None:
+        process.kill_reason = kill_reason
         self._log(process).error(
-            Event.WORKER_HUNG, seconds=seconds, next_action="replaced; its stack trace follows"
+            Event.WORKER_HUNG, **details, next_action="replaced; its stack trace follows"
         )
         process.signal_self(signal.SIGABRT)
         self.team.keep(self._kill_after_abort(process))
@@ -85,25 +127,34 @@ class Recycler:
         process.signal_group(signal.SIGKILL)
 
     def unwell(self, process: WorkerProcess, reason: str) -> None:
-        """Replaces it; until then the service shows the reason."""
-        self.request_recycle(process, "health", error=reason)
+        """Replaces it, unless it only is not ready; the service shows the reason until then."""
+        plan = self.team.plan.health
+        if plan is None or not plan.only_readiness:
+            self.request_recycle(process, "health", error=reason)
+        elif process not in self._not_ready:
+            self._not_ready.add(process)
+            self._log(process).warning(Event.WORKER_NOT_READY, error=reason)
         self.team.refresh()
 
     def recovered(self, process: WorkerProcess) -> None:
         """Keeps it, unless its replacement is starting."""
+        self._not_ready.discard(process)
         if self._waiting.get(process) == "health":
             del self._waiting[process]
         self._log(process).info(Event.WORKER_HEALTHY_AGAIN)
         self.team.refresh()
 
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None:
         """Logs it and keeps the worker: every replacement would exceed the limit too."""
-        reason = "a new worker already exceeds limits.memory"
+        reason = f"a new worker already exceeds limits.{key}"
         self._log(process).warning(Event.WORKER_NOT_RECYCLED, reason=reason, **details)
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:
         """Replaces a worker in its turn; one that is not ready yet, once it is."""
-        if process not in self._monitors or process in self._waiting or self._is_leaving(process):
+        if process not in self._monitors or self._is_leaving(process):
+            return
+        waits_for = self._waiting.get(process, "")
+        if waits_for and (waits_for in _USELESS or reason not in _USELESS):
             return
         self._waiting[process] = reason
         self._log(process).info(Event.WORKER_TO_BE_RECYCLED, reason=reason, **details)
@@ -124,16 +175,20 @@ class Recycler:
         finally:
             self._busy = False
 
+    def _cannot_wait(self, reason: str) -> bool:
+        return self.team.plan.never_overlaps or reason in _USELESS
+
     async def _replace(self, process: WorkerProcess, reason: str) -> None:
         watcher = self.team.watcher
-        if self.team.plan.never_overlaps:
-            self._leaves(process, reason)
-            await self.team.drain_slots([process.slot])
-            with contextlib.suppress(FailedStartError):  # tried again like any that dies
-                await self.team.restart_slots([process.slot])
-            return
         loop = asyncio.get_running_loop()
         while process in self._waiting and not self._is_leaving(process) and watcher.is_active():
+            wait = watcher.gate.look(watcher.launch, process.slot)
+            if self._cannot_wait(reason) or (wait is not None and not wait.is_turn):
+                await self._end_first(process, reason)
+                return
+            if wait is not None:
+                await asyncio.wait({process.exited}, timeout=_TURN_SECONDS)
+                continue
             if await self._start_replacement(watcher, process):
                 self._leaves(process, reason)
                 watcher.attempts.pop(process.slot, None)
@@ -146,6 +201,27 @@ class Recycler:
                 reason = "its replacement failed to start"
                 self._log(process).warning(Event.WORKER_KEPT, reason=reason, retry_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
+
+    async def _end_first(self, process: WorkerProcess, reason: str) -> None:
+        """Replaces a worker next to which no other can run."""
+        self._leaves(process, reason)
+        if reason in _USELESS:
+            self.team.keep(self._hurry(process))
+        await self.team.drain_slots([process.slot])
+        if reason == "gpu_failed":  # no other GPU may be there for long
+            self.team.keep(self._restart(process.slot))
+        else:
+            await self._restart(process.slot)
+
+    async def _restart(self, slot: int) -> None:
+        with contextlib.suppress(FailedStartError):  # tried again like any that dies
+            await self.team.restart_slots([slot])
+
+    @staticmethod
+    async def _hurry(process: WorkerProcess) -> None:
+        await asyncio.wait({process.exited}, timeout=_USELESS_DRAIN_SECONDS)
+        if not process.exited.done():
+            await abort_drain(process)
 
     @staticmethod
     def _is_leaving(process: WorkerProcess) -> bool:

@@ -23,8 +23,8 @@ Count = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
 
 
 class WorkerMessage(BaseModel):
-    """A message on a worker's channel. An `answer` has the number of the request, and an `error`;
-    the other fields are reports.
+    """A message on a worker's channel. An `answer` has the number of the request, and an `error`,
+    as `recycle` may have; the other fields are reports.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
@@ -32,7 +32,7 @@ class WorkerMessage(BaseModel):
     answer: int | None = None
     error: str = ""
     draining: dict[Annotated[str, Field(max_length=64)], Count] | None = Field(None, max_length=16)
-    recycle: Literal["max_requests", "stuck"] | None = None
+    recycle: Literal["max_requests", "stuck", "cuda", "gpu_oom", "unwell"] | None = None
     sources: list[str] | None = Field(None, max_length=_MOST_FILES)
     failed: str | None = None
     missing_variable: str | None = None
@@ -42,7 +42,7 @@ class WorkerMessage(BaseModel):
     @property
     def reason(self) -> str:
         """Why the worker failed, in a length for people; "" if it did not say."""
-        return (self.failed or "")[:_LONGEST_REASON]
+        return (self.failed or self.error)[:_LONGEST_REASON]
 
 
 def read_message(line: bytes) -> WorkerMessage | None:

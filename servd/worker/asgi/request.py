@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, Protocol, cast
 
 from servd.core.context import calling_request
+from servd.wire.shm_counters import PARTS
 
 Message = Any
 Send = Callable[[Message], Awaitable[None]]
@@ -39,6 +40,8 @@ os.register_at_fork(after_in_child=_renew_prefix)
 
 class RequestOwner(Protocol):
     """The part of `Requests` that a request uses."""
+
+    gauges: memoryview[int]
 
     def allowed(self, request: Request) -> float | None:
         """Returns the seconds that `request` may take from its beginning; None for no limit."""
@@ -79,7 +82,9 @@ class Request:
         """Forwards a message; counts the request before its last bytes. Saves a coroutine."""
         kind = message["type"]
         if kind == "http.response.body":
-            if not message.get("more_body", False) and not self.over:
+            if message.get("more_body", False):
+                self.owner.gauges[PARTS] += 1
+            elif not self.over:
                 self.owner.finish(self, message)
         elif kind == "http.response.start":
             self.start = message

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from servd.http.balance import Balance
-from servd.wire.shm_counters import IN_FLIGHT, QUEUED, STUCK, WEBSOCKETS
+from servd.wire.shm_counters import IN_FLIGHT, PARTS, QUEUED, STUCK, WEBSOCKETS
 from servd.wire.worker_spec import AppSpec, LimitSpec
 from servd.worker.asgi.access_log import AccessLog
 from servd.worker.asgi.concurrency import ConcurrencyLimiter
@@ -23,6 +23,7 @@ from servd.worker.asgi.handshake import SWITCHING_PROTOCOLS, Handshake
 from servd.worker.asgi.linger import answer_and_linger
 from servd.worker.asgi.problem import problem
 from servd.worker.asgi.request import Message, Request, current, nowhere
+from servd.worker.gpu_errors import GpuErrors
 from servd.worker.http_rules import BODILESS
 from servd.worker.reporter import Reporter
 
@@ -56,6 +57,7 @@ class Requests:
         self._worked = self.counters.worked
         self.access_log = access_log
         self.recycle = reporter.recycle
+        self.gpu_errors = GpuErrors(reporter, spec.oom_limit)
         self.trace_id = trace_id
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
@@ -114,6 +116,8 @@ class Requests:
                 await self._wait_and_run(permits, request, receive)
         except BaseException as raised:
             cut = isinstance(raised, asyncio.CancelledError) and _has_hung_up(request)
+            if isinstance(raised, Exception):
+                self._failed(request, raised)
             if request.answering is None and not cut:
                 request.task = None
                 raise
@@ -131,6 +135,12 @@ class Requests:
             gauges[STUCK] = len(self.stuck)
             await end_of(request, error)
         request.task = None  # it holds the context that holds the request
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        """Counts a request whose app raised `error`, and learns from that."""
+        if not request.over and request.answering is None:
+            self._finish_unanswered(request)
+        self.gpu_errors.saw(error)
 
     def _refusal(self, request: Request) -> tuple[Message, Message] | None:
         if self.doubts_lengths and _has_two_lengths(request.scope):
@@ -209,7 +219,8 @@ class Requests:
         self.gauges[WEBSOCKETS] += 1
         try:
             await self.app(scope, receive, handshake.send)
-        except Exception:
+        except Exception as error:
+            self.gpu_errors.saw(error)
             await handshake.fail()
             raise
         finally:
@@ -267,6 +278,11 @@ class Requests:
         self.stuck.add(request)
         self.gauges[STUCK] = len(self.stuck)
         self.recycle("stuck")
+
+    def note_waits(self) -> None:
+        """Counts as progress that every request waits for its client: the app is not to blame."""
+        if self.live and all(map(_waits_for_its_client, self.live)):
+            self.gauges[PARTS] += 1
 
     @property
     def given_up(self) -> set[asyncio.Task[Any]]:
@@ -358,3 +374,12 @@ def _ask_to_close(request: Request) -> None:
 def _has_hung_up(request: Request) -> bool:
     """Whether the client has disconnected (known to Uvicorn's request cycle)."""
     return bool(getattr(getattr(request.out, "__self__", None), "disconnected", False))
+
+
+def _waits_for_its_client(request: Request) -> bool:
+    """Whether the client has to send more of its request, or to take more of the answer."""
+    cycle = getattr(request.out, "__self__", None)
+    flow = getattr(cycle, "flow", None)
+    if flow is None:
+        return False
+    return bool(flow.write_paused or (getattr(cycle, "more_body", False) and not flow.read_paused))

@@ -197,6 +197,7 @@ def _described(service: Any, config: dict[str, Any]) -> dict[str, Any]:
             if item.stage != "build"
         },
         "command": bool(service.has_custom_command()),
+        "readiness": hasattr(service.inner, "__is_ready__"),
         **server_settings(config, declared),
     }
 

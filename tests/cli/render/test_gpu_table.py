@@ -108,3 +108,8 @@ def test_instances_and_trouble_are_told() -> None:
 def test_a_container_and_a_machine_without_gpus_are_told() -> None:
     assert lines(gpu(), names_processes=False)[-1].startswith("the driver does not tell which")
     assert lines() == ["This machine has no GPUs."]
+
+
+def test_a_gpu_that_has_failed_tells_how_to_release_it() -> None:
+    found = lines(gpu(id="GPU-a", quarantine="Xid 79: fell off the bus"))
+    assert "    in quarantine: Xid 79: fell off the bus (servd gpus release GPU-a)" in found

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from servd.core.errors import ConfigError
+from servd.daemon.gpus.knowledge import GpuKnowledge
+from servd.daemon.gpus.monitor import GpuMonitor
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.planner import Planned, Planner, ports_of
 from servd.daemon.reload.request import ReloadRequest
@@ -46,7 +48,8 @@ def text(workers: object = 2, mode: str = "a", models: int = 1) -> str:
 
 
 def planner() -> Planner:
-    return Planner({"PATH": "/bin"}, RUNTIME_DIR, lambda: "now")
+    environ = {"PATH": "/bin"}
+    return Planner(environ, RUNTIME_DIR, lambda: "now", GpuKnowledge(environ, GpuMonitor(environ)))
 
 
 def first(said: str = "", overrides: dict[str, Override] | None = None) -> DesiredState:
@@ -158,6 +161,13 @@ def test_gpus_of_workers_that_stay_are_not_dealt_again() -> None:
     after = manually(desired, ScaleService("model", 2)).desired.plan.service("model").gpus
     assert after[0] == before[0]
     assert len({each for worker in after for each in worker}) == 2
+
+
+def test_a_new_daemon_deals_gpus_as_the_old_one_did() -> None:
+    made = planner()
+    made.gpus.held = {"model": (("1",),), "gone": (("0",),)}
+    desired, _ = made.first(loaded_text(text()).require(), {}, {}, {}, 1)
+    assert desired.plan.service("model").gpus == (("1",),)
 
 
 def test_a_service_can_be_replaced_though_it_did_not_change() -> None:

@@ -142,3 +142,30 @@ async def test_closing_answers_whatever_waits() -> None:
     assert [(report.why, report.error) for report in reports] == [
         ("a file changed", "servd is stopping"), ("edit", "servd is stopping"),
     ]  # fmt: skip
+
+
+@in_loop
+async def test_what_is_parked_is_overtaken_and_tried_again_with_what_joins_it() -> None:
+    requests = queue()
+    first = requests.ask(FILE)
+    requests.park(*await requests.take())
+    assert not requests.is_empty
+    requests.ask(SCALE)
+    assert (await requests.take())[0] == SCALE
+    second = requests.ask(ReloadRequest("urgent", now=True))
+    taken, future = await requests.take()
+    assert (taken.why, taken.now) == ("a file changed, urgent", True)
+    assert first is second is future
+
+
+@in_loop
+async def test_what_was_parked_goes_before_what_waits_and_all_is_answered_at_the_end() -> None:
+    requests = queue()
+    parked = requests.ask(FILE)
+    requests.park(*await requests.take())
+    requests.ask(SCALE)
+    requests.unpark()
+    assert (await requests.take())[0] == FILE
+    requests.park(FILE, parked)
+    requests.close()
+    assert (await parked).error == "servd is stopping"

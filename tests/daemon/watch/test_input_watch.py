@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from servd.daemon.reload.request import ReloadRequest
 from servd.daemon.watch import inputs
+from servd.host.inputs import states_of
 
 from support.harness import Servd, ServdProcess, command, wait_until
 
@@ -75,9 +78,15 @@ def test_a_model_that_does_not_load_changes_nothing_and_is_tried_once(servd: Ser
     swap(servd.folder, "broken")
     daemon.wait_for("reload failed", outcome="rolled_back")
     assert daemon.get("web").text == "one"
+    notice = f"runs older inputs than the disk: {servd.folder}/models/current"
+    wait_until(lambda: daemon.service("web")["notices"] == [notice], "the status says so")
+    assert "runs older inputs than the disk" in daemon.cli("status").stdout
+    assert "until then it runs older inputs than the disk" in daemon.cli("plan").stdout
+    assert daemon.service("other")["notices"] == []
     swap(servd.folder, "two")
     wait_until(lambda: daemon.get("web").text == "two", "the next one is served")
     assert len(daemon.find("reload failed")) == 1
+    wait_until(lambda: daemon.service("web")["notices"] == [], "nothing is older any more")
 
 
 def test_without_the_watch_a_reload_notices_it(servd: Servd) -> None:
@@ -88,6 +97,12 @@ def test_without_the_watch_a_reload_notices_it(servd: Servd) -> None:
     assert "inputs" in planned
     assert daemon.cli("reload").returncode == 0
     assert daemon.get("web").text == "two"
+    swap(servd.folder, "broken")
+    assert daemon.reload()["outcome"] == "rolled_back"
+    older = f"runs older inputs than the disk: {servd.folder}/models/current"
+    wait_until(lambda: daemon.service("web")["notices"] == [older], "an undone reload is noticed")
+    asked = [event["reason"] for event in daemon.find("reload started")]
+    assert asked == ["the admin API", "the admin API"]
 
 
 def test_a_missing_input_is_a_warning(servd: Servd) -> None:
@@ -112,6 +127,7 @@ def test_a_model_that_is_still_copied_is_waited_for(monkeypatch: pytest.MonkeyPa
 
     async def look() -> None:
         watch = inputs.InputWatch(asked.append)
+        watch._wanted = True
         service: Any = SimpleNamespace(inputs=(("/models/current", "a"),))
         plan: Any = SimpleNamespace(services=[service])
         watch._known = {path: state for s in plan.services for path, state in s.inputs}
@@ -121,3 +137,44 @@ def test_a_model_that_is_still_copied_is_waited_for(monkeypatch: pytest.MonkeyPa
     asyncio.run(look())
     assert looks == ["a", "b", "c", "d", "d", "d"]
     assert [request.why for request in asked] == ["current changed"]
+
+
+def test_a_link_that_is_swapped_while_its_model_is_copied_is_one_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "current"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    link.symlink_to("one")
+    in_force = states_of([str(link)])
+
+    def copy(text: str) -> None:
+        with open(tmp_path / "two" / "weights", "a") as file:
+            file.write(text)
+
+    def swap_link() -> None:
+        (tmp_path / "next").symlink_to("two")
+        os.replace(tmp_path / "next", link)
+
+    copies = [functools.partial(copy, text) for text in ("half", "whole")]
+    steps: Iterator[Callable[[], None]] = iter([swap_link, *copies])
+    looks: list[dict[str, str]] = []
+
+    def states(paths: Iterable[str]) -> dict[str, str]:
+        for step in itertools.islice(steps, 1):
+            step()
+        looks.append(states_of(paths))
+        return looks[-1]
+
+    monkeypatch.setattr(inputs, "states_of", states)
+    monkeypatch.setattr(inputs, "_QUIET_SECONDS", 0.0)
+    asked: list[ReloadRequest] = []
+    watch = inputs.InputWatch(asked.append)
+    watch._wanted, watch._known = True, in_force
+    asyncio.run(watch._look())
+    assert [request.why for request in asked] == ["current changed"]
+    assert len(looks) == 4
+    assert len({*map(str, looks)}) == 3
+    assert looks[-1] == states_of([str(link)])
+    assert watch.newer == {str(link)}

@@ -29,13 +29,19 @@ class Notices(list[tuple[float, str]]):
     def hung(self, process: WorkerProcess, seconds: float) -> None:
         self.append((now(), f"hung for {seconds:g} s"))
 
-    def unwell(self, process: WorkerProcess, why: str) -> None:
-        self.append((now(), f"unwell: {why}"))
+    def stuck(self, process: WorkerProcess, seconds: float) -> None:
+        self.append((now(), f"stuck for {seconds:g} s"))
+
+    def lost_engine(self, process: WorkerProcess, reason: str) -> None:
+        self.append((now(), f"lost: {reason}"))
+
+    def unwell(self, process: WorkerProcess, reason: str) -> None:
+        self.append((now(), f"unwell: {reason}"))
 
     def recovered(self, process: WorkerProcess) -> None:
         self.append((now(), "recovered"))
 
-    def over_limit_at_start(self, process: WorkerProcess, **details: Any) -> None:
+    def over_limit_at_start(self, process: WorkerProcess, key: str, **details: Any) -> None:
         self.append((now(), "over its limit at its start"))
 
     def request_recycle(self, process: WorkerProcess, reason: str, **details: Any) -> None:

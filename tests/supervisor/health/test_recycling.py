@@ -341,6 +341,26 @@ async def test_an_unwell_worker_is_replaced_by_one_that_is_ready(
 
 
 @virtual_time
+async def test_a_worker_that_only_is_not_ready_is_shown_and_stays(
+    fakes: Fakes, answers: dict[int, Answers]
+) -> None:
+    answers[0] = lambda: "GET /readyz returned 503" if 6.0 < now() < 60.0 else ""
+    _, group = await fakes.begin(text(*HEALTH))
+    await group.until_ready()
+    assert group.plan.health is not None
+    group.learn(replace(group.plan, health=replace(group.plan.health, only_readiness=True)))
+    await asyncio.sleep(40.0)
+    assert group.unwell == "worker 0: GET /readyz returned 503"
+    assert group.ready_count == 0
+    await asyncio.sleep(30.0)
+    assert (group.unwell, group.is_ready) == ("", True)
+    assert fakes.times("web", "started") == [0.0]
+    (event,) = fakes.logged(Event.WORKER_NOT_READY)
+    assert event["error"] == "GET /readyz returned 503"
+    assert len(fakes.logged(Event.WORKER_HEALTHY_AGAIN)) == 1
+
+
+@virtual_time
 async def test_a_worker_that_recovers_while_its_successors_die_stays(
     fakes: Fakes, answers: dict[int, Answers]
 ) -> None:
@@ -397,3 +417,46 @@ async def test_a_starting_worker_that_never_gets_well_is_killed(
     (event,) = fakes.logged(Event.WORKER_DIED)
     assert event["reason"] == "was not healthy within 6 s: GET /healthz returned 500"
     assert not group.is_ready
+
+
+@virtual_time
+async def test_a_worker_that_answers_nothing_well_ends_before_its_successor_starts(
+    fakes: Fakes,
+) -> None:
+    """Two may have no room on its GPU, and it would only go on failing."""
+    _, group = await fakes.begin(text())
+    await group.until_ready()
+    fakes.of("web")[0].ask_to_be_recycled("cuda")
+    await asyncio.sleep(10.0)
+    assert fakes.times("web", "signalled") == [1.0]
+    assert fakes.times("web", "started") == [0.0, 1.5]
+    assert group.launch.context.counters.restarts == {("web", "cuda"): 1}
+
+
+@virtual_time
+async def test_its_requests_do_not_hold_up_the_successor_for_long(fakes: Fakes) -> None:
+    fakes.plays("web", Script(drains_for=NEVER))
+    _, group = await fakes.begin(text('timeouts.drain = "10m"'))
+    await group.until_ready()
+    (worker,) = fakes.of("web")
+    worker.ask_to_be_recycled("unwell")
+    await asyncio.sleep(30.0)
+    assert "hurry" in worker.orders
+    assert fakes.times("web", "died") == [11.1]
+    assert fakes.times("web", "started")[1:] == [11.1]
+
+
+@virtual_time
+async def test_what_makes_a_worker_useless_comes_before_what_it_waits_for(fakes: Fakes) -> None:
+    _, group = await fakes.begin(text(workers=2))
+    await group.until_ready()
+    first, second = fakes.of("web")
+    first.ask_to_be_recycled()
+    second.ask_to_be_recycled()
+    second.ask_to_be_recycled("cuda")
+    second.ask_to_be_recycled()
+    await asyncio.sleep(10.0)
+    assert group.launch.context.counters.restarts == {
+        ("web", "max_requests"): 1,
+        ("web", "cuda"): 1,
+    }
