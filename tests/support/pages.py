@@ -40,7 +40,8 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _STAYS = re.compile(
-    r"(?:[A-Z_]+=\S+ )*servd(?= *$| (?:--config|-c|run|dev|serve)\b)(?!.* --(?:help|print-config)\b)[^|&]*"
+    r"(?:[A-Z_]+=\S+ )*"
+    r"servd(?= *$| (?:--config|-c|run|dev|serve)\b)(?!.* --(?:help|print-config)\b)[^|&]*"
     r"|servd (?:logs|events)\b.* -f\b.*"
 )
 
