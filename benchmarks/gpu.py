@@ -40,7 +40,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from support.gpus import FakeGpus
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
+HELD_SECONDS = 7.0
+"""A process that has held memory for some seconds is an engine."""
+
 SECONDS = 60.0
 
 HOLD = """
@@ -119,7 +122,7 @@ class Daemon:
             app = "main:app"
             interface = "asgi3"
             listen = "127.0.0.1:{self.port}"
-            gpus = {{ share = 0.5, memory = {memory} }}
+            gpus = {{ share = 0.5, memory = "{memory // MIB}MiB" }}
             timeouts = {{ startup = "60s", drain = "10s" }}
             env = {{ {variables} }}
             {more}
@@ -258,6 +261,7 @@ def trials(daemon: Daemon, total: int) -> Iterator[tuple[str, str]]:
     with daemon.running():
         until(daemon.answer, "the first answer")
         until(lambda: _measured(daemon), "a measured worker")
+        time.sleep(HELD_SECONDS)
         (worker,) = daemon.service()["processes"]
         children = Path(f"/proc/{worker['pid']}/task/{worker['pid']}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
@@ -310,8 +314,8 @@ def main() -> None:
         gpus = json.loads(daemon.command("gpus", "--json").stdout or "{}").get("gpus")
         if not gpus:
             sys.exit("no GPU here: --fake rehearses it")
-        print(f"{gpus[0]['name']}, {gib(gpus[0]['memory_total_bytes'])}", flush=True)
-        for what, came in trials(daemon, gpus[0]["memory_total_bytes"]):
+        print(f"{gpus[0]['name']}, {gib(gpus[0]['memory_bytes'])}", flush=True)
+        for what, came in trials(daemon, gpus[0]["memory_bytes"]):
             lines.append(f"| {what} | {came} |")
             print(lines[-1], flush=True)
     print(f"{time.monotonic() - began:.0f} s")

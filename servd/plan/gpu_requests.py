@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from servd.config.gpu_table import GpuNeeds, gpus_each
-from servd.config.scalars import print_size
 from servd.core.quick_dataclass import dataclass
 from servd.plan.gpu_inventory import CONTEXT_BYTES, Ids, gib
 from servd.plan.model import Plan, ServicePlan
@@ -45,7 +44,7 @@ class GpuRequest:
         """Returns `ocr 3 x 9GiB`, or `web 0.25 (20 GiB)` for a share without memory."""
         times = f"{self.portions} x " if self.portions != 1 else ""
         if self.memory is not None:
-            return f"{self.service} {times}{print_size(self.memory)}"
+            return f"{self.service} {times}{gib(self.memory)}GiB"
         return f"{self} ({gib(self.need(total))} GiB{' each' if times else ''})"
 
     def __str__(self) -> str:

@@ -38,7 +38,7 @@ TOO_MUCH = [
         equal(2),
         {"llm": {"gpus": {"count": 2, "memory": "79.5GiB"}}},
         "llm",
-        f"llm 81408MiB, but a GPU has 79.6 GiB, {CONTEXT}",
+        f"llm 79.5GiB, but a GPU has 79.6 GiB, {CONTEXT}",
     ),
     (
         equal(2),
