@@ -15,6 +15,10 @@ class BackendError(Exception):
     """The driver cannot be asked; the message tells why."""
 
 
+class NoDriverError(BackendError):
+    """There is no driver on this machine, so there are no GPUs."""
+
+
 class Backend(Protocol):
     """A driver, or what takes its place."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from servd.core.processes import name_of
 from servd.core.quick_dataclass import dataclass
-from servd.gpu.backend import BackendError
+from servd.gpu.backend import BackendError, NoDriverError
 from servd.gpu.nvml_events import NvmlEvents
 from servd.wire.gpus import Gpu, GpuFault, GpuHolder, GpuSnapshot
 
@@ -39,11 +39,13 @@ class NvmlBackend:
         try:
             import pynvml
         except ImportError:
-            raise BackendError("the Python package nvidia-ml-py is not installed") from None
+            raise NoDriverError("the Python package nvidia-ml-py is not installed") from None
         self._nvml = pynvml
         try:
             pynvml.nvmlInit()
             self._driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
+            raise NoDriverError(f"NVML: {error}") from None
         except pynvml.NVMLError as error:
             raise BackendError(f"NVML: {error}") from None
         self._events = NvmlEvents(pynvml)

@@ -9,7 +9,7 @@ import select
 import socket
 import time
 
-from servd.gpu.backend import Backend, BackendError
+from servd.gpu.backend import Backend, BackendError, NoDriverError
 from servd.wire.gpu_messages import GpuLines, GpuReport
 
 
@@ -47,10 +47,12 @@ def serve(channel: socket.socket, backend: Backend, interval: float) -> None:
                 channel.sendall(GpuReport(fault=fault).line())
 
 
-def tell_failure(channel: socket.socket, error: BackendError) -> None:
+def tell_failure(channel: socket.socket, error: Exception) -> None:
     """Tells the daemon why the helper ends."""
+    text = str(error) if isinstance(error, BackendError) else repr(error)
+    absent = isinstance(error, NoDriverError)
     with contextlib.suppress(OSError):
-        channel.sendall(GpuReport(failure=str(error)).line())
+        channel.sendall(GpuReport(failure=text, is_absent=absent).line())
 
 
 def _number(line: bytes, otherwise: int | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -64,12 +65,14 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class GpuSnapshot:
     """All GPUs at one moment. `names_processes`: whether the driver's pids are those of this
-    machine; false in a container with a pid namespace of its own.
+    machine; false in a container with a pid namespace of its own. `lost`: ids of those that the
+    driver itself calls lost.
     """
 
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     names_processes: bool = True
+    lost: tuple[str, ...] = ()
 
     @property
     def by_id(self) -> dict[str, Gpu]:
@@ -97,16 +100,34 @@ class GpuFault:
 
 def snapshot_from_json(given: Mapping[str, Any]) -> GpuSnapshot:
     """Returns the snapshot that `dataclasses.asdict` made a document of. Raises TypeError,
-    ValueError, KeyError and AttributeError for what is none.
+    ValueError, KeyError and AttributeError for what is none. Keys that are not known are of another
+    version.
     """
     gpus = tuple(
         Gpu(
             **{
-                **gpu,
+                **_fields_of(Gpu, gpu),
                 "cpus": tuple(gpu.get("cpus", ())),
-                "holders": tuple(GpuHolder(**holder) for holder in gpu.get("holders", ())),
+                "holders": tuple(
+                    GpuHolder(**_fields_of(GpuHolder, holder)) for holder in gpu.get("holders", ())
+                ),
             }
         )
         for gpu in given["gpus"]
     )
-    return GpuSnapshot(gpus, given.get("driver", ""), given.get("names_processes", True))
+    return GpuSnapshot(
+        gpus,
+        given.get("driver", ""),
+        given.get("names_processes", True),
+        tuple(given.get("lost", ())),
+    )
+
+
+def fault_from_json(given: Mapping[str, Any]) -> GpuFault:
+    """Returns the fault of a document, as `snapshot_from_json` does with a snapshot."""
+    return GpuFault(**_fields_of(GpuFault, given))
+
+
+def _fields_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in given.items() if name in known}

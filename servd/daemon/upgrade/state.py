@@ -14,6 +14,7 @@ from servd.core.handed_socket import HandedSocket
 from servd.core.quick_dataclass import dataclass
 from servd.plan.overrides import Override
 from servd.supervisor.apply.inherit import InheritedService
+from servd.wire.gpus import GpuSnapshot
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -35,7 +36,8 @@ class UpgradeState:
     themselves; `inherited` sockets were passed to the first daemon, `stored` ones are kept by
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
     revision) and `digest` are the configuration's; `gpus` are those of each worker, and
-    `gpu_peaks` the bytes that one took of a GPU at most, by service.
+    `gpu_peaks` the bytes that one took of a GPU at most, by service; `known_gpus` is what the
+    driver told last.
     """
 
     pid: int
@@ -58,6 +60,7 @@ class UpgradeState:
     workers: dict[str, int] = field(default_factory=dict)
     gpus: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     gpu_peaks: dict[str, int] = field(default_factory=dict)
+    known_gpus: GpuSnapshot | None = None
 
     @property
     def descriptors(self) -> list[int]:

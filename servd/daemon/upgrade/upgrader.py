@@ -234,4 +234,5 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
         workers={s.name: s.workers for s in desired.declared.services if scaling_of(s)},
         gpus={service.name: service.gpus for service in desired.plan.services if service.gpus},
         gpu_peaks=dict(supervisor.context.workers.gpus.peaks),
+        known_gpus=supervisor.context.workers.gpus.known,
     )
