@@ -55,7 +55,7 @@ class FakeBackend:
                 file.write(str(last))
         return [GpuFault(each["gpu"], each["xid"], each.get("text", "")) for each in new]
 
-    def watch(self, wake: Callable[[], None]) -> None:
+    def watch(self, tell: Callable[[GpuFault], None]) -> None:
         """Does nothing: faults are found by looks."""
 
     def _read(self) -> dict[str, Any]:

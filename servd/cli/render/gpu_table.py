@@ -44,7 +44,8 @@ def gpu_lines(listed: Mapping[str, Any], width: int, *, by_daemon: bool) -> list
         row = StyledLine.of("  ".join(parts))
         lines.append(row.restyled("dim") if at == 0 else row)
         if at:
-            lines += _below(gpus[at - 1], by_daemon=by_daemon)
+            tells_strangers = by_daemon and listed["names_processes"]
+            lines += _below(gpus[at - 1], by_daemon=tells_strangers)
     if not listed["names_processes"]:
         lines.append(StyledLine.of(Span(_NOT_NAMED, "yellow")))
     return [line if line.width <= width else line.fitted(width) for line in lines]
