@@ -140,10 +140,10 @@ def test_more_gpus_than_are_known_are_refused_while_the_driver_hangs(gpus: FakeG
 def test_a_new_daemon_keeps_what_the_driver_told_the_old_one(
     gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
 ) -> None:
-    monkeypatch.setattr(knowledge, "FIRST_SECONDS", 0.2)
     old = planner_on(gpus)
     desired = first(old)
     gpus.hang()
+    monkeypatch.setattr(knowledge, "FIRST_SECONDS", 0.2)
     held = {each.name: each.gpus for each in desired.plan.services if each.gpus}
     document = upgrade_state(gpus=held, known_gpus=old.gpus.last).to_json()
     state = UpgradeState.from_json(document)
