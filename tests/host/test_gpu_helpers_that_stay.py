@@ -16,6 +16,7 @@ from servd.host.gpu_helper import end_helper, is_one_ending, start_helper
 from servd.host.gpu_query import ask_gpus
 
 from support.gpus import FakeGpus
+from support.harness import wait_until
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def test_relative_folders_are_those_of_the_daemon(
 ) -> None:
     gpus = FakeGpus(tmp_path / "gpus.json")
     monkeypatch.chdir(tmp_path)
+    wait_until(lambda: not is_one_ending(), "helpers of other tests have ended")
     helper = start_helper({**os.environ, **gpus.environ, "PYTHONPATH": "lib:/abs:"}, 1.0)
     environ = Path(f"/proc/{helper.process.pid}/environ").read_bytes().split(b"\0")
     assert f"PYTHONPATH={tmp_path}/lib:/abs".encode() in environ

@@ -14,20 +14,21 @@ _NOT_NAMED = "the driver does not tell which processes: servd runs in a containe
 
 GpuRow = Mapping[str, Any]
 
-_COLUMNS: Sequence[tuple[str, Callable[[GpuRow], str]]] = (
-    ("MEMORY", lambda gpu: _memory(gpu)),
-    ("UTIL%", lambda gpu: percent(gpu["utilization"])),
-    ("TEMP C", lambda gpu: number(gpu["temperature_celsius"])),
-    ("POWER W", lambda gpu: number(gpu["power_watts"])),
-    ("ECC ERRORS", lambda gpu: number(gpu["ecc_errors"])),
-)
-
 
 def _memory(gpu: GpuRow) -> str:
     """Returns `38.2/79.6G`; a dash where the driver does not tell (a total of 0)."""
     if not gpu["memory_bytes"]:
         return "-"
     return f"{gigabytes(gpu['used_bytes'])}/{gigabytes(gpu['memory_bytes'])}G"
+
+
+_COLUMNS: Sequence[tuple[str, Callable[[GpuRow], str]]] = (
+    ("MEMORY", _memory),
+    ("UTIL%", lambda gpu: percent(gpu["utilization"])),
+    ("TEMP C", lambda gpu: number(gpu["temperature_celsius"])),
+    ("POWER W", lambda gpu: number(gpu["power_watts"])),
+    ("ECC ERRORS", lambda gpu: number(gpu["ecc_errors"])),
+)
 
 
 def gpu_lines(listed: Mapping[str, Any], width: int, *, by_daemon: bool) -> list[StyledLine]:
