@@ -31,9 +31,10 @@ class Gpu:
     `id` is its UUID, which stays when others vanish; `number` its place on the PCI bus ("" for an
     instance); `parent` the UUID of the GPU that an instance is part of. Memory in bytes (a `total`
     of 0: the driver does not tell), `utilization` from 0 to 1, `temperature` in degrees Celsius,
-    `power` in watts; None where the driver does not tell. `errors`: uncorrectable memory errors since boot. `trouble`: why it cannot
-    be relied on any more (a row remap that is pending or failed); "" if it can. `cpus`: those next
-    to it. `near`: how close other GPUs are, by id; less is closer.
+    `power` in watts; None where the driver does not tell. `errors`: uncorrectable memory errors
+    since boot. `trouble`: why it cannot be relied on any more (a row remap that is pending or
+    failed); "" if it can. `cpus`: those next to it. `near`: how close other GPUs are, by id; less
+    is closer.
     """
 
     id: str
