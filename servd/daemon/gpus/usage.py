@@ -31,6 +31,9 @@ class GpuWorker:
     worker: int
 
 
+_NO_NAMES: Mapping[str, str] = {}
+
+
 class GpuUsage:
     """The holders of a snapshot, by worker. `workers`: the workers by pid."""
 
@@ -60,15 +63,17 @@ class GpuUsage:
         """Whether it was made of these: finding the owners of processes costs."""
         return self.snapshot is snapshot and self._workers == workers
 
-    def of(self, pid: int, assigned: Sequence[str] = ()) -> list[GpuUse]:
+    def of(
+        self, pid: int, assigned: Sequence[str] = (), names: Mapping[str, str] = _NO_NAMES
+    ) -> list[GpuUse]:
         """Returns the GPUs of a worker: those `assigned` to it by id or number, and others of
-        which it holds memory.
+        which it holds memory. `names`: what they are called while nothing is known of them.
         """
         if self.snapshot is None:
-            return [_unknown(name) for name in assigned]
+            return [_unknown(name, names) for name in assigned]
         found = {name: self.snapshot.find(name) for name in assigned}
         uses = [
-            self._use(gpu, pid) if gpu is not None else _unknown(name)
+            self._use(gpu, pid) if gpu is not None else _unknown(name, names)
             for name, gpu in found.items()
         ]
         listed = {gpu.id for gpu in found.values() if gpu is not None}
@@ -97,8 +102,10 @@ class GpuUsage:
         return GpuUse(gpu.id, gpu.number, gpu.name, memory)
 
 
-def _unknown(name: str) -> GpuUse:
-    return GpuUse("", name, "", None) if name.isdecimal() else GpuUse(name, "", "", None)
+def _unknown(name: str, names: Mapping[str, str]) -> GpuUse:
+    called = names.get(name, name)
+    number = called if called.isdecimal() else ""
+    return GpuUse("" if name.isdecimal() else name, number, "", None)
 
 
 NO_USAGE = GpuUsage(None, {})
