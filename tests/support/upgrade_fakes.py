@@ -13,6 +13,7 @@ from servd.daemon.lifecycle import Lifecycle
 from servd.daemon.reload.queue import ReloadQueue
 from servd.plan.model import Plan
 from servd.plan.overrides import Override
+from servd.supervisor.gpus import GpuRoom
 
 from support.config_texts import loaded_text, plan_text
 
@@ -49,6 +50,7 @@ class FakeComponents:
             numbers={"web": 3},
             services={},
             leaving=set(),
+            context=SimpleNamespace(workers=SimpleNamespace(gpus=GpuRoom())),
             release=self._release,
             stop=self._stop,
             kill=self._kill,

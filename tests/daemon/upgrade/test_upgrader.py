@@ -62,6 +62,7 @@ async def test_everything_is_handed_over_before_the_new_daemon_is_told_that_it_r
 @in_loop
 async def test_the_document_has_what_the_new_daemon_cannot_read_from_files() -> None:
     attempt = Attempt()
+    attempt.room.supervisor.context.workers.gpus.peaks["model"] = 7
     await attempt.upgrades.request()
     state = attempt.new.state
     assert (state.pid, state.lock, state.generation, state.numbers) == (
@@ -76,6 +77,7 @@ async def test_the_document_has_what_the_new_daemon_cannot_read_from_files() -> 
     assert state.inherited == {"b": [8]}
     assert [item.key for item in state.admin] == ["admin"]
     assert state.by_hand == {"web": OverrideRecord(4, False, 2)}
+    assert (state.gpus, state.gpu_peaks) == ({}, {"model": 7})
     assert attempt.new.environ["NOTIFY"] == "1"
 
 
