@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from servd.core.processes import owner_of
-from servd.daemon.gpus.changes import faults_between
+from servd.daemon.gpus.changes import GpuChanges
 from servd.daemon.gpus.listing import gpus_status
 from servd.daemon.gpus.usage import GpuUsage, GpuUse, GpuWorker
 from servd.host.gpu_query import GpuAnswer
@@ -120,8 +121,33 @@ def test_the_list_names_workers_and_strangers() -> None:
 def test_what_two_looks_tell_of_faults() -> None:
     before = GpuSnapshot((Gpu("a", errors=0), Gpu("b", errors=2), Gpu("c"), Gpu("d", errors=1)))
     after = GpuSnapshot((Gpu("a", errors=1), Gpu("b", errors=0), Gpu("c", errors=5), Gpu("e")))
-    assert list(faults_between(before, after)) == [
-        GpuFault("a", 0, "uncorrectable memory errors rose from 0 to 1"),
+    changes = GpuChanges()
+    assert changes.settle(before) == (before, [])
+    assert changes.settle(dataclasses.replace(after, lost=("d",)))[1] == [
         GpuFault("d", 0, "the driver does not list it any more"),
+        GpuFault("a", 0, "uncorrectable memory errors rose from 0 to 1"),
     ]
-    assert list(faults_between(after, after)) == []
+    assert changes.settle(after) == (after, [])
+
+
+def test_a_gpu_that_lacks_once_is_kept_and_one_that_lacks_thrice_is_gone() -> None:
+    a, b, c = Gpu("a"), Gpu("b"), Gpu("c")
+    changes, whole, part = GpuChanges(), GpuSnapshot((a, b, c)), GpuSnapshot((a, c))
+    changes.settle(whole)
+    for _ in range(2):
+        assert changes.settle(part) == (whole, [])
+        assert changes.settle(part) == (whole, [])
+        assert changes.settle(whole) == (whole, [])
+    changes.settle(part)
+    changes.settle(part)
+    gone = [GpuFault("b", 0, "the driver does not list it any more")]
+    assert changes.settle(part) == (part, gone)
+    assert changes.settle(part) == (part, [])
+
+
+def test_errors_that_rise_while_they_are_not_told_are_faults() -> None:
+    changes = GpuChanges()
+    for errors in (3, None):
+        assert changes.settle(GpuSnapshot((Gpu("a", errors=errors),)))[1] == []
+    found = changes.settle(GpuSnapshot((Gpu("a", errors=5),)))[1]
+    assert found == [GpuFault("a", 0, "uncorrectable memory errors rose from 3 to 5")]
