@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
-from servd.config.http_file import RequestFile
+from servd.config.http_file import RequestFile, is_json
 from servd.config.service import Service
 from servd.config.worker_tables import Health
 from servd.core.address import Address
@@ -128,7 +128,8 @@ def _asked_by(plan: HealthPlan, health: Health, host: Host) -> HealthPlan:
         request = host.requests.get(health.request)  # one that cannot be read is a mistake
     elif health.method != "GET" or health.body:
         target = quote(health.path, safe=_OF_TARGETS)
-        request = RequestFile(health.method, target, (), health.body.encode())
+        body = health.body.encode()
+        request = RequestFile(health.method, target, (), body, is_json(body))
     else:
         request = None
     return dataclasses.replace(plan, request=request, expect=health.expect)

@@ -28,12 +28,14 @@ class WorkerAnswer(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def closing(connecting: Awaitable[Connection]) -> AsyncIterator[Connection]:
-    """Makes a connection, and closes it afterwards."""
+    """Makes a connection, and ends it afterwards: what the other side has not read is dropped, for
+    it may never read it.
+    """
     reader, writer = await connecting
     try:
         yield reader, writer
     finally:
-        writer.close()
+        writer.transport.abort()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from servd.supervisor.health.exchange import WorkerAnswer, exchange
+from servd.supervisor.health.exchange import WorkerAnswer, closing, exchange
 
 from support.in_loop import in_loop
 
@@ -62,3 +62,21 @@ async def test_an_answer_with_a_length_needs_no_end_of_the_connection() -> None:
 async def test_what_is_not_http_is_a_reason(answer: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         await told(answer, ends=True)
+
+
+@in_loop
+async def test_a_request_that_nobody_reads_ends_with_its_time() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        connecting = asyncio.open_unix_connection(sock=ours)
+        request = b"POST / HTTP/1.1\r\n\r\n" + bytes(8_000_000)
+
+        async def ask() -> None:
+            async with asyncio.timeout(0.1), closing(connecting) as connection:
+                await exchange(connection, request)
+
+        asking = asyncio.ensure_future(ask())
+        await asyncio.wait({asking}, timeout=20)
+        assert asking.done()
+        assert isinstance(asking.exception(), TimeoutError)
