@@ -111,12 +111,14 @@ def readiness_plan(part: Part | None) -> HealthPlan | None:
 
 def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:
     """Returns None also where the request cannot be read: that is a mistake of the file. A program
-    is asked at its own address.
+    is asked at its own address; one that has none is left out of the defaults.
     """
     warmup = given.warmup
     request = host.requests.get(warmup.request) if warmup is not None else None
     if warmup is None or request is None or given.kind == "task":
         return None
+    if given.command and not binds_itself(given):
+        return None  # anyone may answer there
     name = given.health.host if given.health is not None else "localhost"
     address = _first_address(addresses, ()) if given.command else None
     return WarmupPlan(request, address, name, warmup.times, warmup.timeout)

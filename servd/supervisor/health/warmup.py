@@ -16,6 +16,9 @@ from servd.supervisor.health.probe import connect_privately, connect_to, reason_
 from servd.supervisor.health.readiness import NotReadyError
 from servd.supervisor.io.channel import UnansweredError
 
+_MOST_BYTES = 64 * 2**20
+"""What has sent so much of an answer is warm."""
+
 
 async def warm_up(process: WorkerProcess, log: Any) -> None:
     """Warms up a worker that has got ready, as it was started to be, and logs it. Raises
@@ -70,7 +73,7 @@ async def _why_not_well(process: WorkerProcess, plan: WarmupPlan, request: bytes
     """Sends one request; returns what is wrong with its answer, "" for nothing."""
     try:
         async with closing(_connect(process, plan)) as connection:
-            answer = await exchange(connection, request)
+            answer = await exchange(connection, request, _MOST_BYTES)
     except OSError as error:  # the limit cancels: a TimeoutError here is one of the connection
         return f"failed: {reason_of(error)}"
     except (UnansweredError, ValueError) as error:

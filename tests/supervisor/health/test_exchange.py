@@ -39,6 +39,14 @@ async def test_an_answer_is_read_to_its_end() -> None:
 
 
 @in_loop
+async def test_an_answer_that_is_no_success_needs_no_end() -> None:
+    text = b"HTTP/1.1 503 No\r\n\r\nno room"
+    assert await told(text, ends=False) == WorkerAnswer(503, "no room")
+    text = b"HTTP/1.1 500 No\r\nContent-Length: 9999999\r\n\r\n" + b"!" * 1000
+    assert await told(text, ends=False) == WorkerAnswer(500, 300 * "!")
+
+
+@in_loop
 async def test_an_answer_with_a_length_needs_no_end_of_the_connection() -> None:
     text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nokmore"
     assert await told(text, ends=False) == WorkerAnswer(200, "ok")

@@ -76,6 +76,7 @@ async def test_without_stall_and_gpus_the_startup_counts_alone(fakes: Fakes) -> 
 @pytest.mark.parametrize(
     ("stall", "more", "until", "killed_at", "reason"),
     [
+        ("none", "gpus = 1", 100, 60.0, "was not ready within 60 s (timeouts.startup)"),
         ("", "gpus = 1", 0, 60.0, "was not ready within 60 s (timeouts.startup)"),
         ("", "gpus = 1", 100, 160.0, "made no progress for 60 s (timeouts.stall)"),
         ("20s", "", 0, 20.0, "made no progress for 20 s (timeouts.stall)"),
