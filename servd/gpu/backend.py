@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from servd.wire.gpus import GpuFault, GpuSnapshot
-
-FAKE = "fake:"
-"""Begins the name of a backend that reads a file instead of asking a driver."""
+from servd.wire.names import FAKE
 
 
 class BackendError(Exception):

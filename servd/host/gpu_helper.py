@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from servd.core.processes import started_at
 from servd.core.quick_dataclass import dataclass
 from servd.wire.gpu_messages import MODULE
-from servd.wire.names import GPU_BACKEND
+from servd.wire.names import FAKE, GPU_BACKEND
 
 _PASSED = (
     "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "NVIDIA_VISIBLE_DEVICES", GPU_BACKEND,
@@ -91,6 +91,8 @@ def is_one_ending() -> bool:
 
 def _passed(name: str, value: str) -> str:
     """Returns the value of a variable for a process that runs in another folder."""
+    if name == GPU_BACKEND and value.startswith(FAKE):
+        return FAKE + os.path.abspath(value.removeprefix(FAKE))
     if name not in _PATHS:
         return value
     return os.pathsep.join(os.path.abspath(each) for each in value.split(os.pathsep) if each)

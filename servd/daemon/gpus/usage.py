@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from servd.config.gpu_table import GpuNeeds
 from servd.core.processes import owner_of
 from servd.core.quick_dataclass import dataclass
+from servd.plan.model import ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.supervisor import Supervisor
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
@@ -15,12 +17,14 @@ from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
 class GpuUse:
     """A GPU of a worker: its UUID and its number ("" where unknown or none), its model, and the
     memory that the worker and the processes it started hold; null where that is not measured.
+    `declared_bytes`: what `gpus.memory` says that it needs there.
     """
 
     id: str
     number: str
     name: str
     memory_bytes: int | None
+    declared_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,6 @@ class GpuWorker:
 
     service: str
     worker: int
-
-
-_NO_NAMES: Mapping[str, str] = {}
 
 
 class GpuUsage:
@@ -63,17 +64,19 @@ class GpuUsage:
         """Whether it was made of these: finding the owners of processes costs."""
         return self.snapshot is snapshot and self._workers == workers
 
-    def of(
-        self, pid: int, assigned: Sequence[str] = (), names: Mapping[str, str] = _NO_NAMES
-    ) -> list[GpuUse]:
-        """Returns the GPUs of a worker: those `assigned` to it by id or number, and others of
-        which it holds memory. `names`: what they are called while nothing is known of them.
+    def of(self, pid: int, assigned: Sequence[str], plan: ServicePlan) -> list[GpuUse]:
+        """Returns the GPUs of a worker of `plan`: those `assigned` to it by id or number, and
+        others of which it holds memory.
         """
+        asked = plan.definition.gpus
+        declared = asked.memory if isinstance(asked, GpuNeeds) else None
         if self.snapshot is None:
-            return [_unknown(name, names) for name in assigned]
+            return [_unknown(name, plan.gpu_names, declared) for name in assigned]
         found = {name: self.snapshot.find(name) for name in assigned}
         uses = [
-            self._use(gpu, pid) if gpu is not None else _unknown(name, names)
+            self._use(gpu, pid, declared)
+            if gpu is not None
+            else _unknown(name, plan.gpu_names, declared)
             for name, gpu in found.items()
         ]
         listed = {gpu.id for gpu in found.values() if gpu is not None}
@@ -96,16 +99,16 @@ class GpuUsage:
                     found[key] = found.get(key, 0) + holder.memory
         return found
 
-    def _use(self, gpu: Gpu, pid: int) -> GpuUse:
+    def _use(self, gpu: Gpu, pid: int, declared: int | None = None) -> GpuUse:
         assert self.snapshot is not None
         memory = self._held.get((pid, gpu.id), 0) if self.snapshot.names_processes else None
-        return GpuUse(gpu.id, gpu.number, gpu.name, memory)
+        return GpuUse(gpu.id, gpu.number, gpu.name, memory, declared)
 
 
-def _unknown(name: str, names: Mapping[str, str]) -> GpuUse:
+def _unknown(name: str, names: Mapping[str, str], declared: int | None) -> GpuUse:
     called = names.get(name, name)
     number = called if called.isdecimal() else ""
-    return GpuUse("" if name.isdecimal() else name, number, "", None)
+    return GpuUse("" if name.isdecimal() else name, number, "", None, declared)
 
 
 NO_USAGE = GpuUsage(None, {})

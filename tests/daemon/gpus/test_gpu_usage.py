@@ -18,6 +18,7 @@ from servd.host.gpu_query import GpuAnswer
 from servd.wire.gpus import Gpu, GpuFault, GpuHolder, GpuSnapshot
 
 from support.harness import wait_until
+from support.plans import plan_of
 
 ORPHAN = """
 import os, subprocess, sys
@@ -76,11 +77,13 @@ def held(*holders: GpuHolder, names_processes: bool = True) -> GpuUsage:
 
 
 ME = os.getpid()
+PLAN = plan_of({"llm": {"command": ("x",)}}).service("llm")
+DECLARED = plan_of({"llm": {"command": ("x",), "gpus": {"memory": 70}}}).service("llm")
 
 
 def test_the_memory_of_a_worker_is_summed(worker: subprocess.Popen[bytes]) -> None:
     usage = held(GpuHolder(ME, 10), GpuHolder(worker.pid, 5), GpuHolder(1, 40))
-    assert usage.of(ME, ("0", "1")) == [
+    assert usage.of(ME, ("0", "1"), PLAN) == [
         GpuUse("GPU-a", "0", "H100", 15),
         GpuUse("GPU-b", "1", "H100", 0),
     ]
@@ -89,24 +92,24 @@ def test_the_memory_of_a_worker_is_summed(worker: subprocess.Popen[bytes]) -> No
 
 def test_a_gpu_that_a_worker_uses_without_having_it_is_shown() -> None:
     usage = held(GpuHolder(ME, 10))
-    assert usage.of(ME, ("GPU-b",)) == [
+    assert usage.of(ME, ("GPU-b",), PLAN) == [
         GpuUse("GPU-b", "1", "H100", 0),
         GpuUse("GPU-a", "0", "H100", 10),
     ]
-    assert held().of(ME) == []
+    assert held().of(ME, (), PLAN) == []
 
 
 def test_what_is_not_told_is_unknown() -> None:
-    assert held(GpuHolder(ME)).of(ME, ("0",)) == [GpuUse("GPU-a", "0", "H100", None)]
+    assert held(GpuHolder(ME)).of(ME, ("0",), PLAN) == [GpuUse("GPU-a", "0", "H100", None)]
     elsewhere = held(GpuHolder(ME, 10), names_processes=False)
-    assert elsewhere.of(ME, ("0",)) == [GpuUse("GPU-a", "0", "H100", None)]
+    assert elsewhere.of(ME, ("0",), PLAN) == [GpuUse("GPU-a", "0", "H100", None)]
     assert elsewhere.by_worker() == {}
     nothing = GpuUsage(None, {ME: LLM})
-    assert nothing.of(ME, ("3", "GPU-x")) == [
+    assert nothing.of(ME, ("3", "GPU-x"), PLAN) == [
         GpuUse("", "3", "", None),
         GpuUse("GPU-x", "", "", None),
     ]
-    assert held().of(ME, ("7",)) == [GpuUse("", "7", "", None)]
+    assert held().of(ME, ("7",), PLAN) == [GpuUse("", "7", "", None)]
 
 
 def test_the_list_names_workers_and_strangers() -> None:
@@ -151,3 +154,11 @@ def test_errors_that_rise_while_they_are_not_told_are_faults() -> None:
         assert changes.settle(GpuSnapshot((Gpu("a", errors=errors),)))[1] == []
     found = changes.settle(GpuSnapshot((Gpu("a", errors=5),)))[1]
     assert found == [GpuFault("a", 0, "uncorrectable memory errors rose from 3 to 5")]
+
+
+def test_what_is_declared_is_shown_of_the_gpus_that_a_worker_is_given() -> None:
+    usage = held(GpuHolder(ME, 10))
+    assert usage.of(ME, ("GPU-b",), DECLARED) == [
+        GpuUse("GPU-b", "1", "H100", 0, 70),
+        GpuUse("GPU-a", "0", "H100", 10, None),
+    ]
