@@ -10,24 +10,41 @@ from collections.abc import Iterator
 
 from servd.worker.reporter import Reporter
 
+_BEGIN = (
+    r"(?:[A-Z_]+: |\w+ failed: |\[\d+\] Call to \w+ results in |\[ONNXRuntimeError\].{0,2000}?)?"
+)
+_OF_CUDA = (
+    r"(?:(?:CUDA|HIP)(?: runtime| driver)? (?:error|failure)(?: ?\(?\d+\)?)? ?: ?"
+    r"|Triton Error \[(?:CUDA|HIP)\]: |cu\w+ failed: )"
+)
 _STICKY = re.compile(
-    r"(?:CUDA|HIP)\b.{0,200}?(?:device-side assert|an illegal memory access|unspecified launch"
-    r" failure|uncorrectable ECC|misaligned address|an illegal instruction|hardware stack error"
-    r"|invalid program counter|launch timed out)"
-    r"|(?:cuda|hip)Error(?:Assert|IllegalAddress|LaunchFailure|ECCUncorrectable|MisalignedAddress"
-    r"|IllegalInstruction|HardwareStackError|InvalidPc|LaunchTimeout|ContextIsDestroyed)\b"
+    rf"{_BEGIN}{_OF_CUDA}(?:an )?(?:device-side assert|illegal memory access|unspecified launch"
+    r" failure|uncorrectable ECC|misaligned address|illegal instruction"
+    r"|hardware stack error|invalid program counter|the launch timed out)"
+    rf"|{_BEGIN}{_OF_CUDA}?"
+    r"(?:(?:cuda|hip)Error(?:Assert|IllegalAddress|LaunchFailure|ECCUncorrectable"
+    r"|MisalignedAddress|IllegalInstruction|HardwareStackError|InvalidPc|LaunchTimeout"
+    r"|ContextIsDestroyed)"
     r"|(?:CUDA|HIP)_ERROR_(?:ASSERT|ILLEGAL_ADDRESS|LAUNCH_FAILED|ECC_UNCORRECTABLE"
     r"|MISALIGNED_ADDRESS|ILLEGAL_INSTRUCTION|HARDWARE_STACK_ERROR|INVALID_PC|LAUNCH_TIMEOUT"
-    r"|CONTEXT_IS_DESTROYED)\b",
+    r"|CONTEXT_IS_DESTROYED))\b",
     re.DOTALL,
 )
-"""Errors after which every call fails in this process (CUDA Runtime API, "Error types")."""
+"""Errors after which every call fails in this process (CUDA Runtime API, "Error types"), at the
+start of a text: further on, it may be a client's.
+"""
 
 _OUT_OF_MEMORY = re.compile(
-    r"(?:CUDA|HIP)(?: error| failure \d+)?:? out of memory|(?:cuda|hip)ErrorMemoryAllocation\b"
-    r"|(?:CUDA|HIP)_ERROR_OUT_OF_MEMORY\b|CUBLAS_STATUS_ALLOC_FAILED",
-    re.IGNORECASE,
+    rf"{_BEGIN}(?:(?:CUDA|HIP) out of memory|{_OF_CUDA}(?:out of memory|CUBLAS_STATUS_ALLOC_FAILED)"
+    rf"|{_OF_CUDA}?(?:(?:cuda|hip)ErrorMemoryAllocation|(?:CUDA|HIP)_ERROR_OUT_OF_MEMORY"
+    r"|CUBLAS_STATUS_ALLOC_FAILED)\b)",
+    re.DOTALL,
 )
+_LIBRARIES = frozenset(
+    {"torch", "cupy", "cupy_backends", "jax", "jaxlib", "pycuda", "tensorflow", "numba"}
+    | {"onnxruntime"}
+)
+"""Packages that use GPUs. Their exceptions tell of these, and plain `RuntimeError`s do."""
 _MOST_CHARACTERS = 4000
 _SHOWN_CHARACTERS = 300
 _LONGEST_CHAIN = 8
@@ -43,14 +60,19 @@ def kind_of(error: BaseException) -> str:
 
 
 def _own_kind(error: BaseException) -> str:
+    is_library = _package_of(error) in _LIBRARIES
+    if not (is_library or isinstance(error, RuntimeError)):
+        return ""
     text = _text_of(error)
-    if _STICKY.search(text):
+    if _STICKY.match(text):
         return "cuda"
+    named = is_library and type(error).__name__ == "OutOfMemoryError"
+    return "gpu_oom" if named or _OUT_OF_MEMORY.match(text) else ""
+
+
+def _package_of(error: BaseException) -> str:
     module = type(error).__module__
-    is_torch = isinstance(module, str) and module.partition(".")[0] == "torch"
-    if (is_torch and type(error).__name__ == "OutOfMemoryError") or _OUT_OF_MEMORY.search(text):
-        return "gpu_oom"
-    return ""
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ from servd.worker.reporter import Reporter
 from support.harness import Servd, wait_until
 
 OOM = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB"
+ORT = "RUNTIME_EXCEPTION : while running Conv node. CUDA failure 2: out of memory ; GPU=0"
 STICKY = (
     "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "
     "reported at some other API call, so the stacktrace below might be incorrect."
@@ -23,6 +24,10 @@ STICKY = (
 def torch_oom() -> Exception:
     kind = type("OutOfMemoryError", (RuntimeError,), {"__module__": "torch"})
     return cast("Exception", kind("no room"))
+
+
+def of_library(module: str, text: str) -> Exception:
+    return cast("Exception", type("AnyError", (Exception,), {"__module__": module})(text))
 
 
 class UnprintableError(Exception):
@@ -55,6 +60,16 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         (RuntimeError("an illegal memory access was simulated"), ""),
         (MemoryError("out of memory"), ""),
         (RuntimeError("docs of cudaErrorIllegalAddressRange"), ""),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "cuda"),
+        (RuntimeError(f"unknown model: {STICKY}"), ""),
+        (RuntimeError(f"'{OOM}' is no number"), ""),
+        (ValueError("cudaErrorAssert"), ""),
+        (ValueError(STICKY), ""),
+        (KeyError("cudaErrorAssert"), ""),
+        (LookupError(OOM), ""),
+        (of_library("onnxruntime.capi", f"[ONNXRuntimeError] : 6 : {ORT}"), "gpu_oom"),
+        (of_library("cupy_backends.cuda", "cudaErrorIllegalAddress: an illegal"), "cuda"),
+        (of_library("app", "cudaErrorIllegalAddress: an illegal"), ""),
         (UnprintableError(), ""),
         (KeyError("x"), ""),
     ],
