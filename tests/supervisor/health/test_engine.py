@@ -23,10 +23,12 @@ class Looks:
     def __init__(self) -> None:
         self.alive = {LEADER: 1}
         self.strangers: set[int] = set()
-        names = {812: "python"}
         self.watch = EngineWatch(
-            LEADER, self.alive.get, names.get, lambda _: self.alive.keys() - self.strangers
-        )  # type: ignore[arg-type]
+            LEADER,
+            started=self.alive.get,
+            name=lambda pid: {812: "python"}.get(pid, ""),
+            family=lambda _: self.alive.keys() - self.strangers,
+        )
         self.now = 0.0
 
     def pass_by(self, seconds: int, **held: int) -> str:
