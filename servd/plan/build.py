@@ -338,6 +338,7 @@ class _Draft:
             uvicorn=spec_of(UvicornSpec, given.uvicorn),
             bento=self._bento(self.part) if self.part is not None else None,
             oom_limit=(given.health or _UNSET_HEALTH).failures,
+            has_gpus=bool(gpus_each(given.gpus)),
         )
 
     def _bento(self, part: Part) -> BentoSpec:

@@ -107,6 +107,7 @@ class GpuRoom:
         self._taken = 0
         self._news = asyncio.Event()
         self._held: dict[Hashable, dict[str, int]] = {}
+        self._owners: dict[int, Hashable | None] = {}
         self._users: dict[Hashable, _User] = {}
         self._holds_up = False
 
@@ -118,6 +119,7 @@ class GpuRoom:
         if snapshot is not None:
             self.known = snapshot
         self._taken += 1
+        self._owners = self._all_owners(snapshot) if snapshot is not None and self._users else {}
         self._held = self._measure(snapshot) if snapshot is not None and self._users else {}
         for worker, held in self._held.items():
             self._note_peak(self._users[worker].request, max(held.values()))
@@ -134,6 +136,13 @@ class GpuRoom:
             details = {"declared": print_size(memory), "peak": f"{gib(peak)}GiB"}
             log.warning(Event.GPU_MEMORY_ABOVE_DECLARED, service=service, **details)
 
+    def _all_owners(self, snapshot: GpuSnapshot) -> dict[int, Hashable | None]:
+        """Returns which worker each process is of, once for all workers that are looked after."""
+        if not snapshot.names_processes:
+            return {}
+        pids = {holder.pid for gpu in snapshot.gpus for holder in gpu.holders}
+        return {pid: self._owner(pid) for pid in pids}
+
     def _measure(self, snapshot: GpuSnapshot) -> dict[Hashable, dict[str, int]]:
         """Returns the bytes that each worker holds, with the processes that it started, by the name
         of the GPU.
@@ -141,7 +150,7 @@ class GpuRoom:
         found: dict[Hashable, dict[str, int]] = {}
         for gpu in snapshot.gpus if snapshot.names_processes else ():
             for holder in gpu.holders:
-                worker = self._owner(holder.pid) if holder.memory else None
+                worker = self._owners.get(holder.pid) if holder.memory else None
                 if worker is not None and holder.memory is not None:
                     held = found.setdefault(worker, {})
                     held[gpu.visible] = held.get(gpu.visible, 0) + holder.memory
@@ -178,7 +187,7 @@ class GpuRoom:
         found: dict[int, HeldMemory] = {}
         for gpu in self.snapshot.gpus:
             for holder in gpu.holders:
-                if self._owner(holder.pid) == worker:
+                if self._owners.get(holder.pid) == worker:
                     memory = found.get(holder.pid, HeldMemory()).memory + (holder.memory or 0)
                     found[holder.pid] = HeldMemory(memory, holder.name)
         return found

@@ -108,8 +108,8 @@ class UvicornSpec:
 @dataclass(frozen=True, slots=True)
 class AppSpec:
     """How a worker runs its app; a `health_path` of "": none. After `oom_limit` requests in a row
-    that lack memory of a GPU it is replaced. The nested tables have the field names of their config
-    models: `servd.plan.build` copies them by name.
+    that lack memory of a GPU it is replaced; `has_gpus`: the plan gives it some. The nested tables
+    have the field names of their config models: `servd.plan.build` copies them by name.
     """
 
     app: str
@@ -127,6 +127,7 @@ class AppSpec:
     uvicorn: UvicornSpec
     bento: BentoSpec | None = None
     oom_limit: int = 3
+    has_gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def _serve(
     application = build_application(app, app_spec, reporter, traces)
     gpu_errors = application.requests.gpu_errors
     report_to(gpu_errors.unwell)
-    show_exceptions_to(gpu_errors.saw)
+    show_exceptions_to(gpu_errors.logged)
     server = WorkerServer(application, spec, _listeners(spec, context), reporter)
     control = Control(server, context, reporter.channel)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -463,3 +463,29 @@ def test_what_processes_hold_together_is_the_sum_of_their_memory() -> None:
     assert (room.memory_of([1, 2]), room.memory_of([2]), room.memory_of([3])) == (10, 0, 0)
     room.take(GpuSnapshot(gpus, names_processes=False))
     assert room.memory_of([1]) == 0
+
+
+@virtual_time
+async def test_each_holder_is_looked_up_once_per_snapshot(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many workers are looked after."""
+    driver = Driver(fakes)
+    driver.strangers["GPU-0", STRANGER] = GIB
+    driver.holds = ready_ones(GIB)
+    fleet = Fleet(fakes)
+    await fleet.start(service("a", "0.2", "workers = 4"))
+    room, asked = fleet.context.workers.gpus, list[int]()
+
+    def owner_of(pid: int, leaders: Collection[int]) -> int | None:
+        asked.append(pid)
+        return pid if pid in leaders else None
+
+    monkeypatch.setattr("servd.supervisor.gpus.owner_of", owner_of)
+    looks = [anext(room.holders(worker)) for worker in fakes.workers]
+    told = asyncio.gather(*looks)
+    await asyncio.sleep(0)
+    room.take(driver.snapshot())
+    pids = [worker.pid for worker in fakes.workers]
+    assert [list(held or ()) for held in await told] == [[pid] for pid in pids]
+    assert sorted(asked) == sorted([STRANGER, *pids])

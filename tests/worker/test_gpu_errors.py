@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 import pytest
 
 import servd
 from servd.wire.shm_counters import Counters
+from servd.worker.asgi.request import Request, current
 from servd.worker.gpu_errors import GpuErrors, kind_of
 from servd.worker.reporter import Reporter
 
 from support.harness import Servd, wait_until
 
 OOM = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB"
+ORT = "RUNTIME_EXCEPTION : while running Conv node. CUDA failure 2: out of memory ; GPU=0"
 STICKY = (
     "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "
     "reported at some other API call, so the stacktrace below might be incorrect."
@@ -25,6 +28,10 @@ def torch_oom() -> Exception:
     return cast("Exception", kind("no room"))
 
 
+def of_library(module: str, text: str) -> Exception:
+    return cast("Exception", type("AnyError", (Exception,), {"__module__": module})(text))
+
+
 class UnprintableError(Exception):
     def __str__(self) -> str:
         raise ValueError("no")
@@ -32,6 +39,12 @@ class UnprintableError(Exception):
 
 def raised_from(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
+    return error
+
+
+def while_handling(error: Exception, other: Exception, *, hidden: bool = False) -> Exception:
+    error.__context__ = other
+    error.__suppress_context__ = hidden
     return error
 
 
@@ -55,6 +68,20 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         (RuntimeError("an illegal memory access was simulated"), ""),
         (MemoryError("out of memory"), ""),
         (RuntimeError("docs of cudaErrorIllegalAddressRange"), ""),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "cuda"),
+        (RuntimeError(f"unknown model: {STICKY}"), ""),
+        (RuntimeError(f"'{OOM}' is no number"), ""),
+        (ValueError("cudaErrorAssert"), ""),
+        (ValueError(STICKY), ""),
+        (KeyError("cudaErrorAssert"), ""),
+        (LookupError(OOM), ""),
+        (of_library("onnxruntime.capi", f"[ONNXRuntimeError] : 6 : {ORT}"), "gpu_oom"),
+        (of_library("cupy_backends.cuda", "cudaErrorIllegalAddress: an illegal"), "cuda"),
+        (of_library("app", "cudaErrorIllegalAddress: an illegal"), ""),
+        (ExceptionGroup("two", [KeyError("x"), RuntimeError(OOM)]), "gpu_oom"),
+        (ExceptionGroup("", [ExceptionGroup("", [RuntimeError(STICKY)])]), "cuda"),
+        (while_handling(KeyError("x"), RuntimeError(STICKY)), "cuda"),
+        (while_handling(KeyError("x"), RuntimeError(STICKY), hidden=True), ""),
         (UnprintableError(), ""),
         (KeyError("x"), ""),
     ],
@@ -73,11 +100,11 @@ class Channel:
         self.sent.append(message)
 
 
-def judge(limit: int = 3) -> tuple[GpuErrors, Counters, Channel]:
+def judge(limit: int = 3, *, has_gpus: bool = True) -> tuple[GpuErrors, Counters, Channel]:
     channel, counters = Channel(), Counters()
     nothing = cast("Any", None)
     reporter = Reporter(nothing, counters, cast("Any", channel), nothing)
-    return GpuErrors(reporter, limit), counters, channel
+    return GpuErrors(reporter, limit, has_gpus=has_gpus), counters, channel
 
 
 def count(counters: Counters, status: int) -> None:
@@ -109,6 +136,71 @@ def test_one_exception_counts_once_however_often_it_is_seen() -> None:
     assert not channel.sent
 
 
+def test_what_wraps_an_exception_counts_with_it() -> None:
+    errors, _, channel = judge()
+    for _ in range(2):
+        error = RuntimeError(OOM)
+        errors.logged(error)
+        errors.saw(raised_from(RuntimeError("prediction failed"), error))
+        errors.saw(ExceptionGroup("", [error]))
+    assert not channel.sent
+    errors.saw(RuntimeError(OOM))
+    assert channel.sent
+
+
+def request_of(counters: Counters) -> Request:
+    return Request({}, cast("Any", None), cast("Any", counters))
+
+
+def test_a_request_counts_once_whatever_it_tries() -> None:
+    errors, counters, channel = judge()
+    for number in range(3):
+        assert not channel.sent, number
+        request = request_of(counters)
+        token = current.set(request)
+        for _ in range(3):
+            errors.logged(RuntimeError(OOM))
+        if number == 2:
+            errors.failed(request)
+        else:
+            request.over = True
+            errors.saw(RuntimeError(OOM))
+        errors.failed(request)
+        current.reset(token)
+    assert channel.sent
+
+
+def test_tries_within_requests_that_go_well_do_not_count() -> None:
+    errors, counters, channel = judge()
+    for _ in range(5):
+        token = current.set(request_of(counters))
+        for _ in range(3):
+            errors.logged(RuntimeError(OOM))
+        current.reset(token)
+    assert not channel.sent
+
+
+def test_without_gpus_only_loaded_libraries_make_errors_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors, _, channel = judge(has_gpus=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    errors.saw(RuntimeError(STICKY))
+    monkeypatch.setitem(sys.modules, "cupy", sys)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    errors.saw(RuntimeError(STICKY))
+    assert not channel.sent
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    errors.saw(RuntimeError(STICKY))
+    assert channel.sent
+
+
+def test_without_gpus_an_app_says_so_itself() -> None:
+    errors, _, channel = judge(has_gpus=False)
+    errors.unwell("it is the end")
+    assert channel.sent
+
+
 def test_an_error_that_stays_is_said_once() -> None:
     errors, _, channel = judge()
     errors.saw(KeyError("x"))
@@ -138,6 +230,8 @@ APP = f"""
             raise RuntimeError(OOM)
         if path == "/sticky":
             raise RuntimeError(STICKY)
+        if path == "/number":
+            int(scope["query_string"])
         if path == "/swallowed":
             import logging
             try:
@@ -149,12 +243,13 @@ APP = f"""
         await send({{"type": "http.response.start", "status": 200, "headers": []}})
         await send({{"type": "http.response.body", "body": str(os.getpid()).encode()}})
 """
-CONFIG = """
+SERVICE = """
     [services.web]
     app = "main:app"
     listen = "127.0.0.1:0"
     health = false
 """
+CONFIG = f"daemon.gpus = 1\n{SERVICE}    gpus = 1\n"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +278,23 @@ def test_a_worker_that_cannot_use_its_gpu_is_replaced(
     labels = {"service": "web", "reason": reason}
     assert daemon.metric("servd_worker_restarts_total", **labels) == 1
     assert len(daemon.find("worker recycled")) == 1
+
+
+def test_a_client_cannot_have_workers_replaced(servd: Servd) -> None:
+    daemon = servd(CONFIG, main_py=APP).ready()
+    pids = daemon.pids("web")
+    for text in ("cudaErrorAssert", "CUDA out of memory"):
+        assert daemon.get("web", f"/number?{text}").status_code == 500
+    assert daemon.get("web", "/").text == str(*pids)
+    assert not daemon.find("worker recycle requested")
+
+
+def test_without_gpus_no_error_replaces_a_worker(servd: Servd) -> None:
+    daemon = servd(SERVICE, main_py=APP).ready()
+    pids = daemon.pids("web")
+    assert daemon.get("web", "/sticky").status_code == 500
+    assert daemon.get("web", "/").text == str(*pids)
+    assert not daemon.find("worker recycle requested")
 
 
 WSGI = """

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from servd.core.printable import visible
-from servd.core.processes import name_of, started_at
+from servd.core.processes import descendants_of, name_of, started_at
 from servd.core.quick_dataclass import dataclass
 from servd.plan.gpu_inventory import gib
 from servd.supervisor.gpus import HeldMemory
 
 PATIENCE_SECONDS = 5.0
 """Time for a worker to start another process in place of one that has ended."""
+
+
+_FIRST_LOOKS = 2
+"""Looks in which what a worker held when it became ready shows: the first may be of before."""
+
+_LONGEST_LOOK_SECONDS = 2.0
+"""The most that counts of the time between two looks: the daemon may have been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +36,9 @@ class _Engine:
 
 
 class EngineWatch:
-    """Compares what the processes of one worker hold of its GPUs from look to look. `leader` is the
-    worker's own process. `started_at` and `name_of` look at processes.
+    """Compares what the processes of one worker hold of its GPUs from look to look. Engines are
+    those that held some when it became ready: later ones may be the children of single requests.
+    `leader` is the worker's own process. `started`, `name` and `family` look at processes.
     """
 
     def __init__(
@@ -38,27 +46,35 @@ class EngineWatch:
         leader: int,
         started: Callable[[int], int | None] = started_at,
         name: Callable[[int], str] = name_of,
+        family: Callable[[Collection[int]], Iterable[int]] = descendants_of,
     ) -> None:
         self._leader = leader
-        self._started, self._name = started, name
+        self._started, self._name, self._family = started, name, family
         self._engines: dict[int, _Engine] = {}
-        self._since: float | None = None
+        self._looks = 0
+        self._missed = 0.0
+        self._looked: float | None = None
 
     def unknown(self) -> None:
         """Nothing is known of the GPUs at the moment."""
-        self._since = None
+        self._looked = None
 
     def look(self, held: Mapping[int, HeldMemory], now: float) -> str:
         """Returns which process has ended, and that no other one has taken its place in time; "" if
         all is well. `held` is what each process of the worker holds.
         """
+        self._looks += 1
         for pid, one in held.items():
-            self._note(pid, one, now)
-        if held or not (gone := self._gone()):
-            self._since = None
+            if pid in self._engines or self._looks <= _FIRST_LOOKS:
+                self._note(pid, one, now)
+        if held or not (gone := self._gone()) or self._has_newer(gone):
+            self._looked = None
             return ""
-        self._since = now if self._since is None else self._since
-        if now - self._since < PATIENCE_SECONDS:
+        if self._looked is None:
+            self._looked, self._missed = now, 0.0
+        self._missed += min(now - self._looked, _LONGEST_LOOK_SECONDS)
+        self._looked = now
+        if self._missed < PATIENCE_SECONDS:
             return ""
         pid, engine = max(gone.items(), key=lambda item: item[1].memory)
         much = f" with {gib(engine.memory)} GiB" if engine.memory else ""
@@ -86,3 +102,11 @@ class EngineWatch:
             if engine.started is None or self._started(pid) != engine.started
         }
         return ended if len(ended) == len(others) else {}
+
+    def _has_newer(self, gone: Mapping[int, _Engine]) -> bool:
+        """Whether the worker has a process that may be about to take the place of an engine: it was
+        started after those that have ended.
+        """
+        begun = max((engine.started or 0 for engine in gone.values()), default=0)
+        others = (pid for pid in self._family([self._leader]) if pid != self._leader)
+        return any((self._started(pid) or 0) > begun for pid in others)

@@ -47,6 +47,7 @@ class HealthMonitor:
         self.since = asyncio.get_running_loop().time()
         self._tasks: list[asyncio.Task[None]] = []
         self._has_lost_engine = False
+        self._engines = EngineWatch(process.pid)
         self.renew(plan)
         process.exited.add_done_callback(lambda _: self.end())
 
@@ -134,8 +135,11 @@ class HealthMonitor:
                     return  # its end is noticed in a moment
             except OSError:  # the daemon lacks resources: no worker is blamed for that
                 continue
-            if reason and was_held_up(loop.time() - began - plan.timeout, plan.timeout):
-                continue  # nor for the daemon's own delay
+            if was_held_up(loop.time() - began - plan.timeout, plan.timeout):
+                if watched is not None:
+                    watched.goes_on()
+                if reason:
+                    continue  # nor for the daemon's own delay
             if watched is not None and watched.excuses(reason):
                 reason = ""
             failures = failures + 1 if reason else self._passed()
@@ -174,7 +178,8 @@ class HealthMonitor:
 
     async def _engine(self) -> None:
         process, loop = self.process, asyncio.get_running_loop()
-        watch = EngineWatch(process.pid)
+        watch = self._engines  # it stays: what held memory at the beginning is known only then
+        watch.unknown()
         async for held in process.launch.context.gpus.holders(process):
             if process.stopping:
                 return
@@ -219,8 +224,12 @@ class _WatchedWork:
         if counters is None:  # it has ended
             return False
         if was_held_up(late, self._plan.interval):
-            self._progress.goes_on(self._now())
+            self.goes_on()
         return self._progress.look(work_of(counters), self._now())
+
+    def goes_on(self) -> None:
+        """It has shown otherwise that it works, or nobody could look for a while."""
+        self._progress.goes_on(self._now())
 
     def stuck_for(self) -> float:
         """Returns the seconds for which requests have made no progress; 0 if they have."""
@@ -232,6 +241,6 @@ class _WatchedWork:
         """
         if not reason:
             if self._plan.request is not None:
-                self._progress.goes_on(self._now())
+                self.goes_on()
             return False
         return self.look(late=0.0)

@@ -25,8 +25,18 @@ _USELESS = ("cuda", "unwell", "engine", "gpu_failed")
 need not be ready first, and its GPU may have no room for both.
 """
 
+_NO_MEMORY = "gpu_oom"
+"""Its GPU may have no room for a second one: then it ends first, although it answers some."""
+
 _USELESS_DRAIN_SECONDS = 10.0
 """Its requests may wait for what does not come: no other one waits longer for them."""
+
+
+def _rank(reason: str) -> int:
+    """A reason takes the place of one of a lower rank: that one may pass, or replaces later."""
+    if reason in _USELESS:
+        return 3
+    return {"": -1, "health": 0, _NO_MEMORY: 2}.get(reason, 1)
 
 
 def _watched(plan: ServicePlan) -> tuple[object, ...]:
@@ -153,12 +163,13 @@ class Recycler:
         """Replaces a worker in its turn; one that is not ready yet, once it is."""
         if process not in self._monitors or self._is_leaving(process):
             return
-        waits_for = self._waiting.get(process, "")
-        if waits_for and (waits_for in _USELESS or reason not in _USELESS):
+        if _rank(reason) <= _rank(self._waiting.get(process, "")):
             return
         self._waiting[process] = reason
         self._log(process).info(Event.WORKER_TO_BE_RECYCLED, reason=reason, **details)
-        if not self._busy:
+        if reason in _USELESS:
+            self.team.keep(self._end_first(process, reason))
+        elif not self._busy:
             self._busy = True
             self.team.keep(self._work())
 
@@ -168,45 +179,67 @@ class Recycler:
     async def _work(self) -> None:
         try:
             await self._proven.wait()
-            while self._waiting:
-                process, reason = next(iter(self._waiting.items()))
-                await self._replace(process, reason)
-                self._waiting.pop(process, None)
+            while (process := self._next()) is not None:
+                await self._replace(process)
+                if self._waits(process):
+                    del self._waiting[process]
         finally:
             self._busy = False
 
-    def _cannot_wait(self, reason: str) -> bool:
-        return self.team.plan.never_overlaps or reason in _USELESS
+    def _next(self) -> WorkerProcess | None:
+        return next(filter(self._waits, self._waiting), None)
 
-    async def _replace(self, process: WorkerProcess, reason: str) -> None:
+    def _waits(self, process: WorkerProcess) -> bool:
+        """Whether a worker waits for its turn. A useless one waits for none."""
+        return self._waiting.get(process, _USELESS[0]) not in _USELESS
+
+    async def _replace(self, process: WorkerProcess) -> None:
         watcher = self.team.watcher
         loop = asyncio.get_running_loop()
-        while process in self._waiting and not self._is_leaving(process) and watcher.is_active():
+        has_failed = False
+        while self._goes_on(process):
             wait = watcher.gate.look(watcher.launch, process.slot)
-            if self._cannot_wait(reason) or (wait is not None and not wait.is_turn):
+            has_no_room = wait is not None and not wait.is_turn
+            reason = self._waiting[process]
+            lacks = has_failed and reason == _NO_MEMORY
+            if self.team.plan.never_overlaps or has_no_room or lacks:
                 await self._end_first(process, reason)
                 return
             if wait is not None:
                 await asyncio.wait({process.exited}, timeout=_TURN_SECONDS)
                 continue
             if await self._start_replacement(watcher, process):
-                self._leaves(process, reason)
-                watcher.attempts.pop(process.slot, None)
-                await watcher.kill_process(process)
+                if not (self._is_leaving(process) or self._waiting.get(process) in _USELESS):
+                    self._leaves(process, self._waiting.get(process, reason))
+                    watcher.attempts.pop(process.slot, None)
+                    await watcher.kill_process(process)
                 return
+            has_failed = True
+            if self._waiting.get(process) == _NO_MEMORY:
+                continue
             attempts = watcher.attempts.get(process.slot)
             pause = attempts.until - loop.time() if attempts is not None else 0.0
             if attempts is not None and attempts.over:
                 pause = self.team.plan.restart.backoff_max
-                reason = "its replacement failed to start"
-                self._log(process).warning(Event.WORKER_KEPT, reason=reason, retry_in=pause)
+                kept = "its replacement failed to start"
+                self._log(process).warning(Event.WORKER_KEPT, reason=kept, retry_in=pause)
             await asyncio.wait({process.exited}, timeout=max(0.0, pause))
 
+    def _goes_on(self, process: WorkerProcess) -> bool:
+        """Whether the replacement of a worker that waits for it still has a sense."""
+        active = self.team.watcher.is_active()
+        return active and self._waits(process) and not self._is_leaving(process)
+
     async def _end_first(self, process: WorkerProcess, reason: str) -> None:
-        """Replaces a worker next to which no other can run."""
+        """Replaces a worker next to which no other can run, or that is of no use."""
+        if self._is_leaving(process):
+            return
         self._leaves(process, reason)
         if reason in _USELESS:
             self.team.keep(self._hurry(process))
+        if self._has_successor(process) and reason != "gpu_failed":
+            await self.team.watcher.kill_process(process)
+            return
         await self.team.drain_slots([process.slot])
         if reason == "gpu_failed":  # no other GPU may be there for long
             self.team.keep(self._restart(process.slot))
@@ -216,6 +249,10 @@ class Recycler:
     async def _restart(self, slot: int) -> None:
         with contextlib.suppress(FailedStartError):  # tried again like any that dies
             await self.team.restart_slots([slot])
+
+    def _has_successor(self, process: WorkerProcess) -> bool:
+        others = (each for each in self.team.watcher.staying if each is not process)
+        return any(each.slot == process.slot for each in others)
 
     @staticmethod
     async def _hurry(process: WorkerProcess) -> None:

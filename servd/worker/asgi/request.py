@@ -55,13 +55,14 @@ class RequestOwner(Protocol):
 class Request:
     """A request in the app. `begun` is its arrival (of `time.perf_counter`), `start` the
     `http.response.start` that was sent, `over` whether its end was counted and logged, `waited` how
-    long it waited for a place. `answering` is set when its time is up: later messages are
+    long it waited for a place, `lacked` what is known of memory of GPUs that it lacked ("logged",
+    "counted"; see `GpuErrors`). `answering` is set when its time is up: later messages are
     discarded. `threads` has an entry per thread.
     """
 
     __slots__ = (
         *("scope", "out", "owner", "begun", "start", "over", "holds_place", "waited"),
-        *("task", "answering", "threads", "_id", "_trace"),
+        *("lacked", "task", "answering", "threads", "_id", "_trace"),
     )
 
     def __init__(self, scope: Any, out: Send, owner: RequestOwner) -> None:
@@ -71,6 +72,7 @@ class Request:
         self.start: Message = None
         self.over = self.holds_place = False
         self.waited = 0.0
+        self.lacked = ""
         self.task: asyncio.Task[Any] | None = None
         self.answering: asyncio.Future[None] | None = None
         self.threads: set[object] | None = None

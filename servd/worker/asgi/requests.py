@@ -57,7 +57,7 @@ class Requests:
         self._worked = self.counters.worked
         self.access_log = access_log
         self.recycle = reporter.recycle
-        self.gpu_errors = GpuErrors(reporter, spec.oom_limit)
+        self.gpu_errors = GpuErrors(reporter, spec.oom_limit, has_gpus=spec.has_gpus)
         self.trace_id = trace_id
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Request, None] = {}
@@ -248,6 +248,8 @@ class Requests:
         status = start["status"] if start is not None else 500
         if last is not None and _is_of_another_length(request, last):
             status = 500
+        if request.lacked and status >= 500:
+            self.gpu_errors.failed(request)
         self._answered(request.scope["method"], status, seconds)
         if self.trace_id is not None:
             request.trace_id = self.trace_id() or request.trace_id

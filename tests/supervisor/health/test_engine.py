@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from servd.supervisor.gpus import HeldMemory
 from servd.supervisor.health.engine import EngineWatch
 
 from support.gpus import GIB, FakeGpus
-from support.harness import Servd, wait_until
+from support.harness import Servd, ServdProcess, wait_until
 
 LEADER = 100
 
@@ -23,7 +22,13 @@ class Looks:
 
     def __init__(self) -> None:
         self.alive = {LEADER: 1}
-        self.watch = EngineWatch(LEADER, self.alive.get, {812: "python"}.get)  # type: ignore[arg-type]
+        self.strangers: set[int] = set()
+        self.watch = EngineWatch(
+            LEADER,
+            started=self.alive.get,
+            name=lambda pid: {812: "python"}.get(pid, ""),
+            family=lambda _: self.alive.keys() - self.strangers,
+        )
         self.now = 0.0
 
     def pass_by(self, seconds: int, **held: int) -> str:
@@ -52,8 +57,51 @@ def test_another_one_that_takes_its_place_in_time_is_all_that_is_needed() -> Non
     del looks.alive[812]
     assert not looks.pass_by(4)
     assert not looks.pass_by(20, p900=61)
+
+
+def test_a_child_that_held_memory_for_one_job_is_no_engine() -> None:
+    looks = Looks()
+    looks.pass_by(3)
+    looks.pass_by(9, p812=4)
+    del looks.alive[812]
+    assert not looks.pass_by(60)
+
+
+def test_what_came_late_into_the_figures_was_there_when_the_worker_became_ready() -> None:
+    looks = Looks()
+    looks.pass_by(1)
+    looks.pass_by(20, p812=61)
+    del looks.alive[812]
+    assert looks.pass_by(20)
+
+
+def test_another_one_may_take_long_to_load() -> None:
+    looks = Looks()
+    looks.pass_by(20, p812=61)
+    del looks.alive[812]
+    looks.pass_by(3)
+    looks.alive[900] = 2
+    assert not looks.pass_by(60)
     del looks.alive[900]
-    assert looks.pass_by(20).startswith("engine: pid ")
+    assert looks.pass_by(20)
+
+
+def test_an_older_process_takes_no_ones_place() -> None:
+    looks = Looks()
+    looks.alive[813] = 1
+    looks.pass_by(20, p812=61)
+    del looks.alive[812]
+    assert looks.pass_by(20)
+
+
+def test_while_the_daemon_is_stopped_no_time_passes() -> None:
+    looks = Looks()
+    looks.pass_by(20, p812=61)
+    del looks.alive[812]
+    looks.pass_by(1)
+    looks.now += 3600.0
+    assert not looks.pass_by(3)
+    assert looks.pass_by(2)
 
 
 @pytest.mark.parametrize("other", ["p100", "p813"])
@@ -74,6 +122,7 @@ def test_a_pid_that_is_used_again_is_another_process() -> None:
     looks = Looks()
     looks.pass_by(20, p812=61)
     looks.alive[812] = 2
+    looks.strangers.add(812)
     assert looks.pass_by(20)
 
 
@@ -138,11 +187,11 @@ def test_a_worker_whose_engine_was_killed_is_replaced(
         return one.get("gpus") and one["gpus"][0]["memory_bytes"]
 
     wait_until(lambda: holds() == 61 * GIB, "the memory of the engine is known")
-    wait_long_enough()
+    wait_for_looks(daemon, fake)
     os.kill(engine, signal.SIGKILL)
     if tree == "false":
         wait_until(lambda: not holds(), "the memory is free")
-        wait_long_enough()
+        wait_for_looks(daemon, fake)
         assert daemon.pids("llm") == [before]
         assert not daemon.find("worker recycle requested")
         return
@@ -156,6 +205,14 @@ def test_a_worker_whose_engine_was_killed_is_replaced(
     assert daemon.metric("servd_worker_restarts_total", **labels) == 1
 
 
-def wait_long_enough() -> None:
-    """So long that a process counts as an engine, or would be missed."""
-    time.sleep(8.0)
+def wait_for_looks(daemon: ServdProcess, fake: FakeGpus) -> None:
+    """Waits for so many new figures that a process counts as an engine, or would be missed. They
+    come a second apart.
+    """
+    for look in range(8):
+        fake.change("GPU-fake-0", temperature=look)
+
+        def is_there(look: int = look) -> bool:
+            return daemon.metric("servd_gpu_temperature_celsius", gpu="GPU-fake-0") == look
+
+        wait_until(is_there, "new figures")

@@ -13,6 +13,8 @@ import pytest
 from servd.plan.model import HealthPlan, ServicePlan
 from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.health.monitor import HealthMonitor
+from servd.supervisor.health.progress import WorkDone
+from servd.wire.shm_counters import Counters
 
 from support.fake_worker import Fakes, FakeWorker, Script
 from support.virtual_time import VirtualTimeLoop, now, virtual_time
@@ -293,6 +295,23 @@ async def test_a_daemon_that_slept_during_a_probe_does_not_count_it(
     assert not found.notices
     await asyncio.sleep(1.0)
     assert found.notices[0] == (72.5, "unwell: bad")
+
+
+@virtual_time
+async def test_requests_are_not_stuck_while_the_daemon_slept_during_a_probe(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servd.supervisor.health.monitor.why_unwell", Probes("", takes=1.0))
+    monkeypatch.setattr(
+        "servd.supervisor.health.monitor.work_of", lambda _: WorkDone(in_flight=1, done=5, well=5)
+    )
+    found = await watched(fakes)
+    found.worker.counters = Counters()  # type: ignore[assignment]  # of which nothing is read
+    found.monitor(health=replace(HEALTH, trusts=True))
+    later(2.5, lambda: hold_up(60.0))
+    await asyncio.sleep(80.0)
+    assert [text.partition(" ")[0] for _, text in found.notices] == ["stuck"]
+    assert found.notices[0][0] >= 60.0 + HEALTH.interval * HEALTH.failures
 
 
 @virtual_time
