@@ -111,6 +111,7 @@ def _equipped(
         identity=identity,
         rollout=chosen.rollout,
         rollout_reason=chosen.reason,
+        fits_twice=chosen.fits_twice,
     )
 
 
