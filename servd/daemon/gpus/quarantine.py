@@ -117,7 +117,7 @@ class GpuQuarantine:
 
     async def _replan(self, why: str) -> None:
         with contextlib.suppress(ServdError):  # logged
-            await self._ask(ReloadRequest(why, read=False))
+            await self._ask(ReloadRequest(why, read=False, now=True))
 
     def _workers_on(self, gpu: str) -> Iterator[tuple[WorkerGroup, WorkerProcess]]:
         """Yields the workers that have a GPU by the plan in force, each with its group."""
