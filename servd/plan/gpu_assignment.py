@@ -46,7 +46,9 @@ def _by_share(request: GpuRequest) -> float:
 
 
 def _by_memory(request: GpuRequest) -> float:
-    return -(request.memory or 0) if request.each < 1 else -math.inf
+    """Whole GPUs first, and the largest need first among equals."""
+    whole = 1 << 62 if request.each >= 1 else 0
+    return -(whole + (request.memory or 0))
 
 
 class _Free:
@@ -92,6 +94,8 @@ class _Free:
         if several and request.near:
             return nearest(fitting, int(request.each), self._gpus)
         if request.each >= 1:
+            if not spread:
+                fitting.sort(key=self._gpus.total)
             return tuple(fitting[: int(request.each)])
         return ((max if spread else min)(fitting, key=self._left),)
 
