@@ -33,7 +33,7 @@ _NO_PEAKS: Mapping[str, int] = {}
 
 def without_gpus(plan: Plan, requests: Sequence[GpuRequest]) -> Plan:
     """Returns `plan` with every GPU hidden from the services that want none: `gpus = "none"`, or
-    `gpus = 0` where others have GPUs, and from those of `requests`, which are not satisfied.
+    `gpus = 0` where others have GPUs and `env` says nothing of them, and from those of `requests`, which are not satisfied.
     """
     others_have = bool(gpu_requests(plan)) and not requests
     unsatisfied = {request.service for request in requests}
@@ -52,6 +52,8 @@ def _wants_none(service: ServicePlan, *, others_have: bool) -> bool:
     given = service.definition
     if given.gpus == "none":
         return True
+    if VISIBLE in service.declared_env:
+        return False
     return others_have and given.gpus == 0 and "gpus" in given.model_fields_set
 
 
