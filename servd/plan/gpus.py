@@ -33,7 +33,8 @@ _NO_PEAKS: Mapping[str, int] = {}
 
 def without_gpus(plan: Plan, requests: Sequence[GpuRequest]) -> Plan:
     """Returns `plan` with every GPU hidden from the services that want none: `gpus = "none"`, or
-    `gpus = 0` where others have GPUs and `env` says nothing of them, and from those of `requests`, which are not satisfied.
+    `gpus = 0` where others have GPUs and `env` says nothing of them, and from those of `requests`,
+    which are not satisfied.
     """
     others_have = bool(gpu_requests(plan)) and not requests
     unsatisfied = {request.service for request in requests}

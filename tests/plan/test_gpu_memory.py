@@ -91,8 +91,10 @@ TOO_MUCH = [
             "c": {"gpus": {"share": 0.5, "memory": "45GiB"}},
         },
         "c",
-        "b 45GiB + c 45GiB, but each of the 2 GPUs has 79.6 GiB, "
-        "0.5 GiB of it for each worker's CUDA context",
+        (
+            "b 45GiB + c 45GiB, but each of the 2 GPUs has 79.6 GiB, "
+            "0.5 GiB of it for each worker's CUDA context"
+        ),
     ),
     (equal(2), {"a": {"gpus": [7]}}, "a", "unknown GPU 7: this machine has 2 GPUs (0, 1)"),
 ]
