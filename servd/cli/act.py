@@ -97,7 +97,8 @@ def act_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def now_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--now`."""
-    text = "Cut old workers short that answer requests, where a third generation would wait."
+    text = "Cut old workers short that answer requests, where a third generation would wait. "
+    text += "Holds for every reload that waits at the time."
     return click.option("--now", is_flag=True, help=text)(command)
 
 

@@ -41,7 +41,7 @@ class Timeouts(Table):
         None,
         description="While a worker that starts makes progress (it reads files, or takes memory of "
         "a GPU), it may take up to ten times as long as startup; after so long without progress it "
-        "is killed. none: startup alone counts, for a service with gpus 60s.",
+        "is killed. none: startup alone counts. Not set: none, or 60s for a service with gpus.",
     )
     request: DurationOrNone = Field(
         None,

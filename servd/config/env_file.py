@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+from servd.core.regular_file import open_regular
+
 
 class EnvFileError(ValueError):
     """A line is not NAME=value. The message gives its number, never its content."""
@@ -11,7 +13,7 @@ class EnvFileError(ValueError):
 
 def read_env_file(path: str) -> dict[str, str]:
     """Returns a file's variables. Raises OSError, UnicodeDecodeError and `EnvFileError`."""
-    with open(path, encoding="utf-8") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
         return parse_env_file(file.read(), path)
 
 

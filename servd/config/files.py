@@ -24,6 +24,7 @@ from servd.config.service import EnvFile, Service
 from servd.config.tree import Path
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Place
+from servd.core.regular_file import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -76,7 +77,7 @@ def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[D
     yield from unreadable
     if unreadable:
         return
-    with open(file, "rb") as opened:
+    with open_regular(file) as opened:
         if not opened.read(65536).strip():
             yield checked.problem(path, f"{file} contains no token", code="file")
         elif os.fstat(opened.fileno()).st_mode & stat.S_IROTH:
@@ -87,7 +88,7 @@ def _token_file(checked: ValidationContext, path: Path, file: str) -> Iterator[D
 
 def _readable(checked: ValidationContext, path: Path, file: str) -> Iterator[Diagnostic]:
     try:
-        with open(file, "rb"):
+        with open_regular(file):
             return
     except OSError as error:
         yield checked.problem(path, f"cannot read {file}: {error.strerror}", code="file")
@@ -291,7 +292,7 @@ def _certificate(tls: Tls) -> tuple[Certificate, object]:
     """Returns the certificate and its public key. Raises `_PemError`."""
     from cryptography import x509
 
-    with open(tls.certfile, "rb") as file:
+    with open_regular(tls.certfile) as file:
         pem = file.read()
     try:
         with warnings.catch_warnings():
@@ -307,7 +308,7 @@ def _private_key(tls: Tls) -> PrivateKeyTypes:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     file_name, key = tls.key_source, "keyfile" if tls.keyfile else "certfile"
-    with open(file_name, "rb") as file:
+    with open_regular(file_name) as file:
         pem = file.read()
     password = tls.keyfile_password.encode() or None
     try:

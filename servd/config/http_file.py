@@ -15,10 +15,12 @@ import json
 import re
 
 from servd.core.quick_dataclass import dataclass
+from servd.core.regular_file import open_regular
 
 MAX_BYTES = 16 * 1024 * 1024
 """Largest file: its content stays in the memory of the daemon."""
 
+_MARK = b"\xef\xbb\xbf"
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 _VERSION = re.compile(r"HTTP/[0-9](\.[0-9])?")
@@ -40,12 +42,13 @@ class RequestFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RequestFile:
-    """An HTTP request with a target such as `/v1/predict?x=1`."""
+    """An HTTP request with a target such as `/v1/predict?x=1`. `is_json`: its body is JSON."""
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    is_json: bool = False
 
     @property
     def shown(self) -> str:
@@ -62,7 +65,7 @@ class RequestFile:
         for name, value in (("Host", host), ("User-Agent", "servd")):
             if name.lower() not in named:
                 lines.append(f"{name}: {value}")
-        if "content-type" not in named and _is_json(self.body):
+        if "content-type" not in named and self.is_json:
             lines.append("Content-Type: application/json")
         if self.body or self.method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(self.body)}")
@@ -70,7 +73,8 @@ class RequestFile:
         return "\r\n".join((*lines, "", "")).encode("latin-1") + self.body
 
 
-def _is_json(body: bytes) -> bool:
+def is_json(body: bytes) -> bool:
+    """Returns whether a body is JSON. Costs as much as parsing it."""
     try:
         json.loads(body)
     except (ValueError, RecursionError):
@@ -80,7 +84,7 @@ def _is_json(body: bytes) -> bool:
 
 def read_request_file(path: str) -> RequestFile:
     """Returns the request in the file at `path`. Raises OSError and `RequestFileError`."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return parse_request_file(file.read(MAX_BYTES + 1))
 
 
@@ -88,16 +92,19 @@ def parse_request_file(content: bytes) -> RequestFile:
     """Returns the request in a file. Raises `RequestFileError`."""
     if len(content) > MAX_BYTES:
         raise RequestFileError(1, f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
-    rest = content.removeprefix(b"\xef\xbb\xbf")
+    at = len(_MARK) if content.startswith(_MARK) else 0
     number, begun = 0, False
     method = target = ""
     headers: list[tuple[str, str]] = []
-    while rest:
+    while at < len(content):
         number += 1
-        head, _, rest = rest.partition(b"\n")
-        line = head.removesuffix(b"\r").decode("latin-1")
+        end = content.find(b"\n", at)
+        end = end if end >= 0 else len(content)
+        line = content[at:end].removesuffix(b"\r").decode("latin-1")
+        at = end + 1
         if begun and not line.strip():
-            return RequestFile(method, target, tuple(headers), rest)
+            body = content[at:]
+            return RequestFile(method, target, tuple(headers), body, is_json(body))
         if begun:
             headers.append(_header(line, number))
         elif line.strip() and not line.startswith("#"):

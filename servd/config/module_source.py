@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 from servd.core.quick_dataclass import dataclass
+from servd.core.regular_file import open_regular
 
 MAX_SOURCE_BYTES = 4 * 2**20
 """Largest source that is read."""
@@ -36,7 +37,7 @@ def read_module(path: str) -> ModuleSource | None:
     """Reads a source file; None if it is too large or too deep. Raises OSError, SyntaxError, and
     ValueError for a null byte.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read(MAX_SOURCE_BYTES + 1)
     if len(content) > MAX_SOURCE_BYTES:
         return None

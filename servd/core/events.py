@@ -68,6 +68,9 @@ class Event(StrEnum):
     GPU_DRIVER_SILENT = ("GPU driver does not answer", "error next_action",
         "The memory of GPUs is unknown: only declared figures count.")
     GPU_DRIVER_ANSWERS = ("GPU driver answers again", "", "The memory of GPUs is measured again.")
+    GPU_DRIVER_FAILS = ("GPU driver cannot be asked", "error next_action",
+        "Its answer is no use: the memory of GPUs is unknown, only declared figures count.")
+    GPUS_MEASURED = ("GPUs measured", "", "The driver has answered for the first time.")
     GPUS_NOT_MEASURED = ("GPUs not measured", "error",
         "There is no driver or no nvidia-ml-py: only declared figures of GPU memory count.")
     GPU_ERROR = ("GPU error", "gpu xid? error workers next_action",

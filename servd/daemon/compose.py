@@ -189,6 +189,7 @@ def _supervisor(
 def _measure(monitor: GpuMonitor, known: GpuKnowledge, room: GpuRoom) -> None:
     """Lets workers start by what is measured of the GPUs, and plans know what they take."""
     room.peaks.update(known.peaks)
+    room.known = known.last
     known.peaks = room.peaks
     room.quarantine = known.quarantine
     known.tell = room.take
@@ -209,6 +210,7 @@ def _first_state(options: DaemonOptions, planner: Planner) -> tuple[DesiredState
         return planner.first(loaded, {}, {}, {}, revision=1)
     state = options.previous.state
     planner.gpus.peaks, planner.gpus.held = state.gpu_peaks, state.gpus
+    planner.gpus.last = state.known_gpus
     revision = state.generation + (loaded.digest != state.digest)
     overrides = state.overrides(loaded.config)
     return planner.first(loaded, overrides, state.ports, state.workers, revision)

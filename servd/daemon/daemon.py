@@ -42,7 +42,7 @@ from servd.daemon.upgrade.takeover import Takeover
 from servd.daemon.upgrade.upgrader import Upgrades
 from servd.daemon.welcome import page_of, welcome
 from servd.supervisor.apply.mode import FIRST_START
-from servd.supervisor.supervisor import start_budget, stop_budget
+from servd.supervisor.supervisor import stop_budget
 from servd.wire.graces import MANAGER_SECONDS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Daemon:
     @property
     def state(self) -> Literal["starting", "running", "reloading", "stopping"]:
         phase = self._lifecycle.phase
-        return "reloading" if phase == "running" and self.reloader.is_busy else phase
+        return "reloading" if phase == "running" and self.reloader.is_reloading else phase
 
     @property
     def config(self) -> Config:
@@ -158,10 +158,11 @@ class Daemon:
         applies.
         """
         await self._orphans.wait_for_addresses()
-        plan = self.reloader.desired.plan
-        what = f"Starting {len(plan.services)} services"
-        self._resources.systemd.starting(what, start_budget(plan))
+        what = f"Starting {len(self.reloader.desired.plan.services)} services"
+        supervisor, systemd = self.supervisor, self._resources.systemd
+        patience = asyncio.ensure_future(systemd.starting(what, lambda: supervisor.summary))
         starting = asyncio.ensure_future(self._start_all())
+        starting.add_done_callback(lambda _: patience.cancel())
         stopping = asyncio.ensure_future(self._lifecycle.stopping.wait())
         either = {starting, stopping}
         await asyncio.wait(either, timeout=HEAD_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)

@@ -340,7 +340,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
-        gpus=view.gpus.of(process.pid, assigned_to(process)),
+        gpus=view.gpus.of(process.pid, assigned_to(process), process.launch.plan),
         status_text=process.report.status_text or None,
     )
 

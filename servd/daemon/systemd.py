@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from servd.wire.names import FDSTORE, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from servd.wire.notify import notify
+
+_PATIENCE_SECONDS = 60.0
+"""What systemd is asked for at a time: a daemon that hangs is not waited for any longer."""
 
 
 class Systemd:
@@ -32,9 +36,14 @@ class Systemd:
         if self.address and not self.mute:
             notify(*lines, address=self.address, descriptors=descriptors)
 
-    def starting(self, status: str, seconds: float) -> None:
-        """Reports the start, and asks for `seconds` of patience."""
-        self._tell(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+    async def starting(self, status: str, progress: Callable[[], str]) -> None:
+        """Reports the start, and asks for patience until it is cancelled: nobody knows before how
+        long a start takes that may be extended.
+        """
+        while True:
+            self._tell(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(_PATIENCE_SECONDS * 1e6)}")
+            await asyncio.sleep(_PATIENCE_SECONDS / 6)
+            status = f"Starting: {progress()}"
 
     def ready(self, status: str) -> None:
         """Reports that the start, or a reload, is over."""

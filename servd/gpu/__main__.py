@@ -9,7 +9,7 @@ import socket
 import sys
 
 from servd.core.parent_death import die_with_parent
-from servd.gpu.backend import BackendError, open_backend
+from servd.gpu.backend import open_backend
 from servd.gpu.serve import serve, tell_failure
 from servd.wire.names import GPU_BACKEND
 
@@ -24,7 +24,7 @@ def main() -> None:
         return
     try:
         serve(channel, open_backend(os.environ.get(GPU_BACKEND) or "nvml"), float(sys.argv[1]))
-    except BackendError as error:
+    except Exception as error:  # whatever pynvml raises: somebody has to read it
         tell_failure(channel, error)
         sys.exit(1)
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from servd.wire.gpus import GpuFault, GpuSnapshot
-
-FAKE = "fake:"
-"""Begins the name of a backend that reads a file instead of asking a driver."""
+from servd.wire.names import FAKE
 
 
 class BackendError(Exception):
     """The driver cannot be asked; the message tells why."""
+
+
+class NoDriverError(BackendError):
+    """There is no driver on this machine, so there are no GPUs."""
 
 
 class Backend(Protocol):
@@ -22,10 +24,10 @@ class Backend(Protocol):
         """Returns the GPUs at this moment. Raises `BackendError`."""
 
     def faults(self) -> list[GpuFault]:
-        """Returns the errors that were reported since the last call."""
+        """Returns the errors that looks have found since the last call."""
 
-    def watch(self, wake: Callable[[], None]) -> None:
-        """Calls `wake`, in any thread, when there may be faults."""
+    def watch(self, tell: Callable[[GpuFault], None]) -> None:
+        """Calls `tell`, in any thread, with errors that come by themselves."""
 
 
 def open_backend(name: str) -> Backend:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from servd.core.processes import started_at
-from servd.gpu.backend import BackendError
+from servd.gpu.backend import BackendError, NoDriverError
 from servd.wire.gpus import GpuFault, GpuSnapshot, snapshot_from_json
 
 _HANG_SECONDS = 0.02
@@ -39,6 +39,8 @@ class FakeBackend:
             held = list(self._held())
             document["gpus"] = [_measured(gpu, held) for gpu in document["gpus"]]
             return snapshot_from_json(document)
+        except FileNotFoundError as error:
+            raise NoDriverError(f"{self._path}: {error!r}") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BackendError(f"{self._path}: {error!r}") from None
 
@@ -53,7 +55,7 @@ class FakeBackend:
                 file.write(str(last))
         return [GpuFault(each["gpu"], each["xid"], each.get("text", "")) for each in new]
 
-    def watch(self, wake: Callable[[], None]) -> None:
+    def watch(self, tell: Callable[[GpuFault], None]) -> None:
         """Does nothing: faults are found by looks."""
 
     def _read(self) -> dict[str, Any]:

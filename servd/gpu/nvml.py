@@ -6,18 +6,23 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from servd.core.processes import name_of
 from servd.core.quick_dataclass import dataclass
-from servd.gpu.backend import BackendError
-from servd.gpu.nvml_events import NvmlEvents
+from servd.gpu.backend import BackendError, NoDriverError
+from servd.gpu.nvml_events import NvmlEvents, text_of
+from servd.gpu.sound import sound
 from servd.wire.gpus import Gpu, GpuFault, GpuHolder, GpuSnapshot
-
-T = TypeVar("T")
 
 _UNEXPLAINED_BYTES = 1 << 30
 """More memory than the driver itself takes: some process holds it."""
+
+_PROCESSES = (
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetGraphicsRunningProcesses",
+    "nvmlDeviceGetMPSComputeRunningProcesses",
+)
 
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 """The namespace of the machine itself (linux/proc_ns.h, PROC_PID_INIT_INO)."""
@@ -39,42 +44,54 @@ class NvmlBackend:
         try:
             import pynvml
         except ImportError:
-            raise BackendError("the Python package nvidia-ml-py is not installed") from None
+            raise NoDriverError("the Python package nvidia-ml-py is not installed") from None
         self._nvml = pynvml
         try:
             pynvml.nvmlInit()
-            self._driver = _text(pynvml.nvmlSystemGetDriverVersion())
+            self._driver = text_of(pynvml.nvmlSystemGetDriverVersion())
+        except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
+            raise NoDriverError(f"NVML: {error}") from None
         except pynvml.NVMLError as error:
             raise BackendError(f"NVML: {error}") from None
+        self._mismatch: type[Exception] = getattr(pynvml, "NVMLLibraryMismatchError", BackendError)
         self._events = NvmlEvents(pynvml)
+        self._ids: dict[int, str] = {}
+        """UUIDs by number: a GPU that is lost does not tell its own."""
+        self._lost: list[str] = []
         self._levels: dict[tuple[str, ...], dict[str, dict[str, int]]] = {}
         self._cpus: dict[str, tuple[int, ...]] = {}
         self._strange_pids: set[int] | None = None
 
     def look(self) -> GpuSnapshot:
+        self._lost = []
         try:
             devices = list(self._devices())
             near = self._near(devices)
             gpus = [gpu for device in devices for gpu in self._described(device, near)]
         except self._nvml.NVMLError as error:
             raise BackendError(f"NVML: {error}") from None
-        return GpuSnapshot(tuple(gpus), self._driver, self._names_processes(gpus))
+        names = self._names_processes(gpus)
+        found = GpuSnapshot(tuple(gpus), self._driver, names, tuple(self._lost))
+        return sound(found if names else _without_names(found))
 
     def faults(self) -> list[GpuFault]:
-        return self._events.take()
+        """Returns nothing: NVML tells errors as they come."""
+        return []
 
-    def watch(self, wake: Callable[[], None]) -> None:
+    def watch(self, tell: Callable[[GpuFault], None]) -> None:
         with contextlib.suppress(self._nvml.NVMLError):
-            self._events.start([device.handle for device in self._devices()], wake)
+            self._events.start({device.id: device.handle for device in self._devices()}, tell)
 
-    def _told(self, question: Callable[..., T], *given: Any) -> T | None:
-        """Returns an answer; None where the driver or the GPU does not know it."""
+    def _told(self, question: str, *given: Any) -> Any:
+        """Returns the answer to a question of NVML; None where the driver, the GPU or this version
+        of pynvml does not know it.
+        """
         nvml = self._nvml
         try:
-            return question(*given)
+            return getattr(nvml, question)(*given)
         except (nvml.NVMLError_GpuIsLost, nvml.NVMLError_Uninitialized):
             raise
-        except nvml.NVMLError:
+        except (nvml.NVMLError, self._mismatch, AttributeError):
             return None
 
     def _devices(self) -> Iterator[_Device]:
@@ -83,12 +100,23 @@ class NvmlBackend:
         for number in range(nvml.nvmlDeviceGetCount()):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(number)
-                self._told(nvml.nvmlDeviceGetMemoryInfo, handle)  # fails where it is lost
-                yield _Device(number, _text(nvml.nvmlDeviceGetUUID(handle)), handle)
+                self._told("nvmlDeviceGetMemoryInfo", handle)  # fails where it is lost
+                found = _Device(number, text_of(nvml.nvmlDeviceGetUUID(handle)), handle)
             except nvml.NVMLError_Uninitialized:
                 raise
-            except nvml.NVMLError:
+            except nvml.NVMLError as error:
+                self._note_lost(self._ids.get(number), error)
                 continue
+            self._ids[number] = found.id
+            yield found
+
+    def _note_lost(self, gpu: str | None, error: Exception) -> None:
+        """Keeps a GPU that is gone by the driver's own word, not by a question that failed."""
+        nvml = self._nvml
+        if gpu is not None and isinstance(
+            error, (nvml.NVMLError_GpuIsLost, nvml.NVMLError_NotFound)
+        ):
+            self._lost.append(gpu)
 
     def _described(self, device: _Device, near: dict[str, dict[str, int]]) -> list[Gpu]:
         """Returns a GPU and its instances (MIG), which list the processes; nothing for a GPU that
@@ -101,17 +129,17 @@ class NvmlBackend:
                 dataclasses.replace(one, parent=device.id, trouble=trouble)
                 for one in filter(None, map(self._instance, self._instances(handle)))
             ]
-            power = self._told(nvml.nvmlDeviceGetPowerUsage, handle)
+            power = self._told("nvmlDeviceGetPowerUsage", handle)
             whole = self._measured(handle)
             whole = dataclasses.replace(
                 whole,
                 number=str(device.number),
                 temperature=self._told(
-                    nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
+                    "nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU
                 ),
                 power=power / 1000 if power is not None else None,
                 errors=self._told(
-                    nvml.nvmlDeviceGetTotalEccErrors,
+                    "nvmlDeviceGetTotalEccErrors",
                     handle,
                     nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
                     nvml.NVML_VOLATILE_ECC,
@@ -123,24 +151,31 @@ class NvmlBackend:
             )
         except nvml.NVMLError_Uninitialized:
             raise
-        except nvml.NVMLError:
+        except nvml.NVMLError as error:
+            self._note_lost(device.id, error)
             return []
         return [whole, *instances]
 
     def _instance(self, handle: Any) -> Gpu | None:
         """Returns an instance; None where it has just been taken down."""
-        return self._told(self._measured, handle)
+        nvml = self._nvml
+        try:
+            return self._measured(handle)
+        except (nvml.NVMLError_GpuIsLost, nvml.NVMLError_Uninitialized):
+            raise
+        except nvml.NVMLError:
+            return None
 
     def _measured(self, handle: Any) -> Gpu:
         """Returns what is known of GPUs and instances alike. One that has no memory of its own, but
         the machine's, has no figures of it.
         """
         nvml = self._nvml
-        memory = self._told(nvml.nvmlDeviceGetMemoryInfo, handle)
-        rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
+        memory = self._told("nvmlDeviceGetMemoryInfo", handle)
+        rates = self._told("nvmlDeviceGetUtilizationRates", handle)
         return Gpu(
-            id=_text(nvml.nvmlDeviceGetUUID(handle)),
-            name=_text(self._told(nvml.nvmlDeviceGetName, handle) or ""),
+            id=text_of(nvml.nvmlDeviceGetUUID(handle)),
+            name=text_of(self._told("nvmlDeviceGetName", handle) or ""),
             total=int(memory.total) if memory is not None else 0,
             free=int(memory.free) if memory is not None else 0,
             utilization=rates.gpu / 100 if rates is not None else None,
@@ -148,14 +183,15 @@ class NvmlBackend:
         )
 
     def _holders(self, handle: Any) -> tuple[GpuHolder, ...]:
-        """Returns the processes; one that computes and draws is listed twice by NVML."""
-        nvml = self._nvml
+        """Returns the processes; one that computes and draws is listed twice by NVML. Older drivers
+        know only the second version of the question.
+        """
         found: dict[int, int | None] = {}
-        for listed in (
-            nvml.nvmlDeviceGetComputeRunningProcesses,
-            nvml.nvmlDeviceGetGraphicsRunningProcesses,
-        ):
-            for process in self._told(listed, handle) or ():
+        for question in _PROCESSES:
+            listed = self._told(question, handle)
+            if listed is None:
+                listed = self._told(f"{question}_v2", handle)
+            for process in listed or ():
                 pid, used = int(process.pid), process.usedGpuMemory
                 known = found.get(pid)
                 found[pid] = known if used is None else max(int(used), known or 0)
@@ -163,21 +199,21 @@ class NvmlBackend:
 
     def _instances(self, handle: Any) -> Iterator[Any]:
         nvml = self._nvml
-        mode = self._told(nvml.nvmlDeviceGetMigMode, handle)
+        mode = self._told("nvmlDeviceGetMigMode", handle)
         if mode is None or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return
-        for place in range(self._told(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-            found = self._told(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, place)
+        for place in range(self._told("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+            found = self._told("nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
             if found is not None:
                 yield found
 
     def _trouble(self, handle: Any) -> str:
         """Returns why the memory of a GPU cannot be relied on until it is reset; "" if it can."""
         nvml = self._nvml
-        rows = self._told(nvml.nvmlDeviceGetRemappedRows, handle)
+        rows = self._told("nvmlDeviceGetRemappedRows", handle)
         if rows is not None and rows[3]:
             return "a row of its memory cannot be remapped"
-        pages = self._told(nvml.nvmlDeviceGetRetiredPagesPendingStatus, handle)
+        pages = self._told("nvmlDeviceGetRetiredPagesPendingStatus", handle)
         if (rows is not None and rows[2]) or pages == nvml.NVML_FEATURE_ENABLED:
             return "a row of its memory waits to be remapped: reset the GPU"
         return ""
@@ -201,34 +237,37 @@ class NvmlBackend:
 
     def _cpus_near(self, device: _Device) -> tuple[int, ...]:
         if device.id not in self._cpus:
-            bus = self._told(self._nvml.nvmlDeviceGetPciInfo, device.handle)
-            self._cpus[device.id] = cpus_of(_text(bus.busId)) if bus is not None else ()
+            bus = self._told("nvmlDeviceGetPciInfo", device.handle)
+            self._cpus[device.id] = cpus_of(text_of(bus.busId)) if bus is not None else ()
         return self._cpus[device.id]
 
     def _names_processes(self, gpus: list[Gpu]) -> bool:
-        """Whether the pids are of this machine. A process that has just ended is listed a moment
-        longer: only one that is unknown in two looks counts.
+        """Whether the pids are of this machine: they are, but in a container. A process that has
+        just ended is listed a moment longer: only one that is unknown in two looks counts.
         """
+        if not _is_in_container():
+            return True
         held = [gpu for gpu in gpus if gpu.holders]
         strange = {h.pid for gpu in held for h in gpu.holders if not _is_here(h.pid)}
         before, self._strange_pids = self._strange_pids, strange
         if strange & (strange if before is None else before):
             return False
         hides = not held and any(gpu.used > _UNEXPLAINED_BYTES for gpu in gpus)
-        return not (hides and _is_in_container())
+        return not hides
 
 
 def cpus_of(bus: str, root: str = "/sys/bus/pci/devices") -> tuple[int, ...]:
     """Returns the CPUs next to a device, by its PCI address of NVML (`00000000:3B:00.0`)."""
     domain, _, place = bus.lower().partition(":")
     try:
-        with open(f"{root}/{domain[-4:]}:{place}/local_cpulist", encoding="ascii") as file:
-            return _numbers(file.read())
+        folder = f"{root}/{int(domain, 16):04x}:{place}"
+        with open(f"{folder}/local_cpulist", encoding="ascii") as file:
+            return _listed(file.read())
     except (OSError, ValueError):
         return ()
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _listed(text: str) -> tuple[int, ...]:
     """Returns the numbers of a list of the kernel: `0-3,8`."""
     found: list[int] = []
     for part in filter(None, text.strip().split(",")):
@@ -255,6 +294,12 @@ def _is_in_container() -> bool:
         return False
 
 
-def _text(given: Any) -> str:
-    """Returns a text of NVML: bytes in older versions of pynvml."""
-    return given.decode(errors="replace") if isinstance(given, bytes) else str(given)
+def _without_names(snapshot: GpuSnapshot) -> GpuSnapshot:
+    """Blanks the names: they are of other processes, which have the same pids here."""
+    gpus = (
+        dataclasses.replace(
+            gpu, holders=tuple(dataclasses.replace(each, name="") for each in gpu.holders)
+        )
+        for gpu in snapshot.gpus
+    )
+    return dataclasses.replace(snapshot, gpus=tuple(gpus))

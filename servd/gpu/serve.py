@@ -4,53 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import socket
+import threading
 import time
 
-from servd.gpu.backend import Backend, BackendError
+from servd.gpu.backend import Backend, BackendError, NoDriverError
 from servd.wire.gpu_messages import GpuLines, GpuReport
+from servd.wire.gpus import GpuFault
 
 
 def serve(channel: socket.socket, backend: Backend, interval: float) -> None:
-    """Sends a snapshot every `interval` seconds, at once for a question, and faults as they come;
-    returns when the other end is closed. Raises `BackendError`.
+    """Sends a snapshot every `interval` seconds, at once for a question, and faults as they come,
+    also while a look hangs; returns when the other end is closed. Raises `BackendError`.
     """
-    woken, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    sending = threading.Lock()
 
-    def wake() -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(waking, b"!")
+    def send(report: GpuReport) -> None:
+        with sending:
+            channel.sendall(report.line())
 
-    backend.watch(wake)
+    def tell(fault: GpuFault) -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            send(GpuReport(fault=fault))
+
+    backend.watch(tell)
     lines = GpuLines()
     due = 0.0
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while True:
             asked = None
             left = max(0.0, due - time.monotonic())
-            ready, _, _ = select.select([channel.fileno(), woken], [], [], left)
-            if channel.fileno() in ready:
+            ready, _, _ = select.select([channel.fileno()], [], [], left)
+            if ready:
                 data = channel.recv(65536)
                 if not data:
                     return
                 for line in lines.feed(data):
                     asked = _number(line, asked)
-            if woken in ready:
-                os.read(woken, 4096)
             if asked is not None or time.monotonic() >= due:
-                snapshot = backend.look()
-                channel.sendall(GpuReport(snapshot=snapshot, look=asked).line())
+                send(GpuReport(snapshot=backend.look(), look=asked))
                 due = time.monotonic() + interval
             for fault in backend.faults():
-                channel.sendall(GpuReport(fault=fault).line())
+                send(GpuReport(fault=fault))
 
 
-def tell_failure(channel: socket.socket, error: BackendError) -> None:
+def tell_failure(channel: socket.socket, error: Exception) -> None:
     """Tells the daemon why the helper ends."""
+    text = str(error) if isinstance(error, BackendError) else repr(error)
+    absent = isinstance(error, NoDriverError)
     with contextlib.suppress(OSError):
-        channel.sendall(GpuReport(failure=str(error)).line())
+        channel.sendall(GpuReport(failure=text, is_absent=absent).line())
 
 
 def _number(line: bytes, otherwise: int | None) -> int | None:

@@ -24,6 +24,7 @@ _MIN_WATCHES = 8192
 _CAP_NET_BIND_SERVICE = 10
 _GIB = 1 << 30
 _GPU_ADVICE = "pip install nvidia-ml-py, or set daemon.gpus = N"
+_DRIVER_ADVICE = "run nvidia-smi and look at the kernel log, or set daemon.gpus = N"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _low_ports(config: Config) -> Iterator[Finding]:
 
 
 def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    from servd.host.gpu_helper import NO_PYNVML
     from servd.host.gpu_query import ask_gpus
     from servd.host.gpus import usable_gpus
 
@@ -130,7 +132,9 @@ def _gpus(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     answer = ask_gpus(environ)
     there = usable_gpus(config.daemon.gpus, environ, answer.snapshot).ids
     if not there:
-        yield Finding("problem", "GPUs: none", _GPU_ADVICE)
+        advice = _GPU_ADVICE if answer.error == NO_PYNVML else _DRIVER_ADVICE
+        why = f" ({answer.error})" if answer.error else ""
+        yield Finding("problem", f"GPUs: {'unknown' if answer.is_unknown else 'none'}{why}", advice)
         return
     shown = ", ".join(_gpu_text(name, answer.snapshot) for name in there)
     yield Finding("ok", f"GPUs: {len(there)} ({shown})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import socket
@@ -16,6 +17,7 @@ from servd.config.model import Config
 from servd.config.request_files import request_files_of
 from servd.core.errors import StartError
 from servd.core.exhaustion import is_exhaustion
+from servd.core.regular_file import open_regular
 from servd.host.identity import account, group_id
 from servd.host.inputs import states_of
 from servd.plan.host import Host
@@ -114,8 +116,9 @@ def read_texts(files: Iterable[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for path in set(files) - {""}:
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:  # comments in any encoding
-                texts[path] = file.read()
+            opened = open_regular(path)
+            with io.TextIOWrapper(opened, encoding="utf-8", errors="replace") as file:
+                texts[path] = file.read()  # comments in any encoding
         except OSError as error:
             _raise_exhaustion(path, error)
     return texts

@@ -13,7 +13,7 @@ from servd.config.load import Loaded, LoadError
 from servd.config.validation_context import ValidationContext
 from servd.core.diagnostics import Diagnostic, Severity
 from servd.host.facts import usable_ids
-from servd.host.gpu_query import query_gpus
+from servd.host.gpu_query import GpuAnswer, ask_gpus, query_gpus
 from servd.plan.gpu_faults import Quarantine
 from servd.plan.gpu_inventory import Ids, find_gpu
 from servd.plan.gpu_warnings import gpu_warnings
@@ -34,14 +34,14 @@ from servd.wire.gpus import Gpu, GpuSnapshot
 class KnownGpus(Protocol):
     """What is known of GPUs. `peaks`: the bytes that a worker of a service was seen to take of one.
     `held`: the GPUs that workers have at a first start, by service. `quarantine`: those that have
-    failed. `ask` may take seconds; None: nothing is known.
+    failed. `ask` may take seconds.
     """
 
     peaks: Mapping[str, int]
     held: Mapping[str, tuple[Ids, ...]]
     quarantine: Quarantine
 
-    def ask(self) -> GpuSnapshot | None: ...
+    def ask(self) -> GpuAnswer: ...
 
 
 class AskedGpus:
@@ -53,9 +53,9 @@ class AskedGpus:
         self.quarantine = Quarantine({})
         self._environ = environ
 
-    def ask(self) -> GpuSnapshot | None:
+    def ask(self) -> GpuAnswer:
         """Implements `KnownGpus`."""
-        return query_gpus(self._environ)
+        return ask_gpus(self._environ)
 
 
 def usable_gpus(
@@ -134,8 +134,12 @@ def equipped(
     if not wanted:
         return without_gpus(plan, []), []
     known = known or AskedGpus(environ)
-    gpus = usable_gpus(loaded.config.daemon.gpus, environ, known.ask())
-    if gpus.ids or gpus.declared or not all(request.shared for request in wanted):
+    answer = known.ask()
+    gpus = usable_gpus(loaded.config.daemon.gpus, environ, answer.snapshot)
+    if answer.is_unknown:
+        gpus = _with_held(gpus, before, answer.error)
+    drops = all(r.shared and (not gpus.unknown or _ran_without(r, before)) for r in wanted)
+    if gpus.ids or gpus.declared or not drops:
         plan = without_gpus(_dealt(plan, gpus, before, known), [])
         found = [
             _at(loaded, (each.service, each.key), each.message, "warning", each.hint)
@@ -152,6 +156,24 @@ def _dealt(plan: Plan, gpus: GpuInventory, before: Plan, known: KnownGpus) -> Pl
         with contextlib.suppress(GpuError):
             return with_gpus(plan, dataclasses.replace(gpus, ids=sound), before, known.peaks)
     return with_gpus(plan, gpus, before, known.peaks)
+
+
+def _with_held(gpus: GpuInventory, before: Plan, reason: str) -> GpuInventory:
+    """Returns what can be given while the driver is silent: the GPUs that workers have."""
+    called = {gpu: name for service in before.services for gpu, name in service.gpu_names.items()}
+    held = dict.fromkeys(gpu for service in before.services for ids in service.gpus for gpu in ids)
+    if held.keys() <= set(gpus.ids):
+        return dataclasses.replace(gpus, unknown=reason)
+    there = tuple(
+        Gpu(gpu, number=name if (name := called.get(gpu, "")).isdecimal() else "") for gpu in held
+    )
+    return dataclasses.replace(gpus, ids=tuple(held), known=there, unknown=reason)
+
+
+def _ran_without(request: GpuRequest, before: Plan) -> bool:
+    """Whether there was no driver when the service was planned."""
+    service = before.by_name.get(request.service)
+    return service is not None and not service.gpus and service.environment.get(VISIBLE) == ""
 
 
 def _done_without(loaded: Loaded, request: GpuRequest) -> Diagnostic:

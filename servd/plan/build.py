@@ -103,8 +103,13 @@ def spec_of(spec: type[SpecT], table: Table) -> SpecT:
 
 
 def _stall(given: Service) -> float | None:
-    stall = given.timeouts.stall
-    return _GPU_STALL_SECONDS if stall is None and gpus_each(given.gpus) else stall
+    """Returns None for a task, which ends rather than gets ready, and where the file says none."""
+    timeouts = given.timeouts
+    if given.kind == "task":
+        return None
+    if timeouts.stall is None and "stall" not in timeouts.model_fields_set:
+        return _GPU_STALL_SECONDS if gpus_each(given.gpus) else None
+    return timeouts.stall
 
 
 class _Draft:

@@ -99,4 +99,8 @@ def _total_text(wanted: Sequence[GpuRequest]) -> str:
 
 def _available_text(gpus: GpuInventory) -> str:
     count = len(gpus.ids)
+    if gpus.unknown:
+        known = f"only {count}" if count else "no"
+        are = "GPU is" if count == 1 else "GPUs are"
+        return f"{known} {are} known ({gpus.unknown})"
     return f"this machine has {count or 'no'} GPU{'' if count == 1 else 's'}"

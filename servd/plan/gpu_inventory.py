@@ -28,7 +28,7 @@ class GpuInventory:
     """GPUs of this machine. `ids` stay when the numbers of GPUs shift: UUIDs, or what a GPU is
     called as long as nothing is known of it. `ordered`: by PCI bus, as CUDA is told; else the names
     are the operator's. `declared`: by the config. `known`: what the driver says of them. `cpus`:
-    those that workers may run on; empty: all.
+    those that workers may run on; empty: all. `unknown`: why there may be GPUs that are not listed.
     """
 
     ids: Ids = ()
@@ -37,6 +37,7 @@ class GpuInventory:
     known: tuple[Gpu, ...] = ()
     names: tuple[tuple[str, str], ...] = ()
     cpus: tuple[int, ...] = ()
+    unknown: str = ""
 
     @property
     def by_id(self) -> dict[str, Gpu]:

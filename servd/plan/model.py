@@ -247,8 +247,11 @@ class ServicePlan:
 
     @property
     def start_seconds(self) -> float:
-        """Time from the start of a worker until it accepts, unless its start is extended."""
-        return self.startup + (self.warmup.timeout if self.warmup is not None else 0.0)
+        """Longest time from the start of a worker until it accepts: with all that its start may be
+        extended by.
+        """
+        warmup = self.warmup.timeout if self.warmup is not None else 0.0
+        return MOST_STARTUPS * self.startup + warmup
 
     @property
     def is_task(self) -> bool:

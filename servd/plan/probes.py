@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from servd.config.bento.declared import Part
 from servd.config.check_runners import binds_itself
-from servd.config.http_file import RequestFile
+from servd.config.http_file import RequestFile, is_json
 from servd.config.service import Service
 from servd.config.worker_tables import Health
 from servd.core.address import Address
@@ -111,12 +111,14 @@ def readiness_plan(part: Part | None) -> HealthPlan | None:
 
 def warmup_plan(given: Service, addresses: tuple[Address, ...], host: Host) -> WarmupPlan | None:
     """Returns None also where the request cannot be read: that is a mistake of the file. A program
-    is asked at its own address.
+    is asked at its own address; one that has none is left out of the defaults.
     """
     warmup = given.warmup
     request = host.requests.get(warmup.request) if warmup is not None else None
     if warmup is None or request is None or given.kind == "task":
         return None
+    if given.command and not binds_itself(given):
+        return None  # anyone may answer there
     name = given.health.host if given.health is not None else "localhost"
     address = _first_address(addresses, ()) if given.command else None
     return WarmupPlan(request, address, name, warmup.times, warmup.timeout)
@@ -128,7 +130,8 @@ def _asked_by(plan: HealthPlan, health: Health, host: Host) -> HealthPlan:
         request = host.requests.get(health.request)  # one that cannot be read is a mistake
     elif health.method != "GET" or health.body:
         target = quote(health.path, safe=_OF_TARGETS)
-        request = RequestFile(health.method, target, (), health.body.encode())
+        body = health.body.encode()
+        request = RequestFile(health.method, target, (), body, is_json(body))
     else:
         request = None
     return dataclasses.replace(plan, request=request, expect=health.expect)

@@ -220,6 +220,11 @@ class Generation:
         return not all(reports) or not kinds.isdisjoint(_REQUESTS)
 
     @property
+    def requests_in_flight(self) -> int:
+        """Requests that draining workers still answer, by their reports; no event streams."""
+        return sum(p.report.draining.get("request", 0) for p in self.workers.leaving)
+
+    @property
     def shown_drain(self) -> str:
         """What its drain waits for, and how much longer at most."""
         leaving = self.workers.leaving

@@ -93,13 +93,15 @@ class GpuRoom:
     """Says when a worker may start on its GPUs: with declared memory one at a time on each, and
     only where the driver measures that much as free. While nothing is measured, the plan counts
     alone. `look`: asks for new figures soon. `peaks`: the bytes that a worker of a service took at
-    most of one GPU. `quarantine`: GPUs on which none starts.
+    most of one GPU. `quarantine`: GPUs on which none starts. `known`: what the driver told last,
+    however old.
     """
 
     def __init__(
         self, wake: Callable[[], object] = lambda: None, look: Callable[[], object] = lambda: None
     ) -> None:
         self.snapshot: GpuSnapshot | None = None
+        self.known: GpuSnapshot | None = None
         self.peaks: dict[str, int] = {}
         self._peaks = GpuPeaks(self.peaks)
         self.quarantine = Quarantine({})
@@ -116,6 +118,8 @@ class GpuRoom:
     def take(self, snapshot: GpuSnapshot | None) -> None:
         """Continues by new figures; None: nothing is known any more."""
         self.snapshot = snapshot
+        if snapshot is not None:
+            self.known = snapshot
         self._taken += 1
         self._held = self._measure(snapshot) if snapshot is not None and self._users else {}
         for worker, held in self._held.items():

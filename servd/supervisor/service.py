@@ -214,7 +214,7 @@ class ManagedService:
         while len(others := [g for g in self.draining if g is not new]) >= MOST_DRAINING:
             oldest = next((g for g in others if not g.is_answering), others[0])
             deadline = loop.time() + OLDEST_DRAIN_SECONDS
-            while oldest.is_answering and loop.time() < deadline:
+            while oldest.requests_in_flight and loop.time() < deadline:
                 if self.context.stopping.is_set():
                     return  # everything drains now
                 await asyncio.sleep(0.05)  # the pace at which its workers report

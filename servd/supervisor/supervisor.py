@@ -377,11 +377,15 @@ class Supervisor:
         ready = [s for s in wanted if s.is_ready]
         rest = ", ".join(f"{s.plan.name}: {s.state}" for s in wanted if not s.is_ready)
         text = f"{len(ready)} of {len(wanted)} services ready"
-        return f"{text}; {rest}" if rest else text
+        held_up = ", ".join(s.plan.name for s in known if s.is_held_up)
+        waits = f"a reload waits for {held_up} to drain" if held_up else ""
+        return "; ".join(filter(None, (text, rest, waits)))
 
 
 def start_budget(plan: Plan) -> float:
-    """Seconds after which a start is considered to hang. Workers on a GPU start one by one."""
+    """Seconds after which a start is considered to hang, though each may be extended. Workers on a
+    GPU start one by one.
+    """
     longest = max((s.start_seconds for s in plan.services), default=0.0)
     starts = sum(max(1, s.workers if s.gpus else 1) for s in plan.services)
     return longest * max(1, starts) + 10.0

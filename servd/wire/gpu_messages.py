@@ -1,7 +1,7 @@
 """Messages between the daemon and its GPU helper: JSON objects, one a line, on a stream socket.
 
 The daemon sends `{"look": N}`. The helper sends `{"snapshot": {...}}`, with `look` if it answers,
-`{"fault": {...}}`, and `{"failure": "text"}` before it ends because there is no driver.
+`{"fault": {...}}`, and `{"failure": "text"}` before it ends, with `absent` if there is no driver.
 """
 
 from __future__ import annotations
@@ -13,10 +13,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from servd.core.quick_dataclass import dataclass
-from servd.wire.gpus import Gpu, GpuFault, GpuHolder, GpuSnapshot, snapshot_from_json
+from servd.wire.gpus import (
+    Gpu,
+    GpuFault,
+    GpuHolder,
+    GpuSnapshot,
+    fault_from_json,
+    snapshot_from_json,
+)
 
 MODULE = "servd.gpu"
 """The program of the helper."""
+
+MOST_PID = (1 << 31) - 1
+"""No process has a larger one: pid_t is an int."""
 
 _MOST_BYTES = 4 << 20
 """Longest line: thousands of processes on each of many GPUs."""
@@ -25,13 +35,14 @@ _MOST_BYTES = 4 << 20
 @dataclass(frozen=True, slots=True)
 class GpuReport:
     """A message of the helper: one of `snapshot`, `fault` and `failure`. `look` is the number of
-    the question that the snapshot answers.
+    the question that the snapshot answers. `is_absent`: it fails because there is no driver.
     """
 
     snapshot: GpuSnapshot | None = None
     look: int | None = None
     fault: GpuFault | None = None
     failure: str = ""
+    is_absent: bool = False
 
     def line(self) -> bytes:
         """Returns it as it is sent."""
@@ -44,6 +55,7 @@ class GpuReport:
             message["fault"] = dataclasses.asdict(self.fault)
         if self.failure:
             message["failure"] = self.failure
+            message["absent"] = self.is_absent
         return line_of(message)
 
 
@@ -76,11 +88,11 @@ def report_of(line: bytes) -> GpuReport:
             _require(_is_sound(snapshot), "a snapshot with wrong values")
             return GpuReport(snapshot=snapshot, look=look if _is_count(look) else None)
         if "fault" in message:
-            fault = GpuFault(**message["fault"])
+            fault = fault_from_json(message["fault"])
             texts = isinstance(fault.gpu, str) and isinstance(fault.text, str)
             _require(texts and _is_count(fault.xid), "a fault with wrong values")
             return GpuReport(fault=fault)
-        return GpuReport(failure=str(message["failure"]))
+        return GpuReport(failure=str(message["failure"]), is_absent=message.get("absent") is True)
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"no message: {error!r}") from None
 
@@ -95,6 +107,7 @@ def _is_sound(snapshot: GpuSnapshot) -> bool:
     return (
         isinstance(snapshot.driver, str)
         and isinstance(snapshot.names_processes, bool)
+        and all(isinstance(each, str) for each in snapshot.lost)
         and all(map(_is_sound_gpu, snapshot.gpus))
         and len(snapshot.by_id) == len(snapshot.gpus)
     )
@@ -121,6 +134,7 @@ def _is_sound_gpu(gpu: Gpu) -> bool:
 def _is_sound_holder(holder: GpuHolder) -> bool:
     return (
         _is_count(holder.pid)
+        and holder.pid <= MOST_PID
         and (holder.memory is None or _is_count(holder.memory))
         and isinstance(holder.name, str)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -28,11 +29,12 @@ class Gpu:
     """A GPU, or an instance of one (MIG), as the driver describes it.
 
     `id` is its UUID, which stays when others vanish; `number` its place on the PCI bus ("" for an
-    instance); `parent` the UUID of the GPU that an instance is part of. Memory in bytes,
-    `utilization` from 0 to 1, `temperature` in degrees Celsius, `power` in watts; None where the
-    driver does not tell. `errors`: uncorrectable memory errors since boot. `trouble`: why it cannot
-    be relied on any more (a row remap that is pending or failed); "" if it can. `cpus`: those next
-    to it. `near`: how close other GPUs are, by id; less is closer.
+    instance); `parent` the UUID of the GPU that an instance is part of. Memory in bytes (a `total`
+    of 0: the driver does not tell), `utilization` from 0 to 1, `temperature` in degrees Celsius,
+    `power` in watts; None where the driver does not tell. `errors`: uncorrectable memory errors
+    since boot. `trouble`: why it cannot be relied on any more (a row remap that is pending or
+    failed); "" if it can. `cpus`: those next to it. `near`: how close other GPUs are, by id; less
+    is closer.
     """
 
     id: str
@@ -64,12 +66,14 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class GpuSnapshot:
     """All GPUs at one moment. `names_processes`: whether the driver's pids are those of this
-    machine; false in a container with a pid namespace of its own.
+    machine; false in a container with a pid namespace of its own. `lost`: ids of those that the
+    driver itself calls lost.
     """
 
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     names_processes: bool = True
+    lost: tuple[str, ...] = ()
 
     @property
     def by_id(self) -> dict[str, Gpu]:
@@ -97,16 +101,34 @@ class GpuFault:
 
 def snapshot_from_json(given: Mapping[str, Any]) -> GpuSnapshot:
     """Returns the snapshot that `dataclasses.asdict` made a document of. Raises TypeError,
-    ValueError, KeyError and AttributeError for what is none.
+    ValueError, KeyError and AttributeError for what is none. Keys that are not known are of another
+    version.
     """
     gpus = tuple(
         Gpu(
             **{
-                **gpu,
+                **_fields_of(Gpu, gpu),
                 "cpus": tuple(gpu.get("cpus", ())),
-                "holders": tuple(GpuHolder(**holder) for holder in gpu.get("holders", ())),
+                "holders": tuple(
+                    GpuHolder(**_fields_of(GpuHolder, holder)) for holder in gpu.get("holders", ())
+                ),
             }
         )
         for gpu in given["gpus"]
     )
-    return GpuSnapshot(gpus, given.get("driver", ""), given.get("names_processes", True))
+    return GpuSnapshot(
+        gpus,
+        given.get("driver", ""),
+        given.get("names_processes", True),
+        tuple(given.get("lost", ())),
+    )
+
+
+def fault_from_json(given: Mapping[str, Any]) -> GpuFault:
+    """Returns the fault of a document, as `snapshot_from_json` does with a snapshot."""
+    return GpuFault(**_fields_of(GpuFault, given))
+
+
+def _fields_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in given.items() if name in known}

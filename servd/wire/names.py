@@ -57,4 +57,6 @@ LIFELINE = "SERVD_LIFELINE_FD"
 """Descriptor that reaches end of file when the process that started the daemon has ended."""
 
 GPU_BACKEND = "SERVD_GPU_BACKEND"
+FAKE = "fake:"
+"""Begins the name of a backend that reads a file instead of asking a driver."""
 """What the GPU helper asks: `nvml`, which is the default, or `fake:FILE` for tests."""

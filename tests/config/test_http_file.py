@@ -1,11 +1,18 @@
+import os
+import time
+from pathlib import Path
+
 import pytest
 
+from servd.config.env_file import read_env_file
 from servd.config.http_file import (
     MAX_BYTES,
     RequestFile,
     RequestFileError,
     parse_request_file,
+    read_request_file,
 )
+from servd.core.regular_file import open_regular
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_a_mistake_has_its_line_and_shows_no_value(content: bytes, line: int, me
 
 
 def test_a_request_is_sent_with_what_the_file_leaves_out() -> None:
-    request = RequestFile("POST", "/a?key=1", (("X-A", "\xe9"),), b'{"a": 1}')
+    request = RequestFile("POST", "/a?key=1", (("X-A", "\xe9"),), b'{"a": 1}', is_json=True)
     assert request.encoded("example.com") == (
         b"POST /a?key=1 HTTP/1.1\r\nX-A: \xe9\r\nHost: example.com\r\nUser-Agent: servd\r\n"
         b"Content-Type: application/json\r\nContent-Length: 8\r\nConnection: close\r\n\r\n"
@@ -67,6 +74,30 @@ def test_a_request_is_sent_with_what_the_file_leaves_out() -> None:
     assert request.shown == "POST /a"
     assert b"Content-" not in RequestFile("GET", "/").encoded()
     assert b"\r\nContent-Length: 0\r\n" in RequestFile("POST", "/").encoded()
+
+
+def test_a_body_of_json_is_known_as_such() -> None:
+    assert parse_request_file(b'POST /\n\n{"a": 1}\n').is_json
+    assert not parse_request_file(b"POST /\n\n{").is_json
+    assert not parse_request_file(b"POST /").is_json
+
+
+def test_a_file_of_many_lines_costs_no_more_than_its_size() -> None:
+    before = time.process_time()
+    with pytest.raises(RequestFileError) as error:
+        parse_request_file(b"#\n" * (MAX_BYTES // 2))
+    assert error.value.line == MAX_BYTES // 2
+    assert time.process_time() - before < 60  # hours, if each line copied the rest
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_request_file, read_env_file, open_regular):
+        with pytest.raises(OSError, match="it is a pipe: name a file"):
+            read(str(tmp_path / "pipe"))
+    with pytest.raises(OSError, match="it is a folder"):
+        open_regular(str(tmp_path))
+    assert read_env_file(os.devnull) == {}
 
 
 def test_headers_of_the_file_go_before_the_defaults() -> None:

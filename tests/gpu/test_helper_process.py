@@ -29,6 +29,10 @@ class Talk:
     def __init__(self, environ: dict[str, str], interval: float) -> None:
         self.helper: StartedHelper = start_helper({**os.environ, **environ}, interval)
         self.helper.channel.settimeout(DEADLINE)
+        self.listen()
+
+    def listen(self) -> None:
+        """Reads on, also after a time limit."""
         self._reports = self._read()
 
     def _read(self) -> Iterator[GpuReport]:
@@ -129,6 +133,11 @@ def test_a_hang_lasts_until_it_is_over(gpus: FakeGpus, slow: Talk) -> None:
     with pytest.raises(TimeoutError):
         slow.next()
     gpus.hang(hang=False)
+    slow.helper.channel.settimeout(DEADLINE)
+    slow.listen()
+    report = slow.next()
+    assert report.look == 1
+    assert report.snapshot is not None
 
 
 def test_garbage_in_a_question_is_skipped(slow: Talk) -> None:

@@ -157,12 +157,72 @@ def test_a_gpu_off_the_bus_is_not_listed_and_the_others_keep_their_numbers(
     assert backend.look().gpus == ()
 
 
-def test_pids_of_another_namespace_are_noticed(install: Install, gone: int) -> None:
-    strange = fake_device(0, compute=[process(gone, GIB)])
-    assert not install(FakeNvml(strange)).look().names_processes
+def test_pids_of_another_namespace_are_noticed(
+    install: Install, gone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = fake_device(0, compute=[process(ME, GIB), process(gone, GIB)])
+    monkeypatch.setattr(nvml_module, "_is_in_container", lambda: True)
+    found = install(FakeNvml(strange)).look()
+    assert not found.names_processes
+    assert [holder.name for holder in found.gpus[0].holders] == ["", ""], "names of strangers"
+    monkeypatch.setattr(nvml_module, "_is_in_container", lambda: False)
+    found = install(FakeNvml(strange)).look()
+    assert found.names_processes, "a process that ends slowly does not hide the others"
+    assert found.gpus[0].holders[0].name != ""
 
 
-def test_a_process_that_has_just_ended_is_no_other_namespace(install: Install, gone: int) -> None:
+def test_a_driver_that_knows_only_the_second_version_of_a_question_answers(
+    install: Install,
+) -> None:
+    module = FakeNvml(fake_device(0, compute=[process(ME, GIB)]))
+    module.is_old_driver = True
+    assert [(h.pid, h.memory) for h in only(install(module)).holders] == [(ME, GIB)]
+
+
+def test_a_question_that_pynvml_lacks_is_not_told(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(FakeNvml, "nvmlDeviceGetRemappedRows")
+    monkeypatch.delattr(FakeNvml, "NVMLLibraryMismatchError")
+    assert only(install(FakeNvml(fake_device(0)))).trouble == ""
+
+
+def test_clients_of_mps_are_holders(install: Install) -> None:
+    gpu = only(install(FakeNvml(fake_device(0, mps=[process(ME, GIB)]))))
+    assert [(holder.pid, holder.memory) for holder in gpu.holders] == [(ME, GIB)]
+
+
+def test_figures_that_cannot_be_are_unknown(install: Install) -> None:
+    processes = [process(ME, (1 << 64) - 1), process(1 << 31, GIB)]
+    device = fake_device(0, free=90 * GIB, ecc=(1 << 64) - 1, compute=processes)
+    gpu = only(install(FakeNvml(device)))
+    assert (gpu.free, gpu.errors) == (gpu.total, None)
+    assert [(holder.pid, holder.memory) for holder in gpu.holders] == [(ME, None)]
+
+
+def test_a_gpu_is_lost_by_the_word_of_the_driver_only(install: Install) -> None:
+    first, second = fake_device(0), fake_device(1)
+    backend = install(FakeNvml(first, second))
+    backend.look()
+    first.fails = second.lost = True
+    found = backend.look()
+    assert (found.gpus, found.lost) == ((), ("GPU-1",))
+
+
+def test_an_error_of_a_gpu_that_is_lost_already_is_told(install: Install) -> None:
+    device = fake_device(0)
+    module = FakeNvml(device)
+    told: SimpleQueue[GpuFault] = SimpleQueue()
+    install(module).watch(told.put)
+    device.lost = True
+    module.events.append((device, 79))
+    assert told.get(timeout=60) == GpuFault("GPU-0", 79, "Xid 79")
+
+
+def test_a_process_that_has_just_ended_is_no_other_namespace(
+    install: Install, gone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml_module, "_is_in_container", lambda: True)
     device = fake_device(0, compute=[process(ME, GIB)])
     backend = install(FakeNvml(device))
     assert backend.look().names_processes
@@ -184,14 +244,12 @@ def test_memory_that_no_process_holds_means_a_container(
 def test_errors_of_gpus_come_as_they_happen(install: Install) -> None:
     one, two = fake_device(0), fake_device(1, events=0)
     module = FakeNvml(one, two)
-    module.events = [module.error("GpuIsLost"), (one, 79), (one, 31)]
+    module.events = [module.error("GpuIsLost"), (one, 79), (one, 79), (one, 31)]
     backend = install(module)
-    woken: SimpleQueue[None] = SimpleQueue()
-    backend.watch(lambda: woken.put(None))
-    for _ in range(2):
-        woken.get(timeout=60)
-    assert backend.faults() == [GpuFault("GPU-0", 79, "Xid 79"), GpuFault("GPU-0", 31, "Xid 31")]
-    assert backend.faults() == []
+    told: SimpleQueue[GpuFault] = SimpleQueue()
+    backend.watch(told.put)
+    found = [told.get(timeout=60) for _ in range(2)]
+    assert found == [GpuFault("GPU-0", 79, "Xid 79"), GpuFault("GPU-0", 31, "Xid 31")]
     assert module.registered == ["GPU-0"]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from servd.host.gpu_query import ask_gpus, query_gpus
 from servd.host.gpus import usable_gpus
+from servd.wire.names import GPU_BACKEND
 
 from support.gpus import MEMORY_BYTES, FakeGpus, fake_gpu
 from support.harness import command
@@ -50,3 +53,13 @@ def test_the_doctor_names_the_gpus_and_says_whether_workers_are_told_apart(tmp_p
     gpus.write(names_processes=False)
     done = command("doctor", folder=tmp_path, environ=gpus.environ)
     assert "warning: memory of GPUs is measured per GPU, not per worker" in done.stdout
+
+
+def test_a_file_of_gpus_may_be_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeGpus(tmp_path / "gpus.json", 2)
+    monkeypatch.chdir(tmp_path)
+    found = query_gpus({GPU_BACKEND: "fake:gpus.json"})
+    assert found is not None
+    assert len(found.gpus) == 2

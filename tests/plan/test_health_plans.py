@@ -6,9 +6,10 @@ from typing import Any
 
 from servd.config.http_file import RequestFile
 from servd.config.service import Service
+from servd.core.address import Address
 from servd.plan.host import Host
 from servd.plan.model import HealthPlan
-from servd.plan.probes import external_health, health_plan, ready_plan
+from servd.plan.probes import external_health, health_plan, ready_plan, warmup_plan
 
 PING = RequestFile("POST", "/v1/predict", (("Accept", "*/*"),), b"{}")
 HOST = Host(cpus=(0,), usable_cpus=1, requests={"/ping.http": PING})
@@ -33,6 +34,17 @@ def test_the_request_is_that_of_the_file_or_of_the_keys() -> None:
         "POST", "/%C3%A9", (), "ü".encode()
     )
     assert asked(method="HEAD").request == RequestFile("HEAD", "/healthz")
+
+
+def test_a_warm_up_of_the_defaults_leaves_out_programs_without_an_address_of_their_own() -> None:
+    warmup = {"request": "/ping.http"}
+    address = (Address("tcp", host="127.0.0.1", port=8000),)
+    shared = service(command=("run", "--fd", "{fd}"), warmup=warmup)
+    assert warmup_plan(shared, address, HOST) is None
+    own = service(command=("run", "{port}"), warmup=warmup)
+    found = warmup_plan(own, address, HOST)
+    assert found is not None
+    assert found.address == address[0]
 
 
 def test_only_an_app_is_trusted() -> None:

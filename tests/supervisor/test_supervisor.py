@@ -9,7 +9,7 @@ import pytest
 
 from servd.core.events import Event
 from servd.plan.diff import diff
-from servd.plan.model import Plan
+from servd.plan.model import MOST_STARTUPS, Plan
 from servd.supervisor.apply.mode import FIRST_START, MANUAL, RELOAD, ApplyMode
 from servd.supervisor.apply.transaction import ApplyError
 from servd.supervisor.io.messages import WorkerMessage
@@ -628,6 +628,20 @@ async def test_the_oldest_answers_its_requests_for_a_while_before_it_is_cut(
     assert [w.launch.generation for w in fakes.alive("web")] == [2, 3, 4]
 
 
+@virtual_time
+async def test_event_streams_and_programs_are_cut_at_once(fakes: Fakes) -> None:
+    """Those who do not wait have said so."""
+    fleet = Fleet(fakes)
+    fakes.plays("web", Script(drains_for=1000.0))
+    await fleet.start(app("web", "timeouts.drain = 2000"))
+    for number in (1, 2):
+        await fleet.apply(app("web", "timeouts.drain = 2000", f'env = {{ A = "{number}" }}'))
+        fakes.of("web", number)[0]._said(WorkerMessage(draining={"event stream": 1}))
+    began = now()
+    await fleet.apply(app("web", "timeouts.drain = 2000", 'env = { A = "3" }'))
+    assert now() - began < OLDEST_DRAIN_SECONDS
+
+
 # the stop
 
 
@@ -778,7 +792,7 @@ def test_a_stop_may_take_the_longest_chain_of_drains(fakes: Fakes) -> None:
 
 def test_a_start_may_take_as_if_each_service_waited_for_another(fakes: Fakes) -> None:
     plan = fakes.plan(app("a", "timeouts.startup = 5") + app("b", "timeouts.startup = 20"))
-    assert start_budget(plan) == 2 * 20 + 10
+    assert start_budget(plan) == 2 * MOST_STARTUPS * 20 + 10
     assert start_budget(Plan()) == 10
 
 

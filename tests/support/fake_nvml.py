@@ -11,7 +11,7 @@ GIB = 1 << 30
 
 _ERRORS = {
     "Uninitialized": 1, "NotSupported": 3, "NoPermission": 4, "DriverNotLoaded": 9, "Timeout": 10,
-    "LibraryNotFound": 12, "GpuIsLost": 15,
+    "LibraryNotFound": 12, "GpuIsLost": 15, "NotFound": 6, "Unknown": 999,
 }  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def fake_device(number: int, **fields: Any) -> SimpleNamespace:
             "free": 79 * GIB,
             "compute": [],
             "graphics": [],
+            "mps": [],
             "rates": 42,
             "temperature": 55,
             "milliwatts": 123_400,
@@ -52,6 +53,7 @@ def fake_device(number: int, **fields: Any) -> SimpleNamespace:
             "levels": {},
             "bus": f"00000000:{number:02X}:00.0",
             "lost": False,
+            "fails": False,
             "events": 0xF8,
             **fields,
         }
@@ -63,8 +65,15 @@ def process(pid: int, memory: int | None) -> SimpleNamespace:
     return SimpleNamespace(pid=pid, usedGpuMemory=memory, gpuInstanceId=None)
 
 
+class MismatchError(Exception):
+    """`pynvml.NVMLLibraryMismatchError`, which is no `NVMLError`."""
+
+
 class FakeNvml:
-    """Stands for the module."""
+    """Stands for the module. `is_old_driver`: it knows only version 2 of the lists of processes."""
+
+    NVMLLibraryMismatchError = MismatchError
+    is_old_driver = False
 
     NVMLError = NvmlError
     NVML_TEMPERATURE_GPU = 0
@@ -122,10 +131,24 @@ class FakeNvml:
         return int(self._value(handle, "ecc"))
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: SimpleNamespace) -> Any:
+        return self._processes(handle, "compute")
+
+    def nvmlDeviceGetComputeRunningProcesses_v2(self, handle: SimpleNamespace) -> Any:
         return self._value(handle, "compute")
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: SimpleNamespace) -> Any:
+        return self._processes(handle, "graphics")
+
+    def nvmlDeviceGetGraphicsRunningProcesses_v2(self, handle: SimpleNamespace) -> Any:
         return self._value(handle, "graphics")
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: SimpleNamespace) -> Any:
+        return self._processes(handle, "mps")
+
+    def _processes(self, handle: SimpleNamespace, kind: str) -> Any:
+        if self.is_old_driver:
+            raise MismatchError
+        return self._value(handle, kind)
 
     def nvmlDeviceGetMigMode(self, handle: SimpleNamespace) -> list[int]:
         return [self._value(handle, "mig"), handle.mig]
@@ -186,6 +209,8 @@ class FakeNvml:
             raise self.fails
 
     def _sound(self, handle: SimpleNamespace) -> SimpleNamespace:
+        if handle.fails:
+            raise self.error("Unknown")
         if handle.lost:
             raise self.error("GpuIsLost")
         return handle

@@ -91,7 +91,8 @@ class FakeGpus:
 
     def vanish(self, gpu: str) -> None:
         """Takes a GPU off the bus."""
-        self.write(gpus=[each for each in self.document["gpus"] if each["id"] != gpu])
+        rest = [each for each in self.document["gpus"] if each["id"] != gpu]
+        self.write(gpus=rest, lost=[*self.document.get("lost", ()), gpu])
 
     def hang(self, *, hang: bool = True) -> None:
         """Lets every question to the driver wait until this is called with `hang=False`."""

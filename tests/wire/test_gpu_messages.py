@@ -56,14 +56,23 @@ def snapshot(**fields: Any) -> bytes:
         b'{"snapshot": {"gpus": [], "names_processes": "yes"}}',
         b'{"snapshot": {"gpus": [{"id": "a"}, {"id": "a"}]}}',
         b'{"fault": {}}', b'{"fault": {"gpu": "a", "xid": "b"}}', b'{"fault": [1]}',
-        snapshot(id=""), snapshot(id=7), snapshot(other=1), snapshot(number=0), snapshot(total="x"),
+        snapshot(id=""), snapshot(id=7), snapshot(number=0), snapshot(total="x"),
         snapshot(total=1, free=2), snapshot(total=-1), snapshot(total=1.5), snapshot(total=True),
         snapshot(temperature="hot"), snapshot(power=float("nan")), snapshot(utilization=[]),
         snapshot(errors=-1), snapshot(cpus=["a"]), snapshot(near=[]), snapshot(near={"b": "c"}),
         snapshot(holders=[{"pid": "1"}]), snapshot(holders=[{"pid": 1, "memory": "x"}]),
         snapshot(holders=[{"pid": 1, "name": 3}]), snapshot(total=1 << 70),
+        snapshot(holders=[{"pid": 1 << 31}]), b'{"snapshot": {"gpus": [], "lost": [1]}}',
     ],
 )  # fmt: skip
 def test_anything_else_is_no_report(line: bytes) -> None:
     with pytest.raises(ValueError):  # json's own too
         report_of(line)
+
+
+def test_what_another_version_says_more_is_ignored() -> None:
+    found = report_of(snapshot(other=1, holders=[{"pid": 1, "more": 2}])).snapshot
+    assert found is not None
+    assert found.gpus == (Gpu("GPU-1", holders=(GpuHolder(1),)),)
+    fault = report_of(b'{"fault": {"gpu": "a", "xid": 79, "when": 3}}').fault
+    assert fault == GpuFault("a", 79)

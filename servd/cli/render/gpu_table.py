@@ -14,8 +14,16 @@ _NOT_NAMED = "the driver does not tell which processes: servd runs in a containe
 
 GpuRow = Mapping[str, Any]
 
+
+def _memory(gpu: GpuRow) -> str:
+    """Returns `38.2/79.6G`; a dash where the driver does not tell (a total of 0)."""
+    if not gpu["memory_bytes"]:
+        return "-"
+    return f"{gigabytes(gpu['used_bytes'])}/{gigabytes(gpu['memory_bytes'])}G"
+
+
 _COLUMNS: Sequence[tuple[str, Callable[[GpuRow], str]]] = (
-    ("MEMORY", lambda gpu: f"{gigabytes(gpu['used_bytes'])}/{gigabytes(gpu['memory_bytes'])}G"),
+    ("MEMORY", _memory),
     ("UTIL%", lambda gpu: percent(gpu["utilization"])),
     ("TEMP C", lambda gpu: number(gpu["temperature_celsius"])),
     ("POWER W", lambda gpu: number(gpu["power_watts"])),
@@ -44,7 +52,8 @@ def gpu_lines(listed: Mapping[str, Any], width: int, *, by_daemon: bool) -> list
         row = StyledLine.of("  ".join(parts))
         lines.append(row.restyled("dim") if at == 0 else row)
         if at:
-            lines += _below(gpus[at - 1], by_daemon=by_daemon)
+            tells_strangers = by_daemon and listed["names_processes"]
+            lines += _below(gpus[at - 1], by_daemon=tells_strangers)
     if not listed["names_processes"]:
         lines.append(StyledLine.of(Span(_NOT_NAMED, "yellow")))
     return [line if line.width <= width else line.fitted(width) for line in lines]

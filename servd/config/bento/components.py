@@ -111,7 +111,8 @@ class Expansion:
                 tag=graph.tag,
                 latest=graph.latest,
                 entry_env={} if is_entry else graph.services[graph.entry].env,
-                asks_ready=declared.readiness and not (is_set("health") or self._probes_all),
+                asks_ready=declared.readiness
+                and not (declared.command or is_set("health") or self._probes_all),
             )
         return services
 

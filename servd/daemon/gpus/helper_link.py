@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from servd.host.gpu_helper import start_helper
+from servd.host.gpu_helper import end_helper, is_one_ending, start_helper
 from servd.wire.gpu_messages import GpuLines, GpuReport, line_of, report_of
 
 _REAP_SECONDS = 1.0
@@ -30,7 +29,11 @@ class HelperLink(asyncio.Protocol):
         self._channel: socket.socket | None = None
 
     async def start(self, environ: Mapping[str, str], interval: float) -> None:
-        """Starts the helper. Raises OSError."""
+        """Starts the helper, once the one before has ended. Raises OSError."""
+        for _ in range(round(_REAP_SECONDS / _POLL_SECONDS)):
+            if not is_one_ending():
+                break
+            await asyncio.sleep(_POLL_SECONDS)
         helper = start_helper(environ, interval)
         self._process, self._channel = helper.process, helper.channel
         loop = asyncio.get_running_loop()
@@ -56,8 +59,7 @@ class HelperLink(asyncio.Protocol):
             self._channel.close()
         if self._process is None:
             return
-        with contextlib.suppress(OSError):
-            self._process.kill()
+        end_helper(self._process)
         for _ in range(round(_REAP_SECONDS / _POLL_SECONDS)):
             if self._process.poll() is not None:
                 return

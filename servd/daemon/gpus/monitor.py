@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import structlog
 
 from servd.core.events import Event
-from servd.daemon.gpus.changes import faults_between
+from servd.daemon.gpus.changes import GpuChanges
 from servd.daemon.gpus.helper_link import HelperLink
 from servd.host.gpu_helper import NO_PYNVML, may_have_gpus
 from servd.host.gpu_query import GpuAnswer, ask_gpus
@@ -32,18 +33,25 @@ _FIRST_TICKS = 3 * _TICKS
 _LONGEST_PAUSE_TICKS = 60
 _FRESH_SECONDS = 2.0
 
-_NEXT_ACTION = "what runs continues; GPU memory is unknown; ask again later"
+_ANSWER_SECONDS = 1.0
+"""Time in which an answer without a helper serves all who ask."""
+
+_NEXT_ACTION = "what runs continues: run nvidia-smi, and look for Xid in the kernel log"
 
 log = structlog.get_logger()
 
 Subscriber = Callable[[GpuSnapshot | None], object]
 
+_Loss = Literal["", "absent", "silent", "failed"]
+"""Why the GPUs are unknown: no driver, no answer, or one that is no use. "": they are known."""
+
 
 class GpuMonitor:
     """Runs the helper while a service of the plan has GPUs. `snapshot`: the last that it sent, at
     most `patience` seconds old; None while the GPUs are unknown. `known`: the last, however old:
-    which GPUs there are, also while the driver hangs. `on_fault` gets every error of a GPU, after
-    the snapshot that shows its consequences.
+    which GPUs there are, also while the driver hangs. `on_fault` gets the errors of GPUs as they
+    come, maybe before a snapshot shows the consequences; what happens while no helper runs, or one
+    is replaced, shows in the next snapshot only.
     """
 
     def __init__(
@@ -68,9 +76,12 @@ class GpuMonitor:
         """Ticks since the last snapshot."""
         self._reports = 0
         """Reports of the helper that runs."""
-        self._is_lost = False
+        self._loss: _Loss = ""
         self._error = ""
-        self._asking = asyncio.Lock()
+        self._changes = GpuChanges()
+        self._asking: asyncio.Task[GpuAnswer] | None = None
+        self._answered = 0.0
+        """When the last answer without a helper came."""
         self._numbers = itertools.count(1)
         self._looks: dict[int, asyncio.Future[GpuSnapshot]] = {}
 
@@ -105,12 +116,34 @@ class GpuMonitor:
         if self._link is not None:
             self._link.look(next(self._numbers))
 
+    @property
+    def latest(self) -> GpuAnswer | None:
+        """The snapshot, or why there is none; None while the first is awaited, or nothing is
+        watched. May be read in any thread.
+        """
+        snapshot = self.snapshot
+        if self._task is None or snapshot is not None:
+            return GpuAnswer(snapshot) if snapshot is not None else None
+        if self._loss:
+            return GpuAnswer(error=self._error, is_absent=self._loss == "absent")
+        return GpuAnswer(error="the GPU helper starts again") if self.known is not None else None
+
     async def answer(self) -> GpuAnswer:
-        """Returns the snapshot, or why there is none. Asks the driver where nothing is watched."""
+        """Returns the snapshot, or why there is none. Asks the driver where nothing is watched: one
+        helper at a time, however many ask.
+        """
         if self._task is not None:
-            return GpuAnswer(self.snapshot, "" if self.snapshot is not None else self._error)
-        async with self._asking:  # one helper at a time, however many ask
-            return await asyncio.to_thread(ask_gpus, self._environ)
+            return self.latest or GpuAnswer()
+        now = asyncio.get_running_loop().time()
+        is_old = self._asking is not None and self._asking.done()
+        if self._asking is None or (is_old and now - self._answered > _ANSWER_SECONDS):
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> GpuAnswer:
+        answer = await asyncio.to_thread(ask_gpus, self._environ)
+        self._answered = asyncio.get_running_loop().time()
+        return answer
 
     def need(self, plan: Plan) -> None:
         """Starts the helper if services of `plan` have GPUs."""
@@ -135,26 +168,31 @@ class GpuMonitor:
             self._task.cancel()
             self._ending.add(self._task)
             self._task.add_done_callback(self._ending.discard)
+        was_known = self.snapshot is not None
         self._task = self._link = self.snapshot = self.known = None
-        self._silence, self._is_lost, self._error = 0, False, ""
+        self._silence, self._loss, self._error = 0, "", ""
+        self._changes = GpuChanges()
+        if was_known:
+            self._tell(None)
 
     async def _run(self) -> None:
         pause = 1
         while True:
             self._reports = 0
+            loss: _Loss = "absent"
+            reason = NO_PYNVML
             if may_have_gpus(self._environ):
-                reason = await self._listen()
+                loss, reason = await self._listen()
             else:
-                reason = NO_PYNVML
-                self._lose(reason, is_absent=True)
+                self._lose(loss, reason)
             if self._reports:
                 pause = 1
             for _ in range(pause):
                 await asyncio.sleep(self._tick)
-                self._count_silence(reason)
+                self._count_silence(loss, reason)
             pause = min(2 * pause, _LONGEST_PAUSE_TICKS)
 
-    async def _listen(self) -> str:
+    async def _listen(self) -> tuple[_Loss, str]:
         """Runs one helper until it ends or is silent for too long; returns why."""
         link = self._link = HelperLink(lambda report: self._take(link, report))
         ticks = 0
@@ -164,12 +202,12 @@ class GpuMonitor:
                 before = self._reports
                 await asyncio.wait({link.ended}, timeout=self._tick)
                 if link.ended.done():
-                    return link.ended.result()
+                    return "failed", link.ended.result()
                 ticks = ticks + 1 if self._reports == before else 0
-                self._count_silence(self._no_answer)
-            return self._no_answer
+                self._count_silence("silent", self._no_answer)
+            return "silent", self._no_answer
         except OSError as error:
-            return f"cannot start the GPU helper: {error.strerror}"
+            return "failed", f"cannot start the GPU helper: {error.strerror}"
         finally:
             if self._link is link:
                 self._link = None
@@ -179,17 +217,18 @@ class GpuMonitor:
     def _no_answer(self) -> str:
         return f"no answer for {self._patience:g} s"
 
-    def _count_silence(self, reason: str) -> None:
+    def _count_silence(self, loss: _Loss, reason: str) -> None:
         """Counts a tick without a snapshot: a helper that is replaced soon enough is no event."""
         self._silence += 1
         if self._silence >= (_TICKS if self.known is not None else _FIRST_TICKS):
-            self._lose(reason)
+            self._lose(loss, reason)
 
     def _take(self, link: HelperLink, report: GpuReport) -> None:
         if link is not self._link:
             return
         if report.failure:
-            self._lose(report.failure, is_absent=self.known is None)
+            is_absent = report.is_absent and self.known is None
+            self._lose("absent" if is_absent else "failed", report.failure)
         if report.fault is not None:
             self._tell_fault(report.fault)
         if report.snapshot is not None:
@@ -197,30 +236,30 @@ class GpuMonitor:
             self._take_snapshot(report.snapshot, report.look)
 
     def _take_snapshot(self, snapshot: GpuSnapshot, look: int | None) -> None:
-        before = self.known
+        if self._loss:
+            log.info(Event.GPU_DRIVER_ANSWERS if self.known is not None else Event.GPUS_MEASURED)
+        snapshot, faults = self._changes.settle(snapshot)
         self.snapshot = self.known = snapshot
-        self._silence = 0
-        if self._is_lost:
-            self._is_lost = False
-            log.info(Event.GPU_DRIVER_ANSWERS)
-        waiting = self._looks.get(look) if look is not None else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(snapshot)
+        self._silence, self._loss, self._error = 0, "", ""
+        for number, waiting in self._looks.items() if look is not None else ():
+            if look is not None and number <= look and not waiting.done():
+                waiting.set_result(snapshot)
         self._tell(snapshot)
-        for fault in faults_between(before, snapshot) if before is not None else ():
+        for fault in faults:
             self._tell_fault(fault)
 
-    def _lose(self, reason: str, *, is_absent: bool = False) -> None:
-        """Takes the GPUs for unknown, and says so once: there is no driver, or it is silent."""
-        if self._is_lost:
-            return
-        self._is_lost = True
+    def _lose(self, loss: _Loss, reason: str) -> None:
+        """Takes the GPUs for unknown, and says so once; the newest reason is kept."""
         self._error = reason
+        if self._loss:
+            return
+        self._loss = loss
         self.snapshot = None
-        if is_absent:
+        if loss == "absent":
             log.info(Event.GPUS_NOT_MEASURED, error=reason)
         else:
-            log.warning(Event.GPU_DRIVER_SILENT, error=reason, next_action=_NEXT_ACTION)
+            event = Event.GPU_DRIVER_SILENT if loss == "silent" else Event.GPU_DRIVER_FAILS
+            log.warning(event, error=reason, next_action=_NEXT_ACTION)
         self._tell(None)
 
     def _tell(self, snapshot: GpuSnapshot | None) -> None:

@@ -70,8 +70,9 @@ def gpu_families(usage: GpuUsage) -> Iterator[Metric]:
     )
     for gpu in gpus:
         info.add_metric([gpu.id, gpu.number, gpu.name], 1)
-        memory.add_metric([gpu.id, "used"], gpu.used)
-        memory.add_metric([gpu.id, "free"], gpu.free)
+        if gpu.total:  # else it is not told
+            memory.add_metric([gpu.id, "used"], gpu.used)
+            memory.add_metric([gpu.id, "free"], gpu.free)
         if gpu.errors is not None:
             errors.add_metric([gpu.id], gpu.errors)
     yield info

@@ -92,6 +92,10 @@ class Planner:
 
         Raises `ConfigError` and `RefusedError`.
         """
+        with self.gpus.one_answer():  # also where several numbers of workers are tried
+            return self._following(loaded, desired, request)
+
+    def _following(self, loaded: Loaded, desired: DesiredState, request: ReloadRequest) -> Planned:
         act = request.act
         if not isinstance(act, FollowLoad) or act.service not in desired.declared.by_name:
             return self._next(loaded, desired, request)

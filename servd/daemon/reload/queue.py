@@ -67,6 +67,11 @@ class ReloadQueue:
         """Whether no request waits, nor is parked."""
         return not (self._waiting or self._parked)
 
+    @property
+    def has_next(self) -> bool:
+        """Whether a request waits for its turn; those that are parked do not."""
+        return bool(self._waiting)
+
     def refused(self, request: ReloadRequest) -> ReloadReport:
         """Returns the report of a request that comes too late."""
         return ReloadReport("rolled_back", self._now(), request.why, error=self.refusal)

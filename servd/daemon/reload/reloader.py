@@ -124,6 +124,7 @@ class Reloader:
                 raise
             except HeldUpError as error:
                 self._held_up.park(request, future, error)
+                self._is_over()  # whoever is told sees what it waits for
             except (RefusedError, OutdatedError) as error:
                 if not future.done():
                     future.set_exception(error)
@@ -164,6 +165,11 @@ class Reloader:
     def is_busy(self) -> bool:
         """Whether a reload is under way, or waits for its turn."""
         return self._at_work or not self._queue.is_empty
+
+    @property
+    def is_reloading(self) -> bool:
+        """Whether a reload is under way; one that waits for a drain is not."""
+        return self._at_work or self._queue.has_next
 
     @property
     def revision(self) -> str:
@@ -239,9 +245,6 @@ class Reloader:
         self._observer.before_reading()
         try:
             report = await self._outcome(request)
-        except HeldUpError:
-            self._is_over()
-            raise
         except (RefusedError, OutdatedError) as error:
             log.warning(Event.RELOAD_REFUSED, reason=request.why, error=str(error))
             self._is_over()

@@ -14,6 +14,7 @@ from servd.core.handed_socket import HandedSocket
 from servd.core.quick_dataclass import dataclass
 from servd.plan.overrides import Override
 from servd.supervisor.apply.inherit import InheritedService
+from servd.wire.gpus import GpuSnapshot
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -36,7 +37,7 @@ class UpgradeState:
     systemd; `workers` are the numbers of services that follow their load; `generation` (the
     revision) and `digest` are the configuration's; `gpus` are those of each worker, and
     `gpu_peaks` the bytes that one took of a GPU at most, by service; `gpu_quarantine` are the GPUs
-    that have failed, with the reasons.
+    that have failed, with the reasons; `known_gpus` is what the driver told last.
     """
 
     pid: int
@@ -60,6 +61,7 @@ class UpgradeState:
     gpus: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     gpu_peaks: dict[str, int] = field(default_factory=dict)
     gpu_quarantine: dict[str, str] = field(default_factory=dict)
+    known_gpus: GpuSnapshot | None = None
 
     @property
     def descriptors(self) -> list[int]:

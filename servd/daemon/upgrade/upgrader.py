@@ -235,4 +235,5 @@ def upgrade_state(components: DaemonComponents) -> UpgradeState:
         gpus={service.name: service.gpus for service in desired.plan.services if service.gpus},
         gpu_peaks=dict(supervisor.context.workers.gpus.peaks),
         gpu_quarantine=dict(supervisor.context.workers.gpus.quarantine.reasons),
+        known_gpus=supervisor.context.workers.gpus.known,
     )

@@ -12,6 +12,7 @@ from servd.config.request_files import request_files_of
 from servd.core.basedir import absolute
 from servd.core.exhaustion import glob_or_raise, is_exhaustion
 from servd.core.quick_dataclass import dataclass
+from servd.core.regular_file import open_regular
 
 _MOST_LINKS = 40
 _READ_BYTES = 16 * 2**20
@@ -110,7 +111,7 @@ def _steps(path: str) -> list[str]:
 
 def _content(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.sha256(file.read(_READ_BYTES)).digest()
     except OSError as error:
         if is_exhaustion(error):

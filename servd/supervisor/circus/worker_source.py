@@ -207,7 +207,7 @@ class PreloadedApp:
     def _raise_failure(self, template: Template) -> None:
         status = template.status
         if self._is_late:
-            reason = f"the app was not imported within {self._seconds:g} s"
+            reason = f"the app was not imported within {self._seconds:g} s (timeouts.startup)"
         elif status is None:
             return
         else:

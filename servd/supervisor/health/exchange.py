@@ -13,6 +13,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _READ_BYTES = 65536
 _SHOWN_BYTES = 300
+_EXPLAINS_SECONDS = 1.0
 _BODILESS = frozenset({204, 304})
 _MOST_HEADERS = 200
 _STATUS_DIGITS = 3
@@ -28,19 +29,22 @@ class WorkerAnswer(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def closing(connecting: Awaitable[Connection]) -> AsyncIterator[Connection]:
-    """Makes a connection, and closes it afterwards."""
+    """Makes a connection, and ends it afterwards: what the other side has not read is dropped, for
+    it may never read it.
+    """
     reader, writer = await connecting
     try:
         yield reader, writer
     finally:
-        writer.close()
+        writer.transport.abort()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
 
 async def exchange(connection: Connection, request: bytes, most: int | None = None) -> WorkerAnswer:
-    """Sends a request and reads its answer to the end, or `most` bytes of it. Raises OSError, and
-    ValueError when the answer is not HTTP or is cut short.
+    """Sends a request and reads its answer to the end, or `most` bytes of it; of one that is not
+    2xx only the beginning. Raises OSError, and ValueError when the answer is not HTTP or is cut
+    short.
     """
     reader, writer = connection
     # an answer may come before all is read: reading it must not wait for that
@@ -50,7 +54,10 @@ async def exchange(connection: Connection, request: bytes, most: int | None = No
         head = await _head(reader)
     if head.status in _BODILESS or request.startswith(b"HEAD "):
         return WorkerAnswer(head.status, "")
-    beginning = await _body(reader, head, most)
+    if 200 <= head.status < 300:
+        beginning = await _body(reader, head, most)
+    else:
+        beginning = await _beginning(reader)
     text = beginning.decode(errors="replace")
     return WorkerAnswer(head.status, visible(" ".join(text.split())))
 
@@ -104,6 +111,16 @@ async def _head_after(reader: asyncio.StreamReader, status: int) -> _Head:
         elif name.lower() == b"transfer-encoding":
             is_chunked = value.strip().lower().endswith(b"chunked")
     raise ValueError("the response has no end of its headers")
+
+
+async def _beginning(reader: asyncio.StreamReader) -> bytes:
+    """Returns the beginning of a body that only explains a status: its end may never come."""
+    found = b""
+    with contextlib.suppress(OSError):  # TimeoutError is one
+        async with asyncio.timeout(_EXPLAINS_SECONDS):
+            while len(found) < _SHOWN_BYTES and (part := await reader.read(_SHOWN_BYTES)):
+                found += part
+    return found[:_SHOWN_BYTES]
 
 
 async def _body(reader: asyncio.StreamReader, head: _Head, most: int | None) -> bytes:

@@ -61,16 +61,18 @@ def _children(pid: int) -> Iterable[int]:
             continue
 
 
-def bytes_read(pid: int) -> int:
+def bytes_read(pid: int) -> int | None:
     """Bytes that a process has read, from files and pipes, and from disks for mapped files; 0 when
-    it has ended.
+    it has ended, None where the kernel does not tell.
     """
     try:
         with open(f"/proc/{pid}/io", "rb") as file:
             found = dict(line.split(b": ") for line in file.read().splitlines())
         return int(found[b"rchar"]) + int(found[b"read_bytes"])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0 if os.path.exists("/proc/self/io") else None
     except (OSError, ValueError, KeyError):
-        return 0
+        return None
 
 
 def over(pid: int, limit: int) -> int:

@@ -19,6 +19,9 @@ NOTICEABLE_BYTES = 1024 * 1024
 
 _LOOK_SECONDS = 1.0
 
+_PAUSE_FACTOR = 20
+"""The pause after a slow look is at least this many times as long."""
+
 
 class StartLimit:
     """The time until which a worker must be ready (`due`): `timeouts.startup`, or longer, in all up
@@ -34,6 +37,7 @@ class StartLimit:
         self._gpu_memory = gpu_memory
         self._loop = asyncio.get_running_loop()
         self._figures: list[int] = []
+        self._sees_reads = True
         self.begin()
 
     def begin(self) -> None:
@@ -51,7 +55,8 @@ class StartLimit:
         ends = [(self._began + plan.startup, "")]
         if (stall := plan.stall) is not None:
             reason = f"made no progress for {stall:g} s (timeouts.stall)"
-            ends = [] if plan.stall_is_set else ends
+            # what reads unseen may make progress
+            ends = [] if plan.stall_is_set and self._sees_reads else ends
             ends.append((self._progressed + stall, reason))
         if self._process.extended_until is not None:
             reason = "was not ready within the time that it asked for (EXTEND_TIMEOUT_USEC)"
@@ -84,10 +89,13 @@ class StartLimit:
 
     async def _follow(self, limit: asyncio.Timeout) -> None:
         while self._plan.stall is not None:
+            began = self._loop.time()
             if self._progresses():
                 self._progressed = self._loop.time()
-                self._move(limit)
-            await asyncio.sleep(min(_LOOK_SECONDS, self._plan.stall / 4))
+            self._move(limit)
+            costs = _PAUSE_FACTOR * (self._loop.time() - began)  # large trees, on the daemon's loop
+            longest = self._plan.stall / 4
+            await asyncio.sleep(min(longest, max(_LOOK_SECONDS, costs)))
 
     def _move(self, limit: asyncio.Timeout) -> None:
         if not limit.expired() and limit.when() != self.due:
@@ -96,8 +104,10 @@ class StartLimit:
     def _progresses(self) -> bool:
         """Whether it has noticeably read, or taken memory, since it last did."""
         pids = memory.tree(self._process.pid)
+        reads = [memory.bytes_read(pid) for pid in pids]
+        self._sees_reads = None not in reads
         now = [
-            sum(map(memory.bytes_read, pids)),
+            sum(each or 0 for each in reads),
             sum(memory.resident(pid) or 0 for pid in pids),
             self._gpu_memory(pids) if self._gpu_memory is not None else 0,
         ]

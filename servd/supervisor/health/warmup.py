@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import Any
 
@@ -14,6 +15,9 @@ from servd.supervisor.health.exchange import Connection, closing, exchange
 from servd.supervisor.health.probe import connect_privately, connect_to, reason_of
 from servd.supervisor.health.readiness import NotReadyError
 from servd.supervisor.io.channel import UnansweredError
+
+_MOST_BYTES = 64 * 2**20
+"""What has sent so much of an answer is warm."""
 
 
 async def warm_up(process: WorkerProcess, log: Any) -> None:
@@ -51,26 +55,26 @@ async def _is_warm(process: WorkerProcess, plan: WarmupPlan) -> bool:
 
 async def _why_not_warm(process: WorkerProcess, plan: WarmupPlan) -> str:
     number, reason = 0, ""
-    try:
-        async with asyncio.timeout(plan.timeout):
+    request = plan.request.encoded(plan.host)
+    limit = asyncio.timeout(plan.timeout)
+    with contextlib.suppress(TimeoutError):
+        async with limit:
             while number < plan.times and not reason:
                 number += 1
-                reason = await _why_not_well(process, plan)
-    except TimeoutError:
+                reason = await _why_not_well(process, plan, request)
+    if limit.expired():
         took = "was not answered in time: all of the warm-up may take"
         reason = f"{took} {plan.timeout:g} s (warmup.timeout)"
     which = f" {number} of {plan.times}" if plan.times > 1 else ""
     return f"warm-up request{which}: {plan.request.shown} {reason}" if reason else ""
 
 
-async def _why_not_well(process: WorkerProcess, plan: WarmupPlan) -> str:
+async def _why_not_well(process: WorkerProcess, plan: WarmupPlan, request: bytes) -> str:
     """Sends one request; returns what is wrong with its answer, "" for nothing."""
     try:
         async with closing(_connect(process, plan)) as connection:
-            answer = await exchange(connection, plan.request.encoded(plan.host))
-    except TimeoutError:  # an OSError
-        raise
-    except OSError as error:
+            answer = await exchange(connection, request, _MOST_BYTES)
+    except OSError as error:  # the limit cancels: a TimeoutError here is one of the connection
         return f"failed: {reason_of(error)}"
     except (UnansweredError, ValueError) as error:
         return f"failed: {error}"

@@ -17,8 +17,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from servd.daemon.gpus import helper_link
+from servd.daemon.gpus import monitor as monitor_module
 from servd.daemon.gpus.monitor import GpuMonitor
 from servd.host.gpu_helper import StartedHelper, start_helper
+from servd.host.gpu_query import GpuAnswer, ask_gpus
 from servd.plan.model import Plan
 from servd.wire.gpus import GpuFault, GpuSnapshot
 
@@ -28,6 +30,8 @@ from support.plans import plan_of
 
 NO_GPUS = plan_of({"web": {"command": ("true",)}})
 WITH_GPUS = Plan((replace(NO_GPUS.services[0], gpus=(("0",),)),))
+
+NOTHING = GpuAnswer()
 
 PATIENT = 1000.0
 """Seconds that no test waits for."""
@@ -155,6 +159,62 @@ async def test_a_fresh_look_does_not_wait_for_the_next(gpus: FakeGpus) -> None:
 
 
 @in_loop
+async def test_looks_at_the_same_time_are_all_answered(gpus: FakeGpus) -> None:
+    watched = Watched(gpus.environ, PATIENT, interval=3600.0)
+    watched.monitor.follow(WITH_GPUS)
+    await watched.known()
+    found = await asyncio.gather(*(watched.monitor.fresh(PATIENT) for _ in range(10)))
+    assert None not in found
+    await watched.monitor.stop()
+
+
+@in_loop
+async def test_the_end_of_watching_is_told(gpus: FakeGpus) -> None:
+    watched = Watched(gpus.environ, PATIENT)
+    watched.monitor.follow(WITH_GPUS)
+    await watched.known()
+    watched.monitor.follow(NO_GPUS)
+    assert watched.told[-1] is None
+    told = len(watched.told)
+    await watched.monitor.stop()
+    assert len(watched.told) == told
+
+
+@in_loop
+async def test_an_answer_without_a_helper_is_shared(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def ask(environ: Mapping[str, str]) -> GpuAnswer:
+        asked.append(environ)
+        return ask_gpus(environ)
+
+    monkeypatch.setattr(monitor_module, "ask_gpus", ask)
+    monkeypatch.setattr(monitor_module, "_ANSWER_SECONDS", PATIENT)
+    monitor = GpuMonitor({**os.environ, **gpus.environ})
+    answers = await asyncio.gather(*(monitor.answer() for _ in range(5)))
+    answers.append(await monitor.answer())
+    assert all(answer.snapshot is not None for answer in answers)
+    assert len(asked) == 1
+    monkeypatch.setattr(monitor_module, "_ANSWER_SECONDS", 0.0)
+    await monitor.answer()
+    assert len(asked) == 2
+
+
+@in_loop
+async def test_the_newest_reason_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "gpus.json"
+    watched = Watched({"SERVD_GPU_BACKEND": f"fake:{path}"}, 1.0)
+    watched.monitor.follow(WITH_GPUS)
+    await watched.until(lambda: watched.monitor.latest)
+    assert "FileNotFoundError" in (await watched.monitor.answer()).error
+    path.write_text("[")
+    await watched.until(lambda: "JSONDecodeError" in (watched.monitor.latest or NOTHING).error)
+    await watched.monitor.stop()
+
+
+@in_loop
 async def test_a_driver_that_hangs_is_said_once_and_so_is_its_answer(
     gpus: FakeGpus, said: list[Any]
 ) -> None:
@@ -196,7 +256,7 @@ async def test_a_helper_that_is_killed_is_replaced_without_a_word(
 @in_loop
 async def test_a_machine_without_a_driver_is_said_once(tmp_path: Path, said: list[Any]) -> None:
     path = tmp_path / "gpus.json"
-    watched = Watched({"SERVD_GPU_BACKEND": f"fake:{path}"}, 0.1)
+    watched = Watched({"SERVD_GPU_BACKEND": f"fake:{path}"}, 1.0)
     watched.monitor.follow(WITH_GPUS)
     helpers = {watched.monitor.helper_pid}
 
@@ -209,7 +269,7 @@ async def test_a_machine_without_a_driver_is_said_once(tmp_path: Path, said: lis
     assert "gpus.json" in said[0]["error"]
     FakeGpus(path)
     await watched.known()
-    assert names(said) == ["GPUs not measured", "GPU driver answers again"]
+    assert names(said) == ["GPUs not measured", "GPUs measured"]
     await watched.monitor.stop()
 
 

@@ -180,6 +180,7 @@ def test_a_third_reload_waits_for_a_request_and_others_overtake_it(servd: Servd)
         command = pool.submit(daemon.cli, "reload")
         waits = daemon.wait_for("reload waits", service="web")
         assert waits["reason"] == "web generation 1 answers 1 request, 10m left"
+        assert daemon.status()["state"] == "running"
         notice = f"a reload waits: {waits['reason']}"
         assert daemon.service("web")["notices"] == [notice]
         assert notice in daemon.cli("status").stdout

@@ -13,6 +13,7 @@ from servd.daemon.upgrade.new_daemon import Ready, UpgradeError
 from servd.daemon.upgrade.state import OverrideRecord
 from servd.daemon.upgrade.upgrader import Upgrades
 from servd.plan.overrides import RefusedError
+from servd.wire.gpus import Gpu, GpuSnapshot
 
 from support.in_loop import in_loop, settle
 from support.upgrade_fakes import FakeComponents, FakeNewDaemon
@@ -23,6 +24,8 @@ HANDED_OVER = [
     "replaced by 99", "said {'yours': True}", "confirms",
 ]  # fmt: skip
 TAKEN_BACK = ["admin handed over []", "folder owned", "goes on", "dismissed", "sockets reclaimed"]
+
+TOLD = GpuSnapshot((Gpu("GPU-a", "0", near={"GPU-b": 1}),), "580")
 
 
 class Attempt:
@@ -63,6 +66,8 @@ async def test_everything_is_handed_over_before_the_new_daemon_is_told_that_it_r
 async def test_the_document_has_what_the_new_daemon_cannot_read_from_files() -> None:
     attempt = Attempt()
     attempt.room.supervisor.context.workers.gpus.peaks["model"] = 7
+    attempt.room.supervisor.context.workers.gpus.take(TOLD)
+    attempt.room.supervisor.context.workers.gpus.take(None)
     await attempt.upgrades.request()
     state = attempt.new.state
     assert (state.pid, state.lock, state.generation, state.numbers) == (
@@ -78,6 +83,7 @@ async def test_the_document_has_what_the_new_daemon_cannot_read_from_files() -> 
     assert [item.key for item in state.admin] == ["admin"]
     assert state.by_hand == {"web": OverrideRecord(4, False, 2)}
     assert (state.gpus, state.gpu_peaks) == ({}, {"model": 7})
+    assert state.known_gpus == TOLD, "also while the driver is silent"
     assert attempt.new.environ["NOTIFY"] == "1"
 
 

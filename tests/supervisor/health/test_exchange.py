@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from servd.supervisor.health.exchange import WorkerAnswer, exchange
+from servd.supervisor.health.exchange import WorkerAnswer, closing, exchange
 
 from support.in_loop import in_loop
 
@@ -39,6 +39,14 @@ async def test_an_answer_is_read_to_its_end() -> None:
 
 
 @in_loop
+async def test_an_answer_that_is_no_success_needs_no_end() -> None:
+    text = b"HTTP/1.1 503 No\r\n\r\nno room"
+    assert await told(text, ends=False) == WorkerAnswer(503, "no room")
+    text = b"HTTP/1.1 500 No\r\nContent-Length: 9999999\r\n\r\n" + b"!" * 1000
+    assert await told(text, ends=False) == WorkerAnswer(500, 300 * "!")
+
+
+@in_loop
 async def test_an_answer_with_a_length_needs_no_end_of_the_connection() -> None:
     text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-LENGTH: 2\r\n\r\nokmore"
     assert await told(text, ends=False) == WorkerAnswer(200, "ok")
@@ -62,3 +70,21 @@ async def test_an_answer_with_a_length_needs_no_end_of_the_connection() -> None:
 async def test_what_is_not_http_is_a_reason(answer: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         await told(answer, ends=True)
+
+
+@in_loop
+async def test_a_request_that_nobody_reads_ends_with_its_time() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        connecting = asyncio.open_unix_connection(sock=ours)
+        request = b"POST / HTTP/1.1\r\n\r\n" + bytes(8_000_000)
+
+        async def ask() -> None:
+            async with asyncio.timeout(0.1), closing(connecting) as connection:
+                await exchange(connection, request)
+
+        asking = asyncio.ensure_future(ask())
+        await asyncio.wait({asking}, timeout=20)
+        assert asking.done()
+        assert isinstance(asking.exception(), TimeoutError)

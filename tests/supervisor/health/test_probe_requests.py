@@ -18,7 +18,8 @@ from support.in_loop import in_loop
 
 PLAN = HealthPlan(None, "/generate", "localhost", interval=9.0, timeout=5.0, failures=3)
 BODY = '{"prompt": "é"}'.encode()
-REAL = replace(PLAN, request=RequestFile("POST", "/generate?key=secret", (("A", "b"),), BODY))
+GENERATE = RequestFile("POST", "/generate?key=secret", (("A", "b"),), BODY, is_json=True)
+REAL = replace(PLAN, request=GENERATE)
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from servd.supervisor.exits import FailedStartError
 from servd.supervisor.generation import Generation
+from servd.supervisor.health import memory
 from servd.supervisor.health.start_limit import NOTICEABLE_BYTES
 
 from support.fake_worker import NEVER, Fakes, Script
@@ -76,6 +77,7 @@ async def test_without_stall_and_gpus_the_startup_counts_alone(fakes: Fakes) -> 
 @pytest.mark.parametrize(
     ("stall", "more", "until", "killed_at", "reason"),
     [
+        ("none", "gpus = 1", 100, 60.0, "was not ready within 60 s (timeouts.startup)"),
         ("", "gpus = 1", 0, 60.0, "was not ready within 60 s (timeouts.startup)"),
         ("", "gpus = 1", 100, 160.0, "made no progress for 60 s (timeouts.stall)"),
         ("20s", "", 0, 20.0, "made no progress for 20 s (timeouts.stall)"),
@@ -100,6 +102,16 @@ async def test_what_grows_too_slowly_is_no_progress(fakes: Fakes) -> None:
     fakes.gpu_memory = Gpu(9999, NOTICEABLE_BYTES // 100)
     fakes.plays("web", Script(ready_after=NEVER))
     assert (await fate(fakes, config("20s")))[0] == 20.0
+
+
+@virtual_time
+async def test_unseen_progress_does_not_shorten_a_start(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers may hide what processes read."""
+    monkeypatch.setattr(memory, "bytes_read", lambda pid: None)
+    fakes.plays("web", Script(ready_after=NEVER))
+    assert (await fate(fakes, config("20s")))[0] == 60.0
 
 
 @virtual_time

@@ -166,7 +166,9 @@ def test_an_import_that_takes_too_long_says_where_it_is(servd: Servd) -> None:
     config = CONFIG + '    timeouts = { startup = "1s" }\n'
     daemon = servd(config, main_py="import time\ndef stuck():\n    time.sleep(3600)\nstuck()")
     failed = daemon.wait_for("worker exited", pid=0)
-    assert failed["reason"] == "could not be started: the app was not imported within 1 s"
+    assert failed["reason"] == (
+        "could not be started: the app was not imported within 1 s (timeouts.startup)"
+    )
     assert any("in stuck" in str(event.get("event")) for event in daemon.events)
 
 
@@ -179,7 +181,9 @@ def test_a_hook_that_hangs_keeps_no_one_else_waiting(servd: Servd, when: str, ap
     config = CONFIG + '    timeouts = { startup = "1s" }\n'
     daemon = servd(config, main_py=main)
     failed = daemon.wait_for("worker exited", pid=0)
-    assert failed["reason"] == "could not be started: the app was not imported within 1 s"
+    assert failed["reason"] == (
+        "could not be started: the app was not imported within 1 s (timeouts.startup)"
+    )
     shown = "in stuck" if when != "after_in_child" else "in prove_fork"
     assert any(shown in str(event.get("event")) for event in daemon.events)
     assert not daemon.lines("the template does not answer")
