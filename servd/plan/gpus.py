@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from servd.plan.gpu_assignment import assign
+from servd.plan.gpu_assignment import assign, assign_around
 from servd.plan.gpu_checks import refusal, require_possible
 from servd.plan.gpu_inventory import GpuError, GpuInventory, Ids
 from servd.plan.gpu_requests import GpuRequest, gpu_requests
@@ -72,7 +72,7 @@ def with_gpus(
         return plan
     require_possible(wanted, gpus)
     held = {s.name: tuple(tuple(map(gpus.resolve, ids)) for ids in s.gpus) for s in before.services}
-    given = assign(wanted, gpus, held)
+    given = (assign_around if gpus.quarantined else assign)(wanted, gpus, held)
     if given is None:
         raise refusal(wanted, gpus)
     budget = GpuBudget(wanted, given, gpus, peaks)
