@@ -44,3 +44,15 @@ async def test_workers_leave_a_failed_gpu_before_two_old_generations_have_draine
     await settle()
     (request,) = daemon.asked
     assert (request.now, request.read) == (True, False)
+
+
+@in_loop
+async def test_an_instance_that_no_service_has_may_go() -> None:
+    daemon = Daemon(Gpu("GPU-0", "0"))
+    daemon.plan.services = (SimpleNamespace(gpus=(("MIG-1",),)),)
+    daemon.quarantine.take(GpuFault("MIG-0", 0, "the driver does not list it any more"))
+    assert daemon.reasons == {}
+    daemon.quarantine.take(GpuFault("MIG-1", 0, "the driver does not list it any more"))
+    daemon.quarantine.take(GpuFault("GPU-1", 0, "the driver does not list it any more"))
+    assert set(daemon.reasons) == {"MIG-1", "GPU-1"}
+    await settle()
