@@ -155,6 +155,7 @@ def _dealt(plan: Plan, gpus: GpuInventory, before: Plan, known: KnownGpus) -> Pl
     if sound != gpus.ids:
         with contextlib.suppress(GpuError):
             return with_gpus(plan, dataclasses.replace(gpus, ids=sound), before, known.peaks)
+        gpus = dataclasses.replace(gpus, quarantined=frozenset(gpus.ids) - set(sound))
     return with_gpus(plan, gpus, before, known.peaks)
 
 

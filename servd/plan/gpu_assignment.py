@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,25 @@ def assign(wanted: Sequence[GpuRequest], gpus: GpuInventory, held: Held) -> Deal
     return None
 
 
+def assign_around(wanted: Sequence[GpuRequest], gpus: GpuInventory, held: Held) -> Dealt | None:
+    """Returns what `assign` does, with sound GPUs for as many services as possible: first for those
+    that have them. The others keep what they have, and wait.
+    """
+    bad = gpus.quarantined
+    harmed = {name for name, workers in held.items() if any(bad & set(ids) for ids in workers)}
+    given, sound = assign(wanted, gpus, held), set[str]()
+    for request in sorted(wanted, key=lambda each: each.service in harmed):
+        tried = sound | {request.service}
+        found = assign(
+            [dataclasses.replace(each, sound_only=each.service in tried) for each in wanted],
+            gpus,
+            held,
+        )
+        if found is not None:
+            given, sound = found, tried
+    return given
+
+
 _Order = Callable[[GpuRequest], float]
 
 
@@ -46,7 +66,9 @@ def _by_share(request: GpuRequest) -> float:
 
 
 def _by_memory(request: GpuRequest) -> float:
-    return -(request.memory or 0) if request.each < 1 else -math.inf
+    """Whole GPUs first, and the largest need first among equals."""
+    whole = 1 << 62 if request.each >= 1 else 0
+    return -(whole + (request.memory or 0))
 
 
 class _Free:
@@ -60,6 +82,8 @@ class _Free:
 
     def fits(self, request: GpuRequest, gpu: str) -> bool:
         """Whether there is room for a worker."""
+        if request.sound_only and gpu in self._gpus.quarantined:
+            return False
         if self.shares.get(gpu, 0.0) + TOLERANCE < min(request.each, 1.0):
             return False
         memory = self._memory.get(gpu)
@@ -92,6 +116,8 @@ class _Free:
         if several and request.near:
             return nearest(fitting, int(request.each), self._gpus)
         if request.each >= 1:
+            if not spread:
+                fitting.sort(key=self._gpus.total)
             return tuple(fitting[: int(request.each)])
         return ((max if spread else min)(fitting, key=self._left),)
 

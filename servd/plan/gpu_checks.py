@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servd.plan.gpu_assignment import TOLERANCE, assign
-from servd.plan.gpu_inventory import CONTEXT_BYTES, GpuError, GpuInventory, gib
+from servd.plan.gpu_inventory import CONTEXT_BYTES, GIB, GpuError, GpuInventory, gib
 from servd.plan.gpu_requests import GpuRequest
 
 _ONE_INSTANCE = "a CUDA process sees one MIG instance"
@@ -37,6 +37,9 @@ def _require_sense(request: GpuRequest, gpus: GpuInventory) -> None:
     if unknown:
         there = f"{_available_text(gpus)} ({', '.join(map(gpus.visible, gpus.ids))})"
         raise GpuError(request.service, f"unknown GPU {', '.join(unknown)}: {there}")
+    if len(set(request.named)) < len(request.named):
+        twice = next(each for each in request.named if request.named.count(each) > 1)
+        raise GpuError(request.service, f"GPU {gpus.visible(twice)} is named twice")
     if len(request.named) > 1 and any(map(gpus.is_instance, request.named)):
         message = f"{_ONE_INSTANCE}, but this gives it {len(request.named)} GPUs"
         raise GpuError(request.service, message)
@@ -62,7 +65,7 @@ def refusal(wanted: Sequence[GpuRequest], gpus: GpuInventory) -> GpuError:
         wanted,
     )
     if _fits_without_memory(last, gpus):
-        competing = [request for request in last if request.is_share and not request.named]
+        competing = [request for request in last if request.need(GIB) and not request.named]
         return GpuError(last[-1].service, _memory_text(competing or last, gpus))
     there = f"{_available_text(gpus)}, and a share cannot span two"
     return GpuError(last[-1].service, f"{_total_text(wanted)}, but {there}")

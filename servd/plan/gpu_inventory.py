@@ -37,6 +37,8 @@ class GpuInventory:
     known: tuple[Gpu, ...] = ()
     names: tuple[tuple[str, str], ...] = ()
     cpus: tuple[int, ...] = ()
+    quarantined: frozenset[str] = frozenset()
+    """Those that are given only to services for which the others do not suffice."""
     unknown: str = ""
 
     @property

@@ -21,6 +21,8 @@ class GpuRequest:
     named: Ids = ()
     memory: int | None = None
     near: bool = False
+    sound_only: bool = False
+    """Whether no GPU in quarantine will do."""
 
     @property
     def portions(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from servd.plan.gpu_assignment import assign
+from servd.plan.gpu_assignment import assign, assign_around
 from servd.plan.gpu_checks import refusal, require_possible
 from servd.plan.gpu_inventory import GpuError, GpuInventory, Ids
 from servd.plan.gpu_requests import GpuRequest, gpu_requests
@@ -33,7 +33,8 @@ _NO_PEAKS: Mapping[str, int] = {}
 
 def without_gpus(plan: Plan, requests: Sequence[GpuRequest]) -> Plan:
     """Returns `plan` with every GPU hidden from the services that want none: `gpus = "none"`, or
-    `gpus = 0` where others have GPUs, and from those of `requests`, which are not satisfied.
+    `gpus = 0` where others have GPUs and `env` says nothing of them, and from those of `requests`,
+    which are not satisfied.
     """
     others_have = bool(gpu_requests(plan)) and not requests
     unsatisfied = {request.service for request in requests}
@@ -52,6 +53,8 @@ def _wants_none(service: ServicePlan, *, others_have: bool) -> bool:
     given = service.definition
     if given.gpus == "none":
         return True
+    if VISIBLE in service.declared_env:
+        return False
     return others_have and given.gpus == 0 and "gpus" in given.model_fields_set
 
 
@@ -69,7 +72,7 @@ def with_gpus(
         return plan
     require_possible(wanted, gpus)
     held = {s.name: tuple(tuple(map(gpus.resolve, ids)) for ids in s.gpus) for s in before.services}
-    given = assign(wanted, gpus, held)
+    given = (assign_around if gpus.quarantined else assign)(wanted, gpus, held)
     if given is None:
         raise refusal(wanted, gpus)
     budget = GpuBudget(wanted, given, gpus, peaks)
@@ -111,6 +114,7 @@ def _equipped(
         identity=identity,
         rollout=chosen.rollout,
         rollout_reason=chosen.reason,
+        fits_twice=chosen.fits_twice,
     )
 
 

@@ -204,6 +204,8 @@ class ServicePlan:
     """What each of its GPUs is called in CUDA_VISIBLE_DEVICES, by id: a number may shift."""
     rollout_reason: str = field(default="", compare=False)
     """Why old workers have to end before new ones start, where the config does not say so."""
+    fits_twice: bool = field(default=True, compare=False)
+    """Whether its GPUs have room for all new workers next to all old ones."""
     inputs: tuple[tuple[str, str], ...] = ()
     """Paths of what it takes in, with their states."""
     found: tuple[FoundAddress, ...] = field(default=(), compare=False)

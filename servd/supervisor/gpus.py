@@ -18,6 +18,7 @@ from servd.plan.gpu_faults import Quarantine
 from servd.plan.gpu_inventory import gib
 from servd.plan.gpu_requests import GpuRequest, request_of
 from servd.plan.model import ServicePlan
+from servd.supervisor.gpu_peaks import GpuPeaks, Kind, kind_of
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
 
 log = structlog.get_logger()
@@ -76,19 +77,20 @@ class _User:
     slot: int
     pid: int
     gpus: tuple[str, ...]
+    kind: Kind
     seen_from: int | None = None
 
     @property
     def is_counted(self) -> bool:
-        """Whether something is known of its memory, so that no other starts beside it."""
-        return self.request.memory is not None or self.request.is_share
+        """Whether its memory is declared, so that no other such worker starts beside it."""
+        return self.request.memory is not None
 
     def __str__(self) -> str:
         return f"{self.request.service} worker {self.slot}"
 
 
 class GpuRoom:
-    """Says when a worker may start on its GPUs: one at a time on each, and with declared memory
+    """Says when a worker may start on its GPUs: with declared memory one at a time on each, and
     only where the driver measures that much as free. While nothing is measured, the plan counts
     alone. `look`: asks for new figures soon. `peaks`: the bytes that a worker of a service took at
     most of one GPU. `quarantine`: GPUs on which none starts. `known`: what the driver told last,
@@ -101,6 +103,7 @@ class GpuRoom:
         self.snapshot: GpuSnapshot | None = None
         self.known: GpuSnapshot | None = None
         self.peaks: dict[str, int] = {}
+        self._peaks = GpuPeaks(self.peaks)
         self.quarantine = Quarantine({})
         self.look = look
         self._wake = wake
@@ -122,16 +125,17 @@ class GpuRoom:
         self._owners = self._all_owners(snapshot) if snapshot is not None and self._users else {}
         self._held = self._measure(snapshot) if snapshot is not None and self._users else {}
         for worker, held in self._held.items():
-            self._note_peak(self._users[worker].request, max(held.values()))
+            self._note_peak(self._users[worker], max(held.values()))
         news, self._news = self._news, asyncio.Event()
         news.set()
         self._wake_up()
 
-    def _note_peak(self, request: GpuRequest, peak: int) -> None:
+    def _note_peak(self, user: _User, peak: int) -> None:
         """Keeps the peak of a service, and says once that more is taken than was declared."""
+        request = user.request
         service, memory = request.service, request.memory
         before = self.peaks.get(service, 0)
-        self.peaks[service] = max(before, peak)
+        self._peaks.note(service, user.kind, peak)
         if memory is not None and before <= request.need(0) < peak:
             details = {"declared": print_size(memory), "peak": f"{gib(peak)}GiB"}
             log.warning(Event.GPU_MEMORY_ABOVE_DECLARED, service=service, **details)
@@ -215,7 +219,7 @@ class GpuRoom:
         request = request_of(plan) if gpus else None
         if request is None:
             return None
-        found = next(self._reasons(_User(request, 0, 0, gpus), plan), None)
+        found = next(self._reasons(_User(request, 0, 0, gpus, kind_of(plan)), plan), None)
         self._holds_up = self._holds_up or found is not None
         return found
 
@@ -281,19 +285,32 @@ class GpuRoom:
         request = request_of(plan) if gpus else None
         if request is not None:
             seen = self._taken + _SNAPSHOTS_UNTIL_SEEN if plan.is_task else None
-            self._users[worker] = _User(request, worker.slot, worker.pid, gpus, seen)
+            self._users[worker] = _User(request, worker.slot, worker.pid, gpus, kind_of(plan), seen)
 
     def settled(self, worker: Hashable) -> None:
         """A worker is ready, or will not become it."""
         user = self._users.get(worker)
         if user is not None and user.seen_from is None:
             user.seen_from = self._taken + _SNAPSHOTS_UNTIL_SEEN
+            self._forget_peaks(user)
             self._wake_up(changed=True)
 
     def gone(self, worker: Hashable) -> None:
         """A worker has been reaped."""
-        if self._users.pop(worker, None) is not None:
+        user = self._users.pop(worker, None)
+        if user is not None:
+            self._forget_peaks(user)
             self._wake_up(changed=True)
+
+    def _forget_peaks(self, user: _User) -> None:
+        """Forgets what workers took that others have replaced."""
+        service = user.request.service
+        running = (
+            each.kind
+            for each in self._users.values()
+            if each.request.service == service and each.seen_from is not None
+        )
+        self._peaks.forget_others(service, running)
 
     def changed(self) -> None:
         """A GPU has been released."""

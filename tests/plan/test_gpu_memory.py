@@ -82,6 +82,20 @@ TOO_MUCH = [
         "a",
         "1.2 GPUs requested (a 2 x 0.6), but this machine has 1 GPU",
     ),
+    (equal(2), {"a": {"gpus": [0, "GPU-0"]}}, "a", "GPU 0 is named twice"),
+    (
+        equal(2),
+        {
+            "a": {"gpus": 1},
+            "b": part(0.5, "45GiB"),
+            "c": {"gpus": {"share": 0.5, "memory": "45GiB"}},
+        },
+        "c",
+        (
+            "b 45GiB + c 45GiB, but each of the 2 GPUs has 79.6 GiB, "
+            "0.5 GiB of it for each worker's CUDA context"
+        ),
+    ),
     (equal(2), {"a": {"gpus": [7]}}, "a", "unknown GPU 7: this machine has 2 GPUs (0, 1)"),
 ]
 
@@ -102,6 +116,14 @@ FITS: list[tuple[GpuInventory, dict[str, Any]]] = [
     (equal(1, 0), {"a": part(0.5, "900GiB"), "b": part(0.5, "900GiB")}),
     (equal(2), {"a": part(0.1, "45GiB", workers=2)}),
     (machine(gpu(0, 24 * GIB), gpu(1)), {"a": {"gpus": {"count": 1, "memory": "70GiB"}}}),
+    (
+        machine(instance(0), instance(1, 10 * GIB)),
+        {"a": {"gpus": 1}, "llm": {"gpus": {"count": 1, "memory": "30GiB"}}},
+    ),
+    (
+        machine(gpu(0, 80 * GIB), gpu(1, 40 * GIB)),
+        {"a": {"gpus": {"memory": "20GiB"}}, "b": {"gpus": {"memory": "70GiB"}}},
+    ),
     (equal(2), {"a": part(0.1, "30GiB", workers=2), "b": part(0.1, "45GiB", workers=2)}),
 ]
 

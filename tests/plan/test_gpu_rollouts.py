@@ -82,3 +82,24 @@ def test_what_others_need_changes_a_strategy_and_rolls_nobody() -> None:
     kinds = {c.service: (c.kind, [k.key for k in c.keys]) for c in diff(before, after)}
     assert kinds["llm"] == ("live", ["rollout.strategy"])
     assert kinds["ocr"][0] == "add"
+
+
+def rollouts(**services: dict[str, object]) -> dict[str, tuple[str, bool]]:
+    found = with_gpus(plan(**services), equal(1), NO_PLAN)
+    return {each.name: (each.rollout.strategy, each.fits_twice) for each in found.services}
+
+
+def test_services_that_change_together_find_the_room_once() -> None:
+    """Both next to their old workers would need 102 GiB of 79.6."""
+    half = part(0.5, "25GiB")
+    assert rollouts(a=half) == {"a": ("surge", True)}
+    assert rollouts(a=half, b=half) == {"a": ("surge", True), "b": ("recreate", False)}
+    small = part(0.5, "19GiB")
+    assert rollouts(a=small, b=small) == {"a": ("surge", True), "b": ("surge", True)}
+
+
+def test_what_changes_one_by_one_does_not_fit_twice() -> None:
+    """A reload starts one new worker at a time; an upgrade of the daemon starts all."""
+    assert rollouts(a=part(0.5, "20GiB", workers=2)) == {"a": ("surge", False)}
+    explicit = {"gpus": {"memory": "70GiB"}, "rollout": {"strategy": "surge"}}
+    assert rollouts(a=explicit) == {"a": ("surge", False)}

@@ -51,6 +51,14 @@ def test_zero_hides_nothing_where_nobody_has_any() -> None:
     assert found == {"engine": None, "plain": None, "zero": None, "hidden": ""}
 
 
+def test_zero_leaves_what_env_says() -> None:
+    own = 'gpus = 0\n    env.CUDA_VISIBLE_DEVICES = "1"'
+    found = seen(TEXT.format(engine=1).replace("gpus = 0", own))
+    assert found == {"engine": "0", "plain": None, "zero": "1", "hidden": ""}
+    limited = seen(TEXT.format(engine=1), CUDA_VISIBLE_DEVICES="0,1")
+    assert limited["zero"] == ""
+
+
 @pytest.mark.parametrize("limit", ["1", "0,1", ""])
 def test_what_the_operator_allows_holds_for_every_service(limit: str) -> None:
     found = seen(TEXT.format(engine=0), CUDA_VISIBLE_DEVICES=limit)

@@ -72,8 +72,11 @@ def service(name: str, gpus: str, *keys: str) -> str:
     return "\n".join((*lines, *keys, ""))
 
 
+SMALL = service("a", '{ share = 0.2, memory = "9GiB" }')
 LLM = service("llm", '{ memory = "70GiB" }', "timeouts.startup = 30")
-PAIR = service("a", '{ share = 0.4, memory = "20GiB" }', "workers = 2") + service("b", "0.2")
+PAIR = service("a", '{ share = 0.4, memory = "20GiB" }', "workers = 2") + service(
+    "b", '{ share = 0.2, memory = "9GiB" }'
+)
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -94,6 +97,30 @@ async def test_workers_start_one_after_the_other_on_a_gpu(fakes: Fakes) -> None:
     reasons = {event["reason"] for event in fakes.logged(Event.WORKER_WAITS_FOR_GPU)}
     assert reasons
     assert all(reason.startswith("GPU 0: waits until ") for reason in reasons)
+
+
+@virtual_time
+async def test_shares_without_memory_start_at_once(fakes: Fakes) -> None:
+    Driver(fakes).feed(fleet := Fleet(fakes))
+    fakes.plays("a", Script(ready_after=5.0))
+    await fleet.start(service("a", "0.25", "workers = 4"))
+    assert fakes.times("a", "started") == [0.0] * 4
+
+
+@virtual_time
+async def test_a_peak_falls_with_the_definition_that_caused_it(fakes: Fakes) -> None:
+    driver = Driver(fakes)
+    driver.holds = ready_ones(60 * GIB)
+    driver.feed(fleet := Fleet(fakes))
+    fakes.plays("a", Script(ready_after=2.0))
+    await fleet.start(service("a", '{ share = 0.2, memory = "9GiB" }'))
+    peaks = fleet.context.workers.gpus.peaks
+    await until(lambda: peaks.get("a") == 60 * GIB)
+    driver.holds = ready_ones(8 * GIB)
+    await asyncio.sleep(5)
+    assert peaks == {"a": 60 * GIB}, "the same workers may take that much again"
+    await fleet.apply(service("a", '{ share = 0.2, memory = "9GiB" }', 'env.SMALL = "1"'))
+    await until(lambda: peaks.get("a") == 8 * GIB)
 
 
 @virtual_time
@@ -172,7 +199,7 @@ async def test_memory_is_waited_for_once_it_is_the_workers_turn(fakes: Fakes) ->
     driver.feed(fleet := Fleet(fakes))
     fakes.plays("a", Script(ready_after=8.0))
     b = service("b", '{ share = 0.4, memory = "30GiB" }', "timeouts.startup = 10")
-    starting = asyncio.create_task(fleet.start(service("a", "0.2") + b))
+    starting = asyncio.create_task(fleet.start(SMALL + b))
     await until(lambda: fakes.of("a"))
     driver.strangers["GPU-0", STRANGER] = 60 * GIB
     await asyncio.sleep(15)
@@ -326,7 +353,7 @@ async def test_a_gpu_is_the_same_by_its_number(fakes: Fakes) -> None:
     driver = Driver(fakes)
     fleet = Fleet(fakes)
     fakes.plays("a", Script(ready_after=5.0))
-    starting = asyncio.create_task(fleet.start(service("a", "0.2")))
+    starting = asyncio.create_task(fleet.start(SMALL))
     await until(lambda: fakes.of("a"))
     room, plan = fleet.context.workers.gpus, fleet["a"].plan
     assert room.why_not(plan, ("0",)) is None
@@ -428,11 +455,12 @@ async def test_memory_that_shows_late_is_of_the_start_all_the_same(fakes: Fakes)
 
 @virtual_time
 async def test_a_recycle_waits_for_the_others_that_start(fakes: Fakes) -> None:
+    small_b = service("b", '{ share = 0.2, memory = "9GiB" }')
     driver = Driver(fakes)
     driver.feed(fleet := Fleet(fakes))
-    await fleet.start(service("a", "0.2"))
+    await fleet.start(SMALL)
     fakes.plays("b", Script(ready_after=30.0))
-    growing = asyncio.create_task(fleet.apply(service("a", "0.2") + service("b", "0.2")))
+    growing = asyncio.create_task(fleet.apply(SMALL + small_b))
     await until(lambda: fakes.of("b"))
     fakes.of("a")[0].ask_to_be_recycled()
     await growing

@@ -31,6 +31,8 @@ class GpuChanges:
         gone = {
             each for each, looks in missing.items() if each in lost or looks >= _LOOKS_UNTIL_GONE
         }
+        if not now and len(gone) < len(missing):
+            gone &= lost  # the driver goes GPU by GPU: that is no fault of the first ones
         faults = [GpuFault(each, 0, _GONE) for each in self._gpus if each in gone]
         faults += self._with_more_errors(snapshot)
         kept = [gpu for each, gpu in self._gpus.items() if each in missing and each not in gone]

@@ -29,6 +29,7 @@ _QUIET_SECONDS = 10.0
 
 _ONLY_COUNTED = "none: a program has caused it"
 _REPORTED = 'none: daemon.gpu_errors is "report"'
+_UNUSED = "none: no service has this instance"
 _TAKEN_OUT = "no worker gets it again until `servd gpus release`"
 
 log = structlog.get_logger()
@@ -79,12 +80,23 @@ class GpuQuarantine:
             self._say(Event.GPU_ERROR, fault, _ONLY_COUNTED)
         elif meaning == "driver":
             self._say(Event.GPU_ERROR, fault, "none: the driver has lost all GPUs")
+        elif self._is_unused_instance(fault):
+            self._say(Event.GPU_ERROR, fault, _UNUSED)
         elif self._desired().loaded.config.daemon.gpu_errors == "report":
             self._say(Event.GPU_FAILED, fault, _REPORTED)
         elif fault.gpu not in self.reasons:
             self._say(Event.GPU_FAILED, fault, _TAKEN_OUT)
             self.reasons[fault.gpu] = text_of(fault)
             self._keep(self._move(fault.gpu))
+
+    def _is_unused_instance(self, fault: GpuFault) -> bool:
+        """Whether somebody has removed an instance of a GPU (MIG) that no service has."""
+        snapshot = self._monitor.snapshot
+        is_there = snapshot is not None and fault.gpu in snapshot.by_id
+        if is_there or fault.xid or not fault.gpu.startswith("MIG-"):
+            return False
+        services = self._desired().plan.services
+        return not any(fault.gpu in ids for service in services for ids in service.gpus)
 
     def shown(self) -> GpuErrorCounts:
         """Returns the errors for the metrics."""
@@ -117,7 +129,7 @@ class GpuQuarantine:
 
     async def _replan(self, why: str) -> None:
         with contextlib.suppress(ServdError):  # logged
-            await self._ask(ReloadRequest(why, read=False))
+            await self._ask(ReloadRequest(why, read=False, now=True))
 
     def _workers_on(self, gpu: str) -> Iterator[tuple[WorkerGroup, WorkerProcess]]:
         """Yields the workers that have a GPU by the plan in force, each with its group."""

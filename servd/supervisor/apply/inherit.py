@@ -189,10 +189,11 @@ def inheriting_step(
 
 def _in_the_way(change: Change, inherited: InheritedState) -> set[str]:
     """Services of the previous daemon that must have ended first: those whose programs bind an
-    address wanted here, and those on an address that a program binds itself here.
+    address wanted here, those on an address that a program binds itself here, and its own workers
+    if the GPUs have no room for both.
     """
     plan, old = change.plan, inherited.services.get(change.service)
-    alone = plan.never_overlaps or (old is not None and bool(old.holds))
+    alone = plan.never_overlaps or not plan.fits_twice or (old is not None and bool(old.holds))
     found = {change.service} if alone and old is not None else set()
     addresses = {str(address) for address in plan.addresses}
     bound = plan.addresses if plan.binds_itself else ()

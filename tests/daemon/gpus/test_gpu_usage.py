@@ -162,3 +162,12 @@ def test_what_is_declared_is_shown_of_the_gpus_that_a_worker_is_given() -> None:
         GpuUse("GPU-b", "1", "H100", 0, 70),
         GpuUse("GPU-a", "0", "H100", 10, None),
     ]
+
+
+def test_a_driver_that_goes_gpu_by_gpu_makes_none_fail_first() -> None:
+    a, b = Gpu("GPU-a", "0"), Gpu("GPU-b", "1")
+    changes, faults = GpuChanges(), []
+    for gpus in ((a, b), (a,), (), (), ()):
+        settled, found = changes.settle(GpuSnapshot(gpus))
+        faults += [(fault.gpu, len(settled.gpus)) for fault in found]
+    assert faults == [("GPU-a", 0), ("GPU-b", 0)], "as long as one is kept, none is told"

@@ -273,3 +273,11 @@ def test_the_mark_of_a_task_is_of_its_definition() -> None:
     assert task_mark(task("true")) == task_mark(task("true", root_path='""'))
     assert task_mark(task("true")) != task_mark(task("false"))
     assert task_mark(task("true")) != task_mark(task("true", run='"once"'))
+
+
+def test_what_does_not_fit_twice_on_the_gpus_waits_for_the_end_of_the_old_workers() -> None:
+    tight = Plan(tuple(dataclasses.replace(each, fits_twice=False) for each in PLAN.services))
+    step = step_of("web", {"web": SERVES}, plan=tight)
+    assert isinstance(step, AwaitPrevious)
+    assert (set(step.owners), step.inherits) == ({"web"}, True)
+    assert type(step_of("web", {}, plan=tight)) is Inherit
