@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 from servd.core.errors import Exit
 
@@ -34,6 +36,18 @@ def test_all_daemons_are_listed_and_one_is_shut_down(servd: Servd) -> None:
     assert first.pid not in left
     gone = first.cli("shutdown", "--config", "one.toml")
     assert gone.returncode == Exit.NO_DAEMON
+
+
+def test_a_daemon_that_hangs_hides_no_other(servd: Servd) -> None:
+    servd.write(one_toml=SERVICE, two_toml=SERVICE)
+    first, second = (servd.run("--config", f"{name}.toml").ready() for name in ("one", "two"))
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        listed = json.loads(second.cli("list", "--json").stdout)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    rows = {row["pid"]: row["services"] for row in listed}
+    assert (rows[first.pid], rows[second.pid]) == ("no answer", "1 of 1 ready")
 
 
 def test_a_shutdown_that_takes_longer_goes_on(servd: Servd) -> None:

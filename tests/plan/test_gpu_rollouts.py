@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from servd.plan.diff import diff
@@ -84,7 +86,7 @@ def test_what_others_need_changes_a_strategy_and_rolls_nobody() -> None:
     assert kinds["ocr"][0] == "add"
 
 
-def rollouts(**services: dict[str, object]) -> dict[str, tuple[str, bool]]:
+def rollouts(**services: Any) -> dict[str, tuple[str, bool]]:
     found = with_gpus(plan(**services), equal(1), NO_PLAN)
     return {each.name: (each.rollout.strategy, each.fits_twice) for each in found.services}
 

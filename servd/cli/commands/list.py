@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from threading import Thread
 from typing import Any
 
 import click
@@ -13,6 +16,8 @@ from servd.core import instances
 from servd.core.errors import ServdError
 from servd.core.printable import visible
 
+_PATIENCE_SECONDS = 5.0
+
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
@@ -21,7 +26,7 @@ def command(as_json: bool) -> None:
 
     Shows the configuration and the admin address of each.
     """
-    found = [_row(each) for each in instances.everywhere()]
+    found = _rows(instances.everywhere())
     if as_json:
         print_json(found)
         return
@@ -34,22 +39,38 @@ def command(as_json: bool) -> None:
         click.echo(f"{row['pid']:>7}  {row['services']:<14}  {config:<40}  {row['admin']}")
 
 
-def _row(daemon: instances.Instance) -> dict[str, Any]:
+def _rows(daemons: Sequence[instances.Instance]) -> list[dict[str, Any]]:
+    """Asks all at once: one that hangs keeps nobody from the others."""
+    told: dict[int, str] = {}
+    asked = [Thread(target=_ask, args=[each, told], daemon=True) for each in daemons]
+    for each in asked:
+        each.start()
+    end = time.monotonic() + _PATIENCE_SECONDS
+    for each in asked:
+        each.join(max(0.0, end - time.monotonic()))
+    return [
+        {
+            "pid": each.pid,
+            "config": each.told.config,
+            "admin": each.told.admin,
+            "runtime_dir": each.folder,
+            "services": told.get(each.pid, "no answer"),
+        }
+        for each in daemons
+    ]
+
+
+def _ask(daemon: instances.Instance, told: dict[int, str]) -> None:
+    """Notes how many services of a daemon are ready, by its pid."""
     admin = daemon.told.admin
-    services = "starting" if not admin else "unknown"
-    if admin.startswith("unix:"):
-        try:
-            counted = [
-                each for each in AdminClient(admin[5:], own=True).services() if is_counted(each)
-            ]
-            ready = sum(each["state"] in WELL for each in counted)
-            services = f"{ready} of {len(counted)} ready"
-        except ServdError:
-            pass  # it is about to exit
-    return {
-        "pid": daemon.pid,
-        "config": daemon.told.config,
-        "admin": admin,
-        "runtime_dir": daemon.folder,
-        "services": services,
-    }
+    if not admin.startswith("unix:"):
+        told[daemon.pid] = "unknown" if admin else "starting"
+        return
+    try:
+        found = AdminClient(admin[5:], own=True).services()
+    except ServdError:
+        told[daemon.pid] = "unknown"  # it is about to exit
+        return
+    counted = [each for each in found if is_counted(each)]
+    ready = sum(each["state"] in WELL for each in counted)
+    told[daemon.pid] = f"{ready} of {len(counted)} ready"

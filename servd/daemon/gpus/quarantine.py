@@ -77,15 +77,15 @@ class GpuQuarantine:
         self.counts[key] = self.counts.get(key, 0) + 1
         meaning = meaning_of(fault, self._monitor.snapshot)
         if meaning == "application":
-            self._say(Event.GPU_ERROR, fault, _ONLY_COUNTED)
+            self._report(Event.GPU_ERROR, fault, _ONLY_COUNTED)
         elif meaning == "driver":
-            self._say(Event.GPU_ERROR, fault, "none: the driver has lost all GPUs")
+            self._report(Event.GPU_ERROR, fault, "none: the driver has lost all GPUs")
         elif self._is_unused_instance(fault):
-            self._say(Event.GPU_ERROR, fault, _UNUSED)
+            self._report(Event.GPU_ERROR, fault, _UNUSED)
         elif self._desired().loaded.config.daemon.gpu_errors == "report":
-            self._say(Event.GPU_FAILED, fault, _REPORTED)
+            self._report(Event.GPU_FAILED, fault, _REPORTED)
         elif fault.gpu not in self.reasons:
-            self._say(Event.GPU_FAILED, fault, _TAKEN_OUT)
+            self._report(Event.GPU_FAILED, fault, _TAKEN_OUT)
             self.reasons[fault.gpu] = text_of(fault)
             self._keep(self._move(fault.gpu))
 
@@ -143,7 +143,7 @@ class GpuQuarantine:
                 if any(only.reason(name, known) for name in assigned_to(process)):
                     yield group, process
 
-    def _say(self, event: Event, fault: GpuFault, next_action: str) -> None:
+    def _report(self, event: Event, fault: GpuFault, next_action: str) -> None:
         key, now = (fault.gpu, fault.xid), asyncio.get_running_loop().time()
         if now < self._quiet.get(key, 0.0):
             return

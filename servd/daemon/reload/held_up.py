@@ -55,11 +55,11 @@ class HeldUpReloads:
         for service in error.services:
             self._services.add(service)
             service.is_held_up = True
-            self._say(service)
+            self._tell(service)
         if self._look is None:
             self._look = asyncio.get_running_loop().create_task(self._until_room())
 
-    def _say(self, service: ManagedService) -> None:
+    def _tell(self, service: ManagedService) -> None:
         """Logs what is waited for, once for each generation."""
         generation = service.held_up_by
         if generation is None or (service.plan.name, generation.number) in self._said:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from pathlib import Path
+
+import pytest
 
 from support.apps import BINDS_ITSELF, PLAIN, SLEEP, plain, web
 from support.harness import Servd, command, wait_until
@@ -126,10 +130,9 @@ def test_a_stop_in_the_middle_of_an_interrupt_does_not_bring_the_old_back(servd:
     assert len({e["generation"] for e in daemon.find("worker ready", service="web")}) == 1
 
 
-def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
-    """Two generations drain long requests when a third is committed."""
-    import threading
-
+@pytest.mark.parametrize("now", [True, False])
+def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd, now: bool) -> None:
+    """Two generations drain long requests when a third is to be committed, or waits for them."""
     daemon = servd(web(1), main_py=PLAIN).ready()
     waiting = []
     for value in (2, 3):
@@ -142,13 +145,17 @@ def test_a_stop_while_a_reload_makes_room_ends_everything(servd: Servd) -> None:
         assert not set(old) & set(daemon.pids("web"))
     added = f"{web(4)}\n[services.extra]\n{SLEEP}\n"
     daemon.edit(added)
-    daemon.send(signal.SIGHUP)
-    daemon.wait_for("worker ready", service="web", generation=4)
-    daemon.remember()
-    daemon.send(signal.SIGTERM)
-    daemon.wait_for("service stopping", service="web")
-    (servd.folder / "go").touch()
-    assert daemon.wait() == 0
+    with daemon.running("reload", "--now") if now else contextlib.nullcontext():
+        if now:
+            daemon.wait_for("worker ready", service="web", generation=4)
+        else:
+            daemon.send(signal.SIGHUP)
+            daemon.wait_for("reload waits", service="web")
+        daemon.remember()
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("service stopping", service="web")
+        (servd.folder / "go").touch()
+        assert daemon.wait() == 0
     assert daemon.leftovers() == []
     for thread in waiting:
         thread.join()
