@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from support.apps import PLAIN, web
 from support.gpus import GIB, FakeGpus
 from support.harness import Servd, ServdProcess, command, wait_until
+from support.load import client_of, under_load
 
 APP = """
 import os
@@ -197,3 +200,39 @@ def test_a_new_daemon_takes_over_what_fills_its_gpu(servd: Servd, gpus: FakeGpus
     wait_until(lambda: daemon.service("llm")["state"] == "ready", "the new worker is ready")
     assert daemon.pids("llm") != [before]
     assert daemon.get("llm").text == "0"
+
+
+ROLLED = """
+{fragment}
+import os
+
+if os.environ["V"] == "broken":
+    raise SystemExit("this version fails")
+allocate(70 << 30)
+{app}
+"""
+
+
+def test_a_model_that_fills_its_gpu_is_rolled_and_undone_without_a_lost_request(
+    servd: Servd, gpus: FakeGpus
+) -> None:
+    """Connections wait in the queue of the socket while no worker is there."""
+
+    def config(value: str) -> str:
+        return web(value, workers=1, extra='gpus = { memory = "70GiB" }')
+
+    code = ROLLED.format(fragment=gpus.app_fragment, app=textwrap.dedent(PLAIN))
+    daemon = servd(config("one"), main_py=code, environ=gpus.environ).ready()
+
+    def roll() -> None:
+        assert daemon.reload(config("two"))["outcome"] == "applied"
+
+    def fail() -> None:
+        assert daemon.reload(config("broken"))["outcome"] == "rolled_back"
+
+    tally = under_load(client_of(daemon), roll, fail)
+    assert tally.lost == []
+    assert set(tally.answers) == {"one", "two"}
+    assert daemon.get("web").text == "two"
+    assert daemon.service("web")["workers"] == {"desired": 1, "ready": 1}
+    assert daemon.stop() == 0
