@@ -15,7 +15,6 @@ from servd.core.diagnostics import Diagnostic, Place
 from servd.core.errors import ConfigError
 from servd.core.exhaustion import glob_or_raise
 from servd.core.quick_dataclass import dataclass
-from servd.core.regular_file import open_regular
 
 EXTENSIONS = (".toml", ".yaml", ".yml", ".json")
 STDIN, STDIN_NAME = "-", "<standard input>"
@@ -52,8 +51,7 @@ class Disk:
     def read(self, path: str) -> bytes:
         """Returns the content of a file. Raises OSError, also for one that is too large."""
         path = os.path.join(base_dir(), path)
-        # a shell passes the output of a command as a pipe below /dev
-        with open(path, "rb") if path.startswith("/dev/") else open_regular(path) as file:
+        with open(path, "rb") as file:  # maybe a pipe: shells and stores of secrets pass texts so
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise OSError(27, f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")

@@ -72,7 +72,7 @@ def process(slot: int, pid: int = 0, text: str = "", **draining: int) -> Any:
     return SimpleNamespace(
         pid=pid or os.getpid(),
         slot=slot,
-        launch=SimpleNamespace(generation=3, plan=SimpleNamespace(gpus=())),
+        launch=SimpleNamespace(generation=3, plan=PLAN.service("web")),
         state="ready",
         since="then",
         lived=5.0,
