@@ -89,9 +89,8 @@ def test_a_worker_shows_what_it_and_its_children_hold(servd: Servd, gpus: FakeGp
     daemon = start(servd, gpus)
     wait_until(lambda: held(daemon) == ALL, "both workers show what they hold")
     first = daemon.service("llm")["processes"][0]["gpus"]
-    assert first == [
-        {"id": "GPU-fake-0", "number": "0", "name": "Fake H100", "memory_bytes": 2 * GIB}
-    ]
+    named = {"id": "GPU-fake-0", "number": "0", "name": "Fake H100"}
+    assert first == [{**named, "memory_bytes": 2 * GIB, "declared_bytes": None}]
     assert daemon.service("plain")["processes"][0]["gpus"] == []
     by_worker = [
         daemon.metric(
