@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 import servd
-from servd.client import depends
+from servd.client.depends import _address, _client
 from servd.engines.ray import transport
 
 CALLS: list[tuple[str, tuple[Any, ...]]] = []
@@ -69,9 +68,9 @@ def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     addresses = {"inner": {"url": "http://inner", "engine": "ray"}}
     monkeypatch.setenv("SERVD_DEPENDENCIES", json.dumps(addresses))
     CALLS.clear()
-    for name in ("_client", "_address"):  # clients of other tests stay as they are
-        monkeypatch.setattr(depends, name, functools.cache(getattr(depends, name).__wrapped__))
     yield
+    _client.cache_clear()
+    _address.cache_clear()
 
 
 def test_an_answer_that_is_read_at_once_is_one_message() -> None:
