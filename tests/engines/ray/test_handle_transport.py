@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -69,7 +70,9 @@ def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SERVD_DEPENDENCIES", json.dumps(addresses))
     CALLS.clear()
     yield
-    _client.cache_clear()
+    with warnings.catch_warnings():  # other tests leave clients with open connections there
+        warnings.simplefilter("ignore", ResourceWarning)
+        _client.cache_clear()
     _address.cache_clear()
 
 
