@@ -6,7 +6,7 @@ from typing import Literal
 
 from servd.core.quick_dataclass import dataclass
 from servd.daemon.autoscaler import Autoscaler
-from servd.daemon.gpus.usage import NO_USAGE, GpuUsage, GpuUse, assigned_to
+from servd.daemon.gpus.usage import NO_USAGE, GpuUsage, GpuUse
 from servd.daemon.metrics.cpu import CpuMeter
 from servd.daemon.metrics.rates import NOT_COUNTED, RequestRates
 from servd.daemon.reload.desired import DesiredState
@@ -322,7 +322,7 @@ def _bound_by(plan: ServicePlan) -> Literal["servd", "program"] | None:
 
 
 def _process(process: WorkerProcess, view: View) -> ProcessStatus:
-    counters = process.counters
+    counters, plan = process.counters, process.launch.plan
     rate = view.traffic.worker(counters) if counters is not None else NOT_COUNTED
     return ProcessStatus(
         pid=process.pid,
@@ -340,7 +340,7 @@ def _process(process: WorkerProcess, view: View) -> ProcessStatus:
         error_rate=rate.error_rate,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
-        gpus=view.gpus.of(process.pid, assigned_to(process), process.launch.plan),
+        gpus=view.gpus.of(process.pid, plan.gpus_of(process.slot), plan),
         status_text=process.report.status_text or None,
     )
 

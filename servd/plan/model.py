@@ -228,6 +228,10 @@ class ServicePlan:
             return [self.python, BOOTSTRAP, module]
         return [self.python, "-P", "-m", module]
 
+    def gpus_of(self, slot: int) -> tuple[str, ...]:
+        """Returns the GPUs of the worker in `slot`; the plan has fewer when workers are added."""
+        return self.gpus[slot % len(self.gpus)] if self.gpus else ()
+
     @property
     def preloads(self) -> bool:
         """Whether a template loads its app, and forks the workers."""

@@ -12,7 +12,6 @@ import structlog
 from servd.core.errors import ServdError
 from servd.core.events import Event
 from servd.daemon.gpus.monitor import GpuMonitor
-from servd.daemon.gpus.usage import assigned_to
 from servd.daemon.reload.desired import DesiredState
 from servd.daemon.reload.request import ReloadReport, ReloadRequest
 from servd.plan.gpu_faults import Quarantine, meaning_of, text_of, troubles
@@ -140,7 +139,7 @@ class GpuQuarantine:
             if not isinstance(group, WorkerGroup):
                 continue
             for process in group.processes:
-                if any(only.reason(name, known) for name in assigned_to(process)):
+                if any(only.reason(name, known) for name in process.launch.gpus_of(process.slot)):
                     yield group, process
 
     def _report(self, event: Event, fault: GpuFault, next_action: str) -> None:

@@ -8,7 +8,6 @@ from servd.config.gpu_table import GpuNeeds
 from servd.core.processes import owner_of
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
-from servd.supervisor.circus.process import WorkerProcess
 from servd.supervisor.supervisor import Supervisor
 from servd.wire.gpus import Gpu, GpuHolder, GpuSnapshot
 
@@ -130,9 +129,3 @@ def usage_of(snapshot: GpuSnapshot | None, supervisor: Supervisor) -> GpuUsage:
     if not (_latest and _latest[0].is_of(snapshot, workers)):
         _latest[:] = [GpuUsage(snapshot, workers)]
     return _latest[0]
-
-
-def assigned_to(process: WorkerProcess) -> tuple[str, ...]:
-    """Returns the GPUs that the plan gives to a worker."""
-    gpus = process.launch.plan.gpus
-    return gpus[process.slot % len(gpus)] if gpus else ()

@@ -71,8 +71,7 @@ class Launch:
 
     def gpus_of(self, slot: int) -> tuple[str, ...]:
         """The ids of the GPUs of the worker in `slot`."""
-        gpus = self.plan.gpus
-        return gpus[slot % len(gpus)] if gpus else ()
+        return self.plan.gpus_of(slot)
 
     def environment(self, slot: int, notify_path: str) -> dict[str, str]:
         """The complete environment of the worker in `slot`."""
