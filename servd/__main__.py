@@ -22,6 +22,9 @@ def main() -> None:
         from servd.supervisor.templates.start import start_early
 
         start_early(inherits_all=command == "serve")
+        from servd.core.lean_stdlib import import_without_openssl
+
+        import_without_openssl()
     from servd.core import gc_tuning
 
     gc_tuning.seldom()

@@ -140,7 +140,8 @@ def test_a_daemon_imports_what_its_configuration_needs_before_its_first_worker(
     assert not top & {
         "anyio", "bentoml", "colorlog", "cryptography", "dotenv", "email", "fastapi", "greenlet",
         "html", "httpx", "pathspec", "prometheus_client", "psutil", "pydantic_settings", "rich",
-        "ruamel", "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
+        "ruamel", "ssl", "starlette", "tomli_w", "uvicorn", "watchfiles", "yaml", "zmq",
+        "_hashlib", "_ssl", "bz2", "lzma",
     }  # fmt: skip
     assert not loaded & {
         "circus.commands", "circus.controller", "circus.plugins", "importlib.metadata",
@@ -148,6 +149,15 @@ def test_a_daemon_imports_what_its_configuration_needs_before_its_first_worker(
         "servd.admin.app", "servd.admin.uvicorn_server", "servd.config.settings",
         "servd.daemon.metrics.prometheus", "servd.daemon.status",
     }  # fmt: skip
+
+
+def test_an_app_with_preload_is_asked_for_before_the_imports_of_the_daemon(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "main.py").write_text("app = None\n")
+    loaded = modules_before_a_worker(tmp_path, '[services.web]\napp = "main:app"\npreload = true\n')
+    assert "servd.plan.build" in loaded
+    assert not loaded & {"circus", "servd.daemon.compose", "servd.supervisor.supervisor"}
 
 
 def test_what_circus_does_without_can_be_imported_later() -> None:

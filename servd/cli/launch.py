@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def launch(start: LaunchOptions) -> int:
 
 
 def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
-    with EarlySignals() as early:
+    with EarlySignals() as early, contextlib.ExitStack() as undo:
         from servd.bento.discovery import Discovery
         from servd.core.paths import runtime_dir_of
 
@@ -67,6 +68,12 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
             runtime_dir = runtime_dir_of(configured, loaded.path, start.runtime_dir)
             discovery.near = os.path.dirname(runtime_dir)
         completed = discovery.begin(loaded, os.environ)
+        early_apps = None
+        if previous is None and not start.development:
+            from servd.daemon.early_preload import begin_early
+
+            early_apps = begin_early(loaded, runtime_dir, os.environ)
+            undo.callback(early_apps.drop)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
         from servd.daemon.options import DaemonOptions
@@ -91,5 +98,6 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
                 give_up=discovery.give_up,
                 previous=previous,
                 described=discovery.take_waiting,
+                early_apps=early_apps,
             )
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 
 @contextmanager
@@ -21,3 +23,21 @@ def stand_ins(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
         for name, module in absent.items():
             if sys.modules.get(name, module) is module:
                 sys.modules.pop(name, None)
+
+
+class LateModule(ModuleType):
+    """Stands for a module that is imported when something of it is used. `known` are values that
+    can be told without it.
+    """
+
+    def __init__(self, name: str, **known: Any) -> None:
+        super().__init__(name)
+        vars(self).update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def late_ssl() -> LateModule:
+    """Returns a stand-in for `ssl`, with the defaults that signatures show."""
+    return LateModule("ssl", CERT_NONE=0, PROTOCOL_TLS_SERVER=17)

@@ -160,7 +160,7 @@ def _supervisor(
     limit = start_limit(options.loaded.config, planner.usable_cpus)
     idle_seconds = _DEVELOPMENT_SECONDS if options.watches_sources else IDLE_SECONDS
     templates = Templates(arbiter.manage_watchers, idle_seconds=idle_seconds)
-    templates.adopt_early()
+    templates.adopt_early(options.early_apps)
     workers = WorkerContext(
         sink=resources.router.by_worker,
         now=now,

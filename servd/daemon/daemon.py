@@ -186,7 +186,7 @@ class Daemon:
             await self.reloader.begin(FIRST_START)
             return await self.supervisor.settled()
         finally:
-            templates.end_described()
+            templates.end_unused()
 
     async def _take_over(self) -> bool:
         """Replaces the previous daemon; returns False if that one continues."""

@@ -10,6 +10,7 @@ from servd.daemon.admin_protocol import Admin
 from servd.daemon.early_signals import EarlySignals
 from servd.daemon.upgrade.old_daemon import OldDaemon
 from servd.supervisor.templates.described import Describing
+from servd.supervisor.templates.early_apps import EarlyApps
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class DaemonOptions:
     """`loaded` is the configuration, `read` reads it again, `give_up` cancels a read. `admin` makes
     the admin API from the path of the runtime folder, which is `runtime_dir` unless configured.
     `watches_sources` is for development. `needs_app`: see `WorkerContext`. `previous` is the
-    daemon that this one replaces. `described` are processes that can become workers.
+    daemon that this one replaces. `described` are processes that can become workers, `early_apps`
+    those that load apps already.
     """
 
     loaded: Loaded
@@ -30,3 +32,4 @@ class DaemonOptions:
     give_up: Callable[[], None] = lambda: None
     previous: OldDaemon | None = None
     described: Callable[[], Sequence[Describing]] = tuple
+    early_apps: EarlyApps | None = None

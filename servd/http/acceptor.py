@@ -9,11 +9,14 @@ import contextlib
 import functools
 import resource
 import socket
-import ssl
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from servd.http.balance import Balance
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _ACCEPTS_PER_TURN = 64
 """Most connections accepted in one iteration of the loop."""
@@ -46,7 +49,7 @@ class Acceptor:
         protocol: Callable[[], asyncio.Protocol],
         say: Say,
         *,
-        context: ssl.SSLContext | None = None,
+        context: SSLContext | None = None,
         handshake: float | None = None,
         balance: Balance | None = None,
     ) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from servd.http.acceptor import Acceptor, Say
 from servd.http.balance import Balance
 from servd.http.lean_uvicorn import uvicorn
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from uvicorn.server import ServerState
 
-ServerSocket = tuple[socket.socket, ssl.SSLContext | None]
+ServerSocket: TypeAlias = "tuple[socket.socket, SSLContext | None]"
 """A listening socket and the TLS context of its connections."""
 
 

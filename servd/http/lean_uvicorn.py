@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from servd.core.lean_import import stand_ins
+from servd.core.lean_import import late_ssl, stand_ins
 
 __all__ = ["uvicorn"]
 
@@ -32,5 +32,5 @@ class _CommandLine(ModuleType):
         return importlib.import_module("uvicorn.main").main(*arguments, **options)
 
 
-with stand_ins({"uvicorn.main": _CommandLine("uvicorn.main")}):
+with stand_ins({"uvicorn.main": _CommandLine("uvicorn.main"), "ssl": late_ssl()}):
     import uvicorn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
@@ -23,12 +22,14 @@ def tls_extension(transport: Any) -> dict[str, Any] | None:
     connection = transport.get_extra_info("ssl_object")
     if connection is None:
         return None
+    from ssl import DER_cert_to_PEM_cert
+
     found = connection.getpeercert(binary_form=True)
     name, _, _ = connection.cipher() or ("", "", 0)
     suites = {suite["name"]: suite["id"] & 0xFFFF for suite in connection.context.get_ciphers()}
     return {
         "server_cert": None,
-        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(found)] if found else [],
+        "client_cert_chain": [DER_cert_to_PEM_cert(found)] if found else [],
         "client_cert_name": distinguished_name(connection.getpeercert() or {}),
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(connection.version()),

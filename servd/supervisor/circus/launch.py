@@ -6,10 +6,8 @@ import dataclasses
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
 
 from servd.core.quick_dataclass import dataclass
-from servd.host.identity import running_as
 from servd.plan.gpus import VISIBLE
 from servd.plan.model import ServicePlan
 from servd.plan.threads import thread_limit
@@ -40,34 +38,11 @@ class Launch:
         waits = self.plan.health is not None or self.plan.warmup is not None
         return self.accept and (self.plan.app is None or not waits)
 
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Pipes that a worker writes to; servd's own worker has a third, for finished events."""
-        streams = ("stdout", "stderr")
-        return streams if self.plan.app is None else (*streams, "events")
-
     def argv(self, channel: int) -> list[str]:
         """The command line of a worker that reads its spec from the descriptor `channel`."""
         if self.plan.app is not None:
             return [*self.plan.argv_of("servd.worker"), str(channel)]
         return [self.plan.python, "-I", "-S", _PROGRAM, str(channel)]
-
-    def identity_options(self) -> dict[str, Any]:
-        """The arguments of `subprocess.Popen` for the identity of its processes."""
-        identity = self.plan.identity
-        umask = identity.umask if identity.umask is not None else -1
-        return {"umask": umask, **running_as(identity.account, identity.gid)}
-
-    def template_environment(self) -> dict[str, str]:
-        """The environment of the template that loads its app: without what is a single worker's."""
-        first = thread_limit(self.plan, 0)
-        return {**self.plan.environment, **first, names.GENERATION: str(self.generation)}
-
-    def template_spec(self) -> WorkerSpec:
-        """The spec of the template that loads its app."""
-        return WorkerSpec(
-            self.plan.name, 0, self.generation, self.plan.stop_signal, app=self.plan.app
-        )
 
     def gpus_of(self, slot: int) -> tuple[str, ...]:
         """The ids of the GPUs of the worker in `slot`."""

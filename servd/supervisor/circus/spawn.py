@@ -14,9 +14,10 @@ from servd.core.quick_dataclass import dataclass
 from servd.plan.model import IdentityPlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.io.notify_socket import NotifySocket
+from servd.supervisor.io.pipes import open_pipes
 from servd.supervisor.templates.forked import Child, Forking
+from servd.supervisor.templates.requests import fork_request, identity_options, streams_of
 from servd.supervisor.templates.template import TemplateError
-from servd.wire.fork_request import ForkRequest
 from servd.wire.shm_counters import CounterView
 
 
@@ -52,7 +53,7 @@ def spawn(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         undo.callback(ours.close)
         handed.callback(theirs.close)
-        outputs, writing = open_pipes(launch.streams, undo, handed)
+        outputs, writing = open_pipes(streams_of(launch.plan), undo, handed)
         inherited: dict[str, int] = {}
         if launch.plan.app is not None:
             inherited["events"] = writing["events"]
@@ -70,19 +71,6 @@ def spawn(
     return Spawned(child, notify, ours, outputs, counters, seat, inherited)
 
 
-def open_pipes(
-    streams: tuple[str, ...], undo: contextlib.ExitStack, handed: contextlib.ExitStack
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Returns the reading and the writing ends of a pipe for each stream."""
-    reading: dict[str, int] = {}
-    writing: dict[str, int] = {}
-    for stream in streams:
-        reading[stream], writing[stream] = os.pipe2(os.O_CLOEXEC)
-        undo.callback(os.close, reading[stream])
-        handed.callback(os.close, writing[stream])
-    return reading, writing
-
-
 @dataclass(frozen=True, slots=True)
 class _Process:
     launch: Launch
@@ -97,7 +85,7 @@ class _Process:
             return None
         plan = self.launch.plan
         request = fork_request(
-            self.launch,
+            plan,
             self.launch.environment(self.slot, self.notify_path),
             f"servd: worker {self.slot} of {plan.name}",
             numbers=tuple(descriptors),
@@ -123,39 +111,8 @@ class _Process:
             cwd=self.launch.plan.directory,
             env=self.launch.environment(self.slot, self.notify_path),
             start_new_session=True,
-            **self.launch.identity_options(),
+            **identity_options(self.launch.plan),
         )
-
-
-def fork_request(
-    launch: Launch,
-    environment: dict[str, str],
-    title: str,
-    *,
-    numbers: tuple[int, ...] = (),
-    is_template: bool = False,
-    has_identity: bool = False,
-) -> ForkRequest:
-    """Returns the request for a fork with the identity of a service's workers; a template that
-    `has_identity` already could not change it.
-    """
-    plan = launch.plan
-    options = launch.identity_options()
-    umask = options.pop("umask")
-    if has_identity:
-        options = {}
-    return ForkRequest(
-        parent=os.getpid(),
-        title=title,
-        environment=environment,
-        directory=plan.directory,
-        umask=umask,
-        uid=options.get("user"),
-        gid=options.get("group"),
-        groups=options.get("extra_groups"),
-        numbers=numbers,
-        is_template=is_template,
-    )
 
 
 def raise_limits(pid: int, identity: IdentityPlan) -> None:

@@ -9,18 +9,25 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from servd.config.service import ServiceLog
 from servd.plan.model import ServicePlan
 from servd.supervisor.circus.launch import Launch
 from servd.supervisor.circus.outputs import ProcessOutputs
-from servd.supervisor.circus.spawn import fork_request, open_pipes
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.exit_text import describe
+from servd.supervisor.io.pipes import open_pipes
 from servd.supervisor.templates.forked import Forking
 from servd.supervisor.templates.registry import TemplateKey, Templates
+from servd.supervisor.templates.requests import (
+    identity_options,
+    streams_of,
+    template_environment,
+    template_request,
+    template_spec,
+)
 from servd.supervisor.templates.start import MODULE, StartedTemplate, start
 from servd.supervisor.templates.template import Template, TemplateError
 
@@ -130,20 +137,36 @@ class PreloadedApp:
         return self._templates.get(self._templates.key_of(launch.plan))
 
     def _begin(self, launch: Launch, base: Template | None) -> None:
-        plan = launch.plan
-        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
-            reading, writing = open_pipes(launch.streams, undo, handed)
-            os.set_blocking(writing["events"], False)
-            started = self._fork(launch, base, writing) or self._start(launch, writing)
-            self.template = Template(*started, self._has_changed)
-            undo.pop_all()
-            self._events = os.dup(writing["events"])
-        self._spec = launch.template_spec().to_json()
+        started, reading = self._early(launch) or self._fresh(launch, base)
+        self.template = Template(*started, self._has_changed)
         self._limiter.enter(self)
-        self._seconds = plan.startup
-        self._overdue = self._loop.call_later(plan.startup, self._abort)
+        self._seconds = launch.plan.startup
+        self._overdue = self._loop.call_later(launch.plan.startup, self._abort)
         self._outputs = ProcessOutputs(launch)
         self._outputs.open(reading, pid=self.template.pid)
+
+    def _early(self, launch: Launch) -> tuple[StartedTemplate, Mapping[str, int]] | None:
+        """Returns one that has been loading the app beside the imports of the daemon."""
+        early = self._templates.early_apps.take(launch.plan, launch.generation)
+        if early is None:
+            return None
+        try:
+            return early.claim(), early.reading
+        except OSError:
+            return None
+
+    def _fresh(
+        self, launch: Launch, base: Template | None
+    ) -> tuple[StartedTemplate, Mapping[str, int]]:
+        plan = launch.plan
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
+            reading, writing = open_pipes(streams_of(plan), undo, handed)
+            os.set_blocking(writing["events"], False)
+            started = self._fork(launch, base, writing) or self._start(launch, writing)
+            undo.pop_all()
+            self._events = os.dup(writing["events"])
+        self._spec = template_spec(plan, launch.generation).to_json()
+        return started, reading
 
     @staticmethod
     def _fork(
@@ -151,8 +174,7 @@ class PreloadedApp:
     ) -> StartedTemplate | None:
         if base is None:
             return None
-        title = f"servd: template of {launch.plan.name}"
-        request = fork_request(launch, launch.template_environment(), title, is_template=True)
+        request = template_request(launch.plan, launch.generation)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -166,13 +188,14 @@ class PreloadedApp:
 
     @staticmethod
     def _start(launch: Launch, writing: dict[str, int]) -> StartedTemplate:
+        plan = launch.plan
         return start(
-            launch.plan.argv_of(MODULE),
-            launch.template_environment(),
+            plan.argv_of(MODULE),
+            template_environment(plan, launch.generation),
             stdout=writing["stdout"],
             stderr=writing["stderr"],
-            directory=launch.plan.directory,
-            **launch.identity_options(),
+            directory=plan.directory,
+            **identity_options(plan),
         )
 
     def _has_changed(self) -> None:

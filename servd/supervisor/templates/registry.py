@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
 from servd.supervisor.templates.described import DescribedCode, Describing
+from servd.supervisor.templates.early_apps import EarlyApps
 from servd.supervisor.templates.start import (
     ARGV,
     MODULE,
@@ -64,9 +65,13 @@ class Templates:
         self._kept_by: Counter[TemplateKey] = Counter()
         self._early: TemplateKey | None = None
         self._described: list[DescribedCode] = []
+        self.early_apps = EarlyApps()
 
-    def adopt_early(self) -> None:
-        """Takes over the template that was started before the daemon's loop."""
+    def adopt_early(self, apps: EarlyApps | None = None) -> None:
+        """Takes over the template that was started before the daemon's loop, and the apps that are
+        being loaded since.
+        """
+        self.early_apps = apps or self.early_apps
         early = take_early()
         if early is not None:
             started, variables = early
@@ -88,8 +93,9 @@ class Templates:
         """Returns one that can become a worker by `plan`."""
         return next((each for each in self._described if each.fits(plan)), None)
 
-    def end_described(self) -> None:
-        """Ends those that have not become workers."""
+    def end_unused(self) -> None:
+        """Ends the processes of the start that nobody has taken."""
+        self.early_apps.drop()
         described, self._described = self._described, []
         for each in described:
             each.end()
@@ -179,7 +185,7 @@ class Templates:
     def close(self) -> None:
         """Ends all of them."""
         self._enabled = False
-        self.end_described()
+        self.end_unused()
         for key in list(self._running):
             self._timers.pop(key).cancel()
             self._running.pop(key).end()

@@ -103,6 +103,16 @@ def _end_unused() -> None:
         _early[0].process.kill()
 
 
+def early_for(argv: Sequence[str], environment: Mapping[str, str]) -> StartedTemplate | None:
+    """Returns the template that `start_early` has started, if processes of this command line and
+    environment can be forked from it.
+    """
+    if _early is None or tuple(argv) != ARGV:
+        return None
+    started, variables = _early
+    return started if variables_at_start(environment) == variables_at_start(variables) else None
+
+
 def take_early() -> tuple[StartedTemplate, Mapping[str, str]] | None:
     """Returns the template that `start_early` has started, with its variables, once."""
     global _early

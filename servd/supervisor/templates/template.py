@@ -40,22 +40,36 @@ def ask(sock: socket.socket, request: ForkRequest, descriptors: Sequence[int]) -
     """Asks for the process of `request` at the other end of `sock`. See `Template.fork`; raises
     `NoAnswerError` too.
     """
+    reading = request_fork(sock, request, descriptors)
+    try:
+        return answer_of(reading)
+    finally:
+        os.close(reading)
+
+
+def request_fork(sock: socket.socket, request: ForkRequest, descriptors: Sequence[int]) -> int:
+    """Sends the request; returns the pipe on which the answer comes. Raises `TemplateError`."""
     text = request.to_json()
     if len(descriptors) >= MAX_DESCRIPTORS or len(text) >= MAX_BYTES:
         raise TemplateError(0, "too much to pass to a template")
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
-        try:
-            send(sock, text, [writing, *descriptors])
-        except OSError as error:
-            raise TemplateError(error.errno, "the template does not take requests") from None
-        finally:
-            os.close(writing)
-        found = _answer(reading)
-    finally:
+        send(sock, text, [writing, *descriptors])
+    except OSError as error:
         os.close(reading)
+        raise TemplateError(error.errno, "the template does not take requests") from None
+    finally:
+        os.close(writing)
+    return reading
+
+
+def answer_of(reading: int) -> ForkedProcess:
+    """Waits for the answer to a request; returns the process. See `Template.fork`."""
+    found = _answer(reading)
     if "pid" in found:
-        return ForkedProcess(found["pid"])
+        forked = ForkedProcess(found["pid"])
+        _require_child(forked.pid)
+        return forked
     if not found["errno"]:
         raise TemplateError(0, found["text"])
     file = [found["file"]] if found["file"] else []
@@ -128,12 +142,10 @@ class Template:
         `TemplateError`, or the OSError of what the process did before it was ready to begin.
         """
         try:
-            forked = ask(self._socket, request, descriptors)
-            _require_child(forked.pid)
+            return ask(self._socket, request, descriptors)
         except NoAnswerError:
             self.kill()
             raise
-        return forked
 
     def _hear(self) -> None:
         try:
