@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from servd.config.tree import Node, Path, UntypedText, dotted, graft, map_scalars, walk
 from servd.core.diagnostics import Diagnostic
@@ -65,15 +66,16 @@ def anchor(root: Node, folder_of: Callable[[str], str]) -> Node:
     Numbers of an `env` table become the text that the file has.
     """
 
-    def numbers(path: Path, node: Node) -> Node:
+    def anchored(path: Path, node: Node) -> Node:
         if type(node.value) in (int, float) and _pattern(path)[:2] == ("services", "env"):
             return replace(node, value=node.written or str(node.value))  # 3.10 is not 3.1
-        return node
+        return _with_path_moved(path, node, absolute)
 
     def absolute(file: str, path: str) -> str:
         return os.path.normpath(os.path.join(folder_of(file), path))
 
-    return _with_directories(map_paths(map_scalars(root, numbers), absolute), folder_of)
+    folder_of = cache(folder_of)
+    return _with_directories(map_scalars(root, anchored), folder_of)
 
 
 def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
@@ -108,16 +110,16 @@ def rebase(root: Node, folder_of: Callable[[str], str], target: str) -> Node:
 
 def map_paths(root: Node, move: Callable[[str, str], str]) -> Node:
     """Returns the tree with each path changed by `move`, given the file that contains it."""
+    return map_scalars(root, lambda path, node: _with_path_moved(path, node, move))
 
-    def change(path: Path, node: Node) -> Node:
-        if not isinstance(node.value, str) or not node.value:
-            return node
-        text = _moved(path, node.value, lambda each: move(node.place.file, each))
-        if text == node.value:
-            return node
-        return replace(node, value=UntypedText(text) if type(node.value) is UntypedText else text)
 
-    return map_scalars(root, change)
+def _with_path_moved(path: Path, node: Node, move: Callable[[str, str], str]) -> Node:
+    if not isinstance(node.value, str) or not node.value:
+        return node
+    text = _moved(path, node.value, lambda each: move(node.place.file, each))
+    if text == node.value:
+        return node
+    return replace(node, value=UntypedText(text) if type(node.value) is UntypedText else text)
 
 
 def _moved(path: Path, text: str, move: Callable[[str], str]) -> str:

@@ -130,7 +130,7 @@ class _Builder:
     def __init__(self, file: str, lines: list[str]) -> None:
         self.file = file
         self.lines = lines
-        self.bytes = [line.encode() for line in lines]
+        self.bytes = [b"" if line.isascii() else line.encode() for line in lines]
         self.duplicates: list[Diagnostic] = []
 
     def build(self) -> Node:
@@ -224,7 +224,10 @@ class _Builder:
 
     def place(self, node: SyntaxNode) -> Place:
         row, column = node.start_point
-        return Place(self.file, row + 1, len(self.bytes[row][:column].decode(errors="replace")) + 1)
+        line = self.bytes[row]
+        if line:
+            column = len(line[:column].decode(errors="replace"))
+        return Place(self.file, row + 1, column + 1)
 
 
 def _scalar(text: str) -> str | int | float | bool:
@@ -243,7 +246,8 @@ def _with_values(value: Any, near: Node) -> Node:
     """Returns `value` as a tree, with the places of `near` where the shapes agree."""
     found: Any = value
     if isinstance(value, dict):
-        found = {key: _with_values(v, near.table.get(key, near)) for key, v in value.items()}
+        known = near.table
+        found = {key: _with_values(v, known.get(key, near)) for key, v in value.items()}
     elif isinstance(value, list):
         same = len(near.items) == len(value)
         places = near.items if same else [near] * len(value)

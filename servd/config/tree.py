@@ -105,12 +105,17 @@ def child(node: Node, step: str | int) -> Node | None:
 
 
 def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Yields every scalar of the tree with its path."""
-    if not isinstance(node.value, dict | tuple):
-        yield path, node
-    entries: list[tuple[str | int, Node]] = [*node.table.items(), *enumerate(node.items)]
-    for key, entry in entries:
-        yield from walk(entry, (*path, key))
+    """Yields every scalar of the tree with its path, in order."""
+    waiting = [(path, node)]
+    while waiting:
+        path, node = waiting.pop()
+        value = node.value
+        if isinstance(value, dict):
+            waiting += reversed([((*path, key), entry) for key, entry in value.items()])
+        elif isinstance(value, tuple):
+            waiting += reversed([((*path, i), entry) for i, entry in enumerate(value)])
+        else:
+            yield path, node
 
 
 def map_scalars(node: Node, change: Callable[[Path, Node], Node], path: Path = ()) -> Node:

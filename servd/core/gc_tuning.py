@@ -5,7 +5,9 @@ milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 
 _default = gc.get_threshold()
 _PAUSED = (1_000_000, *_default[1:])
@@ -29,3 +31,23 @@ def resume() -> None:
     gc.freeze()
     if gc.get_threshold() == _PAUSED:
         gc.set_threshold(*_default)
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Does without automatic collections in the block, which makes much and keeps most of it. It
+    may be entered again, by other threads too.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def exempt() -> None:
+    """Collects, and exempts what is left: for what stays as long as the process."""
+    gc.collect()
+    gc.freeze()

@@ -15,6 +15,7 @@ import structlog
 
 from servd._version import __version__
 from servd.config.model import Config
+from servd.core import gc_tuning
 from servd.core.basedir import absolute
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import Exit, StartError
@@ -210,6 +211,7 @@ class Daemon:
         resources.pool.claim_all()  # drops preloaded sockets that are not used
         resources.store.update(resources.pool)
         resources.systemd.ready(status)
+        gc_tuning.exempt()
         log.info(Event.SERVD_READY, status=status, **details)
 
     def _welcome(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from servd.core import gc_tuning
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,26 @@ def test_what_an_app_sets_up_stays(app: str, expected: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == f"{expected} True", done.stderr
+
+
+def test_a_pause_ends_even_where_two_overlap() -> None:
+    assert gc.isenabled()
+    first, second = gc_tuning.paused(), gc_tuning.paused()
+    with first:
+        assert not gc.isenabled()
+        second.__enter__()
+    assert gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+    with pytest.raises(KeyError), gc_tuning.paused():
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_what_is_exempt_is_not_looked_at_again() -> None:
+    code = (
+        "import gc; from servd.core import gc_tuning\n"
+        "gc_tuning.exempt(); print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 100)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True True", done.stderr

@@ -13,6 +13,7 @@ import structlog
 
 from servd.config.load import Loaded
 from servd.config.model import Config
+from servd.core import gc_tuning
 from servd.core.diagnostics import Diagnostic
 from servd.core.errors import ConfigError, ServdError
 from servd.core.events import Event
@@ -216,10 +217,11 @@ class Reloader:
         plan = self._supervisor.addresses.with_found(self.desired.plan)
         desired = replace(self.desired, plan=plan)
         loaded = desired.loaded
-        if request.read:
-            self._seen = self._read()
-            loaded = self._seen.require()
-        planned = self._planner.next(loaded, desired, request)
+        with gc_tuning.paused():
+            if request.read:
+                self._seen = self._read()
+                loaded = self._seen.require()
+            planned = self._planner.next(loaded, desired, request)
         if not tag:
             return planned
         kinds = [(change.service, change.kind) for change in planned.changes]
