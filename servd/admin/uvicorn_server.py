@@ -10,6 +10,7 @@ import structlog
 
 from servd.http.base_server import BaseServer
 from servd.http.lean_uvicorn import uvicorn
+from servd.worker.cycle import WaitingHeads
 from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 from servd.worker.slow_clients import SlowClients
 
@@ -51,6 +52,7 @@ class AdminUvicorn(BaseServer):
 
         class AdminProtocol(ThriftyProtocol):
             idle = IdleConnections(connections, _IDLE_SECONDS)
+            heads = WaitingHeads(asyncio.get_running_loop())
             head_limit = _HEAD_BYTES
             handshake_limit = _HEAD_SECONDS
 

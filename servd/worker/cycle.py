@@ -1,10 +1,12 @@
 """Uvicorn's request and answer over httptools, at a lower cost and with the same rules: an event
-only for an app that waits, fields of a head that were checked before, no callback per task.
+only for an app that waits, fields of a head that were checked before, no callback per task, and one
+write for a head and the body that follows at once: a system call is a sixth of a small request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from typing import Any
 
@@ -22,6 +24,9 @@ _MOST_FIELDS = 512
 _LONGEST_FIELD = 256
 """Bytes of a field that is kept: most are a type, a policy or the date."""
 
+_LONGEST_JOINED = 16 * 1024
+"""Bytes of a body that are copied next to the head: more take longer than a write of their own."""
+
 _ACTED_ON = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 _fields: dict[tuple[bytes, bytes], bytes] = {}
@@ -37,6 +42,26 @@ def _nothing() -> None:
 
 def _tokens(value: bytes) -> list[bytes]:
     return [token.lower().strip() for token in value.split(b",")]
+
+
+class WaitingHeads:
+    """Sends the heads that no body has followed by the end of a turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycles: list[LeanCycle] = []
+        self._loop = loop
+        self._context = contextvars.Context()
+
+    def add(self, cycle: LeanCycle) -> None:
+        """Sends the head of `cycle` soon, unless it is sent before."""
+        self._cycles.append(cycle)
+        if len(self._cycles) == 1:
+            self._loop.call_soon(self._send, context=self._context)
+
+    def _send(self) -> None:
+        cycles, self._cycles = self._cycles, []
+        for cycle in cycles:
+            cycle.send_waiting_head()
 
 
 class LeanCycle(RequestResponseCycle):
@@ -57,6 +82,7 @@ class LeanCycle(RequestResponseCycle):
         self.default_headers = connection.server_state.default_headers
         self.on_response = connection.on_response_complete
         self.access_log = connection.access_log
+        self.heads: WaitingHeads = connection.heads
         self.task: asyncio.Task[None] | None = None
         self.disconnected = False
         self.keep_alive = keep_alive
@@ -67,6 +93,7 @@ class LeanCycle(RequestResponseCycle):
         self.chunked_encoding: bool | None = None
         self.expected_content_length = 0
         self._says_close = self._is_set = self._has_no_body = False
+        self._head = b""
         self._event: asyncio.Event | None = None
 
     @property
@@ -89,7 +116,7 @@ class LeanCycle(RequestResponseCycle):
             if not self.response_started:
                 await self.send_500_response()
             else:
-                self.transport.close()
+                self._cut()
         else:
             if result is not None or not self.response_complete:
                 await self._end_incomplete(result)
@@ -103,7 +130,7 @@ class LeanCycle(RequestResponseCycle):
         if result is not None:
             message = "ASGI callable should return None, but returned '%s'."
             _errors.error(message, result)
-            self.transport.close()
+            self._cut()
         elif self.disconnected:
             return
         elif not self.response_started:
@@ -111,7 +138,18 @@ class LeanCycle(RequestResponseCycle):
             await self.send_500_response()
         else:
             _errors.error("ASGI callable returned without completing response.")
-            self.transport.close()
+            self._cut()
+
+    def _cut(self) -> None:
+        """Closes the connection in the middle of an answer."""
+        self.send_waiting_head()
+        self.transport.close()
+
+    def send_waiting_head(self) -> None:
+        """Sends the head, if it still waits for the body."""
+        head, self._head = self._head, b""
+        if head and not self.disconnected:
+            self.transport.write(head)
 
     async def send(self, message: Any) -> None:
         """Replaces Uvicorn's method."""
@@ -158,7 +196,8 @@ class LeanCycle(RequestResponseCycle):
             self.chunked_encoding = True
             content.append(b"transfer-encoding: chunked\r\n")
         content.append(b"\r\n")
-        self.transport.write(b"".join(content))
+        self._head = b"".join(content)
+        self.heads.add(self)
 
     def _field(self, name: bytes, value: bytes) -> bytes:
         """Returns a field as it is sent, and acts on it. Raises RuntimeError when it is invalid."""
@@ -202,16 +241,17 @@ class LeanCycle(RequestResponseCycle):
     def _send_body(self, body: bytes, more_body: bool) -> None:
         if self._has_no_body:  # a client would take it for the next response
             self.expected_content_length = 0
+            self.send_waiting_head()
         elif self.chunked_encoding:
             content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more_body:
                 content += b"0\r\n\r\n"
-            self.transport.write(content)
+            self._write(content)
         else:
             if len(body) > self.expected_content_length:
                 raise RuntimeError("Response content longer than Content-Length")
             self.expected_content_length -= len(body)
-            self.transport.write(body)
+            self._write(body)
         if not more_body:
             if self.expected_content_length != 0:
                 raise RuntimeError("Response content shorter than Content-Length")
@@ -220,6 +260,16 @@ class LeanCycle(RequestResponseCycle):
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()
+
+    def _write(self, content: bytes) -> None:
+        """Sends a part of the body, with the head if that waits."""
+        head = self._head
+        if head and len(content) <= _LONGEST_JOINED:
+            self._head = b""
+            content = head + content
+        elif head:
+            self.send_waiting_head()
+        self.transport.write(content)
 
     async def receive(self) -> Any:
         """Replaces Uvicorn's method: makes an event only when it has to wait."""

@@ -20,7 +20,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from servd.worker.cycle import LeanCycle
+from servd.worker.cycle import LeanCycle, WaitingHeads
 from servd.worker.guarded_connection import GuardedConnection
 from servd.worker.http_rules import (
     BAD_REQUEST,
@@ -96,12 +96,13 @@ class IdleConnections:
 
 
 class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
-    """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle`,
-    too; the parser has no limit for heads.
+    """Uvicorn's protocol without a timer per idle connection. A subclass per server sets `idle`
+    and `heads`, too; the parser has no limit for heads.
     """
 
     idle_since = 0.0
     idle: IdleConnections
+    heads: WaitingHeads
 
     head_bytes = 0
     head_of: object = None
@@ -110,7 +111,8 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Extends Uvicorn's method: keeps what each request reads, faster than from a class."""
         super().connection_made(transport)
-        self.idle, self.head_limit, self.tls = self.idle, self.head_limit, self.tls
+        self.idle, self.heads = self.idle, self.heads
+        self.head_limit, self.tls = self.head_limit, self.tls
         self.body_bytes = 0
 
     def data_received(self, data: bytes) -> None:

@@ -156,10 +156,12 @@ class WorkerServer(BaseServer):
                 tells_certificate = self._asks_for_certificates
 
             return H11Protocol
+        from servd.worker.cycle import WaitingHeads
         from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
         class Protocol(ThriftyProtocol):
             idle = IdleConnections(self.server_state.connections, self.spec.timeouts.keep_alive)
+            heads = WaitingHeads(asyncio.get_running_loop())
             head_limit = self.spec.limits.head
             handshake_limit = self.spec.timeouts.headers
             unix_names = self._unix_names

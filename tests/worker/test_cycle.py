@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from servd.worker.cycle import LeanCycle
+from servd.worker.cycle import LeanCycle, WaitingHeads
 from servd.worker.drain import Drain
 from servd.worker.keep_alive import IdleConnections, ThriftyProtocol
 
@@ -27,11 +27,16 @@ class _Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.writes: list[bytes] = []
         self.closed = False
 
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.writes)
+
     def write(self, data: Any) -> None:
-        self.written += b"" if self.closed else bytes(data)
+        if not self.closed:
+            self.writes.append(bytes(data))
 
     def is_closing(self) -> bool:
         return self.closed
@@ -57,6 +62,7 @@ def _connected(base: Any, app: Any, defaults: list[Pair]) -> tuple[Any, ServerSt
 
     class Protocol(base):  # type: ignore[misc]
         idle = IdleConnections(state.connections, 5.0)
+        heads = WaitingHeads(asyncio.get_running_loop())
         head_limit = 65536
 
     made = Protocol(config, state, {}, asyncio.get_running_loop())
@@ -286,3 +292,80 @@ class _NoRequests:
 
 def test_a_request_that_is_cancelled_before_it_begins_holds_up_no_drain() -> None:
     asyncio.run(_cancelled_before_it_begins())
+
+
+async def _writes(app: Any, requests: bytes) -> list[bytes]:
+    made, state, wire = _connected(ThriftyProtocol, app, [])
+    made.data_received(requests)
+    while state.tasks:
+        await asyncio.wait(list(state.tasks), timeout=0.01)
+    return wire.writes
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts", "lengths"),
+    [
+        ([(b"content-length", b"2")], [b"ok"], [4 + 2]),
+        ([], [b"ok"], [4 + len(b"2\r\nok\r\n0\r\n\r\n")]),
+        ([(b"content-length", b"4")], [b"ok", b"ok"], [4 + 2, 2]),
+        ([(b"content-length", b"0")], [], [4]),
+        ([(b"content-length", b"20000")], [b"x" * 20000], [4, 20000]),
+    ],
+)
+def test_a_head_travels_with_the_body_that_follows_it(
+    fields: Any, parts: list[bytes], lengths: list[int]
+) -> None:
+    first, *rest = asyncio.run(_writes(answering(200, fields, *parts), asking()))
+    body = first.partition(b"\r\n\r\n")[2]
+    assert [4 + len(body), *map(len, rest)] == lengths
+
+
+@pytest.mark.parametrize("request_of", [asking(b"HEAD"), asking()])
+def test_a_head_without_a_body_is_sent(request_of: bytes) -> None:
+    status = 200 if request_of.startswith(b"HEAD") else 204
+    (head,) = asyncio.run(_writes(answering(status, [(b"x", b"y")], b"ignored"), request_of))
+    assert head.endswith(b"x: y\r\n\r\n")
+
+
+async def _streams(gap: asyncio.Event) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": START, "status": 200, "headers": [(b"content-length", b"2")]})
+        await gap.wait()
+        await send({"type": BODY, "body": b"ok"})
+
+    connections = [_connected(ThriftyProtocol, app, []) for _ in range(2)]
+    for made, _, _ in connections:
+        made.data_received(asking())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for _, _, wire in connections:
+        assert wire.written.endswith(b"content-length: 2\r\n\r\n"), "the body may take long"
+    gap.set()
+    for _, state, wire in connections:
+        while state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=0.01)
+        assert wire.writes[1:] == [b"ok"]
+
+
+def test_a_head_does_not_wait_for_a_body_that_takes_time() -> None:
+    asyncio.run(_streams(asyncio.Event()))
+
+
+async def _lost() -> None:
+    made, state, wire = _connected(ThriftyProtocol, _starts, [])
+    made.data_received(asking())
+    (task,) = state.tasks
+    loop = asyncio.get_running_loop()
+    loop.call_soon(made.connection_lost, ConnectionResetError())
+    await asyncio.wait({task})
+    assert wire.writes == []
+
+
+async def _starts(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": START, "status": 200, "headers": []})
+    await receive()
+    await asyncio.sleep(0)
+
+
+def test_a_head_for_a_client_that_has_left_is_dropped() -> None:
+    asyncio.run(_lost())
