@@ -270,26 +270,30 @@ def loaded(
 
 def overhead(servers: Sequence[Server], plan: Plan) -> list[Result]:
     """What servd adds to a request of an app that does nothing."""
-    result = Result(
-        "overhead",
-        "CPU per request without a framework",
-        "One worker, an ASGI app that does nothing, `wrk -c32`; servd with access log, request ids,"
-        " deadlines and a limit of concurrency, uvicorn with nothing.",
-        (
-            Column("cpu", "CPU of workers, µs", 1),
-            Column("cpu", "CPU over uvicorn", 3, over=UVICORN),
-            Column("per_second", "requests/s", 0),
-        ),
-    )
+    results = []
     chosen = [server for server in servers if server.is_servd or server.name == UVICORN]
     lines = tuple(line for line in PARTS[EVERYTHING] if not line.startswith("log"))
-    with contextlib.ExitStack() as stack:
-        started: dict[str, Running] = {}
-        for server in chosen:
-            what = Setting(RAW, 1, access_log=server.is_servd, lines=lines)
-            started |= up(stack, [result], [server], what)
-        loaded(result, started, plan.overhead, plan, 32)
-    return [result]
+    for name, logs in (("overhead", "no access log"), ("overhead-log", "an access log")):
+        result = Result(
+            name,
+            f"CPU per request without a framework, {logs}",
+            f"One worker, an ASGI app that does nothing, `wrk -c32`; servd with {logs}, with"
+            " metrics, deadlines and a limit of concurrency, uvicorn with nothing.",
+            (
+                Column("cpu", "CPU of workers, µs", 1),
+                Column("cpu", "CPU over uvicorn", 3, over=UVICORN),
+                Column("per_second", "requests/s", 0),
+            ),
+        )
+        with contextlib.ExitStack() as stack:
+            started: dict[str, Running] = {}
+            for server in chosen:
+                logged = server.is_servd and name == "overhead-log"
+                what = Setting(RAW, 1, access_log=logged, lines=lines)
+                started |= up(stack, [result], [server], what)
+            loaded(result, started, plan.overhead, plan, 32)
+        results.append(result)
+    return results
 
 
 def one_place(servers: Sequence[Server], plan: Plan) -> list[Result]:
