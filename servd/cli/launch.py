@@ -58,22 +58,24 @@ def launch(start: LaunchOptions) -> int:
 def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
     with EarlySignals() as early, contextlib.ExitStack() as undo:
         from servd.bento.discovery import Discovery
-        from servd.core.paths import runtime_dir_of
+        from servd.daemon.runtime_dir import folder_for
 
         discovery = Discovery(start.begun, start.address)
         early.give_up = discovery.give_up
         loaded = start.load().require()
-        if previous is None:
-            configured = loaded.config.daemon.runtime_dir
-            runtime_dir = runtime_dir_of(configured, loaded.path, start.runtime_dir)
-            discovery.near = os.path.dirname(runtime_dir)
+        folder = folder_for(loaded, start.runtime_dir) if previous is None else None
+        if folder is not None:
+            discovery.near = os.path.dirname(folder.path)
         completed = discovery.begin(loaded, os.environ)
         early_apps = None
-        if previous is None and not start.development:
+        if folder is not None and not start.development:
             from servd.daemon.early_preload import begin_early
+            from servd.supervisor.templates.early_apps import EarlyApps
 
-            early_apps = begin_early(loaded, runtime_dir, os.environ)
+            early_apps = EarlyApps()
+            undo.callback(folder.close)
             undo.callback(early_apps.drop)
+            begin_early(early_apps, loaded, folder, os.environ)
         from servd.admin.server import AdminServer
         from servd.config.development import developed
         from servd.daemon.options import DaemonOptions
@@ -99,5 +101,6 @@ def _run(start: LaunchOptions, previous: OldDaemon | None) -> int:
                 previous=previous,
                 described=discovery.take_waiting,
                 early_apps=early_apps,
+                folder=folder,
             )
         )

@@ -35,9 +35,18 @@ class LateModule(ModuleType):
         vars(self).update(known)
 
     def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:  # within `stand_ins`
+            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
+
+
+class _LateSsl(LateModule):
+    def __getattr__(self, name: str) -> Any:
+        if name == "SSLSocket" and self.__name__ not in sys.modules:
+            return ()  # asyncio asks of each socket whether it is one: there is none yet
+        return super().__getattr__(name)
 
 
 def late_ssl() -> LateModule:
     """Returns a stand-in for `ssl`, with the defaults that signatures show."""
-    return LateModule("ssl", CERT_NONE=0, PROTOCOL_TLS_SERVER=17)
+    return _LateSsl("ssl", CERT_NONE=0, PROTOCOL_TLS_SERVER=17)

@@ -16,9 +16,11 @@ def import_without_openssl() -> None:
     """Imports asyncio, which can still do TLS, and hashlib with the interpreter's own digests; and
     shutil, which packs no archives here, without the compression that it would do.
     """
-    late = [late_ssl(), LateModule("asyncio.sslproto")]
-    with stand_ins({module.__name__: module for module in late}):
-        importlib.import_module("asyncio")
+    protocol = LateModule("asyncio.sslproto")
+    with stand_ins({"ssl": late_ssl(), protocol.__name__: protocol}):
+        package = importlib.import_module("asyncio")
+    if not hasattr(package, "sslproto"):
+        package.sslproto = protocol  # type: ignore[attr-defined]  # as its import would
     with stand_ins({"bz2": None, "lzma": None}):
         importlib.import_module("shutil")
     if _has_other_digests():

@@ -8,26 +8,28 @@ import os
 from collections.abc import Mapping
 
 from servd.config.load import Loaded
-from servd.daemon.runtime_dir import PRIVATE
+from servd.daemon.runtime_dir import RuntimeDir
 from servd.host.facts import inspect_host
 from servd.plan.build import build
 from servd.supervisor.templates.early_apps import EarlyApps
 
 
-def begin_early(loaded: Loaded, runtime_dir: str, environ: Mapping[str, str]) -> EarlyApps:
-    """Begins those services that wait for nothing. None while there are traces of another daemon in
-    the runtime folder: its workers may still use what the import does.
+def begin_early(
+    apps: EarlyApps, loaded: Loaded, folder: RuntimeDir, environ: Mapping[str, str]
+) -> None:
+    """Begins those services that wait for nothing, and opens the runtime folder, which holds their
+    metrics. None where a daemon has left workers in the folder, which may still use what the import
+    does, nor where GPUs are given to services or kept from them: that is planned later.
+
+    Raises `StartError` as `RuntimeDir.open`.
     """
-    apps, config = EarlyApps(), loaded.config
-    alone = {
-        name: service
-        for name, service in config.services.items()
-        if service.preload and not service.depends_on
-    }
-    if not alone or os.path.lexists(os.path.join(runtime_dir, PRIVATE)):
-        return apps
+    config = loaded.config
+    services = config.services
+    alone = {n: s for n, s in services.items() if s.preload and s.app and not s.depends_on}
+    if not alone or any(s.gpus != 0 for s in services.values()) or os.path.lexists(folder.private):
+        return
+    folder.open()
     some = config.model_copy(update={"services": alone})
     host = inspect_host(some, environ)
     at_once = config.daemon.start_concurrency or host.usable_cpus
-    apps.begin(build(some, host, runtime_dir, loaded.secrets).services, at_once)
-    return apps
+    apps.begin(build(some, host, folder.path, loaded.secrets).services, at_once)

@@ -6,9 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from servd.core.basedir import absolute, fix_base_dir
-from servd.core.instances import Record
-from servd.core.paths import runtime_dir_of
+from servd.core.basedir import fix_base_dir
 from servd.core.processes import adopt_orphans
 from servd.daemon.components import DaemonResources
 from servd.daemon.compose import compose
@@ -16,7 +14,7 @@ from servd.daemon.fd_store import FdStore
 from servd.daemon.log.buffer import LogRouter
 from servd.daemon.log.sink import LogSink, configure
 from servd.daemon.options import DaemonOptions
-from servd.daemon.runtime_dir import RuntimeDir
+from servd.daemon.runtime_dir import RuntimeDir, folder_for
 from servd.daemon.systemd import Systemd
 from servd.daemon.thread_pool import ResilientThreadPool
 from servd.daemon.upgrade.state import UpgradeState
@@ -71,19 +69,16 @@ def _in_the_same_folder(options: DaemonOptions, state: UpgradeState) -> DaemonOp
 
 
 def _runtime_dir(options: DaemonOptions, pool: SocketPool) -> RuntimeDir:
-    """Opens a new folder, or adopts that of the previous daemon with its sockets."""
-    configured = options.loaded.config.daemon.runtime_dir
-    ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
-    given = options.loaded.path
-    config = "" if given.startswith("<") or options.runtime_dir else absolute(given)
-    told = Record(config, is_configured=bool(configured))
+    """Opens a new folder, unless that was done early, or adopts that of the previous daemon with
+    its sockets.
+    """
     if options.previous is None:
-        path = runtime_dir_of(configured, given, options.runtime_dir)
-        folder = RuntimeDir(path, told, ours=ours)
-        folder.open()
+        folder = options.folder or folder_for(options.loaded, options.runtime_dir)
+        if folder.lock < 0:
+            folder.open()
         return folder
     state = options.previous.state
-    folder = RuntimeDir(state.runtime_dir, told, ours=ours)
+    folder = folder_for(options.loaded, options.runtime_dir, state.runtime_dir)
     folder.adopt(state.lock, state.made)
     pool.inherited = state.inherited
     pool.preload(map(Bound.inherit, state.sockets), state.chosen)

@@ -13,10 +13,13 @@ import shutil
 import stat
 from collections.abc import Collection, Sequence
 
+from servd.config.load import Loaded
 from servd.core import instances
 from servd.core.address import UNIX_PATH_LIMIT
+from servd.core.basedir import absolute
 from servd.core.errors import StartError
 from servd.core.instances import NOT_TOLD, Record
+from servd.core.paths import runtime_dir_of
 
 SOCKETS, NOTIFY, APP_METRICS, APP_DATA, PRIVATE = "s", "n", "m", "b", "private"
 _FOLDERS = (SOCKETS, NOTIFY, APP_METRICS, APP_DATA)
@@ -241,6 +244,15 @@ class RuntimeDir:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def folder_for(loaded: Loaded, chosen: str | None, path: str = "") -> RuntimeDir:
+    """Returns the folder of a daemon, not opened yet: at `path`, or as configured, or `chosen`."""
+    configured = loaded.config.daemon.runtime_dir
+    ours = not configured and "RUNTIME_DIRECTORY" not in os.environ
+    config = "" if loaded.path.startswith("<") or chosen else absolute(loaded.path)
+    told = Record(config, is_configured=bool(configured))
+    return RuntimeDir(path or runtime_dir_of(configured, loaded.path, chosen), told, ours=ours)
 
 
 def _require_ours(folder: str) -> None:

@@ -4,6 +4,7 @@ multiprocessing a template would import for a tenth longer, and hold 1.9 MiB mor
 
 from __future__ import annotations
 
+import asyncio  # noqa: F401  # before `ssl` is stood for: it asks more of it
 import importlib
 from types import ModuleType
 from typing import Any

@@ -148,7 +148,7 @@ class LeanCycle(RequestResponseCycle):
     def send_waiting_head(self) -> None:
         """Sends the head, if it still waits for the body."""
         head, self._head = self._head, b""
-        if head and not self.disconnected:
+        if head and not self.disconnected and not self.transport.is_closing():
             self.transport.write(head)
 
     async def send(self, message: Any) -> None:
@@ -265,8 +265,8 @@ class LeanCycle(RequestResponseCycle):
         """Sends a part of the body, with the head if that waits."""
         head = self._head
         if head and len(content) <= _LONGEST_JOINED:
-            self._head = b""
             content = head + content
+            self._head = b""
         elif head:
             self.send_waiting_head()
         self.transport.write(content)

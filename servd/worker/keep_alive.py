@@ -172,6 +172,7 @@ class ThriftyProtocol(GuardedConnection, HttpToolsProtocol):
         if not is_its_own or not cycle.response_started:
             refuse(self, *refusal)
         if is_its_own and not cycle.response_complete:
+            cycle.send_waiting_head()
             cycle.ended_with = refusal.status
             cycle.disconnected = True
             cycle.message_event.set()

@@ -47,7 +47,9 @@ assert hashlib.md5(b"").hexdigest() == "d41d8cd98f00b204e9800998ecf8427e"
 def test_asyncio_speaks_tls_when_it_has_to() -> None:
     run(
         f"""{LEAN}
-import asyncio
+import asyncio, socket
+assert "ssl" not in sys.modules
+assert asyncio.sslproto.__name__ == "asyncio.sslproto"
 assert "ssl" not in sys.modules
 
 async def main():
@@ -56,6 +58,9 @@ async def main():
     port = server.sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     assert await reader.read() == b""
+    sock = socket.create_connection(("127.0.0.1", port))
+    await loop.connect_accepted_socket(asyncio.Protocol, sock)
+    assert "ssl" not in sys.modules, "an ordinary connection needs none"
     import ssl
     try:
         context = ssl.create_default_context()
@@ -65,8 +70,14 @@ async def main():
     else:
         raise AssertionError("the server speaks no TLS")
     assert asyncio.sslproto.SSLAgainErrors[0] is ssl.SSLWantReadError
+    assert asyncio.base_events.ssl.SSLSocket is ssl.SSLSocket
     server.close()
 
 asyncio.run(main())
 """
     )
+
+
+def test_the_runtime_of_a_worker_can_be_imported_first() -> None:
+    run("import servd.worker.runtime; servd.worker.runtime.import_runtime()")
+    run("import servd.http.lean_uvicorn, ssl; assert ssl.CERT_NONE is ssl.VerifyMode.CERT_NONE")

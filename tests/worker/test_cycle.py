@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, ClassVar, cast
 from weakref import WeakSet
 
@@ -369,3 +370,14 @@ async def _starts(scope: Any, receive: Any, send: Any) -> None:
 
 def test_a_head_for_a_client_that_has_left_is_dropped() -> None:
     asyncio.run(_lost())
+
+
+def test_a_body_of_the_wrong_type_does_not_cost_the_head() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": START, "status": 200, "headers": [(b"content-length", b"4")]})
+        with contextlib.suppress(TypeError):
+            await send({"type": BODY, "body": "ab"})
+        await send({"type": BODY, "body": b"cd"})
+
+    written = b"".join(asyncio.run(_writes(app, asking())))
+    assert written.startswith(b"HTTP/1.1 200 OK\r\n")

@@ -19,7 +19,7 @@ from servd.supervisor.circus.outputs import ProcessOutputs
 from servd.supervisor.circus.start_limiter import StartLimiter
 from servd.supervisor.exit_text import describe
 from servd.supervisor.io.pipes import open_pipes
-from servd.supervisor.templates.forked import Forking
+from servd.supervisor.templates.forked import Forking, kill_with_group
 from servd.supervisor.templates.registry import TemplateKey, Templates
 from servd.supervisor.templates.requests import (
     identity_options,
@@ -138,12 +138,30 @@ class PreloadedApp:
 
     def _begin(self, launch: Launch, base: Template | None) -> None:
         started, reading = self._early(launch) or self._fresh(launch, base)
-        self.template = Template(*started, self._has_changed)
+        try:
+            self.template = Template(*started, self._has_changed)
+        except OSError:
+            self._abandon(started, reading)
+            raise
         self._limiter.enter(self)
         self._seconds = launch.plan.startup
         self._overdue = self._loop.call_later(launch.plan.startup, self._abort)
         self._outputs = ProcessOutputs(launch)
         self._outputs.open(reading, pid=self.template.pid)
+
+    def _abandon(self, started: StartedTemplate, reading: Mapping[str, int]) -> None:
+        """Ends a template that cannot be looked after: the kernel may lack pidfd_open(2)."""
+        started.socket.close()
+        kill_with_group(started.process)
+        started.process.wait()
+        for descriptor in reading.values():
+            os.close(descriptor)
+        self._close_events()
+
+    def _close_events(self) -> None:
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
 
     def _early(self, launch: Launch) -> tuple[StartedTemplate, Mapping[str, int]] | None:
         """Returns one that has been loading the app beside the imports of the daemon."""
@@ -245,9 +263,7 @@ class PreloadedApp:
         self.template = None
         self._is_late = False
         self._is_over()
-        if self._events >= 0:
-            os.close(self._events)
-            self._events = -1
+        self._close_events()
         template.kill()
         if self._outputs is not None:
             self._outputs.close()

@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 
-from servd.core.processes import adopt_orphans
+from servd.core.processes import adopt_orphans, descendants_of
 from servd.core.quick_dataclass import dataclass
 from servd.plan.model import ServicePlan
+from servd.supervisor.app_folders import make_app_folders
 from servd.supervisor.io.pipes import open_pipes
-from servd.supervisor.templates.forked import kill_with_group
+from servd.supervisor.templates.forked import ForkedProcess, kill_with_group
 from servd.supervisor.templates.requests import streams_of, template_request, template_spec
 from servd.supervisor.templates.start import MODULE, StartedTemplate, early_for
-from servd.supervisor.templates.template import answer_of, request_fork
+from servd.supervisor.templates.template import answer_of, request_fork, require_child
 from servd.wire.fork_request import LOAD, ForkRequest, send
 
 _GENERATION = 1
@@ -42,19 +44,27 @@ class EarlyApp:
         none; its descriptors are closed then.
         """
         try:
-            process = answer_of(self.answer)
+            process = self._process()
         except OSError:
             self._close()
             raise
         os.close(self.answer)
         return StartedTemplate(process, self.socket)
 
+    def _process(self) -> ForkedProcess:
+        process = answer_of(self.answer)
+        require_child(process.pid)
+        return process
+
     def drop(self) -> None:
-        """Ends it, with what the app's import has started."""
+        """Has it end, with what the app's import has started. Whoever adopts it reaps it."""
         with contextlib.suppress(OSError):
-            process = answer_of(self.answer)
+            process = self._process()
+            for pid in [*descendants_of([process.pid])][1:]:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
             kill_with_group(process)
-            process.wait()
+            process.poll()
         self._close()
 
     def _close(self) -> None:
@@ -71,8 +81,8 @@ class EarlyApps:
 
     def begin(self, plans: Sequence[ServicePlan], at_once: int) -> None:
         """Begins to load the apps of the `plans` that can be, `at_once` at most."""
-        for plan in [plan for plan in plans if _can_begin(plan)][:at_once]:
-            with contextlib.suppress(OSError):  # its generation tries it again, and reports it
+        with contextlib.suppress(OSError):  # their generations try it again, and report it
+            for plan in [plan for plan in plans if _can_begin(plan)][:at_once]:
                 self._waiting[plan.name] = _begun(plan)
 
     def take(self, plan: ServicePlan, generation: int) -> EarlyApp | None:
@@ -94,10 +104,10 @@ class EarlyApps:
 
 
 def _can_begin(plan: ServicePlan) -> bool:
-    """Whether its generation would begin with it, from the template that started with the daemon.
-    What waits for other services, and the devices of a GPU, are not ready yet.
+    """Whether its generation would begin with it, from the template that started with the daemon,
+    and without waiting for other services.
     """
-    if not plan.preloads or plan.depends_on or plan.gpus:
+    if not plan.preloads or plan.depends_on or not plan.workers:
         return False
     return early_for(plan.argv_of(MODULE), plan.environment) is not None
 
@@ -107,6 +117,8 @@ def _begun(plan: ServicePlan) -> EarlyApp:
     early = early_for(plan.argv_of(MODULE), plan.environment)
     assert early is not None
     adopt_orphans()
+    make_app_folders(plan)
+    early.socket.setblocking(False)  # it reads once it has imported its own
     request, spec = template_request(plan, _GENERATION), template_spec(plan, _GENERATION).to_json()
     with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
         reading, writing = open_pipes(streams_of(plan), undo, handed)

@@ -67,9 +67,7 @@ def answer_of(reading: int) -> ForkedProcess:
     """Waits for the answer to a request; returns the process. See `Template.fork`."""
     found = _answer(reading)
     if "pid" in found:
-        forked = ForkedProcess(found["pid"])
-        _require_child(forked.pid)
-        return forked
+        return ForkedProcess(found["pid"])
     if not found["errno"]:
         raise TemplateError(0, found["text"])
     file = [found["file"]] if found["file"] else []
@@ -90,7 +88,7 @@ def _answer(reading: int) -> dict[str, Any]:
     raise NoAnswerError(0, "it answers what is no answer")
 
 
-def _require_child(pid: int) -> None:
+def require_child(pid: int) -> None:
     """Raises `NoAnswerError` for a process that is not this one's child: code of an app, which runs
     in its template, could name any.
     """
@@ -142,10 +140,12 @@ class Template:
         `TemplateError`, or the OSError of what the process did before it was ready to begin.
         """
         try:
-            return ask(self._socket, request, descriptors)
+            forked = ask(self._socket, request, descriptors)
+            require_child(forked.pid)
         except NoAnswerError:
             self.kill()
             raise
+        return forked
 
     def _hear(self) -> None:
         try:

@@ -92,7 +92,54 @@ def test_a_mistake_that_only_the_start_finds_ends_the_import(servd: Servd) -> No
         assert daemon.wait() == 1
     assert f"cannot listen on {address}" in daemon.output
     for importer in imports(servd.folder):
-        assert not psutil.pid_exists(importer)
+        wait_until(lambda pid=importer: not alive(pid), "it has ended")
+
+
+def test_the_folder_of_its_metrics_is_there(servd: Servd) -> None:
+    counting = """
+    import prometheus_client
+    prometheus_client.Counter("hits", "Requests.").inc()
+    """
+    daemon = servd(CONFIG, main_py=counting + APP).ready()
+    assert len(imports(servd.folder)) == 1
+    assert daemon.lines("cannot load") == []
+    assert not daemon.find("worker exited")
+    assert list((daemon.runtime / "m" / "web").iterdir()), "the import has counted there"
+
+
+def test_an_app_that_gpus_are_kept_from_sees_none_at_its_import(servd: Servd) -> None:
+    seeing = """
+    import os
+    with open("seen", "a") as file:
+        print(repr(os.environ.get("CUDA_VISIBLE_DEVICES")), file=file)
+    """
+    environ = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    config = f"{CONFIG}\n    gpus = 'none'\n"
+    servd(config, main_py=seeing + APP, environ=environ).ready()
+    assert (servd.folder / "seen").read_text() == "''\n"
+
+
+def test_what_a_refused_start_has_imported_leaves_no_process(servd: Servd) -> None:
+    leaving = """
+    import subprocess
+    child = subprocess.Popen(["sleep", "10000"], start_new_session=True)
+    with open("child", "w") as file:
+        print(child.pid, file=file)
+    """
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        config = f"admin.metrics = '{address}'\n{CONFIG}"
+        daemon = servd(config, main_py=leaving + APP + LONG)
+        assert daemon.wait() == 1
+    if (file := servd.folder / "child").exists() and (text := file.read_text().strip()):
+        wait_until(lambda: not alive(int(text)), "it has ended")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_one_that_was_asked_for_something_else_is_not_taken(tmp_path: Path) -> None:
@@ -128,7 +175,7 @@ process, _ = app.claim()
 os.kill(process.pid, 0)
 process.kill()
 process.wait()
-apps.begin([dataclasses.replace(plan, gpus=(("0",),))], 1)
+apps.begin([dataclasses.replace(plan, workers=0)], 1)
 apps.begin([plan], 0)
 assert not apps._waiting
 print("passed")
