@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -92,7 +93,7 @@ def test_a_mistake_that_only_the_start_finds_ends_the_import(servd: Servd) -> No
         assert daemon.wait() == 1
     assert f"cannot listen on {address}" in daemon.output
     for importer in imports(servd.folder):
-        wait_until(lambda pid=importer: not alive(pid), "it has ended")
+        wait_until(partial(ended, importer), "it has ended")
 
 
 def test_the_folder_of_its_metrics_is_there(servd: Servd) -> None:
@@ -132,14 +133,14 @@ def test_what_a_refused_start_has_imported_leaves_no_process(servd: Servd) -> No
         daemon = servd(config, main_py=leaving + APP + LONG)
         assert daemon.wait() == 1
     if (file := servd.folder / "child").exists() and (text := file.read_text().strip()):
-        wait_until(lambda: not alive(int(text)), "it has ended")
+        wait_until(partial(ended, int(text)), "it has ended")
 
 
-def alive(pid: int) -> bool:
+def ended(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return False
+        return True
 
 
 def test_one_that_was_asked_for_something_else_is_not_taken(tmp_path: Path) -> None:
